@@ -1,0 +1,56 @@
+# Everything works from a fresh clone with Python 3.11 or newer and nothing else installed.
+# `make up` is the product, `make demo` the whole circle on the built-in scenario, `make test` the tests.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test up demo test test-all bench lock docs lint format types screenshots clean
+
+BIN := .venv/bin
+PYTEST_ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## the environment in .venv, from the pinned lists; does nothing when it is up to date
+	@bash scripts/setup.sh
+
+setup-test: setup ## what the tests need from the system: Chromium and PostgreSQL's programs
+	@$(BIN)/python scripts/setup_test.py
+
+up: setup ## start the product and keep it up until Ctrl-C
+	@exec $(BIN)/whet up
+
+demo: setup ## the whole circle on the built-in scenario, with a report at the end
+	@exec $(BIN)/whet demo
+
+test: setup setup-test ## all tests that fit into 25 minutes on 2 cores
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-all: setup setup-test ## the slow tests too
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: setup ## the benchmarks that need no GPU
+	$(BIN)/python -m benchmarks
+
+lock: setup ## resolve requirements/product.in again into the pinned lists
+	$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+docs: setup ## write the generated parts of the documentation
+	$(BIN)/python scripts/reference.py
+
+lint: setup ## ruff and the architecture's rules
+	$(BIN)/ruff check .
+
+format: setup ## let ruff lay out the code
+	$(BIN)/ruff format .
+
+types: setup ## the strict type checker
+	$(BIN)/mypy whet training serving monitoring feedback
+
+screenshots: setup setup-test ## pictures for the docs, from the running product
+	$(BIN)/python scripts/screenshots.py
+
+clean: ## remove the environment and caches; the state folder .whet stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
