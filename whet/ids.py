@@ -1,0 +1,37 @@
+"""Identifiers: a prefix that says what it names, then time and randomness, so that ids sort by creation."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from whet.clock import now_ms
+from whet.errors import InputError
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no letter that reads as a digit
+_TIME_CHARS = 9  # 45 bits of milliseconds: enough until the year 3084
+_RANDOM_CHARS = 13  # 65 bits: a billion ids in the same millisecond collide with probability 1 in 70
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_RESERVED_IN_NAMES = "--"  # separates the parts of an engine name
+
+
+def new_id(prefix: str, *, at: int | None = None) -> str:
+    """A new id such as `int_0d3kq…`. `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud."""
+    moment = now_ms() if at is None else at
+    stamp = "".join(_ALPHABET[(moment >> (5 * i)) & 31] for i in reversed(range(_TIME_CHARS)))
+    noise = int.from_bytes(os.urandom(9), "big")
+    return f"{prefix}_{stamp}{''.join(_ALPHABET[(noise >> (5 * i)) & 31] for i in range(_RANDOM_CHARS))}"
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return `name` if it may name an alias, an adapter, a dataset or a collection; it becomes part of paths and URLs.
+
+    Raises InputError otherwise.
+    """
+    if not NAME.fullmatch(name) or _RESERVED_IN_NAMES in name or ".." in name:
+        raise InputError(
+            f"{what} {name[:80]!r} is not usable: expected 1 to 64 of a-z 0-9 . _ - starting with a letter or digit, without '--' or '..'.",
+            hint="Choose a name such as 'support' or 'billing-de'.",
+        )
+    return name

@@ -1,0 +1,99 @@
+"""How the product is at this moment, in one document: `whet status` prints it, scripts read it as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, case, func, select
+
+from whet.context import Context
+from whet.database import reading
+from whet.registry import current_rollouts
+from whet.tables import adapters, alerts, interactions, replicas, review_items, training_requests, training_runs
+from whet.up import state
+
+_HOUR_MS = 3_600_000
+_RECENT_RUNS = 5
+
+
+def overview(context: Context, *, now: int) -> dict[str, Any]:
+    """Processes, replicas, aliases, the last hour's traffic, the review queue, open alerts, and training."""
+    with reading(context.database) as connection:
+        return {
+            "home": str(context.settings.home),
+            "at": now,
+            "supervisor": state.read_status(context.settings.home),
+            "replicas": _replicas(connection),
+            "aliases": _aliases(connection),
+            "traffic": _traffic(connection, now),
+            "review": _queue(connection),
+            "alerts": _alerts(connection),
+            "training": _training(connection),
+        }
+
+
+def _replicas(connection: Connection) -> list[dict[str, Any]]:
+    return [
+        {
+            "url": row.url,
+            "state": row.state,
+            "detail": row.detail,
+            "adapters_ready": len(row.ready),
+            "adapters_refused": len(row.refused),
+            "seen_at": row.seen_at,
+        }
+        for row in connection.execute(select(replicas).order_by(replicas.c.url))
+    ]
+
+
+def _aliases(connection: Connection) -> list[dict[str, Any]]:
+    labels = {row.digest: f"{row.name}@v{row.version}" for row in connection.execute(select(adapters.c.digest, adapters.c.name, adapters.c.version))}
+    return [
+        {
+            "alias": rollout.alias,
+            "stable": labels.get(rollout.stable_digest or "", "base"),
+            "candidate": labels.get(rollout.candidate_digest) if rollout.candidate_digest else None,
+            "candidate_share": rollout.candidate_share,
+            "state": "pinned" if rollout.pinned else rollout.state,
+            "generation": rollout.generation,
+            "since": rollout.created_at,
+            "reason": rollout.reason,
+        }
+        for rollout in sorted(current_rollouts(connection).values(), key=lambda rollout: rollout.alias)
+    ]
+
+
+def _traffic(connection: Connection, now: int) -> dict[str, Any]:
+    counted = select(
+        func.count(),
+        func.sum(case((interactions.c.status == "complete", 1), else_=0)),
+        func.sum(case((interactions.c.status.in_(("error", "cut")), 1), else_=0)),
+    ).where(interactions.c.created_at >= now - _HOUR_MS)
+    asked, complete, failed = connection.execute(counted).one()
+    return {"last_hour": asked, "complete": int(complete or 0), "failed": int(failed or 0)}
+
+
+def _queue(connection: Connection) -> dict[str, Any]:
+    query = select(review_items.c.reason, func.count()).where(review_items.c.state == "waiting").group_by(review_items.c.reason)
+    by_reason = {row[0]: row[1] for row in connection.execute(query)}
+    return {"waiting": sum(by_reason.values()), "by_reason": by_reason}
+
+
+def _alerts(connection: Connection) -> list[dict[str, Any]]:
+    query = select(alerts).where(alerts.c.state.in_(("open", "acknowledged"))).order_by(alerts.c.opened_at.desc()).limit(20)
+    return [
+        {"id": row.id, "alias": row.alias, "severity": row.severity, "state": row.state, "title": row.title, "opened_at": row.opened_at}
+        for row in connection.execute(query)
+    ]
+
+
+def _training(connection: Connection) -> dict[str, Any]:
+    runs = connection.execute(select(training_runs).order_by(training_runs.c.started_at.desc()).limit(_RECENT_RUNS)).all()
+    claimed = select(training_runs.c.request_id).where(training_runs.c.request_id.is_not(None))
+    waiting = connection.execute(select(func.count()).select_from(training_requests).where(training_requests.c.id.not_in(claimed))).scalar_one()
+    return {
+        "requests_waiting": waiting,
+        "runs": [
+            {"id": row.id, "alias": row.alias, "state": row.state, "progress": row.progress, "error": row.error, "started_at": row.started_at} for row in runs
+        ],
+    }

@@ -1,0 +1,121 @@
+"""What packages read of each other's tables: adapter versions, and which one is live under an alias.
+
+Only queries. Rows come back as frozen records; who writes them is said in `whet.tables`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from whet.errors import NotFoundError
+from whet.tables import adapters, rollouts
+
+_EXACT = re.compile(r"(?P<name>.+)@v(?P<version>[0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One immutable adapter version."""
+
+    digest: str
+    name: str
+    version: int
+    path: str
+    base_digest: str
+    template_digest: str
+    dataset_digest: str | None
+    run_id: str | None
+    rank: int
+    gate: str
+    card: dict[str, Any]
+    created_at: int
+    removed_at: int | None
+
+    @property
+    def label(self) -> str:
+        """`support@v7`: how people and headers name it."""
+        return f"{self.name}@v{self.version}"
+
+    @property
+    def engine_name(self) -> str:
+        """`support--v7--ab12cd34`: how the engine knows it; never used for other content."""
+        return engine_name(self.name, self.version, self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What an alias points to in one generation."""
+
+    id: str
+    alias: str
+    generation: int
+    stable_digest: str | None
+    candidate_digest: str | None
+    candidate_share: float
+    previous_digest: str | None
+    pinned: bool
+    state: str
+    reason: str
+    actor: str
+    created_at: int
+
+
+def engine_name(name: str, version: int, digest: str) -> str:
+    return f"{name}--v{version}--{digest[:8]}"
+
+
+def adapter_path(name: str, version: int, digest: str) -> str:
+    """Folder in the store."""
+    return f"adapters/{name}/v{version}--{digest[:8]}"
+
+
+def parse_model(model: str) -> tuple[str, int | None]:
+    """`support@v7` → ("support", 7); `support` → ("support", None)."""
+    match = _EXACT.fullmatch(model)
+    return (match["name"], int(match["version"])) if match else (model, None)
+
+
+def list_adapters(connection: Connection, name: str | None = None, *, removed: bool = False) -> list[Adapter]:
+    """Adapter versions, newest first."""
+    query = select(adapters).order_by(adapters.c.created_at.desc(), adapters.c.version.desc())
+    if name is not None:
+        query = query.where(adapters.c.name == name)
+    if not removed:
+        query = query.where(adapters.c.removed_at.is_(None))
+    return [Adapter(**row._mapping) for row in connection.execute(query)]
+
+
+def find_adapter(connection: Connection, reference: str) -> Adapter:
+    """By label (`support@v7`), name (its newest version), digest or the first 8 characters of one.
+
+    Raises NotFoundError.
+    """
+    name, version = parse_model(reference)
+    query = select(adapters).where(adapters.c.removed_at.is_(None)).order_by(adapters.c.version.desc())
+    if version is not None:
+        query = query.where(adapters.c.name == name, adapters.c.version == version)
+    elif re.fullmatch(r"[0-9a-f]{8,64}", reference):
+        query = query.where(adapters.c.digest.startswith(reference) | (adapters.c.name == reference))
+    else:
+        query = query.where(adapters.c.name == reference)
+    row = connection.execute(query.limit(1)).first()
+    if row is None:
+        raise NotFoundError(f"There is no adapter {reference!r}.", hint="`whet adapters list` prints what there is.")
+    return Adapter(**row._mapping)
+
+
+def current_rollouts(connection: Connection) -> dict[str, Rollout]:
+    """Alias → its newest generation."""
+    newest = select(rollouts.c.alias, func.max(rollouts.c.generation).label("generation")).group_by(rollouts.c.alias).subquery()
+    query = select(rollouts).join(newest, (rollouts.c.alias == newest.c.alias) & (rollouts.c.generation == newest.c.generation))
+    return {row.alias: Rollout(**row._mapping) for row in connection.execute(query)}
+
+
+def rollout_history(connection: Connection, alias: str, limit: int = 100) -> list[Rollout]:
+    """Generations of one alias, newest first."""
+    query = select(rollouts).where(rollouts.c.alias == alias).order_by(rollouts.c.generation.desc()).limit(limit)
+    return [Rollout(**row._mapping) for row in connection.execute(query)]

@@ -1,0 +1,154 @@
+"""Settings: `whet.toml` in the home folder, overridden by environment variables `WHET_…`.
+
+Every field documents its unit and the reason for its default; `docs/settings.md` is checked against this file.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from whet.errors import ConfigurationError
+
+BUILTIN_BASE = Path(__file__).parent / "assets" / "base"
+
+
+class Settings(BaseSettings):
+    """All settings. Build with `load_settings()`, pass on as an argument; nothing reads the environment later."""
+
+    model_config = SettingsConfigDict(env_prefix="WHET_", extra="forbid", frozen=True)
+
+    home: Path = Field(Path(".whet"), description="State folder: database, files, spool, logs. Relative to the current folder.")
+    database_url: str = Field("", description="SQLAlchemy URL. Empty: SQLite in the home folder, which needs no server.")
+    store_url: str = Field("", description="fsspec URL for datasets, adapters and reports. Empty: `store` in the home folder.")
+
+    base_model: str = Field("", description="Folder or hub id of the base model. Empty: the built-in tiny model, so that nothing is downloaded.")
+    base_alias: str = Field("base", description="The name by which applications address the base model.")
+    default_alias: str = Field("support", description="The alias that commands use when none is named.")
+
+    engine_urls: str = Field("", description="Comma-separated URLs of running engine replicas. Empty: `whet up` starts one.")
+    engine_port: int = Field(8001, ge=1, le=65535, description="Loopback port of the engine that `whet up` starts.")
+    engine_key: str = Field("", description="Key the engine asks for. Empty: made at first start and kept in the home folder.")
+    engine_max_lora_rank: int = Field(64, description="Largest adapter rank the engine accepts; slots of this size are allocated at its start.")
+    engine_max_loras: int = Field(4, ge=1, description="Adapters active in one batch: stable, candidate, previous and one to compare.")
+    engine_max_cpu_loras: int = Field(
+        64,
+        ge=1,
+        description="Adapters resident per engine process. Evicted adapters are re-read from disk inside the engine's step, so this stays above what is ever loaded.",
+    )
+    engine_max_model_len: int = Field(1024, ge=64, description="Tokens of prompt and answer together; bounded by the base model.")
+    engine_kv_cache_gib: int = Field(1, ge=1, description="GiB of key-value cache on the CPU engine; a GPU engine ignores it.")
+    engine_start_timeout_s: float = Field(300, gt=0, description="Seconds until an engine that is not ready is called failed; a cold CPU start takes about 50.")
+
+    gateway_host: str = Field("127.0.0.1", description="Address of the gateway. Loopback until an operator opens it.")
+    gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the gateway.")
+    gateway_workers: int = Field(1, ge=1, description="Gateway processes; one serves thousands of requests a second.")
+    console_host: str = Field("127.0.0.1", description="Address of the console. Loopback until an operator opens it.")
+    console_port: int = Field(8080, ge=1, le=65535, description="Port of the console.")
+    metrics_host: str = Field("127.0.0.1", description="Address of that port; a scraper on another machine needs it opened.")
+    metrics_port: int = Field(8082, ge=1, le=65535, description="Loopback port where the scheduler offers drift and loop metrics to Prometheus.")
+
+    request_max_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes; a longer one is refused with 413.")
+    request_timeout_s: float = Field(600, gt=0, description="Seconds after which an unfinished completion is cut.")
+    log_durability: Literal["normal", "full"] = Field(
+        "normal", description="`normal`: a row survives a killed process. `full`: also a power loss, at one disk flush per batch."
+    )
+
+    rollout_auto: bool = Field(True, description="Start a rollout by itself when a candidate has passed its gate; false waits for a person.")
+    rollout_steps: str = Field("0.1,0.5,1.0", description="Shares of traffic a candidate gets, in order.")
+    rollout_min_requests: int = Field(200, ge=1, description="Candidate answers needed at each step before the next.")
+    rollout_max_hours: float = Field(24, gt=0, description="Hours after which a step with too little traffic is given up and rolled back.")
+
+    drift_interval_s: float = Field(3600, gt=0, description="Seconds between drift runs.")
+    drift_window: int = Field(2000, ge=20, description="Most recent interactions that form the current window of a drift run.")
+    drift_rows_per_user: int = Field(
+        3, ge=1, description="Interactions of one end user that count in a drift window; more would let one busy user look like drift."
+    )
+    drift_alpha: float = Field(
+        0.01, gt=0, lt=0.5, description="Chance that a drift run finds anything although nothing changed, over all its signals together."
+    )
+    drift_min_rows: int = Field(50, ge=10, description="Rows below which a drift run says 'not enough data' and nothing else.")
+    flag_interval_s: float = Field(60, gt=0, description="Seconds between runs that put conversations into the review queue.")
+    review_budget: int = Field(200, ge=1, description="Conversations the queue takes in per day and alias; attention is the scarce thing.")
+    review_claim_s: float = Field(900, gt=0, description="Seconds a reviewer holds a conversation before another may take it.")
+    retrain_auto: bool = Field(True, description="Let the policy ask for training by itself; false only says that it would.")
+    retrain_min_examples: int = Field(100, ge=1, description="New reviewed examples before the policy asks for training.")
+    retrain_cooldown_s: float = Field(24 * 3600, ge=0, description="Seconds between two training requests for one alias.")
+    retrain_recipe: str = Field(
+        "continue",
+        min_length=1,
+        description="Recipe of trainings that the policy or a person asks for: a name in training/recipes or a TOML file. `continue` goes on from the live version, `lora` starts from the base.",
+    )
+    scheduler_tick_s: float = Field(30, gt=0, description="Seconds between looks at the retraining policy.")
+    worker_poll_s: float = Field(5, gt=0, description="Seconds between looks for a training request.")
+    retention_days: int = Field(365, ge=1, description="Days an interaction is kept.")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(init_settings().get("home") or os.environ.get("WHET_HOME") or ".whet")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "whet.toml")
+
+    @cached_property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'whet.db'}"
+
+    @cached_property
+    def resolved_store_url(self) -> str:
+        return self.store_url or str(self.home / "store")
+
+    @cached_property
+    def resolved_base_model(self) -> str:
+        return self.base_model or str(BUILTIN_BASE)
+
+    @cached_property
+    def replica_urls(self) -> list[str]:
+        """The engine replicas to use; one on loopback when none is configured."""
+        given = [url.strip().rstrip("/") for url in self.engine_urls.split(",") if url.strip()]
+        return given or [f"http://127.0.0.1:{self.engine_port}"]
+
+    @property
+    def starts_engine(self) -> bool:
+        return not self.engine_urls.strip()
+
+    @cached_property
+    def rollout_shares(self) -> list[float]:
+        try:
+            shares = [float(part) for part in self.rollout_steps.split(",")]
+        except ValueError:
+            shares = []
+        if not shares or sorted(shares) != shares or shares[-1] != 1.0 or shares[0] <= 0:
+            raise ConfigurationError(
+                f"rollout_steps is {self.rollout_steps!r}; expected rising shares that end in 1.0.",
+                hint="Set WHET_ROLLOUT_STEPS to something like 0.1,0.5,1.0.",
+            )
+        return shares
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read `whet.toml` and the environment. Raises ConfigurationError that names the setting and what it should be."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise ConfigurationError(
+            f"Setting {name!r} has the value {first.get('input')!r}: {first['msg']}.",
+            hint=f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all.",
+        ) from error

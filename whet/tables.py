@@ -1,0 +1,360 @@
+"""Every table, with its one writer. Readers may be anybody; a package that writes another's table is a defect.
+
+Instants (`…_at`) are milliseconds since 1970 UTC. JSON columns hold plain data whose shape is written beside them.
+A change here needs a migration in `whet/migrations/versions`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
+
+WRITERS: dict[str, str] = {}  # table name -> package that may write it
+
+
+def _table(writer: str, name: str, *parts: Column[Any] | Index | UniqueConstraint) -> Table:
+    WRITERS[name] = writer
+    return Table(name, metadata, *parts)
+
+
+def _at(name: str, nullable: bool = False) -> Column[Any]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+# --- serving -------------------------------------------------------------------------------------------------------
+
+interactions = _table(
+    "serving",
+    "interactions",
+    Column("id", String(40), primary_key=True),
+    Column("request_id", String(128), nullable=False),
+    _at("created_at"),
+    _at("completed_at", nullable=True),
+    Column("api_key_id", String(40), nullable=False),
+    Column("end_user", String(256)),
+    Column("route", String(32), nullable=False),  # chat | completions | responses | embeddings
+    Column("model", String(200), nullable=False),  # what the application asked for
+    Column("alias", String(64)),  # null: the base or an exact version was asked for
+    Column("adapter", String(64)),  # adapter name; null for the base
+    Column("version", Integer),
+    Column("adapter_digest", String(64)),
+    Column("arm", String(16)),  # stable | candidate | pinned | exact | base
+    Column("rollout_generation", Integer),
+    Column("replica", String(200)),
+    Column("stream", Boolean, nullable=False),
+    Column("status", String(16), nullable=False),  # complete | cancelled | error | cut
+    Column("http_status", Integer, nullable=False),
+    Column("error", Text),
+    Column("finish_reason", String(32)),
+    Column("request", JSON, nullable=False),  # the request body as received, less `user` and `metadata`
+    Column("response", JSON),  # assistant message {"role","content","tool_calls"?} or {"text"} for completions
+    Column("response_text", Text),  # the first choice's text, for search and signals
+    Column("response_sha256", String(64)),  # of the bytes sent to the client
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("ttft_ms", Float),  # time to the first byte of the answer
+    Column("duration_ms", Float),
+    Column("retrieved", JSON),  # [{"document_id","title","text","score"}] or null
+    Column("metadata", JSON),
+    Index(None, "created_at"),
+    Index(None, "alias", "created_at"),
+    Index(None, "end_user"),
+)
+
+ratings = _table(
+    "serving",
+    "ratings",
+    Column("id", String(64), primary_key=True),  # hash of interaction, key and content: the same call twice is one row
+    Column("interaction_id", String(40), nullable=False, index=True),
+    Column("api_key_id", String(40), nullable=False),
+    Column("rating", Integer, nullable=False),  # -1 | 0 | 1
+    Column("comment", Text),
+    Column("correction", Text),
+    Column("labels", JSON),  # [string]
+    _at("created_at"),
+    Index(None, "created_at"),
+)
+
+rollouts = _table(
+    "serving",
+    "rollouts",  # append-only: the row with the highest generation of an alias is what is live
+    Column("id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("stable_digest", String(64)),  # null: the base answers
+    Column("candidate_digest", String(64)),
+    Column("candidate_share", Float, nullable=False),  # 0 to 1
+    Column("previous_digest", String(64)),  # where a rollback goes
+    Column("pinned", Boolean, nullable=False),
+    Column("state", String(16), nullable=False),  # canary | live | rolled_back
+    Column("reason", Text, nullable=False),
+    Column("actor", String(64), nullable=False),
+    _at("created_at"),
+    UniqueConstraint("alias", "generation"),
+)
+
+replicas = _table(
+    "serving",
+    "replicas",  # what the reconciler last saw of each engine
+    Column("url", String(200), primary_key=True),
+    Column("state", String(16), nullable=False),  # starting | ready | hung | gone
+    Column("detail", Text),
+    Column("ready", JSON, nullable=False),  # {adapter digest, or "base": {"engine_name","proved_at","parity": {...}}}; what is not in it gets no traffic there
+    Column("refused", JSON, nullable=False),  # {adapter digest: reason}
+    Column("base_digest", String(64)),
+    _at("seen_at"),
+)
+
+# --- monitoring ----------------------------------------------------------------------------------------------------
+
+drift_reports = _table(
+    "monitoring",
+    "drift_reports",
+    Column("id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    _at("reference_from", nullable=True),
+    _at("reference_to", nullable=True),
+    _at("window_from", nullable=True),
+    _at("window_to", nullable=True),
+    Column("n_reference", Integer, nullable=False),
+    Column("n_window", Integer, nullable=False),
+    Column("verdict", String(24), nullable=False),  # drift | no_drift | not_enough_data
+    Column("summary", Text, nullable=False),
+    Column("signals", JSON, nullable=False),  # [{"name","test","p_value","effect","reference","window","drifted","sentence"}]
+    Column("report_path", String(400)),  # Evidently's stored JSON, relative to the store
+    _at("created_at"),
+    Index(None, "alias", "created_at"),
+)
+
+alerts = _table(
+    "monitoring",
+    "alerts",
+    Column("id", String(40), primary_key=True),
+    Column("dedup_key", String(200), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),  # questions | answers | quality | service: what changed
+    Column("severity", String(16), nullable=False),  # information | attention | bad
+    Column("title", Text, nullable=False),
+    Column("detail", JSON, nullable=False),  # {"signals": [...], "interaction_ids": [...], "drift_report_id"}
+    Column("state", String(16), nullable=False),  # open | acknowledged | expected | resolved
+    _at("opened_at"),
+    _at("changed_at"),
+    Column("changed_by", String(64)),
+    Column("open_marker", String(200), unique=True),  # = dedup_key while open or acknowledged, null after: one open alert per key
+    Index(None, "alias", "opened_at"),
+)
+
+# --- feedback ------------------------------------------------------------------------------------------------------
+
+review_items = _table(
+    "feedback",
+    "review_items",
+    Column("id", String(40), primary_key=True),
+    Column("interaction_id", String(40), nullable=False, unique=True),
+    Column("alias", String(64), nullable=False),
+    Column("reason", String(32), nullable=False),  # rating | correction | drift | audit | request
+    Column("why", Text, nullable=False),  # one sentence for the reviewer
+    Column("priority", Float, nullable=False),  # higher first
+    Column("sampling_probability", Float),  # known only for random audit
+    Column("alert_id", String(40)),
+    Column("state", String(16), nullable=False),  # waiting | done | skipped
+    Column("claimed_by", String(64)),
+    _at("claimed_until", nullable=True),
+    _at("created_at"),
+    Index(None, "state", "priority"),
+)
+
+reviews = _table(
+    "feedback",
+    "reviews",
+    Column("id", String(40), primary_key=True),
+    Column("item_id", String(40), nullable=False, index=True),
+    Column("interaction_id", String(40), nullable=False, index=True),
+    Column("reviewer", String(64), nullable=False),
+    Column("decision", String(16), nullable=False),  # approve | edit | reject | skip
+    Column("answer", Text),  # the right answer: the original when approved, the reviewer's when edited
+    Column("labels", JSON),
+    Column("note", Text),
+    Column("seconds", Float),
+    _at("created_at"),
+    _at("undone_at", nullable=True),
+    # One standing decision per item: = item_id while it stands, null once undone.
+    Column("standing", String(40), unique=True),
+)
+
+examples = _table(
+    "feedback",
+    "examples",
+    Column("id", String(40), primary_key=True),
+    Column("digest", String(64), nullable=False, index=True),  # of the row's content
+    Column("alias", String(64), nullable=False),
+    Column("interaction_id", String(40), nullable=False),
+    Column("review_id", String(40), nullable=False, unique=True),
+    Column("row", JSON, nullable=False),  # one training row in the documented JSONL format
+    Column("source", String(16), nullable=False),  # approved | edited
+    Column("end_user", String(256)),
+    _at("created_at"),
+    _at("withdrawn_at", nullable=True),  # undone or erased
+    Index(None, "alias", "created_at"),
+)
+
+datasets = _table(
+    "feedback",
+    "datasets",
+    Column("digest", String(64), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("path", String(400), nullable=False),  # folder in the store: train.jsonl, validation.jsonl, test.jsonl, manifest.json
+    Column("rows", JSON, nullable=False),  # {"train": n, "validation": n, "test": n}
+    Column("parents", JSON, nullable=False),  # digests of the dataset versions this one contains
+    Column("example_ids", JSON, nullable=False),  # reviewed examples in it
+    Column("note", Text),
+    Column("created_by", String(64), nullable=False),
+    _at("created_at"),
+    UniqueConstraint("name", "version"),
+)
+
+training_requests = _table(
+    "feedback",
+    "training_requests",  # never changed after it is written; what came of it is the run that names it
+    Column("id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    Column("dataset_digest", String(64), nullable=False),
+    Column("recipe", JSON, nullable=False),  # overrides of the recipe; {} for the defaults
+    Column("reason", Text, nullable=False),
+    Column("requested_by", String(64), nullable=False),
+    _at("created_at"),
+    UniqueConstraint("alias", "dataset_digest"),
+)
+
+erasures = _table(
+    "feedback",
+    "erasures",
+    Column("id", String(40), primary_key=True),
+    Column("subject_hash", String(64), nullable=False),
+    Column("receipt", JSON, nullable=False),
+    Column("requested_by", String(64), nullable=False),
+    _at("created_at"),
+)
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+training_runs = _table(
+    "training",
+    "training_runs",
+    Column("id", String(40), primary_key=True),
+    Column("request_id", String(40), unique=True),  # null: started by hand
+    Column("alias", String(64), nullable=False),
+    Column("dataset_digest", String(64), nullable=False),
+    Column("base_digest", String(64), nullable=False),
+    Column("recipe", JSON, nullable=False),  # complete, as run
+    Column("state", String(16), nullable=False),  # running | succeeded | failed | cancelled
+    Column("progress", JSON, nullable=False),  # {"stage","step","steps","loss","tokens_per_s","eta_s"}
+    Column("curve", JSON, nullable=False),  # [[step, loss, seconds], …], thinned to at most 500 points
+    Column("estimate", JSON, nullable=False),  # what was expected before the first step
+    Column("adapter_digest", String(64)),
+    Column("error", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String(128), nullable=False),
+    Column("cancel_requested_by", String(64)),
+    _at("started_at"),
+    _at("heartbeat_at"),
+    _at("finished_at", nullable=True),
+    Index(None, "alias", "started_at"),
+)
+
+evaluations = _table(
+    "training",
+    "evaluations",
+    Column("id", String(40), primary_key=True),
+    Column("run_id", String(40), index=True),
+    Column("adapter_digest", String(64), nullable=False, index=True),
+    Column("against_digest", String(64)),  # null: compared with the base
+    Column("dataset_digest", String(64), nullable=False),
+    Column("metrics", JSON, nullable=False),  # {"group": {"n","candidate","against","difference","low","high"}}
+    Column("verdict", String(16), nullable=False),  # pass | fail | inconclusive
+    Column("reason", Text, nullable=False),
+    Column("thresholds", JSON, nullable=False),
+    Column("samples_path", String(400)),  # JSONL in the store: prompt, reference, both answers, scores
+    _at("created_at"),
+)
+
+adapters = _table(
+    "training",
+    "adapters",
+    Column("digest", String(64), primary_key=True),  # of weights and configuration
+    Column("name", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("path", String(400), nullable=False),  # folder in the store
+    Column("base_digest", String(64), nullable=False),
+    Column("template_digest", String(64), nullable=False),
+    Column("dataset_digest", String(64)),  # null: imported
+    Column("run_id", String(40)),
+    Column("rank", Integer, nullable=False),
+    Column("gate", String(16), nullable=False),  # pass | fail | inconclusive | none
+    Column("card", JSON, nullable=False),
+    _at("created_at"),
+    _at("removed_at", nullable=True),
+    UniqueConstraint("name", "version"),
+)
+
+# --- whet ----------------------------------------------------------------------------------------------------------
+
+api_keys = _table(
+    "whet",
+    "api_keys",
+    Column("id", String(40), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),  # HMAC-SHA256 under the installation's secret
+    Column("hint", String(16), nullable=False),  # first characters, to recognise a key
+    _at("created_at"),
+    _at("revoked_at", nullable=True),
+)
+
+users = _table(
+    "whet",
+    "users",
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),  # admin | operator | reviewer | viewer
+    Column("password_hash", String(200), nullable=False),
+    _at("created_at"),
+    _at("removed_at", nullable=True),
+)
+
+audit = _table(
+    "whet",
+    "audit",  # append-only, each row carries the hash of the one before
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("detail", JSON, nullable=False),
+    _at("created_at"),
+    Column("previous_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+leases = _table(
+    "whet",
+    "leases",
+    Column("name", String(128), primary_key=True),
+    Column("owner", String(128), nullable=False),
+    _at("expires_at"),
+    Column("token", Integer, nullable=False),  # rises with every change of owner: a fencing token
+)

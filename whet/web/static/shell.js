@@ -1,0 +1,206 @@
+// What every page shares: keys, theme, live parts, messages. No page depends on it for reading.
+(function () {
+  "use strict";
+  const $ = (selector, from) => (from || document).querySelector(selector);
+  const $$ = (selector, from) => Array.from((from || document).querySelectorAll(selector));
+  const csrf = () => ($('meta[name="csrf"]') || {}).content || "";
+
+  // --- messages -----------------------------------------------------------------------------------------------
+  function say(text, kind) {
+    const toast = document.createElement("div");
+    toast.className = "toast " + (kind || "");
+    const words = document.createElement("span");
+    words.textContent = text;
+    const close = document.createElement("button");
+    close.className = "quiet small";
+    close.textContent = "Close";
+    close.addEventListener("click", () => toast.remove());
+    toast.append(words, close);
+    $("#toasts").append(toast);
+    if (kind !== "bad") setTimeout(() => toast.remove(), 6000); // an error stays until it is read
+  }
+
+  async function send(url, options) {
+    const headers = Object.assign({ "x-csrf-token": csrf(), accept: "application/json" }, (options || {}).headers);
+    const response = await fetch(url, Object.assign({}, options, { headers, credentials: "same-origin" }));
+    if (response.status === 401) { location.href = "/login?next=" + encodeURIComponent(location.pathname + location.search); }
+    if (!response.ok) {
+      let message = "The console answered " + response.status + ".";
+      try { const body = await response.clone().json(); message = [body.error.message, body.error.hint].filter(Boolean).join(" "); } catch (error) { /* not JSON */ }
+      throw new Error(message);
+    }
+    return response;
+  }
+
+  window.whet = { say, send, csrf };
+
+  document.body.addEventListener("htmx:configRequest", (event) => { event.detail.headers["x-csrf-token"] = csrf(); });
+  document.body.addEventListener("htmx:responseError", (event) => {
+    const page = new DOMParser().parseFromString(event.detail.xhr.responseText || "", "text/html");
+    const words = $$("p", page).map((line) => line.textContent).join(" ").trim();
+    say(words || "The console answered " + event.detail.xhr.status + ".", "bad");
+  });
+  document.body.addEventListener("htmx:sendError", () => say("The console does not answer. What you entered is still here; try again.", "bad"));
+
+  // --- times: absolute in the viewer's zone on hover, relative kept up to date ----------------------------------
+  const steps = [[31536000, "y"], [2592000, "mo"], [86400, "d"], [3600, "h"], [60, "min"]];
+  function relative(at) {
+    const seconds = (Date.now() - at) / 1000;
+    for (const [size, unit] of steps) {
+      if (Math.abs(seconds) >= size) {
+        const amount = Math.floor(Math.abs(seconds) / size) + " " + unit;
+        return seconds < 0 ? "in " + amount : amount + " ago";
+      }
+    }
+    return Math.abs(seconds) < 10 ? "just now" : seconds > 0 ? Math.floor(seconds) + " s ago" : "in " + Math.floor(-seconds) + " s";
+  }
+  function times(from) {
+    for (const time of $$("time[data-at]", from)) {
+      const at = Number(time.dataset.at);
+      const text = relative(at);
+      if (time.textContent !== text) time.textContent = text;
+      time.title = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
+    }
+  }
+  times(document);
+  setInterval(() => times(document), 10000);
+  document.body.addEventListener("htmx:afterSwap", (event) => times(event.target));
+
+  // --- live parts: <div data-live="/address" data-every="5"> is replaced by what the address answers -------------
+  // A [data-headline] in it becomes the page's headline. Nothing changes while the pointer or the focus is in it, or the tab is hidden; the next turn catches up.
+  function live(part) {
+    const every = Number(part.dataset.every || 5) * 1000;
+    let last = "";
+    let failures = 0;
+    const turn = async () => {
+      if (!part.isConnected || part.dataset.live === "") return;
+      const busy = document.hidden || part.matches(":hover") || part.contains(document.activeElement) || $("details.confirm[open]", part);
+      if (!busy) {
+        try {
+          const response = await fetch(part.dataset.live, { headers: { "hx-request": "true" }, credentials: "same-origin" });
+          if (response.status === 401) { location.reload(); return; }
+          if (!response.ok) throw new Error(String(response.status));
+          const html = await response.text();
+          failures = 0;
+          part.classList.remove("stale");
+          const old = $(".stale-note", part);
+          if (html !== last || old) {
+            last = html;
+            part.innerHTML = html;
+            const headline = $("[data-headline]", part);
+            if (headline && $("#headline").textContent !== headline.textContent) $("#headline").textContent = headline.textContent;
+            times(part);
+            if (window.htmx) window.htmx.process(part);
+            part.dispatchEvent(new CustomEvent("whet:live", { bubbles: true }));
+          }
+          if (response.headers.get("x-live") === "done") return; // nothing will change any more
+        } catch (error) {
+          failures += 1;
+          if (failures === 2) {
+            part.classList.add("stale");
+            const note = document.createElement("p");
+            note.className = "stale-note";
+            note.textContent = "The console has not answered since " + new Date().toLocaleTimeString() + "; what you see is from before.";
+            part.prepend(note);
+          }
+        }
+      }
+      setTimeout(turn, every * Math.min(1 + failures, 6));
+    };
+    setTimeout(turn, every);
+  }
+  $$("[data-live]").forEach(live);
+
+  // --- small deeds ----------------------------------------------------------------------------------------------
+  const side = $(".side");
+  if (side) side.dataset.js = "";
+  document.addEventListener("click", async (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    if (!target) return;
+    const button = target.closest("button, [data-copy]");
+    if (button && button.matches("[data-menu]")) {
+      const open = side.classList.toggle("open");
+      button.setAttribute("aria-expanded", String(open));
+    } else if (button && button.matches("[data-theme-toggle]")) {
+      toggleTheme();
+    } else if (button && button.matches("[data-help]")) {
+      $("#help").showModal();
+    } else if (button && button.matches("[data-back]")) {
+      history.back();
+    } else if (button && button.matches("[data-close]")) {
+      const open = button.closest("details, dialog");
+      if (open instanceof HTMLDialogElement) open.close(); else if (open) { open.open = false; $("summary", open).focus(); }
+    } else if (button && button.dataset.copy !== undefined) {
+      try {
+        await navigator.clipboard.writeText(button.dataset.copy);
+        const before = button.textContent;
+        button.textContent = "Copied";
+        setTimeout(() => { button.textContent = before; }, 1500);
+      } catch (error) { say("The browser does not allow copying here. Select the text and copy it yourself.", "bad"); }
+    }
+    for (const open of $$("details.confirm[open]")) if (!open.contains(target)) open.open = false;
+    const row = target.closest("[data-row]");
+    if (row && !target.closest("a, button, input, select, label, summary, details") && !String(getSelection())) {
+      const link = $("a[href]", row);
+      if (link) { if (event.metaKey || event.ctrlKey) window.open(link.href); else link.click(); }
+    }
+  });
+
+  function toggleTheme() {
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const now = document.documentElement.dataset.theme || (dark ? "dark" : "light");
+    const next = now === "dark" ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    try { localStorage.setItem("whet.theme", next); } catch (error) { /* storage is off: it holds for this page */ }
+    document.dispatchEvent(new CustomEvent("whet:theme", { detail: next }));
+  }
+
+  // Select and checkbox filters apply at once; a form with data-auto needs no button.
+  document.addEventListener("change", (event) => {
+    const form = event.target instanceof Element && event.target.closest("form[data-auto]");
+    if (form && event.target.matches("select, input[type=checkbox], input[type=date]")) form.requestSubmit();
+  });
+
+  // --- keys -----------------------------------------------------------------------------------------------------
+  let pending = 0; // when `g` was pressed
+  const typing = (element) => element instanceof Element && (element.matches("input:not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]") );
+  function step(by) {
+    const rows = $$("[data-row]").filter((row) => row.offsetParent !== null);
+    if (!rows.length) return;
+    const at = rows.findIndex((row) => row.classList.contains("at"));
+    const next = rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(rows.length - 1, Math.max(0, at + by))];
+    rows.forEach((row) => row.classList.toggle("at", row === next));
+    const link = $("a[href]", next) || next;
+    link.focus({ preventScroll: true });
+    next.scrollIntoView({ block: "nearest" });
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") {
+      for (const open of $$("details.confirm[open]")) { open.open = false; $("summary", open).focus(); }
+      if (typing(document.activeElement)) { event.preventDefault(); document.activeElement.blur(); } // a search field would empty itself
+      return;
+    }
+    if (typing(event.target) || $("dialog[open]")) return;
+    if (pending && Date.now() - pending < 1200) {
+      pending = 0;
+      const link = $$("nav a[data-key]").find((item) => item.dataset.key === event.key);
+      if (link) { event.preventDefault(); link.click(); }
+      return;
+    }
+    if (event.key === "g") { pending = Date.now(); event.preventDefault(); return; }
+    if (event.key === "?") { event.preventDefault(); $("#help").showModal(); return; }
+    if (event.key === "/") {
+      const search = $("[data-search], input[type=search]");
+      if (search) { event.preventDefault(); search.focus(); search.select(); }
+      return;
+    }
+    if (document.body.dataset.keys === "own") return;
+    if (event.key === "j" || event.key === "k") { event.preventDefault(); step(event.key === "j" ? 1 : -1); return; }
+    const deed = $$("[data-key]").find((item) => item.dataset.key === event.key && !item.closest("nav"));
+    if (deed && deed.offsetParent !== null) {
+      event.preventDefault();
+      if (deed.matches("details")) { deed.open = true; const first = $("button", deed); if (first) first.focus(); } else deed.click();
+    }
+  });
+})();
