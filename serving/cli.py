@@ -1,0 +1,136 @@
+"""`whet rollout …` and `whet replay`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from whet.cli import actor, emit, opened
+from whet.clock import iso, now_ms
+
+if TYPE_CHECKING:
+    from whet.registry import Rollout
+
+rollout = typer.Typer(no_args_is_help=True, help="Which version answers under an alias: show, start, promote, roll back, pin.")
+
+_AS_JSON = typer.Option(False, "--json", help="Print JSON.")
+_REASON = typer.Option("", "--reason", help="Why; it is kept with the change.")
+_WAIT = typer.Option(60.0, "--wait", help="Seconds to wait until an engine has proved the version.")
+
+
+@rollout.command("show")
+def show(alias: str = typer.Argument("", help="Print one alias with its history; without it, all."), as_json: bool = _AS_JSON) -> None:
+    """What every alias points to, or the history of one."""
+    from whet.database import reading
+    from whet.registry import current_rollouts, list_adapters, rollout_history
+
+    with opened() as context, reading(context.database) as connection:
+        labels = {adapter.digest: adapter.label for adapter in list_adapters(connection, removed=True)}
+        found = rollout_history(connection, alias) if alias else list(current_rollouts(connection).values())
+        emit(
+            [_row(row, labels) for row in found],
+            as_json,
+            columns=["alias", "generation", "stable", "candidate", "share", "state", "pinned", "at", "actor", "reason"],
+            title="rollouts",
+        )
+
+
+@rollout.command("start")
+def start(
+    alias: str,
+    version: str = typer.Argument(..., help="support@v7, a name or a digest."),
+    share: float = typer.Option(0.1, help="Share of the traffic, 0 to 1."),
+    reason: str = _REASON,
+    wait: float = _WAIT,
+    as_json: bool = _AS_JSON,
+) -> None:
+    """Put a version on trial beside the stable one."""
+    _change(lambda store, now: store.start(alias, version, share, actor=actor(), reason=reason or "started by hand", now=now), wait, as_json)
+
+
+@rollout.command("promote")
+def promote(
+    alias: str,
+    version: str = typer.Argument("", help="support@v7, a name or a digest; without it, the candidate on trial or the newest version of that name."),
+    reason: str = _REASON,
+    force: bool = typer.Option(False, "--force", help="Also a version whose gate failed."),
+    wait: float = _WAIT,
+    as_json: bool = _AS_JSON,
+) -> None:
+    """Give a version all traffic. A new alias is made by this."""
+    _change(lambda store, now: store.promote(alias, version or None, actor=actor(), reason=reason or "promoted by hand", now=now, force=force), wait, as_json)
+
+
+@rollout.command("rollback")
+def rollback(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
+    """Take the candidate off trial; without one, go back to the version before."""
+    _change(lambda store, now: store.rollback(alias, actor=actor(), reason=reason or "rolled back by hand", now=now), 0, as_json)
+
+
+@rollout.command("pin")
+def pin(
+    alias: str, version: str = typer.Argument("", help="Without it, the stable version."), reason: str = _REASON, wait: float = _WAIT, as_json: bool = _AS_JSON
+) -> None:
+    """Hold an alias where it is; nothing moves it until it is unpinned."""
+    _change(lambda store, now: store.pin(alias, version or None, actor=actor(), reason=reason or "pinned by hand", now=now), wait, as_json)
+
+
+@rollout.command("unpin")
+def unpin(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
+    """Let rollouts move an alias again."""
+    _change(lambda store, now: store.unpin(alias, actor=actor(), reason=reason or "unpinned by hand", now=now), 0, as_json)
+
+
+def _change(act: Any, wait_s: float, as_json: bool) -> None:
+    from serving.rollout_store import NotReadyError, RolloutStore
+    from whet.database import reading
+    from whet.registry import list_adapters
+
+    with opened() as context:
+        store = RolloutStore(context.database, context.settings)
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                row = act(store, now_ms())
+                break
+            except NotReadyError:  # just trained: the engines need a moment to load and prove it
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.3)
+        with reading(context.database) as connection:
+            labels = {adapter.digest: adapter.label for adapter in list_adapters(connection, removed=True)}
+        emit(_row(row, labels), as_json)
+
+
+def _row(row: Rollout, labels: dict[str, str]) -> dict[str, Any]:
+    def label(digest: str | None) -> str | None:
+        return labels.get(digest, digest[:8]) if digest else None
+
+    return {
+        "alias": row.alias, "generation": row.generation, "stable": label(row.stable_digest) or "base", "candidate": label(row.candidate_digest),
+        "share": row.candidate_share if row.candidate_digest else None, "previous": label(row.previous_digest), "state": row.state, "pinned": row.pinned, "at": iso(row.created_at), "created_at": row.created_at,
+        "actor": row.actor, "reason": row.reason,
+    }  # fmt: skip
+
+
+def replay(
+    interaction_id: str = typer.Argument(..., help="The answer whose request is asked again."),
+    model: str = typer.Option("", "--model", help="An alias, a version such as support@v7, or the base; without it, the version that answered."),
+    key: str = typer.Option("", "--key", envvar="WHET_KEY", help="API key for the gateway; without it, one is made and revoked again."),
+    as_json: bool = _AS_JSON,
+) -> None:
+    """Ask the same request again, of the same or another version, and show how the answers differ."""
+    from serving.replay import replay_interaction, word_diff
+
+    with opened() as context:
+        result = replay_interaction(context, interaction_id, model=model, key=key, actor=actor(), now=now_ms())
+        if as_json:
+            emit(result, True)
+            return
+        emit(
+            {"request": interaction_id, "answered then by": result["before"]["version"], "answers now": result["after"]["version"], "same": result["same"]},
+            False,
+        )
+        typer.echo(word_diff(result["before"]["text"], result["after"]["text"], colour=True))

@@ -1,0 +1,111 @@
+"""Moves rollouts along: counts what both arms did, asks `rollout.decide`, writes the step. Runs under the reconciler's lease."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import Connection, case, distinct, func, select
+
+from serving.rollout import Action, Counts, Policy, candidate_for, decide
+from serving.rollout_store import RolloutStore
+from whet.context import Context
+from whet.database import reading
+from whet.errors import ConflictError
+from whet.registry import Adapter, Rollout, current_rollouts, rollout_history
+from whet.tables import adapters, interactions, ratings, replicas
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "rollout-controller"
+_BROKEN = ("error", "cut")
+
+
+def policy_of(context: Context) -> Policy:
+    settings = context.settings
+    return Policy(tuple(settings.rollout_shares), settings.rollout_min_requests, settings.rollout_max_hours, settings.rollout_auto)
+
+
+def count_arms(connection: Connection, rollout: Rollout) -> dict[str, Counts]:
+    """Arm → what it did in this generation: requests answered by the engine's fault or well; a caller's own mistakes (4xx) count for neither."""
+    unit = func.coalesce(interactions.c.end_user, interactions.c.id)
+    broken = interactions.c.status.in_(_BROKEN)
+    empty = (
+        (interactions.c.status == "complete")
+        & (func.coalesce(interactions.c.response_text, "") == "")
+        & (func.coalesce(interactions.c.finish_reason, "") != "tool_calls")
+    )
+    here = (
+        (interactions.c.alias == rollout.alias) & (interactions.c.created_at >= rollout.created_at) & (interactions.c.rollout_generation == rollout.generation)
+        & (interactions.c.status != "cancelled") & ((interactions.c.http_status < 400) | (interactions.c.http_status >= 500))
+    )  # fmt: skip
+    counted = select(
+        interactions.c.arm, func.count().label("answers"), func.count(distinct(case((broken, unit)))).label("broken"), func.count(distinct(case((empty, unit)))).label("empty")
+    ).where(here).group_by(interactions.c.arm)  # fmt: skip
+    unhappy = (
+        select(interactions.c.arm, func.count(distinct(unit)).label("negative"))
+        .join(ratings, ratings.c.interaction_id == interactions.c.id)
+        .where(here, ratings.c.rating < 0)
+        .group_by(interactions.c.arm)
+    )
+    negative = {row.arm: row.negative for row in connection.execute(unhappy)}
+    return {
+        row.arm: Counts(row.answers, {"broken": row.broken, "empty": row.empty, "negative": negative.get(row.arm, 0)}) for row in connection.execute(counted)
+    }
+
+
+class RolloutController:
+    """One `tick` per second while this process holds the lease."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = RolloutStore(context.database, context.settings)
+        self._policy = policy_of(context)
+
+    def tick(self, now: int) -> list[Action]:
+        """Decide and act for every alias; returns what was done. Raises SQLAlchemyError when the database is away."""
+        done = []
+        with reading(self._context.database) as connection:
+            steps = [(rollout, self._step(connection, rollout, now)) for rollout in current_rollouts(connection).values()]
+        for rollout, action in steps:
+            if action.kind != "hold" and self._perform(rollout, action, now):
+                done.append(action)
+        return done
+
+    def _step(self, connection: Connection, rollout: Rollout, now: int) -> Action:
+        if rollout.state == "canary":
+            arms = count_arms(connection, rollout)
+            return decide(rollout, arms.get("candidate", Counts()), arms.get("stable", Counts()), self._policy, now)
+        columns = [column for column in adapters.columns if column.name != "card"]
+        found = connection.execute(
+            select(*columns).where(adapters.c.removed_at.is_(None), (adapters.c.name == rollout.alias) | (adapters.c.digest == rollout.stable_digest))
+        )
+        versions = [Adapter(**row._mapping, card={}) for row in found]
+        stable = next((version for version in versions if version.digest == rollout.stable_digest), None)
+        return candidate_for(
+            rollout, versions, rollout_history(connection, rollout.alias), ready_everywhere=_ready_everywhere(connection), policy=self._policy, stable=stable
+        )
+
+    def _perform(self, rollout: Rollout, action: Action, now: int) -> bool:
+        how = {"actor": ACTOR, "reason": action.reason, "now": now, "expected": rollout.generation}
+        try:
+            if action.kind == "start" and action.share >= 1.0:
+                self._store.promote(rollout.alias, action.digest, **how)  # type: ignore[arg-type]
+            elif action.kind == "start":
+                self._store.start(rollout.alias, str(action.digest), action.share, **how)  # type: ignore[arg-type]
+            elif action.kind == "raise":
+                self._store.set_share(rollout.alias, action.share, **how)  # type: ignore[arg-type]
+            elif action.kind == "promote":
+                self._store.promote(rollout.alias, **how)  # type: ignore[arg-type]
+            else:
+                self._store.rollback(rollout.alias, **how)  # type: ignore[arg-type]
+        except ConflictError as error:
+            logger.info("Alias %s was not moved: %s", rollout.alias, error)
+            return False
+        logger.info("Alias %s: %s. %s", rollout.alias, action.kind, action.reason)
+        return True
+
+
+def _ready_everywhere(connection: Connection) -> set[str]:
+    """Digests that every ready replica has proved."""
+    ready = [set(row.ready) for row in connection.execute(select(replicas.c.ready).where(replicas.c.state == "ready"))]
+    return set.intersection(*ready) if ready else set()

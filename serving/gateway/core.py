@@ -1,0 +1,97 @@
+"""What all endpoints of one gateway process share, and how a caller is known."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from serving.gateway.answers import ApiError, Scope
+from serving.gateway.metrics import Metrics
+from serving.gateway.routing import Choice, choose
+from serving.gateway.snapshot import Refresher
+from serving.log.spool import Spool
+from whet.context import Context
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+READ_BUFFER_BYTES = 1 << 18  # of one upstream response; the default of 64 KiB throttles long contexts, more would pile up behind slow readers
+KEEP_ALIVE_S = 4.0  # below the engine's 5 s, so that a connection is not used in the moment the engine closes it
+CONNECT_S = 3.0  # an engine that does not accept within this on a private network is not there
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who asks, from the headers alone."""
+
+    key_id: str = ""
+    request_id: str = ""  # empty: none usable was given
+    content_length: int | None = None
+
+
+@dataclass(slots=True)
+class Core:
+    """Opened by the gateway's lifespan."""
+
+    context: Context
+    refresher: Refresher
+    spool: Spool
+    session: aiohttp.ClientSession
+    metrics: Metrics
+    secret: bytes
+    engine_headers: dict[str, str]
+    waiting: int = 0  # requests that wait for an engine to become ready
+    last_progress: dict[str, float] = field(default_factory=dict)  # replica URL -> loop time of its last finished answer
+
+    async def caller(self, scope: Scope) -> Caller:
+        """Raises ApiError 401."""
+        caller = Caller()
+        key = b""
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                key = value
+            elif name == b"content-length":
+                caller.content_length = int(value) if value.isdigit() else None
+            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                caller.request_id = value.decode()
+        if key[:7].lower() != b"bearer " or len(key) > 512:
+            raise ApiError(
+                401, "This gateway needs a key: send the header 'Authorization: Bearer KEY'. `whet keys create NAME` makes one.", code="invalid_api_key"
+            )
+        # The same as whet.access.hash_key, in one call into C.
+        hashed = hmac.digest(self.secret, key[7:].strip(), hashlib.sha256).hex()
+        key_id = self.refresher.current.keys.get(hashed)
+        if key_id is None:
+            await self.refresher.missed()
+            key_id = self.refresher.current.keys.get(hashed)
+            if key_id is None:
+                raise ApiError(
+                    401,
+                    "The key is not valid, or it was revoked. `whet keys list` shows the active ones, `whet keys create NAME` makes one.",
+                    code="invalid_api_key",
+                )
+        caller.key_id = key_id
+        return caller
+
+    async def choose(self, model: str, unit: str) -> Choice:
+        """Raises ApiError 404 for a name that is still unknown after another look."""
+        if model not in self.refresher.current.routes:
+            await self.refresher.missed()
+        return choose(self.refresher.current, model, unit)
+
+
+def open_session(request_timeout_s: float) -> aiohttp.ClientSession:
+    """The one client of a gateway process. No limit of its own: the engine queues, and a limit here would only hide that."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+        timeout=aiohttp.ClientTimeout(total=request_timeout_s, sock_connect=CONNECT_S),
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER_BYTES,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        trust_env=False,
+        loop=asyncio.get_running_loop(),
+    )

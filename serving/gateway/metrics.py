@@ -1,0 +1,58 @@
+"""What Prometheus is told. Labels come from fixed lists, so that nothing a client sends can make a new series."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+ROUTES = ("chat", "completions", "responses", "embeddings")
+STATUSES = ("complete", "cancelled", "error", "cut")
+ARMS = ("stable", "candidate", "pinned", "exact", "base")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # from a mock's answer to the longest the gateway waits
+
+
+class Metrics:
+    """One set per gateway process; with several workers, prometheus_client's shared files add them up."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        answers = Counter(
+            "whet_gateway_answers",
+            "Completions that were forwarded, by route, log status and arm of the rollout.",
+            ["route", "status", "arm"],
+            registry=self.registry,
+        )
+        ttft = Histogram(
+            "whet_gateway_first_byte_seconds", "From the accepted request to the engine's first byte.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        duration = Histogram(
+            "whet_gateway_duration_seconds", "From the accepted request to the last byte.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        tokens = Counter("whet_gateway_tokens", "Tokens the engine counted.", ["kind"], registry=self.registry)
+        self._refused = Counter("whet_gateway_refused", "Requests answered with an error before an engine was asked.", ["status"], registry=self.registry)
+        self.retries = Counter("whet_gateway_retries", "Requests sent to an engine a second time, because the first connection broke.", registry=self.registry)
+        self.ratings = Counter("whet_gateway_ratings", "Ratings received.", registry=self.registry)
+        self.rows = Counter("whet_log_rows", "Log records that reached the database.", registry=self.registry)
+        self.pending = Gauge("whet_log_pending_bytes", "Log records on disk that wait for the database.", registry=self.registry, multiprocess_mode="livesum")
+        self.unavailable = Gauge(
+            "whet_log_unavailable", "1 while the log cannot keep records and requests are refused.", registry=self.registry, multiprocess_mode="max"
+        )
+        self.in_flight = Gauge("whet_gateway_in_flight", "Requests being answered.", registry=self.registry, multiprocess_mode="livesum")
+        # Looked up once here: finding a child by its labels costs more than counting.
+        self.answers = {(route, status, arm): answers.labels(route, status, arm) for route in ROUTES for status in STATUSES for arm in ARMS}
+        self.ttft = {route: ttft.labels(route) for route in ROUTES}
+        self.duration = {route: duration.labels(route) for route in ROUTES}
+        self.prompt_tokens = tokens.labels("prompt")
+        self.completion_tokens = tokens.labels("completion")
+
+    def refused(self, status: int) -> None:
+        self._refused.labels(str(status)).inc()
+
+    def exposition(self) -> bytes:
+        """The text that GET /metrics answers with."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        everybody = CollectorRegistry()
+        multiprocess.MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)

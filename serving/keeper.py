@@ -1,0 +1,55 @@
+"""One gateway process of all keeps the engines loaded and the rollouts moving: the one that holds the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from serving.controller import RolloutController
+from serving.gateway.core import Core
+from serving.reconciler import Reconciler
+from whet.clock import now_ms
+from whet.leases import acquire, release
+
+logger = logging.getLogger(__name__)
+
+LEASE = "reconciler"
+LEASE_MS = 5_000  # a killed holder is replaced after this; a tick takes well under a second
+TICK_S = 1.0
+
+
+async def keep_engines_and_rollouts(core: Core) -> None:
+    """Runs as long as the gateway."""
+    owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
+    reconciler: Reconciler | None = None
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                if await asyncio.to_thread(acquire, core.context.database, LEASE, owner, now=now_ms(), for_ms=LEASE_MS) is None:
+                    await _let_go(reconciler)
+                    reconciler = None
+                else:
+                    reconciler = reconciler or Reconciler(core.context, core.session, core.engine_headers, core.last_progress)
+                    await reconciler.tick(now_ms())
+                    await asyncio.to_thread(RolloutController(core.context).tick, now_ms())
+            except SQLAlchemyError as error:
+                logger.warning("Engines and rollouts are left as they are: %s", str(error).splitlines()[0])
+            except Exception:  # the boundary of a task that must not end: the next tick starts afresh
+                logger.exception("Looking after engines and rollouts failed; it is tried again.")
+                await _let_go(reconciler)
+                reconciler = None
+            await asyncio.sleep(max(0.05, TICK_S - (time.monotonic() - began)))
+    finally:
+        await _let_go(reconciler)
+        await asyncio.to_thread(release, core.context.database, LEASE, owner)
+
+
+async def _let_go(reconciler: Reconciler | None) -> None:
+    if reconciler is not None:
+        await reconciler.close()

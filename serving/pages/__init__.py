@@ -1,0 +1,1 @@
+"""Pages of the console about what was served: Traffic, Adapters, Playground."""

@@ -1,0 +1,100 @@
+"""The processes `whet up` starts for serving: one engine (unless engines are given by address) and the gateway."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from serving.base import Base, base_of
+from whet.access import engine_key
+from whet.context import Context
+from whet.errors import ConfigurationError
+from whet.plugins import ProcessSpec
+
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the only values the engine accepts for its largest rank
+# Every linear layer of the Llama, Mistral, Qwen and Gemma families but the output head. With the head among them, the CPU engine dies
+# as soon as a request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter indices are per request, the
+# rows per token), and the trainer adapts no head.
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+MAX_LOGPROBS = 20  # what a request may ask for (`top_logprobs`)
+STOP_S = 30  # running answers may end; the gateway has stopped sending new ones
+_ENGINE_STOP_S = 10
+
+
+def processes(context: Context) -> list[ProcessSpec]:
+    """In the order of their start."""
+    found = [gateway_process(context)]
+    return [engine_process(context, base_of(context)), *found] if context.settings.starts_engine else found
+
+
+def gateway_process(context: Context) -> ProcessSpec:
+    settings = context.settings
+    host = "127.0.0.1" if settings.gateway_host in {"0.0.0.0", "::"} else settings.gateway_host
+    return ProcessSpec(
+        name="gateway",
+        argv=[sys.executable, "-m", "serving.gateway"],
+        environment={"WHET_HOME": str(settings.home)},
+        ready_url=f"http://{host}:{settings.gateway_port}/healthz",
+        ready_within_s=60,
+        listens_on=((settings.gateway_host, settings.gateway_port),),
+        order=20,
+    )
+
+
+def engine_process(context: Context, base: Base, *, port: int | None = None) -> ProcessSpec:
+    """vLLM on loopback. The same module serves on the CPU and on a GPU; which build is installed decides."""
+    settings = context.settings
+    port = port or settings.engine_port
+    return ProcessSpec(
+        name="engine",
+        argv=[sys.executable, "-m", "vllm.entrypoints.openai.api_server", *_arguments(context, base, port)],
+        environment=_environment(context, base),
+        ready_url=f"http://127.0.0.1:{port}/health",
+        ready_within_s=settings.engine_start_timeout_s,
+        stop_within_s=STOP_S,
+        listens_on=(("127.0.0.1", port),),
+        order=10,
+    )
+
+
+def _arguments(context: Context, base: Base, port: int) -> list[str]:
+    settings = context.settings
+    rank = next((served for served in SERVED_RANKS if served >= settings.engine_max_lora_rank), None)
+    if rank is None:
+        raise ConfigurationError(
+            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up to {SERVED_RANKS[-1]}.",
+            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, SERVED_RANKS)) + ".",
+        )
+    arguments = [
+        "--model", str(base.folder.absolute()) if base.folder and Path(base.source).is_dir() else base.source,
+        "--served-model-name", base.engine_name,
+        "--host", "127.0.0.1", "--port", str(port),
+        "--max-model-len", str(settings.engine_max_model_len),
+        "--max-logprobs", str(MAX_LOGPROBS),
+        "--enable-lora",
+        "--max-loras", str(settings.engine_max_loras),
+        "--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras)),
+        "--max-lora-rank", str(rank),
+        "--lora-target-modules", *LORA_MODULES,
+        "--shutdown-timeout", str(_ENGINE_STOP_S),
+        "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
+        "--disable-uvicorn-access-log",
+    ]  # fmt: skip
+    template = base.folder / "chat_template.jinja" if base.folder else None
+    return [*arguments, "--chat-template", str(template.absolute())] if template and template.is_file() else arguments
+
+
+def _environment(context: Context, base: Base) -> dict[str, str]:
+    settings = context.settings
+    environment = {
+        "VLLM_API_KEY": engine_key(settings.home, settings.engine_key),
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.engine_kv_cache_gib),
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "60",  # so that the gateway closes idle connections first
+        "VLLM_MAX_N_SEQUENCES": "8",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if base.folder is not None:
+        environment["HF_HUB_OFFLINE"] = "1"  # nothing is fetched that lies here; a path that does not exist must not become a download
+    return environment

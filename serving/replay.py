@@ -1,0 +1,99 @@
+"""Asking a logged request again."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import urllib.error
+import urllib.request
+from typing import Any
+
+from sqlalchemy import select
+
+from whet.access import create_key, revoke_key
+from whet.context import Context
+from whet.database import reading, writing
+from whet.errors import EngineError, InputError, NotFoundError
+from whet.tables import interactions
+
+_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
+_TIMEOUT_S = 120
+
+
+def replay_interaction(context: Context, interaction_id: str, *, model: str, key: str, actor: str, now: int) -> dict[str, Any]:
+    """`{"before": {"version","text","finish_reason"}, "after": {…, "interaction_id"}, "same"}`. The new answer is logged like any other.
+
+    Raises NotFoundError, EngineError.
+    """
+    with reading(context.database) as connection:
+        row = connection.execute(select(interactions).where(interactions.c.id == interaction_id)).first()
+    if row is None:
+        raise NotFoundError(
+            f"There is no interaction {interaction_id!r}.", hint="The response header x-whet-interaction-id names it; the log keeps it for the retention time."
+        )
+    version = f"{row.adapter}@v{row.version}" if row.adapter else context.settings.base_alias
+    body = {**row.request, "model": model or version, "stream": False}
+    body.pop("stream_options", None)
+    body.pop("rag", None)
+    if row.retrieved:
+        raise InputError(f"{interaction_id} was answered with retrieved text, which may have changed since.", hint="Ask it through the application instead.")
+    made = ""
+    if not key:
+        with writing(context.database) as connection:
+            made, key = create_key(connection, f"replay-{interaction_id[-12:]}", secret=context.secret, actor=actor, now=now)
+    try:
+        answer, headers = _ask(context, _PATHS[row.route], body, key)
+    finally:
+        if made:
+            with writing(context.database) as connection:
+                revoke_key(connection, made, actor=actor, now=now)
+    text, finish = _text(row.route, answer)
+    before = {"version": version, "text": row.response_text or "", "finish_reason": row.finish_reason}
+    after = {"version": headers.get("x-whet-adapter"), "text": text, "finish_reason": finish, "interaction_id": headers.get("x-whet-interaction-id")}
+    return {"before": before, "after": after, "same": before["text"] == text}
+
+
+def _ask(context: Context, path: str, body: dict[str, Any], key: str) -> tuple[dict[str, Any], dict[str, str]]:
+    settings = context.settings
+    host = "127.0.0.1" if settings.gateway_host in {"0.0.0.0", "::"} else settings.gateway_host
+    url = f"http://{host}:{settings.gateway_port}{path}"
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            return json.load(response), {name.lower(): value for name, value in response.headers.items()}
+    except urllib.error.HTTPError as error:
+        raise EngineError(f"The gateway answered {error.code}: {_message(error.read())}") from error
+    except (urllib.error.URLError, OSError) as error:
+        raise EngineError(f"The gateway at {url} cannot be reached: {error}.", hint="`whet up` starts it.") from error
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace")
+
+
+def _text(route: str, answer: dict[str, Any]) -> tuple[str, str | None]:
+    if route == "responses":
+        parts = [part.get("text", "") for item in answer["output"] if item.get("type") == "message" for part in item["content"]]
+        return "".join(parts), {"completed": "stop", "incomplete": "length"}.get(str(answer.get("status")))
+    choice = answer["choices"][0]
+    return (choice["text"] if route == "completions" else choice["message"]["content"]) or "", choice["finish_reason"]
+
+
+def word_diff(before: str, after: str, *, colour: bool = False) -> str:
+    """One text in which `[-gone-]` and `{+new+}` words are marked, coloured for a terminal when asked."""
+    old, new = re.findall(r"\s+|\S+", before), re.findall(r"\s+|\S+", after)
+    red, green, plain = ("\x1b[31m", "\x1b[32m", "\x1b[0m") if colour else ("", "", "")
+    parts = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            parts.append("".join(old[a:b]))
+            continue
+        if a < b:
+            parts.append(f"{red}[-{''.join(old[a:b])}-]{plain}")
+        if c < d:
+            parts.append(f"{green}{{+{''.join(new[c:d])}+}}{plain}")
+    return "".join(parts)

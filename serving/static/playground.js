@@ -1,0 +1,137 @@
+// Asks up to three models at once and shows each answer as it comes. Text is set as text, never as HTML.
+(function () {
+  "use strict";
+  const form = document.getElementById("play");
+  const columns = Array.from(form.querySelectorAll("[data-column]"));
+  const askButton = form.querySelector("[data-ask]");
+  const stopButton = form.querySelector("[data-stop]");
+  let running = [];
+
+  function values() {
+    const data = new FormData(form);
+    const question = {
+      prompt: data.get("prompt"), system: data.get("system") || "", collection: data.get("collection") || "",
+      max_tokens: Number(data.get("max_tokens")) || 256, temperature: Number(data.get("temperature")) || 0, top_p: Number(data.get("top_p")) || 1,
+    };
+    if (data.get("seed")) question.seed = Number(data.get("seed"));
+    return question;
+  }
+
+  function keepAddress(question) {
+    const query = new URLSearchParams();
+    columns.forEach((column, index) => query.set("abc"[index], column.querySelector("[data-model]").value));
+    if (question.prompt.length < 1500) query.set("prompt", question.prompt);
+    if (question.system && question.system.length < 500) query.set("system", question.system);
+    history.replaceState(null, "", "/playground?" + query);
+  }
+
+  async function* events(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      rest += value;
+      const parts = rest.split(/\r?\n\r?\n/);
+      rest = parts.pop();
+      for (const part of parts) {
+        const data = part.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim()).join("\n");
+        if (data && data !== "[DONE]") yield JSON.parse(data);
+      }
+    }
+  }
+
+  async function ask(column, question) {
+    const model = column.querySelector("[data-model]").value;
+    const answer = column.querySelector("[data-answer]");
+    const facts = column.querySelector("[data-facts]");
+    const after = column.querySelector("[data-after]");
+    const abort = new AbortController();
+    after.hidden = true;
+    facts.textContent = "";
+    answer.replaceChildren();
+    answer.classList.remove("failed");
+    answer.classList.add("waiting");
+    const text = document.createElement("div");
+    text.className = "turn-text";
+    answer.append(text);
+    const began = performance.now();
+    let first = 0;
+    let usage = null;
+    let stopped = false;
+    running.push({ abort: () => { stopped = true; abort.abort(); } });
+    try {
+      const response = await window.whet.send("/playground/ask", {
+        method: "POST", body: JSON.stringify(Object.assign({ model }, question, column.querySelector("[data-rag]").checked ? {} : { collection: "" })), headers: { "content-type": "application/json" }, signal: abort.signal,
+      });
+      column.dataset.interaction = response.headers.get("x-whet-interaction-id") || "";
+      const by = response.headers.get("x-whet-adapter");
+      for await (const event of events(response)) {
+        if (event.error) throw new Error(event.error.message || "The answer broke off.");
+        const delta = event.choices && event.choices[0] && event.choices[0].delta;
+        const piece = delta && (delta.content || (delta.tool_calls ? JSON.stringify(delta.tool_calls) : ""));
+        if (piece) {
+          if (!first) { first = performance.now(); answer.classList.remove("waiting"); }
+          text.append(piece);
+        }
+        if (event.usage) usage = event.usage;
+      }
+      if (!text.textContent) { text.className = "muted"; text.textContent = "The answer was empty."; }
+      const seconds = (performance.now() - (first || began)) / 1000;
+      const tokens = usage && usage.completion_tokens;
+      facts.textContent = [by, first ? "first token " + Math.round(first - began) + " ms" : "", tokens ? tokens + " tokens" : "", tokens > 1 && seconds > 0.02 ? Math.round((tokens - 1) / seconds) + " tokens/s" : ""].filter(Boolean).join(" · ");
+      if (column.dataset.interaction) {
+        column.querySelector("[data-open]").href = "/traffic/" + encodeURIComponent(column.dataset.interaction);
+        after.hidden = false;
+      }
+    } catch (error) {
+      if (stopped) { facts.textContent = "stopped"; }
+      else {
+        answer.classList.add("failed");
+        const sentence = document.createElement("p");
+        sentence.className = "problem";
+        sentence.setAttribute("role", "alert");
+        sentence.textContent = error instanceof TypeError ? "The console does not answer." : error.message;
+        answer.append(sentence);
+      }
+    } finally {
+      answer.classList.remove("waiting");
+    }
+  }
+
+  function stop() { running.forEach((item) => item.abort()); }
+
+  async function start() {
+    if (running.length || !form.reportValidity()) return;
+    const chosen = columns.filter((column) => column.querySelector("[data-model]").value);
+    if (!chosen.length) { window.whet.say("Choose a model in at least one column.", "bad"); return; }
+    const question = values();
+    keepAddress(question);
+    askButton.disabled = true;
+    stopButton.hidden = false;
+    await Promise.all(chosen.map((column) => ask(column, question)));
+    running = [];
+    askButton.disabled = false;
+    stopButton.hidden = true;
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (event.submitter && event.submitter.matches("[data-correct]")) {
+      const correct = document.getElementById("correct");
+      correct.elements.interaction.value = event.submitter.closest("[data-column]").dataset.interaction;
+      correct.submit();
+      return;
+    }
+    start();
+  });
+  const collection = form.elements.collection;
+  const showRetrieval = () => columns.forEach((column) => { column.querySelector("[data-rag-label]").hidden = !collection.value.trim(); });
+  collection.addEventListener("input", showRetrieval);
+  showRetrieval();
+  stopButton.addEventListener("click", stop);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); start(); }
+    if (event.key === "Escape" && running.length) stop();
+  });
+})();
