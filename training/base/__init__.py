@@ -1,0 +1,1 @@
+"""The built-in base model: the corpus it learns from, its tokenizer, its pre-training and its probe."""

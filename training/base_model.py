@@ -1,0 +1,184 @@
+"""The base model on this machine: its folder, identity, tokenizer, template, stop tokens and weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from whet.errors import ConfigurationError
+from whet.settings import Settings
+from whet.store import base_model_digest, digest_bytes
+
+
+def quiet_environment() -> None:
+    """To be called before torch or transformers is imported. Waiting OpenMP threads sleep instead of spinning, because the engine
+    shares the processor (spinning cost two thirds of the speed); nothing is reported to anybody; no progress bars of others."""
+    for name, value in {
+        "KMP_BLOCKTIME": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4-bit weights, which nothing here uses
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base in Hugging Face format. Weights and tokenizer are loaded when first used."""
+
+    folder: Path
+    name: str  # what the setting says, for people
+
+    @cached_property
+    def digest(self) -> str:
+        return base_model_digest(self.folder)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`config.json`; the text part of it for models that hold several."""
+        value = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return dict(value.get("text_config") or value)
+
+    @cached_property
+    def max_positions(self) -> int:
+        """Tokens that the base can attend to."""
+        return int(self.config.get("max_position_embeddings") or 1 << 20)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Raises ConfigurationError when the folder has no tokenizer or no chat template."""
+        quiet_environment()
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"The tokenizer of {self.name} cannot be loaded: {str(error).splitlines()[0]}", hint="The folder needs tokenizer.json."
+            ) from error
+        if not tokenizer.chat_template:
+            raise ConfigurationError(
+                f"{self.name} has no chat template, so the engine could not answer conversations with it.",
+                hint="Put a chat_template.jinja into the model's folder; the instruction-tuned edition of a model has one.",
+            )
+        return tokenizer
+
+    @cached_property
+    def template_digest(self) -> str:
+        template = self.tokenizer.chat_template
+        return digest_bytes((template if isinstance(template, str) else json.dumps(template, sort_keys=True)).encode())
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens at which the engine ends an answer: those of the generation config, the config and the tokenizer."""
+        found = [self.config.get("eos_token_id"), self.tokenizer.eos_token_id]
+        generation = self.folder / "generation_config.json"
+        if generation.is_file():
+            found.append(json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id"))
+        flat = [token for item in found for token in (item if isinstance(item, list) else [item]) if token is not None]
+        if not flat:
+            raise ConfigurationError(
+                f"{self.name} names no end-of-turn token, so its answers would never end.", hint="Set eos_token_id in its generation_config.json."
+            )
+        return frozenset(int(token) for token in flat)
+
+    @cached_property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """Name of each layer with a weight matrix → (outputs, inputs), from the headers of the weight files."""
+        from safetensors import safe_open
+
+        shapes: dict[str, tuple[int, int]] = {}
+        for file in sorted(self.folder.glob("*.safetensors")):
+            with safe_open(str(file), framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  it is no dictionary
+                    shape = tensors.get_slice(name).get_shape()
+                    if len(shape) == 2 and name.endswith(".weight"):
+                        shapes[name.removesuffix(".weight")] = (shape[0], shape[1])
+        return shapes
+
+    @property
+    def _attention(self) -> str:
+        """Plain attention where scores are capped (Gemma 2), which torch's kernel does not do."""
+        return "eager" if self.config.get("attn_logit_softcapping") else "sdpa"
+
+    def load_model(self, dtype: str) -> Any:
+        """The causal language model, frozen, in evaluation mode. `dtype` is a torch name such as bfloat16.
+
+        Raises ConfigurationError when the weights cannot be loaded.
+        """
+        quiet_environment()
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(self.folder),
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation=self._attention,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"The base model {self.name} cannot be loaded: {str(error).splitlines()[0]}",
+                hint="It must be a Llama-, Mistral-, Qwen- or Gemma-family model with safetensors weights.",
+            ) from error
+        model.config.use_cache = False
+        model.requires_grad_(False)
+        return cast(Any, model).to(device()).eval()
+
+
+def device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def compute_dtype(wanted: str) -> str:
+    """bfloat16 where this processor multiplies it natively (elsewhere it is emulated and slower than float32)."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(torch.cpu, "_is_avx512_bf16_supported_", None)
+    return "bfloat16" if probe is not None and probe() else "float32"
+
+
+def open_base(settings: Settings) -> BaseModel:
+    """The base that the settings name: a folder, or a hub id whose files are fetched into the hub client's own cache.
+
+    Raises ConfigurationError when it is neither.
+    """
+    name = settings.resolved_base_model
+    folder = Path(name)
+    if folder.is_dir():
+        return BaseModel(folder.resolve(), folder.name if settings.base_model else "the built-in base")
+    if folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
+        raise ConfigurationError(
+            f"The base model {name!r} is not a folder on this machine.",
+            hint="Set WHET_BASE_MODEL to a folder in Hugging Face format, or to a hub id such as org/model.",
+        )
+    quiet_environment()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+    try:
+        return BaseModel(Path(snapshot_download(name, allow_patterns=patterns)), name)
+    except (OSError, LocalEntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled, ValueError) as error:
+        raise ConfigurationError(
+            f"The base model {name!r} could not be fetched: {str(error).splitlines()[0]}",
+            hint="Check the name and the network, or set WHET_BASE_MODEL to a local folder.",
+        ) from error

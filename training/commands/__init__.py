@@ -1,0 +1,1 @@
+"""The command line of this package, one file per group of commands."""

@@ -1,0 +1,146 @@
+"""`whet adapters …` and `whet export …`: what is stored, what comes in, what goes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from sqlalchemy import Connection, select
+
+from whet.cli import actor, emit, opened
+from whet.clock import iso, now_ms
+from whet.database import reading
+from whet.registry import Adapter, find_adapter, list_adapters
+from whet.tables import replicas
+
+adapters = typer.Typer(no_args_is_help=True, help="Stored adapter versions.")
+export = typer.Typer(no_args_is_help=True, help="Take a version out of Whet.")
+
+_Json = typer.Option(False, "--json", help="Print one JSON document.")
+_Reference = typer.Argument(..., metavar="ADAPTER", help="A version such as support@v2, a name (its newest version) or a digest.")
+_Folder = typer.Option(..., "--to", help="A folder that does not exist yet.")
+
+
+def _summary(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "adapter": adapter.label, "digest": adapter.digest, "gate": adapter.gate, "rank": adapter.rank, "base_digest": adapter.base_digest, "dataset_digest": adapter.dataset_digest,
+        "run_id": adapter.run_id, "path": adapter.path, "engine_name": adapter.engine_name, "created_at": adapter.created_at, "removed_at": adapter.removed_at,
+    }  # fmt: skip
+
+
+@adapters.command("list")
+def list_all(
+    name: str = typer.Option("", "--name", help="Only of this name."),
+    removed: bool = typer.Option(False, "--removed", help="Removed versions too."),
+    as_json: bool = _Json,
+) -> None:
+    """Versions, newest first."""
+    with opened() as context:
+        with reading(context.database) as connection:
+            found = [_summary(adapter) for adapter in list_adapters(connection, name or None, removed=removed)]
+        if not as_json:
+            found = [
+                {
+                    "adapter": row["adapter"],
+                    "gate": row["gate"],
+                    "rank": row["rank"],
+                    "digest": row["digest"][:8],
+                    "base": row["base_digest"][:8],
+                    "created": iso(row["created_at"]),
+                }
+                for row in found
+            ]
+        emit(found, as_json, title="adapters")
+
+
+@adapters.command("show")
+def show(reference: str = _Reference, as_json: bool = _Json) -> None:
+    """One version with its card."""
+    with opened() as context:
+        with reading(context.database) as connection:
+            adapter = find_adapter(connection, reference)
+            served_by = _served_by(connection, adapter)
+        card = adapter.card if as_json else {key: value for key, value in adapter.card.items() if key in ("recipe", "training", "libraries", "left_out")}
+        judged = adapter.card.get("evaluation") or {}
+        emit({**_summary(adapter), "verdict": judged.get("verdict", "none"), "reason": judged.get("reason", ""), "served_by": served_by, "card": card}, as_json)
+
+
+def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]:
+    """Which engines proved the version, with the parity they measured, and which refused it, with the reason."""
+    rows = connection.execute(select(replicas).order_by(replicas.c.url)).all()
+    return [
+        {
+            "replica": row.url,
+            "state": row.state,
+            **row.ready.get(adapter.digest, {}),
+            "ready": adapter.digest in row.ready,
+            "refused": row.refused.get(adapter.digest),
+        }
+        for row in rows
+    ]
+
+
+@adapters.command("verify")
+def verify(reference: str = typer.Argument("", metavar="[ADAPTER]", help="One version; without it, all."), as_json: bool = _Json) -> None:
+    """Hash the stored files again and compare with what was stored. Exit code 1 at the first that differs."""
+    with opened() as context:
+        from training import adapter_store
+
+        with reading(context.database) as connection:
+            some = [find_adapter(connection, reference)] if reference else list_adapters(connection)
+        for adapter in some:
+            adapter_store.verify(context, adapter)
+        emit([{"adapter": adapter.label, "digest": adapter.digest, "intact": True} for adapter in some], as_json, title="adapters")
+
+
+@adapters.command("import")
+def import_folder(
+    folder: Path = typer.Argument(..., metavar="FOLDER", help="A PEFT folder: adapter_config.json and adapter_model.safetensors."),
+    name: str = typer.Option("", "--name", help="Name of the adapter. Default: the setting default_alias."),
+    as_json: bool = _Json,
+) -> None:
+    """Check an adapter that was trained elsewhere, and store it as a new version."""
+    with opened() as context:
+        from training.adapter_import import import_adapter
+        from training.base_model import open_base, quiet_environment
+
+        quiet_environment()
+        stored = import_adapter(context, folder, name or context.settings.default_alias, open_base(context.settings), actor=actor())
+        emit({**_summary(stored), "next": f"whet rollout promote {stored.name}"}, as_json)
+
+
+@adapters.command("remove")
+def remove(reference: str = _Reference, as_json: bool = _Json) -> None:
+    """Withdraw a version. Refused while an alias points to it."""
+    with opened() as context:
+        from training import adapter_store
+
+        removed = adapter_store.remove(context, reference, actor=actor(), now=now_ms())
+        emit({"adapter": removed.label, "removed": True, "files": "deleted an hour from now, once no engine holds them"}, as_json)
+
+
+@export.command("adapter")
+def export_adapter(reference: str = _Reference, to: Path = _Folder, as_json: bool = _Json) -> None:
+    """Copy a version in PEFT's format, with its card."""
+    with opened() as context:
+        from training.export import export_adapter as copy
+
+        with reading(context.database) as connection:
+            adapter = find_adapter(connection, reference)
+        copy(context, adapter, to)
+        emit({"adapter": adapter.label, "folder": str(to)}, as_json)
+
+
+@export.command("merge")
+def export_merged(reference: str = _Reference, to: Path = _Folder, as_json: bool = _Json) -> None:
+    """The base with the version merged into its weights: a whole model that needs no adapter."""
+    with opened() as context:
+        from training.base_model import open_base, quiet_environment
+        from training.export import export_merged as merge
+
+        quiet_environment()
+        with reading(context.database) as connection:
+            adapter = find_adapter(connection, reference)
+        merge(context, adapter, open_base(context.settings), to)
+        emit({"adapter": adapter.label, "folder": str(to)}, as_json)

@@ -1,0 +1,70 @@
+"""What leaves Whet: a version in PEFT's format, or the base with the version merged into it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from training import adapter_store
+from training.base_model import BaseModel, compute_dtype
+from training.lora import cast_parameters, with_stored
+from whet.context import Context
+from whet.errors import InputError, StoreError
+from whet.registry import Adapter
+
+_BASE_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+
+
+def export_adapter(context: Context, adapter: Adapter, to: Path) -> None:
+    """Copy the version's files, after they were hashed. Raises InputError when `to` exists, StoreError."""
+    adapter_store.verify(context, adapter)
+    source = context.store.local_folder(adapter.path)
+
+    def fill(folder: Path) -> None:
+        for file in source.iterdir():
+            shutil.copyfile(file, folder / file.name)
+
+    _whole(to, fill)
+
+
+def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path) -> None:
+    """A model folder with merged weights, tokenizer and template. Raises AdapterError for another base, InputError, StoreError."""
+    adapter_store.require_base(adapter, base.digest, base.name)
+    weights, config = adapter_store.read_weights(context, adapter)
+    # Merged in float32 and rounded once: adding in bfloat16 would lose most of a small update.
+    merged = with_stored(base.load_model("float32"), config, weights).merge_and_unload()
+    import torch
+
+    cast_parameters(merged.parameters(), getattr(torch, compute_dtype("auto")))
+    merged.config.dtype = getattr(torch, compute_dtype("auto"))
+
+    def fill(folder: Path) -> None:
+        merged.config.use_cache = True
+        merged.save_pretrained(str(folder), safe_serialization=True)
+        for name in _BASE_FILES:
+            if (base.folder / name).is_file():
+                shutil.copyfile(base.folder / name, folder / name)
+
+    _whole(to, fill)
+
+
+def _whole(to: Path, fill: Callable[[Path], None]) -> None:
+    """A folder that appears complete or not at all."""
+    if to.exists():
+        raise InputError(f"{to} exists already.", hint="Name a folder that does not.")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}-"))
+        try:
+            fill(scratch)
+            scratch.chmod(0o755)
+            os.rename(scratch, to)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(
+            f"{to} cannot be written: {error.strerror or error}.", hint="Free disk space or choose another place; nothing half-written is left."
+        ) from error

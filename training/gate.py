@@ -1,0 +1,156 @@
+"""The gate: may this candidate go live? A pure function of paired scores, with a reason in words.
+
+Each row was answered by the candidate and by what is in production (or the base), so differences are paired. For right-or-wrong
+scores the interval is Agresti and Min's (Statistics in Medicine, 2005): half a row is added to each cell of the 2 x 2 table, which
+keeps its promise for 20 rows too and never shrinks to nothing; for other scores it is a seeded bootstrap over rows.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What the gate asks for; stored with every decision."""
+
+    margin: float = 0.05  # by how much a group may be worse and still count as "not worse"
+    confidence: float = 0.9  # of each one-sided bound; a canary on live traffic follows, so the gate need not be the last word
+    kept: float = 0.98  # share of reviewed conversations that production answers right and the candidate must too
+    kept_all_below: int = 50  # with fewer such conversations, all of them
+    min_rows: int = 10  # fewer pairs in a group say nothing
+    few_correct: float = 0.05  # without checks, when neither side gets more than this right to the letter, word overlap decides
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Scores of one row, 0 to 1."""
+
+    candidate: float
+    against: float
+    candidate_f1: float
+    against_f1: float
+    checked: bool = False  # the row says itself what a right answer contains, so nothing else may decide
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    verdict: str  # pass | fail | inconclusive
+    reason: str
+    metrics: dict[str, dict[str, Any]]  # group → {"n","measure","candidate","against","difference","low","high","broken","fixed"}
+    thresholds: dict[str, Any]
+
+
+def decide(groups: dict[str, list[Pair]], *, first: bool, against: str, thresholds: Thresholds | None = None) -> Decision:
+    """`groups`: old, new, regression. `first`: nothing is in production, so the candidate must beat the base."""
+    limits = thresholds or Thresholds()
+    pairs = {**groups, "all": [*groups.get("old", []), *groups.get("new", [])]}
+    metrics = {name: measure(rows, limits) for name, rows in pairs.items()}
+    if first:
+        findings = [_beats(metrics["all"], against, limits)]
+    else:
+        findings = [_not_worse("old", metrics.get("old", measure([], limits)), against, limits)]
+        if metrics.get("new", {"n": 0})["n"]:
+            findings.append(_not_worse("new", metrics["new"], against, limits))
+        if groups.get("regression"):
+            findings.append(_kept(groups["regression"], against, limits))
+    verdicts = [verdict for verdict, _ in findings]
+    verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
+    return Decision(verdict, " ".join(sentence for _, sentence in findings), metrics, asdict(limits))
+
+
+def measure(pairs: list[Pair], limits: Thresholds) -> dict[str, Any]:
+    """Means, paired difference and its one-sided bounds for one group."""
+    count = len(pairs)
+    if not count:
+        return {"n": 0, "measure": "correct", "candidate": None, "against": None, "difference": None, "low": None, "high": None, "broken": 0, "fixed": 0}
+    candidate, against = _mean([pair.candidate for pair in pairs]), _mean([pair.against for pair in pairs])
+    by_words = max(candidate, against) <= limits.few_correct and not any(pair.checked for pair in pairs)
+    if by_words:
+        candidate, against = _mean([pair.candidate_f1 for pair in pairs]), _mean([pair.against_f1 for pair in pairs])
+        differences = [pair.candidate_f1 - pair.against_f1 for pair in pairs]
+    else:
+        differences = [pair.candidate - pair.against for pair in pairs]
+    low, high = interval(differences, limits.confidence)
+    return {
+        "n": count,
+        "measure": "word overlap" if by_words else "correct",
+        "candidate": round(candidate, 4),
+        "against": round(against, 4),
+        "difference": round(candidate - against, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "candidate_f1": round(_mean([pair.candidate_f1 for pair in pairs]), 4),
+        "against_f1": round(_mean([pair.against_f1 for pair in pairs]), 4),
+        "broken": sum(pair.candidate < pair.against for pair in pairs),
+        "fixed": sum(pair.candidate > pair.against for pair in pairs),
+    }
+
+
+def interval(differences: list[float], confidence: float) -> tuple[float, float]:
+    """One-sided bounds, each at `confidence`, of the mean of paired differences."""
+    count = len(differences)
+    if all(value in (-1.0, 0.0, 1.0) for value in differences):
+        worse, better = differences.count(-1.0) + 0.5, differences.count(1.0) + 0.5
+        total = count + 2
+        centre = (better - worse) / total
+        error = math.sqrt(max(better + worse - (better - worse) ** 2 / total, 0.0)) / total
+        reach = NormalDist().inv_cdf(confidence) * error
+        return max(-1.0, centre - reach), min(1.0, centre + reach)
+    draw = random.Random(count)
+    means = sorted(sum(draw.choices(differences, k=count)) / count for _ in range(_RESAMPLES))
+    edge = round((1 - confidence) * _RESAMPLES)
+    return means[edge], means[-1 - edge]
+
+
+def _beats(group: dict[str, Any], against: str, limits: Thresholds) -> tuple[str, str]:
+    if group["n"] < limits.min_rows:
+        return INCONCLUSIVE, f"Only {group['n']} held-out rows; {limits.min_rows} are needed to tell whether it beats {against}."
+    shown = _shown(group, against)
+    if group["low"] > 0:
+        return PASS, f"Better than {against} on {group['n']} held-out rows: {shown}."
+    if group["difference"] <= 0:
+        return FAIL, f"No better than {against} on {group['n']} held-out rows: {shown}."
+    return INCONCLUSIVE, f"Perhaps better than {against}, but {group['n']} held-out rows are too few to tell: {shown}."
+
+
+def _not_worse(name: str, group: dict[str, Any], against: str, limits: Thresholds) -> tuple[str, str]:
+    if group["n"] < limits.min_rows:
+        return INCONCLUSIVE, f"Only {group['n']} held-out {name} rows; {limits.min_rows} are needed to compare with {against}."
+    shown, allowed = _shown(group, against), f"{100 * limits.margin:g} points"
+    if group["low"] > 0:
+        return PASS, f"Better on {group['n']} {name} rows: {shown}."
+    if group["low"] >= -limits.margin:
+        return PASS, f"Not worse on {group['n']} {name} rows by more than {allowed}: {shown}."
+    if group["high"] < 0 or group["difference"] < -limits.margin:
+        return FAIL, f"Worse on {group['n']} {name} rows: {shown}."
+    return INCONCLUSIVE, f"{group['n']} {name} rows are too few to rule out a loss of more than {allowed}: {shown}."
+
+
+def _kept(pairs: list[Pair], against: str, limits: Thresholds) -> tuple[str, str]:
+    right = [pair for pair in pairs if pair.against >= 1.0]
+    kept = sum(pair.candidate >= 1.0 for pair in right)
+    if not right:
+        return PASS, f"{against} answered none of the {len(pairs)} reviewed conversations right, so none could be broken."
+    needed = len(right) if len(right) < limits.kept_all_below else math.ceil(limits.kept * len(right))
+    words = f"{kept} of {len(right)} reviewed conversations that {against} answers right are still right"
+    return (PASS, f"{words}.") if kept >= needed else (FAIL, f"Only {words}; {needed} are required.")
+
+
+def _shown(group: dict[str, Any], against: str) -> str:
+    return (
+        f"{100 * group['candidate']:.1f} % against {100 * group['against']:.1f} % {group['measure']} "
+        f"(difference between {100 * group['low']:+.1f} and {100 * group['high']:+.1f} points)"
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,154 @@
+"""A candidate against what is in production: both answer the same rows, the gate decides, the answers are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training import adapter_store
+from training.datasets import Dataset
+from training.encode import Encoder
+from training.evaluate import Answer, Questions, answer_rows, questions
+from training.gate import Decision, Pair, decide
+from training.lora import with_stored
+from training.prepare import Prepared
+from training.rows import Row
+from whet.context import Context
+from whet.database import reading
+from whet.registry import Adapter, current_rollouts, find_adapter
+
+_PRODUCTION = "production"  # the name under which the other version lies in the PEFT model
+NO_ROWS = "No row was held out, so nothing was compared."
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A decision with what it rests on."""
+
+    decision: Decision | None  # None: there was nothing to judge by
+    against: Adapter | None  # None: the base
+    against_name: str
+    asked: Questions
+    samples_path: str | None
+
+    @property
+    def verdict(self) -> str:
+        return self.decision.verdict if self.decision else "none"
+
+    @property
+    def reason(self) -> str:
+        return self.decision.reason if self.decision else NO_ROWS
+
+    def row(self, run_id: str | None, dataset_digest: str) -> dict[str, Any] | None:
+        """A row of `evaluations`, without id, adapter_digest and created_at."""
+        if self.decision is None:
+            return None
+        return {
+            "run_id": run_id,
+            "against_digest": self.against.digest if self.against else None,
+            "dataset_digest": dataset_digest,
+            "metrics": self.decision.metrics,
+            "verdict": self.decision.verdict,
+            "reason": self.decision.reason,
+            "thresholds": {**self.decision.thresholds, "rows_available": self.asked.available},
+            "samples_path": self.samples_path,
+        }
+
+
+def production_of(context: Context, alias: str, base_digest: str) -> Adapter | None:
+    """The version that answers under the alias now; None while the base does, or when that version belongs to another base."""
+    with reading(context.database) as connection:
+        rollout = current_rollouts(connection).get(alias)
+        if rollout is None or rollout.stable_digest is None:
+            return None
+        adapter = find_adapter(connection, rollout.stable_digest)
+    return adapter if adapter.base_digest == base_digest else None
+
+
+def judge(context: Context, model: Any, prepared: Prepared, *, sample_name: str, on_batch: Callable[[int, int], None]) -> Judgement:
+    """The trained model against production (or the base)."""
+    against = production_of(context, prepared.alias, prepared.base.digest)
+    return compare(context, model, prepared.encoder, prepared.dataset, against, sample_name=sample_name, on_batch=on_batch)
+
+
+def compare(
+    context: Context, model: Any, encoder: Encoder, dataset: Dataset, against: Adapter | None, *, sample_name: str, on_batch: Callable[[int, int], None]
+) -> Judgement:
+    """Both answer the same rows, and the gate decides. `model` is a PEFT model with the candidate active; `against` None is the base."""
+    name = against.label if against else "the base"
+    asked = questions(dataset)
+    rows = asked.rows
+    if not rows:
+        return Judgement(None, against, name, asked, None)
+    ours = answer_rows(model, encoder, rows, on_batch=lambda done, total: on_batch(done, 2 * total))
+    with _answering_as(context, model, against):
+        theirs = answer_rows(model, encoder, rows, on_batch=lambda done, total: on_batch(total + done, 2 * total))
+    decision = decide(
+        {group: [_pair(row, ours[row.id], theirs[row.id]) for row in some] for group, some in asked.groups.items()}, first=against is None, against=name
+    )
+    _add_manners(decision, asked, ours, theirs)
+    return Judgement(decision, against, name, asked, save_samples(context, sample_name, asked, ours, theirs))
+
+
+def _pair(row: Row, ours: Answer, theirs: Answer) -> Pair:
+    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, bool(row.checks))
+
+
+def _add_manners(decision: Decision, asked: Questions, ours: dict[str, Answer], theirs: dict[str, Answer]) -> None:
+    """Share of answers that ended by themselves, and their mean length in tokens."""
+    for group, rows in asked.groups.items():
+        if rows:
+            for side, answers in (("candidate", ours), ("against", theirs)):
+                some = [answers[row.id] for row in rows]
+                decision.metrics[group][f"{side}_stopped"] = round(sum(answer.stopped for answer in some) / len(some), 4)
+                decision.metrics[group][f"{side}_tokens"] = round(sum(answer.tokens for answer in some) / len(some), 1)
+
+
+def _answering_as(context: Context, model: Any, against: Adapter | None) -> Any:
+    """A context in which the model answers as production does."""
+    if against is None:
+        return model.disable_adapter()
+    weights, config = adapter_store.read_weights(context, against)
+    with_stored(model, config, weights, _PRODUCTION)
+    return _Switched(model)
+
+
+class _Switched:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        self._model.set_adapter(_PRODUCTION)
+
+    def __exit__(self, *_: object) -> None:
+        self._model.set_adapter("default")
+
+
+def save_samples(context: Context, name: str, asked: Questions, ours: dict[str, Answer], theirs: dict[str, Answer]) -> str:
+    """One JSON object per row: question, reference, both answers and their scores. Returns the path in the store."""
+    groups_of: dict[str, list[str]] = {}
+    for group, rows in asked.groups.items():
+        for row in rows:
+            groups_of.setdefault(row.id, []).append(group)
+
+    def sample(row: Row) -> dict[str, Any]:
+        prompt = [{"role": message["role"], "content": message["content"]} for message in row.messages[:-1]]
+        return {
+            "id": row.id,
+            "groups": groups_of[row.id],
+            "prompt": prompt,
+            "reference": row.answer,
+            "candidate": asdict(ours[row.id]),
+            "against": asdict(theirs[row.id]),
+        }
+
+    def fill(folder: Path) -> None:
+        lines = (json.dumps(sample(row), ensure_ascii=False) + "\n" for row in asked.rows)
+        (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+
+    folder = f"evaluations/{name}"
+    context.store.put_folder(folder, fill)
+    return f"{folder}/samples.jsonl"

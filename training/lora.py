@@ -1,0 +1,129 @@
+"""A base model with a LoRA adapter on it, as PEFT builds it; how its weights go out and come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from training.recipe import Recipe
+from whet.errors import AdapterError, InputError
+
+PREFIX = "base_model.model."  # of every tensor name in a PEFT adapter file
+_ALL_LINEAR = "all-linear"
+
+
+def target_names(model: Any, wanted: tuple[str, ...]) -> list[str]:
+    """Names of the layers that get an adapter. Raises InputError when one names no linear layer of the model.
+
+    `all-linear` becomes the list of names, without the output head, because the engine wants to read them.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    found = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head})
+    if wanted == (_ALL_LINEAR,):
+        return found
+    unknown = sorted(set(wanted) - set(found))
+    if unknown:
+        raise InputError(f"The base has no linear layer named {', '.join(unknown)}.", hint=f"It has {', '.join(found)}.")
+    return sorted(wanted)
+
+
+def add_lora(model: Any, recipe: Recipe) -> Any:
+    """The PEFT model with its adapter in the base's dtype (A random by the seed, B zero: at first it answers like the base)."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(recipe.seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=cast(int, recipe.alpha),  # PEFT divides by the rank; a fraction is as good
+        lora_dropout=recipe.dropout,
+        target_modules=target_names(model, recipe.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    compute = model.dtype
+    peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+    cast_parameters((parameter for parameter in peft_model.parameters() if parameter.requires_grad), compute)
+    return peft_model
+
+
+def cast_parameters(parameters: Iterable[Any], dtype: Any) -> None:
+    """Change the dtype of parameters and of nothing else: `model.to(dtype)` would also round the position frequencies, which are
+    float32 in every engine, and shift the meaning of every later token."""
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)
+
+
+def adapter_weights(peft_model: Any, dtype: str) -> dict[str, Any]:
+    """Tensor name → tensor on the CPU, in PEFT's naming, in the dtype that the engine computes in."""
+    import torch
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(peft_model)
+    return {name: tensor.detach().to("cpu", getattr(torch, dtype)).contiguous() for name, tensor in sorted(state.items())}
+
+
+def set_adapter_weights(peft_model: Any, weights: dict[str, Any]) -> None:
+    """Put stored weights into the adapter. Raises AdapterError when names or shapes differ from what the recipe makes."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(peft_model).items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if expected != given:
+        name = next(name for name in sorted({*expected, *given}) if expected.get(name) != given.get(name))
+        raise AdapterError(
+            f"The adapter to start from does not fit the recipe: {name} has the shape {given.get(name)}, expected {expected.get(name)}.",
+            hint="Use the rank and target modules it was trained with, or start without init_from.",
+        )
+    set_peft_model_state_dict(peft_model, weights)
+
+
+def plain_config(rank: int, alpha: float, targets: list[str], *, rslora: bool = False) -> dict[str, Any]:
+    """`adapter_config.json` with what the engine and PEFT need, and nothing of this machine.
+
+    The base is not named in it: its digest is in the card, and a path would be wrong everywhere else.
+    """
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": targets,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "modules_to_save": None,
+        "use_dora": False,
+        "use_rslora": rslora,
+    }
+
+
+def with_stored(model: Any, config: dict[str, Any], weights: dict[str, Any], name: str = "default") -> Any:
+    """A base (or a PEFT model, which may hold other adapters) with a stored version on it under `name`; computes in the base's dtype."""
+    from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+
+    plain = LoraConfig(
+        r=config["r"],
+        lora_alpha=config["lora_alpha"],
+        target_modules=config["target_modules"],
+        use_rslora=bool(config.get("use_rslora")),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    if isinstance(model, PeftModel):
+        peft_model = model
+        peft_model.add_adapter(name, plain)
+    else:
+        peft_model = get_peft_model(model, plain, adapter_name=name, autocast_adapter_dtype=False)
+    set_peft_model_state_dict(peft_model, weights, adapter_name=name)
+    compute = next(parameter.dtype for parameter_name, parameter in peft_model.named_parameters() if ".lora_" not in parameter_name)
+    ours = [parameter for parameter_name, parameter in peft_model.named_parameters() if f".{name}." in parameter_name]
+    cast_parameters(ours, compute)
+    for parameter in ours:
+        parameter.requires_grad_(False)
+    return peft_model.eval()

@@ -1,0 +1,92 @@
+"""Tells the run's row, and whoever watches, how a run goes; brings back the wish to cancel."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from training import runs
+from training.trainer import Cancelled, Step, Trained
+from whet.clock import now_ms
+from whet.context import Context
+
+_MIN_INTERVAL_S = 0.5  # a page that follows a run gains nothing from more, and the database is shared with the traffic
+_HEARTBEAT_S = 5.0  # while a stage is long and silent, such as loading
+
+
+class Reporter:
+    """Use as a context manager around the run; a thread keeps the heartbeat alive meanwhile.
+
+    `watch` is called with the progress after every step and stage, for a progress bar.
+    """
+
+    def __init__(self, context: Context, run: runs.Run, watch: Callable[[dict[str, Any]], None] = lambda progress: None) -> None:
+        self._context, self._run, self._watch = context, run, watch
+        self.curve: list[list[float]] = []
+        self._progress: dict[str, Any] = {"stage": "loading"}
+        self._written_at = 0.0
+        self._stopped = threading.Event()
+        self._lost = False
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(_HEARTBEAT_S):
+            try:
+                runs.beat(self._context, self._run, now_ms())
+            except runs.Superseded:
+                self._lost = True
+                return
+
+    def stage(self, name: str) -> None:
+        """A new stage begins. Raises Cancelled, Superseded."""
+        self._progress = {**self._progress, "stage": name}
+        self._write(force=True)
+
+    def step(self, step: Step) -> None:
+        """After each training step. Raises Cancelled, Superseded."""
+        self.curve.append([step.step, round(step.loss, 5), round(step.seconds, 2)])
+        self._progress = {
+            "stage": "training",
+            "step": step.step,
+            "steps": step.steps,
+            "loss": round(step.loss, 5),
+            "tokens_per_s": round(step.tokens_per_s),
+            "eta_s": round(step.eta_s, 1),
+        }
+        self._write(force=step.step in (1, step.steps))
+
+    def evaluating(self, done: int, total: int) -> None:
+        """After each batch of answers. Raises Cancelled, Superseded."""
+        self._progress = {**self._progress, "stage": "evaluating", "answered": done, "to_answer": total}
+        self._write(force=False)
+
+    def final(self, trained: Trained) -> dict[str, Any]:
+        """The progress that stays with a finished run."""
+        return {
+            "stage": "done",
+            "step": trained.steps,
+            "steps": trained.steps,
+            "loss": round(trained.last_loss, 5),
+            "tokens_per_s": round(trained.tokens_per_s),
+            "eta_s": 0,
+        }
+
+    def _write(self, *, force: bool) -> None:
+        self._watch(self._progress)
+        if self._lost:
+            raise runs.Superseded(self._run.id)
+        if not force and time.monotonic() - self._written_at < _MIN_INTERVAL_S:
+            return
+        self._written_at = time.monotonic()
+        if runs.report(self._context, self._run, progress=self._progress, curve=self.curve, now=now_ms()):
+            raise Cancelled

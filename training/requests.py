@@ -1,0 +1,62 @@
+"""Queries on rows that others write for us: training requests and dataset versions; and on our evaluations."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from whet.context import Context
+from whet.database import reading
+from whet.errors import NotFoundError
+from whet.registry import parse_model
+from whet.tables import datasets, evaluations, training_requests, training_runs
+
+
+def dataset_row(connection: Connection, reference: str) -> dict[str, Any]:
+    """A dataset version by `name@vN`, name (its newest version), digest or the first 8 characters of one. Raises NotFoundError."""
+    name, version = parse_model(reference)
+    query = select(datasets).order_by(datasets.c.version.desc())
+    if version is not None:
+        query = query.where(datasets.c.name == name, datasets.c.version == version)
+    elif re.fullmatch(r"[0-9a-f]{8,64}", reference):
+        query = query.where(datasets.c.digest.startswith(reference) | (datasets.c.name == reference))
+    else:
+        query = query.where(datasets.c.name == reference)
+    row = connection.execute(query.limit(1)).first()
+    if row is None:
+        raise NotFoundError(f"There is no dataset version {reference!r}.", hint="`whet datasets list` prints what there is.")
+    return dict(row._mapping)
+
+
+def open_requests(connection: Connection) -> list[dict[str, Any]]:
+    """Requests whose run has not ended, oldest first; each with `run` (its unfinished run's row) or None."""
+    joined = training_requests.outerjoin(training_runs, training_runs.c.request_id == training_requests.c.id)
+    query = (
+        select(training_requests, training_runs.c.id.label("run_id"), training_runs.c.attempt)
+        .select_from(joined)
+        .where(training_runs.c.id.is_(None) | (training_runs.c.state == "running"))
+        .order_by(training_requests.c.created_at)
+    )
+    return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def evaluations_of(connection: Connection, adapter_digest: str | None) -> list[dict[str, Any]]:
+    """Evaluations of one adapter, newest first."""
+    query = select(evaluations).where(evaluations.c.adapter_digest == adapter_digest).order_by(evaluations.c.created_at.desc())
+    return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def requested(context: Context, request_id: str) -> dict[str, Any]:
+    """A request with `dataset_path` and `dataset_name`. Raises NotFoundError when its dataset version is not known."""
+    with reading(context.database) as connection:
+        request = dict(connection.execute(select(training_requests).where(training_requests.c.id == request_id)).one()._mapping)
+        dataset = dataset_row(connection, request["dataset_digest"])
+    return {**request, "dataset_path": dataset["path"], "dataset_name": dataset["name"]}
+
+
+def run_of(connection: Connection, request_id: str) -> dict[str, Any] | None:
+    """The one run of a request, if it has begun."""
+    row = connection.execute(select(training_runs).where(training_runs.c.request_id == request_id)).first()
+    return dict(row._mapping) if row else None
