@@ -1,0 +1,134 @@
+"""What a verdict does to the alerts of an alias: open, extend, resolve. The plan is pure; `apply` in run.py carries it out.
+
+One alert per alias and kind is open at a time (`open_marker` is unique). It collects the conversations that show the
+change, so that a review batch can be made of exactly these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Any, Literal
+
+from monitoring.signals import KIND_TITLES, Kind
+from monitoring.verdict import Finding, Verdict
+
+QUIET_RUNS = 2  # runs without drift before an alert resolves itself: one may be luck
+MAX_EXAMPLES = 200  # conversations kept per alert: a day's review budget
+_MAX_REPORTS = 100  # report ids kept per alert, newest last
+
+# Latency alone harms no answer, and its objectives have rules of their own; falling ratings mean wrong answers.
+SEVERITY: dict[Kind, str] = {"questions": "attention", "answers": "attention", "quality": "bad", "service": "information"}
+# Reading slow conversations corrects nothing.
+REVIEWABLE: frozenset[Kind] = frozenset({"questions", "answers", "quality"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change to make. `alert` is the open alert's record, absent when opening."""
+
+    deed: Literal["open", "extend", "resolve"]
+    kind: Kind
+    title: str
+    detail: dict[str, Any]
+    alert_id: str | None = None
+    severity: str = ""
+
+
+def dedup_key(alias: str, kind: str) -> str:
+    return f"drift:{alias}:{kind}"
+
+
+def plan(
+    alias: str,
+    verdict: Verdict,
+    open_alerts: Mapping[str, Mapping[str, Any]],
+    *,
+    report_id: str,
+    stable_digest: str | None,
+    spans: Mapping[str, int | None],
+    now: int,
+) -> list[Change]:
+    """Changes that follow from one verdict. `open_alerts`: kind → record of its open or acknowledged alert.
+
+    `spans` are the report's reference_from, reference_to, window_from and window_to (ms).
+    """
+    if verdict.state == "not_enough_data":
+        return []
+    changes = []
+    for kind in KIND_TITLES:
+        drifted, alert = verdict.drifted(kind), open_alerts.get(kind)
+        if drifted and alert is None:
+            detail = _opened(kind, drifted, report_id, stable_digest, spans, now)
+            changes.append(Change("open", kind, _title(alias, kind, drifted), detail, severity=SEVERITY[kind]))
+        elif drifted and alert is not None:
+            changes.append(Change("extend", kind, _title(alias, kind, drifted), _extended(alert["detail"], kind, drifted, report_id), alert["id"]))
+        elif alert is not None:
+            changes.append(_quiet(kind, alert, report_id, stable_digest))
+    return changes
+
+
+def _opened(kind: Kind, drifted: Sequence[Finding], report_id: str, digest: str | None, spans: Mapping[str, int | None], now: int) -> dict[str, Any]:
+    starts = [f.comparison.since_at for f in drifted if f.comparison and f.comparison.since_at]
+    return {
+        **_evidence(kind, drifted),
+        "drift_report_id": report_id,
+        "reports": [report_id],
+        "stable_digest": digest,
+        "since_at": min(starts) if starts else spans.get("window_from") or now,
+        "since_is_exact": bool(starts),
+        "quiet_runs": 0,
+        **spans,
+    }
+
+
+def _evidence(kind: Kind, drifted: Sequence[Finding]) -> dict[str, Any]:
+    words: dict[str, dict[str, Any]] = {}
+    for finding in drifted:
+        for item in finding.as_json()["words"]:
+            words.setdefault(item["word"], item)
+    return {
+        "signals": [_shown(f) for f in drifted],
+        "words": list(words.values()),
+        "interaction_ids": _examples(drifted) if kind in REVIEWABLE else [],
+    }
+
+
+def _shown(finding: Finding) -> dict[str, Any]:
+    """What an incident's page needs of a signal, so that it can be read when the reports are gone."""
+    whole = finding.as_json()
+    return {name: whole[name] for name in ("name", "label", "unit", "shape", "sentence", "reference", "window", "effect", "adjusted_p_value", "series")}
+
+
+def _examples(drifted: Sequence[Finding]) -> list[str]:
+    """The signals' examples in turn, so that each is represented, each conversation once."""
+    lists = [f.comparison.examples for f in drifted if f.comparison]
+    mixed = (item for item in chain.from_iterable(zip_longest(*lists)) if item is not None)
+    return list(dict.fromkeys(mixed))[:MAX_EXAMPLES]
+
+
+def _extended(detail: Mapping[str, Any], kind: Kind, drifted: Sequence[Finding], report_id: str) -> dict[str, Any]:
+    """Newest evidence first; what earlier runs collected stays while there is room."""
+    fresh = _evidence(kind, drifted)
+    ids = list(dict.fromkeys([*fresh["interaction_ids"], *detail.get("interaction_ids", [])]))[:MAX_EXAMPLES]
+    reports = [*detail.get("reports", []), report_id][-_MAX_REPORTS:]
+    return {**detail, **fresh, "interaction_ids": ids, "drift_report_id": report_id, "reports": reports, "quiet_runs": 0}
+
+
+def _quiet(kind: Kind, alert: Mapping[str, Any], report_id: str, stable_digest: str | None) -> Change:
+    detail = dict(alert["detail"])
+    quiet = int(detail.get("quiet_runs", 0)) + 1
+    replaced = detail.get("stable_digest") != stable_digest
+    detail |= {"quiet_runs": quiet, "reports": [*detail.get("reports", []), report_id][-_MAX_REPORTS:]}
+    if replaced:
+        detail["resolution"] = "Another version went live, and its traffic is as it was when it started."
+        return Change("resolve", kind, alert["title"], detail, alert["id"])
+    if quiet >= QUIET_RUNS:
+        detail["resolution"] = f"Nothing of it was seen in {quiet} runs."
+        return Change("resolve", kind, alert["title"], detail, alert["id"])
+    return Change("extend", kind, alert["title"], detail, alert["id"])
+
+
+def _title(alias: str, kind: Kind, drifted: Sequence[Finding]) -> str:
+    return f"{alias}: {KIND_TITLES[kind]}. {drifted[0].sentence}"

@@ -1,0 +1,143 @@
+"""`whet drift` and `whet alerts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from whet.cli import actor, emit, opened
+from whet.clock import iso, now_ms
+from whet.database import reading
+
+drift = typer.Typer(no_args_is_help=True, help="Compare the newest traffic of an alias with the traffic its version started with.")
+alerts = typer.Typer(no_args_is_help=True, help="What monitoring wants a person to know.")
+
+_JSON = typer.Option(False, "--json", help="Print JSON.")
+_ALIAS = typer.Option(None, "--alias", help="Only this alias.")
+_LIMIT = typer.Option(50, "--limit", min=1, max=1000, help="Rows printed at most.")
+
+
+@drift.command("run")
+def drift_run(
+    alias: str | None = typer.Option(None, "--alias", help="The alias to look at; default: the setting default_alias."),
+    report: bool = typer.Option(True, help="Store Evidently's report for the page; importing it takes some seconds."),
+    as_json: bool = _JSON,
+) -> None:
+    """Judge the newest traffic now, store the report and bring the alerts up to date."""
+    from monitoring.evidently_report import snapshot
+    from monitoring.run import run_drift
+
+    with opened() as context:
+        row = run_drift(context, alias or context.settings.default_alias, now_ms(), reporter=snapshot if report else None)
+    _print_report(row, as_json)
+
+
+@drift.command("list")
+def drift_list(alias: str | None = _ALIAS, limit: int = _LIMIT, as_json: bool = _JSON) -> None:
+    """Stored drift reports, newest first."""
+    from monitoring.queries import list_reports
+
+    with opened() as context, reading(context.database) as connection:
+        rows = list_reports(connection, alias, limit=limit)
+    for row in rows:
+        row["created"] = iso(row["created_at"])
+    emit(rows, as_json, columns=["id", "created", "alias", "verdict", "n_reference", "n_window", "summary"], title="drift reports")
+
+
+@drift.command("show")
+def drift_show(report_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+    """One report with every signal."""
+    from monitoring.queries import find_report
+
+    with opened() as context, reading(context.database) as connection:
+        row = find_report(connection, report_id)
+    _print_report(row, as_json)
+
+
+@drift.command("replay")
+def drift_replay(
+    table: Path = typer.Argument(..., metavar="TABLE", help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns."),
+    target: float = typer.Option(0.5, "--target", help="False incidents per 100 days that are bearable, over all signals of an alias."),
+    declared: list[str] = typer.Option([], "--declared", metavar="DAY[:SIGNALS]", help="A change that was announced: its day, and what it concerns (all)."),
+    as_json: bool = _JSON,
+) -> None:
+    """Go through a table of interactions day by day, as if it had been watched, and print the incidents."""
+    from monitoring.detector.reading import declared_changes, read_table
+    from monitoring.detector.replay import replay
+    from monitoring.detector.settings import DetectorSettings
+
+    settings = DetectorSettings(target=target)
+    found = replay(read_table(table), settings, declared_changes(declared)).as_json()
+    if as_json:
+        emit(found, True)
+        return
+    low, high = found["incidents_per_100_days_95"]
+    achieved = (
+        f"{found['incidents_per_100_days']} (95 % interval {low} to {high})"
+        if found["judged_days"]
+        else "no day could be judged: six weeks of history come first"
+    )
+    emit({"days": found["days"], "judged days": found["judged_days"], "target per 100 days": target, "incidents per 100 days": achieved}, False)
+    shown = [one | {"signals": ", ".join(one["signals"])} for one in found["incidents"]]
+    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "summary"], title="incidents")
+    early = [{"day": one["day"], "alias": one["alias"], "finding": item["sentence"]} for one in found["information"] for item in one["findings"]]
+    if early:
+        emit(early, False, title="information from the first six weeks")
+
+
+def _print_report(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        emit(row, True)
+        return
+    emit({"id": row["id"], "alias": row["alias"], "verdict": row["verdict"], "at": iso(row["created_at"]), "summary": row["summary"]}, False)
+    if row["signals"]:
+        emit([{"signal": s["name"], "state": s["state"], "p": _small(s["adjusted_p_value"]), "finding": s["sentence"]} for s in row["signals"]], False)
+
+
+def _small(p_value: float | None) -> str:
+    return "" if p_value is None else "< 0.0001" if p_value < 0.0001 else f"{p_value:.4f}"
+
+
+@alerts.command("list")
+def alerts_list(
+    alias: str | None = _ALIAS,
+    only_open: bool = typer.Option(False, "--open", help="Only those that still ask for somebody."),
+    limit: int = _LIMIT,
+    as_json: bool = _JSON,
+) -> None:
+    """Alerts, open ones first."""
+    from monitoring.queries import list_alerts
+
+    with opened() as context, reading(context.database) as connection:
+        rows = list_alerts(connection, alias, only_open=only_open, limit=limit)
+    for row in rows:
+        row["opened"] = iso(row["opened_at"])
+    emit(rows, as_json, columns=["id", "opened", "alias", "kind", "severity", "state", "title"], title="alerts")
+
+
+@alerts.command("ack")
+def alerts_ack(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+    """Say that somebody looks after it. It stays open."""
+    _change(alert_id, "acknowledged", as_json)
+
+
+@alerts.command("resolve")
+def alerts_resolve(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+    """Close it. If the change is still there, the next drift run opens a new one."""
+    _change(alert_id, "resolved", as_json)
+
+
+@alerts.command("expected")
+def alerts_expected(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+    """Close it as wanted: the traffic from now on is the new normal of the alias."""
+    _change(alert_id, "expected", as_json)
+
+
+def _change(alert_id: str, state: str, as_json: bool) -> None:
+    from monitoring.run import change_alert
+
+    with opened() as context:
+        row = change_alert(context, alert_id, state, actor=actor(), now=now_ms())
+    emit(row if as_json else {"id": row["id"], "state": row["state"], "title": row["title"]}, as_json)

@@ -1,0 +1,1 @@
+"""Change detection by day: each day of an alias against its own history. Pure: no database, no clock, no global state."""

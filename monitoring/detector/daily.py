@@ -1,0 +1,158 @@
+"""One day of one stream as a few numbers: what the detector remembers of it.
+
+Scales on which a day is judged, chosen so that the noise is near normal and its spread does not depend on the level:
+
+- shares: 2 arcsin sqrt(p), Anscombe's form for counts (Anscombe 1948), standard deviation about 1/sqrt(n). Log-odds would do
+  as well with many events; with 200 requests and no refusal on many days they are skewed and arcsine is not;
+- positive values and latencies: logarithms (mean; median and 95 % quantile);
+- novelty: mean logarithm of the distance to the nearest topic.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from monitoring.detector.codebook import Codebook
+from monitoring.detector.sample import sample_of_day
+from monitoring.detector.settings import DetectorSettings
+from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
+from monitoring.detector.table import Floats, Table
+
+_SMALLEST = 1e-6  # below every real duration, count and probability: the logarithm of zero would be none
+_QUANTILES = {"p50": 0.50, "p95": 0.95}
+_P95_ROWS = 100  # values of which a 95 % quantile is still five values from the top
+_MOST_CATEGORIES = 60  # kept of a day
+
+
+class Chart(NamedTuple):
+    """One series of daily values, which is tested on its own."""
+
+    signal: str
+    part: str = ""  # `p50`, `p95`, or a category; a topic's number
+    adapter: str = ""  # answers are watched for each adapter; questions for the alias
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One chart on one day."""
+
+    value: float  # on the scale of the chart
+    error: float  # its standard error if rows were independent
+    level: float  # what people are told: a share, tokens, milliseconds
+    n: int  # values behind it
+
+
+@dataclass(frozen=True)
+class DayStatistics:
+    """What is kept of a day: JSON-able, a few kilobytes."""
+
+    day: int  # days since 1970-01-01
+    rows: int  # requests of the day
+    sampled: int  # rows after the cap per user
+    points: dict[Chart, Point] = field(default_factory=dict)
+    counts: dict[Chart, dict[str, int]] = field(default_factory=dict)  # of a categorical signal: category → rows of the sample
+    templates: dict[str, int] = field(default_factory=dict)  # of the sample: a new one is a declared change
+
+    def as_json(self) -> dict[str, Any]:
+        points = [[*chart, point.value, point.error, point.level, point.n] for chart, point in self.points.items()]
+        counts = [[*chart, found] for chart, found in self.counts.items()]
+        return {"day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points, "counts": counts, "templates": self.templates}
+
+    @staticmethod
+    def from_json(made: dict[str, Any]) -> DayStatistics:
+        points = {Chart(*row[:3]): Point(*row[3:]) for row in made["points"]}
+        counts = {Chart(*row[:3]): row[3] for row in made["counts"]}
+        return DayStatistics(made["day"], made["rows"], made["sampled"], points, counts, made["templates"])
+
+
+def share_point(events: float, n: int) -> Point:
+    """The point of a share."""
+    value = 2 * np.arcsin(np.sqrt((events + 0.375) / (n + 0.75)))
+    return Point(float(value), float(1 / np.sqrt(n)), events / n, n)
+
+
+def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: Codebook | None) -> tuple[DayStatistics, Table]:
+    """The statistics of one day's rows of one stream, and the sample they were taken from."""
+    sample = sample_of_day(table, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day)
+    points: dict[Chart, Point] = {}
+    counts: dict[Chart, dict[str, int]] = {}
+    signals = signals_of(set(sample.columns))
+    for adapter, rows in _by_adapter(sample, settings.min_rows).items():
+        for signal in signals:
+            if signal.side != "questions":
+                _add(signal, adapter, rows, settings.min_rows, points, counts)
+    for signal in signals:
+        if signal.side == "questions":
+            _add(signal, "", sample, settings.min_rows, points, counts)
+    if codebook is not None:
+        _questions(sample, day, settings, codebook, points, counts)
+    templates = Counter(value for value in sample.columns["template"] if value is not None) if "template" in sample else Counter[str]()
+    return DayStatistics(day, len(table), len(sample), points, counts, dict(templates.most_common(_MOST_CATEGORIES))), sample
+
+
+def _by_adapter(sample: Table, least: int) -> dict[str, Table]:
+    adapters = sample.get("adapter")
+    if adapters is None:
+        return {"": sample}
+    names = {name: count for name, count in Counter(adapters).items() if count >= least}
+    return {name or "": sample if count == len(sample) else sample.take(np.equal(adapters, name)) for name, count in names.items()}
+
+
+def _add(signal: DailySignal, adapter: str, rows: Table, least: int, points: dict[Chart, Point], counts: dict[Chart, dict[str, int]]) -> None:
+    if signal.shape == "category":
+        values = categories_of(signal, rows)
+        known = Counter(value for value in values if value is not None) if values is not None else Counter[str]()
+        if known.total() >= least:
+            counts[Chart(signal.name, "", adapter)] = dict(known.most_common(_MOST_CATEGORIES))
+    elif signal.shape not in ("topics", "novelty"):
+        for part, point in _scalar_points(signal, numbers_of(signal, rows), least).items():
+            points[Chart(signal.name, part, adapter)] = point
+
+
+def _scalar_points(signal: DailySignal, values: Floats | None, least: int) -> dict[str, Point]:
+    """Part of the signal → its point; empty where the day has too few values."""
+    if values is None:
+        return {}
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if n < least:
+        return {}
+    if signal.shape == "rate":
+        return {"": share_point(float(values.sum()), n)}
+    if signal.shape == "score":
+        return {"": Point(float(values.mean()), float(values.std() / np.sqrt(n)), float(values.mean()), n)}
+    logs = np.log(np.maximum(values, _SMALLEST))
+    deviation = float(logs.std() / np.sqrt(n))
+    if signal.shape == "positive":
+        return {"": Point(float(logs.mean()), deviation, float(np.exp(logs.mean())), n)}
+    made = {}
+    for name, share in _QUANTILES.items():
+        if name == "p50" or n >= _P95_ROWS:
+            quantile = float(np.quantile(logs, share))
+            # Standard error of a normal's quantile: 1.25 times that of the mean at the median, 2.1 times at 95 %.
+            made[name] = Point(quantile, deviation * (1.25 if name == "p50" else 2.1), float(np.exp(quantile)), n)
+    return made
+
+
+def _questions(
+    sample: Table, day: int, settings: DetectorSettings, codebook: Codebook, points: dict[Chart, Point], counts: dict[Chart, dict[str, int]]
+) -> None:
+    if len(sample) > settings.texts_per_day:
+        chosen = np.random.default_rng([settings.seed, day, 2]).choice(len(sample), settings.texts_per_day, replace=False)
+        sample = sample.take(np.sort(chosen))
+    vectors = codebook.vectors(sample)
+    if vectors is None:
+        return
+    nearest, distance = codebook.assign(vectors)
+    known = nearest >= 0
+    n = int(known.sum())
+    if n < settings.min_rows:
+        return
+    logs = np.log(distance[known])
+    points[Chart("prompt_novelty")] = Point(float(logs.mean()), float(logs.std() / np.sqrt(n)), float((distance[known] > codebook.far).mean()), n)
+    found = np.bincount(nearest[known], minlength=len(codebook.centroids))
+    counts[Chart("prompt_topics")] = {str(topic): int(count) for topic, count in enumerate(found)}

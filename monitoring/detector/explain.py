@@ -1,0 +1,181 @@
+"""What carries a change: the slices and topics of the conversations in which it is, their words, and conversations to read.
+
+A change of a mean is split exactly over the values v of a slice, with s the share of conversations, x the mean in them and
+x0 the mean of all before: s1 (x1 - x0) - s0 (x0v - x0) sums over v to the whole change, whether a slice grew or got worse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.detector.codebook import Codebook, cluster_centres, vectors_of
+from monitoring.detector.daily import Chart
+from monitoring.detector.effects import OTHER
+from monitoring.detector.incidents import Evidence, Incident
+from monitoring.detector.signals import categories_of, numbers_of, signal_of
+from monitoring.detector.table import Floats, Table
+from monitoring.detector.texts import Vectors, WordSpace, characteristic_words
+
+_SLICES = ("language", "route", "template", "adapter", "finish_reason")
+_LEAST_ROWS = 10  # conversations of a slice or topic after the change
+_CARRIES = 0.3  # share of the change from which a slice is named
+_MORE_THAN_SHARE = 2.0  # times its share of the conversations, below which a slice moved like everything else
+_MOST = 3
+_EXAMPLES = 5
+_MOST_EXAMPLES = 50
+_ROWS_PER_TOPIC = 40  # rows that make a topic, on average
+_TOPICS = (6, 32)
+_ROWS = 4_000  # of each side that are clustered
+
+
+def explain(incident: Incident, before: Table, after: Table, codebook: Codebook | None, seed: int) -> dict[str, Any]:
+    """`slices`, `topics` and `examples` (ids, most telling first) of an incident. Empty lists where there is nothing to tell from."""
+    if not len(before) or not len(after):
+        return {"slices": [], "topics": [], "examples": []}
+    lead = incident.lead
+    old, new = measure_of(lead.chart, before, codebook), measure_of(lead.chart, after, codebook)
+    usable = old is not None and new is not None and np.isfinite(old).any() and np.isfinite(new).any()
+    topics = _topics(lead, before, after, old if usable else None, new if usable else None, codebook, seed)
+    slices = _slices(lead, before, after, old, new) if usable and old is not None and new is not None else []
+    from_topics = [one for topic in topics[:1] for one in topic["examples"]] if signal_of(lead.chart.signal).side == "questions" else []
+    examples = _examples(lead, after, new) if usable and new is not None else []
+    return {"slices": slices, "topics": topics, "examples": list(dict.fromkeys([*from_topics, *examples]))[:_MOST_EXAMPLES]}
+
+
+def measure_of(chart: Chart, table: Table, codebook: Codebook | None) -> Floats | None:
+    """The chart's signal as one number per row, whose mean is what moved; NaN where unknown or another adapter answered."""
+    signal = signal_of(chart.signal)
+    if signal.shape in ("novelty", "topics"):
+        vectors = codebook.vectors(table) if codebook is not None else None
+        if codebook is None or vectors is None:
+            return None
+        nearest, distance = codebook.assign(vectors)
+        values = np.where(nearest < 0, np.nan, np.log(distance) if signal.shape == "novelty" else (nearest == int(chart.part)))
+    elif signal.shape == "category":
+        found = categories_of(signal, table)
+        if found is None:
+            return None
+        known = ~np.equal(found, np.array(None))
+        values = np.where(known, np.equal(found, np.array(chart.part, dtype=object)) if chart.part != OTHER else np.nan, np.nan).astype(float)
+    else:
+        numbers = numbers_of(signal, table)
+        if numbers is None:
+            return None
+        values = np.log(np.maximum(numbers, 1e-6)) if signal.shape in ("positive", "latency") else numbers
+    adapters = table.get("adapter")
+    if chart.adapter and adapters is not None:
+        values = np.where(np.equal(adapters, np.array(chart.adapter, dtype=object)), values, np.nan)
+    return np.asarray(values, dtype=float)
+
+
+def contributions(old: Floats, new: Floats, old_labels: NDArray[Any], new_labels: NDArray[Any]) -> dict[Any, tuple[float, float, float]]:
+    """Label → (part of the change of the mean, share of conversations before, share after). The parts sum to the change."""
+    known_old, known_new = np.isfinite(old), np.isfinite(new)
+    old, new, old_labels, new_labels = old[known_old], new[known_new], old_labels[known_old], new_labels[known_new]
+    mean = float(old.mean())
+    parts = {}
+    for label in dict.fromkeys([*old_labels.tolist(), *new_labels.tolist()]):
+        was, now = old[old_labels == label], new[new_labels == label]
+        part = float((now - mean).sum()) / len(new) - float((was - mean).sum()) / len(old)
+        parts[label] = (part, len(was) / len(old), len(now) / len(new))
+    return parts
+
+
+def _slices(lead: Evidence, before: Table, after: Table, old: Floats, new: Floats) -> list[dict[str, Any]]:
+    found = []
+    for name in (*_SLICES, *sorted(name for name in after.columns if name.startswith(("slice_", "category_")))):
+        if name == lead.chart.signal or name not in before or name not in after:
+            continue
+        before_labels, after_labels = (np.array([str(value) for value in table.columns[name]], dtype=object) for table in (before, after))
+        parts = contributions(old, new, before_labels, after_labels)
+        whole = sum(part for part, _, _ in parts.values())
+        for label, (part, was, now) in parts.items():
+            carried = part / whole if whole else 0.0
+            if label != "None" and now * len(after) >= _LEAST_ROWS and carried >= max(_CARRIES, _MORE_THAN_SHARE * now):
+                found.append({"column": name, "value": label, "share_of_change": round(carried, 3), "share_before": round(was, 4), "share_now": round(now, 4)})
+    return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[: 2 * _MOST]
+
+
+def _topics(lead: Evidence, before: Table, after: Table, old: Floats | None, new: Floats | None, codebook: Codebook | None, seed: int) -> list[dict[str, Any]]:
+    """Topics found in both periods together, since a new one has no place among the old: k-means that does not know which row is when."""
+    rng = np.random.default_rng([seed, lead.since])
+    keep_old, keep_new = (np.sort(rng.choice(len(table), min(len(table), _ROWS), replace=False)) for table in (before, after))
+    before, after = before.take(keep_old), after.take(keep_new)
+    space = codebook.space if codebook else None
+    if space is None and "prompt" in after:
+        space = WordSpace([*before.columns["prompt"], *after.columns["prompt"]] if "prompt" in before else list(after.columns["prompt"]))
+    first, second = vectors_of(before, space), vectors_of(after, space)
+    if first is None or second is None:
+        return []
+    known_old, known_new = (np.asarray(np.isfinite(vectors).all(axis=1)) for vectors in (first, second))
+    pooled = np.concatenate([first[known_old], second[known_new]])
+    if len(pooled) < 2 * _ROWS_PER_TOPIC or not known_new.any():
+        return []
+    centres = cluster_centres(pooled, int(np.clip(len(pooled) // _ROWS_PER_TOPIC, *_TOPICS)), seed)
+    labels = Codebook(centres, 0.0, None).assign(pooled)[0]
+    old_labels, new_labels = labels[: known_old.sum()], labels[known_old.sum() :]
+    ranks = _risen(old_labels, new_labels, len(centres))
+    parts: dict[Any, tuple[float, float, float]] = {}
+    if old is not None and new is not None and signal_of(lead.chart.signal).side != "questions":
+        parts = contributions(old[keep_old][known_old], new[keep_new][known_new], old_labels, new_labels)
+        whole = sum(part for part, _, _ in parts.values()) or 1.0
+        ranks = np.array([parts[topic][0] / whole if topic in parts else 0.0 for topic in range(len(centres))])
+    chosen = [int(topic) for topic in np.argsort(-ranks, kind="stable")[:_MOST] if (new_labels == topic).sum() >= _LEAST_ROWS]
+    return _described(chosen, centres, after.take(known_new), second[known_new], old_labels, new_labels, parts)
+
+
+def _risen(old_labels: NDArray[np.int64], new_labels: NDArray[np.int64], topics: int) -> Floats:
+    """How surely the share of each topic rose, in standard errors of two independent samples: a ranking, not a test."""
+    was, now = (np.bincount(labels, minlength=topics) for labels in (old_labels, new_labels))
+    pooled = (was + now) / (len(old_labels) + len(new_labels))
+    error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-9) * (1 / len(old_labels) + 1 / len(new_labels)))
+    return np.asarray((now / len(new_labels) - was / len(old_labels)) / error)
+
+
+def _described(
+    chosen: list[int], centres: Vectors, after: Table, vectors: Vectors, old_labels: NDArray[np.int64], new_labels: NDArray[np.int64],
+    parts: dict[Any, tuple[float, float, float]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    words: list[list[str]] = [[] for _ in chosen]
+    prompts = after.get("prompt")
+    owners = after.columns.get("user", after.columns["id"])
+    names = [str(owner) if owner is not None else str(name) for owner, name in zip(owners, after.columns["id"], strict=True)]
+    if prompts is not None:
+        rest = ~np.isin(new_labels, chosen)
+        groups = [np.flatnonzero(mask) for mask in (*(new_labels == topic for topic in chosen), rest)]
+        words = characteristic_words([[prompts[i] for i in group] for group in groups], [[names[i] for i in group] for group in groups])[: len(chosen)]
+    found = []
+    whole = sum(part for part, _, _ in parts.values()) or 1.0
+    for topic, named in zip(chosen, words, strict=True):
+        members = np.flatnonzero(new_labels == topic)
+        nearest = members[np.argsort(((vectors[members] - centres[topic]) ** 2).sum(1), kind="stable")]
+        found.append({
+            "words": named,
+            "share_before": round(float((old_labels == topic).mean()), 4),
+            "share_now": round(float((new_labels == topic).mean()), 4),
+            **({"share_of_change": round(parts[topic][0] / whole, 3)} if topic in parts else {}),
+            "examples": _one_per_user(nearest, names, after.columns["id"], _EXAMPLES),
+        })  # fmt: skip
+    return found
+
+
+def _one_per_user(order: NDArray[np.int64], names: list[str], ids: NDArray[Any], limit: int) -> list[str]:
+    """The first conversations of different users: five of one person show that person."""
+    chosen: dict[str, str] = {}
+    for index in order:
+        chosen.setdefault(names[index], str(ids[index]))
+        if len(chosen) == limit:
+            break
+    return list(chosen.values())
+
+
+def _examples(lead: Evidence, after: Table, new: Floats) -> list[str]:
+    """Conversations in which the lead's change shows most: with the event, or furthest in its direction; newest first among equals."""
+    known = np.flatnonzero(np.isfinite(new))
+    if signal_of(lead.chart.signal).shape in ("rate", "category", "topics"):
+        known = known[new[known] == (1.0 if lead.effect.up else 0.0)]
+    order = known[::-1][np.argsort(-new[known][::-1] if lead.effect.up else new[known][::-1], kind="stable")]
+    return [str(name) for name in after.columns["id"][order][:_MOST_EXAMPLES]]

@@ -1,0 +1,302 @@
+"""The detector of one alias: day statistics in, incidents out. It keeps numbers only, no conversations.
+
+The state is a function of the days and decisions it was given, in order: feeding stored DayStatistics again gives it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.detector.baseline import WEEKDAY_SHIFT, History, Usual, quiet_weekdays, usual, weekday_of, z_score
+from monitoring.detector.cusum import Cusum, change_begin, measured_spread, thresholds
+from monitoring.detector.daily import Chart, DayStatistics, Point
+from monitoring.detector.effects import Effect, effect_of
+from monitoring.detector.incidents import Evidence, Incident
+from monitoring.detector.series import Column, Memory
+from monitoring.detector.settings import DetectorSettings
+from monitoring.detector.signals import DailySignal, signal_of
+
+_LOW_VOLUME = 0.7  # of the class's usual: a weekday with fewer requests may be a holiday and is judged as either class
+_EFFECT_DAYS = 7  # latest days of an excursion that its size is read from: a ramp is larger now than it was on average
+_SAME_SIGNAL_DAYS = 28  # within which another chart of a signal in an incident is more of the same: another language gives way slowly
+_ABSENT_DAYS = 14  # days without a signal after which it no longer keeps an incident open
+_LEAST_BLOCK = 4  # days of a week that make a block
+_BLOCKS_KEPT = 4_000
+_NORMAL = 1.0  # mean z of the last days within which a chart is back to normal
+_TEMPLATE_STEPS = (0.05, 0.25, 0.5, 0.75, 0.95)  # shares of a new template at which the level is learned anew
+_ALL = "all"
+_FROZEN_DAYS = 28  # an excursion that has not become an incident by then is not kept out of the history any longer
+
+
+@dataclass
+class _Judged:
+    """A chart on the day at hand."""
+
+    chart: Chart
+    signal: DailySignal
+    point: Point
+    known: Usual
+    quiet: bool
+    z: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A day of an excursion. `usual`: the level it was judged by, as people are told."""
+
+    day: int
+    point: Point
+    usual: float
+    z: float
+
+
+@dataclass
+class Stream:
+    """State of one alias. `step` is the only way in, besides the decisions `declare` and `expected`."""
+
+    alias: str
+    settings: DetectorSettings
+    memory: Memory = field(default_factory=Memory)
+    incidents: list[Incident] = field(default_factory=list)
+    declared: list[dict[str, object]] = field(default_factory=list)
+    cusums: dict[Chart, Cusum] = field(default_factory=dict)
+    blocks: list[float] = field(default_factory=list)
+    judged_days: int = 0
+    last_limits: dict[str, float] = field(default_factory=dict)  # signal → threshold of the last judged day
+    _week: dict[Chart, tuple[int, float, int]] = field(default_factory=dict)  # chart → week number, sum of z, days
+    _back: dict[Chart, list[tuple[int, float]]] = field(default_factory=dict)  # charts of open incidents → (day, z) since
+    _trail: dict[Chart, list[_Step]] = field(default_factory=dict)  # days of the excursions
+    _breaks: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # (side, signal or `all`; adapter) → first days of segments
+    _templates: dict[str, int] = field(default_factory=dict)  # template → steps of its rise that were seen
+
+    # --- decisions -------------------------------------------------------------------------------------------------
+
+    def declare(self, day: int, reason: str, *, side: str = _ALL, adapter: str = "") -> None:
+        """A known change begins on `day`: levels are learned anew from then on, for one side's signals or for all."""
+        self._breaks.setdefault((side, adapter), []).append(day)
+        self.declared.append({"day": day, "reason": reason, "signals": side, "adapter": adapter})
+        for chart in [chart for chart in self.cusums if day in self._segment_days(chart)]:
+            self.cusums[chart] = Cusum()
+            self._trail.pop(chart, None)
+
+    def expected(self, incident: Incident, day: int) -> None:
+        """The incident's change is wanted: it closes, and its signals learn their level anew from `day` on."""
+        self._close(incident, day, "expected")
+        for signal in incident.signals:
+            self.declare(day, f"{incident.name} is expected", side=signal)
+
+    # --- a day -----------------------------------------------------------------------------------------------------
+
+    def step(self, today: DayStatistics, confirm: Callable[[Evidence], bool] | None = None) -> list[Incident]:
+        """Take in a day; returns the incidents that opened, grew or closed on it. Days have to come in order.
+
+        `confirm` is asked about every chart that crossed its threshold by enough; without it, crossing is enough.
+        """
+        self._inherit(today)
+        self.memory.add(today)
+        self._new_templates(today)
+        if today.day - self.memory.days[0] < self.settings.cold_days:
+            return []
+        self.judged_days += 1
+        judged = list(self._judge(today))
+        changed = self._recovered(today.day)
+        crossed = [one for one in self._crossed(judged, today) if confirm is None or confirm(one)]
+        return list(dict.fromkeys([*changed, *self._assign(crossed, today.day)])) if crossed or changed else []
+
+    def _judge(self, today: DayStatistics) -> Iterator[_Judged]:
+        quiet_days = self.quiet_days
+        for column in self.memory.columns(today, self.settings):
+            signal = signal_of(column.chart.signal)
+            history = self._history(column, today.day, quiet_days)
+            known = usual(history, self.settings.min_history)
+            if known is None:
+                continue
+            quiet = weekday_of(today.day) in quiet_days
+            z = z_score(column.today.value, column.today.error, quiet, known, self.settings.clip)
+            if self._low_volume(today, quiet, quiet_days) and min(known.days) > 0:
+                other = z_score(column.today.value, column.today.error, not quiet, known, self.settings.clip)
+                z = min(z, other, key=abs)
+            yield _Judged(column.chart, signal, column.today, known, quiet, z)
+
+    @property
+    def quiet_days(self) -> frozenset[int]:
+        """Weekdays of the quiet class, by the days before the last one."""
+        return quiet_weekdays(self.memory.days[:-1], self.memory.rows[:-1])
+
+    def _low_volume(self, today: DayStatistics, quiet: bool, quiet_days: frozenset[int]) -> bool:
+        like = [rows for day, rows in zip(self.memory.days[-29:-1], self.memory.rows[-29:-1], strict=True) if (weekday_of(day) in quiet_days) == quiet]
+        return bool(like) and today.rows < _LOW_VOLUME * float(np.median(like))
+
+    def _history(self, column: Column, today: int, quiet_days: frozenset[int]) -> History:
+        settings, days = self.settings, column.days
+        incident = self._incident_of(column.chart)
+        since = self.cusums.get(column.chart, Cusum()).since
+        newest = today - 1 if incident is None else incident.since - 1  # frozen while the incident is open
+        if since is not None and today - since <= _FROZEN_DAYS:
+            newest = min(newest, since - 1)  # what looks like the beginning of a change is not history
+        starts = sorted({day for day in self._segment_days(column.chart) if day <= today})
+        segment = np.searchsorted(np.array(starts, dtype=np.int64), days, side="right")
+        current = segment == len(starts)
+        last = min(newest, today - settings.gap_days)
+        if starts and (current & (days <= last)).sum() < 2 * settings.rebase_days:
+            last = newest  # shortly after a declared change there is nothing older to judge by
+        kept = (days <= last) & (days > last - settings.history_days + settings.gap_days) & ~self.hidden(column.chart.signal, days)
+        quiet = np.isin((days + WEEKDAY_SHIFT) % 7, list(quiet_days))
+        arrays = (column.values[kept], column.errors[kept], column.levels[kept], column.counts[kept])
+        return History(*arrays, quiet[kept], segment[kept], len(starts))
+
+    def _segment_days(self, chart: Chart) -> list[int]:
+        side = signal_of(chart.signal).side
+        keys = {(key, adapter) for key in (_ALL, side, chart.signal) for adapter in ("", chart.adapter)}
+        return [day for key in keys for day in self._breaks.get(key, ())]
+
+    def segment_start(self, chart: Chart, day: int) -> int | None:
+        """First day of the segment that `day` is in; None where nothing was declared yet."""
+        return max((start for start in self._segment_days(chart) if start <= day), default=None)
+
+    def hidden(self, signal: str, days: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Days of closed incidents of a signal: what was wrong then is no history."""
+        hidden = np.zeros(len(days), dtype=bool)
+        for incident in self.incidents:
+            if incident.closed is not None and any(chart.signal == signal for chart in incident.evidence):
+                hidden |= (days >= incident.since) & (days < incident.closed)
+        return hidden
+
+    # --- sums and thresholds ---------------------------------------------------------------------------------------
+
+    def _crossed(self, judged: list[_Judged], today: DayStatistics) -> list[Evidence]:
+        sides = sides_of(judged)
+        limits = self.last_limits = self.limits(sides)
+        found = []
+        for one in judged:
+            if self._incident_of(one.chart) is not None:
+                self._back.setdefault(one.chart, []).append((today.day, one.z))
+                continue
+            self._remember_block(one, today.day)
+            limit = limits[one.signal.name]
+            sums = self.cusums.get(one.chart, Cusum()).step(one.z, today.day, self.settings.slack, 2 * limit)
+            if one.signal.worse == "up":
+                sums = sums.without_fall()
+            self.cusums[one.chart] = sums
+            if sums.since is None:
+                self._trail.pop(one.chart, None)
+                continue
+            trail = self._trail.setdefault(one.chart, [])
+            trail.append(_Step(today.day, one.point, one.known.told[one.quiet], one.z))
+            strength = max(sums.up, sums.down) / limit
+            if strength < 1:
+                continue
+            shown = trail[change_begin(np.array([step.z for step in trail]), sums.up >= sums.down) :]
+            effect = self._effect(one, shown)
+            # The sum says that it moved, the sizes say by how much; they have to agree on the direction.
+            if effect.large and effect.up == (sums.up >= sums.down):
+                found.append(Evidence(one.chart, today.day, shown[0].day, strength, effect, sides[one.signal.name]))
+        return found
+
+    def limits(self, sides: dict[str, int]) -> dict[str, float]:
+        """Signal → threshold of its charts."""
+        chosen = thresholds(list(sides.values()), self.settings.target, self.settings.slack, self.spread, self.settings.least_threshold)
+        return dict(zip(sides, chosen, strict=True))
+
+    @property
+    def spread(self) -> float:
+        """Spread of daily z as the sums feel it, from this alias's own history; 1 for independent days."""
+        return measured_spread(np.array(self.blocks))
+
+    def _remember_block(self, one: _Judged, day: int) -> None:
+        week, total, days = self._week.get(one.chart, (day // 7, 0.0, 0))
+        if week != day // 7:
+            if days >= _LEAST_BLOCK:
+                self.blocks = [*self.blocks[-_BLOCKS_KEPT:], total / float(np.sqrt(days))]
+            week, total, days = day // 7, 0.0, 0
+        self._week[one.chart] = (week, total + one.z, days + 1)
+
+    def _effect(self, one: _Judged, shown: list[_Step]) -> Effect:
+        latest = shown[-_EFFECT_DAYS:]
+        weights = [max(1, step.point.n) for step in latest]
+        before = float(np.average([step.usual for step in latest], weights=weights))
+        now = float(np.average([step.point.level for step in latest], weights=weights))
+        rows = float(np.mean(self.memory.rows[-len(latest) :]))
+        return effect_of(one.signal, one.chart, before, now, values=sum(weights), rows_per_day=rows, since=shown[0].day)
+
+    # --- incidents -------------------------------------------------------------------------------------------------
+
+    def _incident_of(self, chart: Chart) -> Incident | None:
+        return next((incident for incident in self.incidents if incident.state == "open" and chart in incident.evidence), None)
+
+    def _assign(self, crossed: list[Evidence], day: int) -> list[Incident]:
+        """Charts that crossed join the open incident that began at about their time, or open one together."""
+        changed = []
+        for one in sorted(crossed, key=lambda item: -item.strength):
+            near = [incident for incident in self.incidents if incident.state == "open" and self._belongs(one, incident)]
+            if near:
+                near[-1].evidence[one.chart] = one
+                changed.append(near[-1])
+            else:
+                self.incidents.append(Incident(self.alias, day, one.since, {one.chart: one}))
+                changed.append(self.incidents[-1])
+            self.cusums[one.chart] = Cusum()
+            self._trail.pop(one.chart, None)
+        return changed
+
+    def _belongs(self, one: Evidence, incident: Incident) -> bool:
+        near = self.settings.join_days
+        same = one.day - incident.opened <= _SAME_SIGNAL_DAYS and any(chart.signal == one.chart.signal for chart in incident.evidence)
+        return same or abs(one.since - incident.since) <= near or abs(one.day - incident.opened) <= near
+
+    def _recovered(self, day: int) -> list[Incident]:
+        closed = []
+        for incident in self.incidents:
+            if incident.state == "open" and all(self._is_back(chart, day, incident) for chart in incident.evidence):
+                self._close(incident, day, "resolved")
+                closed.append(incident)
+        return closed
+
+    def _is_back(self, chart: Chart, day: int, incident: Incident) -> bool:
+        seen = self._back.get(chart, [])
+        last = seen[-1][0] if seen else incident.opened
+        if day - last >= _ABSENT_DAYS:
+            return True
+        recent = [z for _, z in seen[-self.settings.resolve_days :]]
+        return len(recent) >= self.settings.resolve_days and abs(float(np.mean(recent))) <= _NORMAL
+
+    def _close(self, incident: Incident, day: int, state: str) -> None:
+        incident.state, incident.closed = ("expected" if state == "expected" else "resolved"), day
+        for chart in incident.evidence:
+            self._back.pop(chart, None)
+            self.cusums[chart] = Cusum()
+
+    # --- declared changes that the table shows ---------------------------------------------------------------------
+
+    def _inherit(self, today: DayStatistics) -> None:
+        """An adapter never seen before takes over the history of the one before it, as a declared change of what it answers."""
+        for adapter, before in self.memory.successors(today).items():
+            self.memory.copy(before, adapter)
+            for side in ("answers", "quality", "service"):
+                self._breaks.setdefault((side, adapter), []).append(today.day)
+            self.declared.append(
+                {"day": today.day, "reason": f"adapter {adapter} answers for the first time", "signals": "answers, quality, service", "adapter": adapter}
+            )
+
+    def _new_templates(self, today: DayStatistics) -> None:
+        total = max(1, sum(today.templates.values()))
+        first = today.day - self.memory.days[0] < self.settings.codebook_days
+        for template, count in today.templates.items():
+            reached = sum(count / total >= step for step in _TEMPLATE_STEPS)
+            if first and count:
+                self._templates[template] = len(_TEMPLATE_STEPS)
+            elif reached > self._templates.get(template, 0):
+                self._templates[template] = reached
+                self.declare(today.day, f"template {template} in {count / total:.0%} of conversations")
+
+
+def sides_of(judged: list[_Judged]) -> dict[str, int]:
+    """Signal → one-sided sums over its charts."""
+    sides: dict[str, int] = {}
+    for one in judged:
+        sides[one.signal.name] = sides.get(one.signal.name, 0) + (2 if one.signal.worse == "both" else 1)
+    return sides

@@ -1,0 +1,270 @@
+"""Interactions as columns: what a table may hold, what is refused, and how it is cut into days and streams.
+
+A Table is a mapping of names to NumPy arrays of one length. Numbers and flags are float64 with NaN for "not known",
+categories and texts are object arrays of str or None, `embedding` is float32 of shape (rows, dimensions),
+`day` is int64 (days since 1970-01-01, UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whet.errors import InputError
+
+Floats = NDArray[np.float64]
+ColumnKind = Literal["number", "flag", "category", "text"]
+
+# Name → (kind, what it is). The documentation's table and the reader follow this list.
+COLUMNS: dict[str, tuple[ColumnKind, str]] = {
+    "id": ("text", "name of the conversation, shown as example; default: `row-` and its number in the table"),
+    "user": ("category", "pseudonym of the end user: rows of one user resemble each other, and count three times a day at most"),
+    "alias": ("category", "the name applications ask for; default `default`"),
+    "adapter": ("category", "version that answered; a new one is a declared change for answers, not for questions"),
+    "template": ("category", "version of the prompt template; a value never seen before is a declared change for every signal"),
+    "route": ("category", "application or route; explains a change, is not watched itself"),
+    "prompt": ("text", "what the user asked"),
+    "answer": ("text", "what the model said; `refusal`, `repetition`, `empty` and `answer_language` are read from it where their column is missing"),
+    "language": ("category", "language of the question; read from `prompt` where the column is missing"),
+    "answer_language": ("category", "language of the answer"),
+    "prompt_tokens": ("number", "tokens of the prompt, 0 or more"),
+    "completion_tokens": ("number", "tokens of the answer, 0 or more"),
+    "ttft_ms": ("number", "time to the first token, ms"),
+    "time_per_token_ms": ("number", "time per token after the first, ms"),
+    "queue_ms": ("number", "time in the engine's queue, ms"),
+    "logprob": ("number", "mean log-probability of the answer's tokens, 0 or below"),
+    "logprob_min": ("number", "lowest log-probability of the answer's tokens, 0 or below"),
+    "refusal": ("flag", "whether the answer refuses"),
+    "schema_failure": ("flag", "whether the answer breaks the JSON, schema or tool call that was asked for; blank where none was"),
+    "repetition": ("flag", "whether the answer goes round in circles"),
+    "empty": ("flag", "whether the answer is empty"),
+    "finish_reason": ("category", "how the answer ended: stop, length, tool_calls, cut"),
+    "retrieval_score": ("number", "score of the best passage"),
+    "context_overlap": ("number", "share of the answer's word triples that occur in the passages, 0 to 1"),
+    "thumb": ("number", "-1, 0 or 1; blank: none given. Watched are whether one is given and the share of those that point down"),
+    "regenerated": ("flag", "whether the user asked for another answer"),
+    "edited": ("flag", "whether the user changed the answer"),
+}  # fmt: skip
+EMBEDDING = "embedding"  # one column of lists, or `embedding_0`, `embedding_1`, …
+# An application's own columns: their kind follows from the beginning of the name.
+PREFIXES: dict[str, ColumnKind] = {"rate_": "flag", "value_": "number", "category_": "category", "slice_": "category"}
+_TIME = ("timestamp", "day")
+_FLAGS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "yes": 1.0, "no": 0.0}
+_BLANK = {"", "nan", "none", "null", "na", "<na>"}
+_LAST_DAY = date(2200, 1, 1).toordinal() - date(1970, 1, 1).toordinal()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length; see the module's first lines for their types."""
+
+    columns: dict[str, NDArray[Any]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def get(self, name: str) -> NDArray[Any] | None:
+        return self.columns.get(name)
+
+    def take(self, index: NDArray[Any]) -> Table:
+        """Rows by position or by mask."""
+        return Table({name: values[index] for name, values in self.columns.items()})
+
+
+def concatenated(tables: Sequence[Table]) -> Table:
+    """One table of all rows. A column that some tables lack is filled with "not known" for them."""
+    full = [table for table in tables if len(table)]
+    if not full:
+        return Table({})
+    names = dict.fromkeys(name for table in full for name in table.columns)
+    columns = {}
+    for name in names:
+        like = next(table.columns[name] for table in full if name in table)
+        columns[name] = np.concatenate([table.columns[name] if name in table else _unknown(like, len(table)) for table in full])
+    return Table(columns)
+
+
+def _unknown(like: NDArray[Any], rows: int) -> NDArray[Any]:
+    shape = (rows, *like.shape[1:])
+    return np.full(shape, None, dtype=object) if like.dtype == object else np.full(shape, np.nan, dtype=like.dtype)
+
+
+def day_number(day: date) -> int:
+    return (day - date(1970, 1, 1)).days
+
+
+def date_of(day: int) -> date:
+    return date.fromordinal(day + date(1970, 1, 1).toordinal())
+
+
+def table_from_columns(columns: Mapping[str, Any]) -> Table:
+    """Check and convert columns as users have them (lists, arrays, pandas Series or a DataFrame) to a Table.
+
+    Raises InputError that names the column, the row and the value for anything that is not what COLUMNS says.
+    Columns that are not documented are left out.
+    """
+    import pandas as pd
+
+    frame = columns if isinstance(columns, pd.DataFrame) else _frame(columns)
+    if len(frame) == 0:
+        raise InputError("The table has no rows.", hint="One row per answered request is expected.")
+    made: dict[str, NDArray[Any]] = {"day": _days(frame)}
+    for name in map(str, frame.columns):
+        kind = kind_of(name)
+        if kind is not None:
+            made[name] = _CONVERTERS[kind](frame[name], name)
+    made["id"] = _ids(made.get("id"), len(frame))
+    embedding = _embedding(frame)
+    if embedding is not None:
+        made[EMBEDDING] = embedding
+    _check_ranges(made)
+    return Table(made)
+
+
+def kind_of(name: str) -> ColumnKind | None:
+    """The kind of a column by its name; None for one that is not read."""
+    if name in COLUMNS:
+        return COLUMNS[name][0]
+    return next((kind for prefix, kind in PREFIXES.items() if name.startswith(prefix) and len(name) > len(prefix)), None)
+
+
+def _frame(columns: Mapping[str, Any]) -> Any:
+    import pandas as pd
+
+    lengths = {str(name): len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(f"Columns of a table have one length, and these have several: {lengths}.")
+    ready = {name: list(values) if isinstance(values, np.ndarray) and values.ndim > 1 else values for name, values in columns.items()}
+    return pd.DataFrame(ready)
+
+
+def _days(frame: Any) -> NDArray[np.int64]:
+    import pandas as pd
+
+    name = next((name for name in _TIME if name in frame.columns), None)
+    if name is None:
+        raise InputError(
+            "The table has neither a column `timestamp` nor a column `day`, and says not when its rows were.",
+            hint="`timestamp`: ISO 8601 (without a zone: UTC), or seconds or milliseconds since 1970. `day`: YYYY-MM-DD, or a number of days.",
+        )
+    column = frame[name]
+    if name == "day" and pd.api.types.is_numeric_dtype(column):
+        return _numbered_days(column)
+    if pd.api.types.is_datetime64_any_dtype(column):
+        moments = pd.to_datetime(column, utc=True, errors="coerce")
+    else:
+        numbers = pd.to_numeric(column, errors="coerce")
+        if numbers.notna().all():
+            # 1e11 seconds are the year 5138, 1e11 milliseconds are 1973: the size tells them apart.
+            unit = "ms" if float(numbers.median()) > 1e11 else "s"
+            if float(numbers.abs().max()) > (9e15 if unit == "ms" else 9e12):
+                raise InputError(f"Column `{name}` holds numbers that are neither seconds nor milliseconds since 1970, such as {numbers.abs().max()!r}.")
+            moments = pd.to_datetime(numbers, unit=unit, utc=True, errors="coerce")
+        else:
+            moments = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+    _refuse(moments.isna().to_numpy(), column, name, "a moment: ISO 8601, or seconds or milliseconds since 1970")
+    days = np.asarray(moments.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64))
+    _refuse((days < 0) | (days > _LAST_DAY), column, name, "a moment between 1970 and 2200")
+    return days
+
+
+def _numbered_days(column: Any) -> NDArray[np.int64]:
+    """Whole numbers count days since 1970-01-01; a simulation may as well count from its own first day."""
+    values = column.to_numpy(dtype=float, na_value=np.nan)
+    _refuse(~((values >= 0) & (values <= _LAST_DAY) & (values == np.floor(values))), column, "day", "YYYY-MM-DD, or a whole number of days between 0 and 84006")
+    return np.asarray(values, dtype=np.int64)
+
+
+def _refuse(wrong: NDArray[np.bool_], column: Any, name: str, expected: str) -> None:
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        count = int(wrong.sum())
+        more = f" ({count} rows are like that)" if count > 1 else ""
+        raise InputError(f"Column `{name}`, row {row + 1}: expected {expected}, found {column.iloc[row]!r}{more}.")
+
+
+def _blank(column: Any) -> NDArray[np.bool_]:
+    return np.asarray(column.isna().to_numpy() | column.astype(str).str.strip().str.lower().isin(_BLANK).to_numpy())
+
+
+def _numbers(column: Any, name: str) -> NDArray[Any]:
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    if column.dtype == object or not pd.api.types.is_numeric_dtype(column):
+        _refuse(np.isnan(numbers) & ~_blank(column), column, name, "a number or nothing")
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _flags(column: Any, name: str) -> NDArray[Any]:
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
+        values = column.to_numpy(dtype=float, na_value=np.nan)
+    else:
+        values = column.astype(str).str.strip().str.lower().map(_FLAGS).to_numpy(dtype=float)
+        _refuse(np.isnan(values) & ~_blank(column), column, name, "true, false, 1, 0 or nothing")
+    _refuse(~np.isnan(values) & (values != 0) & (values != 1), column, name, "true, false, 1, 0 or nothing")
+    return np.asarray(values)
+
+
+def _categories(column: Any, name: str) -> NDArray[Any]:
+    missing = column.isna().to_numpy()
+    values = column.astype(str).to_numpy(dtype=object)
+    values[missing | (values == "")] = None
+    return np.asarray(values)
+
+
+_CONVERTERS = {"number": _numbers, "flag": _flags, "category": _categories, "text": _categories}
+
+
+def _ids(given: NDArray[Any] | None, rows: int) -> NDArray[Any]:
+    made = np.array([f"row-{number}" for number in range(1, rows + 1)], dtype=object)
+    return made if given is None else np.array([own if own is not None else name for own, name in zip(given, made, strict=True)], dtype=object)
+
+
+def _check_ranges(made: Mapping[str, NDArray[Any]]) -> None:
+    from pandas import Series
+
+    for name, low, high in (
+        ("prompt_tokens", 0, np.inf), ("completion_tokens", 0, np.inf), ("ttft_ms", 0, np.inf), ("time_per_token_ms", 0, np.inf),
+        ("queue_ms", 0, np.inf), ("logprob", -np.inf, 0), ("logprob_min", -np.inf, 0), ("context_overlap", 0, 1), ("thumb", -1, 1),
+    ):  # fmt: skip
+        if name in made:
+            values = made[name]
+            _refuse((values < low) | (values > high), Series(values), name, f"a number between {low:g} and {high:g}")
+
+
+def _embedding(frame: Any) -> NDArray[np.float32] | None:
+    import json
+
+    import pandas as pd
+
+    numbered = sorted((name for name in frame.columns if str(name).removeprefix(f"{EMBEDDING}_").isdigit()), key=lambda name: int(str(name).split("_")[1]))
+    if numbered:
+        return np.column_stack([_numbers(frame[name], str(name)) for name in numbered]).astype(np.float32)
+    if EMBEDDING not in frame.columns:
+        return None
+    column, rows = frame[EMBEDDING], []
+    for number, value in enumerate(column.tolist(), start=1):
+        try:
+            row = None if value is None or (isinstance(value, float) and pd.isna(value)) or value == "" else value
+        except ValueError:  # an array, which is not one truth value
+            row = value
+        try:
+            rows.append(None if row is None else np.asarray(json.loads(row) if isinstance(row, str) else row, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"Column `{EMBEDDING}`, row {number}: expected a list of numbers, found {str(value)[:60]!r}.") from error
+    sizes = {row.shape for row in rows if row is not None}
+    if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+        raise InputError(f"Column `{EMBEDDING}`: every row needs a list of the same length, found shapes {sorted(sizes)[:5]}.")
+    nothing = np.full(next(iter(sizes)), np.nan, dtype=np.float32)
+    return np.stack([nothing if row is None else row for row in rows])

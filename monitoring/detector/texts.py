@@ -1,0 +1,94 @@
+"""Texts as vectors and clusters as words, offline and without a model.
+
+*Random indexing* (Kanerva et al. 2000, "Random indexing of text samples for latent semantic analysis"): every word has a
+fixed random direction, a text is the sum of its words' directions, rare words weighing more, scaled to length 1. Texts
+with the same words are close, and a word never seen before still points somewhere, which a space fitted on old texts
+could not offer. It knows nothing of meaning: two ways to ask the same thing with other words are far apart. Better
+vectors come in through the table's `embedding` column.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.text import words_of
+
+Vectors = NDArray[np.float32]
+DIMENSIONS = 64  # two random directions have a cosine of about 1/8: words of one text stay apart well enough
+_BUCKETS = 1 << 14  # words share directions rarely below some thousand words
+_MOST_WORDS = 200  # of a text: what a question is about stands in them, and one pasted file must not cost seconds
+
+
+@lru_cache(maxsize=1)
+def _directions() -> Vectors:
+    """Always the same, so that vectors of different days can be compared."""
+    drawn = np.random.default_rng(20_000).standard_normal((_BUCKETS, DIMENSIONS), dtype=np.float32)
+    return np.asarray(drawn / np.sqrt(DIMENSIONS), dtype=np.float32)
+
+
+@lru_cache(maxsize=200_000)
+def _bucket(word: str) -> int:
+    return zlib.crc32(word.encode("utf-8", "surrogatepass")) % _BUCKETS
+
+
+class WordSpace:
+    """Weights of words (inverse document frequency) learned from some texts, and the vectors of any."""
+
+    def __init__(self, texts: Sequence[str | None]) -> None:
+        counts = np.zeros(_BUCKETS)
+        known = 0
+        for text in texts:
+            if text:
+                known += 1
+                counts[list({_bucket(word) for word in words_of(text)[:_MOST_WORDS]})] += 1
+        self.weights = np.log((1 + known) / (1 + counts)).astype(np.float32) + 0.1  # words of every text keep a little
+
+    def vectors(self, texts: Sequence[str | None]) -> Vectors:
+        """Shape (texts, DIMENSIONS); NaN for a text without words."""
+        from scipy.sparse import csr_matrix
+
+        indices: list[int] = []
+        ends = [0]
+        for text in texts:
+            indices += {_bucket(word) for word in words_of(text)[:_MOST_WORDS]} if text else ()
+            ends.append(len(indices))
+        columns = np.array(indices, dtype=np.int64)
+        matrix = csr_matrix((self.weights[columns], columns, np.array(ends)), shape=(len(texts), _BUCKETS))
+        summed = np.asarray(matrix @ _directions())
+        length = np.linalg.norm(summed, axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(length > 0, summed / length, np.nan), dtype=np.float32)
+
+
+def characteristic_words(clusters: Sequence[Sequence[str | None]], users: Sequence[Sequence[str]], limit: int = 6, least_users: int = 3) -> list[list[str]]:
+    """For each cluster of texts its most characteristic words: class-based TF-IDF (Grootendorst 2022, "BERTopic").
+
+    A word counts once per text and has to come from `least_users` users: a word of one person is personal data, not a topic.
+    """
+    counts = []
+    for texts, owners in zip(clusters, users, strict=True):
+        seen: dict[str, set[str]] = {}
+        counter: Counter[str] = Counter()
+        for text, owner in zip(texts, owners, strict=True):
+            for word in set(words_of(text)) if text else ():
+                counter[word] += 1
+                seen.setdefault(word, set()).add(owner)
+        counts.append(Counter({word: count for word, count in counter.items() if len(seen[word]) >= least_users and len(word) > 1}))
+    overall = Counter[str]()
+    for counter in counts:
+        overall.update(counter)
+    average = sum(overall.values()) / max(1, len(counts))
+    named = []
+    for counter in counts:
+        total = max(1, sum(counter.values()))
+        scored = sorted(
+            ((count / total * float(np.log1p(average / overall[word])), word) for word, count in counter.items()), key=lambda item: (-item[0], item[1])
+        )
+        named.append([word for _, word in scored[:limit]])
+    return named

@@ -1,0 +1,126 @@
+"""One alias from its first day on: conversations in, incidents with their explanation out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitoring.detector.baseline import WEEKDAY_SHIFT
+from monitoring.detector.codebook import Codebook, fit_codebook
+from monitoring.detector.coldstart import Finding, compare_two
+from monitoring.detector.daily import DayStatistics, summarise_day
+from monitoring.detector.explain import explain, measure_of
+from monitoring.detector.incidents import Evidence, Incident
+from monitoring.detector.settings import DetectorSettings
+from monitoring.detector.stream import Stream
+from monitoring.detector.table import EMBEDDING, Table, concatenated
+from monitoring.detector.turnover import class_weights, least_z, turnover_z
+
+_EARLY_WINDOW = 7  # days compared with those before them while there is no history
+_CONFIRMED_DAYS = 42  # days before the change whose users it is compared with
+_LATEST_DAYS = 7  # of a change that its users are taken from
+_EXPLAINED_DAYS = 14  # days before the change that explanations compare with
+
+
+@dataclass(frozen=True)
+class Early:
+    """What two-sample tests say before there is a history: information, not an incident."""
+
+    alias: str
+    day: int
+    findings: list[Finding]
+    rows: tuple[int, int]  # users compared: before, last week
+
+
+@dataclass
+class Watch:
+    """State of one alias. Keeps `kept_per_day` conversations of each of the last nine weeks to explain with."""
+
+    alias: str
+    settings: DetectorSettings
+    stream: Stream = field(init=False)
+    codebook: Codebook | None = None
+    kept: dict[int, Table] = field(default_factory=dict)
+    early: list[Early] = field(default_factory=list)
+    _first: list[Table] = field(default_factory=list)
+    _fitted: bool = False
+
+    def __post_init__(self) -> None:
+        self.stream = Stream(self.alias, self.settings)
+
+    def step(self, day: int, rows: Table) -> tuple[list[Incident], DayStatistics]:
+        """Take in one day's requests; returns the incidents that opened, grew or closed, and what is remembered of the day."""
+        statistics, sample = summarise_day(rows, day, self.settings, self.codebook)
+        self._keep(day, sample)
+        changed = self.stream.step(statistics, self.confirms)
+        self._learn_topics(day)
+        first = self.stream.memory.days[0]
+        if day - first < self.settings.cold_days and (day - first + 1) % _EARLY_WINDOW == 0 and day - first >= 2 * _EARLY_WINDOW - 1:
+            self._compare_early(day)
+        for incident in changed:
+            if incident.state == "open":
+                incident.explanation = self.explanation(incident)
+        return changed, statistics
+
+    def explanation(self, incident: Incident) -> dict[str, Any]:
+        """Slices, topics and conversations that carry the change, from the days that are kept."""
+        before = concatenated([table for day, table in self.kept.items() if incident.since - _EXPLAINED_DAYS <= day < incident.since])
+        after = concatenated([table for day, table in self.kept.items() if day >= incident.since])
+        return explain(incident, before, after, self.codebook, self.settings.seed)
+
+    def confirms(self, evidence: Evidence) -> bool:
+        """Whether a change is more than an exchange of users. Without users in the table, every row is one."""
+        chart, stream = evidence.chart, self.stream
+        start = max(evidence.since - _CONFIRMED_DAYS, stream.segment_start(chart, evidence.day) or 0)
+        usable = [day for day in self.kept if start <= day < evidence.since and not stream.hidden(chart.signal, np.array([day]))[0]]
+        late = [day for day in self.kept if day >= evidence.since][-_LATEST_DAYS:]
+        before, after = (concatenated([self.kept[day] for day in days]) for days in (usable, late))
+        if not len(before) or not len(after):
+            return True
+        old, new = measure_of(chart, before, self.codebook), measure_of(chart, after, self.codebook)
+        if old is None or new is None:
+            return True
+        quiet_days = stream.quiet_days
+        quiet_before, quiet_after = (np.isin((table.columns["day"] + WEEKDAY_SHIFT) % 7, list(quiet_days)) for table in (before, after))
+        users_before, users_after = (table.columns["user" if "user" in table else "id"] for table in (before, after))
+        z = turnover_z(old, new, users_before, users_after, class_weights(quiet_before, quiet_after))
+        return z is None or (z if evidence.effect.up else -z) >= least_z(self.settings.least_turnover_z, evidence.sides)
+
+    def _keep(self, day: int, sample: Table) -> None:
+        if len(sample) > self.settings.kept_per_day:
+            chosen = np.random.default_rng([self.settings.seed, day, 3]).choice(len(sample), self.settings.kept_per_day, replace=False)
+            sample = sample.take(np.sort(chosen))
+        self.kept[day] = self._with_vectors(sample)
+        for old in [old for old in self.kept if old <= day - self.settings.history_days]:
+            del self.kept[old]
+
+    def _with_vectors(self, sample: Table) -> Table:
+        """Texts become vectors once."""
+        vectors = self.codebook.vectors(sample) if self.codebook is not None and EMBEDDING not in sample else None
+        return sample if vectors is None else Table({**sample.columns, EMBEDDING: vectors})
+
+    def _learn_topics(self, day: int) -> None:
+        """Fit the codebook when its days are over; what it was fitted on is no history of its signals."""
+        if self._fitted:
+            return
+        self._first.append(self.kept[day])
+        if day - self.stream.memory.days[0] >= self.settings.codebook_days - 1:
+            self.codebook = fit_codebook(concatenated(self._first), self.settings.topics, self.settings.seed)
+            self._first, self._fitted = [], True
+            self.kept = {kept: self._with_vectors(table) for kept, table in self.kept.items()}
+
+    def _compare_early(self, day: int) -> None:
+        before = concatenated([table for kept, table in self.kept.items() if kept <= day - _EARLY_WINDOW])
+        after = concatenated([table for kept, table in self.kept.items() if kept > day - _EARLY_WINDOW])
+        if len(before) and len(after):
+            comparison = compare_two(before, after, seed=self.settings.seed)
+            if comparison.findings:
+                self.early.append(Early(self.alias, day, comparison.findings, comparison.rows))
+
+
+def states(watches: Mapping[str, Watch]) -> list[Incident]:
+    """Every incident of some aliases, oldest first."""
+    return sorted((incident for watch in watches.values() for incident in watch.stream.incidents), key=lambda one: (one.opened, one.name))

@@ -1,0 +1,70 @@
+"""What the scheduler calls: a drift run of every alias, and the metrics endpoint beside it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from whet.context import Context
+from whet.plugins import Job
+
+if TYPE_CHECKING:
+    from monitoring.rows import Row
+    from monitoring.verdict import Verdict
+
+_log = logging.getLogger(__name__)
+_QUIET_REPORT_MS = 24 * 3_600_000  # a quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
+
+
+def jobs(context: Context) -> list[Job]:
+    """The drift job; also opens the metrics port of this process."""
+    from monitoring.metrics import start_metrics
+
+    start_metrics(context)
+    return [Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now))]
+
+
+def run_all(context: Context, now: int) -> str | None:
+    """Run drift for each alias with something new. A run that fails is logged and does not keep the others from theirs."""
+    from monitoring.run import has_news
+    from monitoring.windows import list_aliases
+    from whet.database import reading
+
+    with reading(context.database) as connection:
+        aliases = list_aliases(connection)
+    said = []
+    for alias in aliases:
+        try:
+            if has_news(context, alias, now):
+                said.append(f"{alias}: {_run_one(context, alias, now)}")
+        except Exception:  # noqa: BLE001 - the boundary of one alias's run
+            _log.exception("The drift run of %s failed.", alias)
+            said.append(f"{alias}: failed")
+    return ", ".join(said) or None
+
+
+def _run_one(context: Context, alias: str, now: int) -> str:
+    """One run with Evidently's report where it is worth its cost: of every drift, and once a day of quiet traffic."""
+    from monitoring.evidently_report import render, snapshot
+    from monitoring.queries import last_snapshot_at
+    from monitoring.rendering import keep_page
+    from monitoring.run import prune_snapshots, run_drift
+    from whet.database import reading
+
+    with reading(context.database) as connection:
+        last = last_snapshot_at(connection, alias)
+    due = last is None or now - last >= _QUIET_REPORT_MS
+    made: list[dict[str, Any]] = []
+
+    def reporter(reference: Sequence[Row], window: Sequence[Row], verdict: Verdict) -> dict[str, Any] | None:
+        if verdict.state == "drift" or due:
+            made.append(snapshot(reference, window, verdict))
+        return made[0] if made else None
+
+    report = run_drift(context, alias, now, reporter=reporter)
+    if made and report["verdict"] == "drift" and report["report_path"]:
+        # Rendering costs 0.2 s here, where Evidently is loaded already, and 5 to 20 s for an operator who waits for it.
+        keep_page(context, report["id"], render(made[0]).encode())
+    prune_snapshots(context, alias)
+    return str(report["verdict"])

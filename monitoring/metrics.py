@@ -1,0 +1,123 @@
+"""Drift, alerts and the review queue for Prometheus, read from the database when it is scraped.
+
+One process (the scheduler) offers them on `metrics_host:metrics_port`. Labels are finite: aliases, the fixed signals,
+three severities.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from monitoring.queries import latest_report, open_counts
+from monitoring.windows import list_aliases
+from whet.clock import now_ms
+from whet.context import Context
+from whet.database import reading
+from whet.tables import alerts, interactions, review_items
+
+_log = logging.getLogger(__name__)
+_started: dict[tuple[str, int], Any] = {}  # one endpoint per process and address
+_start = threading.Lock()
+SEVERITIES = ("information", "attention", "bad")
+
+
+def start_metrics(context: Context, *, clock: Callable[[], int] = now_ms) -> bool:
+    """Offer the metrics; False when the port is taken, which is logged and stops nothing else. Twice is once."""
+    address = context.settings.metrics_host, context.settings.metrics_port
+    with _start:
+        if address in _started:
+            return True
+        registry = CollectorRegistry()
+        registry.register(LoopCollector(context, clock))
+        try:
+            _started[address] = start_http_server(address[1], addr=address[0], registry=registry)
+        except OSError as error:
+            _log.warning("Metrics are not offered: %s:%d cannot be opened (%s). Set WHET_METRICS_PORT to a free port.", *address, error.strerror)
+            return False
+    return True
+
+
+def stop_metrics(context: Context) -> None:
+    """Close the endpoint, if this process has it open."""
+    with _start:
+        found = _started.pop((context.settings.metrics_host, context.settings.metrics_port), None)
+    if found:
+        server, thread = found
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class LoopCollector(Collector):
+    """Gauges as the database has them at the moment of the scrape."""
+
+    def __init__(self, context: Context, clock: Callable[[], int]) -> None:
+        self._context, self._clock = context, clock
+
+    def describe(self) -> list[Any]:
+        return []  # nothing is read when registering
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        up = GaugeMetricFamily("whet_monitoring_up", "1 when the database could be read for this scrape.")
+        try:
+            with reading(self._context.database) as connection:
+                found = [*_drift(connection, self._clock()), *_alerts(connection, self._clock()), *_review(connection, self._clock())]
+        except SQLAlchemyError as error:
+            _log.warning("Metrics could not be read: %s", error)
+            found = []
+        up.add_metric([], 1.0 if found else 0.0)
+        yield up
+        yield from found
+
+
+def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
+    effect = GaugeMetricFamily("whet_drift_signal_effect", "Effect size of each signal in the newest drift report.", labels=["alias", "signal"])
+    signal_drifted = GaugeMetricFamily("whet_drift_signal_detected", "1 when the signal drifted in the newest drift report.", labels=["alias", "signal"])
+    detected = GaugeMetricFamily("whet_drift_detected", "1 when the newest drift report says drift.", labels=["alias"])
+    enough = GaugeMetricFamily("whet_drift_enough_data", "1 when the newest drift report had enough data for a verdict.", labels=["alias"])
+    age = GaugeMetricFamily("whet_drift_report_age_seconds", "Age of the newest drift report.", labels=["alias"])
+    last = GaugeMetricFamily("whet_interaction_age_seconds", "Age of the newest logged interaction.", labels=["alias"])
+    for alias in list_aliases(connection):
+        newest = connection.scalar(select(func.max(interactions.c.created_at)).where(interactions.c.alias == alias))
+        if newest is not None:
+            last.add_metric([alias], (now - newest) / 1000)
+        report = latest_report(connection, alias)
+        if report is None:
+            continue
+        detected.add_metric([alias], float(report["verdict"] == "drift"))
+        enough.add_metric([alias], float(report["verdict"] != "not_enough_data"))
+        age.add_metric([alias], (now - report["created_at"]) / 1000)
+        for signal in report["signals"]:
+            if signal["effect"] is not None:
+                effect.add_metric([alias, signal["name"]], signal["effect"])
+                signal_drifted.add_metric([alias, signal["name"]], float(signal["drifted"]))
+    yield from (effect, signal_drifted, detected, enough, age, last)
+
+
+def _alerts(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
+    counts = open_counts(connection)
+    total = GaugeMetricFamily("whet_alerts_open", "Alerts that are open or acknowledged.", labels=["severity"])
+    for severity in SEVERITIES:
+        total.add_metric([severity], counts.get(severity, 0))
+    oldest = connection.scalar(select(func.min(alerts.c.opened_at)).where(alerts.c.state == "open", alerts.c.open_marker.is_not(None)))
+    age = GaugeMetricFamily("whet_alert_unacknowledged_age_seconds", "Age of the oldest alert that nobody has acknowledged; 0 without one.")
+    age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
+    yield from (total, age)
+
+
+def _review(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
+    waiting, oldest = connection.execute(select(func.count(), func.min(review_items.c.created_at)).where(review_items.c.state == "waiting")).one()
+    count = GaugeMetricFamily("whet_review_waiting", "Conversations that wait for a reviewer.")
+    count.add_metric([], waiting)
+    age = GaugeMetricFamily("whet_review_oldest_age_seconds", "Age of the longest waiting conversation; 0 without one.")
+    age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
+    yield from (count, age)

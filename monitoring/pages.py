@@ -1,0 +1,212 @@
+"""The Drift pages: what is wrong now and since when, every signal's history, one incident with its conversations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from sqlalchemy import Connection, select
+from starlette.responses import JSONResponse, Response
+
+from monitoring import queries, views
+from monitoring.rendering import POLICY, evidently_html
+from monitoring.rows import question_of
+from whet.access import User
+from whet.database import reading
+from whet.errors import InputError
+from whet.tables import interactions, ratings, review_items
+from whet.web.shell import Shell
+
+_HISTORY = 60  # runs in a sparkline: two and a half days of hourly ones
+_EXAMPLES = 20  # conversations per page of an incident
+_DEEDS = {"acknowledge": "acknowledged", "expected": "expected", "resolve": "resolved"}
+_SAID = {
+    "acknowledged": "Acknowledged. It stays open until the change is gone or you close it.",
+    "expected": "Marked as expected. The traffic from now on is the new normal.",
+    "resolved": "Resolved. If the change is still there, the next run opens a new incident.",
+}
+
+
+def router(shell: Shell) -> APIRouter:
+    """Entry point `whet.pages`."""
+    shell.add_page("Drift", "/drift", "drift", 30)
+    routes = APIRouter()
+    _reading(routes, shell)
+    _deeds(routes, shell)
+    _api(routes, shell)
+    return routes
+
+
+def _reading(routes: APIRouter, shell: Shell) -> None:
+    viewer = [Depends(shell.require("viewer"))]
+
+    @routes.get("/drift", dependencies=viewer)
+    def overview(request: Request, alias: str = "") -> Response:
+        """What needs somebody, and every signal of one alias."""
+        return shell.render(request, "monitoring/drift.html", **_overview(shell, alias))
+
+    @routes.get("/drift/incidents/{alert_id}", dependencies=viewer)
+    def incident(request: Request, alert_id: str, page: int = 1) -> Response:
+        """One incident: what changed, since when, with which words, in which conversations."""
+        return shell.render(request, "monitoring/incident.html", **_incident(shell, alert_id, max(1, page)))
+
+    @routes.get("/drift/reports/{report_id}", dependencies=viewer)
+    def report(request: Request, report_id: str) -> Response:
+        """One drift run with every signal."""
+        with reading(shell.context.database) as connection:
+            row = queries.find_report(connection, report_id)
+            runs = queries.list_reports(connection, row["alias"], limit=_HISTORY, signals=True, until=row["created_at"])
+        return shell.render(request, "monitoring/report.html", report=row, signals=views.signal_views(runs if runs and runs[0]["id"] == row["id"] else [row]))
+
+    @routes.get("/drift/reports/{report_id}/evidently", dependencies=viewer)
+    def evidently(report_id: str) -> Response:
+        """Evidently's page of a run, in a sandbox of its own."""
+        with reading(shell.context.database) as connection:
+            row = queries.find_report(connection, report_id)
+        return Response(evidently_html(shell.context, row), media_type="text/html", headers={"content-security-policy": POLICY})
+
+
+def _deeds(routes: APIRouter, shell: Shell) -> None:
+    @routes.post("/drift/incidents/{alert_id}/{deed}")
+    def change(alert_id: str, deed: str, user: User = Depends(shell.require("operator"))) -> Response:
+        """`acknowledge`, `expected` or `resolve` an incident."""
+        state = _state_of(deed)
+        _change(shell, alert_id, state, user)
+        return shell.redirect(f"/drift/incidents/{alert_id}", _SAID[state])
+
+    @routes.post("/drift/run")
+    def run_now(request: Request, alias: str = "", user: User = Depends(shell.require("operator"))) -> Response:
+        """Compare the newest traffic now."""
+        from monitoring.run import run_drift
+
+        alias = alias or shell.context.settings.default_alias
+        row = run_drift(shell.context, alias, shell.now())
+        return shell.redirect(f"/drift?alias={alias}", row["summary"])
+
+
+def _api(routes: APIRouter, shell: Shell) -> None:
+    viewer = [Depends(shell.require("viewer"))]
+
+    @routes.get("/api/drift", dependencies=viewer)
+    def reports(alias: str = "", limit: int = 50) -> JSONResponse:
+        """Drift reports, newest first, without their signals."""
+        with reading(shell.context.database) as connection:
+            return JSONResponse(queries.list_reports(connection, alias or None, limit=min(max(1, limit), 1000)))
+
+    @routes.get("/api/drift/{report_id}", dependencies=viewer)
+    def report(report_id: str) -> JSONResponse:
+        """One drift report with its signals."""
+        with reading(shell.context.database) as connection:
+            return JSONResponse(queries.find_report(connection, report_id))
+
+    @routes.get("/api/alerts", dependencies=viewer)
+    def alerts(alias: str = "", open: bool = False, limit: int = 50) -> JSONResponse:
+        """Alerts, open ones first; `open=true` leaves out the closed ones."""
+        with reading(shell.context.database) as connection:
+            return JSONResponse(queries.list_alerts(connection, alias or None, only_open=open, limit=min(max(1, limit), 1000)))
+
+    @routes.post("/api/alerts/{alert_id}/{deed}")
+    def change(alert_id: str, deed: str, user: User = Depends(shell.require("operator"))) -> JSONResponse:
+        """`acknowledge`, `expected` or `resolve`; the alert as it is then."""
+        return JSONResponse(_change(shell, alert_id, _state_of(deed), user))
+
+
+def _state_of(deed: str) -> str:
+    if deed not in _DEEDS:
+        raise InputError(f"{deed[:40]!r} cannot be done to an incident; expected one of {', '.join(_DEEDS)}.")
+    return _DEEDS[deed]
+
+
+def _change(shell: Shell, alert_id: str, state: str, user: User) -> dict[str, Any]:
+    from monitoring.run import change_alert  # imports scipy: only when somebody decides
+
+    return change_alert(shell.context, alert_id, state, actor=user.name, now=shell.now())
+
+
+def _overview(shell: Shell, alias: str) -> dict[str, Any]:
+    with reading(shell.context.database) as connection:
+        aliases = queries.aliases_with_reports(connection)
+        reports = {name: queries.latest_report(connection, name) for name in aliases}
+        incidents = [views.incident(row, shell.now()) for row in queries.list_alerts(connection, only_open=True)]
+        closed = [views.incident(row, shell.now()) for row in queries.list_alerts(connection, only_closed=True, limit=20)]
+        chosen = alias if alias in reports else _first(incidents, aliases)
+        runs = queries.list_reports(connection, chosen, limit=_HISTORY, signals=True) if chosen else []
+    order = {"open": 0, "acknowledged": 1}
+    severity = {"bad": 0, "attention": 1, "information": 2}
+    incidents.sort(key=lambda one: (order.get(one.state, 2), severity.get(one.severity, 3), one.opened_at))
+    said, below = views.headline(incidents, reports)
+    return {
+        "answer": said,
+        "below": below,
+        "incidents": incidents,
+        "charts": {one.id: _first_chart(one) for one in incidents},
+        "closed": closed,
+        "aliases": aliases,
+        "chosen": chosen,
+        "latest": reports.get(chosen),
+        "signals": views.signal_views(runs),
+        "runs": runs[:20],
+        "settings": shell.context.settings,
+    }
+
+
+def _first(incidents: list[views.Incident], aliases: list[str]) -> str:
+    """The alias to show when none is asked for: one with an incident, else the first."""
+    return next((one.alias for one in incidents if one.alias in aliases), aliases[0] if aliases else "")
+
+
+def _first_chart(one: views.Incident) -> views.Chart | None:
+    charts = (views.chart(signal, None, one.since_at if one.since_is_exact else None) for signal in one.signals)
+    return next((chart for chart in charts if chart), None)
+
+
+def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
+    with reading(shell.context.database) as connection:
+        row = queries.find_alert(connection, alert_id)
+        one = views.incident(row, shell.now())
+        pages = max(1, -(-len(one.interaction_ids) // _EXAMPLES))
+        page = min(page, pages)
+        shown = one.interaction_ids[(page - 1) * _EXAMPLES : page * _EXAMPLES]
+        examples = _examples(connection, shown, [word["word"] for word in one.words])
+        waiting = queries.review_states(connection, alert_id)
+        latest = queries.latest_report(connection, one.alias)
+        report = queries.report_if_there(connection, one.report_id)
+        others = [views.incident(other, shell.now()) for other in queries.list_alerts(connection, one.alias, only_open=True) if other["id"] != alert_id]
+    window_from = (row["detail"] or {}).get("window_from")
+    return {
+        "one": one,
+        "charts": [chart for signal in one.signals if (chart := views.chart(signal, window_from, one.since_at if one.since_is_exact else None))],
+        "examples": examples,
+        "page": page,
+        "page_count": pages,
+        "review": waiting,
+        "quality": next((signal for signal in (latest or {}).get("signals", []) if signal.get("name") == "thumbs_down"), None),
+        "report": report,
+        "others": others,
+        "p_text": views.p_text,
+    }
+
+
+def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[dict[str, Any]]:
+    """The conversations in the order of `ids`; those that were erased meanwhile are left out."""
+    columns = [interactions.c[name] for name in ("id", "created_at", "request", "response_text", "adapter", "version")]
+    found = {row["id"]: row for row in connection.execute(select(*columns).where(interactions.c.id.in_(ids))).mappings()}
+    queued = {
+        row.interaction_id: row.state
+        for row in connection.execute(select(review_items.c.interaction_id, review_items.c.state).where(review_items.c.interaction_id.in_(ids)))
+    }
+    rated = {
+        row.interaction_id: row.rating for row in connection.execute(select(ratings).where(ratings.c.interaction_id.in_(ids)).order_by(ratings.c.created_at))
+    }
+    return [
+        {
+            "id": one,
+            "created_at": found[one]["created_at"],
+            "question": views.marked(question_of(found[one]["request"] or {}), words),
+            "answer": views.marked(found[one]["response_text"] or "", words, 160),
+            "review": queued.get(one, ""),
+            "rating": rated.get(one),
+        }
+        for one in ids
+        if one in found
+    ]

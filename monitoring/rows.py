@@ -1,0 +1,102 @@
+"""One logged interaction as monitoring sees it: plain values and two texts, small enough to hold thousands in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_TEXT_EDGE = 1000  # characters kept at each end of a text: what a question asks stands at its edges, and memory stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answered request. `None` means "not known", never zero."""
+
+    id: str
+    created_at: int  # ms
+    end_user: str | None
+    question: str  # the last thing the user said
+    answer: str
+    status: str  # complete | cut
+    stream: bool = False
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    ttft_ms: float | None = None
+    duration_ms: float | None = None
+    wants_json: bool = False  # the application asked for a JSON answer
+    calls_tools: bool = False
+    retrieval_score: float | None = None  # of the best passage
+    rating: int | None = None  # -1 | 0 | 1, the latest one
+
+    @property
+    def group(self) -> str:
+        """Rows of one user resemble each other; a row without a user stands for itself."""
+        return f"user:{self.end_user}" if self.end_user else f"row:{self.id}"
+
+
+def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row:
+    """Reduce an `interactions` record to a Row. Odd shapes become empty texts: monitoring must survive what clients send."""
+    request = record["request"] if isinstance(record["request"], dict) else {}
+    response = record["response"] if isinstance(record["response"], dict) else {}
+    return Row(
+        id=record["id"],
+        created_at=record["created_at"],
+        end_user=record["end_user"] or None,
+        question=shorten(question_of(request)),
+        answer=shorten(record["response_text"] or ""),
+        status=record["status"],
+        stream=bool(record["stream"]),
+        finish_reason=record["finish_reason"],
+        prompt_tokens=record["prompt_tokens"],
+        completion_tokens=record["completion_tokens"],
+        ttft_ms=record["ttft_ms"],
+        duration_ms=record["duration_ms"],
+        wants_json=_wants_json(request),
+        calls_tools=bool(response.get("tool_calls")),
+        retrieval_score=_best_score(record["retrieved"]),
+        rating=rating,
+    )
+
+
+def question_of(request: Mapping[str, Any]) -> str:
+    """The last user turn of a chat, the prompt of a completion, the input of a response request; else an empty string."""
+    for field in ("messages", "input"):
+        turns = request.get(field)
+        if isinstance(turns, list):
+            for turn in reversed(turns):
+                if isinstance(turn, dict) and turn.get("role") == "user":
+                    return _text_of(turn.get("content"))
+    for field in ("prompt", "input"):
+        value = request.get(field)
+        if value is not None:
+            return _text_of(value)
+    return ""
+
+
+def _text_of(content: Any) -> str:
+    """A string as it is; of a list of parts, the text parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict)]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def shorten(text: str) -> str:
+    """At most two edges of a text."""
+    return text if len(text) <= 2 * _TEXT_EDGE else f"{text[:_TEXT_EDGE]}\n{text[-_TEXT_EDGE:]}"
+
+
+def _wants_json(request: Mapping[str, Any]) -> bool:
+    wanted = request.get("response_format")
+    return isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema")
+
+
+def _best_score(retrieved: Any) -> float | None:
+    if not isinstance(retrieved, list):
+        return None
+    scores = [item["score"] for item in retrieved if isinstance(item, dict) and isinstance(item.get("score"), int | float)]
+    return max(scores, default=None)
