@@ -1,0 +1,137 @@
+"""The JSON interface for programs that review, and for the review page itself. Documented in docs/reviewing.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from feedback import datasets, flagging, inbox, queue, retraining
+from feedback.policy import decide as policy_decides
+from feedback.policy import policy_of
+from whet.access import User
+from whet.database import reading
+from whet.web.shell import Shell
+
+
+class DecisionBody(BaseModel):
+    """`POST /api/review/{item_id}`."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision: str
+    answer: str | None = None
+    labels: list[str] = Field(default_factory=list)
+    note: str = ""
+    seconds: float | None = None
+    checks: list[str] = Field(default_factory=list)
+
+
+class BuildBody(BaseModel):
+    """`POST /api/datasets`."""
+
+    model_config = ConfigDict(extra="forbid")
+    alias: str = ""
+    note: str = ""
+
+
+class BatchBody(BaseModel):
+    """`POST /api/review/batch`."""
+
+    model_config = ConfigDict(extra="forbid")
+    alert: str
+    limit: int = Field(50, ge=1, le=1000)
+
+
+def add(routes: APIRouter, shell: Shell) -> None:
+    """Add the JSON routes."""
+    _add_review(routes, shell)
+    _add_datasets(routes, shell)
+
+
+def _add_review(routes: APIRouter, shell: Shell) -> None:
+    context = shell.context
+    database = context.database
+    claim_ms = int(context.settings.review_claim_s * 1000)
+
+    def stats_of(user: User, alias: str = "") -> dict[str, Any]:
+        with reading(database) as connection:
+            return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=alias or None)
+
+    @routes.get("/api/review/next")
+    def review_next(alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """Claims the next item; `{"item": null}` when nothing waits."""
+        item_id = queue.next_item(database, user.name, claim_ms=claim_ms, now=shell.now(), alias=alias or None, reason=reason or None)
+        if item_id is None:
+            return {"item": None}
+        with reading(database) as connection:
+            return {"item": inbox.load(connection, item_id).as_json()}
+
+    @routes.get("/api/review/stats")
+    def review_stats(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
+        """What waits, what was decided today and by whom, usual seconds per decision, examples that stand."""
+        return stats_of(user, alias)
+
+    @routes.post("/api/review/batch")
+    def review_batch(body: BatchBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """An alert's conversations, first in the queue."""
+        return {"items": flagging.batch_from_alert(database, body.alert, limit=body.limit, actor=user.name, now=shell.now())}
+
+    @routes.post("/api/review/{item_id}")
+    def decide(item_id: str, body: DecisionBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """Decide: `{"decision", "answer"?, "labels"?, "note"?, "seconds"?, "checks"?}`; 409 when somebody else holds or decided it."""
+        said = queue.Decision(body.decision, body.answer, body.labels, body.note, body.seconds, body.checks)
+        return {**asdict(queue.decide(database, item_id, user.name, said, now=shell.now())), "stats": stats_of(user)}
+
+    @routes.post("/api/review/{item_id}/claim")
+    def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """Renews the claim while somebody is still reading; `held` is false when it is lost."""
+        return {"held": queue.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())}
+
+    @routes.post("/api/review/{item_id}/release")
+    def release(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """Gives a claim back, so that others need not wait for it to run out."""
+        queue.release(database, item_id, user.name)
+        return {"released": True}
+
+    @routes.post("/api/review/{review_id}/undo")
+    def undo(review_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """Take a decision back: the item waits again for the caller, and its example is withdrawn."""
+        sentence = queue.undo(database, review_id, user.name, claim_ms=claim_ms, now=shell.now(), may_undo_others=user.may("operator"))
+        with reading(database) as connection:
+            return {"item_id": inbox.item_of_review(connection, review_id), "message": sentence, "stats": stats_of(user)}
+
+
+def _add_datasets(routes: APIRouter, shell: Shell) -> None:
+    context = shell.context
+
+    @routes.get("/api/datasets")
+    def listed(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
+        """Dataset versions, newest first."""
+        with reading(context.database) as connection:
+            return {"datasets": [asdict(version) for version in datasets.list_versions(connection, alias or None)]}
+
+    @routes.post("/api/datasets")
+    def build(body: BuildBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+        """The version of now; the same rows give the same version."""
+        alias = body.alias or context.settings.default_alias
+        version = datasets.build(context, alias, actor=user.name, now=shell.now(), note=body.note)
+        about = datasets.manifest(context.store, version.path)
+        found = {key: about.get(key) for key in ("reviewed_weight", "superseded", "left_out")}
+        return {**asdict(version), "label": version.label, **found}
+
+    @routes.post("/api/datasets/{reference}/train")
+    def train(reference: str, user: User = Depends(shell.require("operator"))) -> dict[str, Any]:
+        """Ask for training on a version now, whatever the policy says."""
+        with reading(context.database) as connection:
+            version = datasets.find(connection, reference)
+        request_id = retraining.request_by_hand(context, version.name, actor=user.name, now=shell.now(), digest=version.digest)
+        return {"request_id": request_id, "dataset": version.label}
+
+    @routes.get("/api/retraining")
+    def policy(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
+        """What the policy sees of the alias now, and what it would decide."""
+        with reading(context.database) as connection:
+            state = retraining.gather(connection, alias or context.settings.default_alias)
+        return {"state": asdict(state), "decision": asdict(policy_decides(state, policy_of(context.settings), shell.now()))}

@@ -1,0 +1,155 @@
+"""`whet review`, `whet datasets`, `whet erase`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whet.cli import actor, emit, opened
+from whet.clock import iso, now_ms
+from whet.database import reading
+from whet.errors import InputError
+
+review = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge conversations: the queue, and what was decided.")
+datasets = typer.Typer(add_completion=False, no_args_is_help=True, help="Dataset versions built from reviewed conversations.")
+
+_Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
+_Alias = Annotated[str, typer.Option("--alias", help="Only this alias.")]
+
+
+@review.command("next")
+def review_next(alias: _Alias = "", reason: Annotated[str, typer.Option(help="Only this reason.")] = "", as_json: _Json = False) -> None:
+    """Claim the next conversation and print it. Exit code 0 also when the queue is empty."""
+    from feedback import inbox, queue
+
+    with opened() as context:
+        claim_ms = int(context.settings.review_claim_s * 1000)
+        item_id = queue.next_item(context.database, actor(), claim_ms=claim_ms, now=now_ms(), alias=alias or None, reason=reason or None)
+        if item_id is None:
+            emit({"item": None} if as_json else {"queue": "Nothing waits for review."}, as_json)
+            return
+        with reading(context.database) as connection:
+            view = inbox.load(connection, item_id)
+        emit(view.as_json(), as_json)
+
+
+@review.command("stats")
+def review_stats(alias: _Alias = "", as_json: _Json = False) -> None:
+    """What waits, what was decided today, and how fast."""
+    from feedback import inbox
+
+    with opened() as context, reading(context.database) as connection:
+        emit(inbox.stats(connection, reviewer=actor(), now=now_ms(), alias=alias or None), as_json)
+
+
+@review.command("decide")
+def review_decide(
+    item_id: Annotated[str, typer.Argument(metavar="ITEM")],
+    decision: Annotated[str, typer.Argument(metavar="approve|edit|reject|skip")],
+    answer: Annotated[str, typer.Option(help="The right answer, for `edit`; `-` reads it from standard input.")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
+    note: str = "",
+    as_json: _Json = False,
+) -> None:
+    """Record a decision."""
+    from feedback import queue
+
+    text = sys.stdin.read().rstrip("\n") if answer == "-" else answer
+    with opened() as context:
+        said = queue.Decision(decision, text or None, label or [], note)
+        emit(asdict(queue.decide(context.database, item_id, actor(), said, now=now_ms())), as_json)
+
+
+@datasets.command("build")
+def datasets_build(alias: _Alias = "", note: str = "", as_json: _Json = False) -> None:
+    """Build the version of now; the same rows give the same version."""
+    from feedback import datasets as versions
+
+    with opened() as context:
+        version = versions.build(context, alias or context.settings.default_alias, actor=actor(), now=now_ms(), note=note)
+        emit(_brief(version), as_json)
+
+
+@datasets.command("list")
+def datasets_list(alias: _Alias = "", as_json: _Json = False) -> None:
+    """Versions, newest first."""
+    from feedback import datasets as versions
+
+    with opened() as context, reading(context.database) as connection:
+        emit([_brief(version) for version in versions.list_versions(connection, alias or None)], as_json, title="dataset versions")
+
+
+@datasets.command("show")
+def datasets_show(
+    reference: Annotated[str, typer.Argument(metavar="VERSION", help="support@3, support (its newest), or a digest.")], as_json: _Json = False
+) -> None:
+    """One version: rows, parents, what replaced what, what was left out and why."""
+    from feedback import datasets as versions
+
+    with opened() as context:
+        with reading(context.database) as connection:
+            version = versions.find(connection, reference)
+        about = versions.manifest(context.store, version.path)
+        emit({**asdict(version), "label": version.label, **{key: about.get(key) for key in ("reviewed_weight", "superseded", "left_out")}}, as_json)
+
+
+@datasets.command("diff")
+def datasets_diff(a: str, b: str, as_json: _Json = False) -> None:
+    """What changed from version A to version B."""
+    from feedback import datasets as versions
+
+    with opened() as context:
+        with reading(context.database) as connection:
+            first, second = versions.find(connection, a), versions.find(connection, b)
+        found = versions.diff(context, first, second)
+        if as_json:
+            emit(asdict(found), True)
+            return
+        rows = [
+            {"change": change, "split": split, "id": row.get("id"), "origin": row.get("origin", "seed")}
+            for change, by_split in (("added", found.added), ("removed", found.removed))
+            for split, changed in by_split.items()
+            for row in changed
+        ]
+        rows += [{"change": "moved", "split": f"{row['from']} → {row['to']}", "id": row["id"], "origin": ""} for row in found.moved]
+        emit(rows, False, title=f"changes from {first.label} to {second.label}; {found.unchanged} rows are in both")
+
+
+@datasets.command("export")
+def datasets_export(
+    reference: Annotated[str, typer.Argument(metavar="VERSION")], folder: Annotated[Path, typer.Argument(help="A new or empty folder.")], as_json: _Json = False
+) -> None:
+    """Copy a version's files: train.jsonl, validation.jsonl, test.jsonl, manifest.json."""
+    from feedback import datasets as versions
+
+    with opened() as context:
+        with reading(context.database) as connection:
+            version = versions.find(connection, reference)
+        emit({"version": version.label, "files": [str(file) for file in versions.export(context, version, folder)]}, as_json)
+
+
+def erase(
+    user: Annotated[str, typer.Option("--user", help="The end user, as the application names them in `user`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Erase one end user: examples withdrawn and blanked, review texts removed, a receipt kept."""
+    from feedback.erasing import erase_user
+
+    if not yes and not as_json:
+        typer.confirm("This removes the user's reviewed texts for good. Go on?", abort=True)
+    if as_json and not yes:
+        raise InputError("`--json` does not ask, so it needs `--yes`.")
+    with opened() as context:
+        emit(erase_user(context.database, user, secret=context.secret, actor=actor(), now=now_ms()), as_json)
+
+
+def _brief(version: Any) -> dict[str, Any]:
+    return {
+        "version": version.label, **version.rows, "reviewed": len(version.example_ids), "digest": version.digest, "created": iso(version.created_at),
+        "by": version.created_by, "note": version.note,
+    }  # fmt: skip

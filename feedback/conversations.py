@@ -1,0 +1,119 @@
+"""What a logged interaction says, whichever route it came by: its turns, its question, its answer, its training row."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_WORDS = re.compile(r"\s+|[^\s]+")
+# Beyond this many pieces the word diff is quadratic work for something nobody reads; it becomes one removal and one addition.
+_DIFF_LIMIT = 4000
+
+
+def text_of(content: Any) -> str:
+    """Text of a message's `content`: a string, or OpenAI's list of parts (other parts than text are named, not shown)."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(_part(part) for part in content)
+    return str(content)
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping):
+        return str(part["text"]) if "text" in part else f"[{part.get('type', 'part')}]"
+    return str(part)
+
+
+def turns(route: str, request: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The conversation before the answer, as `{"role", "content"}` in order."""
+    if route == "completions":
+        return [{"role": "user", "content": _prompt(request.get("prompt"))}]
+    found: list[dict[str, str]] = []
+    if request.get("instructions"):
+        found.append({"role": "system", "content": text_of(request["instructions"])})
+    messages = request.get("messages", request.get("input")) or []
+    if isinstance(messages, str):
+        return [*found, {"role": "user", "content": messages}]
+    for message in messages:
+        if isinstance(message, Mapping):
+            found.append({"role": str(message.get("role", "user")), "content": text_of(message.get("content"))})
+    return found
+
+
+def _prompt(prompt: Any) -> str:
+    if isinstance(prompt, list) and all(isinstance(item, str) for item in prompt):
+        return "\n".join(prompt)
+    return text_of(prompt) if isinstance(prompt, str) else str(prompt or "")
+
+
+def question(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was asked: every turn but the system's, so that a short last turn ("yes, please") keeps what it refers to."""
+    asked = [text_of(message.get("content")) for message in messages if message.get("role") not in ("system", "developer")]
+    return "\n".join(asked)
+
+
+def row_frame(row: Mapping[str, Any]) -> str:
+    """What the question is asked within: system messages and retrieved text."""
+    instructions = [text_of(m.get("content")) for m in row.get("messages", ()) if m.get("role") in ("system", "developer")]
+    return "\n".join([*instructions, text_of(row.get("context"))]).strip()
+
+
+def row_question(row: Mapping[str, Any]) -> str:
+    """The question of a training row in any of the documented formats: everything before the last assistant turn."""
+    if "messages" not in row:
+        return str(row.get("prompt", ""))
+    messages = list(row["messages"])
+    if messages and messages[-1].get("role") == "assistant" and "chosen" not in row:
+        messages.pop()
+    return question(messages)
+
+
+def row_answer(row: Mapping[str, Any]) -> str:
+    if "chosen" in row:
+        return text_of(row["chosen"])
+    return text_of(row["messages"][-1].get("content")) if "messages" in row else str(row.get("completion", ""))
+
+
+# What a training row may hold; a conversation with other turns cannot become one.
+TRAINABLE_ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+def training_row(
+    *, example_id: str, messages: Sequence[Mapping[str, str]], answer: str, context: Sequence[str] = (), checks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """One row in the documented JSONL format. The end user's name stays out of it."""
+    row: dict[str, Any] = {"id": example_id, "origin": "review", "messages": [*map(dict, messages), {"role": "assistant", "content": answer}]}
+    if context:
+        row["context"] = list(context)
+    if checks:
+        row["checks"] = list(checks)
+    return row
+
+
+def retrieved_texts(retrieved: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """The passages that the answer was given with."""
+    return [str(passage["text"]) for passage in retrieved or [] if passage.get("text")]
+
+
+def word_diff(before: str, after: str) -> list[tuple[str, str]]:
+    """[(`same` | `removed` | `added`, text)], by words; joined without `removed` it is `after`, without `added` `before`."""
+    old, new = _WORDS.findall(before), _WORDS.findall(after)
+    if len(old) + len(new) > _DIFF_LIMIT:
+        return [("removed", before), ("added", after)]
+    pieces: list[tuple[str, str]] = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            pieces.append(("same", "".join(old[a:b])))
+            continue
+        if b > a:
+            pieces.append(("removed", "".join(old[a:b])))
+        if d > c:
+            pieces.append(("added", "".join(new[c:d])))
+    return pieces

@@ -1,0 +1,80 @@
+"""Erasure of one end user from feedback's tables, with a receipt.
+
+The receipt goes to `erasures` with a keyed hash of the user's name, never the name. The other packages delete their
+own rows: they compare `whet.access.hash_key(end_user, secret)` with `erasures.subject_hash`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, select, update
+
+from whet.access import hash_key
+from whet.auditlog import record
+from whet.database import writing
+from whet.errors import InputError
+from whet.ids import new_id
+from whet.tables import adapters, datasets, erasures, examples, interactions, review_items, reviews
+
+ERASED_ROW: dict[str, Any] = {"erased": True}  # what stays of an example: that there was one
+
+
+def erased_subjects(connection: Connection) -> dict[str, int]:
+    """Subject hash → when it was last erased (ms)."""
+    return {row.subject_hash: row.created_at for row in connection.execute(select(erasures).order_by(erasures.c.created_at))}
+
+
+def is_erased(erased: dict[str, int], end_user: str | None, created_at: int, secret: bytes) -> bool:
+    """True for what an erased user said before the erasure; what comes later is a new relation."""
+    return bool(end_user and erased) and created_at <= erased.get(hash_key(str(end_user), secret), -1)
+
+
+def erase_user(database: Engine, user: str, *, secret: bytes, actor: str, now: int) -> dict[str, Any]:
+    """Withdraw and blank everything feedback holds of the user. Returns the receipt; raises InputError for an empty name.
+
+    Dataset versions are immutable: those that contain the user's rows stay as they are and are named in the receipt,
+    as are the adapters trained on them. The next dataset version has none of the rows.
+    """
+    if not user.strip():
+        raise InputError("No user was named.", hint="Use `whet erase --user ID`, with the id that the application sends as `user`.")
+    subject = hash_key(user, secret)
+    with writing(database) as connection:
+        interaction_ids = select(interactions.c.id).where(interactions.c.end_user == user)
+        theirs = examples.c.interaction_id.in_(interaction_ids) | (examples.c.end_user == user)
+        found = connection.execute(select(examples.c.id, examples.c.interaction_id).where(theirs)).all()
+        receipt = _receipt(connection, subject, found)
+        counts = receipt["erased"]
+        connection.execute(update(examples).where(theirs, examples.c.withdrawn_at.is_(None)).values(withdrawn_at=now))
+        connection.execute(update(examples).where(theirs).values(row=ERASED_ROW, end_user=None))
+        touched = interaction_ids.union(select(examples.c.interaction_id).where(examples.c.id.in_([row.id for row in found])))
+        counts["review_texts"] = connection.execute(
+            update(reviews).where(reviews.c.interaction_id.in_(touched)).values(answer=None, note=None, labels=None)
+        ).rowcount
+        counts["queued_conversations"] = connection.execute(
+            update(review_items)
+            .where(review_items.c.interaction_id.in_(touched), review_items.c.state == "waiting")
+            .values(state="skipped", claimed_by=None, claimed_until=None)
+        ).rowcount
+        connection.execute(update(review_items).where(review_items.c.interaction_id.in_(touched)).values(why="The end user asked to be erased."))
+        connection.execute(insert(erasures).values(id=receipt["id"], subject_hash=subject, receipt=receipt, requested_by=actor, created_at=now))
+        record(connection, actor=actor, action="user.erase", subject=subject[:16], detail={"receipt": receipt["id"], **counts}, now=now)
+    return receipt
+
+
+def _receipt(connection: Connection, subject: str, found: list[Row[*tuple[Any, ...]]] | Any) -> dict[str, Any]:
+    ids = {row.id for row in found}
+    holding = [
+        row for row in connection.execute(select(datasets.c.digest, datasets.c.name, datasets.c.version, datasets.c.example_ids)) if ids & set(row.example_ids)
+    ]
+    trained = connection.execute(
+        select(adapters.c.name, adapters.c.version).where(adapters.c.dataset_digest.in_([row.digest for row in holding]), adapters.c.removed_at.is_(None))
+    ).all()
+    return {
+        "id": new_id("ers"),
+        "subject_hash": subject,
+        "erased": {"examples": len(ids)},
+        "datasets_that_still_hold_rows": [f"{row.name}@{row.version}" for row in holding],
+        "adapters_trained_on_them": [f"{row.name}@v{row.version}" for row in trained],
+        "left_to_other_packages": ["interactions", "ratings", "the files of older dataset versions"],
+    }

@@ -1,0 +1,164 @@
+"""What the review pages and commands show: one item with its conversation, lists with filters, progress and pace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from feedback import conversations
+from feedback.selection import DAY_MS, SHARES
+from whet.errors import NotFoundError
+from whet.tables import alerts, examples, interactions, ratings, review_items, reviews
+
+PAGE = 50  # rows of a list at a time
+_PACE_WINDOW_MS = 3_600_000  # pace is said per hour, so an hour is looked at
+_RECENT = 200  # newest decisions from which the usual time per decision is taken
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One item, with everything a reviewer needs to judge it."""
+
+    item: dict[str, Any]
+    turns: list[dict[str, str]]
+    answer: str
+    retrieved: list[dict[str, Any]]
+    feedback: list[dict[str, Any]]  # ratings: {"rating", "comment", "correction", "labels", "created_at"}
+    alert: dict[str, Any] | None
+    review: dict[str, Any] | None  # the standing decision
+    history: list[dict[str, Any]]  # every decision, also undone ones, newest first
+    answered_by: str
+    created_at: int
+
+    @property
+    def suggestion(self) -> str:
+        """What the editor starts with: the application's correction if it posted one, else the answer as given."""
+        return next((str(rating["correction"]) for rating in self.feedback if rating["correction"]), self.answer)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "item_id": self.item["id"], "interaction_id": self.item["interaction_id"], "alias": self.item["alias"], "reason": self.item["reason"],
+            "why": self.item["why"], "state": self.item["state"], "sampling_probability": self.item["sampling_probability"],
+            "claimed_by": self.item["claimed_by"], "claimed_until": self.item["claimed_until"], "messages": self.turns, "answer": self.answer,
+            "suggestion": self.suggestion, "retrieved": self.retrieved, "feedback": self.feedback, "answered_by": self.answered_by,
+            "created_at": self.created_at, "review": self.review,
+        }  # fmt: skip
+
+
+def load(connection: Connection, item_id: str) -> View:
+    """Raises NotFoundError for an unknown item, or one whose conversation is gone."""
+    item = connection.execute(select(review_items).where(review_items.c.id == item_id)).first()
+    if item is None:
+        raise NotFoundError(f"There is no review item {item_id[:80]!r}.", hint="Open the review page for the next one.")
+    row = connection.execute(select(interactions).where(interactions.c.id == item.interaction_id)).first()
+    if row is None:
+        raise NotFoundError(
+            "The conversation behind this item is gone: its retention ended, or its user was erased.", hint="Open the review page for the next one."
+        )
+    posted = connection.execute(select(ratings).where(ratings.c.interaction_id == row.id).order_by(ratings.c.created_at.desc())).all()
+    alert = connection.execute(select(alerts.c.id, alerts.c.title, alerts.c.state).where(alerts.c.id == item.alert_id)).first() if item.alert_id else None
+    decisions = [dict(r._mapping) for r in connection.execute(select(reviews).where(reviews.c.item_id == item_id).order_by(reviews.c.created_at.desc()))]
+    return View(
+        item=dict(item._mapping),
+        turns=conversations.turns(row.route, row.request),
+        answer=row.response_text or "",
+        retrieved=list(row.retrieved or []),
+        feedback=[{key: r._mapping[key] for key in ("rating", "comment", "correction", "labels", "created_at")} for r in posted],
+        alert=dict(alert._mapping) if alert else None,
+        review=next((decision for decision in decisions if decision["standing"]), None),
+        history=decisions,
+        answered_by=f"{row.adapter}@v{row.version}" if row.adapter else "base",
+        created_at=row.created_at,
+    )
+
+
+def listing(
+    connection: Connection, *, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "", after: str = ""
+) -> tuple[list[dict[str, Any]], str]:
+    """One page of items in queue order, and the mark with which the next page starts (empty: this was the last)."""
+    query: Select[Any] = (
+        select(
+            review_items, interactions.c.route, interactions.c.request, interactions.c.response_text, reviews.c.decision, reviews.c.reviewer,
+            reviews.c.id.label("review_id"), reviews.c.created_at.label("decided_at"),
+        )
+        .join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True)
+        .join(reviews, reviews.c.standing == review_items.c.id, isouter=True)
+        .order_by(review_items.c.priority.desc(), review_items.c.id)
+        .limit(PAGE + 1)
+    )  # fmt: skip
+    if state != "all":
+        query = query.where(review_items.c.state == state)
+    for column, wanted in ((review_items.c.reason, reason), (review_items.c.alias, alias), (review_items.c.alert_id, alert)):
+        if wanted:
+            query = query.where(column == wanted)
+    if (mark := _mark(after)) is not None:
+        priority, item_id = mark
+        query = query.where((review_items.c.priority < priority) | ((review_items.c.priority == priority) & (review_items.c.id > item_id)))
+    rows = connection.execute(query).all()
+    more = f"{rows[PAGE - 1].priority}:{rows[PAGE - 1].id}" if len(rows) > PAGE else ""
+    return [_list_row(row) for row in rows[:PAGE]], more
+
+
+def _mark(after: str) -> tuple[float, str] | None:
+    priority, _, item_id = after.partition(":")
+    try:
+        return (float(priority), item_id) if item_id else None
+    except ValueError:
+        return None  # an address somebody shortened shows the first page
+
+
+def _list_row(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    asked = [turn["content"] for turn in conversations.turns(row.route, row.request) if turn["role"] == "user"] if row.request else []
+    return {**row._mapping, "question": asked[-1] if asked else "", "request": None}
+
+
+def choices(connection: Connection) -> dict[str, list[str]]:
+    """Aliases that occur, and all reasons: the choices of the filters."""
+    return {
+        "aliases": [str(a) for a in connection.execute(select(review_items.c.alias).distinct().order_by(review_items.c.alias)).scalars()],
+        "reasons": [*SHARES, "request"],
+    }
+
+
+def stats(connection: Connection, *, reviewer: str, now: int, alias: str | None = None) -> dict[str, Any]:
+    """Progress and pace: what waits, what was decided today and in the last hour, by whom it does not matter, and my share."""
+    midnight = now - now % DAY_MS
+    items = select(review_items.c.reason, func.count().label("n"), func.min(review_items.c.created_at).label("oldest"))
+    items = items.where(review_items.c.state == "waiting").group_by(review_items.c.reason)
+    decided = select(reviews.c.decision, reviews.c.reviewer, func.count().label("n")).where(reviews.c.standing.is_not(None), reviews.c.created_at >= midnight)
+    decided = decided.group_by(reviews.c.decision, reviews.c.reviewer)
+    standing = select(func.count()).select_from(examples).where(examples.c.withdrawn_at.is_(None))
+    if alias:
+        items = items.where(review_items.c.alias == alias)
+        decided = decided.join(review_items, review_items.c.id == reviews.c.item_id).where(review_items.c.alias == alias)
+        standing = standing.where(examples.c.alias == alias)
+    waiting = connection.execute(items).all()
+    today = connection.execute(decided).all()
+    mine = (
+        select(func.count())
+        .select_from(reviews)
+        .where(reviews.c.standing.is_not(None), reviews.c.reviewer == reviewer, reviews.c.created_at >= now - _PACE_WINDOW_MS)
+    )
+    return {
+        "waiting": sum(row.n for row in waiting),
+        "waiting_by_reason": {row.reason: row.n for row in waiting},
+        "oldest_waiting_ms": now - min(row.oldest for row in waiting) if waiting else None,
+        "decided_today": sum(row.n for row in today),
+        "decided_today_by_me": sum(row.n for row in today if row.reviewer == reviewer),
+        "decided_today_by_decision": {kind: sum(row.n for row in today if row.decision == kind) for kind in ("approve", "edit", "reject", "skip")},
+        "my_decisions_last_hour": connection.execute(mine).scalar_one(),
+        "median_seconds": _median_seconds(connection, reviewer),
+        "examples": connection.execute(standing).scalar_one(),
+    }
+
+
+def _median_seconds(connection: Connection, reviewer: str) -> float | None:
+    query = select(reviews.c.seconds).where(reviews.c.reviewer == reviewer, reviews.c.seconds.is_not(None)).order_by(reviews.c.created_at.desc()).limit(_RECENT)
+    seconds = sorted(connection.execute(query).scalars())
+    return round(seconds[len(seconds) // 2], 1) if seconds else None
+
+
+def item_of_review(connection: Connection, review_id: str) -> str | None:
+    return connection.execute(select(reviews.c.item_id).where(reviews.c.id == review_id)).scalar()

@@ -1,0 +1,52 @@
+"""What the scheduler calls for feedback: flagging, the retraining policy, retention."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, delete, select
+
+from feedback import flagging, retraining
+from feedback.selection import DAY_MS
+from whet.context import Context
+from whet.database import reading, writing
+from whet.plugins import Job
+from whet.tables import review_items, reviews
+
+# A row may reach the database this much after its answer was given, through the gateway's spool; the audit looks back so far.
+_LATE_ROWS_MS = 15 * 60_000
+
+
+def jobs(context: Context) -> list[Job]:
+    """The jobs; each may run at any time, twice, or on two machines without doing anything twice."""
+    looked_until = [0]  # how far the audit has looked since this process started; forgetting it costs one longer query
+    volumes: dict[int, dict[str, int]] = {}  # day → volumes of the day before it; only today's is kept
+
+    def flag(now: int) -> str | None:
+        audit_from = max(0, looked_until[0] - _LATE_ROWS_MS)
+        if (today := now // DAY_MS) not in volumes:
+            volumes.clear()
+            with reading(context.database) as connection:
+                volumes[today] = flagging.volumes_before(connection, now)
+        budget = context.settings.review_budget
+        added = flagging.flag(context.database, budget=budget, secret=context.secret, now=now, audit_from=audit_from, volumes=volumes[today])
+        looked_until[0] = now
+        return ", ".join(f"{count} by {reason}" for reason, count in sorted(added.items())) or None
+
+    def retrain(now: int) -> str | None:
+        with reading(context.database) as connection:
+            names = retraining.aliases(connection)
+        decisions = {alias: retraining.consider(context, alias, now=now) for alias in names}
+        return "; ".join(f"{alias}: {decision.reason}" for alias, decision in decisions.items() if decision.ask) or None
+
+    def retain(now: int) -> str | None:
+        removed = forget_old_items(context.database, before=now - context.settings.retention_days * DAY_MS)
+        return f"{removed} old queue items removed" if removed else None
+
+    settings = context.settings
+    return [Job("flagging", settings.flag_interval_s, flag), Job("retraining", settings.scheduler_tick_s, retrain), Job("review-retention", 86_400, retain)]
+
+
+def forget_old_items(database: Engine, *, before: int) -> int:
+    """Remove items that nobody decided and whose conversations are past their retention. Decisions and examples stay."""
+    with writing(database) as connection:
+        decided = select(reviews.c.item_id)
+        return connection.execute(delete(review_items).where(review_items.c.created_at < before, review_items.c.id.not_in(decided))).rowcount

@@ -1,0 +1,186 @@
+"""Pages for reviewers: one conversation at a time, the list, and (in `dataset_pages`) dataset versions. Programs use `api`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from feedback import api, dataset_pages, flagging, inbox, queue
+from feedback.conversations import word_diff
+from feedback.selection import SHARES
+from whet.access import User
+from whet.database import reading
+from whet.errors import NotFoundError, WhetError
+from whet.web.shell import Shell
+
+# What went wrong, in the words of the reviewing guide; one key each. Free labels come through the API.
+LABELS = ("wrong fact", "outdated", "incomplete", "tone", "off topic", "unsafe")
+BATCH = 50  # conversations that one press brings in from an alert: about ten minutes of reviewing
+STATES = ("waiting", "done", "skipped", "all")
+
+
+def router(shell: Shell) -> APIRouter:
+    """Entry point `whet.pages`."""
+    shell.add_page("Review", "/review", "review", 20)
+    shell.add_page("Datasets", "/datasets", "datasets", 25)
+    routes = APIRouter()
+    _add_review(routes, shell)
+    _add_deeds(routes, shell)
+    dataset_pages.add(routes, shell)
+    api.add(routes, shell)
+    return routes
+
+
+def claim_ms(shell: Shell) -> int:
+    return int(shell.context.settings.review_claim_s * 1000)
+
+
+def plain_newlines(text: str) -> str:
+    """A browser sends the line breaks of a form as CR LF; the answer had, and keeps, LF."""
+    return text.replace("\r\n", "\n")
+
+
+def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[str, Any]:
+    """What `item.html` shows. `typed`: text that a refused form brought along and that must not be lost."""
+    now = shell.now()
+    with reading(shell.context.database) as connection:
+        view = inbox.load(connection, item_id)
+    item = view.item
+    held_by = item["claimed_by"] if item["claimed_by"] != user.name and (item["claimed_until"] or 0) > now else None
+    return {
+        "view": view,
+        "item": item,
+        "held_by": held_by,
+        "may_decide": item["state"] == "waiting" and held_by is None and user.may("reviewer"),
+        "may_undo": view.review is not None and (view.review["reviewer"] == user.name or user.may("operator")),
+        "typed": view.answer,
+        "problem": None,
+        "typed_note": "",
+        "typed_labels": (),
+        "typed_checks": "",
+        "diff": word_diff(view.answer, view.review["answer"])
+        if view.review and view.review["decision"] == "edit" and view.review["answer"] is not None
+        else [],
+        "labels": LABELS,
+        "shares": SHARES,
+        **more,
+    }
+
+
+def _stats(shell: Shell, user: User, alias: str = "") -> dict[str, Any]:
+    with reading(shell.context.database) as connection:
+        return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=alias or None)
+
+
+def _page(shell: Shell, request: Request, user: User, item_id: str | None, *, alias: str = "", reason: str = "", status: int = 200, **more: Any) -> Response:
+    values = _item_values(shell, user, item_id, **more) if item_id else {"view": None, "item": None}
+    query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})
+    last = queue.last_decision(shell.context.database, user.name)
+    return shell.render(
+        request, "feedback/review.html", status=status, stats=_stats(shell, user, alias), alias=alias, reason=reason, query=query, last_review=last,
+        claim_s=shell.context.settings.review_claim_s, settings=shell.context.settings, **values,
+    )  # fmt: skip
+
+
+def _add_review(routes: APIRouter, shell: Shell) -> None:
+    database = shell.context.database
+
+    @routes.get("/review")
+    def review(request: Request, alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))) -> Response:
+        """The next conversation, claimed for this reviewer."""
+        item_id = queue.next_item(database, user.name, claim_ms=claim_ms(shell), now=shell.now(), alias=alias or None, reason=reason or None)
+        return _page(shell, request, user, item_id, alias=alias, reason=reason)
+
+    @routes.get("/review/list")
+    def review_list(
+        request: Request, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "", after: str = "",
+        user: User = Depends(shell.require("viewer")),
+    ) -> Response:  # fmt: skip
+        """The queue and what was decided, by state, reason, alias and alert; every selection has its address."""
+        state = state if state in STATES else "waiting"
+        with reading(database) as connection:
+            rows, more = inbox.listing(connection, state=state, reason=reason, alias=alias, alert=alert, after=after)
+            choices = inbox.choices(connection)
+        filters = {"state": state, "reason": reason, "alias": alias, "alert": alert}
+        query = {name: value for name, value in filters.items() if value}
+        return shell.render(
+            request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, stats=_stats(shell, user, alias),
+            next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
+        )  # fmt: skip
+
+    @routes.get("/review/part")
+    def part(request: Request, alias: str = "", reason: str = "", exclude: str = Query(""), user: User = Depends(shell.require("reviewer"))) -> Response:
+        """The next conversation as a part of the page, fetched while the one before is still being judged; 204: nothing waits."""
+        shown = [item for item in exclude.split(",") if item]
+        item_id = queue.next_item(database, user.name, claim_ms=claim_ms(shell), now=shell.now(), alias=alias or None, reason=reason or None, exclude=shown)
+        if item_id is None:
+            return Response(status_code=204)
+        return shell.render(request, "feedback/item.html", **_item_values(shell, user, item_id))
+
+    @routes.get("/review/part/{item_id}")
+    def part_of(request: Request, item_id: str, user: User = Depends(shell.require("reviewer"))) -> Response:
+        """One conversation as a part of the page, such as the one whose decision was undone."""
+        queue.claim(database, item_id, user.name, claim_ms=claim_ms(shell), now=shell.now())
+        return shell.render(request, "feedback/item.html", **_item_values(shell, user, item_id))
+
+    @routes.get("/review/item/{item_id}")
+    def item(request: Request, item_id: str, user: User = Depends(shell.require("viewer"))) -> Response:
+        """One conversation under an address that can be shared; a reviewer who opens a free one holds it."""
+        if user.may("reviewer"):
+            queue.claim(database, item_id, user.name, claim_ms=claim_ms(shell), now=shell.now())
+        return _page(shell, request, user, item_id)
+
+    @routes.post("/review/item/{item_id}")
+    def decide(
+        request: Request,
+        item_id: str,
+        decision: Annotated[str, Form()] = "",
+        answer: Annotated[str, Form()] = "",
+        note: Annotated[str, Form()] = "",
+        checks: Annotated[str, Form()] = "",
+        label: Annotated[list[str] | None, Form()] = None,
+        alias: Annotated[str, Form()] = "",
+        reason: Annotated[str, Form()] = "",
+        user: User = Depends(shell.require("reviewer")),
+    ) -> Response:
+        """The form without JavaScript: decide, then on to the next."""
+        text = plain_newlines(answer)
+        wanted = tuple(line.strip() for line in plain_newlines(checks).split("\n") if line.strip())
+        said = queue.Decision(decision, text if decision in ("edit", "approve") else None, tuple(label or ()), plain_newlines(note), None, wanted)
+        try:
+            queue.decide(database, item_id, user.name, said, now=shell.now())
+        except NotFoundError:
+            raise
+        except WhetError as error:
+            typed = {"typed": text, "typed_note": note, "typed_labels": tuple(label or ()), "typed_checks": checks, "problem": error}
+            return _page(shell, request, user, item_id, alias=alias, reason=reason, status=error.status, **typed)
+        query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})
+        return shell.redirect(f"/review?{query}" if query else "/review", f"Recorded: {decision}.")
+
+
+def _add_deeds(routes: APIRouter, shell: Shell) -> None:
+    database = shell.context.database
+
+    @routes.post("/review/undo/{review_id}")
+    def undo(review_id: str, user: User = Depends(shell.require("reviewer"))) -> Response:
+        """Take a decision back: one's own, or as an operator anybody's."""
+        now = shell.now()
+        sentence = queue.undo(database, review_id, user.name, claim_ms=claim_ms(shell), now=now, may_undo_others=user.may("operator"))
+        with reading(database) as connection:
+            item_id = inbox.item_of_review(connection, review_id)
+        return shell.redirect(f"/review/item/{item_id}", sentence)
+
+    @routes.post("/review/batch")
+    def batch(alert: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))) -> RedirectResponse:
+        """The conversations behind an alert, into the queue."""
+        added = flagging.batch_from_alert(database, alert, limit=BATCH, actor=user.name, now=shell.now())
+        said = f"{len(added)} conversations were put first in the queue." if added else "All of its conversations are in the queue already."
+        return shell.redirect(f"/review/list?{urlencode({'alert': alert, 'state': 'all'})}", said)
+
+    @routes.post("/review/request")
+    def ask(interaction: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))) -> RedirectResponse:
+        """One conversation that somebody wants judged."""
+        return shell.redirect(f"/review/item/{flagging.request_review(database, interaction, actor=user.name, now=shell.now())}")

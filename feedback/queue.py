@@ -1,0 +1,275 @@
+"""The review queue: who looks at what, and what was decided. Races settle in the database.
+
+A conversation is held by one reviewer until the claim runs out; a decision stands alone per item (`reviews.standing`
+is unique); undoing frees it again. An approved or edited answer becomes an example at the same moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from feedback import conversations
+from whet.auditlog import record
+from whet.database import reading, writing
+from whet.errors import ConflictError, InputError, NotFoundError
+from whet.ids import new_id
+from whet.store import digest_json
+from whet.tables import datasets, examples, interactions, review_items, reviews
+
+DECISIONS = ("approve", "edit", "reject", "skip")
+# Beside an edited row: the answer it replaces, kept because the conversation itself is deleted one day. Not part of the training row.
+REPLACED = "replaced"
+_MAX_ANSWER = 100_000  # characters; longer than any context window that is served here
+_MAX_NOTE = 4000
+_MAX_LABELS = 20
+_MAX_LABEL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a reviewer says about one item."""
+
+    decision: str
+    answer: str | None = None  # required for `edit`
+    labels: Sequence[str] = ()
+    note: str = ""
+    seconds: float | None = None  # spent on it
+    checks: Sequence[str] = ()  # strings that every right answer to this question contains; kept in the example
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    review_id: str
+    item_id: str
+    decision: str
+    example_id: str | None
+
+
+def next_item(
+    database: Engine, reviewer: str, *, claim_ms: int, now: int, alias: str | None = None, reason: str | None = None, exclude: Sequence[str] = ()
+) -> str | None:
+    """Claim the waiting item of highest priority for the reviewer; returns its id, or None when nothing is left.
+
+    What the reviewer holds already comes first. `exclude` names items to pass over: those on the reviewer's screen.
+    """
+    query = (
+        select(review_items.c.id)
+        .where(review_items.c.state == "waiting", _free_for(reviewer, now))
+        .order_by((review_items.c.claimed_by == reviewer).is_not(True), review_items.c.priority.desc(), review_items.c.created_at, review_items.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # PostgreSQL: two reviewers who ask at once look past each other; SQLite has one writer
+    )
+    if alias:
+        query = query.where(review_items.c.alias == alias)
+    if reason:
+        query = query.where(review_items.c.reason == reason)
+    if exclude:
+        query = query.where(review_items.c.id.not_in(list(exclude)[:100]))
+    with writing(database) as connection:
+        item_id = connection.execute(query).scalar()
+        if item_id is not None:
+            connection.execute(update(review_items).where(review_items.c.id == item_id).values(claimed_by=reviewer, claimed_until=now + claim_ms))
+    return item_id
+
+
+def claim(database: Engine, item_id: str, reviewer: str, *, claim_ms: int, now: int) -> bool:
+    """Take or renew the claim on one item; False when somebody else holds it or it is decided."""
+    with writing(database) as connection:
+        changed = connection.execute(
+            update(review_items)
+            .where(review_items.c.id == item_id, review_items.c.state == "waiting", _free_for(reviewer, now))
+            .values(claimed_by=reviewer, claimed_until=now + claim_ms)
+        )
+    return changed.rowcount == 1
+
+
+def release(database: Engine, item_id: str, reviewer: str) -> None:
+    """Give a claim back, so that others need not wait for it to run out."""
+    with writing(database) as connection:
+        connection.execute(
+            update(review_items)
+            .where(review_items.c.id == item_id, review_items.c.claimed_by == reviewer, review_items.c.state == "waiting")
+            .values(claimed_by=None, claimed_until=None)
+        )
+
+
+def _free_for(reviewer: str, now: int) -> Any:
+    return review_items.c.claimed_by.is_(None) | (review_items.c.claimed_until <= now) | (review_items.c.claimed_by == reviewer)
+
+
+def decide(database: Engine, item_id: str, reviewer: str, said: Decision, *, now: int) -> Outcome:
+    """Record a decision, once. The same decision sent twice by the same reviewer is one decision.
+
+    Raises InputError (what is said does not fit), NotFoundError, or ConflictError when somebody else holds the item
+    or has decided it. Nothing is written then.
+    """
+    _check(said)
+    try:
+        with writing(database) as connection:
+            item = _load(connection, item_id)
+            standing = connection.execute(select(reviews).where(reviews.c.standing == item_id)).first()
+            if standing is not None:
+                return _repeated(connection, standing, reviewer, said)
+            if item.claimed_by not in (None, reviewer) and item.claimed_until > now:
+                raise ConflictError(f"{item.claimed_by} is looking at this conversation now.", hint="Take the next one; your text has not been stored.")
+            return _record_decision(connection, item, reviewer, said, now)
+    except IntegrityError as error:  # PostgreSQL: another transaction committed its decision first
+        raise ConflictError("Somebody else decided this conversation at the same moment.", hint="Take the next one; your text has not been stored.") from error
+
+
+def _check(said: Decision) -> None:
+    if said.decision not in DECISIONS:
+        raise InputError(f"Decision {said.decision!r} is not one of {', '.join(DECISIONS)}.")
+    if said.decision == "edit" and not (said.answer or "").strip():
+        raise InputError("An edit needs the right answer; the text is empty.", hint="Write the answer, or reject the conversation.")
+    if len(said.answer or "") > _MAX_ANSWER:
+        raise InputError(f"The answer has {len(said.answer or '')} characters; expected at most {_MAX_ANSWER}.")
+    if len(said.note) > _MAX_NOTE:
+        raise InputError(f"The note has {len(said.note)} characters; expected at most {_MAX_NOTE}.")
+    if any(_unstorable(text) for text in (said.answer or "", said.note, *said.labels, *said.checks)):
+        raise InputError("A text contains a character that cannot be stored: NUL, or half of a surrogate pair.", hint="Remove it and send the decision again.")
+    for what, values in (("label", said.labels), ("check", said.checks)):
+        if len(values) > _MAX_LABELS or any(not isinstance(value, str) or not value.strip() or len(value) > _MAX_LABEL * 4 for value in values):
+            raise InputError(f"Expected at most {_MAX_LABELS} {what}s, each a text of 1 to {_MAX_LABEL * 4} characters.")
+
+
+def _unstorable(text: str) -> bool:
+    return isinstance(text, str) and ("\x00" in text or any("\ud800" <= character <= "\udfff" for character in text))
+
+
+def _load(connection: Connection, item_id: str) -> Row[*tuple[Any, ...]]:
+    columns = (
+        review_items, interactions.c.route, interactions.c.request, interactions.c.response_text, interactions.c.retrieved,
+        interactions.c.end_user, interactions.c.status,
+    )  # fmt: skip
+    query = select(*columns).join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True).where(review_items.c.id == item_id)
+    row = connection.execute(query).first()
+    if row is None:
+        raise NotFoundError(f"There is no review item {item_id[:80]!r}.", hint="`whet review next` gives one.")
+    if row.status is None:
+        raise NotFoundError("The conversation behind this item is gone (its retention ended, or its user was erased).", hint="Take the next one.")
+    return row
+
+
+def _repeated(connection: Connection, standing: Row[*tuple[Any, ...]], reviewer: str, said: Decision) -> Outcome:
+    same = standing.reviewer == reviewer and standing.decision in _equivalents(said.decision) and (said.decision != "edit" or standing.answer == said.answer)
+    if not same:
+        raise ConflictError(
+            f"{standing.reviewer} decided this conversation already: {standing.decision}.", hint="Take the next one; your text has not been stored."
+        )
+    example_id = connection.execute(select(examples.c.id).where(examples.c.review_id == standing.id)).scalar()
+    return Outcome(standing.id, standing.item_id, standing.decision, example_id)
+
+
+def _equivalents(decision: str) -> tuple[str, ...]:
+    return ("edit", "approve") if decision == "edit" else (decision,)
+
+
+def _record_decision(connection: Connection, item: Row[*tuple[Any, ...]], reviewer: str, said: Decision, now: int) -> Outcome:
+    decision, answer = _settle(item, said)
+    review_id = new_id("rev", at=now)
+    connection.execute(
+        insert(reviews).values(
+            id=review_id, item_id=item.id, interaction_id=item.interaction_id, reviewer=reviewer, decision=decision, answer=answer,
+            labels=[label.strip() for label in said.labels], note=said.note.strip() or None,
+            seconds=None if said.seconds is None else max(0.0, min(float(said.seconds), 86_400.0)), created_at=now, standing=item.id,
+        )
+    )  # fmt: skip
+    state = "skipped" if decision == "skip" else "done"
+    connection.execute(update(review_items).where(review_items.c.id == item.id).values(state=state, claimed_by=None, claimed_until=None))
+    example_id = _make_example(connection, item, review_id, decision, answer, said.checks, now) if answer is not None else None
+    return Outcome(review_id, item.id, decision, example_id)
+
+
+def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, str | None]:
+    """The decision as it will stand, and the right answer if there is one."""
+    if said.decision not in ("approve", "edit"):
+        return said.decision, None
+    original = item.response_text or ""
+    if said.decision == "approve" and said.answer is not None and said.answer != original:
+        raise InputError("The answer was changed, and approving would throw the change away.", hint="Save it as an edit, or restore the original and approve.")
+    if said.decision == "edit" and said.answer != original:
+        return "edit", said.answer
+    if not original.strip():
+        raise InputError("There is no text to approve: the model answered with nothing, or with a tool call.", hint="Edit, reject or skip it.")
+    return "approve", original  # an edit that changes nothing is an approval
+
+
+def _make_example(connection: Connection, item: Row[*tuple[Any, ...]], review_id: str, decision: str, answer: str, checks: Sequence[str], now: int) -> str:
+    missing = [check for check in checks if not _contains(answer, check)]
+    if missing:
+        raise InputError(f"The answer does not contain {missing[0]!r}, which every right answer is said to contain.", hint="Correct the answer or the check.")
+    messages = conversations.turns(item.route, item.request)
+    strange = next((turn["role"] for turn in messages if turn["role"] not in conversations.TRAINABLE_ROLES), None)
+    if strange is not None or not messages:
+        found = f"a turn with the role {strange!r}" if strange is not None else "no question"
+        raise InputError(f"This conversation has {found}, which no training row can hold.", hint="Reject or skip it.")
+    example_id = new_id("exm", at=now)
+    row = conversations.training_row(
+        example_id=example_id, messages=messages, answer=answer,
+        context=conversations.retrieved_texts(item.retrieved), checks=checks,
+    )  # fmt: skip
+    digest = digest_json({key: value for key, value in row.items() if key != "id"})
+    if decision == "edit":
+        row[REPLACED] = item.response_text or ""
+    connection.execute(
+        insert(examples).values(
+            id=example_id, digest=digest, alias=item.alias, interaction_id=item.interaction_id, review_id=review_id, row=row, source="approved" if decision == "approve" else "edited",
+            end_user=item.end_user, created_at=now,
+        )
+    )  # fmt: skip
+    return example_id
+
+
+def _contains(answer: str, check: str) -> bool:
+    """As the scorer compares: without case and surplus space."""
+    return " ".join(check.casefold().split()) in " ".join(answer.casefold().split())
+
+
+def undo(database: Engine, review_id: str, reviewer: str, *, claim_ms: int, now: int, may_undo_others: bool = False) -> str:
+    """Take a decision back: the item waits again, claimed by `reviewer`, and its example is withdrawn.
+
+    A dataset version that contains the example already stays as it is; the next one leaves it out. Returns a sentence.
+    """
+    with writing(database) as connection:
+        review = connection.execute(select(reviews).where(reviews.c.id == review_id).with_for_update()).first()
+        if review is None:
+            raise NotFoundError(f"There is no review {review_id[:80]!r}.")
+        if review.reviewer != reviewer and not may_undo_others:
+            raise ConflictError(f"This decision is {review.reviewer}'s; only they or an operator can undo it.")
+        if review.undone_at is not None:
+            raise ConflictError("This decision was undone already.")
+        connection.execute(update(reviews).where(reviews.c.id == review_id).values(undone_at=now, standing=None))
+        connection.execute(
+            update(review_items).where(review_items.c.id == review.item_id).values(state="waiting", claimed_by=reviewer, claimed_until=now + claim_ms)
+        )
+        example = connection.execute(select(examples.c.id, examples.c.alias).where(examples.c.review_id == review_id)).first()
+        held_by = _datasets_with(connection, example) if example else []
+        if example:
+            connection.execute(update(examples).where(examples.c.id == example.id, examples.c.withdrawn_at.is_(None)).values(withdrawn_at=now))
+        record(connection, actor=reviewer, action="review.undo", subject=review_id, detail={"item": review.item_id, "datasets": held_by}, now=now)
+    if held_by:
+        return f"Undone. {', '.join(held_by)} contains the example and stays as it is; the next version leaves it out."
+    return "Undone. The conversation is yours again."
+
+
+def _datasets_with(connection: Connection, example: Row[*tuple[Any, ...]]) -> list[str]:
+    query = select(datasets.c.name, datasets.c.version, datasets.c.example_ids).where(datasets.c.name == example.alias)
+    return [f"{row.name}@{row.version}" for row in connection.execute(query) if example.id in row.example_ids]
+
+
+def last_decision(database: Engine, reviewer: str) -> str | None:
+    """Id of the reviewer's newest decision that still stands: what `u` undoes."""
+    query = (
+        select(reviews.c.id)
+        .where(reviews.c.reviewer == reviewer, reviews.c.standing.is_not(None))
+        .order_by(reviews.c.created_at.desc(), reviews.c.id.desc())
+        .limit(1)
+    )
+    with reading(database) as connection:
+        return connection.execute(query).scalar()

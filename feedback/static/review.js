@@ -1,0 +1,275 @@
+// One conversation at a time, by keyboard. The next one is fetched while this one is read; a decision swaps it in at
+// once and is sent behind it. What fails comes back with everything that was typed. Texts are only ever set as text.
+(function () {
+  "use strict";
+  const stage = document.querySelector("#stage");
+  if (!stage) return;
+  document.documentElement.dataset.js = "";
+  document.body.dataset.keys = "own"; // j, k and the letters below mean something else here than on a list
+
+  const find = (selector, from) => (from || current()).querySelector(selector);
+  const current = () => stage.querySelector(".review-item");
+  const decidable = (node) => node && node.querySelector("[data-review-form]");
+  const query = stage.dataset.query;
+  const behind = []; // conversations left undecided with j
+  const ahead = []; // fetched, or left with k; the first is next
+  const inFlight = new Set(); // decisions on their way to the server
+  const undoable = []; // review ids, newest last
+  let shownAt = Date.now();
+  let fetching = null;
+
+  const progress = document.querySelector("#progress");
+  if (progress && progress.dataset.last) undoable.push(progress.dataset.last);
+  const undoButton = document.querySelector("[data-undo]");
+
+  // --- fetching ahead ---------------------------------------------------------------------------------------------
+  const known = () => [current(), ...behind, ...ahead].filter(Boolean).map((node) => node.dataset.item).concat(Array.from(inFlight));
+
+  function toNode(html) {
+    const holder = document.createElement("template");
+    holder.innerHTML = html; // our own server's page part, escaped there; the policy forbids scripts in any case
+    return holder.content.querySelector(".review-item");
+  }
+
+  async function part(path) {
+    const response = await whet.send(path, { headers: { "hx-request": "true", accept: "text/html" } });
+    return response.status === 204 ? null : toNode(await response.text());
+  }
+
+  function prefetch() {
+    if (fetching || ahead.length) return fetching;
+    const parameters = new URLSearchParams(query);
+    parameters.set("exclude", known().join(","));
+    fetching = part("/review/part?" + parameters)
+      .then((node) => { if (node && !known().includes(node.dataset.item)) ahead.push(node); })
+      .catch(() => { /* the next decision asks again, and then says what is wrong */ })
+      .finally(() => { fetching = null; });
+    return fetching;
+  }
+
+  // --- showing ----------------------------------------------------------------------------------------------------
+  function show(node) {
+    const words = document.activeElement;
+    if (words && stage.contains(words)) words.blur();
+    if (node) stage.replaceChildren(node);
+    else stage.replaceChildren(document.querySelector("#all-done").content.cloneNode(true));
+    shownAt = Date.now();
+    if (node) {
+      if (window.htmx) window.htmx.process(node);
+      difference();
+      window.scrollTo({ top: 0 });
+      prefetch();
+    }
+  }
+
+  async function next() {
+    if (!ahead.length) {
+      stage.setAttribute("aria-busy", "true");
+      await prefetch();
+      stage.removeAttribute("aria-busy");
+    }
+    show(ahead.shift() || null);
+  }
+
+  function counts(stats) {
+    if (!stats || !progress) return;
+    const set = (name, value) => { const place = progress.querySelector("[data-progress-" + name + "]"); if (place) place.textContent = value; };
+    set("today", stats.decided_today_by_me);
+    set("all", stats.decided_today);
+    if (stats.median_seconds) set("pace", Math.round(stats.median_seconds * 10) / 10 + " s");
+    const headline = document.querySelector("h1");
+    headline.textContent = stats.waiting === 0 ? "Nothing waits for review." : stats.waiting + (stats.waiting === 1 ? " conversation waits for you." : " conversations wait for you.");
+    if (undoButton) undoButton.disabled = undoable.length === 0;
+  }
+
+  // --- deciding ---------------------------------------------------------------------------------------------------
+  const original = () => find("[data-original]").textContent;
+  const editor = () => find("[data-editor]");
+
+  function said(decision) {
+    const form = new FormData(find("[data-review-form]"));
+    const plain = (text) => String(text || "").replace(/\r\n/g, "\n");
+    const body = {
+      decision,
+      labels: form.getAll("label"),
+      note: plain(form.get("note")),
+      seconds: Math.round((Date.now() - shownAt) / 100) / 10,
+      checks: plain(form.get("checks")).split("\n").map((line) => line.trim()).filter(Boolean),
+    };
+    if (decision === "edit") body.answer = plain(form.get("answer"));
+    return body;
+  }
+
+  async function decide(decision) {
+    const node = current();
+    if (!decidable(node)) return;
+    if (decision === "approve" && editor().value !== original()) {
+      whet.say("You changed the answer. Ctrl+Enter saves your text; o puts the original back.", "bad");
+      editor().focus();
+      return;
+    }
+    if (decision === "edit" && !editor().value.trim()) {
+      whet.say("An edit needs the right answer; the text is empty.", "bad");
+      return;
+    }
+    const body = said(decision);
+    const item = node.dataset.item;
+    inFlight.add(item);
+    node.remove();
+    const shown = next();
+    try {
+      const response = await whet.send("/api/review/" + encodeURIComponent(item), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+      const answer = await response.json();
+      undoable.push(answer.review_id);
+      counts(answer.stats);
+    } catch (error) {
+      await shown;
+      whet.say(error.message, "bad");
+      if (current()) ahead.unshift(current());
+      show(node); // with everything that was typed in it
+    } finally {
+      inFlight.delete(item);
+    }
+  }
+
+  async function undo() {
+    const review = undoable.pop();
+    if (!review) { whet.say("There is nothing to undo."); return; }
+    try {
+      const response = await whet.send("/api/review/" + encodeURIComponent(review) + "/undo", { method: "POST" });
+      const answer = await response.json();
+      const node = await part("/review/part/" + encodeURIComponent(answer.item_id));
+      if (current()) ahead.unshift(current());
+      show(node);
+      counts(answer.stats);
+      whet.say(answer.message, "good");
+    } catch (error) {
+      undoable.push(review);
+      whet.say(error.message, "bad");
+    }
+  }
+
+  async function move(by) {
+    if (by < 0 && !behind.length) { whet.say("This is the first one you opened."); return; }
+    const node = current();
+    if (by > 0) {
+      if (!ahead.length) await prefetch();
+      if (!ahead.length) { whet.say("This is the last one that waits."); return; }
+      if (node) behind.push(node);
+      show(ahead.shift());
+    } else {
+      if (node) ahead.unshift(node);
+      show(behind.pop());
+    }
+  }
+
+  // --- the difference, by words ------------------------------------------------------------------------------------
+  function pieces(before, after) {
+    const a = before.match(/\s+|\S+/g) || [];
+    const b = after.match(/\s+|\S+/g) || [];
+    if (a.length * b.length > 1e6) return [["del", before], ["ins", after]]; // longer than anybody compares by words
+    const rows = [new Uint32Array(b.length + 1)];
+    for (let i = 1; i <= a.length; i++) {
+      const row = new Uint32Array(b.length + 1);
+      for (let j = 1; j <= b.length; j++) row[j] = a[i - 1] === b[j - 1] ? rows[i - 1][j - 1] + 1 : Math.max(rows[i - 1][j], row[j - 1]);
+      rows.push(row);
+    }
+    const found = [];
+    let i = a.length;
+    let j = b.length;
+    while (i || j) {
+      if (i && j && a[i - 1] === b[j - 1]) { found.push(["same", a[i - 1]]); i--; j--; }
+      else if (j && (!i || rows[i][j - 1] >= rows[i - 1][j])) { found.push(["ins", b[j - 1]]); j--; }
+      else { found.push(["del", a[i - 1]]); i--; }
+    }
+    return found.reverse();
+  }
+
+  function difference() {
+    const node = current();
+    if (!decidable(node)) return;
+    const place = find("[data-diff]");
+    const changed = editor().value !== original();
+    place.hidden = !changed;
+    if (!changed) return;
+    place.replaceChildren(...pieces(original(), editor().value).map(([kind, text]) => {
+      if (kind === "same") return document.createTextNode(text);
+      const piece = document.createElement(kind);
+      piece.textContent = text;
+      return piece;
+    }));
+  }
+
+  function use(text) {
+    editor().value = text;
+    difference();
+    editor().focus();
+  }
+
+  // --- listening ----------------------------------------------------------------------------------------------------
+  document.addEventListener("submit", (event) => {
+    if (event.target.matches("[data-review-form]")) {
+      event.preventDefault();
+      const button = event.submitter;
+      decide(button && button.dataset.decision ? button.dataset.decision : "edit");
+    } else if (event.target.matches("[data-undo-form]")) {
+      event.preventDefault();
+      undo();
+    }
+  });
+  stage.addEventListener("input", (event) => { if (event.target.matches("[data-editor]")) difference(); });
+  stage.addEventListener("click", (event) => {
+    if (event.target.closest("[data-use]")) use(find("[data-correction]").textContent);
+  });
+
+  const typing = (element) => element.matches("input:not([type=checkbox]), textarea, select");
+  document.addEventListener("keydown", (event) => {
+    const node = current();
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && decidable(node) && node.contains(document.activeElement)) {
+      event.preventDefault();
+      decide("edit");
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event.target) || document.querySelector("dialog[open]")) return;
+    const label = decidable(node) && /^[1-9]$/.test(event.key) ? node.querySelectorAll("input[name=label]")[Number(event.key) - 1] : null;
+    const deeds = {
+      a: () => decide("approve"),
+      r: () => decide("reject"),
+      s: () => decide("skip"),
+      u: undo,
+      j: () => move(1),
+      k: () => move(-1),
+      e: () => { if (decidable(node)) { editor().focus(); editor().setSelectionRange(editor().value.length, editor().value.length); } },
+      c: () => { const text = decidable(node) && find("[data-correction]"); if (text) use(text.textContent); },
+      o: () => { if (decidable(node)) { editor().value = original(); difference(); } },
+      n: () => { if (decidable(node)) { find("[data-note]").closest("details").open = true; find("[data-note]").focus(); } },
+    };
+    if (label) { event.preventDefault(); label.checked = !label.checked; return; }
+    if (Object.hasOwn(deeds, event.key) && !goKey) { event.preventDefault(); deeds[event.key](); }
+  });
+
+  // `g` and a letter goes to another page; that letter is not a decision.
+  let goKey = false;
+  document.addEventListener("keydown", (event) => {
+    if (typing(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
+    goKey = event.key === "g";
+    if (goKey) setTimeout(() => { goKey = false; }, 1200);
+  });
+
+  // Somebody who reads for long keeps the conversation; one whose claim is lost is told before they type on.
+  setInterval(async () => {
+    const node = current();
+    if (!decidable(node) || document.hidden) return;
+    try {
+      const response = await whet.send("/api/review/" + encodeURIComponent(node.dataset.item) + "/claim", { method: "POST" });
+      if (!(await response.json()).held && current() === node) whet.say("Somebody else has taken this conversation. Copy your text if you need it, and go on with j.", "bad");
+    } catch (error) { /* the next decision says what is wrong */ }
+  }, Math.max(10, Number(stage.dataset.claimS) / 3) * 1000);
+
+  window.addEventListener("beforeunload", (event) => {
+    const typed = decidable(current()) && editor().value !== original();
+    if (inFlight.size || typed) event.preventDefault();
+  });
+
+  if (current()) { difference(); prefetch(); }
+})();
