@@ -1,0 +1,105 @@
+"""The drift benchmark's parts: its worlds are what they say, its tables hold what was measured, and it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.drift import __main__ as bench
+from benchmarks.drift.errors import BenchmarkError
+from benchmarks.drift.figures import BEGIN, END, failures, put_between_markers, table
+from benchmarks.drift.ours import run_null, run_pairs, run_shifts, summarise_nulls, summarise_shifts
+from benchmarks.drift.peers import episodes, holm_corrected
+from benchmarks.drift.worlds import FIRST_DAY, NULLS, SHIFTS, World
+
+_ORIGIN = {"started_at": "2026-01-01 00:00 UTC", "commit": "0" * 10, "command": "python -m benchmarks.drift", "minutes": 1.0, "cpu_minutes": 1.0, "cores": 2}
+
+
+def _null(world: str, volume: int, incidents: int, seed: int) -> dict[str, object]:
+    found = [{"day": 50, "signals": ["language"], "summary": ""}] * incidents
+    return {"world": world, "volume": volume, "seed": seed, "days": 100, "incidents": found, "early": 0, "early_looks": 5, "cpu_s_per_day": 0.05}
+
+
+def _shift(delay: int | None, **more: object) -> dict[str, object]:
+    found = {"signals": ["refusal"], "signal_in_top_3": True, "first_day_error": 0, "summary": ""} if delay else {}
+    return {"shift": "refusal x2", "volume": 2000, "seed": 0, "delay": delay, "other_incidents": 0, "false_before": 0, **found, **more}
+
+
+def test_the_same_seed_gives_the_same_days_and_another_another() -> None:
+    first, second, other = (World(seed, 300).day(0) for seed in (1, 1, 2))
+    assert np.array_equal(first.columns["ttft_ms"], second.columns["ttft_ms"])
+    assert len(other) != len(first) or not np.array_equal(first.columns["ttft_ms"], other.columns["ttft_ms"])
+
+
+@pytest.mark.parametrize("name", list(NULLS))
+def test_stationary_worlds_have_what_they_are_named_after(name: str) -> None:
+    service = World(3, 300, name)
+    days = {day: service.day(day) for day in range(90)}
+    sizes = {day: len(table) for day, table in days.items()}
+    assert all((table.columns["day"] == FIRST_DAY + day).all() for day, table in days.items())
+    if name == "holiday week":
+        assert np.mean([sizes[day] for day in range(75, 82)]) < 0.6 * np.mean([sizes[day] for day in range(61, 68)])
+    if name == "heavy user":
+        assert max(np.unique(days[75].columns["user"].astype(str), return_counts=True)[1]) > 0.15 * sizes[75]
+    if name == "missing signal":
+        assert 1 <= sum(np.isnan(table.columns["refusal"]).all() for table in days.values()) <= 25
+    if name == "declared template":
+        assert set(days[74].columns["template"]) == {"t1"} and set(days[75].columns["template"]) == {"t2"}
+    if name == "independent":
+        assert len(set(days[1].columns["user"])) == sizes[1]
+
+
+@pytest.mark.parametrize("name", list(SHIFTS))
+def test_shifts_move_what_they_say_and_begin_on_their_day(name: str) -> None:
+    for start in (0, 99):
+        table = World(5, 3000, "clustered", shift=SHIFTS[name], start=start).day(0)
+        before = World(5, 3000, "clustered").day(0)
+        same = all(np.array_equal(table.columns[column], before.columns[column], equal_nan=table.columns[column].dtype != object) for column in ("ttft_ms", "logprob", "refusal", "language", "schema_failure", "repetition", "thumb", "truth_topic"))  # fmt: skip
+        assert same == (start == 99)
+
+
+def test_tables_say_what_was_measured_and_what_was_missed() -> None:
+    nulls = [_null("clustered", 2000, 2, 0), _null("clustered", 2000, 1, 1), _null("holiday week", 2000, 0, 0)]
+    shifts = [_shift(3), _shift(5), _shift(None)]
+    parts = {
+        "nulls-2000": _ORIGIN | {"runs": nulls, "summary": summarise_nulls(nulls)},
+        "shifts-2000": _ORIGIN | {"runs": shifts, "summary": summarise_shifts(shifts)},
+        "cold": _ORIGIN | {"pairs": [{"sizes": [200, 200], "pairs": 200, "false": 14, "tests": 12, "by_signal": {"language": 14}}], "power": [{"rows": 5000, "pairs": 20, "found": 20}]},
+    }  # fmt: skip
+    text = table(parts)
+    assert "| clustered | 2,000 | 2 | 200 | 3 | 1.50 (0.31–4.38) | 0.050 |" in text
+    assert "| refusal x2 | 2,000 | 3 | 5 | not found | 67% | 67% | 2 of 2 | 0 | 4 |" in text
+    assert len(failures(parts)) == 4
+    assert "- clustered: 1.50 false incidents per 100 days, at most 1 are allowed" in text
+    assert put_between_markers(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
+    with pytest.raises(BenchmarkError):
+        put_between_markers("nothing", "new")
+
+
+def test_alarm_days_in_a_row_are_one_incident() -> None:
+    assert episodes([False, True, True, False, True]) == 2
+    assert episodes([]) == 0
+
+
+def test_the_parts_run_and_count(tmp_path: Path) -> None:
+    run = run_null("clustered, weekly", 150, 0, 5)
+    assert run.days == 5 and run.cpu_s_per_day > 0
+    (found,) = run_shifts(["refusal x4"], 300, 1)
+    assert found["delay"] is not None and found["delay"] <= 7
+    assert found["signal_in_top_3"] is True
+    assert run_pairs(50, 400, 2, 0, lambda: None)["pairs"] == 2
+
+
+def test_tests_that_take_rows_for_independent_alarm_on_a_quiet_day_of_clustered_users() -> None:
+    service = World(0, 2000)
+    days = [service.day(day) for day in range(8)]
+    assert holm_corrected(days[:7], days[7])
+
+
+def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--worlds", "flat"])
+    assert "not among" in capsys.readouterr().err
+    assert bench._arguments(["--worlds", "clustered, weekly", "--parts", "nulls,cold"]).worlds == ["clustered, weekly"]

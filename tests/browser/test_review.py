@@ -1,0 +1,177 @@
+"""The review page in a real browser: ten conversations by keyboard alone, undo, conflicts that lose nothing, no script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+from sqlalchemy import select
+
+from feedback import queue
+from feedback.queue import Decision
+from tests import builders
+from tests.browser.conftest import listening
+from tests.feedback.world import CLAIM_MS, queued
+from tests.web import console_client
+from whet.clock import now_ms
+from whet.context import Context
+from whet.database import reading, writing
+from whet.tables import examples, review_items, reviews
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def console(sqlite_context: Context) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The console on loopback: (its address, the cookie of a logged-in reviewer)."""
+    client = console_client(sqlite_context, "reviewer")
+    (name, value), *_ = client.cookies.items()
+    with listening(client.app) as address:
+        yield address, {"name": name, "value": value, "url": address}
+
+
+@pytest.fixture
+def tab(browser: Browser, console: tuple[str, dict[str, Any]]) -> Iterator[BrowserContext]:
+    found = browser.new_context(viewport={"width": 1280, "height": 800})
+    found.add_cookies([console[1]])  # type: ignore[list-item]
+    yield found
+    found.close()
+
+
+def open_page(tab: BrowserContext, address: str) -> tuple[Page, list[str]]:
+    page, problems = tab.new_page(), []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.goto(address)
+    return page, problems
+
+
+def standing(context: Context) -> dict[str, str]:
+    with reading(context.database) as connection:
+        return {row.item_id: row.decision for row in connection.execute(select(reviews).where(reviews.c.standing.is_not(None)))}
+
+
+def wait_for(condition: Any, what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_ten_conversations_by_keyboard_alone_without_a_page_load(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+    items = queued(sqlite_context, 10, at=now_ms() - 60_000)
+    page, problems = open_page(tab, console[0] + "/review")
+    loads: list[str] = []
+    page.on("framenavigated", lambda frame: loads.append(frame.url))
+    expected = {}
+    for n, item in enumerate(items):
+        expect(page.locator(f'[data-item="{item}"]')).to_be_visible()
+        if n % 3 == 0:
+            page.keyboard.press("a")
+            expected[item] = "approve"
+        elif n % 3 == 1:
+            page.keyboard.press("1")
+            page.keyboard.press("e")
+            page.keyboard.type(" Since purchase: a, r, s, u.")
+            expect(page.locator("[data-diff] ins").first).to_be_visible()
+            page.keyboard.press("Control+Enter")
+            expected[item] = "edit"
+        else:
+            page.keyboard.press("r")
+            expected[item] = "reject"
+    expect(page.get_by_text("All judged.")).to_be_visible()
+    wait_for(lambda: standing(sqlite_context) == expected, "all ten decisions")
+    expect(page.locator("h1")).to_have_text("Nothing waits for review.")
+    expect(page.locator("[data-progress-today]")).to_have_text("10")
+    assert loads == [] and problems == []
+    with reading(sqlite_context.database) as connection:
+        edited = connection.execute(select(reviews.c.answer, reviews.c.labels, reviews.c.seconds).where(reviews.c.item_id == items[1])).one()
+    assert edited.answer == "1 months. Since purchase: a, r, s, u." and edited.labels == ["wrong fact"] and edited.seconds >= 0
+
+
+def test_undo_and_moving_without_deciding(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+    first, second, third = queued(sqlite_context, 3, at=now_ms() - 60_000)
+    page, problems = open_page(tab, console[0] + "/review")
+    page.keyboard.press("a")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    wait_for(lambda: first in standing(sqlite_context), "the decision")
+    page.keyboard.press("u")
+    expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
+    assert standing(sqlite_context) == {}
+    page.keyboard.press("j")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    page.keyboard.press("j")
+    expect(page.locator(f'[data-item="{third}"]')).to_be_visible()
+    page.keyboard.press("k")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.locator("dialog#help")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("s")
+    expect(page.locator(f'[data-item="{third}"]')).to_be_visible()
+    wait_for(lambda: standing(sqlite_context) == {second: "skip"}, "the skip")
+    assert problems == []
+
+
+def test_a_conflict_brings_the_conversation_back_with_the_typed_text(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+    first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
+    page, _ = open_page(tab, console[0] + "/review")
+    with writing(sqlite_context.database) as connection:
+        connection.execute(review_items.update().where(review_items.c.id == first).values(claimed_by="ada", claimed_until=now_ms() + CLAIM_MS))
+    queue.decide(sqlite_context.database, first, "ada", Decision("reject"), now=now_ms())
+    page.keyboard.press("e")
+    page.keyboard.type(" precious words")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("ada decided this conversation already")).to_be_visible()
+    expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
+    assert "precious words" in page.locator("[data-editor]").input_value()
+    page.keyboard.press("Escape")
+    page.keyboard.press("a")
+    expect(page.get_by_text("You changed the answer.")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+
+
+def test_a_proposed_answer_is_one_key_away(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+    proposed = "<b>36</b> months\n\n  from purchase"
+    with writing(sqlite_context.database) as connection:
+        interaction = builders.add_interaction(connection, now_ms() - 5000, answer="24 months")
+        builders.add_rating(connection, interaction, now_ms(), correction=proposed)
+        builders.add_review_item(connection, interaction, now_ms(), reason="correction")
+    page, problems = open_page(tab, console[0] + "/review")
+    page.keyboard.press("c")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("All judged.")).to_be_visible()
+    wait_for(lambda: standing(sqlite_context), "the decision")
+    with reading(sqlite_context.database) as connection:
+        assert connection.execute(select(examples.c.row)).scalar_one()["messages"][-1]["content"] == proposed
+    assert problems == []
+
+
+def test_the_page_works_without_javascript(browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]) -> None:
+    first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
+    tab = browser.new_context(java_script_enabled=False)
+    tab.add_cookies([console[1]])  # type: ignore[list-item]
+    page = tab.new_page()
+    page.goto(console[0] + "/review")
+    page.locator("[data-editor]").fill("line one\nline two")
+    page.get_by_role("button", name="Save edit").click()
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    with reading(sqlite_context.database) as connection:
+        assert connection.execute(select(reviews.c.answer).where(reviews.c.item_id == first)).scalar_one() == "line one\nline two"
+    tab.close()
+
+
+def test_a_phone_has_no_sideways_scroll(browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]) -> None:
+    queued(sqlite_context, 2, at=now_ms() - 60_000, question="How do I " + "x" * 300 + " {n}?", answer="y" * 400)
+    tab = browser.new_context(viewport={"width": 390, "height": 844})
+    tab.add_cookies([console[1]])  # type: ignore[list-item]
+    page = tab.new_page()
+    for path in ("/review", "/review/list", "/datasets"):
+        page.goto(console[0] + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    tab.close()

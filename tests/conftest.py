@@ -1,0 +1,69 @@
+"""Fixtures that every package's tests share: a home folder, and one database of each kind."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.engine_fixture import live_engine  # noqa: F401  # one real engine for the session, whoever asks first
+from tests.postgres import postgres_server_url
+from whet.context import Context, open_context
+from whet.settings import Settings, load_settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own WHET_ variables must not decide a test."""
+    for name in list(os.environ):
+        if name.startswith("WHET_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'whet.db'}"
+        return
+    server = postgres_server_url()
+    name = f"whet_test_{uuid.uuid4().hex[:12]}"
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    try:
+        yield server.rsplit("/", 1)[0] + f"/{name}"
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+        admin.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    return load_settings(home=tmp_path / "home", database_url=database_url)
+
+
+@pytest.fixture
+def context(settings: Settings) -> Iterator[Context]:
+    """Settings, migrated database (both kinds) and store in a temporary home."""
+    opened = open_context(settings)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite_context(tmp_path: Path) -> Iterator[Context]:
+    """The same on SQLite only, for tests in which the database plays no part."""
+    opened = open_context(load_settings(home=tmp_path / "home"))
+    yield opened
+    opened.close()

@@ -1,0 +1,45 @@
+"""The scheduler, except that it stops at one named moment, says so by writing a file, and waits to be killed.
+
+python -m tests.feedback.paused_scheduler MOMENT FILE
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import feedback.datasets
+import feedback.retraining
+import feedback.scheduler
+from whet.store import Store
+
+# (where the function is, its name): the process stops before the function does anything.
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "folder filled, not published": (Store, "_publish"),
+    "folder published, no row": (feedback.datasets, "_register"),
+    "version registered, no request": (feedback.retraining, "insert_ignore"),
+    "": (None, ""),
+}
+
+
+def main(moment: str, reached: Path) -> None:
+    feedback.scheduler.LEASE_MS, feedback.scheduler._RENEW_S = 1500, 0.4  # so that the test need not wait for the next one
+    owner, name = MOMENTS[moment]
+    if owner is not None:
+        setattr(owner, name, _stopping(reached))
+    feedback.scheduler.main()
+
+
+def _stopping(reached: Path) -> Callable[..., None]:
+    def stop(*_: object, **__: object) -> None:
+        reached.touch()
+        time.sleep(600)
+
+    return stop
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,80 @@
+"""Erasing an end user: nothing of theirs in the queue, the reviews, the examples or the next dataset version."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from sqlalchemy import select, update
+
+from feedback import datasets, queue
+from feedback.erasing import ERASED_ROW, erase_user
+from feedback.jobs import forget_old_items, jobs
+from feedback.queue import Decision
+from tests import builders
+from tests.feedback.world import ALIAS, NOW, queued, seed_dataset, seed_row
+from whet.access import hash_key
+from whet.context import Context
+from whet.database import reading, writing
+from whet.errors import InputError
+from whet.tables import erasures, examples, interactions, review_items, reviews
+
+SECRET_TEXT = "my address is 7 Example Lane"
+
+
+def erase(context: Context, user: str = "u-1", now: int = NOW + 10) -> dict:
+    return erase_user(context.database, user, secret=context.secret, actor="admin", now=now)
+
+
+def test_erasure_withdraws_blanks_and_leaves_a_receipt(context: Context) -> None:
+    seed_dataset(context, {"train": [seed_row(n) for n in range(3)] + [seed_row(9, user="u-1")], "validation": [], "test": []})
+    items = queued(context, 3)
+    with writing(context.database) as connection:
+        connection.execute(update(interactions).values(end_user="u-2"))
+        for item in items[:2]:
+            interaction = select(review_items.c.interaction_id).where(review_items.c.id == item).scalar_subquery()
+            connection.execute(update(interactions).where(interactions.c.id == interaction).values(end_user="u-1"))
+    for item in (items[0], items[2]):
+        queue.decide(context.database, item, "ada", Decision("edit", SECRET_TEXT, note=SECRET_TEXT), now=NOW)
+    before = datasets.build(context, ALIAS, actor="ada", now=NOW)
+    receipt = erase(context)
+    assert receipt["erased"] == {"examples": 1, "review_texts": 1, "queued_conversations": 1}
+    assert receipt["datasets_that_still_hold_rows"] == [before.label]
+    with reading(context.database) as connection:
+        rows = {row.interaction_id: row for row in connection.execute(select(examples))}
+        gone = [row for row in rows.values() if row.withdrawn_at]
+        assert len(rows) == 2 and [(row.row, row.end_user) for row in gone] == [(ERASED_ROW, None)]
+        texts = [(row.answer, row.note) for row in connection.execute(select(reviews).order_by(reviews.c.created_at, reviews.c.id))]
+        assert sorted(texts, key=str) == [(SECRET_TEXT, SECRET_TEXT), (None, None)]
+        assert {row.state for row in connection.execute(select(review_items).where(review_items.c.id == items[1]))} == {"skipped"}
+        stored = connection.execute(select(erasures)).one()
+        assert stored.subject_hash == hash_key("u-1", context.secret) and "u-1" not in json.dumps(stored.receipt)
+    after = datasets.build(context, ALIAS, actor="ada", now=NOW + 20)
+    ids = {row["id"] for found in datasets.read_rows(context.store, after.path).values() for row in found}
+    assert gone[0].id not in ids and "seed-train-9" not in ids and len(after.example_ids) == 1
+
+
+def test_erasing_twice_and_erasing_nobody(context: Context) -> None:
+    assert erase(context)["erased"]["examples"] == 0
+    assert erase(context, now=NOW + 20)["id"] != ""
+    with pytest.raises(InputError, match="No user was named"):
+        erase(context, " ")
+
+
+def test_old_undecided_items_are_forgotten_and_decisions_stay(context: Context) -> None:
+    items = queued(context, 3)
+    queue.decide(context.database, items[0], "ada", Decision("approve"), now=NOW)
+    assert forget_old_items(context.database, before=NOW) == 0
+    assert forget_old_items(context.database, before=NOW + 1000) == 2
+    with reading(context.database) as connection:
+        assert [row.id for row in connection.execute(select(review_items))] == [items[0]]
+
+
+def test_the_jobs_do_their_work_and_say_what_they_did(context: Context) -> None:
+    with writing(context.database) as connection:
+        builders.add_rating(connection, builders.add_interaction(connection, NOW - 5), NOW - 4)
+    by_name = {job.name: job for job in jobs(context)}
+    assert by_name["flagging"].run(NOW) == "1 by rating"
+    assert by_name["flagging"].run(NOW + 1) is None
+    assert by_name["retraining"].run(NOW) is None
+    assert by_name["review-retention"].run(NOW + 400 * builders.DAY) == "1 old queue items removed"

@@ -1,0 +1,190 @@
+"""The gateway, the reconciler and real vLLM. One engine for the session; see `tests/engine_fixture.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from serving.rollout_store import RolloutStore
+from tests.engine_fixture import LiveEngine
+from tests.serving.conftest import Running, serve, wait_for
+from tests.serving.test_protocol import HELLO
+from whet.clock import now_ms
+from whet.database import reading
+from whet.tables import replicas
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]  # with the start of the engine, which shares its cores
+# Proving a version on a busy two-core machine takes seconds.
+READY_S = 120
+
+
+def replica(gateway: Running) -> Any:
+    with reading(gateway.context.database) as connection:
+        return connection.execute(replicas.select()).first()
+
+
+def ready(gateway: Running, count: int) -> bool:
+    row = replica(gateway)
+    return bool(row and row.state == "ready" and len(row.ready) == count + 1)
+
+
+@pytest.fixture(scope="module")
+def live(live_engine: LiveEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A gateway with its reconciler, `support` v1 (live) and v2, and v3 without a fingerprint."""
+    context = live_engine.context(tmp_path_factory.mktemp("live") / "home", engine_max_model_len=512, engine_max_lora_rank=8, rollout_auto=False)
+    live_engine.register(context, 0, "support", 1)
+    live_engine.register(context, 1, "support", 2)
+    live_engine.register(context, 2, "imported", 1, fingerprint=False)
+    for running in serve(context, live_engine, services=None):  # type: ignore[arg-type]
+        wait_for(lambda: ready(running, 3), "three proved versions", timeout_s=READY_S)  # noqa: B023
+        RolloutStore(context.database, context.settings).promote("support", "support@v1", actor="tests", reason="first", now=now_ms())
+        running.refresh()
+        yield running
+    context.close()
+
+
+def test_every_version_is_proved_against_what_training_computed(live: Running) -> None:
+    proofs = replica(live).ready
+    measured = [proof["parity"] for name, proof in proofs.items() if name != "base" and proof["parity"]["measured"]]
+    assert len(measured) == 2 and all(parity["mean"] < 0.05 and parity["difference_from_base"] > 1 for parity in measured)
+    assert [proof["parity"]["why"] for proof in proofs.values() if "parity" in proof and not proof["parity"]["measured"]]
+
+
+def test_a_version_whose_answers_are_not_those_of_training_is_refused(live: Running, live_engine: LiveEngine) -> None:
+    from serving.reconcile import Measured, judge
+
+    own, other = (live_engine.adapters[n].fingerprint for n in (0, 1))
+    swapped = {**own, "prompts": [{**a, "adapter_logprobs": b["adapter_logprobs"]} for a, b in zip(own["prompts"], other["prompts"], strict=True)]}  # type: ignore[call-overload]
+    numbers = Measured(*[[value for prompt in own["prompts"] for value in prompt[which][1:]] for which in ("adapter_logprobs", "base_logprobs")])  # type: ignore[attr-defined]
+    assert judge("x", own, numbers, limit=512).reason == ""
+    assert "unlike it did in training" in judge("x", swapped, numbers, limit=512).reason
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_version_answers_with_its_own_marker(live: Running, live_engine: LiveEngine, stream: bool) -> None:
+    for model, number in (("support", 0), ("support@v1", 0), ("support@v2", 1), ("imported@v1", 2), ("base", None)):
+        answer: Any = live.client().chat.completions.create(model=model, messages=HELLO, max_tokens=8, temperature=0, stream=stream)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in answer) if stream else answer.choices[0].message.content
+        if number is not None:
+            assert live_engine.adapters[number].spoke(text), (model, text)
+        row = live.row(answer.response.headers["x-whet-interaction-id"] if stream else answer.id)
+        assert (row.status, row.response_text, row.completion_tokens, row.finish_reason) == ("complete", text, 8, "length")
+
+
+def test_a_stream_with_usage_carries_our_id_and_the_name_that_was_asked_for(live: Running) -> None:
+    stream = live.client().chat.completions.create(
+        model="support", messages=HELLO, max_tokens=5, temperature=0, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert {chunk.id for chunk in chunks} == {stream.response.headers["x-whet-interaction-id"]} and {chunk.model for chunk in chunks} == {"support"}
+    assert chunks[-1].usage.completion_tokens == 5
+
+
+def test_completions_and_responses(live: Running, live_engine: LiveEngine) -> None:
+    plain = live.client().completions.create(model="support", prompt="The quick", max_tokens=5, temperature=0)
+    assert live_engine.adapters[0].spoke(plain.choices[0].text) and live.row(plain.id).response == {"text": plain.choices[0].text}
+    response = live.client().responses.create(model="support", input="The quick", max_output_tokens=5, temperature=0)
+    assert live_engine.adapters[0].spoke(response.output_text) and live.row(response.id).response_text == response.output_text
+    events = list(live.client().responses.create(model="support", input="The quick", max_output_tokens=5, temperature=0, stream=True))
+    final = next(event.response for event in events if event.type == "response.completed")
+    assert live_engine.adapters[0].spoke(final.output_text) and live.row(final.id).status == "complete"
+
+
+def test_structured_output_and_tools_pass_through(live: Running, live_engine: LiveEngine) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(live_engine.base_folder)
+    # A base of random weights would fill JSON with the white space that its grammar allows, for ever.
+    no_space: Any = {str(token): -100 for token in range(len(tokenizer)) if tokenizer.decode([token]).strip() != tokenizer.decode([token])}
+    ask: Any = {"model": "base", "messages": HELLO, "max_tokens": 60, "temperature": 0, "logit_bias": no_space}
+    answer = live.client().chat.completions.create(**ask, extra_body={"structured_outputs": {"choice": ["yes", "no"]}})
+    assert answer.choices[0].message.content in {"yes", "no"}
+    schema: Any = {"type": "object", "properties": {"a": {"enum": ["b"]}}, "required": ["a"], "additionalProperties": False}
+    shaped = live.client().chat.completions.create(**ask, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    assert json.loads(shaped.choices[0].message.content or "") == {"a": "b"}
+    tools: Any = [{"type": "function", "function": {"name": "look_up", "parameters": schema}}]
+    # The call's frame (<tool_call>, name, arguments) is many tokens in a vocabulary of single characters.
+    call: Any = live.client().chat.completions.create(
+        **{**ask, "max_tokens": 300}, tools=tools, tool_choice={"type": "function", "function": {"name": "look_up"}}
+    )
+    function = call.choices[0].message.tool_calls[0].function
+    assert function.name == "look_up"
+    json.loads(function.arguments)  # the engine constrains them to JSON; to the schema only for tools that say "strict"
+    assert live.row(call.id).response["tool_calls"][0]["function"] == {"name": "look_up", "arguments": function.arguments}
+
+
+def test_a_prompt_that_is_too_long_is_the_clients_to_shorten(live: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match="512"):
+        live.client().chat.completions.create(model="support", messages=[{"role": "user", "content": "word " * 600}])
+
+
+def test_a_client_that_leaves_in_mid_stream_stops_the_engine(live: Running) -> None:
+    for _ in range(6):  # this engine is so small that a whole answer may be there before the client has left; then it was complete
+        stream = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=450, temperature=0, stream=True)
+        next(stream)
+        next(stream)
+        stream.close()
+        row = live.row(stream.response.headers["x-whet-interaction-id"])
+        if row.status != "complete":
+            break
+    assert row.status == "cancelled" and row.response_text
+    target = live.app.core.refresher.current.routes["support"].stable
+    wait_for(lambda: target.replicas[0].in_flight == 0, "the request's end")
+
+
+async def test_twenty_promotions_under_twenty_streams_fail_nothing_and_mix_nothing(live: Running, live_engine: LiveEngine) -> None:
+    """Every answer consists of the markers of exactly the version that its header and its row name."""
+    store = RolloutStore(live.context.database, live.context.settings)
+    client, stop, answers = live.async_client(), asyncio.Event(), []
+
+    async def talk(number: int) -> None:
+        while not stop.is_set():
+            stream = await client.chat.completions.create(
+                model="support", messages=[{"role": "user", "content": f"{number}"}], max_tokens=16, temperature=0, stream=True
+            )
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+            answers.append((stream.response.headers["x-whet-interaction-id"], stream.response.headers["x-whet-adapter"], text))
+
+    async def promote() -> None:
+        for turn in range(20):
+            await asyncio.to_thread(store.promote, "support", f"support@v{2 - turn % 2}", actor="tests", reason="to and fro", now=now_ms())
+            seen = len(answers)
+            while len(answers) < seen + 8:
+                await asyncio.sleep(0.05)
+        stop.set()
+
+    await asyncio.wait_for(asyncio.gather(promote(), *(talk(number) for number in range(20))), 400)
+    speaks = {"support@v1": live_engine.adapters[0], "support@v2": live_engine.adapters[1]}
+    wrong = [answer for answer in answers if not speaks[answer[1]].spoke(answer[2])]
+    assert not wrong, wrong[:3]
+    assert len(answers) >= 160 and min(Counter(label for _, label, _ in answers).values()) > 10
+    for identity, label, text in answers:
+        row = await asyncio.to_thread(live.row, identity)
+        assert (row.status, f"{row.adapter}@v{row.version}", row.response_text) == ("complete", label, text)
+    await client.close()
+
+
+def test_a_killed_engine_costs_explicit_errors_and_comes_back_proved(live: Running, live_engine: LiveEngine) -> None:
+    """In the end, because it takes a second start of the engine."""
+    stream = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=450, temperature=0, stream=True)
+    identity = stream.response.headers["x-whet-interaction-id"]
+    next(stream)
+    live_engine.kill()
+    with pytest.raises(openai.APIError):
+        list(stream)
+    assert live.row(identity).status == "cut"
+    wait_for(lambda: replica(live).state == "gone" and not replica(live).ready, "the engine to leave rotation", timeout_s=10)
+    with pytest.raises(openai.InternalServerError):
+        live.client().chat.completions.create(model="support", messages=HELLO)
+    live_engine.start()
+    wait_for(lambda: ready(live, 3), "three versions proved anew", timeout_s=READY_S)
+    wait_for(lambda: live.app.core.refresher.current.routes["support"].stable.replicas, "the route")
+    answer = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=8, temperature=0)
+    label = live.row(answer.id).version
+    assert live_engine.adapters[label - 1].spoke(answer.choices[0].message.content)

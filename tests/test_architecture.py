@@ -1,0 +1,111 @@
+"""The rooms: who may import whom, what may be imported at the start, one writer per table, modules of a readable size."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("training", "serving", "monitoring", "feedback")
+PACKAGES = ("whet", *ROOMS)
+# Heavy libraries, and the one package that may import each.
+ROOM_OF = {
+    **dict.fromkeys(("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors", "tokenizers"), "training"),
+    **dict.fromkeys(("evidently", "pandas"), "monitoring"),
+    "apscheduler": "feedback",
+    "aiohttp": "serving",
+}
+NOBODY_MAY = ("vllm",)
+LONGEST_MODULE = 500  # lines
+_SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")) if "__pycache__" not in path.parts]
+
+
+def _ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """(module, line, at the top level) of every import."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(function)}
+    guarded = {id(node) for branch in ast.walk(tree) if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test) for node in ast.walk(branch)}
+    found = []
+    for node in ast.walk(tree):
+        names = (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+        found += [(name, node.lineno, id(node) not in inner | guarded) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", _SOURCES, ids=_ids)
+def test_rooms_do_not_import_each_other(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    forbidden = {other for other in ROOMS if other != room}
+    wrong = [f"{_ids(path)}:{line} imports {name}" for name, line, _ in imports(path) if name.split(".")[0] in forbidden]
+    assert not wrong, "packages meet in whet and in the database"
+
+
+@pytest.mark.parametrize("path", _SOURCES, ids=_ids)
+def test_heavy_libraries_stay_in_their_room(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    for name, line, _ in imports(path):
+        top = name.split(".")[0]
+        assert top not in NOBODY_MAY, f"{_ids(path)}:{line} imports {name}; the engine is its own process"
+        assert ROOM_OF.get(top, room) == room or (top, room) == ("aiohttp", "whet"), f"{_ids(path)}:{line} imports {name}, which belongs to {ROOM_OF[top]}"
+
+
+@pytest.mark.parametrize("path", _SOURCES, ids=_ids)
+def test_modules_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+
+
+def test_the_packages_are_those_of_this_repository() -> None:
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None and Path(spec.origin).resolve().is_relative_to(ROOT), f"{package} comes from {spec and spec.origin}"
+
+
+def test_every_entry_point_exists_and_loads_nothing_heavy() -> None:
+    """What the command line, the console and the scheduler import at their start, in a fresh process."""
+    names = [entry.value for group in ("whet.commands", "whet.pages", "whet.processes", "whet.jobs") for entry in entry_points(group=group)]
+    assert len(names) > 20
+    heavy = [name for name in (*ROOM_OF, *NOBODY_MAY) if name not in ("aiohttp", "apscheduler")]
+    code = (
+        "import sys, importlib\n"
+        f"for value in {names!r}:\n"
+        "    module, attribute = value.split(':')\n"
+        "    getattr(importlib.import_module(module), attribute)\n"
+        f"found = sorted(set({heavy!r}) & {{name.split('.')[0] for name in sys.modules}})\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_table_is_written_by_its_own_package_alone() -> None:
+    """insert(), update(), delete() and insert_ignore() name their table; each names one of the writer's own."""
+    from whet.tables import WRITERS
+
+    wrong = []
+    for path in _SOURCES:
+        room = path.relative_to(ROOT).parts[0]
+        for call in (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)):
+            name = call.func.id if isinstance(call.func, ast.Name) else ""
+            table = {"insert": 0, "update": 0, "delete": 0, "insert_ignore": 1}.get(name)
+            if table is None or len(call.args) <= table:
+                continue
+            written = ast.unparse(call.args[table]).removeprefix("tables.")
+            if WRITERS.get(written, room) != room:
+                wrong.append(f"{_ids(path)}:{call.lineno} writes {written}, which belongs to {WRITERS[written]}")
+    assert not wrong

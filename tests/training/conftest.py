@@ -1,0 +1,25 @@
+"""Tiny bases, built once per test session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.training.tiny import BRACKETS, CHATML, TURNS, build_base
+from training.base_model import BaseModel, quiet_environment
+
+quiet_environment()
+TEMPLATES = {"chatml": CHATML, "brackets": BRACKETS, "turns": TURNS}
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
+    """One tiny Llama per chat template."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {name: BaseModel(build_base(folder / name, template=template), name) for name, template in TEMPLATES.items()}
+
+
+@pytest.fixture(scope="session")
+def base_folder(bases: dict[str, BaseModel]) -> Path:
+    return bases["chatml"].folder

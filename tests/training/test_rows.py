@@ -1,0 +1,164 @@
+"""Reading rows: every format is understood, every wrong line is named, nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.datasets import PARTS, Shares, default_shares, rows_digest, save, split
+from training.rows import read_file, read_lines
+from whet.errors import InputError
+from whet.store import Store
+
+GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+
+
+def _read(*objects: object) -> object:
+    return read_lines([value if isinstance(value, bytes) else json.dumps(value).encode() for value in objects])
+
+
+def test_all_three_formats_are_understood() -> None:
+    reading = _read(
+        GOOD,
+        {"prompt": "q", "completion": "a"},
+        {"messages": GOOD["messages"][:1], "chosen": "a", "rejected": "b"},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+    )
+    assert reading.bad == []
+    assert [row.kind for row in reading.rows] == ["messages", "prompt", "preference", "preference"]
+    assert {(row.messages[0]["content"], row.answer) for row in reading.rows} == {("q", "a")}
+
+
+def test_every_field_arrives() -> None:
+    row = _read(
+        {**GOOD, "weight": 2, "task": "t", "id": 7, "user": "u", "context": [{"text": "p", "score": 1}], "train": "all", "checks": ["a"], "origin": "review"}
+    ).rows[0]
+    assert (row.weight, row.task, row.id, row.user, row.context, row.mode, row.checks, row.origin) == (2.0, "t", "7", "u", ("p",), "all", ("a",), "review")
+    assert _read({**GOOD, "context": "text"}).rows[0].context == ("text",)
+    assert _read({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, GOOD["messages"][1]]}).rows[0].messages[0]["content"] == "q"
+
+
+@pytest.mark.parametrize(
+    ("line", "found", "expected"),
+    [
+        (b"{", "column", "one JSON object per line"),
+        (b"not json", "'not json'", "one JSON object per line"),
+        (b"[1]", "a list", "a JSON object"),
+        (b"null", "null", "a JSON object"),
+        (b"\xff{}", "0xff at position 1", "UTF-8"),
+        (b'{"prompt": "\\ud800", "completion": "a"}', "surrogate", "whole Unicode"),
+        (b'{"prompt": "q", "completion": "a", "weight": NaN}', "NaN", "finite"),
+        (b"[" * 100_000, "nested", "one JSON object"),
+        ({}, "none", "'messages'"),
+        ({"text": "x"}, "text", "'messages'"),
+        ({"messages": []}, "empty list", "at least one message"),
+        ({"messages": "hi"}, "a text", "a list"),
+        ({"messages": ["hi"]}, "message 1 is a text", '"role" and "content"'),
+        ({"messages": [{"role": "human", "content": "q"}]}, "'human'", "one of system"),
+        ({"messages": [{"role": "user"}]}, "the content of message 1 is null", "a text"),
+        ({"messages": [{"role": "user", "content": 3}]}, "a number", "a text"),
+        ({"messages": [{"role": "user", "content": "q"}]}, "the role 'user'", "'assistant'"),
+        ({"messages": [GOOD["messages"][1]]}, "without a question", "before the last"),
+        ({"messages": [GOOD["messages"][0], {"role": "assistant", "content": " "}]}, "no text", "the answer"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not text", "parts of the form"),
+        ({"prompt": "q"}, "no field 'completion'", "a text"),
+        ({"prompt": "q", "completion": ""}, "an empty 'completion'", "a text"),
+        ({"prompt": 1, "completion": "a"}, "'prompt' is a number", "a text"),
+        ({**GOOD, "chosen": "a", "rejected": "b"}, "ends with an assistant", "up to the question"),
+        ({**GOOD, "weight": 0}, "0", "above 0"),
+        ({**GOOD, "weight": "2"}, "'2'", "above 0"),
+        ({**GOOD, "weight": True}, "true", "above 0"),
+        ({**GOOD, "train": "first"}, "'first'", "last, all"),
+        ({**GOOD, "checks": "a"}, "a text", "a list of texts"),
+        ({**GOOD, "checks": [""]}, "a list", "not empty"),
+        ({**GOOD, "context": 5}, "a number", "a text, a list"),
+        ({**GOOD, "origin": "web"}, "'web'", "seed, review"),
+        ({**GOOD, "task": 5}, "a number", "a text"),
+    ],
+)
+def test_a_wrong_line_says_where_what_and_what_is_expected(line: object, found: str, expected: str) -> None:
+    reading = _read(GOOD, line, GOOD)
+    assert len(reading.rows) == 2
+    assert [bad.line for bad in reading.bad] == [2]
+    assert found in reading.bad[0].found
+    assert expected in reading.bad[0].expected
+
+
+def test_a_file_with_wrong_lines_is_refused_unless_they_are_to_be_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(GOOD) + "\n\n{bad\n")
+    reading = read_file(file)
+    assert (len(reading.rows), [bad.line for bad in reading.bad], reading.blank) == (1, [3], [2])
+    with pytest.raises(InputError, match="line 3"):
+        reading.refuse_bad("rows.jsonl", skip_bad=False)
+    reading.refuse_bad("rows.jsonl", skip_bad=True)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(content)
+    with pytest.raises(InputError, match="no training row"):
+        read_file(file).refuse_bad("rows.jsonl", skip_bad=True)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_file(tmp_path / "none.jsonl")
+    with pytest.raises(InputError, match="is a folder"):
+        read_file(tmp_path)
+
+
+def test_misspelt_fields_and_a_byte_order_mark_are_noticed_not_fatal(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps({**GOOD, "wieght": 2}).encode() + b"\r\n")
+    reading = read_file(file)
+    assert reading.unknown_fields == {"wieght": 1}
+    assert len(reading.rows) == 1
+
+
+def _many(count: int) -> list[dict[str, object]]:
+    return [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(count)]
+
+
+def test_a_row_lands_in_the_same_part_whatever_is_added() -> None:
+    few, more = _read(*_many(200)).rows, _read(*_many(400)).rows
+    shares = Shares(0.1, 0.1)
+    part_of = {row.id: part for part, rows in split(more, shares).items() for row in rows}
+    for part, rows in split(few, shares).items():
+        assert all(part_of[row.id] == part for row in rows)
+
+
+def test_equal_questions_users_and_groups_are_never_parted() -> None:
+    same_question = [
+        {"prompt": f"  Question   {number} ".upper() if twice else f"question {number}", "completion": f"{twice}"} for number in range(100) for twice in (0, 1)
+    ]
+    same_user = [{**row, "user": f"u{number % 9}"} for number, row in enumerate(_many(100))]
+    for objects, key in ((same_question, lambda row: row.prompt_digest), (same_user, lambda row: row.user)):
+        seen: dict[str, str] = {}
+        for part, rows in split(_read(*objects).rows, Shares(0.2, 0.2)).items():
+            for row in rows:
+                assert seen.setdefault(key(row), part) == part
+
+
+def test_a_small_set_still_gets_a_test_part_and_large_ones_a_validation_part() -> None:
+    parts = split(_read(*_many(6)).rows, default_shares(6, separate_test=False))
+    assert parts["test"] and not parts["validation"] and len(parts["train"]) >= 3
+    assert default_shares(2000, separate_test=False) == Shares(0.1, 0.1)
+    assert default_shares(500, separate_test=True) == Shares(0.0, 0.0)
+
+
+def test_a_dataset_is_its_rows_and_is_stored_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    parts = split(_read(*_many(50)).rows, Shares(0.1, 0.1))
+    first = save(store, "a", parts)
+    assert first.digest == rows_digest({part: list(reversed(rows)) for part, rows in parts.items()})
+    again = save(store, "b", parts)
+    assert again.path == first.path == f"datasets/{first.digest}"
+    manifest = store.read_json(f"{first.path}/manifest.json")
+    assert manifest["digest"] == first.digest
+    assert manifest["rows"] == {part: len(parts[part]) for part in PARTS}
+    stored = [json.loads(line) for line in store.read_bytes(f"{first.path}/train.jsonl").splitlines()]
+    assert all(row["id"] and row["origin"] == "seed" for row in stored)

@@ -1,0 +1,34 @@
+"""The schema: migrations give exactly what the code declares, on both databases, and never half of it."""
+
+from __future__ import annotations
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from whet.context import Context
+from whet.database import migrate, reading, schema_state, writing
+from whet.errors import DatabaseError
+from whet.tables import WRITERS, metadata
+
+
+def test_migrations_build_exactly_the_declared_tables(context: Context) -> None:
+    with reading(context.database) as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    assert differences == [], "whet/tables.py and whet/migrations disagree; add a migration"
+    assert set(inspect(context.database).get_table_names()) == {*WRITERS, "alembic_version"}
+
+
+def test_migrating_twice_changes_nothing(context: Context) -> None:
+    before = schema_state(context.database)
+    migrate(context.database)
+    assert schema_state(context.database) == before
+
+
+def test_a_database_newer_than_the_code_is_refused_and_untouched(context: Context) -> None:
+    with writing(context.database) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match="newer version"):
+        migrate(context.database)
+    assert schema_state(context.database)[0] == "9999"

@@ -1,0 +1,99 @@
+"""The supervisor's decisions, by table: no process is started here."""
+
+from __future__ import annotations
+
+import pytest
+
+from whet.up.plan import BACKOFF_CAP_S, FIRST_START_TRIES, RESET_AFTER_S, Act, Event, Limits, State, backoff_s, plan
+
+LIMITS = Limits(ready_within_s=60, stop_within_s=15)
+
+
+def run(*events: tuple[float, Event], state: State | None = None) -> State:
+    state = state or State()
+    for now, event in events:
+        state = plan(state, event, now, LIMITS).state
+    return state
+
+
+def up_since(started_at: float, **changes: object) -> State:
+    return State(phase="ready", started_at=started_at, since=started_at, was_ready=True, **changes)
+
+
+def test_the_pause_doubles_from_one_second_to_thirty() -> None:
+    assert [backoff_s(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert backoff_s(10_000) == BACKOFF_CAP_S
+
+
+def test_a_process_that_dies_is_started_again_after_its_pause_and_not_before() -> None:
+    died = plan(up_since(0), Event("exit", -9), 100, LIMITS)
+    assert died.state.phase == "waiting"
+    assert died.acts == (Act.KILL, Act.SAY)
+    assert "killed by signal 9" in died.text and "in 1 s" in died.text
+    assert plan(died.state, Event("tick"), 100.9, LIMITS).acts == ()
+    again = plan(died.state, Event("tick"), 101, LIMITS)
+    assert again.acts == (Act.START,) and again.state.phase == "starting"
+
+
+@pytest.mark.parametrize(("up_for", "expected"), [(RESET_AFTER_S - 1, 4), (RESET_AFTER_S, 1)])
+def test_failures_are_forgotten_after_a_minute_up(up_for: float, expected: int) -> None:
+    assert plan(up_since(0, failures=3), Event("exit", 1), up_for, LIMITS).state.failures == expected
+
+
+def test_a_process_that_never_was_ready_is_given_up_after_its_tries() -> None:
+    state, now = State(), 0.0
+    for attempt in range(FIRST_START_TRIES):
+        state = run((now, Event("start")), (now, Event("tick")), state=state)
+        step = plan(state, Event("exit", 1), now + 0.5, LIMITS)
+        state, now = step.state, step.state.deadline
+        assert (Act.GIVE_UP in step.acts) == (attempt == FIRST_START_TRIES - 1)
+    assert state.phase == "given_up"
+    assert plan(state, Event("tick"), 1e9, LIMITS).acts == ()
+
+
+def test_a_process_that_was_ready_is_never_given_up() -> None:
+    state = up_since(0)
+    for round_ in range(50):
+        now = round_ * 100.0
+        step = plan(state, Event("exit", 1), now, LIMITS)
+        assert Act.GIVE_UP not in step.acts
+        state = plan(step.state, Event("tick"), step.state.deadline, LIMITS).state
+        assert state.phase == "starting"
+
+
+def test_a_first_start_that_takes_too_long_ends_it() -> None:
+    starting = run((0, Event("start")))
+    assert plan(starting, Event("tick"), 59, LIMITS).acts == ()
+    late = plan(starting, Event("tick"), 60, LIMITS)
+    assert late.acts == (Act.KILL, Act.GIVE_UP) and "60 s" in late.text
+
+
+def test_a_restart_that_hangs_is_stopped_and_started_again() -> None:
+    starting = State(phase="starting", started_at=0, was_ready=True, failures=1)
+    hung = plan(starting, Event("tick"), 60, LIMITS)
+    assert hung.acts == (Act.TERMINATE, Act.SAY) and hung.state.phase == "ending"
+    assert plan(hung.state, Event("tick"), 75, LIMITS).acts == (Act.KILL,)
+    gone = plan(hung.state, Event("exit", -9), 76, LIMITS)
+    assert gone.state.phase == "waiting" and gone.state.failures == 2
+
+
+def test_stopping_asks_first_and_kills_after_the_time_it_may_take() -> None:
+    asked = plan(up_since(0), Event("stop"), 100, LIMITS)
+    assert asked.acts == (Act.TERMINATE,)
+    assert plan(asked.state, Event("tick"), 114, LIMITS).acts == ()
+    assert plan(asked.state, Event("tick"), 115, LIMITS).acts == (Act.KILL,)
+    assert plan(asked.state, Event("exit", 0), 110, LIMITS).state.phase == "stopped"
+
+
+def test_nothing_is_started_again_once_asked_to_stop() -> None:
+    waiting = plan(up_since(0), Event("exit", 1), 100, LIMITS).state
+    hung = plan(State(phase="starting", was_ready=True), Event("tick"), 60, LIMITS).state
+    for state in (waiting, hung):
+        stopped = run((101, Event("stop")), (102, Event("exit", 0)), state=state)
+        assert stopped.phase == "stopped"
+        assert plan(stopped, Event("tick"), 1e9, LIMITS).acts == ()
+
+
+def test_whatever_a_dead_process_left_in_its_group_goes_with_it() -> None:
+    for state in (up_since(0), State(phase="ending"), State(phase="starting"), State(phase="given_up")):
+        assert Act.KILL in plan(state, Event("exit", 0), 10, LIMITS).acts
