@@ -1,0 +1,1 @@
+"""Measurements of Whet against its peers, with the recorded results."""

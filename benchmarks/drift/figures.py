@@ -1,0 +1,180 @@
+"""From recorded parts to Markdown. Pure functions of plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.drift.errors import BenchmarkError
+from benchmarks.drift.peers import NAMES
+
+BEGIN, END = "<!-- results: begin (written by python -m benchmarks.drift) -->", "<!-- results: end -->"
+# Issue's acceptance at 2,000 requests a day: shift → median delay in days, at most.
+TARGETS = {"refusal x2": 4, "TTFT +20 %": 4, "new topic 8 %": 4, "language +5 points": 6, "log-probability -10 % ramp": 12}
+MOST_FALSE = 1.0  # per 100 days, in every stationary world
+LEAST_FOUND, LEAST_ATTRIBUTED, MOST_PAIRS, MOST_CPU_S = 0.95, 0.90, 0.06, 30.0
+
+
+def failures(parts: Mapping[str, Any]) -> list[str]:
+    """Every target that was measured and missed, as a sentence."""
+    found = []
+    for row in _rows(parts, "nulls"):
+        if row["volume"] == 2000 and row["per_100_days"] > MOST_FALSE:
+            found.append(f"{row['world']}: {row['per_100_days']:.2f} false incidents per 100 days, at most {MOST_FALSE:g} are allowed")
+        if row["cpu_s_per_day"] > MOST_CPU_S:
+            found.append(f"{row['world']} at {row['volume']:,} a day: {row['cpu_s_per_day']:.1f} s of CPU per day, at most {MOST_CPU_S:g} are allowed")
+    for row in _rows(parts, "shifts"):
+        target = TARGETS.get(row["shift"])
+        if target is None or row["volume"] != 2000:
+            continue
+        if row["median_delay"] is None or row["median_delay"] > target:
+            found.append(f"{row['shift']}: median delay {_days(row['median_delay'])}, at most {target} days are allowed")
+        if row["within_30"] < LEAST_FOUND:
+            found.append(f"{row['shift']}: found within 30 days in {row['within_30']:.0%}, at least {LEAST_FOUND:.0%} are asked for")
+        if row["found"] and row["attributed"] / row["found"] < LEAST_ATTRIBUTED:
+            found.append(f"{row['shift']}: the right signal and topic in {row['attributed']} of {row['found']} incidents")
+    for row in parts.get("cold", {}).get("pairs", []):
+        if row["false"] / row["pairs"] > MOST_PAIRS:
+            found.append(f"cold start {row['sizes'][0]:,} against {row['sizes'][1]:,}: {row['false']} of {row['pairs']} pairs called different")
+    for row in parts.get("cold", {}).get("power", []):
+        if row["rows"] == 5_000 and row["found"] < row["pairs"]:
+            found.append(f"cold start: refusals 3 to 6 % at 5,000 rows found in {row['found']} of {row['pairs']} pairs")
+    return found
+
+
+def _rows(parts: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    return [row for key, part in parts.items() if key.split("-")[0] == name for row in part["summary"]]
+
+
+def table(parts: Mapping[str, Any]) -> str:
+    """Markdown of every part that is there."""
+    lines: list[str] = []
+    for name, write in (("nulls", _nulls), ("shifts", _shifts), ("texts", _texts), ("cold", _cold), ("peers", _peers), ("scale", _scale)):
+        for key in sorted((key for key in parts if key.split("-")[0] == name), key=lambda key: int(key.partition("-")[2] or 0)):
+            lines += [*write(parts[key]), "", _origin(parts[key]), ""]
+    missed = failures(parts)
+    lines += [f"Targets missed: {'none of those measured' if not missed else ''}".rstrip(), *(f"- {sentence}" for sentence in missed)]
+    return "\n".join(lines)
+
+
+def _origin(part: Mapping[str, Any]) -> str:
+    return f"Recorded {part['started_at']} at commit `{part['commit']}` with `{part['command']}`, {part['minutes']:.0f} minutes on a shared machine of {part['cores']} cores."
+
+
+def _nulls(part: Mapping[str, Any]) -> list[str]:
+    return ["**False incidents in stationary worlds** (exact 95 % Poisson interval)", "", *_null_rows(part["summary"])]
+
+
+def _null_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["| world | requests/day | seeds | judged days | false incidents | per 100 days | CPU s per day |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for row in rows:
+        rate = f"{row['per_100_days']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+        lines.append(
+            f"| {row['world']} | {row['volume']:,} | {row['seeds']} | {row['days']:,} | {row['false_incidents']} | {rate} | {row['cpu_s_per_day']:.3f} |"
+        )
+    early, looks = sum(row["early"] for row in rows), sum(row["early_looks"] for row in rows)
+    if looks:
+        lines += [
+            "",
+            f"Information of the first six weeks in these worlds: {early} of {looks} weekly comparisons found something that was not there ({early / looks:.0%}).",
+        ]
+    return lines
+
+
+def _shifts(part: Mapping[str, Any]) -> list[str]:
+    return ["**Delay from the first day of a change, that day counted** (days; worlds clustered and weekly)", "", *_shift_rows(part["summary"])]
+
+
+def _shift_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| shift | requests/day | seeds | median | 90 % | within 7 days | within 30 | right signal and topic | first day off by (median) | target |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        target = TARGETS.get(row["shift"]) if row["volume"] == 2000 else None
+        off = "–" if row["median_first_day_error"] is None else f"{row['median_first_day_error']:g}"
+        lines.append(
+            f"| {row['shift']} | {row['volume']:,} | {row['seeds']} | {_days(row['median_delay'])} | {_days(row['p90_delay'])} | {row['within_7']:.0%} | "
+            f"{row['within_30']:.0%} | {row['attributed']} of {row['found']} | {off} | {target or '–'} |"
+        )
+    return lines
+
+
+def _texts(part: Mapping[str, Any]) -> list[str]:
+    return [
+        "**The same with questions as sentences and the built-in text vectors** (2,000 requests a day)",
+        "",
+        *_null_rows(part["null_summary"]),
+        "",
+        *_shift_rows(part["shift_summary"]),
+    ]
+
+
+def _cold(part: Mapping[str, Any]) -> list[str]:
+    lines = ["**Cold start: two samples of the same distribution**", "", "| rows | pairs | signals | called different | |", "|---|---:|---:|---:|---|"]
+    for row in part["pairs"]:
+        by_signal = ", ".join(f"{name} {count}" for name, count in sorted(row["by_signal"].items()))
+        lines.append(
+            f"| {row['sizes'][0]:,} against {row['sizes'][1]:,} | {row['pairs']} | {row['tests']} | {row['false']} ({row['false'] / row['pairs']:.1%}) | {by_signal} |"
+        )
+    lines += ["", *(f"Refusals 3 % against 6 % at {row['rows']:,} rows a side: found in {row['found']} of {row['pairs']} pairs." for row in part["power"])]
+    return lines
+
+
+def _peers(part: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "**Others on the same days** (2,000 requests a day; a run of alarm days is one incident)",
+        "",
+        "| method | world | days | alarm days per 100 | incidents per 100 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for method, title in NAMES.items():
+        for world in dict.fromkeys(row["world"] for row in part["nulls"]):
+            mine = [row for row in part["nulls"] if (row["method"], row["world"]) == (method, world)]
+            days = sum(row["days"] for row in mine)
+            if days:
+                alarm, incidents = (100 * sum(row[key] for row in mine) / days for key in ("alarm_days", "incidents"))
+                lines.append(f"| {title} | {world} | {days} | {alarm:.0f} | {incidents:.1f} |")
+    lines += [
+        "",
+        "Day of the first alarm after a change, within 10 days; it says little where quiet days alarm too.",
+        "",
+        "| method | " + " | ".join(dict.fromkeys(row["shift"] for row in part["delays"])) + " |",
+    ]
+    shifts = list(dict.fromkeys(row["shift"] for row in part["delays"]))
+    lines.append("|---|" + "---:|" * len(shifts))
+    for method, title in NAMES.items():
+        cells = []
+        for shift in shifts:
+            delays = [row["delay"] for row in part["delays"] if (row["method"], row["shift"]) == (method, shift)]
+            known = [delay for delay in delays if delay is not None]
+            cells.append(f"{median(known):g} ({len(known)} of {len(delays)})" if known else f"– (0 of {len(delays)})")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def _scale(part: Mapping[str, Any]) -> list[str]:
+    ours, theirs = part["whet"], part["evidently"]
+    return [
+        f"**One day of {part['rows']:,} requests in memory**",
+        "",
+        "| | CPU s | peak memory of the process, table included |",
+        "|---|---:|---:|",
+        f"| Whet: sample, statistics, all charts | {ours['cpu_s']:.1f} | {ours['peak_mib']:,.0f} MiB |",
+        f"| Evidently's default preset on the same scalar columns, against seven days of 2,000 | {theirs['cpu_s']:.1f} | {theirs['peak_mib']:,.0f} MiB |",
+        f"| the table alone | – | {part['table_mib']:,.0f} MiB |",
+    ]
+
+
+def _days(value: float | None) -> str:
+    return "not found" if value is None else f"{value:g}"
+
+
+def put_between_markers(document: str, text: str) -> str:
+    """`document` with what stands between the markers replaced. Raises BenchmarkError when they are not there, once each, in order."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise BenchmarkError(f"The document does not hold {BEGIN!r} and {END!r} once each, in this order.")
+    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
