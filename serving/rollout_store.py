@@ -115,22 +115,7 @@ class RolloutStore:
             if current is None:
                 raise NotFoundError(f"There is no alias {alias!r}.", hint=f"whet rollout promote {alias} VERSION makes it.")
             digest = self._adapter(connection, version).digest if version else current.stable_digest
-            previous = current.stable_digest if digest != current.stable_digest else current.previous_digest
-            return self._next(
-                connection,
-                current,
-                alias,
-                "rollout.pin",
-                actor,
-                reason,
-                now,
-                stable_digest=digest,
-                previous_digest=previous,
-                candidate_digest=None,
-                candidate_share=0.0,
-                pinned=True,
-                state="live",
-            )
+            return self._make_stable(connection, current, alias, digest, "rollout.pin", actor, reason, now, pinned=True)
 
     def unpin(self, alias: str, *, actor: str, reason: str, now: int, expected: int | None = None) -> Rollout:
         """Let rollouts move the alias again."""
@@ -188,23 +173,23 @@ class RolloutStore:
             raise ConflictError(f"{adapter.label} is the stable version of {alias!r} already.")
         return adapter
 
-    def _make_stable(self, connection: Connection, current: Rollout | None, alias: str, digest: str, action: str, actor: str, reason: str, now: int) -> Rollout:
+    def _make_stable(
+        self,
+        connection: Connection,
+        current: Rollout | None,
+        alias: str,
+        digest: str | None,  # None: the base
+        action: str,
+        actor: str,
+        reason: str,
+        now: int,
+        **also: Any,
+    ) -> Rollout:
+        """`digest` answers every request under the alias; what answered before it becomes the version to go back to."""
         before = current.stable_digest if current else None
         previous = before if before != digest else (current.previous_digest if current else None)
-        return self._next(
-            connection,
-            current,
-            alias,
-            action,
-            actor,
-            reason,
-            now,
-            stable_digest=digest,
-            previous_digest=previous,
-            candidate_digest=None,
-            candidate_share=0.0,
-            state="live",
-        )
+        columns = {"stable_digest": digest, "previous_digest": previous, "candidate_digest": None, "candidate_share": 0.0, "state": "live", **also}
+        return self._next(connection, current, alias, action, actor, reason, now, **columns)
 
     def _previous_of(self, connection: Connection, alias: str, digest: str | None) -> str | None:
         """What was live before `digest` first became stable, so that a second rollback goes further back, not forth."""

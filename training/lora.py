@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
+from training.base_model import BaseModel
 from training.recipe import Recipe
 from whet.errors import AdapterError, InputError
 
@@ -46,6 +47,18 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
     compute = model.dtype
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
     cast_parameters((parameter for parameter in peft_model.parameters() if parameter.requires_grad), compute)
+    return peft_model
+
+
+def trainable(base: BaseModel, recipe: Recipe) -> Any:
+    """The base, loaded, with a fresh adapter on it; on a CPU with the faster kernels that compute the same."""
+    model = base.load_model(recipe.dtype)
+    peft_model = add_lora(model, recipe)
+    if next(model.parameters()).device.type == "cpu":
+        from training.fused import fuse_lora, use_short_attention
+
+        fuse_lora(peft_model)
+        use_short_attention(model)
     return peft_model
 
 

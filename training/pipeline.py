@@ -15,7 +15,7 @@ from training.adapter_store import NewAdapter
 from training.encode import Encoded
 from training.fingerprint import PROMPTS, fingerprint
 from training.judge import Judgement, judge
-from training.lora import adapter_weights, add_lora, plain_config, set_adapter_weights
+from training.lora import adapter_weights, plain_config, set_adapter_weights, trainable
 from training.prepare import Prepared, choose_threads, estimate, peak_memory_bytes
 from training.reporter import Reporter
 from training.trainer import Trained, train
@@ -98,17 +98,11 @@ def _memory_in_words(prepared: Prepared) -> Iterator[None]:
 
 def load(context: Context, prepared: Prepared) -> Any:
     """The base with a fresh adapter on it, or with the weights of the adapter that the run starts from."""
-    model = prepared.base.load_model(prepared.recipe.dtype)
-    peft_model = add_lora(model, prepared.recipe)
+    model = trainable(prepared.base, prepared.recipe)
     if prepared.start_adapter is not None:
         weights, _ = adapter_store.read_weights(context, prepared.start_adapter)
-        set_adapter_weights(peft_model, weights)
-    if next(model.parameters()).device.type == "cpu":
-        from training.fused import fuse_lora, use_short_attention
-
-        fuse_lora(peft_model)
-        use_short_attention(model)
-    return peft_model
+        set_adapter_weights(model, weights)
+    return model
 
 
 def probes(prepared: Prepared) -> list[list[int]]:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drift.figures import failures, put_between_markers, table
+from benchmarks.document import put_between_markers
+from benchmarks.drift.figures import BEGIN, END, failures, table
 from benchmarks.drift.ours import PAIRS, run_null, run_pairs, run_power, run_shifts, summarise_nulls, summarise_shifts
 from benchmarks.drift.peers import prepare_river, run_peers
 from benchmarks.drift.worlds import NULLS, SHIFTS
@@ -186,7 +187,7 @@ def _record(parts: dict[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(parts, indent=1, ensure_ascii=False) + "\n")
     readme = _HERE / "README.md"
-    readme.write_text(put_between_markers(readme.read_text(), table(parts)))
+    readme.write_text(put_between_markers(readme.read_text(), table(parts), BEGIN, END))
 
 
 if __name__ == "__main__":

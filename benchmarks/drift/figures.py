@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.drift.errors import BenchmarkError
 from benchmarks.drift.peers import NAMES
 
 BEGIN, END = "<!-- results: begin (written by python -m benchmarks.drift) -->", "<!-- results: end -->"
@@ -169,12 +168,3 @@ def _scale(part: Mapping[str, Any]) -> list[str]:
 
 def _days(value: float | None) -> str:
     return "not found" if value is None else f"{value:g}"
-
-
-def put_between_markers(document: str, text: str) -> str:
-    """`document` with what stands between the markers replaced. Raises BenchmarkError when they are not there, once each, in order."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise BenchmarkError(f"The document does not hold {BEGIN!r} and {END!r} once each, in this order.")
-    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"

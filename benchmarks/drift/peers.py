@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2_contingency, ks_2samp
 
-from benchmarks.drift.errors import BenchmarkError
 from benchmarks.drift.worlds import SHIFTS, World
+from benchmarks.errors import BenchmarkError
 from monitoring.detector.table import Table
 from monitoring.statistics import holm
 

@@ -12,7 +12,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.gateway.figures import ARMS, CELLS, put_between_markers, table
+from benchmarks.document import put_between_markers
+from benchmarks.gateway.figures import ARMS, BEGIN, CELLS, END, table
 from benchmarks.gateway.run import Plan, commit, measure
 from whet.errors import WhetError
 
@@ -80,7 +81,7 @@ def _record(result: dict[str, object], text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     readme = _HERE / "README.md"
-    readme.write_text(put_between_markers(readme.read_text(), text))
+    readme.write_text(put_between_markers(readme.read_text(), text, BEGIN, END))
     print(f"\nwritten: {path.relative_to(_REPOSITORY)}, {readme.relative_to(_REPOSITORY)}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.gateway.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 BEGIN, END = "<!-- results: begin (written by python -m benchmarks.gateway) -->", "<!-- results: end -->"
 
@@ -211,12 +211,3 @@ def _checks(result: Mapping[str, Any]) -> list[str]:
     lines += ["", f"Failures: {'none' if not failures else ''}".rstrip()]
     lines += [f"- {failure}" for failure in failures]
     return lines
-
-
-def put_between_markers(document: str, text: str) -> str:
-    """`document` with what stands between the markers replaced. Raises BenchmarkError when they are not there, once each, in order."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in after:
-        raise BenchmarkError(f"The document does not hold {BEGIN!r} and {END!r} once each, in this order.")
-    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import func, insert, select
 
-from benchmarks.gateway.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 from benchmarks.gateway.exact import Row
 from benchmarks.gateway.mock_upstream import BASE_MODEL, log_probability
 from serving.processes import gateway_process

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from benchmarks.gateway.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 from benchmarks.gateway.figures import Cell, Load, parse_wrk
 
 _SCRIPT = Path(__file__).parent / "load.lua"

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gateway.errors import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 _LISTS = Path(__file__).parent / "peers"
 

@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 import uvicorn
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.gateway import arms as starting
 from benchmarks.gateway.arms import Arm, Ports
-from benchmarks.gateway.errors import BenchmarkError
 from benchmarks.gateway.exact import ask, compare
 from benchmarks.gateway.figures import Cell, Spread, summarise
 from benchmarks.gateway.home import WhetHome

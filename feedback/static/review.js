@@ -14,12 +14,12 @@
   const behind = []; // conversations left undecided with j
   const ahead = []; // fetched, or left with k; the first is next
   const inFlight = new Set(); // decisions on their way to the server
-  const undoable = []; // review ids, newest last
+  const undoable = []; // promises of review ids, in the order of the keys pressed, newest last; null where the decision failed
   let shownAt = Date.now();
   let fetching = null;
 
   const progress = document.querySelector("#progress");
-  if (progress && progress.dataset.last) undoable.push(progress.dataset.last);
+  if (progress && progress.dataset.last) undoable.push(Promise.resolve(progress.dataset.last));
   const undoButton = document.querySelector("[data-undo]");
 
   // --- fetching ahead ---------------------------------------------------------------------------------------------
@@ -117,12 +117,13 @@
     inFlight.add(item);
     node.remove();
     const shown = next();
+    const sent = whet.send("/api/review/" + encodeURIComponent(item), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }).then((response) => response.json());
+    const review = sent.then((answer) => answer.review_id, () => null);
+    undoable.push(review); // at once: an undo pressed while this is on its way means this decision, and waits for it
     try {
-      const response = await whet.send("/api/review/" + encodeURIComponent(item), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
-      const answer = await response.json();
-      undoable.push(answer.review_id);
-      counts(answer.stats);
+      counts((await sent).stats);
     } catch (error) {
+      if (undoable.includes(review)) undoable.splice(undoable.indexOf(review), 1);
       await shown;
       whet.say(error.message, "bad");
       if (current()) ahead.unshift(current());
@@ -132,9 +133,14 @@
     }
   }
 
-  async function undo() {
-    const review = undoable.pop();
-    if (!review) { whet.say("There is nothing to undo."); return; }
+  let undoing = Promise.resolve(); // one after the other, so that two quick presses bring back the newest last
+  const undo = () => { undoing = undoing.then(undoNewest); };
+
+  async function undoNewest() {
+    const newest = undoable.pop();
+    if (!newest) { whet.say("There is nothing to undo."); return; }
+    const review = await newest;
+    if (!review) return; // the decision itself failed: it was said, and the conversation is back already
     try {
       const response = await whet.send("/api/review/" + encodeURIComponent(review) + "/undo", { method: "POST" });
       const answer = await response.json();
@@ -144,7 +150,7 @@
       counts(answer.stats);
       whet.say(answer.message, "good");
     } catch (error) {
-      undoable.push(review);
+      undoable.push(newest);
       whet.say(error.message, "bad");
     }
   }

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.gateway import mock_upstream
 from benchmarks.gateway.__main__ import main
-from benchmarks.gateway.errors import BenchmarkError
 from benchmarks.gateway.exact import Received, Row, compare
-from benchmarks.gateway.figures import BEGIN, END, Spread, paired_ratios, parse_wrk, put_between_markers, summarise, table
+from benchmarks.gateway.figures import Spread, paired_ratios, parse_wrk, summarise, table
 
 _RAW = {
     "requests": 1000, "duration_us": 2_000_000, "bytes": 5_000, "p50_us": 1500, "p90_us": 2500, "p99_us": 9000, "max_us": 12_000,
@@ -120,25 +120,6 @@ def test_a_busy_machine_is_said(result: dict[str, object]) -> None:
 def test_failures_stay_in_the_table(result: dict[str, object]) -> None:
     result["failures"] = ["round 1: something broke"]
     assert "- round 1: something broke" in table(result).splitlines()
-
-
-def test_only_what_stands_between_the_markers_changes() -> None:
-    document = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    changed = put_between_markers(document, "new\n")
-    assert changed == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    assert put_between_markers(changed, "new") == changed
-
-
-@pytest.mark.parametrize("document", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
-def test_a_document_without_the_markers_is_refused(document: str) -> None:
-    with pytest.raises(BenchmarkError):
-        put_between_markers(document, "new")
-
-
-def test_the_readme_holds_the_markers() -> None:
-    from benchmarks.gateway.__main__ import _HERE
-
-    put_between_markers((_HERE / "README.md").read_text(), "new")
 
 
 def test_answers_and_rows_are_compared_one_by_one() -> None:

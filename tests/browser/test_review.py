@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from sqlalchemy import select
 
 from feedback import queue
@@ -113,6 +113,25 @@ def test_undo_and_moving_without_deciding(sqlite_context: Context, console: tupl
     page.keyboard.press("s")
     expect(page.locator(f'[data-item="{third}"]')).to_be_visible()
     wait_for(lambda: standing(sqlite_context) == {second: "skip"}, "the skip")
+    assert problems == []
+
+
+def test_an_undo_pressed_before_the_decision_arrived_takes_back_that_decision(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    first, second, _ = queued(sqlite_context, 3, at=now_ms() - 60_000)
+    page, problems = open_page(tab, console[0] + "/review")
+    page.keyboard.press("a")
+    wait_for(lambda: first in standing(sqlite_context), "the first decision")
+    held: list[Route] = []
+    page.route(f"**/api/review/{second}", held.append)
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    with page.expect_request(f"**/api/review/{second}"):
+        page.keyboard.press("r")
+    page.keyboard.press("u")
+    held[0].continue_()
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    assert set(standing(sqlite_context)) == {first}, "the undo took back another decision than the last one"
     assert problems == []
 
 

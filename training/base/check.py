@@ -15,9 +15,10 @@ from typing import Any
 from training.base import phrasing, prompts
 from training.base.comparing import LIMITS
 from training.base.documents import message
-from training.base.probe import answers, load
+from training.base.probe import answers
 from training.base.values import plural, value
 from training.base.worlds import sample_world
+from training.base_model import BaseModel, compute_dtype, quiet_environment
 
 Task = tuple[list[dict[str, str]], Callable[[str], bool]]
 SEED = "whet-base-check"
@@ -68,17 +69,19 @@ def check(folder: Path, questions: int, threads: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(threads)
-    model, tokenizer = load(folder)
+    base = BaseModel(folder, folder.name)
+    model = base.load_model(compute_dtype("auto"))
     found: dict[str, Any] = {"base": str(folder), "questions": questions}
     for name, make in TASKS.items():
         tasks = [make(Random(f"{SEED}:{name}:{number}")) for number in range(questions)]
-        given = answers(model, tokenizer, [{"messages": messages} for messages, _ in tasks], new_tokens=60)
+        given = answers(model, base, [messages for messages, _ in tasks], limit=60)
         found[name] = round(sum(right(answer) for (_, right), answer in zip(tasks, given, strict=True)) / questions, 4)
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry."""
+    quiet_environment()
     parser = argparse.ArgumentParser(description="What the base can do without an adapter.")
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=100)

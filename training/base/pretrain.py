@@ -20,6 +20,7 @@ from training.base import tokenizer as tokenizers_of_base
 from training.base.corpus import document
 from training.base.model import new_model
 from training.base.optimise import MasterOptimiser, schedule
+from training.platform_tuning import keep_memory
 
 LOG_EVERY_STEPS = 10
 EVALUATE_EVERY_STEPS = 200
@@ -46,20 +47,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="go on from a finished run in --out: its decayed weights, then --steps in all")
     parser.add_argument("--adamw-only", action="store_true")
     return parser.parse_args(argv)
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep freed memory: returning and faulting in large blocks at every step took half of the time."""
-    import ctypes
-
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return  # another C library: slower, not wrong
-    mmap_max, trim_threshold, top_pad = -4, -1, -2
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 256 * 2**20)
 
 
 def give_back_memory() -> None:

@@ -1,4 +1,4 @@
-"""The benchmark's own error."""
+"""The benchmarks' own error."""
 
 from __future__ import annotations
 
