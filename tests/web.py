@@ -15,6 +15,7 @@ from whet.database import insert_ignore, writing
 from whet.tables import users
 from whet.web.shell import create_console
 
+NOW = 1_900_000_000_000  # what the pages' tests take for the present, in ms
 PASSWORD = "correct horse battery"
 _ORIGIN = "http://testserver"
 
@@ -65,3 +66,10 @@ def form_token(html: str) -> str:
 
 
 __all__ = ["PASSWORD", "ConsoleClient", "console_client", "form_token"]
+
+
+def headline(html: str) -> str:
+    """The words of a page's headline."""
+    found = re.search(r'<h1 id="headline"[^>]*>(.*?)</h1>', html, re.S)
+    assert found, "the page has no headline"
+    return re.sub(r"<[^>]+>", "", found[1]).strip()
