@@ -7,6 +7,8 @@ SHELL := /bin/bash
 .PHONY: help setup setup-test up demo test test-all bench lock docs lint format types screenshots clean
 
 BIN := .venv/bin
+# Two workers: one waits for the real engine most of the time, the other runs everything else (tests/conftest.py says which runs what).
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 PYTEST_ARGS ?=
 
 help: ## this list
@@ -25,10 +27,10 @@ demo: setup ## the whole circle on the built-in scenario, with a report at the e
 	@exec $(BIN)/whet demo
 
 test: setup setup-test ## all tests that fit into 25 minutes on 2 cores
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
 
 test-all: setup setup-test ## the slow tests too
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks that need no GPU
 	$(BIN)/python -m benchmarks

@@ -21,6 +21,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two workers: the tests of the real engine first and in one worker, since they share its sessions and wait more than they
+    compute; beside them the other files, each whole, since a file shares its fixtures."""
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("engine" if item.get_closest_marker("engine") else str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own WHET_ variables must not decide a test."""

@@ -124,7 +124,7 @@ def test_an_undo_pressed_before_the_decision_arrived_takes_back_that_decision(
     page.keyboard.press("a")
     wait_for(lambda: first in standing(sqlite_context), "the first decision")
     held: list[Route] = []
-    page.route(f"**/api/review/{second}", held.append)
+    page.route(f"**/api/review/{second}", lambda route: held.append(route))
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
     with page.expect_request(f"**/api/review/{second}"):
         page.keyboard.press("r")

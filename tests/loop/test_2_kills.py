@@ -131,7 +131,7 @@ def test_a_killed_scheduler_and_console_come_back_while_traffic_goes_on(product:
 
 def test_a_worker_killed_in_mid_training_leaves_one_run_and_one_adapter(product: Running, first_version: dict[str, Any]) -> None:
     context = product.context()
-    complain(product, 8, seed=9)
+    complain(product, 8, seed=9, about_all=True)  # a good version gives nobody a reason, and this test needs reviews
     review(product, at_least=1, comment=" Bye!")  # rows that no request asked to train on before
 
     def runs(request_id: str) -> list[Any]:
