@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 # Two workers: one waits for the real engine most of the time, the other runs everything else (tests/conftest.py says which runs what).
-WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+WORKERS := -n 2 --dist loadscope --no-loadscope-reorder
 PYTEST_ARGS ?=
 
 help: ## this list

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -21,13 +22,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
-@pytest.hookimpl(tryfirst=True)
+_ENGINE_FILES = ("tests/loop/", "tests/serving/test_real_engine.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers: the tests of the real engine first and in one worker, since they share its sessions and wait more than they
-    compute; beside them the other files, each whole, since a file shares its fixtures."""
-    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+    """The tests of the real engine first: of two workers, one has them all, and they take as long as everything else."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_ENGINE_FILES))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("engine" if item.get_closest_marker("engine") else str(item.path)))
+        started = item.nodeid.startswith(_ENGINE_FILES)
+        assert started == (item.get_closest_marker("engine") is not None), f"{item.nodeid}: the marker `engine` and _ENGINE_FILES disagree"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Two workers: the tests of the real engine share one engine, so one worker has them; a file's tests share its fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByEngineAndFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "engine" if nodeid.startswith(_ENGINE_FILES) else nodeid.split("::", 1)[0]
+
+    return ByEngineAndFile(config, log)
 
 
 @pytest.fixture(autouse=True)
