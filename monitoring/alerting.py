@@ -1,5 +1,8 @@
 """What a verdict does to the alerts of an alias: open, extend, resolve. The plan is pure; `apply` in run.py carries it out.
 
+Two things open alerts: a drift run that compares two windows (`plan`), and a day that is judged against the alias's own history
+(`plan_incident`). Once there is such a history it decides how grave a change is, and what the windows show is information.
+
 One alert per alias and kind is open at a time (`open_marker` is unique). It collects the conversations that show the
 change, so that a review batch can be made of exactly these.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import chain, zip_longest
 from typing import Any, Literal
 
@@ -33,7 +37,8 @@ class Change:
     title: str
     detail: dict[str, Any]
     alert_id: str | None = None
-    severity: str = ""
+    severity: str = ""  # empty: as it is
+    key: str = ""  # what may be open once; empty: one of the alias and kind
 
 
 def dedup_key(alias: str, kind: str) -> str:
@@ -49,10 +54,11 @@ def plan(
     stable_digest: str | None,
     spans: Mapping[str, int | None],
     now: int,
+    judged_by_day: bool = False,
 ) -> list[Change]:
     """Changes that follow from one verdict. `open_alerts`: kind → record of its open or acknowledged alert.
 
-    `spans` are the report's reference_from, reference_to, window_from and window_to (ms).
+    `judged_by_day`: the alias has a history, against which its days are judged. `spans` are the report's reference_from, reference_to, window_from and window_to (ms).
     """
     if verdict.state == "not_enough_data":
         return []
@@ -61,7 +67,10 @@ def plan(
         drifted, alert = verdict.drifted(kind), open_alerts.get(kind)
         if drifted and alert is None:
             detail = _opened(kind, drifted, report_id, stable_digest, spans, now)
-            changes.append(Change("open", kind, _title(alias, kind, drifted), detail, severity=SEVERITY[kind]))
+            severity = "information" if judged_by_day else SEVERITY[kind]
+            changes.append(Change("open", kind, _title(alias, kind, drifted), detail, severity=severity))
+        elif drifted and alert is not None and _seen_by_day(alert):
+            changes.append(Change("extend", kind, alert["title"], _joined(alert["detail"], kind, drifted, report_id), alert["id"]))
         elif drifted and alert is not None:
             changes.append(Change("extend", kind, _title(alias, kind, drifted), _extended(alert["detail"], kind, drifted, report_id), alert["id"]))
         elif alert is not None:
@@ -116,11 +125,24 @@ def _extended(detail: Mapping[str, Any], kind: Kind, drifted: Sequence[Finding],
     return {**detail, **fresh, "interaction_ids": ids, "drift_report_id": report_id, "reports": reports, "quiet_runs": 0}
 
 
+def _seen_by_day(alert: Mapping[str, Any]) -> bool:
+    """Whether the alert stands for an incident that is still open in the alias's own history."""
+    return bool((alert["detail"].get("incident") or {}).get("state") == "open")
+
+
+def _joined(detail: Mapping[str, Any], kind: Kind, drifted: Sequence[Finding], report_id: str) -> dict[str, Any]:
+    """What a run adds to an incident of the days: words, conversations and its report. The days' own evidence stays as it is."""
+    extended = _extended(detail, kind, drifted, report_id)
+    return {**extended, "signals": detail.get("signals", []), "words": extended["words"] or detail.get("words", [])}
+
+
 def _quiet(kind: Kind, alert: Mapping[str, Any], report_id: str, stable_digest: str | None) -> Change:
     detail = dict(alert["detail"])
     quiet = int(detail.get("quiet_runs", 0)) + 1
     replaced = detail.get("stable_digest") != stable_digest
     detail |= {"quiet_runs": quiet, "reports": [*detail.get("reports", []), report_id][-_MAX_REPORTS:]}
+    if _seen_by_day(alert):  # two windows can look alike while both differ from the history; the days decide when it is over
+        return Change("extend", kind, alert["title"], detail, alert["id"])
     if replaced:
         detail["resolution"] = "Another version went live, and its traffic is as it was when it started."
         return Change("resolve", kind, alert["title"], detail, alert["id"])
@@ -128,6 +150,71 @@ def _quiet(kind: Kind, alert: Mapping[str, Any], report_id: str, stable_digest: 
         detail["resolution"] = f"Nothing of it was seen in {quiet} runs."
         return Change("resolve", kind, alert["title"], detail, alert["id"])
     return Change("extend", kind, alert["title"], detail, alert["id"])
+
+
+def plan_incident(
+    alias: str, kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[list[float]]], known: Sequence[Mapping[str, Any]]
+) -> Change | None:
+    """What an incident of the days does to the alerts; None where there is nothing to do.
+
+    `found`: the incident as JSON. `series`: of each piece of evidence, by its place, [instant (ms), level] per day. `known`: the alias's open alerts, and
+    those of any state that stand for this incident.
+    """
+    mine = next((alert for alert in known if (alert["detail"].get("incident") or {}).get("id") == found["id"]), None)
+    if mine is not None and mine["state"] not in ("open", "acknowledged"):
+        return None  # a person closed it
+    if found["state"] != "open":
+        if mine is None:
+            return None
+        resolution = f"Back to normal; the days were as usual again by {found['closed_on']}."
+        return Change("resolve", kind, mine["title"], {**mine["detail"], "incident": dict(found), "resolution": resolution}, mine["id"])
+    same_kind = next((alert for alert in known if alert["kind"] == kind and alert["state"] in ("open", "acknowledged")), None)
+    at = mine or (same_kind if same_kind is not None and not same_kind["detail"].get("incident") else None)
+    detail = _of_days(kind, found, series, at["detail"] if at else {})
+    title = f"{alias}: {KIND_TITLES[kind]}. {found['summary']}"
+    if at is not None:
+        return Change("extend", kind, title, detail, at["id"], severity=SEVERITY[kind])
+    key = f"{dedup_key(alias, kind)}:{found['id']}" if same_kind is not None else ""
+    return Change("open", kind, title, detail, severity=SEVERITY[kind], key=key)
+
+
+def _of_days(kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[list[float]]], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    since_at = _instant(found["first_day"])
+    ids = [*found.get("examples", []), *earlier.get("interaction_ids", [])] if kind in REVIEWABLE else []
+    return {
+        "drift_report_id": "",
+        "reports": [],
+        "words": [],
+        "quiet_runs": 0,
+        **earlier,
+        "incident": dict(found),
+        "signals": [_shown_by_day(one, series.get(str(place), [])) for place, one in enumerate(found["evidence"])],
+        "interaction_ids": list(dict.fromkeys(ids))[:MAX_EXAMPLES],
+        "since_at": since_at,
+        "since_is_exact": True,
+        "window_from": since_at,
+    }
+
+
+def _shown_by_day(evidence: Mapping[str, Any], series: list[list[float]]) -> dict[str, Any]:
+    """One piece of evidence in the form of `_shown`."""
+    signal = evidence["signal"] + (f" {evidence['part']}" if evidence["part"] else "")
+    return {
+        "name": signal,
+        "label": evidence["sentence"].partition(":")[0],
+        "unit": evidence.get("unit", ""),
+        "shape": "rate" if evidence.get("share") else "number",
+        "sentence": evidence["sentence"],
+        "reference": evidence["before"],
+        "window": evidence["now"],
+        "effect": evidence["relative_change"],
+        "adjusted_p_value": None,
+        "series": series,
+    }
+
+
+def _instant(day: str) -> int:
+    return int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _title(alias: str, kind: Kind, drifted: Sequence[Finding]) -> str:

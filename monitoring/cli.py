@@ -56,6 +56,26 @@ def drift_show(report_id: str = typer.Argument(..., metavar="ID"), as_json: bool
     _print_report(row, as_json)
 
 
+@drift.command("days")
+def drift_days(
+    alias: str | None = typer.Option(None, "--alias", help="The alias to look at; default: the setting default_alias."),
+    as_json: bool = _JSON,
+) -> None:
+    """Take in the days that are over, and print what an alias's own history has shown and how often it alarmed."""
+    from monitoring.dayjob import run_alias, standing
+
+    with opened() as context:
+        name = alias or context.settings.default_alias
+        run_alias(context, name, now_ms())
+        found = standing(context, name)
+    if as_json:
+        emit(found, True)
+        return
+    shown = [one | {"signals": ", ".join(one["signals"])} for one in found.pop("incidents")]
+    emit({key: value for key, value in found.items() if key not in ("thresholds", "declared")}, False)
+    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "state", "signals", "summary"], title="incidents")
+
+
 @drift.command("replay")
 def drift_replay(
     table: Path = typer.Argument(..., metavar="TABLE", help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns."),

@@ -22,7 +22,17 @@ def jobs(context: Context) -> list[Job]:
     from monitoring.metrics import start_metrics
 
     start_metrics(context)
-    return [Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now))]
+    return [
+        Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now)),
+        Job("days", context.settings.drift_interval_s, lambda now: _days(context, now)),
+    ]
+
+
+def _days(context: Context, now: int) -> str | None:
+    """Looks as often as drift runs do, and finds something to do once a day."""
+    from monitoring.dayjob import run_days
+
+    return run_days(context, now)
 
 
 def run_all(context: Context, now: int) -> str | None:

@@ -22,7 +22,7 @@ from monitoring.windows import list_aliases
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
-from whet.tables import alerts, interactions, review_items
+from whet.tables import alerts, drift_days, interactions, review_items
 
 _log = logging.getLogger(__name__)
 _started: dict[tuple[str, int], Any] = {}  # one endpoint per process and address
@@ -85,11 +85,17 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
     detected = GaugeMetricFamily("whet_drift_detected", "1 when the newest drift report says drift.", labels=["alias"])
     enough = GaugeMetricFamily("whet_drift_enough_data", "1 when the newest drift report had enough data for a verdict.", labels=["alias"])
     age = GaugeMetricFamily("whet_drift_report_age_seconds", "Age of the newest drift report.", labels=["alias"])
+    day_age = GaugeMetricFamily(
+        "whet_drift_day_age_seconds", "Time since the end of the newest day that was judged against the alias's history or kept for it.", labels=["alias"]
+    )
     last = GaugeMetricFamily("whet_interaction_age_seconds", "Age of the newest logged interaction.", labels=["alias"])
     for alias in list_aliases(connection):
         newest = connection.scalar(select(func.max(interactions.c.created_at)).where(interactions.c.alias == alias))
         if newest is not None:
             last.add_metric([alias], (now - newest) / 1000)
+        newest_day = connection.scalar(select(func.max(drift_days.c.day)).where(drift_days.c.alias == alias))
+        if newest_day is not None:
+            day_age.add_metric([alias], now / 1000 - (newest_day + 1) * 86_400)
         report = latest_report(connection, alias)
         if report is None:
             continue
@@ -100,7 +106,7 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
             if signal["effect"] is not None:
                 effect.add_metric([alias, signal["name"]], signal["effect"])
                 signal_drifted.add_metric([alias, signal["name"]], float(signal["drifted"]))
-    yield from (effect, signal_drifted, detected, enough, age, last)
+    yield from (effect, signal_drifted, detected, enough, age, day_age, last)
 
 
 def _alerts(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from whet.errors import NotFoundError
-from whet.tables import alerts, drift_reports, review_items
+from whet.tables import alerts, drift_days, drift_reports, review_items
 
 _LIGHT = [column for column in drift_reports.c if column.name != "signals"]
 
@@ -55,6 +55,18 @@ def aliases_with_reports(connection: Connection) -> list[str]:
 def latest_report(connection: Connection, alias: str) -> dict[str, Any] | None:
     found = list_reports(connection, alias, limit=1, signals=True)
     return found[0] if found else None
+
+
+def newest_days(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
+    """The newest days of an alias, oldest first."""
+    query = select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()][::-1]
+
+
+def has_history(connection: Connection, alias: str) -> bool:
+    """Whether the days of this alias are judged against its own history by now."""
+    newest = select(drift_days.c.judged).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(1)
+    return bool(connection.scalar(newest))
 
 
 def list_alerts(

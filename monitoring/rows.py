@@ -29,6 +29,8 @@ class Row:
     calls_tools: bool = False
     retrieval_score: float | None = None  # of the best passage
     rating: int | None = None  # -1 | 0 | 1, the latest one
+    adapter: str = "base"  # `name@vN` that answered
+    application: str = ""  # id of the API key that asked
 
     @property
     def group(self) -> str:
@@ -57,6 +59,8 @@ def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row
         calls_tools=bool(response.get("tool_calls")),
         retrieval_score=_best_score(record["retrieved"]),
         rating=rating,
+        adapter=f"{record['adapter']}@v{record['version']}" if record["adapter"] else "base",
+        application=record["api_key_id"] or "",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from monitoring.alerting import Change, dedup_key, plan
-from monitoring.queries import find_alert
+from monitoring.queries import find_alert, has_history
 from monitoring.rows import Row
 from monitoring.verdict import Rules, Verdict, judge
 from monitoring.windows import Windows, current_epoch, list_aliases, read_windows
@@ -54,7 +54,16 @@ def run_drift(context: Context, alias: str, now: int, *, reporter: Reporter | No
     with writing(context.database) as connection:
         connection.execute(insert(drift_reports).values(**report))
         known = _open_alerts(connection, alias)
-        for change in plan(alias, verdict, known, report_id=report["id"], stable_digest=windows.epoch.stable_digest, spans=_spans(report), now=now):
+        for change in plan(
+            alias,
+            verdict,
+            known,
+            report_id=report["id"],
+            stable_digest=windows.epoch.stable_digest,
+            spans=_spans(report),
+            now=now,
+            judged_by_day=has_history(connection, alias),
+        ):
             apply(connection, alias, change, now)
     return report
 
@@ -149,12 +158,12 @@ def _store_snapshot(context: Context, report_id: str, snapshot: dict[str, Any]) 
 def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
     """Carry out one planned change inside the run's transaction."""
     if change.deed == "open":
-        key = dedup_key(alias, change.kind)
+        key = change.key or dedup_key(alias, change.kind)
         row = {"dedup_key": key, "alias": alias, "kind": change.kind, "severity": change.severity, "title": change.title, "detail": change.detail}
         standing = {"state": "open", "opened_at": now, "changed_at": now, "changed_by": None, "open_marker": key}
         connection.execute(insert_ignore(connection, alerts).values(id=new_id("alr", at=now), **row, **standing))
         return
-    values: dict[str, Any] = {"detail": change.detail, "title": change.title}
+    values: dict[str, Any] = {"detail": change.detail, "title": change.title, **({"severity": change.severity} if change.severity else {})}
     if change.deed == "resolve":
         values |= {"state": "resolved", "open_marker": None, "changed_at": now, "changed_by": "monitoring"}
     # Guarded by the marker: an operator may have closed it between reading and writing.

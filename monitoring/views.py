@@ -68,6 +68,7 @@ class Incident:
     interaction_ids: list[str]
     report_id: str
     reports: int
+    by_day: dict[str, Any] = field(default_factory=dict)  # the incident as the alias's own history shows it; empty where only windows were compared
 
     @property
     def is_open(self) -> bool:
@@ -109,6 +110,7 @@ def incident(alert: Mapping[str, Any], now: int) -> Incident:
         interaction_ids=[str(one) for one in detail.get("interaction_ids", [])],
         report_id=detail.get("drift_report_id") or "",
         reports=len(detail.get("reports", [])),
+        by_day=detail.get("incident") or {},
     )
 
 
@@ -206,8 +208,8 @@ def value_text(value: float | None, shape: str, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
-def spark(history: Sequence[Mapping[str, Any]], label: str, shape: str = "number") -> Spark | None:
-    """The signal's value run by run; None when no run had one."""
+def spark(history: Sequence[Mapping[str, Any]], label: str, shape: str = "number", each: str = "run") -> Spark | None:
+    """The signal's value run by run (or by another unit, `each`); None when no run had one."""
     points = [(index, float(found["window"]), bool(found.get("drifted"))) for index, found in enumerate(history) if found.get("window") is not None]
     if not points:
         return None
@@ -238,7 +240,7 @@ def spark(history: Sequence[Mapping[str, Any]], label: str, shape: str = "number
         marks=[(x(index), y(value)) for index, value, drifted in points if drifted],
         band=band,
         reference=y(reference) if reference is not None else None,
-        label=f"{label}: {_count(len(points), 'run')}, the newest {last[1]:.3g}" + (f", usual {reference:.3g}" if reference is not None else ""),
+        label=f"{label}: {_count(len(points), each)}, the newest {last[1]:.3g}" + (f", usual {reference:.3g}" if reference is not None else ""),
     )
 
 

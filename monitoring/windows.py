@@ -204,6 +204,9 @@ _COLUMNS = [
         "ttft_ms",
         "duration_ms",
         "retrieved",
+        "adapter",
+        "version",
+        "api_key_id",
     )
 ]
 

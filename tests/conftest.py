@@ -23,11 +23,12 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 _ENGINE_FILES = ("tests/loop/", "tests/serving/test_real_engine.py")
+_LONG_FILES = ("tests/training/test_worker.py",)  # minutes of starting processes: begun last, one worker would wait for the other
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the real engine first: of two workers, one has them all, and they take as long as everything else."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_ENGINE_FILES))
+    """The tests of the real engine first, of two workers one has them all; then other long files, then the many short ones."""
+    items.sort(key=lambda item: 0 if item.nodeid.startswith(_ENGINE_FILES) else 1 if item.nodeid.startswith(_LONG_FILES) else 2)
     for item in items:
         started = item.nodeid.startswith(_ENGINE_FILES)
         assert started == (item.get_closest_marker("engine") is not None), f"{item.nodeid}: the marker `engine` and _ENGINE_FILES disagree"

@@ -8,7 +8,7 @@ import re
 from whet.clock import now_ms
 from whet.errors import InputError
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no letter that reads as a digit
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no letter that reads as a digit
 _TIME_CHARS = 9  # 45 bits of milliseconds: enough until the year 3084
 _RANDOM_CHARS = 13  # 65 bits: a billion ids in the same millisecond collide with probability 1 in 70
 
@@ -19,9 +19,9 @@ _RESERVED_IN_NAMES = "--"  # separates the parts of an engine name
 def new_id(prefix: str, *, at: int | None = None) -> str:
     """A new id such as `int_0d3kq…`. `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud."""
     moment = now_ms() if at is None else at
-    stamp = "".join(_ALPHABET[(moment >> (5 * i)) & 31] for i in reversed(range(_TIME_CHARS)))
+    stamp = "".join(ALPHABET[(moment >> (5 * i)) & 31] for i in reversed(range(_TIME_CHARS)))
     noise = int.from_bytes(os.urandom(9), "big")
-    return f"{prefix}_{stamp}{''.join(_ALPHABET[(noise >> (5 * i)) & 31] for i in range(_RANDOM_CHARS))}"
+    return f"{prefix}_{stamp}{''.join(ALPHABET[(noise >> (5 * i)) & 31] for i in range(_RANDOM_CHARS))}"
 
 
 def check_name(name: str, what: str = "name") -> str:

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         0.01, gt=0, lt=0.5, description="Chance that a drift run finds anything although nothing changed, over all its signals together."
     )
     drift_min_rows: int = Field(50, ge=10, description="Rows below which a drift run says 'not enough data' and nothing else.")
+    drift_target: float = Field(
+        0.5, ge=0.01, le=50, description="False incidents per 100 days that are bearable, over all signals of an alias; lower is quieter and slower."
+    )
     flag_interval_s: float = Field(60, gt=0, description="Seconds between runs that put conversations into the review queue.")
     review_budget: int = Field(200, ge=1, description="Conversations the queue takes in per day and alias; attention is the scarce thing.")
     review_claim_s: float = Field(900, gt=0, description="Seconds a reviewer holds a conversation before another may take it.")

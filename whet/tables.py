@@ -142,6 +142,19 @@ drift_reports = _table(
     Index(None, "alias", "created_at"),
 )
 
+drift_days = _table(
+    "monitoring",
+    "drift_days",
+    Column("alias", String(64), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970-01-01, UTC
+    Column("rows", Integer, nullable=False),  # requests of the day that count
+    Column("statistics", JSON, nullable=False),  # monitoring.detector.daily.DayStatistics.as_json()
+    Column("confirmed", JSON, nullable=False),  # [[signal, part, adapter]]: charts that crossed and were confirmed with that day's conversations
+    Column("judged", Boolean, nullable=False),  # false while there is too little history
+    Column("sample_path", String(400)),  # conversations kept to explain changes with, relative to the store; null when they are too old
+    _at("created_at"),
+)
+
 alerts = _table(
     "monitoring",
     "alerts",

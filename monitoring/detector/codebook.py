@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,16 @@ class Codebook:
     centroids: Vectors
     far: float  # distance below which 95 % of the first days' questions lie
     space: WordSpace | None  # how texts become vectors; None where the table brings them
+
+    def as_json(self) -> dict[str, Any]:
+        """Some 300 kB of plain data."""
+        weights = None if self.space is None else self.space.weights.tolist()
+        return {"centroids": self.centroids.tolist(), "far": self.far, "weights": weights}
+
+    @staticmethod
+    def from_json(made: dict[str, Any]) -> Codebook:
+        space = None if made["weights"] is None else WordSpace(np.array(made["weights"], dtype=np.float32))
+        return Codebook(np.array(made["centroids"], dtype=np.float32), made["far"], space)
 
     def vectors(self, table: Table) -> Vectors | None:
         return vectors_of(table, self.space)
@@ -58,7 +69,7 @@ def fit_codebook(first_days: Table, topics: int, seed: int) -> Codebook | None:
     if len(first_days) > _MOST_ROWS:
         first_days = first_days.take(np.sort(rng.choice(len(first_days), _MOST_ROWS, replace=False)))
     prompts = first_days.get("prompt")
-    space = WordSpace(list(prompts)) if EMBEDDING not in first_days and prompts is not None else None
+    space = WordSpace.learned(list(prompts)) if EMBEDDING not in first_days and prompts is not None else None
     vectors = vectors_of(first_days, space)
     if vectors is None:
         return None

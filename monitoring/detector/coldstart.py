@@ -139,7 +139,7 @@ def _topics(signal: DailySignal, before: Table, after: Table, seed: int) -> _Mad
     rng = np.random.default_rng([seed, 5])
     before, after = (table.take(np.sort(rng.choice(len(table), min(len(table), _TOPIC_ROWS), replace=False))) for table in (before, after))
     prompts = [*before.columns["prompt"], *after.columns["prompt"]] if "prompt" in before and "prompt" in after else None
-    space = WordSpace(prompts) if prompts is not None else None
+    space = WordSpace.learned(prompts) if prompts is not None else None
     first, second = vectors_of(before, space), vectors_of(after, space)
     if first is None or second is None:
         return None

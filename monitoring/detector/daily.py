@@ -75,8 +75,8 @@ def share_point(events: float, n: int) -> Point:
     return Point(float(value), float(1 / np.sqrt(n)), events / n, n)
 
 
-def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: Codebook | None) -> tuple[DayStatistics, Table]:
-    """The statistics of one day's rows of one stream, and the sample they were taken from."""
+def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: Codebook | None, requests: int = 0) -> tuple[DayStatistics, Table]:
+    """The statistics of one day's rows of one stream, and the sample they were taken from. `requests`: of the day, where `table` holds fewer."""
     sample = sample_of_day(table, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day)
     points: dict[Chart, Point] = {}
     counts: dict[Chart, dict[str, int]] = {}
@@ -91,7 +91,7 @@ def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: 
     if codebook is not None:
         _questions(sample, day, settings, codebook, points, counts)
     templates = Counter(value for value in sample.columns["template"] if value is not None) if "template" in sample else Counter[str]()
-    return DayStatistics(day, len(table), len(sample), points, counts, dict(templates.most_common(_MOST_CATEGORIES))), sample
+    return DayStatistics(day, requests or len(table), len(sample), points, counts, dict(templates.most_common(_MOST_CATEGORIES))), sample
 
 
 def _by_adapter(sample: Table, least: int) -> dict[str, Table]:

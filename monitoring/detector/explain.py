@@ -106,7 +106,7 @@ def _topics(lead: Evidence, before: Table, after: Table, old: Floats | None, new
     before, after = before.take(keep_old), after.take(keep_new)
     space = codebook.space if codebook else None
     if space is None and "prompt" in after:
-        space = WordSpace([*before.columns["prompt"], *after.columns["prompt"]] if "prompt" in before else list(after.columns["prompt"]))
+        space = WordSpace.learned([*before.columns["prompt"], *after.columns["prompt"]] if "prompt" in before else list(after.columns["prompt"]))
     first, second = vectors_of(before, space), vectors_of(after, space)
     if first is None or second is None:
         return []

@@ -40,14 +40,19 @@ def _bucket(word: str) -> int:
 class WordSpace:
     """Weights of words (inverse document frequency) learned from some texts, and the vectors of any."""
 
-    def __init__(self, texts: Sequence[str | None]) -> None:
+    def __init__(self, weights: Vectors) -> None:
+        self.weights = weights
+
+    @classmethod
+    def learned(cls, texts: Sequence[str | None]) -> WordSpace:
+        """The space in which words that many of `texts` hold weigh little."""
         counts = np.zeros(_BUCKETS)
         known = 0
         for text in texts:
             if text:
                 known += 1
                 counts[list({_bucket(word) for word in words_of(text)[:_MOST_WORDS]})] += 1
-        self.weights = np.log((1 + known) / (1 + counts)).astype(np.float32) + 0.1  # words of every text keep a little
+        return cls(np.log((1 + known) / (1 + counts)).astype(np.float32) + np.float32(0.1))  # words of every text keep a little
 
     def vectors(self, texts: Sequence[str | None]) -> Vectors:
         """Shape (texts, DIMENSIONS); NaN for a text without words."""

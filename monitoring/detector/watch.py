@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from monitoring.detector.baseline import WEEKDAY_SHIFT
 from monitoring.detector.codebook import Codebook, fit_codebook
 from monitoring.detector.coldstart import Finding, compare_two
-from monitoring.detector.daily import DayStatistics, summarise_day
+from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.explain import explain, measure_of
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.settings import DetectorSettings
@@ -35,14 +35,27 @@ class Early:
     rows: tuple[int, int]  # users compared: before, last week
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """A day as it is kept: everything that `Watch.resume` needs to stand where it stood after the day."""
+
+    statistics: DayStatistics
+    confirmed: frozenset[Chart]  # charts whose crossing was confirmed with the conversations at hand
+    kept: Table  # some of the day's conversations
+
+
 @dataclass
 class Watch:
-    """State of one alias. Keeps `kept_per_day` conversations of each of the last nine weeks to explain with."""
+    """State of one alias. Keeps `kept_per_day` conversations of each of the last nine weeks to explain with.
+
+    `questions` tells the text of conversations by id, for kept tables that hold none; conversations it does not know are without text.
+    """
 
     alias: str
     settings: DetectorSettings
     stream: Stream = field(init=False)
     codebook: Codebook | None = None
+    questions: Callable[[list[str]], Mapping[str, str]] | None = None
     kept: dict[int, Table] = field(default_factory=dict)
     early: list[Early] = field(default_factory=list)
     _first: list[Table] = field(default_factory=list)
@@ -50,12 +63,31 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.alias, self.settings)
+        self._fitted = self.codebook is not None
 
-    def step(self, day: int, rows: Table) -> tuple[list[Incident], DayStatistics]:
-        """Take in one day's requests; returns the incidents that opened, grew or closed, and what is remembered of the day."""
-        statistics, sample = summarise_day(rows, day, self.settings, self.codebook)
+    def resume(self, day: Remembered) -> None:
+        """Take in a day that was judged before, with the same outcome."""
+        number = day.statistics.day
+        self.kept[number] = day.kept
+        self._forget(number)
+        self.stream.step(day.statistics, lambda evidence: evidence.chart in day.confirmed)
+        self._learn_topics(number)
+
+    def step(self, day: int, rows: Table, requests: int = 0) -> tuple[list[Incident], Remembered]:
+        """Take in one day's requests; returns the incidents that opened, grew or closed, and what is remembered of the day.
+
+        `requests`: how many the day had, where `rows` is a sample of them.
+        """
+        statistics, sample = summarise_day(rows, day, self.settings, self.codebook, requests)
         self._keep(day, sample)
-        changed = self.stream.step(statistics, self.confirms)
+        confirmed: set[Chart] = set()
+
+        def confirm(evidence: Evidence) -> bool:
+            if self.confirms(evidence):
+                confirmed.add(evidence.chart)
+            return evidence.chart in confirmed
+
+        changed = self.stream.step(statistics, confirm)
         self._learn_topics(day)
         first = self.stream.memory.days[0]
         if day - first < self.settings.cold_days and (day - first + 1) % _EARLY_WINDOW == 0 and day - first >= 2 * _EARLY_WINDOW - 1:
@@ -63,13 +95,20 @@ class Watch:
         for incident in changed:
             if incident.state == "open":
                 incident.explanation = self.explanation(incident)
-        return changed, statistics
+        return changed, Remembered(statistics, frozenset(confirmed), self.kept[day])
 
     def explanation(self, incident: Incident) -> dict[str, Any]:
         """Slices, topics and conversations that carry the change, from the days that are kept."""
         before = concatenated([table for day, table in self.kept.items() if incident.since - _EXPLAINED_DAYS <= day < incident.since])
         after = concatenated([table for day, table in self.kept.items() if day >= incident.since])
-        return explain(incident, before, after, self.codebook, self.settings.seed)
+        return explain(incident, self._told(before), self._told(after), self.codebook, self.settings.seed)
+
+    def _told(self, table: Table) -> Table:
+        """With the questions' texts, where the table was kept without them."""
+        if self.questions is None or "prompt" in table or not len(table):
+            return table
+        known = self.questions([str(name) for name in table.columns["id"]])
+        return Table({**table.columns, "prompt": np.array([known.get(str(name)) for name in table.columns["id"]], dtype=object)})
 
     def confirms(self, evidence: Evidence) -> bool:
         """Whether a change is more than an exchange of users. Without users in the table, every row is one."""
@@ -94,12 +133,15 @@ class Watch:
             chosen = np.random.default_rng([self.settings.seed, day, 3]).choice(len(sample), self.settings.kept_per_day, replace=False)
             sample = sample.take(np.sort(chosen))
         self.kept[day] = self._with_vectors(sample)
+        self._forget(day)
+
+    def _forget(self, day: int) -> None:
         for old in [old for old in self.kept if old <= day - self.settings.history_days]:
             del self.kept[old]
 
     def _with_vectors(self, sample: Table) -> Table:
         """Texts become vectors once."""
-        vectors = self.codebook.vectors(sample) if self.codebook is not None and EMBEDDING not in sample else None
+        vectors = self.codebook.vectors(self._told(sample)) if self.codebook is not None and EMBEDDING not in sample else None
         return sample if vectors is None else Table({**sample.columns, EMBEDDING: vectors})
 
     def _learn_topics(self, day: int) -> None:
@@ -108,7 +150,7 @@ class Watch:
             return
         self._first.append(self.kept[day])
         if day - self.stream.memory.days[0] >= self.settings.codebook_days - 1:
-            self.codebook = fit_codebook(concatenated(self._first), self.settings.topics, self.settings.seed)
+            self.codebook = fit_codebook(self._told(concatenated(self._first)), self.settings.topics, self.settings.seed)
             self._first, self._fitted = [], True
             self.kept = {kept: self._with_vectors(table) for kept, table in self.kept.items()}
 

@@ -283,7 +283,7 @@ def test_words_of_a_cluster_come_from_several_people() -> None:
 
 def test_texts_with_the_same_words_are_close_and_new_words_are_far_from_all() -> None:
     known = ["refund of my invoice payment", "invoice payment refund", "reset the login password", "password login reset"] * 60
-    space = WordSpace(known)
+    space = WordSpace.learned(known)
     table = Table({"prompt": np.array(known, dtype=object), "id": np.array([str(i) for i in range(240)], dtype=object)})
     book = fit_codebook(table, 4, 0)
     assert book is not None and book.space is not None

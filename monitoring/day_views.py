@@ -1,0 +1,131 @@
+"""What the pages show of the days: every watched number as a small chart with its usual range. Pure, and without the detector's imports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from monitoring.views import Spark, spark, value_text
+
+COLD_DAYS = 42  # days of traffic before days are judged; a test compares it with the detector's own
+_USUAL_DAYS = 63  # that the usual range is taken from
+_GAP_DAYS = 8  # newest days that are no history yet
+_LEAST_DAYS = 3  # a chart of fewer says nothing
+_MOST_CATEGORIES = 3  # of a signal: the page shows the largest, the detector watches all
+_EPOCH = date(1970, 1, 1)
+
+# Signal → (words, shape for writing values, unit). Signals that are not here are shown by their name.
+_LABELS = {
+    "prompt_tokens": ("Length of prompts", "number", "tokens"),
+    "language": ("Questions in", "rate", ""),
+    "prompt_novelty": ("Questions unlike earlier ones", "rate", ""),
+    "completion_tokens": ("Length of answers", "number", "tokens"),
+    "finish_reason": ("Answers that end with", "rate", ""),
+    "answer_language": ("Answers in", "rate", ""),
+    "refusal": ("Refusals", "rate", ""),
+    "schema_failure": ("Answers that break their schema", "rate", ""),
+    "repetition": ("Answers that repeat themselves", "rate", ""),
+    "empty": ("Empty answers", "rate", ""),
+    "retrieval_score": ("Score of the best passage", "number", ""),
+    "thumb_given": ("Conversations that were rated", "rate", ""),
+    "thumb_down": ("Thumbs down among ratings", "rate", ""),
+    "ttft_ms": ("Time to the first token", "number", "ms"),
+    "time_per_token_ms": ("Time per token", "number", "ms"),
+}
+_PARTS = {"p50": "median", "p95": "95 % quantile"}
+_HIDDEN = ("prompt_topics",)  # numbered clusters mean nothing to a reader; incidents name their words
+
+
+@dataclass(frozen=True)
+class DayChart:
+    """One number, day by day."""
+
+    label: str
+    adapter: str
+    now: str
+    usual: str
+    moved: bool  # part of an open incident
+    spark: Spark | None
+
+
+@dataclass(frozen=True)
+class Days:
+    """The section of one alias."""
+
+    sentence: str
+    charts: list[DayChart]
+
+
+def days_view(stored: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]]) -> Days | None:
+    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open, as JSON. None without days."""
+    if not stored:
+        return None
+    newest = stored[-1]["statistics"]
+    moved = {(one["signal"], one["part"], one["adapter"]): one["first_day"] for incident in incidents for one in incident["evidence"]}
+    charts = [_chart(stored, key, moved) for key in _keys(newest)]
+    found = [chart for chart in charts if chart is not None]
+    return Days(_sentence(stored, len(incidents)), sorted(found, key=lambda chart: not chart.moved))
+
+
+def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
+    first, last = stored[0]["day"], stored[-1]["day"]
+    if not stored[-1]["judged"]:
+        left = max(1, COLD_DAYS - (last - first))
+        return f"{_count(len(stored), 'day')} so far. In {_count(left, 'day')} there is enough history to judge a day by; until then two windows are compared, above."
+    judged = sum(bool(row["judged"]) for row in stored)
+    state = "as usual" if not incidents else f"with {_count(incidents, 'open incident')}"
+    return f"{_count(judged, 'judged day')} shown; {(_EPOCH + timedelta(days=last)).isoformat()} was {state}."
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _keys(newest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    keys = [(signal, part, adapter) for signal, part, adapter, *_ in newest["points"]]
+    for signal, _, adapter, counts in newest["counts"]:
+        largest = sorted(counts, key=lambda name: -counts[name])[:_MOST_CATEGORIES]
+        keys += [(signal, name, adapter) for name in largest]
+    order = {name: place for place, name in enumerate(_LABELS)}
+    return sorted((key for key in keys if key[0] not in _HIDDEN), key=lambda key: (order.get(key[0], len(order)), key[2], _place(key[1])))
+
+
+def _place(part: str) -> tuple[int, str]:
+    return (list(_PARTS).index(part), "") if part in _PARTS else (len(_PARTS), part)
+
+
+def _chart(stored: Sequence[Mapping[str, Any]], key: tuple[str, str, str], moved: Mapping[tuple[str, str, str], str]) -> DayChart | None:
+    levels = [(row["day"], _level(row["statistics"], key)) for row in stored]
+    known = [(day, level) for day, level in levels if level is not None]
+    if len(known) < _LEAST_DAYS:
+        return None
+    signal, part, adapter = key
+    words, shape, unit = _LABELS.get(signal, (f"`{signal}`", "number", ""))
+    label = f"{words} {part}".strip() if part and part not in _PARTS else f"{words}, {_PARTS[part]}" if part else words
+    first = moved.get(key)
+    since = (date.fromisoformat(first) - _EPOCH).days if first else None
+    last = known[-1][0]
+    history = sorted(level for day, level in known if last - _USUAL_DAYS < day <= last - _GAP_DAYS and (since is None or day < since))
+    usual = history[len(history) // 2] if history else None
+    runs = [{"window": level, "reference": usual, "drifted": since is not None and day >= since} for day, level in levels]
+    return DayChart(
+        label=label,
+        adapter=adapter,
+        now=value_text(known[-1][1], shape, unit),
+        usual=value_text(usual, shape, unit),
+        moved=first is not None,
+        spark=spark(runs, label, shape, "day"),
+    )
+
+
+def _level(statistics: Mapping[str, Any], key: tuple[str, str, str]) -> float | None:
+    signal, part, adapter = key
+    for row in statistics["points"]:
+        if tuple(row[:3]) == key:
+            return float(row[5])
+    for name, _, of, counts in statistics["counts"]:
+        if (name, of) == (signal, adapter) and part not in _PARTS:
+            return float(counts.get(part, 0) / max(1, sum(counts.values())))
+    return None

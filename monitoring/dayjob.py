@@ -1,0 +1,129 @@
+"""The daily job: every day that is over goes through the detector of its alias once, and its incidents become alerts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from sqlalchemy import Connection, or_, select
+
+from monitoring.alerting import plan_incident
+from monitoring.days import DAY_MS, next_day, read_day, rows_of_day
+from monitoring.daystore import decide, expected_incidents, last_day, open_watch, store_day
+from monitoring.detector.incidents import Incident
+from monitoring.detector.replay import poisson_interval
+from monitoring.detector.signals import signal_of
+from monitoring.detector.table import date_of
+from monitoring.detector.watch import Watch
+from monitoring.run import apply
+from monitoring.windows import list_aliases
+from whet.context import Context
+from whet.database import reading
+from whet.tables import alerts
+
+_log = logging.getLogger(__name__)
+_GRACE_MS = 3_600_000  # after midnight (UTC): answers that began before it and their rows have arrived by then
+_SERIES_DAYS = 63  # shown in an incident's chart
+
+
+def run_days(context: Context, now: int) -> str | None:
+    """Take in every day that is over, of each alias. A failure of one alias is logged and does not keep the others from theirs."""
+    with reading(context.database) as connection:
+        aliases = list_aliases(connection)
+    said = []
+    for alias in aliases:
+        try:
+            days, changed = run_alias(context, alias, now)
+        except Exception:  # noqa: BLE001 - the boundary of one alias's days
+            _log.exception("The days of %s could not be judged.", alias)
+            said.append(f"{alias}: failed")
+            continue
+        if days:
+            said.append(
+                f"{alias}: {days} {'day' if days == 1 else 'days'}" + (f", {changed} {'change' if changed == 1 else 'changes'} of incidents" if changed else "")
+            )
+    return ", ".join(said) or None
+
+
+def run_alias(context: Context, alias: str, now: int) -> tuple[int, int]:
+    """(days taken in, incidents that opened, grew or closed). Each day is committed by itself."""
+    newest = (now - _GRACE_MS) // DAY_MS - 1
+    with reading(context.database) as connection:
+        last = last_day(connection, alias)
+        day = next_day(connection, alias, 0 if last is None else last + 1)
+    if day is None or day > newest:
+        return 0, 0
+    watch = open_watch(context, alias)
+    days = incidents = 0
+    while day is not None and day <= newest:
+        changed = _take_in(context, watch, day, now)
+        days, incidents = days + 1, incidents + changed
+        with reading(context.database) as connection:
+            day = next_day(connection, alias, day + 1)
+    return days, incidents
+
+
+def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
+    with reading(context.database) as connection:
+        decide(watch, expected_incidents(connection, watch.alias), day)
+        requests = rows_of_day(connection, watch.alias, day)
+        rows = read_day(connection, watch.alias, day, requests, watch.settings, context.secret)
+    changed, remembered = watch.step(day, rows, requests)
+
+    def open_alerts(connection: Connection) -> None:
+        for incident in changed:
+            change = plan_incident(watch.alias, kind_of(incident), incident.as_json(), series_of(watch, incident), _known(connection, incident))
+            if change is not None:
+                apply(connection, watch.alias, change, now)
+
+    store_day(context, watch, remembered, now, open_alerts)
+    return len(changed)
+
+
+def kind_of(incident: Incident) -> Any:
+    """The alert's kind: the side of the signal that speaks for the incident."""
+    return signal_of(incident.lead.chart.signal).side
+
+
+def series_of(watch: Watch, incident: Incident) -> dict[str, list[list[float]]]:
+    """Place of each piece of evidence → its level day by day."""
+    shown = sorted(incident.evidence.values(), key=lambda one: (one.chart != incident.lead.chart, -one.strength))
+    memory, made = watch.stream.memory, {}
+    for place, one in enumerate(shown):
+        points = {day: point.level for day, point in memory.points.get(one.chart, {}).items()}
+        for day, counts in memory.shares.get(one.chart._replace(part=""), {}).items() if not points else ():
+            points[day] = counts.get(one.chart.part, 0) / max(1, sum(counts.values()))
+        made[str(place)] = [[day * DAY_MS, round(level, 6)] for day, level in sorted(points.items()) if day > one.day - _SERIES_DAYS]
+    return made
+
+
+def _known(connection: Connection, incident: Incident) -> list[dict[str, Any]]:
+    """The alias's open alerts, and those that were opened since the incident began, whatever became of them."""
+    since = alerts.c.opened_at >= incident.opened * DAY_MS
+    query = select(alerts).where(alerts.c.alias == incident.alias, or_(alerts.c.open_marker.is_not(None), since))
+    return [{**row, "detail": row["detail"] or {}} for row in connection.execute(query).mappings()]
+
+
+def standing(context: Context, alias: str) -> dict[str, Any]:
+    """What the days of an alias have shown so far, and how often it alarmed beside what was bearable."""
+    watch = open_watch(context, alias)
+    stream = watch.stream
+    if not stream.memory.days:
+        return {"alias": alias, "days": 0, "judged_days": 0, "target_per_100_days": watch.settings.target, "incidents": []}
+    found = len(stream.incidents)
+    rate = round(100 * found / stream.judged_days, 2) if stream.judged_days else None
+    return {
+        "alias": alias,
+        "days": len(stream.memory.days),
+        "first_day": date_of(stream.memory.days[0]).isoformat(),
+        "last_day": date_of(stream.memory.days[-1]).isoformat(),
+        "judged_days": stream.judged_days,
+        "days_until_judged": max(0, watch.settings.cold_days - (stream.memory.days[-1] - stream.memory.days[0])),
+        "target_per_100_days": watch.settings.target,
+        "incidents_per_100_days": rate,
+        "incidents_per_100_days_95": list(poisson_interval(found, stream.judged_days)),
+        "spread": round(stream.spread, 2),
+        "thresholds": {name: round(value, 2) for name, value in stream.last_limits.items()},
+        "declared": [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared],
+        "incidents": [incident.as_json() for incident in stream.incidents],
+    }

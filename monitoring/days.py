@@ -1,0 +1,118 @@
+"""One day of an alias as the detector's table: a bounded sample of its answers, read in pieces.
+
+At a million requests a day the database hands out one key in fifty, chosen by the random end of its id; of these, a few of each
+user are read in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from monitoring.detector.sample import capped
+from monitoring.detector.settings import DetectorSettings
+from monitoring.detector.table import Table
+from monitoring.rows import Row
+from monitoring.signals import SIGNALS
+from monitoring.windows import Key, fetch_rows
+from whet.access import hash_key
+from whet.ids import ALPHABET, new_id
+from whet.tables import interactions
+
+DAY_MS = 86_400_000
+_MOST_KEYS = 60_000  # looked at of a day: enough that a few rows of each of thousands of users remain
+_MOST_ROWS = 6_000  # read in full; the statistics of a day gain nothing from more
+_END_CLASSES = 1 << 10  # values of an id's last two characters, 32 each
+_ID_LENGTH = len(new_id("int"))
+_SHOWN_USER = 16  # characters of a user's keyed hash: enough to tell users apart, and not a name
+
+# The detector's columns and the signals of the same meaning.
+_NUMBERS = {
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "ttft_ms": "ttft",
+    "time_per_token_ms": "time_per_token",
+    "retrieval_score": "retrieval_score",
+}
+_FLAGS = {"refusal": "refusal", "schema_failure": "broken_json", "repetition": "repetition", "empty": "empty"}
+_CATEGORIES = {"language": "question_language", "answer_language": "answer_language", "finish_reason": "finish_reason"}
+
+
+def next_day(connection: Connection, alias: str, since: int) -> int | None:
+    """The first day from `since` on with an answer that counts; days without any are days without evidence."""
+    found = connection.scalar(select(func.min(interactions.c.created_at)).where(*_counts(alias), interactions.c.created_at >= since * DAY_MS))
+    return None if found is None else int(found) // DAY_MS
+
+
+def rows_of_day(connection: Connection, alias: str, day: int) -> int:
+    """Answers of a day that count: complete or cut by their limit, of any version."""
+    return int(connection.scalar(select(func.count()).select_from(interactions).where(*_counts(alias), *_within(day))) or 0)
+
+
+def read_day(connection: Connection, alias: str, day: int, rows: int, settings: DetectorSettings, secret: bytes) -> Table:
+    """The day's sample. `rows`: as `rows_of_day` says; users become keyed hashes."""
+    keys = _keys(connection, alias, day, rows)
+    limit = settings.rows_per_user
+    users = np.array([key.end_user or None for key in keys], dtype=object)
+    rng = np.random.default_rng([settings.seed, day, 4])
+    chosen = capped(users, len(keys), limit, rng)
+    while len(chosen) < min(2 * settings.min_rows, len(keys)):  # a service of a few people
+        limit *= 2
+        chosen = capped(users, len(keys), limit, rng)
+    if len(chosen) > _MOST_ROWS:
+        chosen = np.sort(rng.choice(chosen, _MOST_ROWS, replace=False))
+    return table_of(fetch_rows(connection, [keys[index] for index in chosen]), day, secret)
+
+
+def table_of(rows: Sequence[Row], day: int, secret: bytes) -> Table:
+    """Rows as the detector's columns. Texts are in it, to be made into vectors; what is kept of a day leaves them out."""
+    of = {signal.name: signal.of for signal in SIGNALS}
+    columns = {
+        "day": np.full(len(rows), day, dtype=np.int64),
+        "id": _texts([row.id for row in rows]),
+        "user": _texts([hash_key(row.end_user, secret)[:_SHOWN_USER] if row.end_user else None for row in rows]),
+        "adapter": _texts([row.adapter for row in rows]),
+        "route": _texts([row.application or None for row in rows]),
+        "prompt": _texts([row.question or None for row in rows]),
+        "thumb": _numbers([row.rating for row in rows]),
+    }
+    columns |= {name: _numbers([of[signal](row) for row in rows]) for name, signal in {**_NUMBERS, **_FLAGS}.items()}
+    columns |= {name: _texts([of[signal](row) for row in rows]) for name, signal in _CATEGORIES.items()}
+    return Table(columns)
+
+
+def _counts(alias: str) -> list[ColumnElement[bool]]:
+    return [interactions.c.alias == alias, interactions.c.status.in_(("complete", "cut")), interactions.c.http_status == 200]
+
+
+def _within(day: int) -> list[ColumnElement[bool]]:
+    return [interactions.c.created_at >= day * DAY_MS, interactions.c.created_at < (day + 1) * DAY_MS]
+
+
+def _keys(connection: Connection, alias: str, day: int, rows: int) -> list[Key]:
+    conditions = [*_counts(alias), *_within(day)]
+    if rows > _MOST_KEYS:
+        kept = max(1, _END_CLASSES * _MOST_KEYS // rows)
+        end = func.substr(interactions.c.id, _ID_LENGTH - 1, 2)
+        conditions.append(end.in_(_ends(kept)))
+    query = (
+        select(interactions.c.created_at, interactions.c.id, interactions.c.end_user).where(*conditions).order_by(interactions.c.created_at, interactions.c.id)
+    )
+    return [Key(*row) for row in connection.execute(query)]
+
+
+def _ends(count: int) -> list[str]:
+    """`count` of the 1024 possible ends of an id."""
+    return [first + second for second in ALPHABET for first in ALPHABET][:count]
+
+
+def _texts(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    made = np.empty(len(values), dtype=object)
+    made[:] = [None if value is None else str(value) for value in values]
+    return made
+
+
+def _numbers(values: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([np.nan if value is None else float(value) for value in values], dtype=np.float64)  # type: ignore[arg-type]
