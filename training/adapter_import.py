@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.adapter_store import CARD, CONFIG, WEIGHTS, NewAdapter, publish
-from training.base_model import BaseModel, compute_dtype
+from training.base_model import BaseModel, compute_dtype, stored_dtype
 from training.lora import PREFIX, plain_config
 from whet.context import Context
 from whet.errors import AdapterError
@@ -156,7 +156,7 @@ def _read_weights(path: Path, rank: int, base: BaseModel) -> tuple[dict[str, Any
     from safetensors import SafetensorError, safe_open
 
     shapes = base.linear_shapes
-    dtype = getattr(torch, compute_dtype("auto"))
+    dtype = getattr(torch, stored_dtype())
     weights: dict[str, Any] = {}
     parts: dict[str, set[str]] = {}
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training import adapter_store
-from training.base_model import BaseModel, compute_dtype
+from training.base_model import BaseModel, stored_dtype
 from training.lora import cast_parameters, with_stored
 from whet.context import Context
 from whet.errors import InputError, StoreError
@@ -38,8 +38,8 @@ def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path)
     merged = with_stored(base.load_model("float32"), config, weights).merge_and_unload()
     import torch
 
-    cast_parameters(merged.parameters(), getattr(torch, compute_dtype("auto")))
-    merged.config.dtype = getattr(torch, compute_dtype("auto"))
+    cast_parameters(merged.parameters(), getattr(torch, stored_dtype()))
+    merged.config.dtype = getattr(torch, stored_dtype())
 
     def fill(folder: Path) -> None:
         merged.config.use_cache = True

@@ -45,7 +45,7 @@ class Recipe:
     weight_decay: float = 0.0  # adapters are small and start at zero change; decay pulls them back to the base
     clip: float = 1.0  # largest gradient norm
     max_length: int = 0  # tokens per row; a longer row is refused, never cut. 0: what the engine and the base both take
-    dtype: str = "auto"  # of the computation; auto: bfloat16 where the processor has it, else float32
+    dtype: str = "auto"  # of the computation; auto: what this machine is faster in, bfloat16 or float32
     seed: int = 0
     threads: int = 0  # CPU threads; 0: one or all, whichever a measurement at the start finds faster
     init_from: str = ""  # adapter whose weights the run starts from: a label, a digest, or `production`; empty: from nothing

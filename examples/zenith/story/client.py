@@ -100,7 +100,7 @@ class Application:
         if response.status_code != 202:
             self.ledger.failures.append(f"feedback answered {response.status_code}: {response.text[:200]}")
 
-    async def score(self, questions: Iterable[Question], model: str, *, concurrency: int = 24) -> list[Answer]:
+    async def score(self, questions: Iterable[Question], model: str, *, concurrency: int = 48) -> list[Answer]:
         """Ask everything once, half of it streamed. An exact version is no traffic of an alias, so held-out questions
         never reach the drift windows, the review queue or a training set."""
         gate = asyncio.Semaphore(concurrency)
