@@ -137,6 +137,21 @@ def alerts_list(
     emit(rows, as_json, columns=["id", "opened", "alias", "kind", "severity", "state", "title"], title="alerts")
 
 
+@alerts.command("test")
+def alerts_test(as_json: bool = _JSON) -> None:
+    """Send a test message to every address of WHET_NOTIFY_URLS, and say which accepted it."""
+    from monitoring.notify import try_out
+
+    with opened() as context:
+        found = try_out(context)
+    if not found and not as_json:
+        typer.echo("WHET_NOTIFY_URLS is empty: alerts stand in the console and in Prometheus only.")
+        return
+    emit(found, as_json, columns=["address", "accepted"], title="test messages")
+    if not all(one["accepted"] for one in found):
+        raise typer.Exit(1)
+
+
 @alerts.command("ack")
 def alerts_ack(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
     """Say that somebody looks after it. It stays open."""

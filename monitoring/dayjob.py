@@ -12,11 +12,11 @@ from monitoring.days import DAY_MS, next_day, read_day, rows_of_day
 from monitoring.daystore import decide, expected_incidents, last_day, open_watch, store_day
 from monitoring.detector.incidents import Incident
 from monitoring.detector.replay import poisson_interval
-from monitoring.detector.signals import signal_of
+from monitoring.detector.signals import Side, signal_of
 from monitoring.detector.table import date_of
 from monitoring.detector.watch import Watch
 from monitoring.run import apply
-from monitoring.windows import list_aliases
+from monitoring.windows import list_aliases, require_alias
 from whet.context import Context
 from whet.database import reading
 from whet.tables import alerts
@@ -80,7 +80,7 @@ def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
     return len(changed)
 
 
-def kind_of(incident: Incident) -> Any:
+def kind_of(incident: Incident) -> Side:
     """The alert's kind: the side of the signal that speaks for the incident."""
     return signal_of(incident.lead.chart.signal).side
 
@@ -105,7 +105,9 @@ def _known(connection: Connection, incident: Incident) -> list[dict[str, Any]]:
 
 
 def standing(context: Context, alias: str) -> dict[str, Any]:
-    """What the days of an alias have shown so far, and how often it alarmed beside what was bearable."""
+    """What the days of an alias have shown so far, and how often it alarmed beside what was bearable. Raises NotFoundError for an unknown alias."""
+    with reading(context.database) as connection:
+        require_alias(connection, alias)
     watch = open_watch(context, alias)
     stream = watch.stream
     if not stream.memory.days:

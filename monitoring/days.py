@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
-from monitoring.detector.sample import capped
+from monitoring.detector.sample import sample_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import Table
 from monitoring.rows import Row
@@ -54,16 +54,11 @@ def rows_of_day(connection: Connection, alias: str, day: int) -> int:
 def read_day(connection: Connection, alias: str, day: int, rows: int, settings: DetectorSettings, secret: bytes) -> Table:
     """The day's sample. `rows`: as `rows_of_day` says; users become keyed hashes."""
     keys = _keys(connection, alias, day, rows)
-    limit = settings.rows_per_user
-    users = np.array([key.end_user or None for key in keys], dtype=object)
-    rng = np.random.default_rng([settings.seed, day, 4])
-    chosen = capped(users, len(keys), limit, rng)
-    while len(chosen) < min(2 * settings.min_rows, len(keys)):  # a service of a few people
-        limit *= 2
-        chosen = capped(users, len(keys), limit, rng)
+    found = Table({"user": _texts([key.end_user or None for key in keys]), "place": np.arange(len(keys))})
+    chosen = sample_of_day(found, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day).columns["place"]
     if len(chosen) > _MOST_ROWS:
-        chosen = np.sort(rng.choice(chosen, _MOST_ROWS, replace=False))
-    return table_of(fetch_rows(connection, [keys[index] for index in chosen]), day, secret)
+        chosen = np.sort(np.random.default_rng([settings.seed, day, 4]).choice(chosen, _MOST_ROWS, replace=False))
+    return table_of(fetch_rows(connection, [keys[place] for place in chosen]), day, secret)
 
 
 def table_of(rows: Sequence[Row], day: int, secret: bytes) -> Table:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from monitoring.days import DAY_MS
 from monitoring.detector.codebook import Codebook
@@ -21,7 +21,7 @@ from monitoring.detector.table import EMBEDDING, Table
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.rows import question_of
 from whet.context import Context
-from whet.database import reading, writing
+from whet.database import insert_ignore, reading, writing
 from whet.errors import StoreError
 from whet.tables import alerts, drift_days, interactions
 
@@ -84,7 +84,8 @@ def store_day(context: Context, watch: Watch, day: Remembered, now: int, also: C
     }
     oldest = number - watch.settings.history_days
     with writing(context.database) as connection:
-        connection.execute(insert(drift_days).values(**values))
+        if connection.execute(insert_ignore(connection, drift_days).values(**values)).rowcount == 0:
+            return  # another process took the same day in meanwhile, with the same outcome
         also(connection)
         past = drift_days.c.alias == watch.alias, drift_days.c.day <= oldest, drift_days.c.sample_path.is_not(None)
         gone = list(connection.scalars(select(drift_days.c.sample_path).where(*past)))

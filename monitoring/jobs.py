@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monitoring.verdict import Verdict
 
 _log = logging.getLogger(__name__)
+_NOTIFY_EVERY_S = 20  # an alert is the work of a drift run, which comes every hour: sooner would help nobody
 _QUIET_REPORT_MS = 24 * 3_600_000  # a quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
 
 
@@ -25,7 +26,16 @@ def jobs(context: Context) -> list[Job]:
     return [
         Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now)),
         Job("days", context.settings.drift_interval_s, lambda now: _days(context, now)),
+        Job("notify", _NOTIFY_EVERY_S, lambda now: _notify(context, now)),
     ]
+
+
+def _notify(context: Context, now: int) -> str | None:
+    if not (context.settings.notify_urls or context.settings.alertmanager_url):
+        return None
+    from monitoring.notify import run_notify
+
+    return run_notify(context, now)
 
 
 def _days(context: Context, now: int) -> str | None:

@@ -15,11 +15,11 @@ from monitoring.alerting import Change, dedup_key, plan
 from monitoring.queries import find_alert, has_history
 from monitoring.rows import Row
 from monitoring.verdict import Rules, Verdict, judge
-from monitoring.windows import Windows, current_epoch, list_aliases, read_windows
+from monitoring.windows import Windows, current_epoch, read_windows, require_alias
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
-from whet.errors import ConflictError, InputError, NotFoundError, StoreError
+from whet.errors import ConflictError, InputError, StoreError
 from whet.ids import new_id
 from whet.settings import Settings
 from whet.tables import alerts, drift_reports, interactions
@@ -40,8 +40,7 @@ def run_drift(context: Context, alias: str, now: int, *, reporter: Reporter | No
     """
     settings = context.settings
     with reading(context.database) as connection:
-        if alias not in list_aliases(connection):
-            raise NotFoundError(f"There is no alias {alias!r}: it has neither traffic nor a rollout.", hint="`whet rollout show` prints the aliases.")
+        require_alias(connection, alias)
         windows = read_windows(
             connection, alias, now=now, size=settings.drift_window, min_rows=settings.drift_min_rows,
             per_user=settings.drift_rows_per_user, frozen=_frozen_reference(connection, alias),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from monitoring.rows import Row, row_from_record
+from whet.errors import NotFoundError
 from whet.registry import rollout_history
 from whet.tables import alerts, interactions, ratings, rollouts
 
@@ -60,6 +61,12 @@ def list_aliases(connection: Connection) -> list[str]:
             return sorted(found)
         found.add(following)
         last = following
+
+
+def require_alias(connection: Connection, alias: str) -> None:
+    """Raises NotFoundError for an alias that has neither traffic nor a rollout."""
+    if alias not in list_aliases(connection):
+        raise NotFoundError(f"There is no alias {alias!r}: it has neither traffic nor a rollout.", hint="`whet rollout show` prints the aliases.")
 
 
 def current_epoch(connection: Connection, alias: str) -> Epoch:

@@ -102,3 +102,9 @@ class ProcessError(WhetError):
     """A process of `whet up` cannot be started or does not stay up."""
 
     code = "process"
+
+
+class NotificationError(WhetError):
+    """An alert could not be told to somebody; it is tried again."""
+
+    code = "notification_failed"

@@ -76,6 +76,14 @@ class Settings(BaseSettings):
     drift_target: float = Field(
         0.5, ge=0.01, le=50, description="False incidents per 100 days that are bearable, over all signals of an alias; lower is quieter and slower."
     )
+    notify_urls: str = Field(
+        "",
+        description="Where alerts are sent, as Apprise URLs separated by spaces: slack://…, mailtos://…, json://… and many others. A secret: such URLs hold passwords.",
+    )
+    alertmanager_url: str = Field(
+        "", description="Address of a Prometheus Alertmanager that is told of every open alert, such as http://127.0.0.1:9093; empty: none."
+    )
+    console_url: str = Field("", description="Address under which people reach the console, for links in messages; default: console_host and console_port.")
     flag_interval_s: float = Field(60, gt=0, description="Seconds between runs that put conversations into the review queue.")
     review_budget: int = Field(200, ge=1, description="Conversations the queue takes in per day and alias; attention is the scarce thing.")
     review_claim_s: float = Field(900, gt=0, description="Seconds a reviewer holds a conversation before another may take it.")

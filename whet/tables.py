@@ -155,6 +155,19 @@ drift_days = _table(
     _at("created_at"),
 )
 
+notifications = _table(
+    "monitoring",
+    "notifications",
+    Column("alert_id", String(40), primary_key=True),
+    Column("event", String(24), primary_key=True),  # open | closed
+    Column("target", String(16), primary_key=True),  # hash of the address, which may hold a password
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text),  # of the last attempt
+    _at("next_at"),
+    _at("delivered_at", nullable=True),
+    _at("created_at"),
+)
+
 alerts = _table(
     "monitoring",
     "alerts",

@@ -28,7 +28,7 @@ from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context, open_context
 from whet.database import reading, writing
-from whet.errors import StoreError
+from whet.errors import NotFoundError, StoreError
 from whet.settings import load_settings
 from whet.tables import alerts, drift_days, interactions
 
@@ -291,3 +291,23 @@ def test_a_day_without_answers_is_no_day(sqlite_context: Context) -> None:
         connection.execute(insert(interactions), [{**row, "id": f"int_failed{n}", "status": "error", "http_status": 500} for n, row in enumerate(failed)])
         connection.execute(update(interactions).where(interactions.c.id.like("int_failed%")).values(end_user=None))
     assert run_alias(sqlite_context, "support", at(FIRST + 400)) == (2, 0)
+
+
+def test_a_day_that_another_process_took_in_meanwhile_is_not_taken_in_twice(shifted: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = dayjob.store_day
+
+    def beaten(context: Context, watch: Any, day: Any, now: int, also: Any) -> None:
+        monkeypatch.setattr(dayjob, "store_day", real)
+        run_alias(context, "support", now)  # the other process, which finishes all days first
+        real(context, watch, day, now, also)
+
+    monkeypatch.setattr(dayjob, "store_day", beaten)
+    run_alias(shifted, "support", at(SHIFT + 11))
+    assert len(open_alerts(shifted)) == 1
+    with reading(shifted.database) as connection:
+        assert [row["day"] for row in newest_days(connection, "support", 12)] == list(range(SHIFT, SHIFT + 12))
+
+
+def test_an_unknown_alias_is_said_to_be_unknown(sqlite_context: Context) -> None:
+    with pytest.raises(NotFoundError, match="no alias 'nobody'"):
+        standing(sqlite_context, "nobody")

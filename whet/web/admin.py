@@ -21,7 +21,7 @@ from whet.web.shell import Shell
 
 _AUDIT_ROWS = 100
 _VERIFY_ALONE = 5_000  # a chain up to this long is checked with the page (well under a second); a longer one by a press
-_SECRET = frozenset({"engine_key"})
+_SECRET = frozenset({"engine_key", "notify_urls"})
 _Text = Annotated[str, Form()]
 
 ROLE_WORDS = {

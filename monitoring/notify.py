@@ -1,0 +1,184 @@
+"""Alerts told to people: chat, e-mail and webhooks through Apprise, and a Prometheus Alertmanager.
+
+At least once: an event stands in `notifications` before it is sent and is marked after it was accepted, so that a message can come
+twice after a kill between the two, and never not at all. Once otherwise: alert, event and address are the row's key.
+The only writer of `notifications`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import or_, select, update
+
+from whet.clock import iso
+from whet.context import Context
+from whet.database import insert_ignore, reading, writing
+from whet.errors import NotificationError
+from whet.settings import Settings
+from whet.tables import alerts, notifications
+
+_log = logging.getLogger(__name__)
+_ROUTED = {"bad": "page", "attention": "ticket", "information": "information"}
+TOLD = ("attention", "bad")  # information waits for whoever opens the page
+_FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 30_000, 3_600_000
+_AT_ONCE = 20  # messages of one run: a target that takes its time must not hold up the clock for minutes
+_REMEMBERED_MS = 7 * 86_400_000  # after which nobody waits to hear that an alert is over
+_REPEATED_MS = 3_600_000  # a closed alert is told to Alertmanager again for so long, in case it was away
+_LASTS_S = 3_600  # Alertmanager calls an alert resolved when it has not heard of it for so long
+_TIMEOUT_S = 5.0
+
+Send = Callable[[str, str, str, str], bool]  # (address, title, text, severity) → whether it was accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing to tell about an alert."""
+
+    alert_id: str
+    event: str  # open | closed
+
+
+def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) -> list[Event]:
+    """What is to be told. `found`: alerts; `told`: alert id → events that were put down for some address already.
+
+    An alert that begins as information is told when it becomes grave; its end is told when its beginning was.
+    """
+    made = []
+    for alert in found:
+        before, is_open = told.get(alert["id"], set()), alert["open_marker"] is not None
+        if is_open and alert["severity"] in TOLD and "open" not in before:
+            made.append(Event(alert["id"], "open"))
+        elif not is_open and "open" in before and "closed" not in before:
+            made.append(Event(alert["id"], "closed"))
+    return made
+
+
+def run_notify(context: Context, now: int, *, send: Send | None = None) -> str | None:
+    """Tell what has not been told. Raises NotificationError when an Alertmanager does not answer, after everything else was done."""
+    targets = {_target(url): url for url in context.settings.notify_urls.split()}
+    done = _tell(context, targets, now, send or send_by_apprise) if targets else []
+    if context.settings.alertmanager_url:
+        tell_alertmanager(context, now)
+    return ", ".join(done) or None
+
+
+def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) -> list[str]:
+    with writing(context.database) as connection:
+        recent = or_(alerts.c.open_marker.is_not(None), alerts.c.changed_at >= now - _REMEMBERED_MS)
+        found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]
+        told: dict[str, set[str]] = {}
+        for row in connection.execute(
+            select(notifications.c.alert_id, notifications.c.event).where(notifications.c.alert_id.in_([one["id"] for one in found]))
+        ):
+            told.setdefault(row.alert_id, set()).add(row.event)
+        for event in events_of(found, told):
+            for target in targets:
+                values = {"alert_id": event.alert_id, "event": event.event, "target": target, "attempts": 0, "next_at": now, "created_at": now}
+                connection.execute(insert_ignore(connection, notifications).values(**values))
+    by_id = {alert["id"]: alert for alert in found}
+    with reading(context.database) as connection:
+        due = select(notifications).where(notifications.c.delivered_at.is_(None), notifications.c.next_at <= now, notifications.c.target.in_(list(targets)))
+        waiting = connection.execute(due.order_by(notifications.c.created_at, notifications.c.event.desc()).limit(_AT_ONCE)).all()
+    done = []
+    for row in waiting:
+        alert = by_id.get(row.alert_id)
+        if alert is None:
+            continue
+        title, text = message(alert, row.event, context.settings)
+        try:
+            error = "" if send(targets[row.target], title, text, alert["severity"]) else "The address did not accept the message."
+        except NotificationError as unreadable:
+            error = str(unreadable)
+        _mark(context, row, error, now)
+        done.append(f"{row.alert_id} {row.event}: {'not accepted' if error else 'told'}")
+    return done
+
+
+def _mark(context: Context, row: Any, error: str, now: int) -> None:
+    attempts = row.attempts + 1
+    pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 10))
+    outcome = {"next_at": now + pause, "error": error} if error else {"delivered_at": now, "error": None}
+    key = notifications.c.alert_id == row.alert_id, notifications.c.event == row.event, notifications.c.target == row.target
+    with writing(context.database) as connection:
+        connection.execute(update(notifications).where(*key).values(attempts=attempts, **outcome))
+    if error:
+        _log.warning("Alert %s could not be told (attempt %d); again in %d s. %s", row.alert_id, attempts, pause // 1000, error)
+
+
+def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[str, str]:
+    """(title, text) of one event: what is wrong, since when, where to look. No conversation is in it."""
+    detail = alert["detail"] or {}
+    since = detail.get("since_at") or alert["opened_at"]
+    lines = [f"{'Began' if detail.get('since_is_exact') else 'Began at the latest'} {iso(since)}, found {iso(alert['opened_at'])}."]
+    if event == "closed":
+        by = f" by {alert['changed_by']}" if alert["changed_by"] else ""
+        lines.append(f"{alert['state'].capitalize()}{by} {iso(alert['changed_at'])}. {detail.get('resolution', '')}".strip())
+    lines.append(f"{console_url(settings)}/drift/incidents/{alert['id']}")
+    return f"{'Over: ' if event == 'closed' else ''}{alert['title']}"[:500], "\n".join(lines)
+
+
+def console_url(settings: Settings) -> str:
+    return settings.console_url.rstrip("/") or f"http://{settings.console_host}:{settings.console_port}"
+
+
+def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
+    """Send a test message to every address; whether each accepted it. Addresses are shown by their beginning only."""
+    sender = send or send_by_apprise
+    found = []
+    for url in context.settings.notify_urls.split():
+        accepted = sender(url, "A test from Whet", f"Alerts will come here. The console is at {console_url(context.settings)}.", "attention")
+        found.append({"address": f"{url.partition('://')[0]}://…", "accepted": accepted})
+    return found
+
+
+def send_by_apprise(address: str, title: str, text: str, severity: str) -> bool:
+    """Raises NotificationError for an address that Apprise cannot read."""
+    import apprise
+
+    sender = apprise.Apprise()
+    if not sender.add(address):
+        raise NotificationError(
+            f"WHET_NOTIFY_URLS holds an address that cannot be read; it begins with {address.partition('://')[0][:20]}://.",
+            hint="The forms are at https://github.com/caronc/apprise/wiki.",
+        )
+    kind = apprise.NotifyType.FAILURE if severity == "bad" else apprise.NotifyType.WARNING
+    return bool(sender.notify(title=title, body=text, notify_type=kind))
+
+
+def tell_alertmanager(context: Context, now: int) -> None:
+    """Post every open alert and those that closed within the hour (API v2). Alertmanager deduplicates by labels. Raises NotificationError."""
+    import httpx
+
+    with reading(context.database) as connection:
+        recent = or_(alerts.c.open_marker.is_not(None), alerts.c.changed_at >= now - _REPEATED_MS)
+        found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]
+    if not found:
+        return
+    address = context.settings.alertmanager_url.rstrip("/") + "/api/v2/alerts"
+    try:
+        httpx.post(address, json=[alertmanager_alert(alert, now, context.settings) for alert in found], timeout=_TIMEOUT_S).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NotificationError(
+            f"The Alertmanager at {context.settings.alertmanager_url} was not told: {error}", hint="Check WHET_ALERTMANAGER_URL."
+        ) from error
+
+
+def alertmanager_alert(alert: Mapping[str, Any], now: int, settings: Settings) -> dict[str, Any]:
+    """One alert in Alertmanager's form, with the severities of the rules in `deploy/`, by which it routes."""
+    ends = iso(now + 1000 * _LASTS_S) if alert["open_marker"] is not None else iso(alert["changed_at"])
+    return {
+        "labels": {"alertname": "WhetDrift", "alias": alert["alias"], "kind": alert["kind"], "alert": alert["id"], "severity": _ROUTED[alert["severity"]]},
+        "annotations": {"summary": alert["title"], "state": alert["state"]},
+        "startsAt": iso(alert["opened_at"]),
+        "endsAt": ends,
+        "generatorURL": f"{console_url(settings)}/drift/incidents/{alert['id']}",
+    }
+
+
+def _target(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()[:16]
