@@ -149,4 +149,4 @@ def test_a_session_that_ended_elsewhere_leads_to_the_log_in_instead_of_a_stale_p
     page.mouse.move(20, 400)
     page.clock.run_for(6_000)
     page.wait_for_url("**/login**")
-    opened.complaints.clear()  # type: ignore[attr-defined]  # the browser reports the 401 itself
+    opened.expected.append("401")  # type: ignore[attr-defined]  # the browser reports it itself
