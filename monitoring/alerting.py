@@ -167,7 +167,7 @@ def plan_incident(
         if mine is None:
             return None
         resolution = f"Back to normal; the days were as usual again by {found['closed_on']}."
-        return Change("resolve", kind, mine["title"], {**mine["detail"], "incident": dict(found), "resolution": resolution}, mine["id"])
+        return Change("resolve", kind, mine["title"], {**mine["detail"], "incident": _merged(mine["detail"], found), "resolution": resolution}, mine["id"])
     same_kind = next((alert for alert in known if alert["kind"] == kind and alert["state"] in ("open", "acknowledged")), None)
     at = mine or (same_kind if same_kind is not None and not same_kind["detail"].get("incident") else None)
     detail = _of_days(kind, found, series, at["detail"] if at else {})
@@ -176,6 +176,11 @@ def plan_incident(
         return Change("extend", kind, title, detail, at["id"], severity=SEVERITY[kind])
     key = f"{dedup_key(alias, kind)}:{found['id']}" if same_kind is not None else ""
     return Change("open", kind, title, detail, severity=SEVERITY[kind], key=key)
+
+
+def _merged(earlier: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was explained when the incident opened or grew stays: on other days, and after a restart, `found` has no explanation."""
+    return {**(earlier.get("incident") or {}), **found}
 
 
 def _of_days(kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[list[float]]], earlier: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +192,7 @@ def _of_days(kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[lis
         "words": [],
         "quiet_runs": 0,
         **earlier,
-        "incident": dict(found),
+        "incident": _merged(earlier, found),
         "signals": [_shown_by_day(one, series.get(str(place), [])) for place, one in enumerate(found["evidence"])],
         "interaction_ids": list(dict.fromkeys(ids))[:MAX_EXAMPLES],
         "since_at": since_at,

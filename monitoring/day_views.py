@@ -75,8 +75,9 @@ def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
         left = max(1, COLD_DAYS - (last - first))
         return f"{_count(len(stored), 'day')} so far. In {_count(left, 'day')} there is enough history to judge a day by; until then two windows are compared, above."
     judged = sum(bool(row["judged"]) for row in stored)
-    state = "as usual" if not incidents else f"with {_count(incidents, 'open incident')}"
-    return f"{_count(judged, 'judged day')} shown; {(_EPOCH + timedelta(days=last)).isoformat()} was {state}."
+    newest = (_EPOCH + timedelta(days=last)).isoformat()
+    state = f"{newest} was as usual" if not incidents else f"{_count(incidents, 'open incident')}; the newest day is {newest}"
+    return f"{_count(judged, 'judged day')} shown. {state}."
 
 
 def _count(n: int, what: str) -> str:

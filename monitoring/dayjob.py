@@ -70,8 +70,10 @@ def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
         rows = read_day(connection, watch.alias, day, requests, watch.settings, context.secret)
     changed, remembered = watch.step(day, rows, requests)
 
+    standing_open = (incident for incident in watch.stream.incidents if incident.state == "open")  # their charts go on
+
     def open_alerts(connection: Connection) -> None:
-        for incident in changed:
+        for incident in dict.fromkeys([*changed, *standing_open]):
             change = plan_incident(watch.alias, kind_of(incident), incident.as_json(), series_of(watch, incident), _known(connection, incident))
             if change is not None:
                 apply(connection, watch.alias, change, now)

@@ -24,6 +24,7 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import Table
 from monitoring.queries import has_history, list_alerts, newest_days
 from monitoring.run import change_alert, run_drift
+from monitoring.views import incident
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context, open_context
@@ -158,13 +159,17 @@ def test_expected_closes_the_incident_makes_the_level_normal_and_survives_a_rest
 
 def test_what_goes_back_to_normal_is_resolved_and_what_a_person_closed_stays_closed(shifted: Context) -> None:
     fill(shifted, range(SHIFT + 12, SHIFT + 30))
-    run_days(shifted, at(SHIFT + 11))
+    run_days(shifted, at(SHIFT + 8))
     (alert,) = open_alerts(shifted)
+    run_days(shifted, at(SHIFT + 11))
+    (later,) = open_alerts(shifted)
+    assert len(later["detail"]["signals"][0]["series"]) == len(alert["detail"]["signals"][0]["series"]) + 3, "an open incident's chart stood still"
     run_days(shifted, at(SHIFT + 29))
     with reading(shifted.database) as connection:
         (closed,) = list_alerts(connection, "support")
     assert (closed["id"], closed["state"], closed["changed_by"]) == (alert["id"], "resolved", "monitoring")
     assert "Back to normal" in closed["detail"]["resolution"]
+    assert closed["detail"]["incident"]["examples"] == alert["detail"]["incident"]["examples"] != [], "what explained the incident went with the restart"
 
 
 def test_a_person_s_resolution_is_not_overruled_by_the_next_day(shifted: Context) -> None:
@@ -270,12 +275,32 @@ def test_the_pages_show_the_days_and_the_incident(shifted: Context) -> None:
     assert "Day by day" in page and "Refusals" in page and "1 open incident" in page
     (alert,) = open_alerts(shifted)
     page = client.get(f"/drift/incidents/{alert['id']}").text
-    assert "by comparing days with the history" in page and "Topics that carry it" in page
+    assert "by comparing days with the history" in page and "Everywhere: no topic" in page
     with reading(shifted.database) as connection:
         stored = newest_days(connection, "support", 91)
     view = days_view(stored, [alert["detail"]["incident"]])
     assert view is not None and "Refusals" in [chart.label for chart in view.charts if chart.moved] and view.charts[0].moved
     assert days_view(stored[:20], []).sentence.startswith("20 days so far. In 23 days")  # type: ignore[union-attr]
+
+
+def test_only_topics_that_carry_more_than_their_share_are_named() -> None:
+    def shown(*topics: dict[str, Any]) -> list[str]:
+        alert = {
+            "id": "a",
+            "alias": "s",
+            "kind": "answers",
+            "severity": "bad",
+            "state": "open",
+            "title": "s: t.",
+            "opened_at": 1,
+            "changed_at": 1,
+            "changed_by": None,
+        }
+        return [topic["words"][0] for topic in incident({**alert, "detail": {"incident": {"id": "i", "topics": list(topics)}}}, 2).by_day["topics"]]
+
+    even, heavy = {"words": ["even"], "share_now": 0.3, "share_of_change": 0.3}, {"words": ["heavy"], "share_now": 0.1, "share_of_change": 0.6}
+    new = {"words": ["new"], "share_now": 0.08, "share_before": 0.0}
+    assert shown(even, heavy, new) == ["heavy", "new"]
 
 
 def test_the_page_s_cold_days_are_the_detector_s() -> None:
