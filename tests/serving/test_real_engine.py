@@ -172,13 +172,23 @@ async def test_twenty_promotions_under_twenty_streams_fail_nothing_and_mix_nothi
 
 def test_a_killed_engine_costs_explicit_errors_and_comes_back_proved(live: Running, live_engine: LiveEngine) -> None:
     """In the end, because it takes a second start of the engine."""
-    stream = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=450, temperature=0, stream=True)
-    identity = stream.response.headers["x-whet-interaction-id"]
-    next(stream)
+    # Eight at once, each opened while the others run: on a busy machine a single answer can be complete before the kill.
+    streams = []
+    for _ in range(8):
+        streams.append(live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=450, temperature=0, stream=True))
+        next(streams[-1])
     live_engine.kill()
-    with pytest.raises(openai.APIError):
-        list(stream)
-    assert live.row(identity).status == "cut"
+    told: dict[str, list[str]] = {"cut": [], "complete": []}
+    for stream in streams:
+        identity = stream.response.headers["x-whet-interaction-id"]
+        try:
+            list(stream)
+            told["complete"].append(identity)
+        except openai.APIError:
+            told["cut"].append(identity)
+    assert told["cut"], "eight streams of 450 tokens were complete before the engine was killed"
+    for status, identities in told.items():
+        assert {live.row(identity).status for identity in identities} <= {status}
     wait_for(lambda: replica(live).state == "gone" and not replica(live).ready, "the engine to leave rotation", timeout_s=10)
     with pytest.raises(openai.InternalServerError):
         live.client().chat.completions.create(model="support", messages=HELLO)
