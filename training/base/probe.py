@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     else:
         rows, held_out = zenith.training_examples(zenith.old_world(), args.examples, args.seed), zenith.held_out("before", args.questions, args.seed)
     found: dict[str, Any] = {"base": args.base.name, "scenario": args.scenario, "seed": args.seed, "questions": args.questions, "threads": args.threads}
-    found |= {"recipe": {name: getattr(recipe, name) for name in ("rank", "alpha", "epochs", "batch_size")}}
+    found |= {"recipe": {name: getattr(recipe, name) for name in ("rank", "alpha", "epochs", "batch_size", "dtype")}}
     found["v1_training"] = probe.learn(rows, recipe)
     found["v1"] = probe.ask(held_out)
     if args.change:
