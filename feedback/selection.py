@@ -15,6 +15,9 @@ unbiased at a small cost in errors found):
 A share that is not used is free for the other reasons, round-robin, save the audit's: it is kept for the rest of the
 day, since a sample that stops when complaints are many is no sample. Never selected: interactions that are not
 complete, more than `per_user` of one end user, more than `per_group` of nearly the same question.
+
+The audit knows no such caps, and a conversation that was drawn stays in the audit whatever else points at it: a sample from
+which somebody has taken the complaints, or the repetitions, would say that answers are better than they are.
 """
 
 from __future__ import annotations
@@ -108,9 +111,10 @@ def select(candidates: Iterable[Candidate], taken: Taken, limits: Limits) -> Sel
     while (reason := _next_reason(waiting, counts, limits.budget)) is not None:
         candidate = waiting[reason].pop(0)
         group = group_of[candidate.interaction_id]
-        if candidate.end_user and users[candidate.end_user] >= limits.per_user:
+        capped = reason != "audit"
+        if capped and candidate.end_user and users[candidate.end_user] >= limits.per_user:
             left_out[candidate.interaction_id] = f"{limits.per_user} conversations of this end user are in the queue today"
-        elif group_count[group] >= limits.per_group:
+        elif capped and group_count[group] >= limits.per_group:
             left_out[candidate.interaction_id] = f"{limits.per_group} conversations with nearly the same question are in the queue today"
         else:
             counts[reason] += 1
@@ -124,8 +128,8 @@ def select(candidates: Iterable[Candidate], taken: Taken, limits: Limits) -> Sel
 
 
 def _eligible(candidates: Iterable[Candidate], taken: Taken, left_out: dict[str, str]) -> list[Candidate]:
-    """Complete, new, once per interaction (under its strongest reason), newest first."""
-    strength = {reason: rank for rank, reason in enumerate(SHARES)}
+    """Complete, new, once per interaction (drawn at random before all else, then under its strongest reason), newest first."""
+    strength = {"audit": -1} | {reason: rank for rank, reason in enumerate(SHARES) if reason != "audit"}
     best: dict[str, Candidate] = {}
     for candidate in candidates:
         if candidate.interaction_id in taken.interaction_ids:

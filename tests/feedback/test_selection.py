@@ -70,8 +70,15 @@ def test_the_queue_mixes_reasons_so_that_the_audit_is_not_starved() -> None:
 
 
 def test_a_conversation_that_several_things_point_at_comes_under_its_strongest_reason() -> None:
-    found = selection.select([candidate(1, "audit"), candidate(1, "correction"), candidate(1, "drift")], Taken(), LIMITS)
+    found = selection.select([candidate(1, "drift"), candidate(1, "correction"), candidate(1, "rating")], Taken(), LIMITS)
     assert [item.candidate.reason for item in found.items] == ["correction"]
+
+
+def test_what_was_drawn_at_random_stays_in_the_sample_whatever_else_points_at_it_or_resembles_it() -> None:
+    complaint = [candidate(1, "audit"), candidate(1, "correction"), candidate(1, "rating")]
+    assert [item.candidate.reason for item in selection.select(complaint, Taken(), LIMITS).items] == ["audit"]
+    alike = [candidate(n, "audit", question="Where is it?", end_user="u") for n in range(5)]
+    assert len(chosen(alike)) == 5, "a sample without its repetitions is no sample"
 
 
 def test_the_draw_is_uniform_repeatable_and_grows_with_its_probability() -> None:
