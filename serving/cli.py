@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from whet.cli import actor, emit, opened
-from whet.clock import iso, now_ms
-
-if TYPE_CHECKING:
-    from whet.registry import Rollout
+from whet.clock import now_ms
 
 rollout = typer.Typer(no_args_is_help=True, help="Which version answers under an alias: show, start, promote, roll back, pin.")
 
@@ -23,14 +20,12 @@ _WAIT = typer.Option(60.0, "--wait", help="Seconds to wait until an engine has p
 @rollout.command("show")
 def show(alias: str = typer.Argument("", help="Print one alias with its history; without it, all."), as_json: bool = _AS_JSON) -> None:
     """What every alias points to, or the history of one."""
+    from serving.rollout_store import rollout_rows
     from whet.database import reading
-    from whet.registry import current_rollouts, list_adapters, rollout_history
 
     with opened() as context, reading(context.database) as connection:
-        labels = {adapter.digest: adapter.label for adapter in list_adapters(connection, removed=True)}
-        found = rollout_history(connection, alias) if alias else list(current_rollouts(connection).values())
         emit(
-            [_row(row, labels) for row in found],
+            rollout_rows(connection, alias),
             as_json,
             columns=["alias", "generation", "stable", "candidate", "share", "state", "pinned", "at", "actor", "reason"],
             title="rollouts",
@@ -84,9 +79,8 @@ def unpin(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
 
 
 def _change(act: Any, wait_s: float, as_json: bool) -> None:
-    from serving.rollout_store import NotReadyError, RolloutStore
+    from serving.rollout_store import NotReadyError, RolloutStore, rollout_rows
     from whet.database import reading
-    from whet.registry import list_adapters
 
     with opened() as context:
         store = RolloutStore(context.database, context.settings)
@@ -100,19 +94,8 @@ def _change(act: Any, wait_s: float, as_json: bool) -> None:
                     raise
                 time.sleep(0.3)
         with reading(context.database) as connection:
-            labels = {adapter.digest: adapter.label for adapter in list_adapters(connection, removed=True)}
-        emit(_row(row, labels), as_json)
-
-
-def _row(row: Rollout, labels: dict[str, str]) -> dict[str, Any]:
-    def label(digest: str | None) -> str | None:
-        return labels.get(digest, digest[:8]) if digest else None
-
-    return {
-        "alias": row.alias, "generation": row.generation, "stable": label(row.stable_digest) or "base", "candidate": label(row.candidate_digest),
-        "share": row.candidate_share if row.candidate_digest else None, "previous": label(row.previous_digest), "state": row.state, "pinned": row.pinned, "at": iso(row.created_at), "created_at": row.created_at,
-        "actor": row.actor, "reason": row.reason,
-    }  # fmt: skip
+            shown = next(one for one in rollout_rows(connection, row.alias) if one["generation"] == row.generation)
+        emit(shown, as_json)
 
 
 def replay(

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from whet.auditlog import record
+from whet.clock import iso
 from whet.database import writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import check_name, new_id
-from whet.registry import Adapter, Rollout, current_rollouts, find_adapter, rollout_history
+from whet.registry import Adapter, Rollout, current_rollouts, find_adapter, list_adapters, rollout_history
 from whet.settings import Settings
 from whet.tables import replicas, rollouts
 
@@ -212,3 +213,21 @@ class RolloutStore:
         detail = {"generation": row.generation, "reason": reason, "stable": row.stable_digest, "candidate": row.candidate_digest, "share": row.candidate_share}
         record(connection, actor=actor, action=action, subject=alias, detail=detail, now=now)
         return row
+
+
+def rollout_rows(connection: Connection, alias: str = "", limit: int = 100) -> list[dict[str, Any]]:
+    """What every alias points to, or the history of one, newest first, in the words that scripts read."""
+    labels = {adapter.digest: adapter.label for adapter in list_adapters(connection, removed=True)}
+    found = rollout_history(connection, alias, limit=limit) if alias else list(current_rollouts(connection).values())
+
+    def label(digest: str | None) -> str | None:
+        return labels.get(digest, digest[:8]) if digest else None
+
+    return [
+        {
+            "alias": row.alias, "generation": row.generation, "stable": label(row.stable_digest) or "base", "candidate": label(row.candidate_digest),
+            "share": row.candidate_share if row.candidate_digest else None, "previous": label(row.previous_digest), "state": row.state,
+            "pinned": row.pinned, "at": iso(row.created_at), "created_at": row.created_at, "actor": row.actor, "reason": row.reason,
+        }
+        for row in found
+    ]  # fmt: skip

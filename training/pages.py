@@ -69,6 +69,13 @@ def router(shell: Shell) -> APIRouter:
         """Answers of a run and of what it was compared with: `show=broken`, `fixed` or `same`."""
         return shell.render(request, "training/samples.html", **_sample_values(shell, run_id, show))
 
+    @routes.get("/api/runs")
+    def run_json(alias: str = "", limit: int = 20) -> Response:
+        """Runs, newest first, as `whet train list --json` prints them."""
+        with reading(shell.context.database) as connection:
+            rows = runs.newest(connection, alias or None, min(max(1, limit), 1000))
+        return JSONResponse([{key: value for key, value in row.items() if key != "curve"} for row in rows])
+
     @routes.post("/runs/{run_id}/cancel")
     def cancel(run_id: str, user: User = Depends(shell.require("operator"))) -> Response:
         """Stop a run at its next step."""

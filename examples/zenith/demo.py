@@ -32,10 +32,10 @@ from whet.settings import load_settings
 ALIAS = "support"
 TRAINING_ROWS = 500
 JUDGING_ROWS = 140  # what the gate judges by: held-out wordings too, other questions than those that the story scores with
-QUIET_RATE, BUSY_RATE = 0.5, 4.5  # requests per second while something trains or is scored on the same two cores, and otherwise
+# Requests per second while something trains or is scored on the same two cores, and otherwise: an answer costs the CPU engine more than a second of one.
+QUIET_RATE, BUSY_RATE = 0.3, 4.5
 REFERENCE_ANSWERS = 130  # of v1 on the old world, before it changes: what the drift run compares with
 CHANGED_ANSWERS = 260  # on the changed world, before the reviewer starts
-_POLL_S = 4  # between two looks through the command line, which costs a second of one of the two cores each time
 SHARE_AFFECTED = 0.75  # of the traffic after the change: people ask about what is new
 
 # The product's own settings, shortened so that days fit into minutes; everything else is the default.
@@ -187,7 +187,7 @@ def _world_changes(story: Story, product: Product, ask: _Scorer, background: Tra
     with story.stage("3 · The world changes: a new product line, a changed warranty policy"):
         _wait_for_traffic(story, CHANGED_ANSWERS, changed_at)
     with story.stage("3 · Monitoring raises an alert"):
-        alerts = wait_for(lambda: [alert for alert in product.run("alerts", "list") if alert["alias"] == ALIAS], "an alert", timeout_s=90, every_s=_POLL_S)
+        alerts = wait_for(lambda: product.look("/api/alerts", alias=ALIAS), "an alert", timeout_s=90)
         story.facts["alerts"] = alerts
         story.mark("alert")
         out.print(f"    [bold]{alerts[0]['title']}[/bold]", highlight=False)
@@ -214,13 +214,13 @@ def _people_correct(story: Story, product: Product, background: Traffic, new: Wo
         reviewer.close()
         out.print(f"    {reviewer.tally.approved} approved, {reviewer.tally.edited} edited, {reviewer.tally.skipped} skipped")
     with story.stage("5 · The policy asks, the worker trains v2 from old and new examples, the gate judges"):
-        run = wait_for(lambda: _finished_run(product), "v2 to be trained", timeout_s=300, every_s=_POLL_S)
+        run = wait_for(lambda: _finished_run(product), "v2 to be trained", timeout_s=300)
         story.facts["v2_run"] = product.run("train", "show", run["id"])
         story.mark("v2 trained")
         _respect_the_gate(story, product)
     background.rate = BUSY_RATE
     with story.stage("5 · v2 gets a share of the traffic, then all of it"):
-        live = wait_for(lambda: _live_v2(product), "v2 to be live", timeout_s=180, every_s=_POLL_S)
+        live = wait_for(lambda: _live_v2(product), "v2 to be live", timeout_s=180)
         story.facts["rollout"] = product.run("rollout", "show", ALIAS)
         story.facts["v2_parity"] = _parity(product, "v2")
     live_at = live / 1000
@@ -303,7 +303,7 @@ def _parity(product: Product, version: str) -> Any:
 
 
 def _finished_run(product: Product) -> dict[str, Any] | None:
-    runs = [run for run in product.run("train", "list") if run.get("request_id")]
+    runs = [run for run in product.look("/api/runs") if run.get("request_id")]
     for run in runs:
         if run["state"] in ("failed", "cancelled"):
             raise ProcessError(f"The retraining run {run['id']} {run['state']}: {run.get('error')}")
@@ -314,7 +314,7 @@ def _finished_run(product: Product) -> dict[str, Any] | None:
 
 def _live_v2(product: Product) -> int | None:
     """When v2 became what `support` means, in ms; None while it is not."""
-    current = product.run("rollout", "show", ALIAS)[0]
+    current = product.look("/api/rollouts", alias=ALIAS)[0]
     if current["state"] == "rolled_back":
         raise ProcessError(f"v2 was rolled back: {current['reason']}")
     return int(current["created_at"]) if current["stable"] == f"{ALIAS}@v2" and not current["candidate"] else None

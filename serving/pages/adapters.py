@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from serving.controller import count_arms, policy_of
 from serving.pages import lineage, reading, versions
 from serving.rollout import Counts, decide
-from serving.rollout_store import RolloutStore
+from serving.rollout_store import RolloutStore, rollout_rows
 from whet.access import User
 from whet.database import reading as reads
 from whet.errors import InputError, NotFoundError
@@ -48,6 +48,12 @@ def router(shell: Shell) -> APIRouter:
     def version_page(request: Request, name: str, version: int) -> Response:
         """One version: its gate, where it is ready, its recipe and what it came from."""
         return shell.render(request, "serving/version.html", **_version_values(shell, name, version))
+
+    @routes.get("/api/rollouts")
+    def rollouts(alias: str = "") -> Response:
+        """What every alias points to, or the history of one, newest first; as `whet rollout show --json` prints them."""
+        with reads(shell.context.database) as connection:
+            return JSONResponse(rollout_rows(connection, alias))
 
     _deeds(routes, shell)
     return routes

@@ -26,7 +26,7 @@ from whet.settings import load_settings
 from whet.tables import adapters, datasets, evaluations, leases, training_requests, training_runs
 
 _DEADLINE_S = 200  # a loaded machine imports torch in half a minute
-_SLOW = {"rank": 4, "epochs": 40.0, "batch_size": 2, "learning_rate": 1e-3, "threads": 1}  # some seconds of steps, to be hit in the middle
+_SLOW = {"rank": 4, "epochs": 15.0, "batch_size": 2, "learning_rate": 1e-3, "threads": 1}  # some seconds of steps, to be hit in the middle
 _SHORT = {"rank": 4, "epochs": 1.0, "learning_rate": 1e-3, "threads": 1}
 
 
@@ -156,6 +156,7 @@ def office_on_both(database_url: str, tmp_path: Path, base_folder: Path) -> Iter
     made.close()
 
 
+@pytest.mark.minutes_on_each_database
 def test_a_killed_child_and_a_killed_worker_cost_an_attempt_each_and_nothing_else(office_on_both: Office) -> None:
     office = office_on_both
     office.ask(_SLOW)
@@ -225,6 +226,7 @@ def test_cancelling_stops_the_run_and_stores_nothing(office: Office) -> None:
     assert nothing_visible(office)
 
 
+@pytest.mark.minutes_on_each_database
 def test_two_workers_make_one_run_of_one_request(office_on_both: Office) -> None:
     office = office_on_both
     office.ask(_SHORT)
