@@ -17,7 +17,7 @@ help: ## this list
 setup: ## the environment in .venv, from the pinned lists; does nothing when it is up to date
 	@bash scripts/setup.sh
 
-setup-test: setup ## what the tests need from the system: Chromium and PostgreSQL's programs
+setup-test: setup ## what the tests need from the system: Chromium, PostgreSQL's programs, Prometheus
 	@$(BIN)/python scripts/setup_test.py
 
 up: setup ## start the product and keep it up until Ctrl-C

@@ -8,7 +8,8 @@
 | the cooldown is over   | a burst of reviews becomes one run, not five                                              |
 | `retrain_auto`         | an operator may keep the last word; the policy then only says what it would do            |
 
-Drift never asks for training by itself: it fills the review queue, and what people then correct counts here.
+Drift never asks for training by itself: it fills the review queue, and what people then correct counts here. The random audit may: when people's
+own judgements say that more answers are wrong than in the weeks before, a quarter of the examples is enough, and nobody waits for the cooldown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import math
 from dataclasses import dataclass
 
 from whet.settings import Settings
+
+_URGENT_PART = 4  # fewer would teach one week's accidents, more would wait while users get wrong answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class State:
     run_started: bool = False  # a worker has taken that request up
     canary: str | None = None  # label of the candidate that gets a share of the traffic
     open_alerts: int = 0
+    more_errors: bool = False  # the random audit says that more answers are wrong than in the weeks before
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +60,18 @@ def decide(state: State, policy: Policy, now: int) -> Decision:
         if state.run_started:
             return Decision(False, f"Training for {state.alias} is under way ({state.unfinished_request}).", "running")
         return Decision(False, f"Training for {state.alias} is asked for and waits for a worker ({state.unfinished_request}).", "waiting")
-    if state.new_examples < policy.min_examples:
-        return Decision(False, f"{_examples(state.new_examples)} of the {policy.min_examples} needed.{_alarm(state)}", "too_few")
+    needed = max(1, policy.min_examples // _URGENT_PART) if state.more_errors else policy.min_examples
+    if state.new_examples < needed:
+        return Decision(False, f"{_examples(state.new_examples)} of the {needed} needed.{_alarm(state)}", "too_few")
     if state.canary:
         return Decision(False, f"{_examples(state.new_examples)} wait; {state.canary} is being tried on live traffic, and its verdict comes first.", "canary")
-    if state.last_request_at is not None and now < state.last_request_at + policy.cooldown_ms:
+    if state.last_request_at is not None and not state.more_errors and now < state.last_request_at + policy.cooldown_ms:
         left_s = (state.last_request_at + policy.cooldown_ms - now) / 1000
         return Decision(False, f"{_examples(state.new_examples)} wait; the pause after the last request lasts another {_duration(left_s)}.", "cooldown")
     if not policy.auto:
         return Decision(False, f"{_examples(state.new_examples)} are enough to train, but retrain_auto is off: an operator has to ask.", "manual")
-    return Decision(True, f"{_examples(state.new_examples)} since the last training request; {policy.min_examples} are enough.", "ask")
+    why = " while the random audit finds more wrong answers" if state.more_errors else ""
+    return Decision(True, f"{_examples(state.new_examples)} since the last training request; {needed} are enough{why}.", "ask")
 
 
 def _examples(count: int) -> str:

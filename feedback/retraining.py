@@ -45,6 +45,10 @@ def gather(connection: Connection, alias: str) -> State:
         unfinished_request=unfinished,
         run_started=started,
         canary=_canary(connection, alias),
+        more_errors=connection.execute(
+            select(func.count()).select_from(alerts).where(alerts.c.alias == alias, alerts.c.kind == "errors", alerts.c.open_marker.is_not(None))
+        ).scalar_one()
+        > 0,
         open_alerts=connection.execute(select(func.count()).select_from(alerts).where(alerts.c.alias == alias, alerts.c.state == "open")).scalar_one(),
     )
 

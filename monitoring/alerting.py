@@ -1,7 +1,8 @@
 """What a verdict does to the alerts of an alias: open, extend, resolve. The plan is pure; `apply` in run.py carries it out.
 
-Two things open alerts: a drift run that compares two windows (`plan`), and a day that is judged against the alias's own history
-(`plan_incident`). Once there is such a history it decides how grave a change is, and what the windows show is information.
+Four things open alerts: a drift run that compares two windows (`plan`), a day that is judged against the alias's own history
+(`plan_incident`), a week in which more answers were judged wrong (auditjob.py),
+and a version that answers as its base does (scores.py). Once there is such a history it decides how grave a change is, and what the windows show is information.
 
 One alert per alias and kind is open at a time (`open_marker` is unique). It collects the conversations that show the
 change, so that a review batch can be made of exactly these.
@@ -33,7 +34,7 @@ class Change:
     """One change to make. `alert` is the open alert's record, absent when opening."""
 
     deed: Literal["open", "extend", "resolve"]
-    kind: Kind
+    kind: Kind | Literal["errors", "adapter"]
     title: str
     detail: dict[str, Any]
     alert_id: str | None = None

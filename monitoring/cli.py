@@ -76,6 +76,29 @@ def drift_days(
     emit(shown, False, columns=["detected_on", "first_day", "closed_on", "state", "signals", "summary"], title="incidents")
 
 
+@drift.command("audit")
+def drift_audit(
+    alias: str | None = typer.Option(None, "--alias", help="The alias to look at; default: the setting default_alias."),
+    as_json: bool = _JSON,
+) -> None:
+    """Error rates by week, with 95 % intervals, from the answers that were drawn at random and judged."""
+    from monitoring.auditjob import run_alias
+    from monitoring.detector.table import date_of
+    from monitoring.queries import newest_weeks
+    from monitoring.windows import require_alias
+
+    with opened() as context:
+        name = alias or context.settings.default_alias
+        with reading(context.database) as connection:
+            require_alias(connection, name)
+        run_alias(context, name, now_ms())
+        with reading(context.database) as connection:
+            rows = newest_weeks(connection, name, 26)
+    for row in rows:
+        row["week_of"] = date_of(row["week"]).isoformat()
+    emit(rows, as_json, columns=["week_of", "drawn", "judged", "wrong", "rate", "low", "high", "usual", "verdict", "sentence"], title="error rates by week")
+
+
 @drift.command("replay")
 def drift_replay(
     table: Path = typer.Argument(..., metavar="TABLE", help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns."),

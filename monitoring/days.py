@@ -6,7 +6,7 @@ user are read in full.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
@@ -19,7 +19,7 @@ from monitoring.signals import SIGNALS
 from monitoring.windows import Key, fetch_rows
 from whet.access import hash_key
 from whet.ids import ALPHABET, new_id
-from whet.tables import interactions
+from whet.tables import answer_scores, interactions
 
 DAY_MS = 86_400_000
 _MOST_KEYS = 60_000  # looked at of a day: enough that a few rows of each of thousands of users remain
@@ -58,11 +58,18 @@ def read_day(connection: Connection, alias: str, day: int, rows: int, settings: 
     chosen = sample_of_day(found, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day).columns["place"]
     if len(chosen) > _MOST_ROWS:
         chosen = np.sort(np.random.default_rng([settings.seed, day, 4]).choice(chosen, _MOST_ROWS, replace=False))
-    return table_of(fetch_rows(connection, [keys[place] for place in chosen]), day, secret)
+    scores = _scores(connection, alias, day)
+    sample = [keys[place] for place in chosen]
+    taken = {key.id for key in sample}
+    extra = [Key(day * DAY_MS, name, None) for name in scores if name not in taken]  # drawn at random too, and few
+    return table_of(fetch_rows(connection, [*sample, *extra]), day, secret, scores)
 
 
-def table_of(rows: Sequence[Row], day: int, secret: bytes) -> Table:
-    """Rows as the detector's columns. Texts are in it, to be made into vectors; what is kept of a day leaves them out."""
+def table_of(rows: Sequence[Row], day: int, secret: bytes, scores: Mapping[str, tuple[float, float]] | None = None) -> Table:
+    """Rows as the detector's columns. Texts are in it, to be made into vectors; what is kept of a day leaves them out.
+
+    `scores`: id → mean and lowest log-probability of the answer's tokens, of those that were scored.
+    """
     of = {signal.name: signal.of for signal in SIGNALS}
     columns = {
         "day": np.full(len(rows), day, dtype=np.int64),
@@ -74,8 +81,22 @@ def table_of(rows: Sequence[Row], day: int, secret: bytes) -> Table:
         "thumb": _numbers([row.rating for row in rows]),
     }
     columns |= {name: _numbers([of[signal](row) for row in rows]) for name, signal in {**_NUMBERS, **_FLAGS}.items()}
+    if scores:
+        for place, name in enumerate(("logprob", "logprob_min")):
+            columns[name] = _numbers([scores[row.id][place] if row.id in scores else None for row in rows])
     columns |= {name: _texts([of[signal](row) for row in rows]) for name, signal in _CATEGORIES.items()}
     return Table(columns)
+
+
+def _scores(connection: Connection, alias: str, day: int) -> dict[str, tuple[float, float]]:
+    """Id → mean and lowest log-probability, of the answers of a day that were scored."""
+    query = select(answer_scores.c.interaction_id, answer_scores.c.logprob, answer_scores.c.logprob_min).where(
+        answer_scores.c.alias == alias,
+        answer_scores.c.created_at >= day * DAY_MS,
+        answer_scores.c.created_at < (day + 1) * DAY_MS,
+        answer_scores.c.logprob.is_not(None),
+    )
+    return {row.interaction_id: (row.logprob, row.logprob_min) for row in connection.execute(query)}
 
 
 def _counts(alias: str) -> list[ColumnElement[bool]]:

@@ -1,8 +1,9 @@
-"""What the scheduler calls: a drift run of every alias, and the metrics endpoint beside it."""
+"""What the scheduler calls: the drift runs, days and error rates of every alias, messages to people, and the metrics endpoint beside them."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _NOTIFY_EVERY_S = 20  # an alert is the work of a drift run, which comes every hour: sooner would help nobody
+_SCORES_EVERY_S = 60
+_DRIFT_REPORT_MS = 3_000_000  # a drift that lasts looks the same in the next run; below the default interval of an hour, so that those runs keep theirs
 _QUIET_REPORT_MS = 24 * 3_600_000  # a quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
 
 
@@ -26,6 +29,8 @@ def jobs(context: Context) -> list[Job]:
     return [
         Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now)),
         Job("days", context.settings.drift_interval_s, lambda now: _days(context, now)),
+        Job("audit", context.settings.drift_interval_s, lambda now: _audit(context, now)),
+        Job("scores", _SCORES_EVERY_S, lambda now: _scores(context, now)),
         Job("notify", _NOTIFY_EVERY_S, lambda now: _notify(context, now)),
     ]
 
@@ -43,6 +48,20 @@ def _days(context: Context, now: int) -> str | None:
     from monitoring.dayjob import run_days
 
     return run_days(context, now)
+
+
+def _audit(context: Context, now: int) -> str | None:
+    """The week's error rate follows the reviewers."""
+    from monitoring.auditjob import run_audit
+
+    return run_audit(context, now)
+
+
+def _scores(context: Context, now: int) -> str | None:
+    """Log-probabilities of some answers, asked of the engine after they were given."""
+    from monitoring.scores import run_scores
+
+    return run_scores(context, now)
 
 
 def run_all(context: Context, now: int) -> str | None:
@@ -65,20 +84,22 @@ def run_all(context: Context, now: int) -> str | None:
 
 
 def _run_one(context: Context, alias: str, now: int) -> str:
-    """One run with Evidently's report where it is worth its cost: of every drift, and once a day of quiet traffic."""
+    """One run with Evidently's report where it is worth its cost: of a drift that is new, hourly while it lasts, and once a day of quiet traffic."""
     from monitoring.evidently_report import render, snapshot
-    from monitoring.queries import last_snapshot_at
+    from monitoring.queries import last_snapshot_at, latest_report
     from monitoring.rendering import keep_page
     from monitoring.run import prune_snapshots, run_drift
     from whet.database import reading
 
     with reading(context.database) as connection:
         last = last_snapshot_at(connection, alias)
-    due = last is None or now - last >= _QUIET_REPORT_MS
+        before = latest_report(connection, alias)
+    age = math.inf if last is None else now - last
+    lasts = before is not None and before["verdict"] == "drift" and age < _DRIFT_REPORT_MS
     made: list[dict[str, Any]] = []
 
     def reporter(reference: Sequence[Row], window: Sequence[Row], verdict: Verdict) -> dict[str, Any] | None:
-        if verdict.state == "drift" or due:
+        if (verdict.state == "drift" and not lasts) or age >= _QUIET_REPORT_MS:
             made.append(snapshot(reference, window, verdict))
         return made[0] if made else None
 

@@ -22,7 +22,7 @@ from monitoring.windows import list_aliases
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
-from whet.tables import alerts, drift_days, interactions, review_items
+from whet.tables import alerts, audit_weeks, drift_days, interactions, review_items
 
 _log = logging.getLogger(__name__)
 _started: dict[tuple[str, int], Any] = {}  # one endpoint per process and address
@@ -70,7 +70,7 @@ class LoopCollector(Collector):
         up = GaugeMetricFamily("whet_monitoring_up", "1 when the database could be read for this scrape.")
         try:
             with reading(self._context.database) as connection:
-                found = [*_drift(connection, self._clock()), *_alerts(connection, self._clock()), *_review(connection, self._clock())]
+                found = [*_drift(connection, self._clock()), *_alerts(connection, self._clock()), *_errors(connection), *_review(connection, self._clock())]
         except SQLAlchemyError as error:
             _log.warning("Metrics could not be read: %s", error)
             found = []
@@ -118,6 +118,21 @@ def _alerts(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
     age = GaugeMetricFamily("whet_alert_unacknowledged_age_seconds", "Age of the oldest alert that nobody has acknowledged; 0 without one.")
     age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
     yield from (total, age)
+
+
+def _errors(connection: Connection) -> Iterator[GaugeMetricFamily]:
+    rate = GaugeMetricFamily(
+        "whet_answer_error_rate", "Share of wrong answers in the newest week with judgements, by the random audit.", labels=["alias", "bound"]
+    )
+    judged = GaugeMetricFamily("whet_answers_judged", "Answers drawn at random and judged, of that week.", labels=["alias"])
+    for alias in list_aliases(connection):
+        query = select(audit_weeks).where(audit_weeks.c.alias == alias, audit_weeks.c.judged > 0).order_by(audit_weeks.c.week.desc()).limit(1)
+        row = connection.execute(query).first()
+        if row is not None:
+            judged.add_metric([alias], row.judged)
+            for bound, value in (("estimate", row.rate), ("low", row.low), ("high", row.high)):
+                rate.add_metric([alias, bound], value)
+    yield from (rate, judged)
 
 
 def _review(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
 from monitoring import queries, views
+from monitoring.audit_views import audit_view
 from monitoring.day_views import days_view
 from monitoring.rendering import POLICY, evidently_html
 from monitoring.rows import question_of
@@ -20,6 +21,7 @@ from whet.web.shell import Shell
 
 _HISTORY = 60  # runs in a sparkline: two and a half days of hourly ones
 _DAYS = 91  # in the charts by day: the history of nine weeks, and a month of being judged by it
+_WEEKS = 26  # of error rates: half a year
 _EXAMPLES = 20  # conversations per page of an incident
 _DEEDS = {"acknowledge": "acknowledged", "expected": "expected", "resolve": "resolved"}
 _SAID = {
@@ -134,6 +136,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         chosen = alias if alias in reports else _first(incidents, aliases)
         runs = queries.list_reports(connection, chosen, limit=_HISTORY, signals=True) if chosen else []
         days = queries.newest_days(connection, chosen, _DAYS) if chosen else []
+        weeks = queries.newest_weeks(connection, chosen, _WEEKS) if chosen else []
     by_day = [one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"]
     order = {"open": 0, "acknowledged": 1}
     severity = {"bad": 0, "attention": 1, "information": 2}
@@ -151,6 +154,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "signals": views.signal_views(runs),
         "runs": runs[:20],
         "days": days_view(days, by_day),
+        "audit": audit_view(weeks),
         "settings": shell.context.settings,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from whet.errors import NotFoundError
-from whet.tables import alerts, drift_days, drift_reports, review_items
+from whet.tables import alerts, audit_weeks, drift_days, drift_reports, review_items
 
 _LIGHT = [column for column in drift_reports.c if column.name != "signals"]
 
@@ -60,6 +60,13 @@ def latest_report(connection: Connection, alias: str) -> dict[str, Any] | None:
 def newest_days(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
     """The newest days of an alias, oldest first."""
     query = select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()][::-1]
+
+
+def newest_weeks(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
+    """The newest weeks of an alias's error rate, oldest first, without their populations by day."""
+    columns = [column for column in audit_weeks.c if column.name != "population"]
+    query = select(*columns).where(audit_weeks.c.alias == alias).order_by(audit_weeks.c.week.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()][::-1]
 
 

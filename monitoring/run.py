@@ -183,6 +183,8 @@ def change_alert(context: Context, alert_id: str, state: str, *, actor: str, now
             return alert
         if alert["state"] not in OPEN_STATES:
             raise ConflictError(f"Alert {alert_id} is {alert['state']} already.", hint="If the change is still there, the next drift run opens a new one.")
+        if state == "expected" and alert["kind"] == "errors":
+            raise ConflictError("That more answers are wrong cannot be marked as expected: nothing would become right by it.", hint="Resolve it instead.")
         values: dict[str, Any] = {"state": state, "changed_at": now, "changed_by": actor}
         if state in CLOSING_STATES:
             values["open_marker"] = None

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     drift_target: float = Field(
         0.5, ge=0.01, le=50, description="False incidents per 100 days that are bearable, over all signals of an alias; lower is quieter and slower."
     )
+    scores_per_hour: int = Field(
+        60,
+        ge=0,
+        le=3600,
+        description="Answers of each alias, drawn at random, whose log-probabilities the engine is asked for afterwards; each costs it two prompts. 0: none.",
+    )
     notify_urls: str = Field(
         "",
         description="Where alerts are sent, as Apprise URLs separated by spaces: slack://…, mailtos://…, json://… and many others. A secret: such URLs hold passwords.",

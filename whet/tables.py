@@ -155,6 +155,40 @@ drift_days = _table(
     _at("created_at"),
 )
 
+answer_scores = _table(
+    "monitoring",
+    "answer_scores",  # of a random sample of answers, asked of the engine afterwards
+    Column("interaction_id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    Column("adapter_digest", String(64), nullable=False),
+    Column("tokens", Integer, nullable=False),  # of the answer, as the engine counted them
+    Column("logprob", Float),  # mean natural logarithm of the tokens' probabilities by the version that answered; null: could not be scored
+    Column("logprob_min", Float),
+    Column("base_logprob", Float),  # the same mean by the base alone
+    _at("created_at"),  # of the interaction
+    _at("scored_at"),
+    Index(None, "alias", "created_at"),
+)
+
+audit_weeks = _table(
+    "monitoring",
+    "audit_weeks",  # a week's error rate, from the answers that were drawn at random and judged
+    Column("alias", String(64), primary_key=True),
+    Column("week", Integer, primary_key=True, autoincrement=False),  # its Monday, in days since 1970-01-01, UTC
+    Column("population", JSON, nullable=False),  # {day: {cell of monitoring.audit.CELLS: complete answers}}
+    Column("drawn", Integer, nullable=False),  # answers in the queue by the draw, judged or not
+    Column("judged", Integer, nullable=False),
+    Column("wrong", Integer, nullable=False),
+    Column("rate", Float),  # null while nothing is judged
+    Column("low", Float),  # of the 95 % interval
+    Column("high", Float),
+    Column("effective", Float),  # independent judgements that the estimate amounts to
+    Column("usual", Float),  # rate of the weeks before; null without any
+    Column("verdict", String(16), nullable=False),  # worse | usual | better | unknown
+    Column("sentence", Text, nullable=False),
+    _at("changed_at"),
+)
+
 notifications = _table(
     "monitoring",
     "notifications",
@@ -174,7 +208,7 @@ alerts = _table(
     Column("id", String(40), primary_key=True),
     Column("dedup_key", String(200), nullable=False),
     Column("alias", String(64), nullable=False),
-    Column("kind", String(32), nullable=False),  # questions | answers | quality | service: what changed
+    Column("kind", String(32), nullable=False),  # questions | answers | quality | service: what changed; errors: answers judged wrong; adapter: without effect
     Column("severity", String(16), nullable=False),  # information | attention | bad
     Column("title", Text, nullable=False),
     Column("detail", JSON, nullable=False),  # {"signals": [...], "interaction_ids": [...], "drift_report_id"}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.document import put_between_markers
+from benchmarks.drift.audits import SERVICES, run_service
 from benchmarks.drift.figures import BEGIN, END, failures, table
 from benchmarks.drift.ours import PAIRS, run_null, run_pairs, run_power, run_shifts, summarise_nulls, summarise_shifts
 from benchmarks.drift.peers import prepare_river, run_peers
@@ -23,7 +24,7 @@ from whet.errors import WhetError
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[1]
-PARTS = ("nulls", "shifts", "texts", "cold", "peers", "scale")
+PARTS = ("nulls", "shifts", "texts", "cold", "audit", "peers", "scale")
 _BY_VOLUME = ("nulls", "shifts")  # recorded for each volume
 _HEADLINES = ("refusal x2", "TTFT +20 %", "new topic 8 %", "language +5 points", "log-probability -10 % ramp")
 Say = Callable[[str], None]
@@ -38,6 +39,8 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--worlds", default=",".join(NULLS), help="stationary worlds (default all)")
     parser.add_argument("--shifts", default=",".join(SHIFTS), help="shifts (default all)")
     parser.add_argument("--pairs", type=int, default=200, help="pairs per size of the cold-start test (default 200)")
+    parser.add_argument("--weeks", type=int, default=500, help="simulated weeks of each service of the audit (default 500)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="requests of the large day of `scale` (default 1,000,000)")
     parser.add_argument("--peer-seeds", type=int, default=2, help="worlds of the peers, which cost most (default 2)")
     parser.add_argument("--few-seeds", type=int, default=2, help="worlds at the largest volume and with texts (default 2)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default 0)")
@@ -52,7 +55,7 @@ def _arguments(given: list[str]) -> argparse.Namespace:
             parser.error(f"--{name}: {', '.join(sorted(unknown))} not among {'; '.join(known)}")
         setattr(options, name, chosen)
     options.volumes = [int(part) for part in options.volumes.split(",") if part]
-    if min(options.seeds, options.days, options.pairs, options.peer_seeds, options.few_seeds) < 1:
+    if min(options.seeds, options.days, options.pairs, options.weeks, options.peer_seeds, options.few_seeds) < 1:
         parser.error("counts have to be positive")
     return options
 
@@ -112,6 +115,15 @@ def _cold(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     return {"pairs": pairs, "power": power}
 
 
+def _audit(options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    summary = []
+    for service in SERVICES:
+        pause()
+        summary.append(run_service(service, options.weeks, options.first_seed))
+        say(f"audit {summary[-1]}")
+    return {"services": summary}
+
+
 def _peers(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     python = prepare_river(options.cache.absolute())
     with tempfile.TemporaryDirectory(prefix="whet-drift-") as scratch:
@@ -125,21 +137,33 @@ def _peers(options: argparse.Namespace, say: Say) -> dict[str, Any]:
 
 def _scale(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """In processes of their own, whose peak memory is then theirs."""
-    figures: dict[str, Any] = {"rows": 1_000_000}
-    for name in ("table", "whet", "evidently"):
-        pause()
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.drift.scale", name, str(figures["rows"])], capture_output=True, text=True, cwd=_REPOSITORY, check=False
-        )
-        if done.returncode:
-            raise WhetError(f"The run of {name} failed: {done.stderr.strip()[-300:]}")
-        figures[name] = json.loads(done.stdout)
-        say(f"scale, {name}: {figures[name]}")
+    rows = options.rows
+    figures: dict[str, Any] = {"rows": rows}
+    with tempfile.TemporaryDirectory(prefix="whet-drift-") as scratch:
+        home = f"{scratch}/home"
+        Path(home).mkdir()
+        for name, arguments in (
+            ("build", ["million", "build", home, str(rows)]),
+            ("product", ["million", "judge", home, str(rows)]),
+            ("table", ["scale", "table", str(rows)]),
+            ("whet", ["scale", "whet", str(rows)]),
+            ("evidently", ["scale", "evidently", str(rows)]),
+        ):
+            pause()
+            done = subprocess.run(
+                [sys.executable, "-m", f"benchmarks.drift.{arguments[0]}", *arguments[1:]], capture_output=True, text=True, cwd=_REPOSITORY, check=False
+            )
+            if done.returncode:
+                raise WhetError(f"The run of {name} failed: {done.stderr.strip()[-300:]}")
+            if name != "build":
+                figures[name] = json.loads(done.stdout)
+                say(f"scale, {name}: {figures[name]}")
+    figures["product"]["rows"] = rows
     figures["table_mib"] = figures.pop("table")["peak_mib"]
     return figures
 
 
-_RUNS = {"nulls": _nulls, "shifts": _shifts, "texts": _texts, "cold": _cold, "peers": _peers, "scale": _scale}
+_RUNS = {"nulls": _nulls, "shifts": _shifts, "texts": _texts, "cold": _cold, "audit": _audit, "peers": _peers, "scale": _scale}
 
 
 def main(given: list[str] | None = None) -> int:

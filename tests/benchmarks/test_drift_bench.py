@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.drift.audits import SERVICES, run_service
 from benchmarks.drift.figures import failures, table
 from benchmarks.drift.ours import summarise_nulls, summarise_shifts
 from benchmarks.drift.worlds import FIRST_DAY, NULLS, SHIFTS, World
@@ -61,10 +62,14 @@ def test_tables_say_what_was_measured_and_what_was_missed() -> None:
     parts = {
         "nulls-2000": _ORIGIN | {"runs": nulls, "summary": summarise_nulls(nulls)},
         "shifts-2000": _ORIGIN | {"runs": shifts, "summary": summarise_shifts(shifts)},
+        "audit": _ORIGIN | {"services": [{**run_service(SERVICES[0], 3, 0), "weeks": 500, "covered": 475}, {**run_service(SERVICES[1], 3, 0), "weeks": 500, "covered": 430}]},
+        "scale": _ORIGIN | {"rows": 10, "table_mib": 1.0, **{name: {"cpu_s": 1.0, "wall_s": 61.0, "peak_mib": 2.0, "rows": 10} for name in ("product", "whet", "evidently")}},
         "cold": _ORIGIN | {"pairs": [{"sizes": [200, 200], "pairs": 200, "false": 14, "tests": 12, "by_signal": {"language": 14}}], "power": [{"rows": 5000, "pairs": 20, "found": 20}]},
     }  # fmt: skip
     text = table(parts)
     assert "| clustered | 2,000 | 2 | 200 | 3 | 1.50 (0.31–4.38) | 0.050 |" in text
     assert "| refusal x2 | 2,000 | 3 | 5 | not found | 67% | 67% | 2 of 2 | 0 | 4 |" in text
-    assert len(failures(parts)) == 4
+    assert len(failures(parts)) == 6
+    assert "- audit, 5 % wrong: the interval holds the truth in 430 of 500 weeks" in text
+    assert "- a day of 10 in the database: 61 s and 2 MiB" in text
     assert "- clustered: 1.50 false incidents per 100 days, at most 1 are allowed" in text

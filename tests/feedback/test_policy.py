@@ -32,6 +32,8 @@ POLICY = Policy(min_examples=100, cooldown_ms=HOUR, auto=True)
         (State("a", 100, last_request_at=NOW - HOUR), POLICY, True, "ask", "enough"),
         (State("a", 100, last_request_at=NOW - HOUR + 1), POLICY, False, "cooldown", "another 1 s"),
         (State("a", 100, last_request_at=NOW - HOUR // 2), POLICY, False, "cooldown", "another 30 min"),
+        (State("a", 24, more_errors=True), POLICY, False, "too_few", "24 new reviewed examples of the 25 needed."),
+        (State("a", 25, more_errors=True, last_request_at=NOW - 1), POLICY, True, "ask", "25 are enough while the random audit finds more wrong answers"),
         (State("a", 500, unfinished_request="req_1"), POLICY, False, "waiting", "waits for a worker (req_1)"),
         (State("a", 500, unfinished_request="req_1", run_started=True), POLICY, False, "running", "under way (req_1)"),
         (State("a", 500, canary="a@v2"), POLICY, False, "canary", "a@v2 is being tried"),

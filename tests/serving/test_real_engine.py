@@ -11,13 +11,14 @@ from typing import Any
 import openai
 import pytest
 
+from monitoring.scores import run_scores
 from serving.rollout_store import RolloutStore
 from tests.engine_fixture import LiveEngine
 from tests.serving.conftest import Running, serve, wait_for
 from tests.serving.test_protocol import HELLO
 from whet.clock import now_ms
 from whet.database import reading
-from whet.tables import replicas
+from whet.tables import answer_scores, replicas
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]  # with the start of the engine, which shares its cores
 # Proving a version on a busy two-core machine takes seconds.
@@ -75,6 +76,17 @@ def test_each_version_answers_with_its_own_marker(live: Running, live_engine: Li
             assert live_engine.adapters[number].spoke(text), (model, text)
         row = live.row(answer.response.headers["x-whet-interaction-id"] if stream else answer.id)
         assert (row.status, row.response_text, row.completion_tokens, row.finish_reason) == ("complete", text, 8, "length")
+
+
+def test_an_answer_is_scored_afterwards_by_the_version_that_gave_it_and_by_the_base(live: Running) -> None:
+    answer = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=12, temperature=0)
+    live.row(answer.id)
+    assert run_scores(live.context, now_ms() + 10_000) == "support: 1 scored"
+    with reading(live.context.database) as connection:
+        (score,) = connection.execute(answer_scores.select().where(answer_scores.c.logprob.is_not(None))).all()
+    assert score.tokens >= 6, "the answer begins where the engine's own count of the prompt ends"
+    assert score.logprob_min <= score.logprob <= 0
+    assert score.logprob > score.base_logprob + 1, "a version finds its own markers likelier than the base does"
 
 
 def test_a_stream_with_usage_carries_our_id_and_the_name_that_was_asked_for(live: Running) -> None:

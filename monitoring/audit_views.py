@@ -1,0 +1,72 @@
+"""What the pages show of the error rate: the newest sentence, and every week with its interval as a picture. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+WIDTH, HEIGHT = 720, 160  # viewBox units, as of the other charts
+_EPOCH = date(1970, 1, 1)
+_LEAST_TOP = 0.05  # the axis never ends below 5 %, so that one wrong answer among many does not look like a wall
+
+
+@dataclass(frozen=True)
+class WeekMark:
+    """One week in SVG coordinates: a point and the line of its interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    worse: bool
+    title: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The section of one alias."""
+
+    sentence: str
+    hint: str
+    marks: list[WeekMark]
+    usual: float | None  # height of the rate of the weeks before
+    top: str
+    rows: list[dict[str, Any]]  # newest first, with "starts" as a date
+
+
+def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
+    """`weeks`: rows of `audit_weeks`, oldest first. None where nothing was drawn yet."""
+    if not any(row["drawn"] for row in weeks):
+        return None
+    known = [row for row in weeks if row["rate"] is not None]
+    newest = known[-1] if known else weeks[-1]
+    open_items = sum(row["drawn"] - row["judged"] for row in weeks[-2:])
+    hint = (
+        f"{open_items} drawn answer{'' if open_items == 1 else 's'} of the last two weeks wait for a reviewer." if open_items else "Everything drawn is judged."
+    )
+    top = max([_LEAST_TOP, *(row["high"] for row in known)])
+
+    def y(rate: float) -> float:
+        return float(round(HEIGHT - 4 - (HEIGHT - 12) * rate / top, 1))
+
+    step = WIDTH / max(1, len(known))
+    marks = [
+        WeekMark(
+            round(step * (place + 0.5), 1),
+            y(row["rate"]),
+            y(row["low"]),
+            y(row["high"]),
+            row["verdict"] == "worse",
+            f"Week of {_starts(row)}: {row['sentence']}",
+        )
+        for place, row in enumerate(known)
+    ]
+    usual = newest["usual"]
+    rows = [{**row, "starts": _starts(row)} for row in reversed(weeks)]
+    return Audit(newest["sentence"], hint, marks, y(usual) if usual is not None else None, f"{top:.0%}", rows)
+
+
+def _starts(row: Mapping[str, Any]) -> str:
+    return (_EPOCH + timedelta(days=row["week"])).isoformat()

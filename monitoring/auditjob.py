@@ -1,0 +1,260 @@
+"""Error rates by week: reads what was drawn and judged, keeps one row per alias and week, and opens an alert when errors became more.
+
+The only writer of `audit_weeks`. A week is Monday to Sunday, UTC; its figures follow the reviewers for five weeks, its verdict is given once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import BigInteger, Connection, case, func, literal_column, or_, select, update
+
+from monitoring.alerting import MAX_EXAMPLES, Change, dedup_key
+from monitoring.audit import BASELINE_WEEKS, Estimate, Judged, Standing, Week, compare, estimate, learn
+from monitoring.days import DAY_MS
+from monitoring.run import apply
+from monitoring.windows import list_aliases
+from whet.context import Context
+from whet.database import insert_ignore, reading, writing
+from whet.tables import alerts, audit_weeks, interactions, ratings, review_items, reviews
+
+_log = logging.getLogger(__name__)
+KIND: Literal["errors"] = "errors"
+_FOLLOWED_WEEKS = 5  # a judgement that comes later than this changes nothing that anybody still looks at
+_SETTLED_MS = 2 * DAY_MS  # a day's answers and ratings are counted anew until it has been over for so long
+_PATIENCE_MS = 3 * DAY_MS  # after the end of a week, for reviewers to come to the rest of what was drawn
+_MOST_JUDGED = 0.9  # of what was drawn: then nobody is waited for
+# The constant is written out: as a parameter, PostgreSQL takes the expression in SELECT and the one in GROUP BY for two.
+_DAY = interactions.c.created_at // literal_column(str(DAY_MS), BigInteger)
+_DECIDED = ("approve", "edit", "reject")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A week as it stands now."""
+
+    week: int
+    population: dict[int, dict[str, int]]
+    drawn: int
+    estimate: Estimate | None
+    standing: Standing
+
+
+def week_of(day: int) -> int:
+    """The Monday of a day's week; both in days since 1970-01-01, a Thursday."""
+    return day - (day + 3) % 7
+
+
+def run_audit(context: Context, now: int) -> str | None:
+    """Bring every alias's weeks up to date. A failure of one alias is logged and does not keep the others from theirs."""
+    with reading(context.database) as connection:
+        aliases = list_aliases(connection)
+    said = []
+    for alias in aliases:
+        try:
+            verdicts = [found for found in run_alias(context, alias, now) if found.standing.verdict in ("worse", "better")]
+        except Exception:  # noqa: BLE001 - the boundary of one alias's weeks
+            _log.exception("The error rate of %s could not be worked out.", alias)
+            said.append(f"{alias}: failed")
+            continue
+        said += [f"{alias}: {found.standing.verdict}" for found in verdicts]
+    return ", ".join(said) or None
+
+
+def run_alias(context: Context, alias: str, now: int) -> list[Found]:
+    """The weeks whose verdict is new."""
+    this_week = week_of(now // DAY_MS)
+    first = this_week - 7 * _FOLLOWED_WEEKS
+    with reading(context.database) as connection:
+        stored = _stored(connection, alias, first - 7 * BASELINE_WEEKS)
+        judged = _judged(connection, alias, first - 7 * BASELINE_WEEKS)
+        drawn = _drawn(connection, alias, first)
+    by_week: dict[int, list[Judged]] = defaultdict(list)
+    for one in judged:
+        by_week[week_of(one.day)].append(one)
+    fresh = []
+    for week in range(first, this_week + 7, 7):
+        with reading(context.database) as connection:
+            population = _population(connection, alias, week, stored.get(week), now)
+        if not population:
+            continue
+        earlier = [one for start, ones in by_week.items() if week - 7 * BASELINE_WEEKS <= start < week for one in ones]
+        found = _look(week, Week(population, by_week[week]), earlier, stored, drawn.get(week, 0), now)
+        if _keep(context, alias, found, by_week[week], stored, now):
+            fresh.append(found)
+    return fresh
+
+
+def _look(week: int, known: Week, earlier: list[Judged], stored: dict[int, dict[str, Any]], drawn: int, now: int) -> Found:
+    figures = estimate(known, learn(earlier))
+    before = [_estimate_of(row) for start, row in sorted(stored.items()) if start < week and row["verdict"] != "worse" and row["rate"] is not None]
+    standing = compare(figures, before)
+    end = (week + 7) * DAY_MS
+    given = (stored.get(week) or {}).get("verdict", "unknown")
+    due = now >= end and (len(known.judged) >= _MOST_JUDGED * drawn or now >= end + _PATIENCE_MS)
+    if given != "unknown":
+        standing = Standing(given, stored[week]["usual"], standing.sentence)
+    elif not due:
+        standing = Standing("unknown", standing.usual, f"So far: {standing.sentence}")
+    return Found(week, {day: dict(cells) for day, cells in known.population.items()}, drawn, figures, standing)
+
+
+def _estimate_of(row: Mapping[str, Any]) -> Estimate:
+    population = sum(sum(cells.values()) for cells in row["population"].values())
+    return Estimate(row["rate"], row["low"], row["high"], row["judged"], row["wrong"], population, row["effective"])
+
+
+def _keep(context: Context, alias: str, found: Found, judged: list[Judged], stored: dict[int, dict[str, Any]], now: int) -> bool:
+    """Write the row and what follows from a new verdict, in one transaction; whether the verdict is new."""
+    figures, before = found.estimate, stored.get(found.week)
+    values = {
+        "population": {str(day): cells for day, cells in found.population.items()},
+        "drawn": found.drawn,
+        "judged": figures.judged if figures else 0,
+        "wrong": figures.wrong if figures else 0,
+        **{name: getattr(figures, name) if figures else None for name in ("rate", "low", "high", "effective")},
+        "usual": found.standing.usual,
+        "verdict": found.standing.verdict,
+        "sentence": found.standing.sentence,
+    }
+    if before is not None and all(before[name] == value for name, value in values.items()):
+        return False
+    new = bool(found.standing.verdict != (before or {}).get("verdict", "unknown"))
+    stored[found.week] = {**values, "alias": alias, "week": found.week, "changed_at": now}
+    key = audit_weeks.c.alias == alias, audit_weeks.c.week == found.week
+    with writing(context.database) as connection:
+        connection.execute(insert_ignore(connection, audit_weeks).values(alias=alias, week=found.week, changed_at=now, **values))
+        connection.execute(update(audit_weeks).where(*key).values(changed_at=now, **values))
+        if new:
+            _tell(connection, alias, found, judged, sorted(stored.items()), now)
+    return new
+
+
+def _tell(connection: Connection, alias: str, found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str, Any]]], now: int) -> None:
+    """Open an alert when errors became more; close it by a later week that is as usual."""
+    row = connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND, alerts.c.open_marker.is_not(None))).mappings().first()
+    open_one = dict(row) if row else None
+    if found.standing.verdict == "worse":
+        title = f"{alias}: more answers are wrong. {found.standing.sentence}"
+        detail = _detail(found, judged, weeks)
+        deed: Literal["extend", "open"] = "extend" if open_one else "open"
+        apply(connection, alias, Change(deed, KIND, title, detail, open_one["id"] if open_one else None, "bad", dedup_key(alias, KIND)), now)
+    elif open_one is not None and (open_one["detail"] or {}).get("week", 0) < found.week:
+        resolution = f"In the week after, {found.standing.sentence[0].lower()}{found.standing.sentence[1:]}"
+        apply(connection, alias, Change("resolve", KIND, open_one["title"], {**open_one["detail"], "resolution": resolution}, open_one["id"]), now)
+
+
+def _detail(found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    assert found.estimate is not None  # there is no verdict without one
+    return {
+        "week": found.week,
+        "since_at": found.week * DAY_MS,
+        "since_is_exact": False,
+        "interaction_ids": [one.interaction_id for one in judged if one.wrong][:MAX_EXAMPLES],
+        "signals": [
+            {
+                "name": "error_rate",
+                "label": "wrong answers",
+                "unit": "",
+                "shape": "rate",
+                "sentence": found.standing.sentence,
+                "reference": found.standing.usual,
+                "window": found.estimate.rate,
+                "effect": found.estimate.rate - (found.standing.usual or 0.0),
+                "adjusted_p_value": None,
+                "series": [[week * DAY_MS, row["rate"]] for week, row in weeks if row["rate"] is not None],
+            }
+        ],
+    }
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _stored(connection: Connection, alias: str, since: int) -> dict[int, dict[str, Any]]:
+    query = select(audit_weeks).where(audit_weeks.c.alias == alias, audit_weeks.c.week >= since)
+    return {row["week"]: dict(row) for row in connection.execute(query).mappings()}
+
+
+def _of(alias: str) -> Any:
+    """Answers of the alias; an exact version that was asked for belongs to its adapter's name, as in the queue."""
+    return or_(interactions.c.alias == alias, interactions.c.alias.is_(None) & (interactions.c.adapter == alias))
+
+
+def _population(connection: Connection, alias: str, week: int, stored: Mapping[str, Any] | None, now: int) -> dict[int, dict[str, int]]:
+    """Day → cell → complete answers. Days that were settled when the row was written are not counted again."""
+    known = {int(day): cells for day, cells in ((stored or {}).get("population") or {}).items()}
+    settled = (stored["changed_at"] - _SETTLED_MS) // DAY_MS if stored else 0
+    found = {day: cells for day, cells in known.items() if day < settled}
+    first = max(week, settled)
+    last = min(week + 7, now // DAY_MS + 1)
+    if first >= last:
+        return found
+    within = (interactions.c.status == "complete", _of(alias), interactions.c.created_at >= first * DAY_MS, interactions.c.created_at < last * DAY_MS)
+    totals = {row.day: row.n for row in connection.execute(select(_DAY.label("day"), func.count().label("n")).where(*within).group_by(_DAY))}
+    # Ratings are few beside answers, so they are gathered first. Whoever rated it down counts, whatever others said.
+    rated = (
+        select(ratings.c.interaction_id, func.min(ratings.c.rating).label("lowest"), func.max(ratings.c.rating).label("highest"))
+        .where(ratings.c.created_at >= first * DAY_MS)
+        .group_by(ratings.c.interaction_id)
+        .subquery()
+    )
+    cell = case((rated.c.lowest < 0, "down"), (rated.c.highest > 0, "up"), else_="quiet")
+    query = (
+        select(_DAY.label("day"), cell.label("cell"), func.count().label("n"))
+        .join_from(rated, interactions, interactions.c.id == rated.c.interaction_id)
+        .where(*within)
+        .group_by(_DAY, cell)
+    )
+    for number, total in totals.items():
+        found[number] = {"quiet": total}
+    for row in connection.execute(query):
+        if row.cell != "quiet":
+            found[row.day][row.cell] = row.n
+            found[row.day]["quiet"] -= row.n
+    return found
+
+
+def _judged(connection: Connection, alias: str, since: int) -> list[Judged]:
+    lowest = select(func.min(ratings.c.rating)).where(ratings.c.interaction_id == interactions.c.id).scalar_subquery()
+    highest = select(func.max(ratings.c.rating)).where(ratings.c.interaction_id == interactions.c.id).scalar_subquery()
+    query = (
+        select(interactions.c.id, interactions.c.created_at, reviews.c.decision, lowest.label("lowest"), highest.label("highest"))
+        .join_from(review_items, interactions, interactions.c.id == review_items.c.interaction_id)
+        .join(reviews, reviews.c.standing == review_items.c.id)
+        .where(
+            review_items.c.alias == alias,
+            review_items.c.reason == "audit",
+            reviews.c.decision.in_(_DECIDED),
+            interactions.c.status == "complete",
+            interactions.c.created_at >= since * DAY_MS,
+        )
+        .order_by(interactions.c.created_at, interactions.c.id)
+    )
+    return [
+        Judged(
+            day=row.created_at // DAY_MS,
+            cell="down" if (row.lowest or 0) < 0 else "up" if (row.highest or 0) > 0 else "quiet",
+            wrong=row.decision != "approve",
+            interaction_id=row.id,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _drawn(connection: Connection, alias: str, since: int) -> dict[int, int]:
+    """Week → answers in the queue by the draw."""
+    query = (
+        select(_DAY.label("day"), func.count().label("n"))
+        .join_from(review_items, interactions, interactions.c.id == review_items.c.interaction_id)
+        .where(review_items.c.alias == alias, review_items.c.reason == "audit", interactions.c.created_at >= since * DAY_MS)
+        .group_by(_DAY)
+    )
+    counts: dict[int, int] = defaultdict(int)
+    for row in connection.execute(query):
+        counts[week_of(row.day)] += row.n
+    return dict(counts)
