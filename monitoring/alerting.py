@@ -1,8 +1,8 @@
 """What a verdict does to the alerts of an alias: open, extend, resolve. The plan is pure; `apply` in run.py carries it out.
 
 Four things open alerts: a drift run that compares two windows (`plan`), a day that is judged against the alias's own history
-(`plan_incident`), a week in which more answers were judged wrong (auditjob.py),
-and a version that answers as its base does (scores.py). Once there is such a history it decides how grave a change is, and what the windows show is information.
+(`plan_incident`), a week in which more answers were judged wrong (auditjob.py), and a version that answers as its base does (scores.py).
+What two windows show is information, however large it looks, since they cannot know what a normal week is; the other three decide what is grave.
 
 One alert per alias and kind is open at a time (`open_marker` is unique). It collects the conversations that show the
 change, so that a review batch can be made of exactly these.
@@ -55,11 +55,10 @@ def plan(
     stable_digest: str | None,
     spans: Mapping[str, int | None],
     now: int,
-    judged_by_day: bool = False,
 ) -> list[Change]:
     """Changes that follow from one verdict. `open_alerts`: kind → record of its open or acknowledged alert.
 
-    `judged_by_day`: the alias has a history, against which its days are judged. `spans` are the report's reference_from, reference_to, window_from and window_to (ms).
+    `spans` are the report's reference_from, reference_to, window_from and window_to (ms).
     """
     if verdict.state == "not_enough_data":
         return []
@@ -68,8 +67,7 @@ def plan(
         drifted, alert = verdict.drifted(kind), open_alerts.get(kind)
         if drifted and alert is None:
             detail = _opened(kind, drifted, report_id, stable_digest, spans, now)
-            severity = "information" if judged_by_day else SEVERITY[kind]
-            changes.append(Change("open", kind, _title(alias, kind, drifted), detail, severity=severity))
+            changes.append(Change("open", kind, _title(alias, kind, drifted), detail, severity="information"))
         elif drifted and alert is not None and _seen_by_day(alert):
             changes.append(Change("extend", kind, alert["title"], _joined(alert["detail"], kind, drifted, report_id), alert["id"]))
         elif drifted and alert is not None:

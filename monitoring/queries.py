@@ -70,12 +70,6 @@ def newest_weeks(connection: Connection, alias: str, limit: int) -> list[dict[st
     return [dict(row) for row in connection.execute(query).mappings()][::-1]
 
 
-def has_history(connection: Connection, alias: str) -> bool:
-    """Whether the days of this alias are judged against its own history by now."""
-    newest = select(drift_days.c.judged).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(1)
-    return bool(connection.scalar(newest))
-
-
 def list_alerts(
     connection: Connection, alias: str | None = None, *, only_open: bool = False, only_closed: bool = False, limit: int = 50
 ) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from monitoring.alerting import Change, dedup_key, plan
-from monitoring.queries import find_alert, has_history
+from monitoring.queries import find_alert
 from monitoring.rows import Row
 from monitoring.verdict import Rules, Verdict, judge
 from monitoring.windows import Windows, current_epoch, read_windows, require_alias
@@ -61,7 +61,6 @@ def run_drift(context: Context, alias: str, now: int, *, reporter: Reporter | No
             stable_digest=windows.epoch.stable_digest,
             spans=_spans(report),
             now=now,
-            judged_by_day=has_history(connection, alias),
         ):
             apply(connection, alias, change, now)
     return report

@@ -222,6 +222,7 @@ def live_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine
             base_model=str(root / "base"),
             engine_max_model_len=512,
             engine_max_lora_rank=8,
+            engine_max_loras=3,  # as many as there are adapters, so that tests have every slot of the engine filled
             engine_max_cpu_loras=16,
             engine_start_timeout_s=900,
         )

@@ -16,6 +16,7 @@ from serving.gateway.answers import JSON_TYPE, SSE_TYPE, ApiError, Headers, Rece
 from serving.gateway.core import Caller, Core
 from serving.gateway.requests import Request, engine_body
 from serving.gateway.routing import Choice, Replica, pick_replica
+from serving.gateway.structured import readable
 from serving.log.records import NULL, InteractionRecord, encode
 from serving.log.spool import SpoolError
 
@@ -314,6 +315,8 @@ class Exchange:
         why = why if why.endswith(".") else why + "."
         if self.logged_status:
             return
+        if late:
+            self.core.metrics.timeouts.inc()
         if not self.started:
             error = ApiError(504 if late else 502, f"{why} Try again.", code="engine_error", retry_after_s=1)
             self._record("cut" if late else "error", sse.Answer(error=why), http_status=error.status)
@@ -378,5 +381,9 @@ class Exchange:
             metrics.prompt_tokens.inc(answer.prompt_tokens)
         if answer.completion_tokens:
             metrics.completion_tokens.inc(answer.completion_tokens)
+        if self.stream and self.ttft_ms is not None and answer.completion_tokens and answer.completion_tokens > 1:
+            metrics.time_per_token.observe((duration_ms - self.ttft_ms) / 1000 / (answer.completion_tokens - 1))
+        if status == "complete" and (valid := readable(self.request, answer)) is not None:
+            metrics.structured[valid].inc()
         if status == "complete" and self.replica is not None:
             self.core.last_progress[self.replica.url] = time.monotonic()

@@ -10,6 +10,7 @@ ROUTES = ("chat", "completions", "responses", "embeddings")
 STATUSES = ("complete", "cancelled", "error", "cut")
 ARMS = ("stable", "candidate", "pinned", "exact", "base")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # from a mock's answer to the longest the gateway waits
+_PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1, 2)  # from a large GPU's small model to a laptop's
 
 
 class Metrics:
@@ -29,6 +30,19 @@ class Metrics:
         duration = Histogram(
             "whet_gateway_duration_seconds", "From the accepted request to the last byte.", ["route"], buckets=_SECONDS, registry=self.registry
         )
+        self.time_per_token = Histogram(
+            "whet_gateway_time_per_token_seconds",
+            "Of streams: from one token to the next, on average over the answer.",
+            buckets=_PER_TOKEN,
+            registry=self.registry,
+        )
+        self.timeouts = Counter("whet_gateway_timeouts", "Answers that took longer than they may and were cut.", registry=self.registry)
+        structured = Counter(
+            "whet_gateway_structured",
+            "Complete answers that had to be JSON, and tool calls, by whether they can be read as such.",
+            ["valid"],
+            registry=self.registry,
+        )
         tokens = Counter("whet_gateway_tokens", "Tokens the engine counted.", ["kind"], registry=self.registry)
         self._refused = Counter("whet_gateway_refused", "Requests answered with an error before an engine was asked.", ["status"], registry=self.registry)
         self.retries = Counter("whet_gateway_retries", "Requests sent to an engine a second time, because the first connection broke.", registry=self.registry)
@@ -43,6 +57,7 @@ class Metrics:
         self.answers = {(route, status, arm): answers.labels(route, status, arm) for route in ROUTES for status in STATUSES for arm in ARMS}
         self.ttft = {route: ttft.labels(route) for route in ROUTES}
         self.duration = {route: duration.labels(route) for route in ROUTES}
+        self.structured = {True: structured.labels("yes"), False: structured.labels("no")}
         self.prompt_tokens = tokens.labels("prompt")
         self.completion_tokens = tokens.labels("completion")
 

@@ -53,7 +53,7 @@ def test_new_words_open_one_alert_that_names_them_and_the_conversations(context:
     assert report["verdict"] == "drift"
     assert "aurora" in report["summary"]
     (alert,) = _alerts(context)
-    assert (alert["kind"], alert["state"], alert["severity"], alert["open_marker"]) == ("questions", "open", "attention", "drift:support:questions")
+    assert (alert["kind"], alert["state"], alert["severity"], alert["open_marker"]) == ("questions", "open", "information", "drift:support:questions")
     assert "aurora" in alert["title"]
     detail = alert["detail"]
     assert {"aurora"} <= {word["word"] for word in detail["words"]}
@@ -128,7 +128,7 @@ def test_falling_ratings_open_a_quality_alert_although_the_questions_stayed_the_
     insert_ratings(context, {f"int_2_{i:06d}": -1 for i in range(1, 400, 8)})
     report = run_drift(context, "support", NOW)
     (alert,) = _alerts(context)
-    assert (alert["kind"], alert["severity"]) == ("quality", "bad")
+    assert (alert["kind"], alert["severity"]) == ("quality", "information")
     assert "Thumbs down" in report["summary"]
     assert all(one.startswith("int_2") for one in alert["detail"]["interaction_ids"])
 

@@ -78,6 +78,31 @@ def test_each_version_answers_with_its_own_marker(live: Running, live_engine: Li
         assert (row.status, row.response_text, row.completion_tokens, row.finish_reason) == ("complete", text, 8, "length")
 
 
+def test_the_base_answers_as_itself_when_every_slot_of_the_engine_holds_an_adapter(live: Running, live_engine: LiveEngine) -> None:
+    """Alone, beside adapters in one batch, and with prompts and answers of both in one step."""
+    ask = lambda model, **more: live.client().chat.completions.create(model=model, messages=HELLO, max_tokens=12, temperature=0, **more)  # noqa: E731
+    before = ask("base").choices[0].message.content
+    for model in ("support@v1", "support@v2", "imported@v1"):
+        ask(model)
+    assert ask("base").choices[0].message.content == before, "an adapter spoke for the base"
+
+    async def together() -> dict[str, set[str]]:
+        async with live.async_client() as client:
+            said: dict[str, set[str]] = {}
+
+            async def one(model: str) -> None:
+                answer = await client.chat.completions.create(model=model, messages=HELLO, max_tokens=12, temperature=0)
+                said.setdefault(model, set()).add(answer.choices[0].message.content or "")
+
+            await asyncio.gather(*(one(model) for _ in range(4) for model in ("base", "support@v1", "support@v2", "imported@v1")))
+            return said
+
+    said = asyncio.run(together())
+    assert said["base"] == {before}
+    for model, number in (("support@v1", 0), ("support@v2", 1), ("imported@v1", 2)):
+        assert all(live_engine.adapters[number].spoke(text) for text in said[model]), (model, said[model])
+
+
 def test_an_answer_is_scored_afterwards_by_the_version_that_gave_it_and_by_the_base(live: Running) -> None:
     answer = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=12, temperature=0)
     live.row(answer.id)

@@ -1,0 +1,1 @@
+"""What the plugin for the CPU engine's LoRA layers saves."""

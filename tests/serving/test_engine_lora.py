@@ -1,0 +1,41 @@
+"""The CPU engine's LoRA layers as Whet computes them: each token by its own adapter, the base's tokens by none."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.engine_lora import add_lora_linear, groups_of
+
+SLOTS, RANK, WIDTH, SLICES = 3, 4, 6, (5, 2)
+
+
+@settings(deadline=None)  # the first example imports torch
+@given(st.lists(st.integers(-1, SLOTS - 1), max_size=40))
+def test_every_adapter_s_token_is_in_one_group_and_the_base_s_in_none(indices: list[int]) -> None:
+    found = {}
+    for slot, places in groups_of(indices):
+        for place in range(len(indices)) if places is None else places.tolist():
+            assert place not in found
+            found[place] = slot
+    assert found == {place: index for place, index in enumerate(indices) if index >= 0}
+
+
+@pytest.mark.parametrize("indices", [[0, 0, 0], [-1, -1], [-1, 2, 0, 2, -1, 1], [2]], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_a_layer_gives_each_token_what_its_own_adapter_adds(indices: list[int], scale: float) -> None:
+    import torch
+
+    torch.manual_seed(3)
+    a = tuple(torch.randn(SLOTS, 1, RANK, WIDTH) for _ in SLICES)
+    b = tuple(torch.randn(SLOTS, 1, width, RANK) for width in SLICES)
+    x, y = torch.randn(len(indices), WIDTH), torch.randn(len(indices), sum(SLICES))
+    expected = y.clone()
+    for token, slot in enumerate(indices):
+        if slot >= 0:
+            expected[token] += torch.cat([scale * (x[token] @ one[slot, 0].T) @ two[slot, 0].T for one, two in zip(a, b, strict=True)])
+    add_lora_linear(SimpleNamespace(whet_groups=groups_of(indices)), y, x, a, b, scale, SLICES)
+    torch.testing.assert_close(y, expected)
