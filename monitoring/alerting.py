@@ -34,7 +34,7 @@ class Change:
     """One change to make. `alert` is the open alert's record, absent when opening."""
 
     deed: Literal["open", "extend", "resolve"]
-    kind: Kind | Literal["errors", "adapter"]
+    kind: Kind | Literal["errors", "adapter", "candidate"]
     title: str
     detail: dict[str, Any]
     alert_id: str | None = None

@@ -29,6 +29,7 @@ def jobs(context: Context) -> list[Job]:
     return [
         Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now)),
         Job("days", context.settings.drift_interval_s, lambda now: _days(context, now)),
+        Job("control", context.settings.drift_interval_s, lambda now: _control(context, now)),
         Job("audit", context.settings.drift_interval_s, lambda now: _audit(context, now)),
         Job("scores", _SCORES_EVERY_S, lambda now: _scores(context, now)),
         Job("notify", _NOTIFY_EVERY_S, lambda now: _notify(context, now)),
@@ -48,6 +49,13 @@ def _days(context: Context, now: int) -> str | None:
     from monitoring.dayjob import run_days
 
     return run_days(context, now)
+
+
+def _control(context: Context, now: int) -> str | None:
+    """A version on trial beside the live one, over the same hours."""
+    from monitoring.control import run_control
+
+    return run_control(context, now)
 
 
 def _audit(context: Context, now: int) -> str | None:

@@ -43,7 +43,7 @@ def test_corrections_become_a_version_that_goes_live_and_knows_them(product: Run
 
     def live() -> bool:
         ask(client, desk.question(rng))  # a canary needs traffic
-        return bool(product.run("rollout", "show", ALIAS)[0]["stable"] == f"{ALIAS}@v2")
+        return bool(product.look("/api/rollouts", alias=ALIAS)[0]["stable"] == f"{ALIAS}@v2")
 
     wait_for(live, "bakery@v2 to be live", timeout_s=120, every_s=0.5)
     wait_for(lambda: ask(client, "How much is the Amber Loaf?")[1]["x-whet-adapter"] == f"{ALIAS}@v2", "the gateway to route to v2", timeout_s=20)
@@ -58,7 +58,7 @@ def test_corrections_become_a_version_that_goes_live_and_knows_them(product: Run
 
 
 def _retrained(product: Running) -> dict[str, Any] | None:
-    ended = [run for run in product.run("train", "list") if run["request_id"] and run["state"] != "running"]
+    ended = [run for run in product.look("/api/runs") if run["request_id"] and run["state"] != "running"]
     assert all(run["state"] == "succeeded" for run in ended), ended
     return ended[0] if ended else None
 
