@@ -35,7 +35,7 @@ JUDGING_ROWS = 140  # what the gate judges by: held-out wordings too, other ques
 # Requests per second while something trains or is scored on the same two cores, and otherwise: an answer costs the CPU engine more than a second of one.
 QUIET_RATE, BUSY_RATE = 0.3, 4.5
 REFERENCE_ANSWERS = 130  # of v1 on the old world, before it changes: what the drift run compares with
-CHANGED_ANSWERS = 260  # on the changed world, before the reviewer starts
+CHANGED_ANSWERS = 330  # on the changed world, before the reviewer starts
 SHARE_AFFECTED = 0.75  # of the traffic after the change: people ask about what is new
 
 # The product's own settings, shortened so that days fit into minutes; everything else is the default.
@@ -47,8 +47,8 @@ COMPRESSED = {
     "WHET_SCHEDULER_TICK_S": ("2", "the retraining policy looked at every 2 seconds instead of 30"),
     "WHET_WORKER_POLL_S": ("1", "the worker looks for requests every second instead of every 5"),
     "WHET_RETRAIN_MIN_EXAMPLES": (
-        "240",
-        "retraining after 240 new reviewed examples instead of 100: this model is tiny, and learns a fact from many sightings",
+        "300",
+        "retraining after 300 new reviewed examples instead of 100: this model is tiny, and learns a fact from many sightings",
     ),
     "WHET_ENGINE_MAX_LORA_RANK": ("32", "an engine for adapters up to rank 32 instead of 64: it computes with the largest rank it is open to"),
     "WHET_RETRAIN_COOLDOWN_S": ("0", "no day's wait between two trainings"),
