@@ -82,7 +82,7 @@ def build(context: Context, alias: str, *, actor: str, now: int, note: str = "")
     if not assembled.rows["train"]:
         raise InputError(
             f"There is nothing to train {alias!r} on: {len(standing)} reviewed examples and no seed rows leave no training row.",
-            hint="Review some conversations first, or train a first version from a file with `whet train run FILE`.",
+            hint="Name the alias that was reviewed (--alias), review some conversations first, or train a first version from a file with `whet train run FILE`.",
         )
     return _publish(context, alias, assembled, [parent[0]] if parent else [], actor=actor, note=note, now=now)
 
