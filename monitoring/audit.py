@@ -25,6 +25,9 @@ LEVEL = 0.95
 # One comparison a week: a false alarm in 200 weeks of an alias, 0.07 per 100 days, where the days may have 0.5 in all.
 _ALARM_P = 0.005
 _LEAST_POINTS, _LEAST_RELATIVE = 0.02, 0.25  # a smaller rise is no reason to wake somebody
+# Spread of the error rate between weeks of an unchanged service, relative to the rate, and how many weeks' worth of belief it is. Simulated services whose
+# users differ as much as those of the drift benchmark have 0.05 to 0.25.
+_BELIEVED_SPREAD, _BELIEF_WEEKS = 0.2, 4.0
 _SHRINK = 20.0  # judgements' worth of belief that a cell errs as often as all answers do, until it has shown otherwise
 BASELINE_WEEKS = 8
 
@@ -133,6 +136,19 @@ def learn(earlier: Sequence[Judged]) -> dict[str, float]:
     return rates
 
 
+def _between_weeks(weeks: Sequence[Estimate], usual: float) -> float:
+    """Variance of the error rate itself from week to week: requests cluster in users, so each week is another mix of them although nothing has changed.
+
+    The method of moments of DerSimonian and Laird (1986), drawn towards what is believed before there are weeks to learn it from.
+    """
+    weights = [one.effective / max(usual * (1 - usual), 1e-9) for one in weeks]
+    scatter = sum(weight * (one.rate - usual) ** 2 for weight, one in zip(weights, weeks, strict=True))
+    scale = sum(weights) - sum(weight**2 for weight in weights) / sum(weights)
+    found = max(0.0, (scatter - (len(weeks) - 1)) / scale) if scale > 0 else 0.0
+    believed = (_BELIEVED_SPREAD * usual) ** 2
+    return (_BELIEF_WEEKS * believed + (len(weeks) - 1) * found) / (_BELIEF_WEEKS + len(weeks) - 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A week beside the weeks before it."""
@@ -154,8 +170,9 @@ def compare(week: Estimate | None, before: Sequence[Estimate]) -> Standing:
     worth = sum(one.effective for one in usable)
     usual = sum(one.rate * one.effective for one in usable) / worth
     pooled = (week.rate * week.effective + usual * worth) / (week.effective + worth)
-    spread = math.sqrt(max(pooled * (1 - pooled), 1e-9) * (1 / week.effective + 1 / worth))
-    z = (week.rate - usual) / spread
+    chance = max(pooled * (1 - pooled), 1e-9)
+    between = _between_weeks(usable, usual)
+    z = (week.rate - usual) / math.sqrt(chance * (1 / week.effective + 1 / worth) + between * (1 + 1 / len(usable)))
     large = abs(week.rate - usual) >= max(_LEAST_POINTS, _LEAST_RELATIVE * usual)
     said += f" The weeks before had {usual:.1%}."
     if large and stats.norm.sf(abs(z)) < _ALARM_P:

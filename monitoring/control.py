@@ -36,7 +36,9 @@ def run_control(context: Context, now: int) -> str | None:
         with reading(context.database) as connection:
             live = current_rollouts(connection).get(alias)
             trial = live.candidate_digest if live and live.state == "canary" else None
-            arms = [_rows(connection, alias, digest, live.created_at, now, context.settings) for digest in (live.stable_digest, trial)] if live and trial else []
+            arms = (
+                [_rows(connection, alias, digest, live.created_at, now, context.settings) for digest in (live.stable_digest, trial)] if live and trial else []
+            )
         found = worse(arms[0], arms[1], rules_of(context.settings)) if arms else []
         with writing(context.database) as connection:
             _tell(connection, alias, trial, found, now)

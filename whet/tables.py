@@ -208,7 +208,9 @@ alerts = _table(
     Column("id", String(40), primary_key=True),
     Column("dedup_key", String(200), nullable=False),
     Column("alias", String(64), nullable=False),
-    Column("kind", String(32), nullable=False),  # questions | answers | quality | service: what changed; errors: answers judged wrong; adapter: without effect; candidate: worse than the live version
+    Column(
+        "kind", String(32), nullable=False
+    ),  # questions | answers | quality | service: what changed; errors: answers judged wrong; adapter: without effect; candidate: worse than the live version
     Column("severity", String(16), nullable=False),  # information | attention | bad
     Column("title", Text, nullable=False),
     Column("detail", JSON, nullable=False),  # {"signals": [...], "interaction_ids": [...], "drift_report_id"}

@@ -63,7 +63,14 @@ def test_an_empty_database_has_gauges_too(context: Context) -> None:
 def test_the_port_is_opened_once_and_a_taken_one_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = _free_port()
     context = open_context(load_settings(home=tmp_path, metrics_port=port))
-    assert [(job.name, job.every_s) for job in jobs(context)] == [("drift", 3600), ("days", 3600), ("control", 3600), ("audit", 3600), ("scores", 60), ("notify", 20)]
+    assert [(job.name, job.every_s) for job in jobs(context)] == [
+        ("drift", 3600),
+        ("days", 3600),
+        ("control", 3600),
+        ("audit", 3600),
+        ("scores", 60),
+        ("notify", 20),
+    ]
     assert start_metrics(context)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         assert b"whet_monitoring_up 1.0" in answer.read()
