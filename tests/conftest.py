@@ -26,8 +26,15 @@ _ENGINE_FILES = ("tests/loop/", "tests/serving/test_real_engine.py")
 _LONG_FILES = ("tests/training/test_worker.py",)  # minutes of starting processes: begun last, one worker would wait for the other
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the real engine first, of two workers one has them all; then other long files, then the many short ones."""
+    """The tests of the real engine first, of two workers one has them all; then other long files, then the many short ones.
+
+    Tests marked `minutes_on_each_database` run on SQLite by `make test`, and on PostgreSQL too by `make test-all`.
+    """
+    for item in items:
+        if item.get_closest_marker("minutes_on_each_database") and "postgresql" in item.name:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: 0 if item.nodeid.startswith(_ENGINE_FILES) else 1 if item.nodeid.startswith(_LONG_FILES) else 2)
     for item in items:
         started = item.nodeid.startswith(_ENGINE_FILES)
@@ -52,12 +59,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("WHET_"):
             monkeypatch.delenv(name)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `minutes_on_each_database` run on SQLite by `make test`, and on PostgreSQL too by `make test-all`."""
-    if metafunc.definition.get_closest_marker("minutes_on_each_database"):
-        metafunc.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

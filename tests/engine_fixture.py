@@ -38,6 +38,7 @@ from whet.store import digest_files
 from whet.tables import adapters
 
 PORT = 18150
+CONTEXT = 8192  # tokens: an engine this small fills 512 within a breath of a busy machine, before a test can do anything to the answer
 _HIDDEN, _LAYERS = 128, 2  # heads of 32: the CPU engine has no attention kernel for smaller ones
 _TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -144,7 +145,7 @@ def make_tiny_base(folder: Path) -> None:
     torch.manual_seed(7)
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=_HIDDEN, intermediate_size=256, num_hidden_layers=_LAYERS, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=1024, tie_word_embeddings=False, bos_token_id=None, eos_token_id=fast.eos_token_id,
+        max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=None, eos_token_id=fast.eos_token_id,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     torch.nn.init.normal_(model.lm_head.weight, std=0.3)
@@ -220,7 +221,7 @@ def live_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEngine
         load_settings(
             home=root / "home",
             base_model=str(root / "base"),
-            engine_max_model_len=512,
+            engine_max_model_len=CONTEXT,
             engine_max_lora_rank=8,
             engine_max_loras=3,  # as many as there are adapters, so that tests have every slot of the engine filled
             engine_max_cpu_loras=16,

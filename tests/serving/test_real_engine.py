@@ -13,7 +13,7 @@ import pytest
 
 from monitoring.scores import run_scores
 from serving.rollout_store import RolloutStore
-from tests.engine_fixture import LiveEngine
+from tests.engine_fixture import CONTEXT, LiveEngine
 from tests.serving.conftest import Running, serve, wait_for
 from tests.serving.test_protocol import HELLO
 from whet.clock import now_ms
@@ -23,6 +23,7 @@ from whet.tables import answer_scores, replicas
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]  # with the start of the engine, which shares its cores
 # Proving a version on a busy two-core machine takes seconds.
 READY_S = 120
+LONG = 6000  # tokens of an answer that something happens to: many seconds of the engine
 
 
 def replica(gateway: Running) -> Any:
@@ -38,7 +39,7 @@ def ready(gateway: Running, count: int) -> bool:
 @pytest.fixture(scope="module")
 def live(live_engine: LiveEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A gateway with its reconciler, `support` v1 (live) and v2, and v3 without a fingerprint."""
-    context = live_engine.context(tmp_path_factory.mktemp("live") / "home", engine_max_model_len=512, engine_max_lora_rank=8, rollout_auto=False)
+    context = live_engine.context(tmp_path_factory.mktemp("live") / "home", engine_max_model_len=CONTEXT, engine_max_lora_rank=8, rollout_auto=False)
     live_engine.register(context, 0, "support", 1)
     live_engine.register(context, 1, "support", 2)
     live_engine.register(context, 2, "imported", 1, fingerprint=False)
@@ -157,13 +158,13 @@ def test_structured_output_and_tools_pass_through(live: Running, live_engine: Li
 
 
 def test_a_prompt_that_is_too_long_is_the_clients_to_shorten(live: Running) -> None:
-    with pytest.raises(openai.BadRequestError, match="512"):
-        live.client().chat.completions.create(model="support", messages=[{"role": "user", "content": "word " * 600}])
+    with pytest.raises(openai.BadRequestError, match=str(CONTEXT)):
+        live.client().chat.completions.create(model="support", messages=[{"role": "user", "content": "word " * CONTEXT}])
 
 
 def test_a_client_that_leaves_in_mid_stream_stops_the_engine(live: Running) -> None:
     for _ in range(6):  # this engine is so small that a whole answer may be there before the client has left; then it was complete
-        stream = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=450, temperature=0, stream=True)
+        stream = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=LONG, temperature=0, stream=True)
         next(stream)
         next(stream)
         stream.close()
@@ -209,21 +210,34 @@ async def test_twenty_promotions_under_twenty_streams_fail_nothing_and_mix_nothi
 
 def test_a_killed_engine_costs_explicit_errors_and_comes_back_proved(live: Running, live_engine: LiveEngine) -> None:
     """In the end, because it takes a second start of the engine."""
-    # Eight at once, each opened while the others run: on a busy machine a single answer can be complete before the kill.
-    streams = []
-    for _ in range(8):
-        streams.append(live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=450, temperature=0, stream=True))
-        next(streams[-1])
-    live_engine.kill()
     told: dict[str, list[str]] = {"cut": [], "complete": []}
-    for stream in streams:
-        identity = stream.response.headers["x-whet-interaction-id"]
-        try:
-            list(stream)
-            told["complete"].append(identity)
-        except openai.APIError:
-            told["cut"].append(identity)
-    assert told["cut"], "eight streams of 450 tokens were complete before the engine was killed"
+
+    async def eight_streams() -> None:
+        """All at once, and killed at the first event of any: then the others are in their middle, however fast the engine is."""
+        begun = asyncio.Event()
+        async with live.async_client() as client:
+
+            async def one() -> None:
+                identity = ""
+                try:
+                    stream = await client.chat.completions.create(model="support", messages=HELLO, max_tokens=LONG, temperature=0, stream=True)
+                    identity = stream.response.headers["x-whet-interaction-id"]
+                    async for _ in stream:
+                        begun.set()
+                except openai.APIError:
+                    if identity:  # else it was refused before it began, and has been told so
+                        told["cut"].append(identity)
+                else:
+                    told["complete"].append(identity)
+
+            async def kill() -> None:
+                await begun.wait()
+                await asyncio.to_thread(live_engine.kill)
+
+            await asyncio.gather(kill(), *(one() for _ in range(8)))
+
+    asyncio.run(eight_streams())
+    assert told["cut"], "eight streams of thousands of tokens were complete before the engine was killed"
     for status, identities in told.items():
         assert {live.row(identity).status for identity in identities} <= {status}
     wait_for(lambda: replica(live).state == "gone" and not replica(live).ready, "the engine to leave rotation", timeout_s=10)
