@@ -79,13 +79,13 @@ def _rows(connection: Connection, alias: str, digest: str | None, since: int, no
 
 
 def _tell(connection: Connection, alias: str, trial: str | None, found: list[Finding], now: int) -> None:
-    standing = connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND, alerts.c.open_marker.is_not(None))).mappings()
-    for alert in [dict(row) for row in standing]:
-        if (alert["detail"] or {}).get("adapter_digest") != trial:
+    known = [dict(row) for row in connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND)).mappings()]
+    for alert in known:
+        if alert["open_marker"] and (alert["detail"] or {}).get("adapter_digest") != trial:
             detail = {**alert["detail"], "resolution": "It is no longer on trial."}
             apply(connection, alias, Change("resolve", KIND, alert["title"], detail, alert["id"]), now)
-    if not found or trial is None:
-        return
+    if not found or trial is None or any((alert["detail"] or {}).get("adapter_digest") == trial for alert in known):
+        return  # one alert per trial of a version: whoever closed it has been told
     label = next((adapter.label for adapter in list_adapters(connection, alias, removed=True) if adapter.digest == trial), trial[:8])
     title = f"{alias}: {label}, on trial, does worse than the live version at the same time. {' '.join(finding.sentence for finding in found)}"
     key = f"{KIND}:{alias}:{trial[:16]}"

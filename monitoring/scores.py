@@ -139,8 +139,8 @@ def _judge(connection: Connection, alias: str, now: int) -> None:
     """Open an alert for a live version without effect; close it when another is live or an effect shows."""
     live = current_rollouts(connection).get(alias)
     digests = [digest for digest in ((live.stable_digest, live.candidate_digest) if live else ()) if digest]
-    found = connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND, alerts.c.open_marker.is_not(None))).mappings()
-    standing = [dict(row) for row in found]
+    # One alert per version, ever: whoever closed it has been told.
+    known = [dict(row) for row in connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND)).mappings()]
     labels = {adapter.digest: adapter.label for adapter in list_adapters(connection, alias, removed=True)}
     for digest in digests:
         rows = connection.execute(
@@ -151,16 +151,16 @@ def _judge(connection: Connection, alias: str, now: int) -> None:
             .limit(4 * LEAST_COMPARED)
         ).all()
         verdict = without_effect([(row.logprob, row.base_logprob) for row in rows])
-        mine = next((alert for alert in standing if (alert["detail"] or {}).get("adapter_digest") == digest), None)
+        mine = next((alert for alert in known if (alert["detail"] or {}).get("adapter_digest") == digest), None)
         label = labels.get(digest, digest[:8])
         if verdict and mine is None:
             title = f"{alias}: {label} changes nothing. In {len(rows)} of its answers each token is as likely from the base model alone; it is loaded, and without effect."
             detail = {"adapter_digest": digest, "interaction_ids": [row.interaction_id for row in rows], "since_at": now, "signals": []}
             apply(connection, alias, Change("open", KIND, title, detail, severity="bad", key=f"{KIND}:{alias}:{digest[:16]}"), now)
-        elif verdict is False and mine is not None:
+        elif verdict is False and mine is not None and mine["open_marker"]:
             _close(connection, alias, mine, "Its answers differ from the base's by now.", now)
-    for alert in standing:
-        if (alert["detail"] or {}).get("adapter_digest") not in digests:
+    for alert in known:
+        if alert["open_marker"] and (alert["detail"] or {}).get("adapter_digest") not in digests:
             _close(connection, alias, alert, "Another version is live.", now)
 
 

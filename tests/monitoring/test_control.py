@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from monitoring.control import rules_of, run_control, worse
+from monitoring.run import change_alert
 from tests import builders
 from tests.monitoring.build import HOUR, NOW, insert_records, records, rows
 from whet.context import Context
@@ -33,7 +34,7 @@ def alerts_of(context: Context) -> list[Any]:
         return list(connection.execute(select(alerts).order_by(alerts.c.opened_at)))
 
 
-def test_a_version_on_trial_that_refuses_more_is_named_once_and_the_end_of_the_trial_closes_it(context: Context) -> None:
+def test_a_version_on_trial_that_refuses_more_is_named_once(context: Context) -> None:
     trial(context, stable={}, candidate={"refusals": 0.2})
     for minutes in (0, 1):
         assert run_control(context, NOW + minutes) == "support: the version on trial does worse"
@@ -41,6 +42,14 @@ def test_a_version_on_trial_that_refuses_more_is_named_once_and_the_end_of_the_t
     assert (alert.kind, alert.severity, alert.state) == ("candidate", "attention", "open")
     assert "support@v2, on trial, does worse" in alert.title and "efusals" in alert.title
     assert alert.detail["interaction_ids"]
+    change_alert(context, alert.id, "resolved", actor="ada", now=NOW + 1)
+    run_control(context, NOW + 2)
+    assert [one.state for one in alerts_of(context)] == ["resolved"], "what a person closed came back within the same trial"
+
+
+def test_the_end_of_a_trial_closes_its_alert(context: Context) -> None:
+    trial(context, stable={}, candidate={"refusals": 0.2})
+    run_control(context, NOW)
     with writing(context.database) as connection:
         row = {"id": "rol_back", "alias": "support", "generation": 2, "stable_digest": STABLE, "candidate_share": 0.0, "pinned": False, "state": "rolled_back"}
         connection.execute(insert(rollouts).values(**row, reason="worse", actor="ada", created_at=NOW))

@@ -11,6 +11,7 @@ from sqlalchemy import delete, insert, select, update
 from monitoring.days import DAY_MS, read_day, rows_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.queries import list_alerts
+from monitoring.run import change_alert
 from monitoring.scores import HOUR_MS, LEAST_COMPARED, _answer_part, answered, run_scores, without_effect
 from tests import builders
 from tests.monitoring.build import NOW, insert_records, records
@@ -180,6 +181,15 @@ def test_an_adapter_without_effect_opens_one_incident_and_another_version_closes
     assert open_alerts(live) == []
     with reading(live.database) as connection:
         assert connection.execute(select(alerts.c.state)).scalars().all() == ["resolved"]
+
+
+def test_what_a_person_resolved_is_not_opened_again(live: Context) -> None:
+    hour = often(live, 3600)
+    run_scores(hour, NOW, ask=Engine(effect=0.001))
+    (alert,) = open_alerts(live)
+    change_alert(live, alert["id"], "resolved", actor="ada", now=NOW)
+    run_scores(hour, NOW + 60_000, ask=Engine(effect=0.001))
+    assert open_alerts(live) == [], "an alarm that comes back every minute is muted"
 
 
 def test_an_adapter_that_works_is_left_alone(live: Context) -> None:
