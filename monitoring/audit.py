@@ -163,7 +163,7 @@ def compare(week: Estimate | None, before: Sequence[Estimate]) -> Standing:
     if week is None or week.judged < MIN_JUDGED:
         judged = 0 if week is None else week.judged
         return Standing("unknown", None, f"{judged} of the answers drawn at random are judged; an error rate needs {MIN_JUDGED}.")
-    said = f"{week.rate:.1%} of the answers are wrong ({week.low:.1%} to {week.high:.1%}), by {week.judged} drawn at random and judged."
+    said = f"{_percent(week.rate)} of the answers are wrong ({_percent(week.low)} to {_percent(week.high)}), by {week.judged} drawn at random and judged."
     usable = [one for one in before if one.judged >= MIN_JUDGED][-BASELINE_WEEKS:]
     if not usable:
         return Standing("unknown", None, f"{said} There is no earlier week to compare with.")
@@ -174,7 +174,11 @@ def compare(week: Estimate | None, before: Sequence[Estimate]) -> Standing:
     between = _between_weeks(usable, usual)
     z = (week.rate - usual) / math.sqrt(chance * (1 / week.effective + 1 / worth) + between * (1 + 1 / len(usable)))
     large = abs(week.rate - usual) >= max(_LEAST_POINTS, _LEAST_RELATIVE * usual)
-    said += f" The weeks before had {usual:.1%}."
+    said += f" The weeks before had {_percent(usual)}."
     if large and stats.norm.sf(abs(z)) < _ALARM_P:
         return Standing("worse" if z > 0 else "better", usual, said)
     return Standing("usual", usual, said)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -63,9 +63,9 @@ def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
         )
         for place, row in enumerate(known)
     ]
-    usual = newest["usual"]
+    usual = next((row["usual"] for row in reversed(known) if row["usual"] is not None), None)
     rows = [{**row, "starts": _starts(row)} for row in reversed(weeks)]
-    return Audit(newest["sentence"], hint, marks, y(usual) if usual is not None else None, f"{top:.0%}", rows)
+    return Audit(newest["sentence"], hint, marks, y(usual) if usual is not None else None, f"{100 * top:.0f} %", rows)
 
 
 def _starts(row: Mapping[str, Any]) -> str:

@@ -214,7 +214,7 @@ def test_the_page_and_the_metrics_show_the_rate_with_its_interval(context: Conte
     run_drift(context, "support", end_of(MONDAY))
     page = console_client(context, "viewer", clock=lambda: end_of(MONDAY), raise_errors=True).get("/drift").text
     assert "How many answers are wrong" in page
-    assert "10.0% of the answers are wrong" in page
+    assert "10.0 % of the answers are wrong" in page
     assert page.count('class="week-interval"') == 1
     families = {family.name: family for family in LoopCollector(context, lambda: end_of(MONDAY)).collect()}
     found = {sample.labels["bound"]: sample.value for sample in families["whet_answer_error_rate"].samples}
