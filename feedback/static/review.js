@@ -17,6 +17,7 @@
   const undoable = []; // promises of review ids, in the order of the keys pressed, newest last; null where the decision failed
   let shownAt = Date.now();
   let fetching = null;
+  let decisions = 0, overlapped = false; // whether answers to decisions may have come in another order than the decisions were made
 
   const progress = document.querySelector("#progress");
   if (progress && progress.dataset.last) undoable.push(Promise.resolve(progress.dataset.last));
@@ -82,6 +83,13 @@
     if (undoButton) undoButton.disabled = undoable.length === 0;
   }
 
+  // Each answer carries the counts of its own moment; the last one to arrive need not be the last one that was made.
+  function recount() {
+    const made = decisions;
+    overlapped = false;
+    whet.send("/api/review/stats").then((response) => response.json()).then((stats) => { if (made === decisions) counts(stats); }, () => { /* the next decision brings them */ });
+  }
+
   // --- deciding ---------------------------------------------------------------------------------------------------
   const original = () => find("[data-original]").textContent;
   const editor = () => find("[data-editor]");
@@ -115,6 +123,8 @@
     const body = said(decision);
     const item = node.dataset.item;
     inFlight.add(item);
+    decisions += 1;
+    overlapped = overlapped || inFlight.size > 1;
     node.remove();
     const shown = next();
     const sent = whet.send("/api/review/" + encodeURIComponent(item), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }).then((response) => response.json());
@@ -130,6 +140,7 @@
       show(node); // with everything that was typed in it
     } finally {
       inFlight.delete(item);
+      if (overlapped && !inFlight.size) recount();
     }
   }
 
