@@ -194,3 +194,24 @@ def test_a_phone_has_no_sideways_scroll(browser: Browser, sqlite_context: Contex
         page.goto(console[0] + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
     tab.close()
+
+
+def test_counts_are_right_although_answers_to_decisions_overtake_each_other(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
+    page, problems = open_page(tab, console[0] + "/review")
+    held: list[tuple[Route, Any]] = []
+    page.route(f"**/api/review/{first}", lambda route: held.append((route, route.fetch())))  # it says that one still waits
+    expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
+    page.keyboard.press("a")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    page.keyboard.press("a")
+    expect(page.get_by_text("All judged.")).to_be_visible()
+    wait_for(lambda: len(standing(sqlite_context)) == 2 and held, "both decisions")
+    expect(page.locator("h1")).to_have_text("Nothing waits for review.")
+    route, response = held[0]
+    route.fulfill(response=response)
+    page.wait_for_load_state("networkidle")
+    expect(page.locator("h1")).to_have_text("Nothing waits for review.")
+    assert problems == []
