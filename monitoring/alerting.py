@@ -1,8 +1,9 @@
 """What a verdict does to the alerts of an alias: open, extend, resolve. The plan is pure; `apply` in run.py carries it out.
 
-Four things open alerts: a drift run that compares two windows (`plan`), a day that is judged against the alias's own history
-(`plan_incident`), a week in which more answers were judged wrong (auditjob.py), and a version that answers as its base does (scores.py).
-What two windows show is information, however large it looks, since they cannot know what a normal week is; the other three decide what is grave.
+Five things open alerts: a drift run that compares two windows (`plan`), a day that is judged against the alias's own history
+(`plan_incident`), a week in which more answers were judged wrong (auditjob.py), a version that answers as its base does (scores.py),
+and one on trial that does worse than the live one at the same time (control.py).
+What two windows show is information, however large it looks, since they cannot know what a normal week is; the others decide what is grave.
 
 One alert per alias and kind is open at a time (`open_marker` is unique). It collects the conversations that show the
 change, so that a review batch can be made of exactly these.

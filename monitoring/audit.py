@@ -25,8 +25,8 @@ LEVEL = 0.95
 # One comparison a week: a false alarm in 200 weeks of an alias, 0.07 per 100 days, where the days may have 0.5 in all.
 _ALARM_P = 0.005
 _LEAST_POINTS, _LEAST_RELATIVE = 0.02, 0.25  # a smaller rise is no reason to wake somebody
-# Spread of the error rate between weeks of an unchanged service, relative to the rate, and how many weeks' worth of belief it is. Simulated services whose
-# users differ as much as those of the drift benchmark have 0.05 to 0.25.
+# Spread of the error rate between weeks of an unchanged service, relative to the rate, and how many weeks' worth of belief it is: an assumption, under which
+# stationary weeks of the drift benchmark's services are called worse in about one of a hundred; `called_worse` in its results counts them.
 _BELIEVED_SPREAD, _BELIEF_WEEKS = 0.2, 4.0
 _SHRINK = 20.0  # judgements' worth of belief that a cell errs as often as all answers do, until it has shown otherwise
 BASELINE_WEEKS = 8
