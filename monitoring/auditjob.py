@@ -5,7 +5,6 @@ The only writer of `audit_weeks`. A week is Monday to Sunday, UTC; its figures f
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from sqlalchemy import BigInteger, Connection, case, func, literal_column, or_, 
 from monitoring.alerting import MAX_EXAMPLES, Change, dedup_key
 from monitoring.audit import BASELINE_WEEKS, Estimate, Judged, Standing, Week, compare, estimate, learn
 from monitoring.days import DAY_MS
+from monitoring.each import for_each_alias
 from monitoring.run import apply
-from monitoring.windows import list_aliases
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
 from whet.tables import alerts, audit_weeks, interactions, ratings, review_items, reviews
 
-_log = logging.getLogger(__name__)
 KIND: Literal["errors"] = "errors"
 _FOLLOWED_WEEKS = 5  # a judgement that comes later than this changes nothing that anybody still looks at
 _SETTLED_MS = 2 * DAY_MS  # a day's answers and ratings are counted anew until it has been over for so long
@@ -50,19 +48,12 @@ def week_of(day: int) -> int:
 
 
 def run_audit(context: Context, now: int) -> str | None:
-    """Bring every alias's weeks up to date. A failure of one alias is logged and does not keep the others from theirs."""
-    with reading(context.database) as connection:
-        aliases = list_aliases(connection)
-    said = []
-    for alias in aliases:
-        try:
-            verdicts = [found for found in run_alias(context, alias, now) if found.standing.verdict in ("worse", "better")]
-        except Exception:  # noqa: BLE001 - the boundary of one alias's weeks
-            _log.exception("The error rate of %s could not be worked out.", alias)
-            said.append(f"{alias}: failed")
-            continue
-        said += [f"{alias}: {found.standing.verdict}" for found in verdicts]
-    return ", ".join(said) or None
+    """Bring every alias's weeks up to date."""
+
+    def one(alias: str) -> str:
+        return ", ".join(found.standing.verdict for found in run_alias(context, alias, now) if found.standing.verdict in ("worse", "better"))
+
+    return for_each_alias(context, "Working out the error rate", one)
 
 
 def run_alias(context: Context, alias: str, now: int) -> list[Found]:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select
 
 from monitoring.alerting import MAX_EXAMPLES, Change
+from monitoring.each import for_each_alias
 from monitoring.rows import Row
 from monitoring.run import apply
 from monitoring.verdict import Finding, Rules, judge
-from monitoring.windows import Key, cap_per_user, fetch_rows, list_aliases
+from monitoring.windows import Key, cap_per_user, fetch_rows
 from whet.context import Context
 from whet.database import reading, writing
 from whet.registry import current_rollouts, list_adapters
@@ -29,22 +30,19 @@ _RAW_FACTOR = 10  # keys read per row kept, as for the windows
 
 def run_control(context: Context, now: int) -> str | None:
     """Compare every version on trial with the live one, once."""
-    said = []
-    with reading(context.database) as connection:
-        aliases = list_aliases(connection)
-    for alias in aliases:
+
+    def one(alias: str) -> str:
         with reading(context.database) as connection:
             live = current_rollouts(connection).get(alias)
             trial = live.candidate_digest if live and live.state == "canary" else None
-            arms = (
-                [_rows(connection, alias, digest, live.created_at, now, context.settings) for digest in (live.stable_digest, trial)] if live and trial else []
-            )
+            digests = (live.stable_digest, trial) if live and trial else ()
+            arms = [_rows(connection, alias, digest, live.created_at, now, context.settings) for digest in digests] if live else []
         found = worse(arms[0], arms[1], rules_of(context.settings)) if arms else []
         with writing(context.database) as connection:
             _tell(connection, alias, trial, found, now)
-        if found:
-            said.append(f"{alias}: the version on trial does worse")
-    return ", ".join(said) or None
+        return "the version on trial does worse" if found else ""
+
+    return for_each_alias(context, "Comparing the version on trial", one)
 
 
 def rules_of(settings: Settings) -> Rules:

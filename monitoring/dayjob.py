@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from sqlalchemy import Connection, or_, select
@@ -15,34 +14,26 @@ from monitoring.detector.replay import poisson_interval
 from monitoring.detector.signals import Side, signal_of
 from monitoring.detector.table import date_of
 from monitoring.detector.watch import Watch
+from monitoring.each import for_each_alias
 from monitoring.run import apply
-from monitoring.windows import list_aliases, require_alias
+from monitoring.windows import require_alias
 from whet.context import Context
 from whet.database import reading
 from whet.tables import alerts
 
-_log = logging.getLogger(__name__)
 _GRACE_MS = 3_600_000  # after midnight (UTC): answers that began before it and their rows have arrived by then
 _SERIES_DAYS = 63  # shown in an incident's chart
 
 
 def run_days(context: Context, now: int) -> str | None:
-    """Take in every day that is over, of each alias. A failure of one alias is logged and does not keep the others from theirs."""
-    with reading(context.database) as connection:
-        aliases = list_aliases(connection)
-    said = []
-    for alias in aliases:
-        try:
-            days, changed = run_alias(context, alias, now)
-        except Exception:  # noqa: BLE001 - the boundary of one alias's days
-            _log.exception("The days of %s could not be judged.", alias)
-            said.append(f"{alias}: failed")
-            continue
-        if days:
-            said.append(
-                f"{alias}: {days} {'day' if days == 1 else 'days'}" + (f", {changed} {'change' if changed == 1 else 'changes'} of incidents" if changed else "")
-            )
-    return ", ".join(said) or None
+    """Take in every day that is over, of each alias."""
+
+    def one(alias: str) -> str:
+        days, changed = run_alias(context, alias, now)
+        said = f"{days} {'day' if days == 1 else 'days'}" if days else ""
+        return f"{said}, {changed} {'change' if changed == 1 else 'changes'} of incidents" if days and changed else said
+
+    return for_each_alias(context, "Judging the days", one)
 
 
 def run_alias(context: Context, alias: str, now: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,8 @@ if TYPE_CHECKING:
     from monitoring.rows import Row
     from monitoring.verdict import Verdict
 
-_log = logging.getLogger(__name__)
 _NOTIFY_EVERY_S = 20  # an alert is the work of a drift run, which comes every hour: sooner would help nobody
-_SCORES_EVERY_S = 60
+SCORES_EVERY_S = 60
 _DRIFT_REPORT_MS = 3_000_000  # a drift that lasts looks the same in the next run; below the default interval of an hour, so that those runs keep theirs
 _QUIET_REPORT_MS = 24 * 3_600_000  # a quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
 
@@ -31,7 +29,7 @@ def jobs(context: Context) -> list[Job]:
         Job("days", context.settings.drift_interval_s, lambda now: _days(context, now)),
         Job("control", context.settings.drift_interval_s, lambda now: _control(context, now)),
         Job("audit", context.settings.drift_interval_s, lambda now: _audit(context, now)),
-        Job("scores", _SCORES_EVERY_S, lambda now: _scores(context, now)),
+        Job("scores", SCORES_EVERY_S, lambda now: _scores(context, now)),
         Job("notify", _NOTIFY_EVERY_S, lambda now: _notify(context, now)),
     ]
 
@@ -73,22 +71,11 @@ def _scores(context: Context, now: int) -> str | None:
 
 
 def run_all(context: Context, now: int) -> str | None:
-    """Run drift for each alias with something new. A run that fails is logged and does not keep the others from theirs."""
+    """Run drift for each alias with something new."""
+    from monitoring.each import for_each_alias
     from monitoring.run import has_news
-    from monitoring.windows import list_aliases
-    from whet.database import reading
 
-    with reading(context.database) as connection:
-        aliases = list_aliases(connection)
-    said = []
-    for alias in aliases:
-        try:
-            if has_news(context, alias, now):
-                said.append(f"{alias}: {_run_one(context, alias, now)}")
-        except Exception:  # noqa: BLE001 - the boundary of one alias's run
-            _log.exception("The drift run of %s failed.", alias)
-            said.append(f"{alias}: failed")
-    return ", ".join(said) or None
+    return for_each_alias(context, "The drift run", lambda alias: _run_one(context, alias, now) if has_news(context, alias, now) else "")
 
 
 def _run_one(context: Context, alias: str, now: int) -> str:

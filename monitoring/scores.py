@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, func, select
 
 from monitoring.alerting import Change
+from monitoring.jobs import SCORES_EVERY_S
 from monitoring.run import apply
 from monitoring.windows import list_aliases
 from whet.access import engine_key
@@ -28,7 +29,6 @@ from whet.tables import alerts, answer_scores, interactions, replicas
 
 _log = logging.getLogger(__name__)
 HOUR_MS = 3_600_000
-EVERY_S = 60  # as jobs.py has it
 _TIMEOUT_S = 30.0
 _LATE_MS = 5_000  # an answer this new may not have its rating, and competes with whoever waits for one now
 KIND: Literal["adapter"] = "adapter"
@@ -63,7 +63,7 @@ class Engine:
 
 def run_scores(context: Context, now: int, *, ask: Ask | None = None) -> str | None:
     """Score some answers of each alias, then look for adapters without effect. Raises EngineError when no answer could be scored for the engine's sake."""
-    each = math.ceil(context.settings.scores_per_hour * EVERY_S / 3600)
+    each = math.ceil(context.settings.scores_per_hour * SCORES_EVERY_S / 3600)
     if each == 0:
         return None
     with reading(context.database) as connection:
