@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from sqlalchemy import insert, select, update
 
 from monitoring.notify import events_of, run_notify, try_out
 from tests.monitoring.build import NOW
+from tests.monitoring.receiver import Receiver
 from whet.context import Context, open_context
 from whet.database import reading, writing
 from whet.errors import NotificationError
@@ -23,39 +21,11 @@ from whet.tables import alerts, notifications
 MINUTE = 60_000
 
 
-class Receiver:
-    """An HTTP server on loopback that keeps what it gets, and answers as told."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, Any]] = []
-        self.status = 200
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append((self.path, json.loads(body)))
-                self.send_response(receiver.status)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    @property
-    def titles(self) -> list[str]:
-        return [body["title"] for _, body in self.got]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture

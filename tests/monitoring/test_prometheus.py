@@ -8,11 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from sqlalchemy import insert, update
 
 from monitoring.run import run_drift
 from tests.monitoring.build import HOUR, insert_records, promote, records
+from tests.monitoring.receiver import Receiver
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import writing
@@ -62,29 +61,13 @@ def soon(what: str, reached: Callable[[], Any]) -> Any:
         time.sleep(0.2)
 
 
-class Pager:
-    """Where Alertmanager sends what it passes on: keeps (status, labels) of every alert."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, dict[str, str]]] = []
-        pager = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                pager.got += [(alert["status"], alert["labels"]) for alert in body["alerts"]]
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+class Pager(Receiver):
+    """Where Alertmanager sends what it passes on."""
 
     def heard(self, status: str, **labels: str) -> bool:
-        return any(got == status and labels.items() <= said.items() for got, said in self.got)
+        """Whether an alert came with this status and these labels."""
+        said = [alert for _, body in self.got for alert in body["alerts"]]
+        return any(alert["status"] == status and labels.items() <= alert["labels"].items() for alert in said)
 
 
 class Watched:
@@ -94,8 +77,7 @@ class Watched:
         self.folder, self.stack = folder, stack
         self.gateway, self.loop, self.prometheus, self.alertmanager = (free_port() for _ in range(4))
         self.pager = Pager()
-        stack.callback(self.pager.server.server_close)
-        stack.callback(self.pager.server.shutdown)
+        stack.callback(self.pager.close)
         self.context: Context = open_context(load_settings(home=folder / "home"))
         stack.callback(self.context.close)
 
