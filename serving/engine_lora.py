@@ -1,4 +1,4 @@
-"""LoRA on the CPU engine: a plugin that vLLM loads into its own processes (entry point `vllm.general_plugins`). GPU engines are left alone.
+"""LoRA on the CPU engine, and its leave to use AMX: a plugin that vLLM loads into its own processes (entry point `vllm.general_plugins`). GPU engines are left alone.
 
 vLLM 0.32's layers for the CPU copy the adapter's matrices once for every *token* of a batch, and take index -1, which means the base, for
 the last slot: a request for the base is then answered by whatever adapter lies there. Here the tokens of one adapter are multiplied together, and the base's not at all.
@@ -20,6 +20,7 @@ def register() -> None:
 
     if not current_platform.is_cpu():
         return
+    allow_tiles()
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     for name in ("update_metadata", "add_lora_linear", "token_lora_indices"):
@@ -30,6 +31,16 @@ def register() -> None:
             )
     PunicaWrapperCPU.update_metadata = update_metadata  # type: ignore[method-assign]
     PunicaWrapperCPU.add_lora_linear = add_lora_linear  # type: ignore[method-assign]
+
+
+def allow_tiles() -> None:
+    """Ask Linux for the use of AMX tiles, which a process must do once before its first such instruction or be ended by SIGILL. vLLM's attention uses them
+    where the processor has them and asks for nothing; without adapters oneDNN happens to have asked before it, with adapters nobody has."""
+    import torch
+
+    ask = getattr(torch.cpu, "_init_amx", None)  # not part of torch's public interface; without it an engine on such a processor needs another vLLM
+    if ask is not None and torch.cpu._is_amx_tile_supported():
+        ask()
 
 
 def update_metadata(self: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **_: Any) -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 
+import aiohttp
 from sqlalchemy.exc import SQLAlchemyError
 
 from serving.controller import RolloutController
@@ -26,6 +27,7 @@ TICK_S = 1.0
 async def keep_engines_and_rollouts(core: Core) -> None:
     """Runs as long as the gateway."""
     owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
+    session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
     reconciler: Reconciler | None = None
     try:
         while True:
@@ -35,7 +37,7 @@ async def keep_engines_and_rollouts(core: Core) -> None:
                     await _let_go(reconciler)
                     reconciler = None
                 else:
-                    reconciler = reconciler or Reconciler(core.context, core.session, core.engine_headers, core.last_progress)
+                    reconciler = reconciler or Reconciler(core.context, session, core.engine_headers, core.last_progress)
                     await reconciler.tick(now_ms())
                     await asyncio.to_thread(RolloutController(core.context).tick, now_ms())
             except SQLAlchemyError as error:
@@ -47,6 +49,7 @@ async def keep_engines_and_rollouts(core: Core) -> None:
             await asyncio.sleep(max(0.05, TICK_S - (time.monotonic() - began)))
     finally:
         await _let_go(reconciler)
+        await session.close()
         await asyncio.to_thread(release, core.context.database, LEASE, owner)
 
 

@@ -10,12 +10,9 @@ from whet.access import engine_key
 from whet.context import Context
 from whet.errors import ConfigurationError
 from whet.plugins import ProcessSpec
+from whet.registry import ENGINE_LORA_MODULES
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the only values the engine accepts for its largest rank
-# Every linear layer of the Llama, Mistral, Qwen and Gemma families but the output head. With the head among them, the CPU engine dies
-# as soon as a request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter indices are per request, the
-# rows per token), and the trainer adapts no head.
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MAX_LOGPROBS = 20  # what a request may ask for (`top_logprobs`)
 STOP_S = 30  # running answers may end; the gateway has stopped sending new ones
 _ENGINE_STOP_S = 10
@@ -75,7 +72,7 @@ def _arguments(context: Context, base: Base, port: int) -> list[str]:
         "--max-loras", str(settings.engine_max_loras),
         "--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras)),
         "--max-lora-rank", str(rank),
-        "--lora-target-modules", *LORA_MODULES,
+        "--lora-target-modules", *ENGINE_LORA_MODULES,
         "--shutdown-timeout", str(_ENGINE_STOP_S),
         "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
         "--disable-uvicorn-access-log",

@@ -6,6 +6,7 @@ the trainer computed (the card's fingerprint). A replica that restarted starts f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ PROBE_EVERY_MS = 3_000  # with the deadline below, a hung engine leaves rotation
 PROBE_TIMEOUT_S = 6.0  # a busy engine starts a new request within a few steps; a CPU engine's step under load takes up to a second
 LOADS_PER_TICK = 4  # between two looks at the engine's health; loads run between its steps and hold up running answers
 NEAR_IDENTITY = 1e-3  # mean difference from the base, in nats: below it "did it load at all" cannot be told from rounding
+_ALIKE = 0.8  # cosine of two effects that are one adapter's at two strengths: above it for half and double, as tried with trained adapters
+_OTHER_SCALE = 0.1  # distance of their ratio from 1, beyond what rounding makes of it
 _APPLIED_SHARE = 0.25  # of the expected difference from the base; an adapter that is not applied shows none at all
 _DEFAULT_TOLERANCE = {"mean": 0.05, "max": 0.5}  # ten times what was measured between trainer and engine on a bfloat16 base
 
@@ -52,15 +55,34 @@ class Plan:
     prove: tuple[Adapter, ...] = ()  # after loading; includes those just loaded
 
 
-def wanted_versions(adapters: Sequence[Adapter], rollouts: Mapping[str, Rollout], *, base_digest: str | None, max_resident: int, max_rank: int) -> Wanted:
-    """Every version that may be addressed: what aliases point to first, then the newest, at most `max_resident`."""
+def base_difference(trained_on: Mapping[str, str], served: Mapping[str, str]) -> str:
+    """In which part two bases differ, in words; both are `whet.store.base_model_parts`. Empty when the version's parts are not known."""
+    if not trained_on:
+        return ""
+    parts = [part for part in sorted({*trained_on, *served}) if trained_on.get(part) != served.get(part)]
+    return f"They differ in the {' and the '.join(parts or ['weights'])}. "
+
+
+def wanted_versions(
+    adapters: Sequence[Adapter],
+    rollouts: Mapping[str, Rollout],
+    *,
+    base_digest: str | None,
+    max_resident: int,
+    max_rank: int,
+    differences: Mapping[str, str] | None = None,
+) -> Wanted:
+    """Every version that may be addressed: what aliases point to first, then the newest, at most `max_resident`.
+
+    `differences`: digest of a version on another base → `base_difference`.
+    """
     pointed = {digest for rollout in rollouts.values() for digest in (rollout.stable_digest, rollout.candidate_digest, rollout.previous_digest) if digest}
     refused: dict[str, str] = {}
     fitting = []
     for adapter in adapters:
         if base_digest is not None and adapter.base_digest != base_digest:
             refused[adapter.digest] = (
-                f"{adapter.label} was trained on base {adapter.base_digest[:8]}, this installation serves base {base_digest[:8]}: set WHET_BASE_MODEL to the base it was trained on, or train it anew."
+                f"{adapter.label} was trained on base {adapter.base_digest[:8]}, this installation serves base {base_digest[:8]}. {(differences or {}).get(adapter.digest, '')}Set WHET_BASE_MODEL to the base it was trained on, or train it anew."
             )
         elif adapter.rank > max_rank:
             refused[adapter.digest] = (
@@ -118,6 +140,16 @@ def expected_logprobs(fingerprint: Mapping[str, Any], which: str, limit: int) ->
     return [float(value) for prompt in fingerprint["prompts"] for value in prompt[which][1:limit]]
 
 
+def _cause(found: Sequence[float], expected: Sequence[float]) -> str:
+    """Why an adapter on the right base moves log-probabilities otherwise than in training: the same way but more or less, or another way."""
+    product, ours, theirs = (
+        sum(a * b for a, b in pairs) for pairs in (zip(found, expected, strict=True), zip(found, found, strict=True), zip(expected, expected, strict=True))
+    )
+    if product > _ALIKE * math.sqrt(ours * theirs) and abs(product / theirs - 1) > _OTHER_SCALE:
+        return f"its scale is wrong: it works {product / theirs:.2f} times as strongly as in training (lora_alpha, r or use_rslora in its configuration)"
+    return "its weights, the layers they are applied to, or by far its scale are other ones"
+
+
 def judge(label: str, fingerprint: Mapping[str, Any] | None, measured: Measured, *, limit: int) -> Verdict:
     """Is this the adapter that was trained, on the base it was trained on, and is it applied at all?"""
     effect, _ = _mean_and_largest(measured.adapter, measured.base)
@@ -140,10 +172,11 @@ def judge(label: str, fingerprint: Mapping[str, Any] | None, measured: Measured,
             parity,
             f"The engine's base answers unlike the base {label} was trained on: {found.format(base_mean, base_largest)}. Check WHET_BASE_MODEL and the engine's model.",
         )
-    if mean > tolerance["mean"] or largest > tolerance["max"]:
-        return Verdict(parity, f"{label} answers unlike it did in training: {found.format(mean, largest)}. It is not served.")
     if expected_effect > NEAR_IDENTITY and effect < _APPLIED_SHARE * expected_effect:
         return Verdict(
             parity, f"{label} answers like the base: it differs by {effect:.5f} where {expected_effect:.5f} was measured in training. It is not applied."
         )
+    if mean > tolerance["mean"] or largest > tolerance["max"]:
+        cause = _cause([a - b for a, b in zip(measured.adapter, measured.base, strict=True)], [a - b for a, b in zip(trained, base, strict=True)])
+        return Verdict(parity, f"{label} answers unlike it did in training: {found.format(mean, largest)}. The base agrees, so {cause}. It is not served.")
     return Verdict(parity)

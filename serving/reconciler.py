@@ -12,11 +12,12 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from serving.base import base_of
 from serving.engine import EngineClient, EngineRefusedError
-from serving.reconcile import PROBE_TIMEOUT_S, Measured, Plan, ReplicaState, Verdict, Wanted, judge, plan, wanted_versions
+from serving.reconcile import PROBE_TIMEOUT_S, Measured, Plan, ReplicaState, Verdict, Wanted, base_difference, judge, plan, wanted_versions
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import EngineError, StoreError
 from whet.registry import Adapter, current_rollouts
+from whet.store import base_model_parts
 from whet.tables import adapters, replicas
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Reconciler:
         self._written: dict[str, tuple[dict[str, Any], int]] = {}
         self._progress = progress if progress is not None else {}  # replica URL -> monotonic time of a finished answer
         self._wanted = Wanted((), {})
+        self._differences: dict[str, str] = {}  # adapter digest -> how its base differs from ours; bases do not change while a process lives
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._base_names: dict[str, str] = {}
         self._base_logprobs: dict[tuple[str, str], list[float]] = {}  # (url, adapter digest) while its process lives
@@ -65,11 +67,25 @@ class Reconciler:
         with reading(self._context.database) as connection:
             known = [Adapter(**row._mapping, card={}) for row in connection.execute(select(*columns))]
             rollouts = current_rollouts(connection)
+            base = base_of(self._context)
+            others = [one.digest for one in known if one.removed_at is None and one.base_digest != base.digest and one.digest not in self._differences]
+            parts = adapters.c.card["fingerprint"]["base_parts"]
+            trained_on = (
+                {row.digest: row[1] for row in connection.execute(select(adapters.c.digest, parts).where(adapters.c.digest.in_(others)))} if others else {}
+            )
             if not self._states:
                 self._states = {url: self._recall(connection, url) for url in self._clients}
+        if base.folder is not None:
+            served = base_model_parts(base.folder) if trained_on else {}
+            self._differences |= {digest: base_difference(found if isinstance(found, dict) else {}, served) for digest, found in trained_on.items()}
         present = [adapter for adapter in known if adapter.removed_at is None]
         wanted = wanted_versions(
-            present, rollouts, base_digest=base_of(self._context).digest, max_resident=settings.engine_max_cpu_loras, max_rank=settings.engine_max_lora_rank
+            present,
+            rollouts,
+            base_digest=base.digest,
+            max_resident=settings.engine_max_cpu_loras,
+            max_rank=settings.engine_max_lora_rank,
+            differences=self._differences,
         )
         return wanted, {adapter.engine_name for adapter in known if adapter.removed_at is not None}
 

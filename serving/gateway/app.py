@@ -15,10 +15,11 @@ from starlette.exceptions import HTTPException
 
 from serving.gateway.answers import ApiError, Receive, Scope, Send, error_body
 from serving.gateway.completions import Completions
-from serving.gateway.core import Core, open_session
+from serving.gateway.core import Core
 from serving.gateway.metrics import Metrics
 from serving.gateway.ratings import Ratings
 from serving.gateway.snapshot import Refresher
+from serving.gateway.upstream import Upstream
 from serving.log.drain import Drain
 from serving.log.spool import Spool
 from whet import __version__
@@ -77,7 +78,8 @@ async def _lifespan(app: Gateway) -> AsyncIterator[None]:
     spool = Spool(settings.home / "spool", f"gateway-{os.getpid()}", full_durability=settings.log_durability == "full")
     key = engine_key(settings.home, settings.engine_key)
     engine_headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    core = app.core = Core(context, Refresher(context), spool, open_session(settings.request_timeout_s), metrics, context.secret, engine_headers)
+    upstream = Upstream(engine_headers, settings.request_timeout_s)
+    core = app.core = Core(context, Refresher(context), spool, upstream, metrics, context.secret, engine_headers)
     drain = Drain(context.database, spool, on_rows=metrics.rows.inc)
     drain.start()
     await core.refresher.refresh()
@@ -92,7 +94,7 @@ async def _lifespan(app: Gateway) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await core.session.close()
+        upstream.close()
         await asyncio.to_thread(drain.stop)
         spool.close()
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
 
-import aiohttp
-
 from serving.gateway.answers import ApiError, Scope
 from serving.gateway.metrics import Metrics
 from serving.gateway.routing import Choice, choose
 from serving.gateway.snapshot import Refresher
+from serving.gateway.upstream import Upstream
 from serving.log.spool import Spool
 from whet.context import Context
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-READ_BUFFER_BYTES = 1 << 18  # of one upstream response; the default of 64 KiB throttles long contexts, more would pile up behind slow readers
-KEEP_ALIVE_S = 4.0  # below the engine's 5 s, so that a connection is not used in the moment the engine closes it
-CONNECT_S = 3.0  # an engine that does not accept within this on a private network is not there
 
 
 @dataclass(slots=True)
@@ -39,7 +34,7 @@ class Core:
     context: Context
     refresher: Refresher
     spool: Spool
-    session: aiohttp.ClientSession
+    upstream: Upstream
     metrics: Metrics
     secret: bytes
     engine_headers: dict[str, str]
@@ -81,17 +76,3 @@ class Core:
         if model not in self.refresher.current.routes:
             await self.refresher.missed()
         return choose(self.refresher.current, model, unit)
-
-
-def open_session(request_timeout_s: float) -> aiohttp.ClientSession:
-    """The one client of a gateway process. No limit of its own: the engine queues, and a limit here would only hide that."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-        timeout=aiohttp.ClientTimeout(total=request_timeout_s, sock_connect=CONNECT_S),
-        auto_decompress=False,
-        read_bufsize=READ_BUFFER_BYTES,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        trust_env=False,
-        loop=asyncio.get_running_loop(),
-    )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from serving.gateway import sse
@@ -17,6 +16,7 @@ from serving.gateway.core import Caller, Core
 from serving.gateway.requests import Request, engine_body
 from serving.gateway.routing import Choice, Replica, pick_replica
 from serving.gateway.structured import readable
+from serving.gateway.upstream import NoAnswerError, Response, UpstreamError
 from serving.log.records import NULL, InteractionRecord, encode
 from serving.log.spool import SpoolError
 
@@ -78,7 +78,7 @@ class Exchange:
         self.started_at = time.perf_counter()
         self.ttft_ms: float | None = None
         self.replica: Replica | None = None
-        self.response: aiohttp.ClientResponse | None = None
+        self.response: Response | None = None
         self.sent: list[bytes] = []  # body bytes handed to the client
         self.started = False  # the response's head was sent
         self.logged_status = ""
@@ -97,7 +97,7 @@ class Exchange:
                 await self._answer()
             except ApiError as error:
                 await self._refuse(error)
-            except (aiohttp.ClientError, EngineBrokeError, TimeoutError) as error:
+            except (UpstreamError, EngineBrokeError, TimeoutError) as error:
                 await self._engine_broke(error)
         except SpoolError as error:
             await self._log_broke(error)
@@ -137,7 +137,7 @@ class Exchange:
             self.gone = True
             self.task.cancel()
 
-    async def _forward(self) -> aiohttp.ClientResponse:
+    async def _forward(self) -> Response:
         """The head of an engine's response. A connection that breaks before it is tried once more, elsewhere if possible."""
         core, avoid, tries = self.core, None, 0
         deadline = time.perf_counter() + ENGINE_WAIT_S
@@ -151,7 +151,7 @@ class Exchange:
             self._take(replica)
             try:
                 response = await self._post(replica, tries)
-            except (aiohttp.ClientConnectionError, ConnectionError) as error:
+            except NoAnswerError as error:
                 if tries > 1 and time.perf_counter() > deadline:
                     raise EngineBrokeError(f"The engine at {replica.url} cannot be reached: {error}.") from error
                 # A kept connection that the engine had closed breaks at once: the same replica may be tried again.
@@ -169,15 +169,10 @@ class Exchange:
         self.replica = replica
         replica.in_flight += 1
 
-    def _post(self, replica: Replica, tries: int) -> aiohttp.client._RequestContextManager:
-        target = self.choice.target
+    async def _post(self, replica: Replica, tries: int) -> Response:
+        body = engine_body(self.request, self.choice.target.engine_model or replica.base_model, self.interaction_id)
         name = self.interaction_id if tries == 1 else f"{self.interaction_id}-{tries}"
-        return self.core.session.post(
-            replica.url + PATHS[self.route],
-            data=engine_body(self.request, target.engine_model or replica.base_model, self.interaction_id),
-            headers={**self.core.engine_headers, "X-Request-Id": name},
-            allow_redirects=False,
-        )
+        return await self.core.upstream.post(replica.url, PATHS[self.route], body, name)
 
     async def _wait_for_engine(self, deadline: float) -> None:
         """Return when the snapshot was read again. Raises ApiError 503 when the time is over."""
@@ -213,7 +208,7 @@ class Exchange:
             (b"x-request-id", self.caller.request_id.encode() or own),
         ]
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> None:
+    async def _whole(self, response: Response) -> None:
         self.ttft_ms = self._elapsed_ms()
         raw = await response.read()
         try:
@@ -230,7 +225,7 @@ class Exchange:
         await self.core.spool.flushed()
         await send_bytes(self.send, 200, body, self._headers(JSON_TYPE))
 
-    async def _relay(self, response: aiohttp.ClientResponse) -> None:
+    async def _relay(self, response: Response) -> None:
         await self.send({"type": "http.response.start", "status": 200, "headers": self._headers(SSE_TYPE)})
         self.started = True
         rewrite = sse.Rewriter(self.interaction_id, self.model)
@@ -238,7 +233,7 @@ class Exchange:
         raw: list[bytes] = []
         tail, held, ended = b"", b"", False
         try:
-            async for data in response.content.iter_any():
+            while data := await response.some():
                 if not raw:
                     self.ttft_ms = self._elapsed_ms()
                 raw.append(data)
@@ -266,12 +261,12 @@ class Exchange:
                 if data:
                     sent.append(data)
                     await send({"type": "http.response.body", "body": data, "more_body": True})
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except UpstreamError:
             if not ended:
-                raise EngineBrokeError(str(error) or type(error).__name__) from error
+                raise
         await self._end_stream(response, b"".join(raw), held, ended)
 
-    async def _end_stream(self, response: aiohttp.ClientResponse, raw: bytes, held: bytes, ended: bool) -> None:
+    async def _end_stream(self, response: Response, raw: bytes, held: bytes, ended: bool) -> None:
         answer = _READERS[self.route][1](raw)
         if answer.error:
             held = held.removesuffix(sse.DONE)  # the error event itself is the client's notice
@@ -287,9 +282,9 @@ class Exchange:
             self._record("complete", answer)
         await self.core.spool.flushed()
         await self.send({"type": "http.response.body", "body": held, "more_body": False})
-        if not response.content.at_eof():  # the end of the transfer, on its way: reading it keeps the connection usable
+        if not response.complete:  # the end of the transfer, on its way: reading it keeps the connection usable
             async with asyncio.timeout(END_WAIT_S):
-                async for _ in response.content.iter_any():
+                while await response.some():
                     pass
 
     # --- what went wrong --------------------------------------------------------------------------------------------
@@ -298,7 +293,7 @@ class Exchange:
         self._record("error", sse.Answer(error=error.message), http_status=error.status)
         await send_error(self.send, error, self._headers(JSON_TYPE)[1:])
 
-    async def _engine_refused(self, response: aiohttp.ClientResponse) -> None:
+    async def _engine_refused(self, response: Response) -> None:
         """The engine said no before it began: its sentence goes to the client, its inner names do not."""
         raw = await response.read()
         message = sse.error_message(raw).replace(self.choice.target.engine_model or "\0", self.model)

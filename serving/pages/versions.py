@@ -147,6 +147,9 @@ def promote_sentence(found: Board, version: Version) -> str:
         said = f"{label} will answer every request for {alias} from now on."
     else:
         said = f"{label} will answer every new request for {alias}. {found.live.adapter.label if found.live else 'The base model'} is kept: one press brings it back."
+    people = (version.evaluation or {}).get("people")
+    if people and people["verdict"] == "worse":  # as training stores it: people who compared blind prefer the other version's answers
+        said = f"{people['sentence']} {said}"
     if version.adapter.gate == "fail":
         return f"{label} did not pass its gate. {said}"
     if version.adapter.gate in ("inconclusive", "none"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine_lora import add_lora_linear, groups_of
+from serving.engine_lora import add_lora_linear, allow_tiles, groups_of
 
 SLOTS, RANK, WIDTH, SLICES = 3, 4, 6, (5, 2)
 
@@ -39,3 +39,15 @@ def test_a_layer_gives_each_token_what_its_own_adapter_adds(indices: list[int], 
             expected[token] += torch.cat([scale * (x[token] @ one[slot, 0].T) @ two[slot, 0].T for one, two in zip(a, b, strict=True)])
     add_lora_linear(SimpleNamespace(whet_groups=groups_of(indices)), y, x, a, b, scale, SLICES)
     torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("has_tiles", [True, False])
+def test_leave_to_use_tiles_is_asked_for_where_there_are_any(has_tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the engine's worker is ended by SIGILL at its first request; tests/serving/test_real_engine.py dies then, on such a processor."""
+    import torch
+
+    asked: list[bool] = []
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
+    monkeypatch.setattr(torch.cpu, "_init_amx", lambda: asked.append(True))
+    allow_tiles()
+    assert asked == ([True] if has_tiles else []), "torch was asked for the tiles although the processor has none, or was not although it has"

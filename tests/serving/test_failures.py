@@ -170,12 +170,12 @@ def test_a_hundred_departures_leak_nothing(gateway: Running) -> None:
     assert {row.status for row in rows} == {"cancelled"}
     core = gateway.app.core
     assert core.refresher.current.routes["support"].stable.replicas[0].in_flight == 0
-    wait_for(lambda: len(core.session.connector._conns) <= 1 and not core.session.connector._acquired, "the connections' end")
+    wait_for(lambda: core.upstream.idle <= 1, "the connections' end")
 
 
 def test_an_answer_over_the_time_limit_is_cut(gateway: Running) -> None:
     gateway.engine.faults.start_delay_s = 30
-    object.__setattr__(gateway.app.core.session, "_timeout", gateway.app.core.session.timeout.__class__(total=0.4))
+    gateway.app.core.upstream.timeout_s = 0.4
     with pytest.raises(openai.InternalServerError, match="longer than"):
         gateway.client().chat.completions.create(model="support", messages=HELLO)
     row = only_row(gateway)

@@ -208,6 +208,7 @@ async def test_twenty_promotions_under_twenty_streams_fail_nothing_and_mix_nothi
     await client.close()
 
 
+@pytest.mark.slow  # two minutes of starting an engine again; tests/loop kills one in every run of the tests
 def test_a_killed_engine_costs_explicit_errors_and_comes_back_proved(live: Running, live_engine: LiveEngine) -> None:
     """In the end, because it takes a second start of the engine."""
     told: dict[str, list[str]] = {"cut": [], "complete": []}

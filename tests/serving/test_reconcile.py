@@ -82,7 +82,10 @@ def numbers(name: str) -> tuple[dict[str, Any], Measured]:
         (lambda m: Measured([value - 0.2 for value in m.adapter], m.base), "unlike it did in training"),
         (lambda m: Measured([m.adapter[0] - 0.06, *m.adapter[1:]], m.base), "unlike it did in training"),
         (lambda m: Measured(m.adapter, [value + 0.3 for value in m.base]), "unlike the base"),
-        (lambda m: Measured(m.base, m.base), "unlike it did in training"),
+        (lambda m: Measured(m.base, m.base), "It is not applied"),
+        (lambda m: Measured([b + 0.5 * (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "works 0.50 times as strongly"),
+        (lambda m: Measured([b + 2.0 * (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "works 2.00 times as strongly"),
+        (lambda m: Measured([b - (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "its weights, the layers"),
     ],
 )
 def test_parity_is_judged_by_the_cards_own_tolerance(change: Callable[[Measured], Measured], reason: str) -> None:
@@ -179,6 +182,34 @@ async def test_a_wrong_base_is_never_routed_to(made: tuple[Reconciler, Context],
     digest = add_version(context, "support", 1, base_digest="f" * 64)
     await reconciler.tick(1000)
     assert set(row(context).ready) == {"base"} and "was trained on base ffffffff" in row(context).refused[digest]
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        ("chat_template.jinja", "They differ in the chat template."),
+        ("tokenizer.json", "They differ in the tokenizer."),
+        ("model.safetensors", "They differ in the weights."),
+    ],
+)
+async def test_another_revision_of_the_base_is_refused_with_the_part_that_differs(
+    made: tuple[Reconciler, Context], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: str, cause: str
+) -> None:
+    from serving.base import Base
+    from whet.store import base_model_digest, base_model_parts
+
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors"):
+        (folder / name).write_text(name)
+    trained_on, card = base_model_digest(folder), {"fingerprint": {"base_parts": base_model_parts(folder)}}
+    (folder / changed).write_text("another revision")
+    monkeypatch.setattr(reconciler_module, "base_of", lambda _: Base(str(folder), base_model_digest(folder), BASE, folder))
+    reconciler, context = made
+    digest = add_version(context, "support", 1, base_digest=trained_on, card=card)
+    await reconciler.tick(1000)
+    assert cause in row(context).refused[digest]
+    assert digest not in row(context).ready, "a version on another base is never addressed"
 
 
 async def test_an_engine_with_another_base_stays_out(made: tuple[Reconciler, Context], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,7 @@ def test_evidence_is_the_integral_it_claims_to_be() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.seconds
 def test_a_candidate_that_is_no_worse_is_almost_never_accused_however_often_one_looks(share: float) -> None:
     chance, alarms, runs = random.Random(3), 0, 1500
     for _ in range(runs):
@@ -148,6 +149,7 @@ def test_a_candidate_that_is_no_worse_is_almost_never_accused_however_often_one_
     assert alarms / runs <= 0.05
 
 
+@pytest.mark.seconds
 def test_planted_regressions_are_found_and_healthy_candidates_are_not() -> None:
     """50 candidates that break 30 % of their answers, and 50 that are like the stable version (2 %), looked at after every answer."""
 
