@@ -1,6 +1,6 @@
 """What a verdict does to the alerts of an alias: open, extend, resolve. The plan is pure; `apply` in run.py carries it out.
 
-Five things open alerts: a drift run that compares two windows (`plan`), a day that is judged against the alias's own history
+Five things open alerts: a drift run that compares two windows (`plan`), a day or hour that is judged against the alias's own history
 (`plan_incident`), a week in which more answers were judged wrong (auditjob.py), a version that answers as its base does (scores.py),
 and one on trial that does worse than the live one at the same time (control.py).
 What two windows show is information, however large it looks, since they cannot know what a normal week is; the others decide what is grave.
@@ -184,7 +184,7 @@ def _merged(earlier: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
 
 
 def _of_days(kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[list[float]]], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    since_at = _instant(found["first_day"])
+    since_at = _instant(found.get("first_hour") or found["first_day"])
     ids = [*found.get("examples", []), *earlier.get("interaction_ids", [])] if kind in REVIEWABLE else []
     return {
         "drift_report_id": "",

@@ -10,6 +10,8 @@ from typing import Any
 from monitoring.views import Spark, spark, value_text
 
 COLD_DAYS = 42  # days of traffic before days are judged; a test compares it with the detector's own
+HOUR_ROWS = 200  # answers that an hour needs to be judged; a test compares it with the detector's own
+HOURS_SHOWN = 24
 _USUAL_DAYS = 63  # that the usual range is taken from
 _GAP_DAYS = 8  # newest days that are no history yet
 _LEAST_DAYS = 3  # a chart of fewer says nothing
@@ -58,15 +60,16 @@ class Days:
     charts: list[DayChart]
 
 
-def days_view(stored: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]]) -> Days | None:
-    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open, as JSON. None without days."""
+def days_view(stored: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]], hours: Sequence[Mapping[str, Any]] = ()) -> Days | None:
+    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open, as JSON; `hours`: those of the last day. None without days."""
     if not stored:
         return None
     newest = stored[-1]["statistics"]
     moved = {(one["signal"], one["part"], one["adapter"]): one["first_day"] for incident in incidents for one in incident["evidence"]}
     charts = [_chart(stored, key, moved) for key in _keys(newest)]
     found = [chart for chart in charts if chart is not None]
-    return Days(_sentence(stored, len(incidents)), sorted(found, key=lambda chart: not chart.moved))
+    said = " ".join(part for part in (_sentence(stored, len(incidents)), _of_hours(hours, bool(stored[-1]["judged"]))) if part)
+    return Days(said, sorted(found, key=lambda chart: not chart.moved))
 
 
 def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
@@ -78,6 +81,18 @@ def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
     newest = (_EPOCH + timedelta(days=last)).isoformat()
     state = f"{newest} was as usual" if not incidents else f"{_count(incidents, 'open incident')}; the newest day is {newest}"
     return f"{_count(judged, 'judged day')} shown. {state}."
+
+
+def _of_hours(hours: Sequence[Mapping[str, Any]], warm: bool) -> str:
+    """Which hours of the last day were judged, and why others were not; nothing while no day is judged either."""
+    judged, most = sum(bool(row["judged"]) for row in hours), max((row["rows"] for row in hours), default=0)
+    if not warm or not hours:
+        return ""
+    if judged:
+        return f"Of the last {HOURS_SHOWN} hours {judged} {'was' if judged == 1 else 'were'} judged as well."
+    if most < HOUR_ROWS:
+        return f"Hours are not judged: the busiest of the last {HOURS_SHOWN} had {_count(most, 'answer')}, and {HOUR_ROWS} are needed."
+    return f"None of the last {HOURS_SHOWN} hours was judged: too few of their answers were of different users, or their history is too short."
 
 
 def _count(n: int, what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, or_, select
@@ -56,7 +57,7 @@ def run_alias(context: Context, alias: str, now: int) -> tuple[int, int]:
 
 def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
     with reading(context.database) as connection:
-        decide(watch, expected_incidents(connection, watch.alias), day)
+        decide(watch, expected_incidents(connection, watch.alias), day, (day + 1) * DAY_MS)
         requests = rows_of_day(connection, watch.alias, day)
         rows = read_day(connection, watch.alias, day, requests, watch.settings, context.secret)
     changed, remembered = watch.step(day, rows, requests)
@@ -64,13 +65,18 @@ def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
     standing_open = (incident for incident in watch.stream.incidents if incident.state == "open")  # their charts go on
 
     def open_alerts(connection: Connection) -> None:
-        for incident in dict.fromkeys([*changed, *standing_open]):
-            change = plan_incident(watch.alias, kind_of(incident), incident.as_json(), series_of(watch, incident), _known(connection, incident))
-            if change is not None:
-                apply(connection, watch.alias, change, now)
+        to_alerts(connection, watch, [*changed, *standing_open], now)
 
     store_day(context, watch, remembered, now, open_alerts)
     return len(changed)
+
+
+def to_alerts(connection: Connection, watch: Watch, incidents: Iterable[Incident], now: int) -> None:
+    """Open, extend or resolve the alerts of some incidents."""
+    for incident in dict.fromkeys(incidents):
+        change = plan_incident(watch.alias, kind_of(incident), incident.as_json(), series_of(watch, incident), _known(connection, incident))
+        if change is not None:
+            apply(connection, watch.alias, change, now)
 
 
 def kind_of(incident: Incident) -> Side:
@@ -120,5 +126,6 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
         "spread": round(stream.spread, 2),
         "thresholds": {name: round(value, 2) for name, value in stream.last_limits.items()},
         "declared": [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared],
+        "judged_hours": watch.hours.judged_hours,
         "incidents": [incident.as_json() for incident in stream.incidents],
     }

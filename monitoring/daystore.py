@@ -16,9 +16,11 @@ from sqlalchemy import Connection, select, update
 from monitoring.days import DAY_MS
 from monitoring.detector.codebook import Codebook
 from monitoring.detector.daily import Chart, DayStatistics
+from monitoring.detector.hours import HOURS, RememberedHour
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import EMBEDDING, Table
 from monitoring.detector.watch import Remembered, Watch
+from monitoring.hourstore import stored_hours
 from monitoring.rows import question_of
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
@@ -41,22 +43,32 @@ def open_watch(context: Context, alias: str) -> Watch:
     with reading(context.database) as connection:
         stored = connection.execute(select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day)).all()
         decisions = expected_incidents(connection, alias)
+        hours = stored_hours(connection, alias)
     for row in stored:
-        decide(watch, decisions, row.day)
+        while hours and hours[0].hour < (row.day + 1) * HOURS:  # the hours of a day were judged before it
+            _resume_hour(watch, decisions, hours.popleft())
+        decide(watch, decisions, row.day, (row.day + 1) * DAY_MS)
         sample = _read_sample(context, row.sample_path) if row.day > stored[-1].day - settings.history_days else Table({})
         watch.resume(Remembered(DayStatistics.from_json(row.statistics), frozenset(Chart(*names) for names in row.confirmed), sample))
+    for hour in hours:
+        _resume_hour(watch, decisions, hour)
     return watch
 
 
+def _resume_hour(watch: Watch, decisions: list[tuple[int, str]], row: Any) -> None:
+    decide(watch, decisions, row.hour // HOURS, row.created_at)
+    watch.resume_hour(RememberedHour.from_json(row.hour, row.rows, row.judged, row.statistics, row.outcome))
+
+
 def expected_incidents(connection: Connection, alias: str) -> list[tuple[int, str]]:
-    """(day of the decision, name of the incident) of changes that a person marked as expected, oldest first."""
+    """(instant of the decision, ms; name of the incident) of changes that a person marked as expected, oldest first."""
     query = select(alerts.c.changed_at, alerts.c.detail).where(alerts.c.alias == alias, alerts.c.state == "expected").order_by(alerts.c.changed_at)
-    return [(row.changed_at // DAY_MS, row.detail["incident"]["id"]) for row in connection.execute(query) if (row.detail or {}).get("incident")]
+    return [(row.changed_at, row.detail["incident"]["id"]) for row in connection.execute(query) if (row.detail or {}).get("incident")]
 
 
-def decide(watch: Watch, decisions: list[tuple[int, str]], day: int) -> None:
-    """Tell the detector what people decided up to `day`, before it takes that day in."""
-    due = {name for decided, name in decisions if decided <= day}
+def decide(watch: Watch, decisions: list[tuple[int, str]], day: int, until: int) -> None:
+    """Tell the detector what people decided before `until` (ms), before it takes in the day or an hour of it: levels are learned anew from `day` on."""
+    due = {name for decided, name in decisions if decided < until}
     for incident in watch.stream.incidents:
         if incident.state == "open" and incident.name in due:
             watch.stream.expected(incident, day)

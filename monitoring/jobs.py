@@ -1,4 +1,4 @@
-"""What the scheduler calls: the drift runs, days and error rates of every alias, messages to people, and the metrics endpoint beside them."""
+"""What the scheduler calls: the drift runs, days, hours and error rates of every alias, messages to people, and the metrics endpoint beside them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _NOTIFY_EVERY_S = 20  # an alert is the work of a drift run, which comes every hour: sooner would help nobody
 SCORES_EVERY_S = 60
+_HOURS_EVERY_S = 300  # an hour is looked at between 15 and 20 minutes after its end
 _DRIFT_REPORT_MS = 3_000_000  # a drift that lasts looks the same in the next run; below the default interval of an hour, so that those runs keep theirs
 _QUIET_REPORT_MS = 24 * 3_600_000  # a quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
 
@@ -27,6 +28,7 @@ def jobs(context: Context) -> list[Job]:
     return [
         Job("drift", context.settings.drift_interval_s, lambda now: run_all(context, now)),
         Job("days", context.settings.drift_interval_s, lambda now: _days(context, now)),
+        Job("hours", _HOURS_EVERY_S, lambda now: _hours(context, now)),
         Job("control", context.settings.drift_interval_s, lambda now: _control(context, now)),
         Job("audit", context.settings.drift_interval_s, lambda now: _audit(context, now)),
         Job("scores", SCORES_EVERY_S, lambda now: _scores(context, now)),
@@ -47,6 +49,13 @@ def _days(context: Context, now: int) -> str | None:
     from monitoring.dayjob import run_days
 
     return run_days(context, now)
+
+
+def _hours(context: Context, now: int) -> str | None:
+    """Finds something to do once an hour."""
+    from monitoring.hourjob import run_hours
+
+    return run_hours(context, now)
 
 
 def _control(context: Context, now: int) -> str | None:

@@ -22,7 +22,7 @@ from monitoring.windows import list_aliases
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
-from whet.tables import alerts, audit_weeks, drift_days, interactions, review_items
+from whet.tables import alerts, audit_weeks, drift_days, drift_hours, interactions, review_items
 
 _log = logging.getLogger(__name__)
 _started: dict[tuple[str, int], Any] = {}  # one endpoint per process and address
@@ -88,6 +88,9 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
     day_age = GaugeMetricFamily(
         "whet_drift_day_age_seconds", "Time since the end of the newest day that was judged against the alias's history or kept for it.", labels=["alias"]
     )
+    hour_age = GaugeMetricFamily(
+        "whet_drift_hour_age_seconds", "Time since the end of the newest hour that was judged, where the volume carries hours.", labels=["alias"]
+    )
     last = GaugeMetricFamily("whet_interaction_age_seconds", "Age of the newest logged interaction.", labels=["alias"])
     for alias in list_aliases(connection):
         newest = connection.scalar(select(func.max(interactions.c.created_at)).where(interactions.c.alias == alias))
@@ -96,6 +99,9 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
         newest_day = connection.scalar(select(func.max(drift_days.c.day)).where(drift_days.c.alias == alias))
         if newest_day is not None:
             day_age.add_metric([alias], now / 1000 - (newest_day + 1) * 86_400)
+        newest_hour = connection.scalar(select(func.max(drift_hours.c.hour)).where(drift_hours.c.alias == alias, drift_hours.c.judged))
+        if newest_hour is not None:
+            hour_age.add_metric([alias], now / 1000 - (newest_hour + 1) * 3_600)
         report = latest_report(connection, alias)
         if report is None:
             continue
@@ -106,7 +112,7 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
             if signal["effect"] is not None:
                 effect.add_metric([alias, signal["name"]], signal["effect"])
                 signal_drifted.add_metric([alias, signal["name"]], float(signal["drifted"]))
-    yield from (effect, signal_drifted, detected, enough, age, day_age, last)
+    yield from (effect, signal_drifted, detected, enough, age, day_age, hour_age, last)
 
 
 def _alerts(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from monitoring import queries, views
 from monitoring.audit_views import audit_view
-from monitoring.day_views import days_view
+from monitoring.day_views import HOURS_SHOWN, days_view
 from monitoring.rendering import POLICY, evidently_html
 from monitoring.rows import question_of
 from whet.access import User
@@ -136,6 +136,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         chosen = alias if alias in reports else _first(incidents, aliases)
         runs = queries.list_reports(connection, chosen, limit=_HISTORY, signals=True) if chosen else []
         days = queries.newest_days(connection, chosen, _DAYS) if chosen else []
+        hours = queries.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN) if chosen else []
         weeks = queries.newest_weeks(connection, chosen, _WEEKS) if chosen else []
     by_day = [one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"]
     order = {"open": 0, "acknowledged": 1}
@@ -153,7 +154,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "latest": reports.get(chosen),
         "signals": views.signal_views(runs),
         "runs": runs[:20],
-        "days": days_view(days, by_day),
+        "days": days_view(days, by_day, hours),
         "audit": audit_view(weeks),
         "settings": shell.context.settings,
     }

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from whet.errors import NotFoundError
-from whet.tables import alerts, audit_weeks, drift_days, drift_reports, review_items
+from whet.tables import alerts, audit_weeks, drift_days, drift_hours, drift_reports, review_items
 
 _LIGHT = [column for column in drift_reports.c if column.name != "signals"]
 
@@ -61,6 +61,12 @@ def newest_days(connection: Connection, alias: str, limit: int) -> list[dict[str
     """The newest days of an alias, oldest first."""
     query = select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()][::-1]
+
+
+def newest_hours(connection: Connection, alias: str, since: int) -> list[dict[str, Any]]:
+    """The hours of an alias from `since` (hours since 1970-01-01) on, oldest first: their requests, and whether they were judged."""
+    query = select(drift_hours.c.hour, drift_hours.c.rows, drift_hours.c.judged).where(drift_hours.c.alias == alias, drift_hours.c.hour >= since)
+    return [dict(row) for row in connection.execute(query.order_by(drift_hours.c.hour)).mappings()]
 
 
 def newest_weeks(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.document import put_between_markers
+from benchmarks.drift import hourly
 from benchmarks.drift.audits import SERVICES, run_service
 from benchmarks.drift.figures import BEGIN, END, failures, table
 from benchmarks.drift.ours import PAIRS, run_null, run_pairs, run_power, run_shifts, summarise_nulls, summarise_shifts
 from benchmarks.drift.peers import prepare_river, run_peers
-from benchmarks.drift.worlds import NULLS, SHIFTS
+from benchmarks.drift.worlds import GROSS, HOUR_NULLS, NULLS, SHIFTS
 from whet.errors import WhetError
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[1]
-PARTS = ("nulls", "shifts", "texts", "cold", "audit", "peers", "scale")
+PARTS = ("nulls", "shifts", "hours", "texts", "cold", "audit", "peers", "scale")
 _BY_VOLUME = ("nulls", "shifts")  # recorded for each volume
 _HEADLINES = ("refusal x2", "TTFT +20 %", "new topic 8 %", "language +5 points", "log-probability -10 % ramp")
 Say = Callable[[str], None]
@@ -43,6 +44,8 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000, help="requests of the large day of `scale` (default 1,000,000)")
     parser.add_argument("--peer-seeds", type=int, default=2, help="worlds of the peers, which cost most (default 2)")
     parser.add_argument("--few-seeds", type=int, default=2, help="worlds at the largest volume and with texts (default 2)")
+    parser.add_argument("--hour-seeds", type=int, default=4, help="services of each kind of the part hours (default 4)")
+    parser.add_argument("--hour-volumes", default="20000", help="their requests per weekday (default 20000)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--cache", type=Path, default=os.environ.get("WHET_BENCH_CACHE", _REPOSITORY / ".bench"), help="folder for river's environment")
     parser.add_argument("--no-record", action="store_true", help="print the tables; leave results/ and README.md alone")
@@ -55,7 +58,8 @@ def _arguments(given: list[str]) -> argparse.Namespace:
             parser.error(f"--{name}: {', '.join(sorted(unknown))} not among {'; '.join(known)}")
         setattr(options, name, chosen)
     options.volumes = [int(part) for part in options.volumes.split(",") if part]
-    if min(options.seeds, options.days, options.pairs, options.weeks, options.peer_seeds, options.few_seeds) < 1:
+    options.hour_volumes = [int(part) for part in options.hour_volumes.split(",") if part]
+    if min(options.hour_seeds, options.seeds, options.days, options.pairs, options.weeks, options.peer_seeds, options.few_seeds) < 1:
         parser.error("counts have to be positive")
     return options
 
@@ -90,6 +94,22 @@ def _shifts(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         runs += run_shifts(options.shifts, options.volume, seed)
         say(f"{options.volume:,} a day, seed {seed}: " + ", ".join(f"{run['shift']} {run['delay']}" for run in runs[-len(options.shifts) :]))
     return {"runs": runs, "summary": summarise_shifts(runs)}
+
+
+def _hours(options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """With hours of the day; the worlds and changes of `hourly`, by --hour-volumes and --hour-seeds."""
+    nulls, shifts = [], []
+    for volume in options.hour_volumes:
+        for seed in range(options.first_seed, options.first_seed + options.hour_seeds):
+            for world in HOUR_NULLS:
+                pause()
+                nulls.append(hourly.run_null(world, volume, seed, options.days))
+                found = [(one["hour"], one["signals"]) for one in nulls[-1]["incidents"]]
+                say(f"hours, {world}, {volume:,} a day, seed {seed}: {len(found)} false incidents {found}, {nulls[-1]['judged_hours']} hours judged")
+            pause()
+            shifts += hourly.run_gross(list(GROSS), volume, seed)
+            say(f"hours, {volume:,} a day, seed {seed}: " + ", ".join(f"{run['shift']} {run['hours']} ({run['days']})" for run in shifts[-len(GROSS) :]))
+    return {"null_runs": nulls, "shift_runs": shifts, "null_summary": hourly.summarise_nulls(nulls), "shift_summary": hourly.summarise_gross(shifts)}
 
 
 def _texts(options: argparse.Namespace, say: Say) -> dict[str, Any]:
@@ -163,7 +183,7 @@ def _scale(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     return figures
 
 
-_RUNS = {"nulls": _nulls, "shifts": _shifts, "texts": _texts, "cold": _cold, "audit": _audit, "peers": _peers, "scale": _scale}
+_RUNS = {"nulls": _nulls, "shifts": _shifts, "hours": _hours, "texts": _texts, "cold": _cold, "audit": _audit, "peers": _peers, "scale": _scale}
 
 
 def main(given: list[str] | None = None) -> int:

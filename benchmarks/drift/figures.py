@@ -13,6 +13,7 @@ BEGIN, END = "<!-- results: begin (written by python -m benchmarks.drift) -->", 
 # What is asked for at 2,000 requests a day: shift → median delay in days, at most.
 TARGETS = {"refusal x2": 4, "TTFT +20 %": 4, "new topic 8 %": 4, "language +5 points": 6, "log-probability -10 % ramp": 12}
 MOST_FALSE = 1.0  # per 100 days, in every stationary world
+MOST_HOURS = {"refusal x4": 6, "schema failure 1 to 10 %": 6, "language +30 points": 6, "ratings stop": 6}  # median, at 20,000 requests a day
 LEAST_FOUND, LEAST_ATTRIBUTED, MOST_PAIRS, MOST_CPU_S = 0.95, 0.90, 0.06, 30.0
 MOST_SCALE_S, MOST_SCALE_MIB = 60.0, 1024.0  # a day of a million requests in the database
 
@@ -35,6 +36,15 @@ def failures(parts: Mapping[str, Any]) -> list[str]:
             found.append(f"{row['shift']}: found within 30 days in {row['within_30']:.0%}, at least {LEAST_FOUND:.0%} are asked for")
         if row["found"] and row["attributed"] / row["found"] < LEAST_ATTRIBUTED:
             found.append(f"{row['shift']}: the right signal and topic in {row['attributed']} of {row['found']} incidents")
+    for row in parts.get("hours", {}).get("null_summary", []):
+        if row["per_100_days"] > MOST_FALSE:
+            found.append(f"by the hour, {row['world']}: {row['per_100_days']:.2f} false incidents per 100 days, at most {MOST_FALSE:g} are allowed")
+    for row in parts.get("hours", {}).get("shift_summary", []):
+        most = MOST_HOURS.get(row["shift"]) if row["volume"] == 20_000 else None
+        if most and (row["median_hours"] is None or row["median_hours"] > most):
+            found.append(f"by the hour, {row['shift']}: median {_days(row['median_hours'])} hours, at most {most} are allowed")
+        if row["other_incidents"]:
+            found.append(f"by the hour, {row['shift']}: {row['other_incidents']} incidents that do not hold one of its signals came before")
     for row in parts.get("cold", {}).get("pairs", []):
         if row["false"] / row["pairs"] > MOST_PAIRS:
             found.append(f"cold start {row['sizes'][0]:,} against {row['sizes'][1]:,}: {row['false']} of {row['pairs']} pairs called different")
@@ -57,7 +67,16 @@ def _rows(parts: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 def table(parts: Mapping[str, Any]) -> str:
     """Markdown of every part that is there."""
     lines: list[str] = []
-    for name, write in (("nulls", _nulls), ("shifts", _shifts), ("texts", _texts), ("cold", _cold), ("audit", _audit), ("peers", _peers), ("scale", _scale)):
+    for name, write in (
+        ("nulls", _nulls),
+        ("shifts", _shifts),
+        ("hours", _hours),
+        ("texts", _texts),
+        ("cold", _cold),
+        ("audit", _audit),
+        ("peers", _peers),
+        ("scale", _scale),
+    ):
         for key in sorted((key for key in parts if key.split("-")[0] == name), key=lambda key: int(key.partition("-")[2] or 0)):
             lines += [*write(parts[key]), "", _origin(parts[key]), ""]
     missed = failures(parts)
@@ -104,6 +123,33 @@ def _shift_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(
             f"| {row['shift']} | {row['volume']:,} | {row['seeds']} | {_days(row['median_delay'])} | {_days(row['p90_delay'])} | {row['within_7']:.0%} | "
             f"{row['within_30']:.0%} | {row['attributed']} of {row['found']} | {off} | {target or '–'} |"
+        )
+    return lines
+
+
+def _hours(part: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "**By the hour: false incidents of hours and days together in stationary services** (exact 95 % Poisson interval)",
+        "",
+        "| world | requests/day | seeds | judged days | judged hours | false incidents | of them by the hour | per 100 days | CPU s per day |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in part["null_summary"]:
+        rate = f"{row['per_100_days']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+        lines.append(
+            f"| {row['world']} | {row['volume']:,} | {row['seeds']} | {row['days']:,} | {row['judged_hours']:,} | {row['false_incidents']} | {row['by_hour']} | {rate} | {row['cpu_s_per_day']:.2f} |"
+        )
+    lines += [
+        "",
+        "**Hours from noon of a weekday, when a change begins, until the product says so** (the same service with hours, and by days alone)",
+        "",
+        "| change | requests/day | seeds | with hours: median | longest | found by the hour | by days alone: median | longest |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in part["shift_summary"]:
+        hours, longest, days, longest_days = (_days(row[f"{which}_{name}"]) for name in ("hours", "days") for which in ("median", "longest"))
+        lines.append(
+            f"| {row['shift']} | {row['volume']:,} | {row['seeds']} | {hours} | {longest} | {row['by_hour']} of {row['seeds']} | {days} | {longest_days} |"
         )
     return lines
 

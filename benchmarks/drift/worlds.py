@@ -23,6 +23,8 @@ _TOPIC_WEIGHTS = 1 / np.arange(1, TOPICS + 1)
 _TOPIC_WEIGHTS = _TOPIC_WEIGHTS / _TOPIC_WEIGHTS.sum()
 _CENTRES = np.random.default_rng(99).normal(size=(TOPICS + 1, DIMENSIONS))  # the last one is the new topic
 _RAMP_DAYS = 14
+# Standard deviation of an hour's own swing: lengths, certainty, time to the first token; then, of the logarithm of the rate, refusals, repetition, broken schemas.
+_HOUR_SWINGS = np.array([0.02, 0.02, 0.02, 0.10, 0.10, 0.15, 0.15])
 Floats = NDArray[np.float64]
 _TEMPLATES = (
     "Hello, my {0} has a problem with the {1}, order {5}. {4}",
@@ -93,6 +95,23 @@ SHIFTS = {
         Shift("wrong answers, same questions", ("thumb_down",), 2.0),
     )
 }
+# Changes so gross that nobody should wait a day for them; `ratings stop` and `language +30 points` are a client that broke and an application that was sent elsewhere.
+GROSS = {
+    shift.name: shift
+    for shift in (
+        SHIFTS["refusal x2"],
+        SHIFTS["refusal x4"],
+        SHIFTS["schema failure 1 to 3 %"],
+        SHIFTS["schema failure 1 to 10 %"],
+        SHIFTS["repetition 0.5 to 2 %"],
+        SHIFTS["new topic 15 %"],
+        SHIFTS["adapter without effect"],
+        SHIFTS["language +5 points"],
+        Shift("language +30 points", ("language",), 0.30),
+        Shift("repetition 0.5 to 10 %", ("repetition",), 0.10),
+        Shift("ratings stop", ("thumb_given",)),
+    )
+}
 NULLS = {
     "independent": "every request a user of its own, no rhythm, no daily swing",
     "clustered": "habits, heavy-tailed activity, users replaced",
@@ -103,6 +122,12 @@ NULLS = {
     "missing signal": "clustered, weekly, two signals absent on 10 % of days",
     "declared template": "clustered, weekly, a new template version moves prompts and answers",
 }
+# Stationary worlds that are also simulated by the hour, and one that only hours can notice.
+HOUR_NULLS = {name: NULLS[name] for name in ("clustered, weekly", "holiday week", "heavy user", "missing signal")} | {
+    "clock change": "clustered, weekly, everybody comes an hour earlier from one day on, as when summer time begins",
+}
+# Hour of the day (UTC) around which users of a language are awake; en, es, de, fr, pt, it, nl, pl.
+_AWAKE = np.array([16.0, 19.0, 11.0, 11.0, 17.0, 11.0, 11.0, 11.0])
 _EVENT = 75  # day on which holiday, heavy user and template come: warm-up and history lie before it
 
 
@@ -130,6 +155,8 @@ class World:
     world: str = "clustered, weekly"
     shift: Shift | None = None
     start: int = 63
+    hours: bool = False  # requests have an hour, and hours a rhythm of users and length and swings of their own
+    start_hour: int = 0  # of day `start`, at which the shift begins; needs `hours`
     texts: bool = False  # questions as sentences instead of embeddings
     clarity: float = 1.0  # how far topics lie apart, in standard deviations of a question around its topic
     traits: dict[str, NDArray[Any]] = field(init=False)
@@ -141,6 +168,13 @@ class World:
         self.traits = self._drawn(self.users)
         self.names = np.array([f"u{number}" for number in range(self.users)], dtype=object)
         self.next_user = self.users
+        self.clock = np.random.default_rng([self.seed, 24])  # of its own: days are the same with hours and without
+        self.phases = self._awake(self.traits["language"])
+        self.swing = np.zeros(len(_HOUR_SWINGS))
+
+    def _awake(self, languages: NDArray[Any]) -> Floats:
+        """The hour around which each user asks."""
+        return np.asarray(_AWAKE[languages] + self.clock.normal(0, 2.5, len(languages)))
 
     def _drawn(self, n: int) -> dict[str, NDArray[Any]]:
         r = self.random
@@ -160,6 +194,7 @@ class World:
             self.traits[name][gone] = values
         self.names[gone] = [f"u{self.next_user + i}" for i in range(len(gone))]
         self.next_user += len(gone)
+        self.phases[gone] = self._awake(self.traits["language"][gone])
 
     def day(self, day: int) -> Table:
         """The requests of day number `day` (0 is FIRST_DAY); days have to be asked for in order."""
@@ -176,12 +211,50 @@ class World:
         traits = self.traits if clustered else self._drawn(n)
         rows = np.arange(n) if not clustered else who
         swing = float(r.normal(0, 0.06)) - 0.1 * weekend if clustered else 0.0
-        columns = self._columns(r, {name: values[rows] for name, values in traits.items()}, n, swing, day)
+        of = {name: values[rows] for name, values in traits.items()}
+        hours = self._hours_of(self.phases[rows] - self._clock_change(day), bool(weekend)) if self.hours else None
+        columns = self._shifted_at(hours, of, n, swing, day) if hours is not None and day == self.start else self._columns(r, of, n, swing, day)
         columns["user"] = np.array([f"d{day}-{i}" for i in range(n)], dtype=object) if not clustered else self.names[who]
         columns["id"] = np.array([f"{day}-{i}" for i in range(n)], dtype=object)
         columns["day"] = np.full(n, FIRST_DAY + day)
+        if hours is not None:
+            columns["hour"] = hours
+            self._swing_by_hour(columns)
         self._oddities(columns, day, n)
         return Table(columns)
+
+    def _clock_change(self, day: int) -> float:
+        return float(self.world == "clock change" and day >= _EVENT)
+
+    def _hours_of(self, phases: Floats, weekend: bool) -> NDArray[np.int64]:
+        """Hour of each request: around its user's own, two hours later at weekends; one in seven at any time, machines among them."""
+        n = len(phases)
+        around = phases + 2 * weekend + self.clock.normal(0, 3, n)
+        return np.asarray(np.where(self.clock.random(n) < 0.15, self.clock.uniform(0, 24, n), around) % 24, dtype=np.int64)
+
+    def _shifted_at(self, hours: NDArray[np.int64], of: dict[str, NDArray[Any]], n: int, swing: float, day: int) -> dict[str, NDArray[Any]]:
+        """The day on which the shift begins: the same requests as without it until its hour."""
+        shift, state = self.shift, self.random.bit_generator.state
+        self.shift = None
+        usual = self._columns(self.random, of, n, swing, day)
+        self.shift, self.random.bit_generator.state = shift, state
+        changed, late = self._columns(self.random, of, n, swing, day), hours >= self.start_hour
+        return {name: np.where(late[:, None] if values.ndim > 1 else late, values, usual[name]) for name, values in changed.items()}
+
+    def _swing_by_hour(self, columns: dict[str, NDArray[Any]]) -> None:
+        """What an hour does to all of its requests: it fades over some hours. Nights are wordier."""
+        r, hours = self.clock, columns["hour"]
+        for hour in range(24):
+            self.swing = 0.6 * self.swing + 0.8 * r.normal(0, _HOUR_SWINGS)
+            here = hours == hour
+            for name, by in zip(("prompt_tokens", "completion_tokens", "logprob", "ttft_ms"), self.swing, strict=False):
+                columns[name][here] *= np.exp(by + (0.1 * np.cos(2 * np.pi * (hour - 3) / 24) if name == "prompt_tokens" else 0))
+            for name, by in zip(("refusal", "repetition", "schema_failure"), self.swing[4:], strict=True):
+                # Some of the others become events, or some events do not happen: the hour's rate is multiplied by exp(by).
+                usual, draw = np.nanmean(columns[name]), r.random(len(here))
+                more, fewer = draw < usual * np.expm1(max(by, 0.0)), draw < -np.expm1(min(by, 0.0))
+                known = here & np.isfinite(columns[name])
+                columns[name] = np.where(known & more, 1.0, np.where(known & fewer, 0.0, columns[name]))
 
     def _volume(self, day: int) -> float:
         if self.world == "holiday week" and _EVENT <= day < _EVENT + 7:
@@ -223,7 +296,7 @@ class World:
             uncertainty, answer, down = uncertainty * 1.15, answer * 1.25, np.minimum(1, down * 1.5)
         elif name.startswith("wrong"):
             down = np.minimum(1, amount * down)
-        rated = r.random(n) < 0.06
+        rated = r.random(n) < (0.0 if name == "ratings stop" else 0.06)
         question: dict[str, NDArray[Any]] = {"prompt": sentences(topic, r)} if self.texts else {}
         if not self.texts:
             question["embedding"] = (self.clarity * _CENTRES[topic] + r.normal(size=(n, DIMENSIONS))).astype(np.float32)

@@ -56,10 +56,16 @@ class Usual:
     freedom: int  # degrees of freedom of `spread`
 
 
+def median(values: Floats) -> float:
+    """NumPy's, a tenth of its time on some dozens of values: it is most of what judging costs. No NaN, at least one value."""
+    ordered, half = np.sort(values), len(values) // 2
+    return float(ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2)
+
+
 def winsorised(values: Floats) -> tuple[float, Floats]:
     """(robust mean, values pulled in to 2.5 robust standard deviations around the median)."""
-    middle = float(np.median(values))
-    deviation = float(np.median(np.abs(values - middle))) * _MAD_TO_SD or float(values.std())
+    middle = median(values)
+    deviation = median(np.abs(values - middle)) * _MAD_TO_SD or float(values.std())
     kept = np.clip(values, middle - _WINSOR * deviation, middle + _WINSOR * deviation)
     return float(kept.mean()), kept
 
@@ -79,7 +85,7 @@ def usual(history: History, least: int) -> Usual | None:
         # A segment of a few days, as while a template rolls out, has no level to measure a spread from.
         residuals[part] = adjusted[part] - winsorised(adjusted[part])[0] if part.sum() >= _LEAST_OF_CLASS else np.nan
     measured = np.isfinite(residuals)
-    error = float(np.median(history.errors))
+    error = median(history.errors)
     # A day of few rows is noisier than others: it tells of the spread only what it would have been with as many.
     noisier = np.sqrt(np.maximum(1.0, (history.errors / error) ** 2)) if error > 0 else np.ones_like(residuals)
     _, kept = winsorised((residuals / noisier)[measured])

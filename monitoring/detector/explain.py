@@ -112,7 +112,7 @@ def _topics(lead: Evidence, before: Table, after: Table, old: Floats | None, new
         return []
     known_old, known_new = (np.asarray(np.isfinite(vectors).all(axis=1)) for vectors in (first, second))
     pooled = np.concatenate([first[known_old], second[known_new]])
-    if len(pooled) < 2 * _ROWS_PER_TOPIC or not known_new.any():
+    if len(pooled) < 2 * _ROWS_PER_TOPIC or not known_old.any() or not known_new.any():  # texts can be gone from the log
         return []
     centres = cluster_centres(pooled, int(np.clip(len(pooled) // _ROWS_PER_TOPIC, *_TOPICS)), seed)
     labels = Codebook(centres, 0.0, None).assign(pooled)[0]

@@ -23,13 +23,16 @@ class Evidence:
     strength: float  # sum over threshold, 1 or more
     effect: Effect
     sides: int = 2  # one-sided sums of its signal: how many chances it had
+    hour: int | None = None  # since 1970-01-01, on which it crossed; None where a whole day was judged
+    since_hour: int | None = None  # first hour of its excursion
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "signal": self.chart.signal, "part": self.chart.part, "adapter": self.chart.adapter, "detected_on": _iso(self.day), "first_day": _iso(self.since),
             "direction": "up" if self.effect.up else "down", "before": self.effect.before, "now": self.effect.now,
             "relative_change": self.effect.relative, "strength": round(self.strength, 2), "sentence": self.effect.sentence,
         }  # fmt: skip
+        return found | _hours_json(self.hour, self.since_hour)
 
 
 @dataclass(eq=False)  # two incidents are never the same one
@@ -43,11 +46,12 @@ class Incident:
     state: State = "open"
     closed: int | None = None
     explanation: dict[str, Any] = field(default_factory=dict)
+    hour: int | None = None  # in which it was found; None: when its day was over
 
     @property
     def lead(self) -> Evidence:
-        """The chart that speaks for the incident: of those that crossed on the first day, the strongest."""
-        first = [one for one in self.evidence.values() if one.day == self.opened]
+        """The chart that speaks for the incident: of those that crossed when it opened, the strongest."""
+        first = [one for one in self.evidence.values() if (one.day, one.hour) == (self.opened, self.hour)]
         return max(first, key=lambda one: one.strength)
 
     @property
@@ -72,11 +76,22 @@ class Incident:
             "detected_on": _iso(self.opened),
             "first_day": _iso(self.since),
             "closed_on": None if self.closed is None else _iso(self.closed),
+            **_hours_json(self.hour, lead.since_hour),
             "summary": lead.effect.sentence,
             "quality_moved": bool(sides & {"answers", "quality"}),
             "evidence": [one.as_json() for one in sorted(self.evidence.values(), key=lambda one: (one.chart != lead.chart, -one.strength))],
             **self.explanation,
         }
+
+
+def _hours_json(hour: int | None, since: int | None) -> dict[str, str]:
+    """Of what was found by the hour: the end of the hour that showed it, and the beginning of the first one. Nothing of what was found by the day."""
+    return {} if hour is None or since is None else {"detected_at": hour_iso(hour + 1), "first_hour": hour_iso(since)}
+
+
+def hour_iso(hour: int) -> str:
+    """The beginning of an hour (since 1970-01-01) in UTC."""
+    return f"{_iso(hour // 24)}T{hour % 24:02}:00Z"
 
 
 def _iso(day: int) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from monitoring.detector.coldstart import ALPHA
+from monitoring.detector.hours import HOURS
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import signals_of
@@ -64,7 +65,8 @@ class Replayed:
 def replay(table: Table, settings: DetectorSettings | None = None, declared: Sequence[Declared] = ()) -> Replayed:
     """Run the detector over a table's days in order. Raises InputError for an empty table, or a declared change of what it does not hold.
 
-    Days without rows are days without evidence. Rows within a day need no order.
+    Days without rows are days without evidence. Rows within a day need no order. Where their hours are known, each hour
+    with enough of them is judged before its day is.
     """
     settings = settings or DetectorSettings()
     if not len(table):
@@ -80,6 +82,8 @@ def replay(table: Table, settings: DetectorSettings | None = None, declared: Seq
         waiting[alias] = waiting[alias][len(due) :]
         for one in due:  # a change declared for a day without rows begins with the next one that has some
             watch.stream.declare(day, one.reason, side=one.side)
+        for hour, part in _hours_of(day, rows):
+            watch.step_hour(hour, part)
         watch.step(day, rows)
         total += 1
     early = [one for watch in watches.values() for one in watch.early]
@@ -100,6 +104,13 @@ def days_of(table: Table) -> Iterator[tuple[int, str, Table]]:
     cuts = np.flatnonzero((np.diff(days[order]) != 0) | (np.diff(codes[order]) != 0)) + 1
     for part in np.split(order, cuts):
         yield int(days[part[0]]), str(names[codes[part[0]]]), table.take(part)
+
+
+def _hours_of(day: int, rows: Table) -> Iterator[tuple[int, Table]]:
+    """(hour since 1970-01-01, its rows) in order; nothing where the hours are not known."""
+    hours = rows.get("hour")
+    for hour in np.unique(hours) if hours is not None else ():
+        yield day * HOURS + int(hour), rows.take(hours == hour)
 
 
 def _aliases(table: Table) -> NDArray[Any]:
@@ -147,7 +158,8 @@ def _early_json(one: Early) -> dict[str, Any]:
 
 def _alias_json(watch: Watch) -> dict[str, Any]:
     """What a person needs to trust the result: what was watched, how sensitively, and what was declared."""
-    stream = watch.stream
+    stream, hours = watch.stream, watch.hours
+    by_hour = {"judged_hours": hours.judged_hours, "spread_of_hours": round(hours.spread, 2)} if hours.judged_hours else {}
     declared = [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared]
     return {
         "alias": watch.alias,
@@ -158,4 +170,5 @@ def _alias_json(watch: Watch) -> dict[str, Any]:
         "thresholds": stream.last_limits,
         "spread": round(stream.spread, 2),
         "declared": declared,
+        **by_hour,
     }

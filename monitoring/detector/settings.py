@@ -29,6 +29,11 @@ class DetectorSettings:
     resolve_days: int = 7  # days back to normal before an incident resolves itself
     rebase_days: int = 5  # days after a declared change before the new level is judged
 
+    hour_rows: int = (
+        200  # sampled rows that an hour needs to be judged, and values that a signal needs in it; below, 12 % of refusals instead of 3 % look like chance
+    )
+    hour_share: float = 0.2  # of the target that hours may raise, on days that have hours that are judged; the day keeps the rest
+
     codebook_days: int = 14  # first days, whose questions make the topics; they are no history themselves
     topics: int = 24  # clusters of questions
     texts_per_day: int = 4_000  # questions looked at per day at most: bounds the cost on busy days

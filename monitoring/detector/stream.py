@@ -33,7 +33,7 @@ _FROZEN_DAYS = 28  # an excursion that has not become an incident by then is not
 
 
 @dataclass
-class _Judged:
+class Judged:
     """A chart on the day at hand."""
 
     chart: Chart
@@ -66,6 +66,7 @@ class Stream:
     cusums: dict[Chart, Cusum] = field(default_factory=dict)
     blocks: list[float] = field(default_factory=list)
     judged_days: int = 0
+    share: float = 1.0  # of the target that is the days' own; hours.py has the rest
     last_limits: dict[str, float] = field(default_factory=dict)  # signal → threshold of the last judged day
     _week: dict[Chart, tuple[int, float, int]] = field(default_factory=dict)  # chart → week number, sum of z, days
     _back: dict[Chart, list[tuple[int, float]]] = field(default_factory=dict)  # charts of open incidents → (day, z) since
@@ -79,7 +80,7 @@ class Stream:
         """A known change begins on `day`: levels are learned anew from then on, for one side's signals or for all."""
         self._breaks.setdefault((side, adapter), []).append(day)
         self.declared.append({"day": day, "reason": reason, "signals": side, "adapter": adapter})
-        for chart in [chart for chart in self.cusums if day in self._segment_days(chart)]:
+        for chart in [chart for chart in self.cusums if day in self.segment_days(chart)]:
             self.cusums[chart] = Cusum()
             self._trail.pop(chart, None)
 
@@ -96,18 +97,18 @@ class Stream:
 
         `confirm` is asked about every chart that crossed its threshold by enough; without it, crossing is enough.
         """
-        self._inherit(today)
+        self.inherit(today)
         self.memory.add(today)
-        self._new_templates(today)
+        self.new_templates(today)
         if today.day - self.memory.days[0] < self.settings.cold_days:
             return []
         self.judged_days += 1
-        judged = list(self._judge(today))
+        judged = list(self.judge(today))
         changed = self._recovered(today.day)
         crossed = [one for one in self._crossed(judged, today) if confirm is None or confirm(one)]
         return list(dict.fromkeys([*changed, *self._assign(crossed, today.day)])) if crossed or changed else []
 
-    def _judge(self, today: DayStatistics) -> Iterator[_Judged]:
+    def judge(self, today: DayStatistics) -> Iterator[Judged]:
         quiet_days = self.quiet_days
         for column in self.memory.columns(today, self.settings):
             signal = signal_of(column.chart.signal)
@@ -120,7 +121,7 @@ class Stream:
             if self._low_volume(today, quiet, quiet_days) and min(known.days) > 0:
                 other = z_score(column.today.value, column.today.error, not quiet, known, self.settings.clip)
                 z = min(z, other, key=abs)
-            yield _Judged(column.chart, signal, column.today, known, quiet, z)
+            yield Judged(column.chart, signal, column.today, known, quiet, z)
 
     @property
     def quiet_days(self) -> frozenset[int]:
@@ -133,12 +134,12 @@ class Stream:
 
     def _history(self, column: Column, today: int, quiet_days: frozenset[int]) -> History:
         settings, days = self.settings, column.days
-        incident = self._incident_of(column.chart)
+        incident = self.incident_of(column.chart)
         since = self.cusums.get(column.chart, Cusum()).since
         newest = today - 1 if incident is None else incident.since - 1  # frozen while the incident is open
         if since is not None and today - since <= _FROZEN_DAYS:
             newest = min(newest, since - 1)  # what looks like the beginning of a change is not history
-        starts = sorted({day for day in self._segment_days(column.chart) if day <= today})
+        starts = sorted({day for day in self.segment_days(column.chart) if day <= today})
         segment = np.searchsorted(np.array(starts, dtype=np.int64), days, side="right")
         current = segment == len(starts)
         last = min(newest, today - settings.gap_days)
@@ -149,14 +150,14 @@ class Stream:
         arrays = (column.values[kept], column.errors[kept], column.levels[kept], column.counts[kept])
         return History(*arrays, quiet[kept], segment[kept], len(starts))
 
-    def _segment_days(self, chart: Chart) -> list[int]:
+    def segment_days(self, chart: Chart) -> list[int]:
         side = signal_of(chart.signal).side
         keys = {(key, adapter) for key in (_ALL, side, chart.signal) for adapter in ("", chart.adapter)}
         return [day for key in keys for day in self._breaks.get(key, ())]
 
     def segment_start(self, chart: Chart, day: int) -> int | None:
         """First day of the segment that `day` is in; None where nothing was declared yet."""
-        return max((start for start in self._segment_days(chart) if start <= day), default=None)
+        return max((start for start in self.segment_days(chart) if start <= day), default=None)
 
     def hidden(self, signal: str, days: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Days of closed incidents of a signal: what was wrong then is no history."""
@@ -168,12 +169,12 @@ class Stream:
 
     # --- sums and thresholds ---------------------------------------------------------------------------------------
 
-    def _crossed(self, judged: list[_Judged], today: DayStatistics) -> list[Evidence]:
+    def _crossed(self, judged: list[Judged], today: DayStatistics) -> list[Evidence]:
         sides = sides_of(judged)
         limits = self.last_limits = self.limits(sides)
         found = []
         for one in judged:
-            if self._incident_of(one.chart) is not None:
+            if self.incident_of(one.chart) is not None:
                 self._back.setdefault(one.chart, []).append((today.day, one.z))
                 continue
             self._remember_block(one, today.day)
@@ -199,7 +200,7 @@ class Stream:
 
     def limits(self, sides: dict[str, int]) -> dict[str, float]:
         """Signal → threshold of its charts."""
-        chosen = thresholds(list(sides.values()), self.settings.target, self.settings.slack, self.spread, self.settings.least_threshold)
+        chosen = thresholds(list(sides.values()), self.share * self.settings.target, self.settings.slack, self.spread, self.settings.least_threshold)
         return dict(zip(sides, chosen, strict=True))
 
     @property
@@ -207,7 +208,7 @@ class Stream:
         """Spread of daily z as the sums feel it, from this alias's own history; 1 for independent days."""
         return measured_spread(np.array(self.blocks))
 
-    def _remember_block(self, one: _Judged, day: int) -> None:
+    def _remember_block(self, one: Judged, day: int) -> None:
         week, total, days = self._week.get(one.chart, (day // 7, 0.0, 0))
         if week != day // 7:
             if days >= _LEAST_BLOCK:
@@ -215,7 +216,7 @@ class Stream:
             week, total, days = day // 7, 0.0, 0
         self._week[one.chart] = (week, total + one.z, days + 1)
 
-    def _effect(self, one: _Judged, shown: list[_Step]) -> Effect:
+    def _effect(self, one: Judged, shown: list[_Step]) -> Effect:
         latest = shown[-_EFFECT_DAYS:]
         weights = [max(1, step.point.n) for step in latest]
         before = float(np.average([step.usual for step in latest], weights=weights))
@@ -225,7 +226,11 @@ class Stream:
 
     # --- incidents -------------------------------------------------------------------------------------------------
 
-    def _incident_of(self, chart: Chart) -> Incident | None:
+    def take(self, crossed: list[Evidence], day: int) -> list[Incident]:
+        """What hours of `day` show, before the day itself is judged; returns the incidents that opened or grew."""
+        return list(dict.fromkeys(self._assign(crossed, day)))
+
+    def incident_of(self, chart: Chart) -> Incident | None:
         return next((incident for incident in self.incidents if incident.state == "open" and chart in incident.evidence), None)
 
     def _assign(self, crossed: list[Evidence], day: int) -> list[Incident]:
@@ -237,7 +242,7 @@ class Stream:
                 near[-1].evidence[one.chart] = one
                 changed.append(near[-1])
             else:
-                self.incidents.append(Incident(self.alias, day, one.since, {one.chart: one}))
+                self.incidents.append(Incident(self.alias, day, one.since, {one.chart: one}, hour=one.hour))
                 changed.append(self.incidents[-1])
             self.cusums[one.chart] = Cusum()
             self._trail.pop(one.chart, None)
@@ -272,7 +277,7 @@ class Stream:
 
     # --- declared changes that the table shows ---------------------------------------------------------------------
 
-    def _inherit(self, today: DayStatistics) -> None:
+    def inherit(self, today: DayStatistics) -> None:
         """An adapter never seen before takes over the history of the one before it, as a declared change of what it answers."""
         for adapter, before in self.memory.successors(today).items():
             self.memory.copy(before, adapter)
@@ -282,7 +287,7 @@ class Stream:
                 {"day": today.day, "reason": f"adapter {adapter} answers for the first time", "signals": "answers, quality, service", "adapter": adapter}
             )
 
-    def _new_templates(self, today: DayStatistics) -> None:
+    def new_templates(self, today: DayStatistics) -> None:
         total = max(1, sum(today.templates.values()))
         first = today.day - self.memory.days[0] < self.settings.codebook_days
         for template, count in today.templates.items():
@@ -294,7 +299,7 @@ class Stream:
                 self.declare(today.day, f"template {template} in {count / total:.0%} of conversations")
 
 
-def sides_of(judged: list[_Judged]) -> dict[str, int]:
+def sides_of(judged: list[Judged]) -> dict[str, int]:
     """Signal → one-sided sums over its charts."""
     sides: dict[str, int] = {}
     for one in judged:

@@ -2,7 +2,7 @@
 
 A Table is a mapping of names to NumPy arrays of one length. Numbers and flags are float64 with NaN for "not known",
 categories and texts are object arrays of str or None, `embedding` is float32 of shape (rows, dimensions),
-`day` is int64 (days since 1970-01-01, UTC).
+`day` is int64 (days since 1970-01-01, UTC); `hour` (0 to 23, UTC) is there where the rows' times of day are known.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COLUMNS: dict[str, tuple[ColumnKind, str]] = {
 EMBEDDING = "embedding"  # one column of lists, or `embedding_0`, `embedding_1`, …
 # An application's own columns: their kind follows from the beginning of the name.
 PREFIXES: dict[str, ColumnKind] = {"rate_": "flag", "value_": "number", "category_": "category", "slice_": "category"}
-_TIME = ("timestamp", "day")
+_TIMES = ("timestamp", "day")
 _FLAGS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "yes": 1.0, "no": 0.0}
 _BLANK = {"", "nan", "none", "null", "na", "<na>"}
 _LAST_DAY = date(2200, 1, 1).toordinal() - date(1970, 1, 1).toordinal()
@@ -116,7 +116,7 @@ def table_from_columns(columns: Mapping[str, Any]) -> Table:
     frame = columns if isinstance(columns, pd.DataFrame) else _frame(columns)
     if len(frame) == 0:
         raise InputError("The table has no rows.", hint="One row per answered request is expected.")
-    made: dict[str, NDArray[Any]] = {"day": _days(frame)}
+    made: dict[str, NDArray[Any]] = _time(frame)
     for name in map(str, frame.columns):
         kind = kind_of(name)
         if kind is not None:
@@ -146,10 +146,11 @@ def _frame(columns: Mapping[str, Any]) -> Any:
     return pd.DataFrame(ready)
 
 
-def _days(frame: Any) -> NDArray[np.int64]:
+def _time(frame: Any) -> dict[str, NDArray[np.int64]]:
+    """`day`, and `hour` where the moments have one: dates alone are all at midnight."""
     import pandas as pd
 
-    name = next((name for name in _TIME if name in frame.columns), None)
+    name = next((name for name in _TIMES if name in frame.columns), None)
     if name is None:
         raise InputError(
             "The table has neither a column `timestamp` nor a column `day`, and says not when its rows were.",
@@ -157,7 +158,7 @@ def _days(frame: Any) -> NDArray[np.int64]:
         )
     column = frame[name]
     if name == "day" and pd.api.types.is_numeric_dtype(column):
-        return _numbered_days(column)
+        return {"day": _numbered_days(column)}
     if pd.api.types.is_datetime64_any_dtype(column):
         moments = pd.to_datetime(column, utc=True, errors="coerce")
     else:
@@ -171,9 +172,10 @@ def _days(frame: Any) -> NDArray[np.int64]:
         else:
             moments = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
     _refuse(moments.isna().to_numpy(), column, name, "a moment: ISO 8601, or seconds or milliseconds since 1970")
-    days = np.asarray(moments.dt.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64))
+    seconds = np.asarray(moments.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64))
+    days, of_day = np.divmod(seconds, 86_400)
     _refuse((days < 0) | (days > _LAST_DAY), column, name, "a moment between 1970 and 2200")
-    return days
+    return {"day": days, "hour": of_day // 3600} if of_day.any() else {"day": days}
 
 
 def _numbered_days(column: Any) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from monitoring.detector.codebook import Codebook, fit_codebook
 from monitoring.detector.coldstart import Finding, compare_two
 from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.explain import explain, measure_of
+from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.stream import Stream
@@ -54,15 +55,18 @@ class Watch:
     alias: str
     settings: DetectorSettings
     stream: Stream = field(init=False)
+    hours: Hours = field(init=False)
     codebook: Codebook | None = None
     questions: Callable[[list[str]], Mapping[str, str]] | None = None
     kept: dict[int, Table] = field(default_factory=dict)
     early: list[Early] = field(default_factory=list)
     _first: list[Table] = field(default_factory=list)
+    _today: dict[int, Table] = field(default_factory=dict)  # hour → its conversations, of a day that is not over
     _fitted: bool = False
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.alias, self.settings)
+        self.hours = Hours(self.settings, self.stream)
         self._fitted = self.codebook is not None
 
     def resume(self, day: Remembered) -> None:
@@ -70,6 +74,7 @@ class Watch:
         number = day.statistics.day
         self.kept[number] = day.kept
         self._forget(number)
+        self._begin(number)
         self.stream.step(day.statistics, lambda evidence: evidence.chart in day.confirmed)
         self._learn_topics(number)
 
@@ -80,6 +85,7 @@ class Watch:
         """
         statistics, sample = summarise_day(rows, day, self.settings, self.codebook, requests)
         self._keep(day, sample)
+        self._begin(day)
         confirmed: set[Chart] = set()
 
         def confirm(evidence: Evidence) -> bool:
@@ -97,11 +103,40 @@ class Watch:
                 incident.explanation = self.explanation(incident)
         return changed, Remembered(statistics, frozenset(confirmed), self.kept[day])
 
+    def resume_hour(self, hour: RememberedHour) -> None:
+        """Take in an hour that was judged before, with the same outcome."""
+        self.hours.resume(hour)
+        self.stream.take(list(hour.evidence), hour.hour // HOURS)
+
+    def step_hour(self, hour: int, rows: Table, requests: int = 0, *, judge: bool = True) -> tuple[list[Incident], RememberedHour]:
+        """Take in one hour's requests, before the day that it belongs to; returns the incidents that opened or grew, and what is remembered.
+
+        `requests` as in `step`; `judge` as in `Hours.step`.
+        """
+        found = summarise_hour(rows, hour, self.settings, self.codebook)
+        remembered = self.hours.step(hour, requests or len(rows), found[0] if found else None, judge=judge)
+        if found and judge:
+            self._today[hour] = found[1]
+        changed = self.stream.take(list(remembered.evidence), hour // HOURS)
+        for incident in changed:
+            incident.explanation = self.explanation(incident)
+        return changed, remembered
+
+    def _begin(self, day: int) -> None:
+        """A day that is over is judged by what its hours have left of the target."""
+        self._today = {}
+        self.stream.share = 1 - self.settings.hour_share if day in self.hours.judged_days else 1.0
+
     def explanation(self, incident: Incident) -> dict[str, Any]:
         """Slices, topics and conversations that carry the change, from the days that are kept."""
         before = concatenated([table for day, table in self.kept.items() if incident.since - _EXPLAINED_DAYS <= day < incident.since])
-        after = concatenated([table for day, table in self.kept.items() if day >= incident.since])
+        after = concatenated([*(table for day, table in self.kept.items() if day >= incident.since), *self._of_hours(incident)])
         return explain(incident, self._told(before), self._told(after), self.codebook, self.settings.seed)
+
+    def _of_hours(self, incident: Incident) -> list[Table]:
+        """Conversations since the change in a day that is not over."""
+        begin = incident.lead.since_hour
+        return [] if begin is None else [self._with_vectors(table) for hour, table in self._today.items() if hour >= begin]
 
     def _told(self, table: Table) -> Table:
         """With the questions' texts, where the table was kept without them."""

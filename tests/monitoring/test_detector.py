@@ -321,6 +321,7 @@ def test_a_doubled_rate_opens_one_incident_within_three_days_and_names_its_first
     assert incident.state == "open", "a lasting change does not become normal by lasting"
 
 
+@pytest.mark.seconds
 def test_quiet_days_open_nothing() -> None:
     assert sum(len(_run(_numbers(140, lambda i: 0.03, seed)).incidents) for seed in range(8)) == 0
 

@@ -166,6 +166,7 @@ def test_a_replay_finds_a_change_and_says_where_and_since_when(shifted: Table) -
     assert shown["aliases"][0]["thresholds"]["refusal"] >= DetectorSettings().least_threshold
 
 
+@pytest.mark.seconds
 def test_a_replay_is_the_same_whatever_the_order_of_rows_within_days(shifted: Table) -> None:
     first, second = (replay(shifted).as_json() for _ in range(2))
     assert first == second
@@ -182,6 +183,7 @@ def test_a_declared_change_is_no_incident(shifted: Table) -> None:
     assert replay(shifted, declared=[Declared(date_of(FIRST_DAY + 56), "new policy", side="refusal")]).incidents == []
 
 
+@pytest.mark.seconds
 def test_two_aliases_are_watched_apart(shifted: Table) -> None:
     n = len(shifted)
     calm = world(None, 64, seed=4)

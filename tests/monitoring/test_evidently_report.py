@@ -37,6 +37,7 @@ def test_only_one_file_imports_evidently_and_only_table_readers_pandas() -> None
     assert importing["pandas"] == {"monitoring/evidently_report.py", "monitoring/detector/reading.py", "monitoring/detector/table.py"}
 
 
+@pytest.mark.seconds
 def test_the_report_agrees_with_our_verdict_and_keeps_the_global_generators() -> None:
     reference, window = rows(150, 1), rows(150, 2, new_words=0.6, slower=2.0)
     np.random.seed(11)

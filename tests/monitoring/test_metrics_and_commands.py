@@ -66,6 +66,7 @@ def test_the_port_is_opened_once_and_a_taken_one_stops_nothing(tmp_path: Path, c
     assert [(job.name, job.every_s) for job in jobs(context)] == [
         ("drift", 3600),
         ("days", 3600),
+        ("hours", 300),
         ("control", 3600),
         ("audit", 3600),
         ("scores", 60),

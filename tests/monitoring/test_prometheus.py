@@ -28,6 +28,8 @@ from whet.database import writing
 from whet.settings import load_settings
 from whet.tables import alerts
 
+pytestmark = pytest.mark.seconds
+
 ROOT = Path(__file__).parents[2]
 _DEADLINE_S = 90  # a loaded machine takes half a minute to start a process that imports scipy
 

@@ -27,15 +27,18 @@ def _false_alarms(pairs: int, n_reference: int, n_window: int, rules: Rules | No
     return found
 
 
+@pytest.mark.seconds
 def test_of_200_pairs_of_the_same_traffic_hardly_any_is_called_drift() -> None:
     """1 % is promised; more than 6 of 200 would come by chance once in 250 such tests."""
     assert _false_alarms(200, 60, 60) <= 6
 
 
+@pytest.mark.seconds
 def test_a_large_reference_and_a_small_window_stay_quiet() -> None:
     assert _false_alarms(8, 1000, 50) <= 1
 
 
+@pytest.mark.seconds
 def test_busy_users_with_habits_of_their_own_are_not_drift() -> None:
     """Fifty users, each with favourite products and phrases: tests that take rows for independent alarm on most pairs."""
     assert _false_alarms(30, 150, 150, users=50, habits=True) <= 2
