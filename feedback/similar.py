@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
+from whet.groups import Groups
 from whet.store import digest_bytes
 
 # 0.9: one changed word separates questions of fewer than 60 words. That is on purpose: in a support question the one
@@ -64,20 +65,12 @@ def groups(texts: Sequence[str], frames: Sequence[str] | None = None, near: floa
     of the same frame can be near-duplicates.
     """
     frames = frames or [""] * len(texts)
-    parent = list(range(len(texts)))
-
-    def root(member: int) -> int:
-        while parent[member] != member:
-            parent[member] = parent[parent[member]]
-            member = parent[member]
-        return member
-
+    found = Groups(len(texts))
     first_of: dict[tuple[str, str], int] = {}
     for position, text in enumerate(texts):  # exact copies fold first, so that the pair search sees each text once
-        parent[position] = first_of.setdefault((frames[position], question_key(text)), position)
+        found.join(position, first_of.setdefault((frames[position], question_key(text)), position))
     distinct = sorted(first_of.values())
     sets = [frozenset(f"{frames[position]} {member}" for member in shingles(texts[position])) for position in distinct]
     for earlier, later in near_pairs(sets, near):
-        one, other = sorted((root(distinct[earlier]), root(distinct[later])))
-        parent[other] = one
-    return [root(position) for position in range(len(texts))]
+        found.join(distinct[earlier], distinct[later])
+    return found.firsts()

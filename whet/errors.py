@@ -108,3 +108,10 @@ class NotificationError(WhetError):
     """An alert could not be told to somebody; it is tried again."""
 
     code = "notification_failed"
+
+
+class EndpointError(WhetError):
+    """A model's endpoint elsewhere is absent, refuses, or answers what it should not."""
+
+    code = "endpoint"
+    status = 502

@@ -12,7 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from whet.errors import NotFoundError
-from whet.tables import adapters, rollouts
+from whet.tables import adapters, evaluations, rollouts
+
+# The linear layers on which the engine takes adapters: those of the Llama, Mistral, Qwen, Gemma and Phi families but the output head. With the head
+# among them, the CPU engine dies as soon as a request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter
+# indices are per request, the rows per token). Experts are left out, because the CPU engine has no kernel for adapters on them.
+ENGINE_LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
 
 _EXACT = re.compile(r"(?P<name>.+)@v(?P<version>[0-9]{1,9})")
 
@@ -106,6 +111,21 @@ def find_adapter(connection: Connection, reference: str) -> Adapter:
     if row is None:
         raise NotFoundError(f"There is no adapter {reference!r}.", hint="`whet adapters list` prints what there is.")
     return Adapter(**row._mapping)
+
+
+def signature(connection: Connection, digest: str) -> dict[str, Any] | None:
+    """Who answers for the reviewed conversations that a version breaks: `{"by", "reason", "evaluation", "conversations"}`.
+
+    None when nobody does, or when an evaluation after the signature failed: what it found was not signed for.
+    """
+    query = (
+        select(evaluations.c.verdict, evaluations.c.thresholds)
+        .where(evaluations.c.adapter_digest == digest, evaluations.c.verdict.in_(("signed", "fail")))
+        .order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    return dict(row.thresholds["signed"]) if row is not None and row.verdict == "signed" else None
 
 
 def current_rollouts(connection: Connection) -> dict[str, Rollout]:

@@ -101,6 +101,13 @@ class Settings(BaseSettings):
         min_length=1,
         description="Recipe of trainings that the policy or a person asks for: a name in training/recipes or a TOML file. `continue` goes on from the live version, `lora` starts from the base.",
     )
+    checkpoint_interval_s: float = Field(
+        60, ge=0, description="Seconds between checkpoints of a training run, besides those at epoch ends: what a killed run may lose. 0: after each step."
+    )
+    wandb_project: str = Field(
+        "", description="Weights & Biases project that follows training runs; empty: none. Its own WANDB_ variables say where and as whom."
+    )
+    mlflow_tracking_uri: str = Field("", description="MLflow tracking server, or a folder, that follows training runs; empty: none.")
     scheduler_tick_s: float = Field(30, gt=0, description="Seconds between looks at the retraining policy.")
     worker_poll_s: float = Field(5, gt=0, description="Seconds between looks for a training request.")
     retention_days: int = Field(365, ge=1, description="Days an interaction is kept.")

@@ -67,6 +67,20 @@ def base_model_digest(folder: Path) -> str:
     return digest_files(folder, [*names, *weights])
 
 
+# Parts of a base model that are cheap to hash; what is left are the weights.
+_BASE_PARTS = {
+    "configuration": ("config.json",),
+    "tokenizer": ("tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
+    "chat template": ("chat_template.jinja",),
+}
+
+
+def base_model_parts(folder: Path) -> dict[str, str]:
+    """Part → digest of its files, so that two bases with different digests can be told apart by their cause. A template that lies in
+    `tokenizer_config.json` counts as tokenizer."""
+    return {part: digest_files(folder, [name for name in names if (folder / name).is_file()]) for part, names in _BASE_PARTS.items()}
+
+
 class Store:
     """Content under a root that fsspec understands (a local folder, `s3://bucket/prefix`, …)."""
 

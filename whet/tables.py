@@ -155,6 +155,18 @@ drift_days = _table(
     _at("created_at"),
 )
 
+drift_hours = _table(
+    "monitoring",
+    "drift_hours",
+    Column("alias", String(64), primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # hours since 1970-01-01, UTC
+    Column("rows", Integer, nullable=False),  # requests of the hour that count
+    Column("judged", Boolean, nullable=False),  # false with too few requests or too little history
+    Column("statistics", JSON),  # DayStatistics.as_json(); null with too few requests, and when they are too old
+    Column("outcome", JSON, nullable=False),  # monitoring.detector.hours.RememberedHour.as_json()
+    _at("created_at"),
+)
+
 answer_scores = _table(
     "monitoring",
     "answer_scores",  # of a random sample of answers, asked of the engine afterwards
@@ -350,10 +362,22 @@ evaluations = _table(
     Column("against_digest", String(64)),  # null: compared with the base
     Column("dataset_digest", String(64), nullable=False),
     Column("metrics", JSON, nullable=False),  # {"group": {"n","candidate","against","difference","low","high"}}
-    Column("verdict", String(16), nullable=False),  # pass | fail | inconclusive
+    Column("verdict", String(16), nullable=False),  # pass | fail | inconclusive | signed: a person answers for what an earlier one found
     Column("reason", Text, nullable=False),
     Column("thresholds", JSON, nullable=False),
     Column("samples_path", String(400)),  # JSONL in the store: prompt, reference, both answers, scores
+    Column("people", JSON(none_as_null=True)),  # {"verdict","sentence","voted"} of the votes so far; null without any
+    _at("created_at"),
+)
+
+answer_votes = _table(
+    "training",
+    "answer_votes",  # which answer a person found better, not knowing whose it was; one per person and row
+    Column("evaluation_id", String(40), primary_key=True),  # the first evaluation with these answers: a signature repeats them
+    Column("row_id", Text, primary_key=True),
+    Column("voter", String(64), primary_key=True),
+    Column("choice", String(16), nullable=False),  # candidate | against | base | tie | none
+    Column("places", JSON, nullable=False),  # whose answer stood first, second, third
     _at("created_at"),
 )
 

@@ -86,6 +86,7 @@ def ready_to_train(context: Context) -> None:
         queue.decide(context.database, item, "ada", Decision("approve"), now=now_ms())
 
 
+@pytest.mark.minutes_on_each_database
 def test_a_scheduler_killed_at_any_moment_of_a_build_leaves_one_request_and_no_half_folder(context: Context, processes: Processes) -> None:
     ready_to_train(context)
     for moment in [name for name in MOMENTS if name]:

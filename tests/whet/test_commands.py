@@ -54,6 +54,7 @@ def home(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "home"))
 
 
+@pytest.mark.seconds
 def test_init_makes_everything_once_and_says_what(tmp_path: Path) -> None:
     home = tmp_path / "new"
     first = data(whet(home, "init", "--json"))

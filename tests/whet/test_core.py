@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text, update
 
 from whet import access, auditlog, leases
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import AccessError, ConfigurationError, InputError, StoreError
+from whet.groups import Groups
 from whet.ids import check_name, new_id
 from whet.settings import load_settings
 from whet.store import Store
@@ -130,3 +133,14 @@ def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("WHET_GATEWAY_PORT", "9100")
     found = load_settings(home=tmp_path)
     assert (found.gateway_port, found.console_port) == (9100, 9001)
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=30))
+def test_joined_members_and_no_others_share_a_group_named_by_its_smallest(pairs: list[tuple[int, int]]) -> None:
+    groups, plain = Groups(12), [{member} for member in range(12)]
+    for one, other in pairs:
+        groups.join(one, other)
+        both = plain[one] | plain[other]
+        for member in both:
+            plain[member] = both
+    assert groups.firsts() == [min(group) for group in plain]

@@ -23,6 +23,8 @@ from whet.plugins import ProcessSpec
 from whet.settings import load_settings
 from whet.up import logs, preflight, state
 
+pytestmark = pytest.mark.seconds
+
 PORTS = range(18400, 18440)
 SLEEPER = "import time; time.sleep(600)"
 

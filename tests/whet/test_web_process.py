@@ -25,6 +25,8 @@ from whet.settings import load_settings
 from whet.web import shell as shell_module
 from whet.web.process import processes
 
+pytestmark = pytest.mark.seconds
+
 
 def test_the_process_starts_answers_and_stops_within_its_time(tmp_path: Path) -> None:
     with socket.socket() as place:

@@ -75,5 +75,6 @@ def test_how_values_are_written(written: str, expected: str) -> None:
     assert written == expected
 
 
+@pytest.mark.seconds
 def test_a_time_carries_its_absolute_form() -> None:
     assert str(filters.ago(NOW, NOW)) == f'<time datetime="2030-03-17T17:46:40Z" data-at="{NOW}" title="2030-03-17 17:46:40 UTC">just now</time>'

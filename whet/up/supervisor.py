@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +57,7 @@ def answers(url: str) -> bool:
 class _Child:
     spec: ProcessSpec
     log: Path
-    state: State = field(default_factory=State)
+    state: State
     process: subprocess.Popen[bytes] | None = None
     asked_at: float = 0.0  # when its ready URL was last asked
     why: str = ""  # the text of the step that gave it up
@@ -75,7 +75,7 @@ class Supervisor:
     """Runs `specs` until told to stop. Use as: `with supervisor.signals(): supervisor.start(); supervisor.watch()`, and `stop()` in the end."""
 
     def __init__(self, specs: Sequence[ProcessSpec], home: Path, voice: Voice, clock: Callable[[], float] = time.monotonic) -> None:
-        self._children = [_Child(spec, logs.log_path(home, spec.name)) for spec in sorted(specs, key=lambda spec: spec.order)]
+        self._children = [_Child(spec, logs.log_path(home, spec.name), State(since=clock())) for spec in sorted(specs, key=lambda spec: spec.order)]
         self._home = home
         self._voice = voice
         self._clock = clock
