@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test up demo test test-all bench lock docs lint format types screenshots clean
+.PHONY: help setup setup-test setup-ray up demo test test-unit test-all bench lock docs lint format types screenshots clean
 
 BIN := .venv/bin
 # Two workers: one waits for the real engine most of the time, the other runs everything else (tests/conftest.py says which runs what).
@@ -20,6 +20,9 @@ setup: ## the environment in .venv, from the pinned lists; does nothing when it 
 setup-test: setup ## what the tests need from the system: Chromium, PostgreSQL's programs, Prometheus
 	@$(BIN)/python scripts/setup_test.py
 
+setup-ray: setup ## Ray, for runs and searches on a cluster (200 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/ray.txt
+
 up: setup ## start the product and keep it up until Ctrl-C
 	@exec $(BIN)/whet up
 
@@ -29,7 +32,10 @@ demo: setup ## the whole circle on the built-in scenario, with a report at the e
 test: setup setup-test ## all tests that fit into 25 minutes on 2 cores
 	$(BIN)/python -m pytest $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
 
-test-all: setup setup-test ## the slow tests too
+test-unit: setup ## the unit tests alone, in less than a minute
+	$(BIN)/python -m pytest $(WORKERS) -m unit $(PYTEST_ARGS)
+
+test-all: setup setup-test setup-ray ## the slow tests too
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks that need no GPU

@@ -1,4 +1,4 @@
-"""`make lock`: resolves product.in into the complete lists cpu.txt and gpu.txt, without installing anything.
+"""`make lock`: resolves product.in into the complete lists cpu.txt and gpu.txt, and ray.in into what it needs besides, without installing anything.
 
 Present pins are kept unless `--upgrade` is given. The lists name no address: pip looks where it is configured to look.
 """
@@ -20,6 +20,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
 NEVER_PINNED = {"pip", "whet", "wheel"}
 
+RAY_HEADER = """\
+# Complete and pinned: what `make setup-ray` installs beside cpu.txt or gpu.txt, which hold the rest that it needs. Made from ray.in by `make lock`.
+# Installed with --no-deps, so that nothing else comes along.
+"""
 HEADER = """\
 # Complete and pinned: every package that set-up installs on a machine {where}. Made from product.in by `make lock`.
 # Installed with --no-deps, so that nothing else comes along.
@@ -33,6 +37,7 @@ def main() -> int:
     given = parser.parse_args()
     for kind in given.kinds or ["cpu", "gpu"]:
         write(kind, upgrade=given.upgrade)
+    write_ray(upgrade=given.upgrade)
     return 0
 
 
@@ -44,6 +49,20 @@ def write(kind: str, *, upgrade: bool) -> None:
     print(f"{target.name}: {len(found)} packages")
 
 
+def write_ray(*, upgrade: bool) -> None:
+    """What Ray needs that cpu.txt does not hold. Raises SystemExit where the other list holds another version of one of them."""
+    target, cpu, gpu = FOLDER / "ray.txt", FOLDER / "cpu.txt", FOLDER / "gpu.txt"
+    kept = ["-c", str(target)] if target.exists() and not upgrade else []
+    found = pip_resolves(["-r", str(FOLDER / "ray.in"), "-c", str(cpu), *kept], dict(os.environ))
+    held = {name for name in found if f"\n{name}==" in cpu.read_text()}
+    other = [name for name in set(found) - held if f"\n{name}==" in gpu.read_text()]
+    if other:
+        sys.exit(f"gpu.txt holds {', '.join(sorted(other))} already, cpu.txt does not: ray.txt cannot be one list for both.")
+    pins = {name: version for name, version in found.items() if name not in held | NEVER_PINNED}
+    target.write_text(RAY_HEADER + "".join(f"{name}=={version}\n" for name, version in sorted(pins.items())))
+    print(f"ray.txt: {len(pins)} packages")
+
+
 def resolve(kind: str, *, keep: Path | None) -> dict[str, str]:
     """Name → version of everything that product.in and the engine of this kind ask for."""
     sources = ["-r", str(FOLDER / "product.in"), "-r", str(FOLDER / f"engine-{kind}.in")]
@@ -52,15 +71,20 @@ def resolve(kind: str, *, keep: Path | None) -> dict[str, str]:
     environment = dict(os.environ)
     if kind == "gpu":  # a folder of wheels that this machine is configured for may hold a CPU build of torch, which would win
         environment |= {"PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    found = pip_resolves(sources, environment)
+    left_out = NEVER_PINNED | (LEFT_OUT_ON_CPU if kind == "cpu" else set())
+    return {name: version for name, version in found.items() if name not in left_out}
+
+
+def pip_resolves(sources: list[str], environment: dict[str, str]) -> dict[str, str]:
+    """Name → version of all that pip would install."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report), *sources]
         subprocess.run(command, check=True, env=environment)
         installs = json.loads(report.read_text())["install"]
-    found = {normal(item["metadata"]["name"]): item["metadata"]["version"] for item in installs}
-    left_out = NEVER_PINNED | (LEFT_OUT_ON_CPU if kind == "cpu" else set())
     # `2.13.0+cpu` names one build; the list names the version and set-up chooses the build.
-    return {name: version.partition("+")[0] for name, version in found.items() if name not in left_out}
+    return {normal(item["metadata"]["name"]): item["metadata"]["version"].partition("+")[0] for item in installs}
 
 
 def normal(name: str) -> str:

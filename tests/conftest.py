@@ -22,7 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
-_ENGINE_FILES = ("tests/loop/", "tests/serving/test_real_engine.py")
+_ENGINE_FILES = ("tests/loop/", "tests/serving/test_real_engine.py", "tests/training/methods/test_architectures.py")
+# What a test starts, loads or writes by these takes time; a test without them, and without the mark `seconds`, is a unit test.
+_HEAVY = {"database_url", "context", "sqlite_context", "live_engine", "engine", "browser", "page", "bases", "base", "base_folder", "prepared"}
 _LONG_FILES = ("tests/training/test_worker.py",)  # minutes of starting processes: begun last, one worker would wait for the other
 
 
@@ -35,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("minutes_on_each_database") and "postgresql" in item.name:
             item.add_marker(pytest.mark.slow)
+        if not _HEAVY & set(getattr(item, "fixturenames", ())) and not any(map(item.get_closest_marker, ("slow", "seconds", "engine", "browser"))):
+            item.add_marker(pytest.mark.unit)
     items.sort(key=lambda item: 0 if item.nodeid.startswith(_ENGINE_FILES) else 1 if item.nodeid.startswith(_LONG_FILES) else 2)
     for item in items:
         started = item.nodeid.startswith(_ENGINE_FILES)

@@ -16,7 +16,7 @@ ROOMS = ("training", "serving", "monitoring", "feedback")
 PACKAGES = ("whet", *ROOMS)
 # Heavy libraries, and the one package that may import each.
 ROOM_OF = {
-    **dict.fromkeys(("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors", "tokenizers"), "training"),
+    **dict.fromkeys(("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors", "tokenizers", "ray"), "training"),
     **dict.fromkeys(("evidently", "pandas"), "monitoring"),
     "apscheduler": "feedback",
     "aiohttp": "serving",
@@ -80,6 +80,7 @@ def test_the_packages_are_those_of_this_repository() -> None:
         assert spec is not None and spec.origin is not None and Path(spec.origin).resolve().is_relative_to(ROOT), f"{package} comes from {spec and spec.origin}"
 
 
+@pytest.mark.seconds
 def test_every_entry_point_exists_and_loads_nothing_heavy() -> None:
     """What the command line, the console and the scheduler import at their start, in a fresh process."""
     names = [entry.value for group in ("whet.commands", "whet.pages", "whet.processes", "whet.jobs") for entry in entry_points(group=group)]
@@ -97,6 +98,7 @@ def test_every_entry_point_exists_and_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.seconds
 def test_every_table_is_written_by_its_own_package_alone() -> None:
     """insert(), update(), delete() and insert_ignore() name their table; each names one of the writer's own."""
     from whet.tables import WRITERS

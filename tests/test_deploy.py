@@ -12,7 +12,7 @@ import yaml
 from whet.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
-FILES = [DEPLOY / "Dockerfile", DEPLOY / "compose" / "compose.yaml", DEPLOY / "kubernetes" / "whet.yaml"]
+FILES = [DEPLOY / "Dockerfile", DEPLOY / "compose" / "compose.yaml", DEPLOY / "kubernetes" / "whet.yaml", DEPLOY / "kubernetes" / "train.yaml"]
 NOT_SETTINGS = {"WHET_POSTGRES_PASSWORD", "WHET_SETUP", "WHET_TORCH_INDEX"}  # Compose's own, and those of set-up
 
 
@@ -49,3 +49,9 @@ def test_in_kubernetes_everything_is_closed_but_gateway_console_and_metrics() ->
     for container in (one for pod in pods for one in (*pod.get("initContainers", []), *pod["containers"])):
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert all(pod["securityContext"]["runAsNonRoot"] for pod in pods)
+
+
+def test_a_training_job_has_the_volume_and_the_narrow_rights_of_the_product() -> None:
+    pod = yaml.safe_load((DEPLOY / "kubernetes" / "train.yaml").read_text())["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True and pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "whet-state" and pod["containers"][0]["command"][:3] == ["whet", "train", "run"]

@@ -22,6 +22,8 @@ from whet.registry import Adapter
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _TENSOR = re.compile(re.escape(PREFIX) + r"(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<part>[AB])\.weight")
 _MAX_CONFIG_BYTES = 1 << 20
+_MAX_CARD_BYTES = 1 << 25  # a card holds log-probabilities of a few thousand tokens
+_DTYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names of what LoRA matrices are trained in
 _PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the base's weights when they are loaded
 # vLLM's CPU build ends when prompt log-probabilities, which parity is measured by, share a batch with a head open to LoRA.
 _HEADS = ("lm_head", "embed_out", "embed_tokens")
@@ -65,7 +67,7 @@ def import_adapter(context: Context, folder: Path, name: str, base: BaseModel, *
 def read_adapter(folder: Path, base: BaseModel, engine_max_lora_rank: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """(configuration as we write it, tensors) of a folder that passes every check. Raises AdapterError."""
     _check_files(folder)
-    config = _read_config(folder / CONFIG)
+    config = _read_object(folder / CONFIG)
     rank = _check_config(config, engine_max_lora_rank)
     _check_card(folder / CARD, base)
     weights, targets = _read_weights(folder / WEIGHTS, rank, base)
@@ -90,15 +92,15 @@ def _check_files(folder: Path) -> None:
             raise AdapterError(f"{folder} has no file {name}.", hint="Save the adapter with PEFT's save_pretrained and safetensors.")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise AdapterError(f"{CONFIG} has {path.stat().st_size:,} bytes; expected a few hundred.")
+        if path.stat().st_size > most_bytes:
+            raise AdapterError(f"{path.name} has {path.stat().st_size:,} bytes; expected at most {most_bytes:,}.")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise AdapterError(f"{CONFIG} cannot be read as JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
+        raise AdapterError(f"{path.name} cannot be read as JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise AdapterError(f"{CONFIG} does not hold a JSON object.")
+        raise AdapterError(f"{path.name} does not hold a JSON object.")
     return value
 
 
@@ -137,7 +139,7 @@ def _check_card(path: Path, base: BaseModel) -> None:
     """An adapter that Whet exported says which base it belongs to."""
     if not path.is_file():
         return
-    card = _read_config(path) if path.stat().st_size <= _MAX_CONFIG_BYTES else {}
+    card = _read_object(path, _MAX_CARD_BYTES)
     if card.get("base_digest") not in (None, base.digest):
         raise AdapterError(
             f"The adapter belongs to the base {str(card['base_digest'])[:8]}; {base.name} is {base.digest[:8]}.",
@@ -186,13 +188,15 @@ def _read_weights(path: Path, rank: int, base: BaseModel) -> tuple[dict[str, Any
                         f"{tensor_name} has the shape {found}; with rank {rank} on {base.name} it is {expected}.",
                         hint="The adapter belongs to another base, or its configuration names another rank.",
                     )
-                tensor = file.get_tensor(tensor_name)
-                if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                kind = file.get_slice(tensor_name).get_dtype()
+                if kind not in _DTYPES:
+                    raise AdapterError(f"{tensor_name} is stored as {kind}; expected one of {', '.join(_DTYPES)}.", hint="Save it in bfloat16 or float32.")
+                tensor = file.get_tensor(tensor_name).to(dtype).contiguous()  # checked after: what is finite in float64 may not be here
+                if not bool(torch.isfinite(tensor).all()):
                     raise AdapterError(
-                        f"{tensor_name} holds {'NaN or Infinity' if tensor.is_floating_point() else 'whole numbers'}; expected finite weights.",
-                        hint="The training that made it went wrong; train again.",
+                        f"{tensor_name} holds NaN or Infinity; expected finite weights.", hint="The training that made it went wrong; train again."
                     )
-                weights[tensor_name] = tensor.to(dtype).contiguous()
+                weights[tensor_name] = tensor
                 parts.setdefault(module, set()).add(match["part"])
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{WEIGHTS} is not a whole safetensors file: {error}.", hint="Copy or save it again.") from error
@@ -219,4 +223,4 @@ def _fingerprint(base: BaseModel, config: dict[str, Any], weights: dict[str, Any
 
     model = with_stored(base.load_model(compute_dtype("auto")), config, weights)
     prompts = [base.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True) for text in _PROBES]
-    return fingerprint(model, [list(base.tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts])
+    return fingerprint(model, [list(base.tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts], base.folder)

@@ -151,12 +151,21 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
     return adapter
 
 
-def add_evaluation(context: Context, adapter: Adapter, evaluation: dict[str, Any], *, actor: str, now: int) -> str:
-    """Store a later evaluation of a version; returns its id. The version's own gate stays what it was when it was made."""
+def add_evaluation(
+    context: Context,
+    adapter: Adapter,
+    evaluation: dict[str, Any],
+    *,
+    actor: str,
+    now: int,
+    action: str = "adapter.evaluate",
+    detail: dict[str, Any] | None = None,
+) -> str:
+    """Store a later evaluation of a version (or a signature, which is one too); returns its id. The version's own gate stays what it was when it was made."""
     evaluation_id = new_id("evl", at=now)
     with writing(context.database) as connection:
         connection.execute(insert(evaluations).values(id=evaluation_id, adapter_digest=adapter.digest, created_at=now, **evaluation))
-        record(connection, actor=actor, action="adapter.evaluate", subject=adapter.label, detail={"verdict": evaluation["verdict"]}, now=now)
+        record(connection, actor=actor, action=action, subject=adapter.label, detail={"verdict": evaluation["verdict"], **(detail or {})}, now=now)
     return evaluation_id
 
 

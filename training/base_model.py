@@ -19,6 +19,7 @@ from whet.store import base_model_digest, digest_bytes
 _TIMED_SIZE = 512  # of the square matrices that are multiplied to compare dtypes: as many rows as a step of a small base has tokens
 _TIMINGS = 5  # of which the best counts; a few milliseconds in all
 _CLEARLY = 1.3  # times as long
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what configurations of mixtures of experts call their number
 
 
 def quiet_environment() -> None:
@@ -33,7 +34,7 @@ def quiet_environment() -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4-bit weights, which nothing here uses
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4-bit weights, which a CPU lacks
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,15 @@ class BaseModel:
         """Plain attention where scores are capped (Gemma 2), which torch's kernel does not do."""
         return "eager" if self.config.get("attn_logit_softcapping") else "sdpa"
 
-    def load_model(self, dtype: str) -> Any:
+    @property
+    def has_experts(self) -> bool:
+        """A mixture of experts: its inner layers are one tensor for all experts, not layers of their own."""
+        return any(self.config.get(name) for name in EXPERT_COUNTS)
+
+    def load_model(self, dtype: str, *, four_bits: bool = False) -> Any:
         """The causal language model, frozen, in evaluation mode. `dtype` is a torch name such as bfloat16.
+
+        `four_bits` keeps the linear layers in NF4 with quantised scales (Dettmers et al. 2023) and computes in `dtype`.
 
         Raises ConfigurationError when the weights cannot be loaded.
         """
@@ -132,6 +140,7 @@ class BaseModel:
                 trust_remote_code=False,
                 use_safetensors=True,
                 attn_implementation=self._attention,
+                **({"quantization_config": _nf4(dtype), "device_map": {"": device()}} if four_bits else {}),
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigurationError(
@@ -140,7 +149,15 @@ class BaseModel:
             ) from error
         model.config.use_cache = False
         model.requires_grad_(False)
-        return cast(Any, model).to(device()).eval()
+        return (model if four_bits else cast(Any, model).to(device())).eval()
+
+
+def _nf4(dtype: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantised: Any = BitsAndBytesConfig  # has no types
+    return quantised(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=getattr(torch, dtype))
 
 
 def device() -> str:

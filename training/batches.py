@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from typing import Any
 
 from training.encode import Encoded
 
+# Tokens of a packed sequence: up to here attention over the whole sequence is cheap (training/fused.py), although a row needs only its own part.
+PACKED_TOKENS = 384
+# Lengths are rounded up to a multiple of this, so that steps repeat a few shapes: oneDNN makes and keeps a kernel for each (without it 1.6 GB instead of 1.0 GB and
+# a tenth of the speed on the built-in base in bfloat16), and tensor cores want multiples of 8. The padding that it adds is 3 to 4 tokens a row.
+_MULTIPLE = 8
 _POOL_BATCHES = 8  # batches whose rows are sorted together: enough to cut padding to a few per cent, few enough to stay random
 
 
@@ -17,9 +23,10 @@ class Batch:
     """Tensors of one step; B rows, L tokens, right-padded."""
 
     ids: Any  # int64 [B, L]
-    columns: Any  # int64 [C]: positions in the rows after which at least one row has a token to learn
+    columns: Any  # int64 [C]: positions in the rows: all after which a row has a token to learn, and a few more
     targets: Any  # int64 [B, C]: the token that follows, or IGNORED
-    weights: Any  # float32 [B]
+    weights: Any  # float32 [B, C]: of each target, by its row; 0 where there is none
+    positions: Any  # int64 [B, L], from 0 again at each packed row; None where a sequence holds one row
     tokens: int  # without padding
     trained: int  # tokens in the loss
 
@@ -41,27 +48,66 @@ def epoch_batches(rows: list[Encoded], batch_size: int, seed: int, epoch: int) -
     return batches
 
 
-def endless(rows: list[Encoded], batch_size: int, seed: int) -> Iterator[list[Encoded]]:
-    """Epoch after epoch."""
-    epoch = 0
+def endless(rows: list[Encoded], batch_size: int, seed: int, first: int = 0) -> Iterator[list[Encoded]]:
+    """Epoch after epoch, without the first `first` batches."""
+    epoch, skipped = divmod(first, math.ceil(len(rows) / batch_size))
     while True:
-        yield from epoch_batches(rows, batch_size, seed, epoch)
-        epoch += 1
+        yield from epoch_batches(rows, batch_size, seed, epoch)[skipped:]
+        epoch, skipped = epoch + 1, 0
+
+
+def in_parts(rows: list[Encoded], size: int) -> list[list[Encoded]]:
+    """The rows in their order, at most `size` together."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def collate(rows: list[Encoded], pad_id: int, device: str) -> Batch:
-    """Tensors of some rows. Real tokens never attend to the padding, which comes after them, so no mask is needed."""
+    """Tensors of some rows, one to a sequence. Real tokens never attend to the padding, which comes after them, so no mask is needed."""
+    return _tensors([[row] for row in rows], pad_id, device)
+
+
+def pack(rows: list[Encoded], pad_id: int, device: str, room: int = PACKED_TOKENS) -> Batch:
+    """Tensors of some rows, several to a sequence of at most `room` tokens (a longer row alone).
+
+    Positions begin at 0 with each row; from that transformers makes a mask under which a row sees itself alone.
+    """
+    sequences: list[list[Encoded]] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):  # the longest first, each where it first fits: little is left over
+        fitting = (sequence for sequence in sequences if sum(len(each.ids) for each in sequence) + len(row.ids) <= room)
+        place = next(fitting, None)
+        if place is None:
+            sequences.append([row])
+        else:
+            place.append(row)
+    return _tensors(sequences, pad_id, device)
+
+
+def _tensors(sequences: list[list[Encoded]], pad_id: int, device: str) -> Batch:
     import torch
 
-    length = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), length), pad_id, dtype=torch.int64)
-    following = torch.full((len(rows), length), IGNORED, dtype=torch.int64)
-    for number, row in enumerate(rows):
-        tokens = torch.tensor(row.ids)
-        ids[number, : len(row.ids)] = tokens
-        learned = torch.tensor(row.trained)
-        following[number, : len(row.ids) - 1] = torch.where(learned[1:], tokens[1:], IGNORED)
-    columns = (following != IGNORED).any(dim=0).nonzero().squeeze(1)
+    length = _rounded(max(sum(len(row.ids) for row in sequence) for sequence in sequences))
+    shape = (len(sequences), length)
+    ids, positions = torch.full(shape, pad_id, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    following = torch.full(shape, IGNORED, dtype=torch.int64)
+    weights = torch.zeros(shape, dtype=torch.float32)
+    for number, sequence in enumerate(sequences):
+        at = 0
+        for row in sequence:
+            end = at + len(row.ids)
+            tokens, learned = torch.tensor(row.ids), torch.tensor(row.trained)
+            ids[number, at:end], positions[number, at:end] = tokens, torch.arange(end - at)
+            following[number, at : end - 1] = torch.where(learned[1:], tokens[1:], IGNORED)
+            weights[number, at : end - 1] = learned[1:] * row.weight
+            at = end
+        positions[number, at:] = torch.arange(length - at)  # padding is a row of its own
+    learned_somewhere = (following != IGNORED).any(dim=0)
+    columns, others = learned_somewhere.nonzero().squeeze(1), (~learned_somewhere).nonzero().squeeze(1)
+    columns = torch.cat([columns, others[: _rounded(len(columns)) - len(columns)]]).sort().values  # where nothing is learned, and nothing counts
     targets = following[:, columns]
-    weights = torch.tensor([row.weight for row in rows], dtype=torch.float32)
-    return Batch(ids.to(device), columns.to(device), targets.to(device), weights.to(device), sum(len(row.ids) for row in rows), int((targets != IGNORED).sum()))
+    packed = positions.to(device) if len(sequences) < sum(map(len, sequences)) else None
+    count = sum(len(row.ids) for sequence in sequences for row in sequence)
+    return Batch(ids.to(device), columns.to(device), targets.to(device), weights[:, columns].to(device), packed, count, int((targets != IGNORED).sum()))
+
+
+def _rounded(length: int) -> int:
+    return math.ceil(length / _MULTIPLE) * _MULTIPLE

@@ -35,7 +35,8 @@ def _import_everything() -> None:
 
     quiet_environment()
     import peft  # noqa: F401
-    import torch  # noqa: F401
+    import torch
+    import torch.utils.tensorboard  # noqa: F401  # half a second that the first step would wait for
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     import training.fused
@@ -45,6 +46,7 @@ def _import_everything() -> None:
 def _run(told: dict[str, Any]) -> None:
     from training import runs
     from training.requests import requested
+    from training.run.resume import checkpoints_of
     from training.trainer import Cancelled
     from whet.clock import now_ms
     from whet.context import open_context
@@ -59,6 +61,7 @@ def _run(told: dict[str, Any]) -> None:
         log.warning("run %s: another process has it now; stopping", run.id)
     except Cancelled:
         runs.end(context, run, runs.CANCELLED, "Cancelled on request.", now_ms())
+        checkpoints_of(context, run.id).remove()
     except WhetError as error:
         log.error("run %s: %s", run.id, error)
         runs.end(context, run, runs.FAILED, str(error), now_ms())
@@ -78,16 +81,18 @@ def _train(context: Any, run: Any, request: dict[str, Any]) -> None:
     from training.base_model import open_base
     from training.pipeline import run_training
     from training.prepare import prepare
-    from training.recipe import load_recipe, recipe_from
+    from training.recipe import check_into, load_recipe, recipe_from
     from training.reporter import Reporter
+    from training.run.resume import recipe_of
 
     with Reporter(context, run) as reporter:
-        recipe = recipe_from(request["recipe"], load_recipe(context.settings.retrain_recipe))
+        recipe = recipe_of(context, run.id) or recipe_from(request["recipe"], load_recipe(context.settings.retrain_recipe))
+        check_into(recipe, None)
         dataset = datasets.load(context.store, request["dataset_path"], request["dataset_digest"], request["dataset_name"])
         # Rows that this base cannot take are left out and named on the card: nobody watches who could be asked.
         prepared = prepare(context, run.alias, dataset, recipe, open_base(context.settings), skip_bad=True)
         outcome = run_training(context, run, prepared, reporter, actor=request["requested_by"])
-    log.info("run %s: %s stored, gate %s: %s", run.id, outcome.adapter.label, outcome.judgement.verdict, outcome.judgement.reason)
+    log.info("run %s: %s stored, gate %s: %s", run.id, outcome.label, outcome.judgement.verdict, outcome.judgement.reason)
 
 
 if __name__ == "__main__":

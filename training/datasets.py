@@ -1,4 +1,4 @@
-"""Datasets: rows in three parts, split by content so that a row always lands in the same part, stored by digest.
+"""Datasets: rows in three parts, stored by digest. `training/data/split.py` makes the parts.
 
 A dataset folder in the store holds `train.jsonl`, `validation.jsonl`, `test.jsonl` and `manifest.json`.
 """
@@ -52,33 +52,6 @@ class Shares:
 def default_shares(rows: int, *, separate_test: bool) -> Shares:
     """80/10/10; for small sets 90/0/10, see SMALL_SET_ROWS; no test share when a test file was given."""
     return Shares(0.1 if rows >= SMALL_SET_ROWS else 0.0, 0.0 if separate_test else 0.1)
-
-
-def group_key(row: Row) -> str:
-    """Rows that must not be parted: those of one named group, of one user, or with one question."""
-    if row.group is not None:
-        return digest_json(["group", row.group])
-    return digest_json(["user", row.user]) if row.user is not None else row.prompt_digest
-
-
-def split(rows: list[Row], shares: Shares) -> dict[str, list[Row]]:
-    """Part name → rows in their order. A group's part follows from its content alone, so it never changes when rows are added,
-    save that a part which would stay empty takes the group nearest to it."""
-    position = {key: int(digest_bytes(key.encode())[:12], 16) / 16**12 for key in {group_key(row) for row in rows}}
-    part_of = {key: _part(at, shares) for key, at in position.items()}
-    if len(position) > 2:
-        for name, share, edge in (("test", shares.test, 0.0), ("validation", shares.validation, shares.test)):
-            candidates = [key for key in position if part_of[key] == "train"]
-            if share > 0 and name not in part_of.values() and len(candidates) > 1:
-                part_of[min(candidates, key=lambda key: abs(position[key] - edge))] = name
-    parts: dict[str, list[Row]] = {name: [] for name in PARTS}
-    for row in rows:
-        parts[part_of[group_key(row)]].append(row)
-    return parts
-
-
-def _part(at: float, shares: Shares) -> str:
-    return "test" if at < shares.test else "validation" if at < shares.test + shares.validation else "train"
 
 
 def rows_digest(parts: dict[str, list[Row]]) -> str:

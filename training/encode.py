@@ -3,10 +3,12 @@
 What the engine sees before it answers is `render(messages before the turn, add_generation_prompt=True)`. So the mask is not
 searched for in the text: the prompt is rendered that way, the whole conversation is rendered, and only when the first is
 exactly the beginning of the second, as text and as tokens, is the remainder learned: the answer and its end-of-turn token.
+Placeholders of removed personal data (a row's `scrubbed`) are taken out of it again: every token that shares a character with one.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +67,10 @@ class Encoder:
                 kept.append(row)
         return encoded, kept, bad
 
+    def takes(self, row: Row) -> bool:
+        """Whether the row can be learned from, and so be asked."""
+        return isinstance(self.encode(row), Encoded)
+
     def prompt_ids(self, row: Row) -> list[int]:
         """The tokens that the engine is given to answer this row."""
         return self._tokens(self._render(self._conversation(row)[:-1], opened=True))
@@ -84,15 +90,28 @@ class Encoder:
         self._refuse_control_tokens(messages)
         turns = [position for position, message in enumerate(messages) if message["role"] == "assistant" and message["content"]]
         turns = turns if row.mode == "all" else turns[-1:]
-        ids = self._tokens(self._render(messages, opened=False))
+        text = self._render(messages, opened=False)
+        ids = self._tokens(text)
         trained = [False] * len(ids)
         prompt_tokens = end = 0
         for turn in turns:
             prompt_tokens, end = self._span(messages, turn, ids)
             trained[prompt_tokens:end] = [True] * (end - prompt_tokens)
+        for position in self._touching(text, row.scrubbed):
+            trained[position] = False
         if end > self.max_length:
             raise _Refused(f"{end} tokens", f"at most {self.max_length}, which is what the base and the engine take")
         return Encoded(tuple(ids[:end]), tuple(trained[:end]), prompt_tokens, row.weight)
+
+    def _touching(self, text: str, placeholders: tuple[str, ...]) -> list[int]:
+        """Positions of the tokens that share a character with a placeholder."""
+        spans = [match.span() for match in re.finditer("|".join(map(re.escape, placeholders)), text)] if placeholders else []
+        if not spans:
+            return []
+        if not self._tokenizer.is_fast:
+            raise _Refused("removed personal data, and a tokenizer that cannot say where its tokens lie", "a base with a fast tokenizer (tokenizer.json)")
+        places = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [position for position, (start, end) in enumerate(places) if any(start < last and first < end for first, last in spans)]
 
     def _span(self, messages: list[dict[str, Any]], turn: int, whole: list[int]) -> tuple[int, int]:
         """[start, end) of the tokens of one assistant turn, its end-of-turn token included."""

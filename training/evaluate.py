@@ -9,10 +9,11 @@ from typing import Any
 
 from training.datasets import Dataset
 from training.encode import Encoder
+from training.gate import REGRESSION
 from training.rows import Row
 from training.scoring import Score, score
 
-# Rows answered per group: with 150 pairs a difference of 5 points shows, and two models answer three groups in half a minute on two cores.
+# Held-out rows answered per group: with 150 pairs a difference of 5 points shows, and two models answer three groups in half a minute on two cores.
 MAX_ROWS = 150
 # Answers generated together: as many as their prompts fit into so many tokens, so that a small base takes few rounds and a long prompt little memory.
 _BATCH_TOKENS = 16_384
@@ -41,20 +42,24 @@ class Questions:
     available: dict[str, int]  # rows before sampling
 
     @property
+    def held_out(self) -> list[Row]:
+        return [*self.groups["old"], *self.groups["new"]]
+
+    @property
     def rows(self) -> list[Row]:
         return list({row.id: row for rows in self.groups.values() for row in rows}.values())
 
 
 def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
-    """Rows to judge by. A group above the limit is sampled, with a seed that follows from the dataset."""
+    """Rows to judge by. A held-out group above the limit is sampled, with a seed that follows from the dataset; no reviewed row is left out."""
     reviewed = [row for part in (dataset.train, dataset.validation, dataset.test) for row in part if row.origin == "review"]
     groups = {
         "old": [row for row in dataset.test if row.origin == "seed"],
         "new": [row for row in dataset.test if row.origin == "review"],
-        "regression": reviewed,
+        REGRESSION: reviewed,
     }
     pick = random.Random(dataset.digest)
-    sampled = {name: rows if len(rows) <= limit else pick.sample(rows, limit) for name, rows in groups.items()}
+    sampled = {name: rows if len(rows) <= limit or name == REGRESSION else pick.sample(rows, limit) for name, rows in groups.items()}
     return Questions(sampled, {name: len(rows) for name, rows in groups.items()})
 
 
@@ -69,13 +74,18 @@ def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Call
     while len(answers) < len(rows):
         some = _next_batch(ordered, len(answers), prompts)
         room = max(1, encoder.max_length - max(len(prompts[row.id]) for row in some))
-        limit = min(longest + longest // 2 + _SPARE_TOKENS, room)
+        limit = min(answer_limit(longest), room)
         for row, ids in zip(some, greedy(model, [prompts[row.id] for row in some], encoder.base.stop_ids, limit), strict=True):
             stopped = bool(ids) and ids[-1] in encoder.base.stop_ids
             text = encoder.decode(ids[:-1] if stopped else ids)
             answers[row.id] = Answer(text, len(ids), stopped, score(row, text))
         on_batch(len(answers), len(rows))
     return answers
+
+
+def answer_limit(longest: int) -> int:
+    """Tokens after which an answer counts as endless, given the longest reference."""
+    return longest + longest // 2 + _SPARE_TOKENS
 
 
 def _next_batch(ordered: list[Row], start: int, prompts: dict[str, list[int]]) -> list[Row]:

@@ -7,10 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from training import adapter_store
 from training.base_model import BaseModel, stored_dtype
+from training.judging.report import read_report
 from training.lora import cast_parameters, with_stored
+from training.model_card import CARD_FILE, model_card
 from whet.context import Context
 from whet.errors import InputError, StoreError
 from whet.registry import Adapter
@@ -19,19 +22,25 @@ _BASE_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "sp
 
 
 def export_adapter(context: Context, adapter: Adapter, to: Path) -> None:
-    """Copy the version's files, after they were hashed. Raises InputError when `to` exists, StoreError."""
+    """Copy the version's files, after they were hashed, with a model card beside them. Raises InputError when `to` exists, StoreError."""
     adapter_store.verify(context, adapter)
     source = context.store.local_folder(adapter.path)
 
     def fill(folder: Path) -> None:
         for file in source.iterdir():
             shutil.copyfile(file, folder / file.name)
+        _write_card(context, adapter, folder, merged=False)
 
-    _whole(to, fill)
+    whole_folder(to, fill)
+
+
+def _write_card(context: Context, adapter: Adapter, folder: Path, *, merged: bool) -> None:
+    samples_path = (adapter.card.get("evaluation") or {}).get("samples_path")
+    (folder / CARD_FILE).write_text(model_card(adapter, read_report(context, samples_path), merged=merged), encoding="utf-8")
 
 
 def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path) -> None:
-    """A model folder with merged weights, tokenizer and template. Raises AdapterError for another base, InputError, StoreError."""
+    """A model folder with merged weights, tokenizer, template and model card. Raises AdapterError for another base, InputError, StoreError."""
     adapter_store.require_base(adapter, base.digest, base.name)
     weights, config = adapter_store.read_weights(context, adapter)
     # Merged in float32 and rounded once: adding in bfloat16 would lose most of a small update.
@@ -42,16 +51,22 @@ def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path)
     merged.config.dtype = getattr(torch, stored_dtype())
 
     def fill(folder: Path) -> None:
-        merged.config.use_cache = True
-        merged.save_pretrained(str(folder), safe_serialization=True)
-        for name in _BASE_FILES:
-            if (base.folder / name).is_file():
-                shutil.copyfile(base.folder / name, folder / name)
+        save_model(merged, base, folder)
+        _write_card(context, adapter, folder, merged=True)
 
-    _whole(to, fill)
+    whole_folder(to, fill)
 
 
-def _whole(to: Path, fill: Callable[[Path], None]) -> None:
+def save_model(model: Any, base: BaseModel, folder: Path) -> None:
+    """Weights, tokenizer and chat template: all that transformers and the engine need."""
+    model.config.use_cache = True
+    model.save_pretrained(str(folder), safe_serialization=True)
+    for name in _BASE_FILES:
+        if (base.folder / name).is_file():
+            shutil.copyfile(base.folder / name, folder / name)
+
+
+def whole_folder(to: Path, fill: Callable[[Path], None]) -> None:
     """A folder that appears complete or not at all."""
     if to.exists():
         raise InputError(f"{to} exists already.", hint="Name a folder that does not.")

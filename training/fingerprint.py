@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 from training.lora import cast_parameters
+from whet.errors import AdapterError
+from whet.store import base_model_parts
 
 PROMPTS = 8
 # Measured between this code and the engine on a 5 M-parameter bfloat16 base: mean differences of 0.002 and 0.007, largest 0.016 and
@@ -14,11 +18,13 @@ _MEAN_FLOOR, _LARGEST_FLOOR = 0.05, 0.5
 _TIMES_NOISE = 4.0
 
 
-def fingerprint(model: Any, conversations: list[list[int]]) -> dict[str, Any]:
-    """`{"prompts": [{"token_ids", "base_logprobs", "adapter_logprobs"}], "tolerance": {"mean", "max", "why"}}`.
+def fingerprint(model: Any, conversations: list[list[int]], folder: Path | None = None) -> dict[str, Any]:
+    """`{"prompts": [{"token_ids", "base_logprobs", "adapter_logprobs"}], "tolerance": {"mean", "max", "why"}, "base_parts": {part: digest}}`.
 
     `conversations` are token ids, best with the answer, where the adapter shows. Log-probabilities are natural, one per token; the first is null, because
-    nothing comes before it. `model` is a PEFT model.
+    nothing comes before it. `model` is a PEFT model on the base in `folder`, whose parts are named so that a mismatch can be, too.
+
+    Raises AdapterError when a log-probability is not finite: such an adapter computes nothing.
     """
     prompts = []
     largest_noise = total_noise = count = 0.0
@@ -36,7 +42,7 @@ def fingerprint(model: Any, conversations: list[list[int]]) -> dict[str, Any]:
         "max": round(max(_LARGEST_FLOOR, _TIMES_NOISE * largest_noise), 4),
         "why": f"About seven times the difference measured between trainer and engine, or four times this model's own rounding noise (mean {mean_noise:.4f}, largest {largest_noise:.3f}).",
     }
-    return {"prompts": prompts, "tolerance": tolerance}
+    return {"prompts": prompts, "tolerance": tolerance, "base_parts": base_model_parts(folder) if folder else {}}
 
 
 def logprobs(model: Any, ids: list[int]) -> list[float | None]:
@@ -47,7 +53,12 @@ def logprobs(model: Any, ids: list[int]) -> list[float | None]:
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
         chosen = torch.log_softmax(logits, -1).gather(1, torch.tensor(ids[1:], device=device)[:, None])[:, 0]
-    return [None, *(round(value, 5) for value in chosen.tolist())]
+    values = [round(value, 5) for value in chosen.tolist()]
+    if not all(map(math.isfinite, values)):
+        raise AdapterError(
+            "The adapter's log-probabilities are not finite: its weights are too large to compute with.", hint="Train it again with a lower rate."
+        )
+    return [None, *values]
 
 
 def _exact(model: Any, ids: list[int]) -> list[float | None]:

@@ -15,6 +15,7 @@ from statistics import NormalDist
 from typing import Any
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+REGRESSION = "regression"  # the group of reviewed conversations
 _RESAMPLES = 2000
 
 
@@ -24,8 +25,8 @@ class Thresholds:
 
     margin: float = 0.05  # by how much a group may be worse and still count as "not worse"
     confidence: float = 0.9  # of each one-sided bound; a canary on live traffic follows, so the gate need not be the last word
-    kept: float = 0.98  # share of reviewed conversations that production answers right and the candidate must too
-    kept_all_below: int = 50  # with fewer such conversations, all of them
+    kept: float = 0.98  # share of reviewed conversations that production answers right; with fewer kept it fails, with any broken it does not pass
+    kept_all_below: int = 50  # with fewer such conversations a single broken one fails it
     min_rows: int = 10  # fewer pairs in a group say nothing
     few_correct: float = 0.05  # without checks, when neither side gets more than this right to the letter, word overlap decides
 
@@ -39,6 +40,7 @@ class Pair:
     candidate_f1: float
     against_f1: float
     checked: bool = False  # the row says itself what a right answer contains, so nothing else may decide
+    id: str = ""  # of the row, so that a person can be shown what was broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Decision:
     reason: str
     metrics: dict[str, dict[str, Any]]  # group → {"n","measure","candidate","against","difference","low","high","broken","fixed"}
     thresholds: dict[str, Any]
+    failed: tuple[str, ...] = ()  # groups whose rule failed: what a person may have to sign for
 
 
 def decide(groups: dict[str, list[Pair]], *, first: bool, against: str, thresholds: Thresholds | None = None) -> Decision:
@@ -54,17 +57,20 @@ def decide(groups: dict[str, list[Pair]], *, first: bool, against: str, threshol
     limits = thresholds or Thresholds()
     pairs = {**groups, "all": [*groups.get("old", []), *groups.get("new", [])]}
     metrics = {name: measure(rows, limits) for name, rows in pairs.items()}
+    findings: dict[str, tuple[str, str]] = {}
     if first:
-        findings = [_beats(metrics["all"], against, limits)]
+        findings["all"] = _beats(metrics["all"], against, limits)
     else:
-        findings = [_not_worse("old", metrics.get("old", measure([], limits)), against, limits)]
+        findings["old"] = _not_worse("old", metrics.get("old", measure([], limits)), against, limits)
         if metrics.get("new", {"n": 0})["n"]:
-            findings.append(_not_worse("new", metrics["new"], against, limits))
-        if groups.get("regression"):
-            findings.append(_kept(groups["regression"], against, limits))
-    verdicts = [verdict for verdict, _ in findings]
+            findings["new"] = _not_worse("new", metrics["new"], against, limits)
+        if groups.get(REGRESSION):
+            findings[REGRESSION] = _kept(groups[REGRESSION], against, limits)
+            metrics[REGRESSION]["broken_ids"] = [pair.id for pair in groups[REGRESSION] if _broken(pair)]
+    verdicts = [verdict for verdict, _ in findings.values()]
     verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
-    return Decision(verdict, " ".join(sentence for _, sentence in findings), metrics, asdict(limits))
+    failed = tuple(group for group, (found, _) in findings.items() if found == FAIL)
+    return Decision(verdict, " ".join(sentence for _, sentence in findings.values()), metrics, asdict(limits), failed)
 
 
 def measure(pairs: list[Pair], limits: Thresholds) -> dict[str, Any]:
@@ -140,9 +146,18 @@ def _kept(pairs: list[Pair], against: str, limits: Thresholds) -> tuple[str, str
     kept = sum(pair.candidate >= 1.0 for pair in right)
     if not right:
         return PASS, f"{against} answered none of the {len(pairs)} reviewed conversations right, so none could be broken."
-    needed = len(right) if len(right) < limits.kept_all_below else math.ceil(limits.kept * len(right))
     words = f"{kept} of {len(right)} reviewed conversations that {against} answers right are still right"
-    return (PASS, f"{words}.") if kept >= needed else (FAIL, f"Only {words}; {needed} are required.")
+    if kept == len(right):
+        return PASS, f"{words}."
+    broken = len(right) - kept
+    if len(right) < limits.kept_all_below or kept < math.ceil(limits.kept * len(right)):
+        return FAIL, f"Only {words}: {broken} broke, none may without a signature."
+    # A retrained model answers one in a hundred otherwise by chance; that is no verdict on it, but it is for a person to look at.
+    return INCONCLUSIVE, f"{words}: {broken} broke, too few to condemn it, but a person has to look at them."
+
+
+def _broken(pair: Pair) -> bool:
+    return pair.against >= 1.0 and pair.candidate < 1.0
 
 
 def _shown(group: dict[str, Any], against: str) -> str:

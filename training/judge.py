@@ -1,10 +1,14 @@
-"""A candidate against what is in production: both answer the same rows, the gate decides, the answers are kept."""
+"""A candidate against what is in production (the base, while there is none): both answer the same rows, the gate decides, the answers are kept.
+
+What else is measured about the candidate, with the base beside it, comes afterwards: `training/judging/survey.py`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from training.encode import Encoder
 from training.evaluate import Answer, Questions, answer_rows, questions
 from training.gate import Decision, Pair, decide
 from training.lora import with_stored
+from training.methods.registry import ADAPTER, METHODS
 from training.prepare import Prepared
 from training.rows import Row
 from whet.context import Context
@@ -21,6 +26,8 @@ from whet.database import reading
 from whet.registry import Adapter, current_rollouts, find_adapter
 
 _PRODUCTION = "production"  # the name under which the other version lies in the PEFT model
+BASE = "the base"
+SAMPLES = "samples.jsonl"
 NO_ROWS = "No row was held out, so nothing was compared."
 
 
@@ -33,6 +40,8 @@ class Judgement:
     against_name: str
     asked: Questions
     samples_path: str | None
+    ours: Mapping[str, Answer] = field(default_factory=dict)  # the candidate's answers, by row
+    theirs: Mapping[str, Answer] = field(default_factory=dict)  # the other's
 
     @property
     def verdict(self) -> str:
@@ -53,7 +62,7 @@ class Judgement:
             "metrics": self.decision.metrics,
             "verdict": self.decision.verdict,
             "reason": self.decision.reason,
-            "thresholds": {**self.decision.thresholds, "rows_available": self.asked.available},
+            "thresholds": {**self.decision.thresholds, "rows_available": self.asked.available, "failed": list(self.decision.failed)},
             "samples_path": self.samples_path,
         }
 
@@ -71,33 +80,58 @@ def production_of(context: Context, alias: str, base_digest: str) -> Adapter | N
 def judge(context: Context, model: Any, prepared: Prepared, *, sample_name: str, on_batch: Callable[[int, int], None]) -> Judgement:
     """The trained model against production (or the base)."""
     against = production_of(context, prepared.alias, prepared.base.digest)
-    return compare(context, model, prepared.encoder, prepared.dataset, against, sample_name=sample_name, on_batch=on_batch)
+    return compare(context, model, prepared.encoder, prepared.dataset, against, sample_name=sample_name, on_batch=on_batch, base=base_beside(prepared))
+
+
+def base_beside(prepared: Prepared) -> Callable[[], Any] | None:
+    """What loads the base where the candidate cannot be taken off it, because it is no adapter; else None."""
+    return None if METHODS[prepared.recipe.method].engine == ADAPTER else lambda: prepared.base.load_model(prepared.recipe.dtype)
 
 
 def compare(
-    context: Context, model: Any, encoder: Encoder, dataset: Dataset, against: Adapter | None, *, sample_name: str, on_batch: Callable[[int, int], None]
+    context: Context,
+    model: Any,
+    encoder: Encoder,
+    dataset: Dataset,
+    against: Adapter | None,
+    *,
+    sample_name: str,
+    on_batch: Callable[[int, int], None],
+    base: Callable[[], Any] | None = None,
 ) -> Judgement:
-    """Both answer the same rows, and the gate decides. `model` is a PEFT model with the candidate active; `against` None is the base."""
-    name = against.label if against else "the base"
+    """Both answer the same rows, and the gate decides. `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
+    `against` None is the base."""
+    other = against.label if against else BASE
     asked = questions(dataset)
-    rows = asked.rows
-    if not rows:
-        return Judgement(None, against, name, asked, None)
-    ours = answer_rows(model, encoder, rows, on_batch=lambda done, total: on_batch(done, 2 * total))
-    with _answering_as(context, model, against):
-        theirs = answer_rows(model, encoder, rows, on_batch=lambda done, total: on_batch(total + done, 2 * total))
+    if not asked.rows:
+        return Judgement(None, against, other, asked, None)
+    tally = Tally(on_batch, 2 * len(asked.rows))
+    ours = answer_rows(model, encoder, asked.rows, on_batch=tally.round)
+    with answering_as(context, model, against, base) as other_model:
+        theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
     decision = decide(
-        {group: [_pair(row, ours[row.id], theirs[row.id]) for row in some] for group, some in asked.groups.items()}, first=against is None, against=name
+        {group: [_pair(row, ours[row.id], theirs[row.id]) for row in some] for group, some in asked.groups.items()}, first=against is None, against=other
     )
     _add_manners(decision, asked, ours, theirs)
-    return Judgement(decision, against, name, asked, save_samples(context, sample_name, asked, ours, theirs))
+    return Judgement(decision, against, other, asked, save_answers(context, sample_name, asked, ours, theirs), ours, theirs)
+
+
+class Tally:
+    """Adds up what several rounds of answering report."""
+
+    def __init__(self, on_batch: Callable[[int, int], None], total: int) -> None:
+        self._on_batch, self._total, self._before = on_batch, total, 0
+
+    def round(self, done: int, total: int) -> None:
+        self._on_batch(self._before + done, self._total)
+        self._before += total if done == total else 0
 
 
 def _pair(row: Row, ours: Answer, theirs: Answer) -> Pair:
-    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, bool(row.checks))
+    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, bool(row.checks), row.id)
 
 
-def _add_manners(decision: Decision, asked: Questions, ours: dict[str, Answer], theirs: dict[str, Answer]) -> None:
+def _add_manners(decision: Decision, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> None:
     """Share of answers that ended by themselves, and their mean length in tokens."""
     for group, rows in asked.groups.items():
         if rows:
@@ -107,28 +141,28 @@ def _add_manners(decision: Decision, asked: Questions, ours: dict[str, Answer], 
                 decision.metrics[group][f"{side}_tokens"] = round(sum(answer.tokens for answer in some) / len(some), 1)
 
 
-def _answering_as(context: Context, model: Any, against: Adapter | None) -> Any:
-    """A context in which the model answers as production does."""
-    if against is None:
-        return model.disable_adapter()
-    weights, config = adapter_store.read_weights(context, against)
-    with_stored(model, config, weights, _PRODUCTION)
-    return _Switched(model)
+@contextmanager
+def answering_as(context: Context, model: Any, against: Adapter | None, base: Callable[[], Any] | None) -> Iterator[Any]:
+    """A model that answers as `against` does (None: the base): this one meanwhile, or one on the base that `base` loads."""
+    if base is None and against is None:
+        with model.disable_adapter():
+            yield model
+        return
+    other = model if base is None else base()
+    if against is not None:
+        weights, config = adapter_store.read_weights(context, against)
+        if _PRODUCTION not in getattr(other, "peft_config", {}):
+            other = with_stored(other, config, weights, _PRODUCTION)
+        other.set_adapter(_PRODUCTION)
+    try:
+        yield other
+    finally:
+        if base is None:
+            model.set_adapter("default")
 
 
-class _Switched:
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._model.set_adapter(_PRODUCTION)
-
-    def __exit__(self, *_: object) -> None:
-        self._model.set_adapter("default")
-
-
-def save_samples(context: Context, name: str, asked: Questions, ours: dict[str, Answer], theirs: dict[str, Answer]) -> str:
-    """One JSON object per row: question, reference, both answers and their scores. Returns the path in the store."""
+def save_answers(context: Context, name: str, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> str:
+    """One JSON object per row: question, reference, both answers and their scores. Returns the path of the answers in the store."""
     groups_of: dict[str, list[str]] = {}
     for group, rows in asked.groups.items():
         for row in rows:
@@ -147,8 +181,8 @@ def save_samples(context: Context, name: str, asked: Questions, ours: dict[str, 
 
     def fill(folder: Path) -> None:
         lines = (json.dumps(sample(row), ensure_ascii=False) + "\n" for row in asked.rows)
-        (folder / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / SAMPLES).write_text("".join(lines), encoding="utf-8")
 
     folder = f"evaluations/{name}"
     context.store.put_folder(folder, fill)
-    return f"{folder}/samples.jsonl"
+    return f"{folder}/{SAMPLES}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from training import adapter_store
@@ -9,6 +10,7 @@ from training.base_model import compute_dtype, open_base, quiet_environment
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.judge import Judgement, compare, production_of
+from training.judging.survey import survey
 from training.lora import with_stored
 from whet.clock import now_ms
 from whet.context import Context
@@ -18,7 +20,9 @@ from whet.ids import new_id
 from whet.registry import Adapter, find_adapter
 
 
-def judge_stored(context: Context, reference: str, against: str | None, dataset: Dataset, *, actor: str) -> dict[str, Any]:
+def judge_stored(
+    context: Context, reference: str, against: str | None, dataset: Dataset, *, actor: str, on_batch: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
     """Answer the dataset's questions with both, decide, and store the evaluation. `against`: None for what is in production, `base`, or
     a version. Raises NotFoundError, AdapterError, InputError."""
     quiet_environment()
@@ -32,10 +36,11 @@ def judge_stored(context: Context, reference: str, against: str | None, dataset:
     weights, config = adapter_store.read_weights(context, candidate)
     model = with_stored(base.load_model(compute_dtype("auto")), config, weights)
     encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
-    judgement: Judgement = compare(context, model, encoder, dataset, other, sample_name=new_id("evl"), on_batch=lambda done, total: None)
+    judgement: Judgement = compare(context, model, encoder, dataset, other, sample_name=new_id("evl"), on_batch=on_batch)
     row = judgement.row(candidate.run_id, dataset.digest)
     if row is None or judgement.decision is None:
         raise InputError("There is no row to judge by.", hint="A dataset version needs test rows or reviewed rows.")
+    survey(context, model, encoder, dataset, judgement, name=candidate.name, on_batch=on_batch)
     evaluation_id = adapter_store.add_evaluation(context, candidate, row, actor=actor, now=now_ms())
     return {
         "id": evaluation_id,

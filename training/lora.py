@@ -5,28 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from training.base_model import BaseModel
+from training.base_model import EXPERT_COUNTS, BaseModel
+from training.methods.registry import ADAPTER, METHODS
 from training.recipe import Recipe
 from whet.errors import AdapterError, InputError
+from whet.registry import ENGINE_LORA_MODULES
 
 PREFIX = "base_model.model."  # of every tensor name in a PEFT adapter file
 _ALL_LINEAR = "all-linear"
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 
 
-def target_names(model: Any, wanted: tuple[str, ...]) -> list[str]:
-    """Names of the layers that get an adapter. Raises InputError when one names no linear layer of the model.
+def target_names(model: Any, wanted: tuple[str, ...], *, served: bool, head: Any = None) -> list[str]:
+    """Names of the layers that get an adapter. Raises InputError when one names no linear layer of the model, or when it is to be
+    `served` and the engine takes no adapter there.
 
-    `all-linear` becomes the list of names, without the output head, because the engine wants to read them.
+    `all-linear` becomes the list of names, without the output `head` (by default the model's own), because the engine wants to read them; of a mixture of experts it is
+    the attention, because the engine's CPU build takes no adapters on experts.
     """
     import torch
 
-    head = model.get_output_embeddings()
+    head = head or model.get_output_embeddings()
     found = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head})
     if wanted == (_ALL_LINEAR,):
-        return found
+        wanted = tuple(name for name in found if name in ENGINE_LORA_MODULES) if served else tuple(found)
+        experts = any(getattr(model.config, name, None) for name in EXPERT_COUNTS)
+        return [name for name in wanted if not experts or name in _ATTENTION]
     unknown = sorted(set(wanted) - set(found))
     if unknown:
         raise InputError(f"The base has no linear layer named {', '.join(unknown)}.", hint=f"It has {', '.join(found)}.")
+    unserved = sorted(set(wanted) - set(ENGINE_LORA_MODULES)) if served else []
+    if unserved:
+        raise InputError(
+            f"The engine takes no adapter on layers named {', '.join(unserved)}.",
+            hint=f"It takes {', '.join(ENGINE_LORA_MODULES)}; all-linear leaves the others out.",
+        )
     return sorted(wanted)
 
 
@@ -40,11 +53,13 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
         r=recipe.rank,
         lora_alpha=cast(int, recipe.alpha),  # PEFT divides by the rank; a fraction is as good
         lora_dropout=recipe.dropout,
-        target_modules=target_names(model, recipe.target_modules),
+        target_modules=target_names(model, recipe.target_modules, served=METHODS[recipe.method].engine == ADAPTER),
         bias="none",
         task_type="CAUSAL_LM",
+        use_rslora=recipe.method == "rslora",
+        use_dora=recipe.method == "dora",
     )
-    compute = model.dtype
+    compute = getattr(torch, recipe.dtype)
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
     cast_parameters((parameter for parameter in peft_model.parameters() if parameter.requires_grad), compute)
     return peft_model
@@ -52,7 +67,7 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
 
 def trainable(base: BaseModel, recipe: Recipe) -> Any:
     """The base, loaded, with a fresh adapter on it; on a CPU with the faster kernels that compute the same."""
-    model = base.load_model(recipe.dtype)
+    model = base.load_model(recipe.dtype, four_bits=recipe.method == "qlora")
     peft_model = add_lora(model, recipe)
     if next(model.parameters()).device.type == "cpu":
         from training.fused import fuse_lora, use_short_attention

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
-from training import runs
+from training import runs, vote_pages
+from training.judging.report import HELD_OUT, read_report, with_people
 from whet.access import User
 from whet.database import reading
 from whet.errors import NotFoundError
@@ -60,14 +61,19 @@ def router(shell: Shell) -> APIRouter:
 
     @routes.get("/runs/{run_id}/curve")
     def run_curve(run_id: str) -> Response:
-        """`{"state", "curve": [[step, loss, seconds], …]}`; for the chart."""
+        """`{"state", "curve": [[step, loss, seconds, learning rate], …], "validation": [[step, loss], …]}`; for the chart."""
         row = _row(shell, run_id)
-        return JSONResponse({"state": row["state"], "curve": row["curve"]})
+        return JSONResponse({"state": row["state"], "curve": row["curve"], "validation": (row["progress"] or {}).get("validation", [])})
 
     @routes.get("/runs/{run_id}/samples")
     def run_samples(request: Request, run_id: str, show: str = "broken") -> Response:
         """Answers of a run and of what it was compared with: `show=broken`, `fixed` or `same`."""
         return shell.render(request, "training/samples.html", **_sample_values(shell, run_id, show))
+
+    @routes.get("/runs/{run_id}/report")
+    def run_report(request: Request, run_id: str) -> Response:
+        """The evaluation report of a run's version: every measure, forgetting, bias, refusals, people's votes, another model's opinion."""
+        return shell.render(request, "training/report.html", **_report_values(shell, run_id))
 
     @routes.get("/api/runs")
     def run_json(alias: str = "", limit: int = 20) -> Response:
@@ -82,6 +88,7 @@ def router(shell: Shell) -> APIRouter:
         row = runs.request_cancel(shell.context, run_id, actor=user.name, now=shell.now())
         return shell.redirect(f"/runs/{row['id']}", "The run stops at its next step and leaves nothing behind.")
 
+    vote_pages.add(routes, shell)
     return routes
 
 
@@ -214,6 +221,7 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "stages": STAGES,
         "elapsed_ms": elapsed,
         "estimate": row["estimate"] or {},
+        "estimated": estimated(row["estimate"] or {}),
         "dataset": dataset,
         "training_request": request,
         "evaluation": evaluation,
@@ -225,6 +233,14 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "first_loss": curve[0][1] if curve else None,
         "last_loss": curve[-1][1] if curve else None,
     }
+
+
+def estimated(estimate: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what, words) of an estimate: its parts of memory, and how far it was from what the run took."""
+    found = [(f"Memory, {part}", f"{size / 1e6:,.0f} MB") for part, size in estimate.get("memory", {}).items()]
+    error = estimate.get("error", {})
+    names = {"seconds": "time", "tokens_per_s": "speed", "peak_memory_bytes": "memory"}
+    return found + [(f"Estimate of {names.get(name, name)}", f"{100 * share:+.0f} % of what was measured") for name, share in error.items()]
 
 
 def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: int) -> str:
@@ -246,12 +262,27 @@ def _mapping(connection: Connection, query: Any) -> dict[str, Any] | None:
     return dict(row._mapping) if row else None
 
 
-def _sample_values(shell: Shell, run_id: str, show: str) -> dict[str, Any]:
+def _judged(shell: Shell, run_id: str) -> dict[str, Any]:
+    """The newest evaluation of a run's version that kept its answers. Raises NotFoundError."""
     _row(shell, run_id)
     with reading(shell.context.database) as connection:
         evaluation = _mapping(connection, select(evaluations).where(evaluations.c.run_id == run_id).order_by(evaluations.c.created_at.desc()))
     if evaluation is None or not evaluation["samples_path"]:
         raise NotFoundError("This run kept no answers to compare.", hint="Answers are kept when rows were held out to judge by.")
+    return evaluation
+
+
+def _report_values(shell: Shell, run_id: str) -> dict[str, Any]:
+    evaluation = _judged(shell, run_id)
+    found = read_report(shell.context, evaluation["samples_path"])
+    if found is None:
+        raise NotFoundError("This run has no report.", hint="It was judged before there were reports; `whet eval run` makes one.")
+    found = with_people(shell.context, evaluation["id"], found)
+    return {"run_id": run_id, "evaluation_id": evaluation["id"], "report": found, "held_out": HELD_OUT, "headline": f"Gate: {found['gate']['verdict']}"}
+
+
+def _sample_values(shell: Shell, run_id: str, show: str) -> dict[str, Any]:
+    evaluation = _judged(shell, run_id)
     content = shell.context.store.read_bytes(evaluation["samples_path"]).decode()
     rows = [json.loads(line) for line in content.splitlines() if line.strip()]
     kinds: dict[str, list[dict[str, Any]]] = {"broken": [], "fixed": [], "same": []}

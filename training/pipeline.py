@@ -2,72 +2,123 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from training import adapter_store, runs
 from training.adapter_store import NewAdapter
 from training.encode import Encoded
 from training.fingerprint import PROMPTS, fingerprint
-from training.judge import Judgement, judge
-from training.lora import adapter_weights, plain_config, set_adapter_weights, trainable
-from training.prepare import Prepared, choose_threads, estimate, peak_memory_bytes
+from training.folders import write_folder
+from training.judge import Judgement, base_beside, judge
+from training.judging.survey import survey
+from training.lora import adapter_weights, plain_config, set_adapter_weights
+from training.methods.registry import METHODS, family
+from training.prepare import Prepared, choose_threads
+from training.recipe import check_into
 from training.reporter import Reporter
-from training.trainer import Trained, train
+from training.run.checkpoint import identity_of, run_folder
+from training.run.estimates import compared, estimate, memory_by_part, peak_memory_bytes
+from training.run.faults import file_signature, memory_in_words, require_room, require_unchanged
+from training.run.resume import checkpoints_of
+from training.run.signs import never_stop
+from training.run.trackers import Trackers
+from training.trainer import Step, Trained
 from whet.clock import now_ms
 from whet.context import Context
-from whet.errors import TrainingError
+from whet.errors import InputError, StoreError
 from whet.registry import Adapter
 
+log = logging.getLogger(__name__)
+
+_ROOM = 3  # checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller than one
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made."""
+    """What a run made: a version, or a folder outside the store where the engine serves no such adapter."""
 
     run_id: str
-    adapter: Adapter
+    adapter: Adapter | None
+    folder: Path | None
     judgement: Judgement
     trained: Trained
     seconds: dict[str, float]  # by stage
     estimate: dict[str, Any]
+    dataset_digest: str
+
+    @property
+    def label(self) -> str:
+        return self.adapter.label if self.adapter else str(self.folder)
 
 
-def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: Reporter, *, actor: str) -> Outcome:
+def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: Reporter, *, actor: str, into: Path | None = None) -> Outcome:
     """Train, evaluate, gate and store; the run's row ends as `succeeded` in the transaction that makes the adapter visible.
 
-    Raises WhetError when it cannot, trainer.Cancelled when somebody asked to stop, runs.Superseded when the run is no longer ours;
-    then no part of an adapter is visible, and the row is the caller's to end.
+    Where an earlier attempt at the run left a checkpoint, the training goes on from it. Raises WhetError when it cannot, trainer.Cancelled when somebody
+    asked to stop, runs.Superseded when the run is no longer ours; then no part of an adapter is visible, and the row is the caller's to end.
+    `into` is where a method goes whose result is no version.
     """
+    check_into(prepared.recipe, into)
+    method = family(METHODS[prepared.recipe.method])
     clock = _Stopwatch()
+    prepared = method.rows(context, prepared, reporter)
     reporter.stage("loading")
-    pad_id = pad_token(prepared)
-    with _memory_in_words(prepared):
-        model = load(context, prepared)
-        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id)
+    pad_id, folder = pad_token(prepared), run_folder(context, run.id)
+    as_loaded = file_signature(prepared.base.folder)
+    with memory_in_words(prepared.recipe):
+        model, loss_of = load(context, prepared), method.loss(prepared)
+        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
+        memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
     prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
-    expected = estimate(prepared, speed)
-    runs.describe(context, run, recipe=recipe_json(prepared), estimate=expected, base_digest=prepared.base.digest)
+    expected = estimate(prepared, speed, memory)
+    require_room(folder, _ROOM * memory["checkpoint"])
+    checkpoints = checkpoints_of(context, run.id)
+    checkpoints.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
+    resume = checkpoints.resume()
+    if resume is not None:
+        reporter.continues(resume.state)
+    runs.describe(context, run, recipe=recipe_json(prepared, into), estimate=expected, base_digest=prepared.base.digest, dataset_digest=prepared.dataset.digest)
     clock.mark("loading")
 
     reporter.stage("training")
-    with _memory_in_words(prepared):
-        trained = train(model, prepared.train, prepared.validation, prepared.recipe, pad_id=pad_id, on_step=reporter.step)
+    with Trackers(context, run, prepared, folder) as trackers, memory_in_words(prepared.recipe):
+
+        def on_step(step: Step) -> None:
+            trackers.step(step)
+            reporter.step(step)
+
+        trained = method.run(model, prepared, reporter, pad_id=pad_id, loss_of=loss_of, on_step=on_step, checkpoints=checkpoints, resume=resume)
+        model = method.candidate(model, prepared)
+    expected = compared(expected, trained, peak_memory_bytes(), prepared.recipe.processes)
+    runs.describe(context, run, estimate=expected)
     clock.mark("training")
 
     reporter.stage("evaluating")
     judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating)
-    evidence = fingerprint(model, probes(prepared))
+    endless = never_stop(judgement.decision.metrics if judgement.decision else {})
+    trained = replace(trained, signs=[*trained.signs, *([endless] if endless else [])])
+    evidence = fingerprint(model, probes(prepared), prepared.base.folder) if into is None else None
+    require_unchanged(prepared.base, as_loaded)
     clock.mark("evaluating")
 
     reporter.stage("storing")
-    new = _new_adapter(model, prepared, run, trained, judgement, evidence, expected, clock.seconds, actor)
+    card = _card(prepared, trained, expected, clock.seconds)
+    if into is not None:
+        write_folder(context, run, prepared, model, judgement, card, into, reporter.final(trained), reporter.curve)
+        checkpoints.remove()
+        clock.mark("storing")
+        _survey(context, model, prepared, judgement, reporter)
+        clock.mark("reporting")
+        return Outcome(run.id, None, into, judgement, trained, clock.seconds, expected, prepared.dataset.digest)
+    new = _new_adapter(model, prepared, run, judgement, {**card, "fingerprint": evidence}, actor)
     adapter = adapter_store.publish(
         context,
         replace(
@@ -77,30 +128,36 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
             ),
         ),
     )
+    checkpoints.remove()
     clock.mark("storing")
-    return Outcome(run.id, adapter, judgement, trained, clock.seconds, expected)
+    _survey(context, model, prepared, judgement, reporter)
+    clock.mark("reporting")
+    return Outcome(run.id, adapter, None, judgement, trained, clock.seconds, expected, prepared.dataset.digest)
 
 
-@contextmanager
-def _memory_in_words(prepared: Prepared) -> Iterator[None]:
-    """Raises TrainingError in place of torch's own error when memory runs out."""
-    import torch
-
+def _survey(context: Context, model: Any, prepared: Prepared, judgement: Judgement, reporter: Reporter) -> None:
+    """The report, once the version is there: whoever waits for the version need not wait for it, and a kill meanwhile costs the report alone
+    (`whet eval run` makes it again)."""
+    base = base_beside(prepared)
     try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        recipe = prepared.recipe
-        raise TrainingError(
-            f"Memory ran out with {recipe.batch_size} rows per step of up to {recipe.max_length} tokens.",
-            hint=f"Use --batch-size {max(1, recipe.batch_size // 2)} or a smaller --max-length.",
-        ) from error
+        survey(context, model, prepared.encoder, prepared.dataset, judgement, name=prepared.alias, on_batch=reporter.surveying, base=base)
+    except (StoreError, OSError) as error:
+        log.warning("The report of %s could not be stored: %s", prepared.alias, error)
 
 
 def load(context: Context, prepared: Prepared) -> Any:
-    """The base with a fresh adapter on it, or with the weights of the adapter that the run starts from."""
-    model = trainable(prepared.base, prepared.recipe)
+    """The model as the method trains it, or with the weights of the adapter that the run starts from.
+
+    Raises InputError when that one is scaled in the other way (LoRA by alpha / rank, rsLoRA by alpha / √rank).
+    """
+    model = family(METHODS[prepared.recipe.method]).build(prepared)
     if prepared.start_adapter is not None:
-        weights, _ = adapter_store.read_weights(context, prepared.start_adapter)
+        weights, config = adapter_store.read_weights(context, prepared.start_adapter)
+        if bool(config.get("use_rslora")) != (prepared.recipe.method == "rslora"):
+            raise InputError(
+                f"{prepared.start_adapter.label} is scaled {'by alpha / √rank' if config.get('use_rslora') else 'by alpha / rank'}, {prepared.recipe.method} the other way.",
+                hint="Go on with the method it was trained with (lora or rslora), or start without init_from.",
+            )
         set_adapter_weights(model, weights)
     return model
 
@@ -118,27 +175,18 @@ def pad_token(prepared: Prepared) -> int:
     return int(pad if pad is not None else min(prepared.base.stop_ids))
 
 
-def recipe_json(prepared: Prepared) -> dict[str, Any]:
-    """The complete recipe as it is stored with the run and on the card."""
-    return {**prepared.recipe.as_json(), "dataset_path": prepared.dataset.path, "dataset_name": prepared.dataset.name, "rows": prepared.dataset.rows}
+def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
+    """The complete recipe as it is stored with the run and on the card; with the folder that the run writes to, for an attempt that goes on with it."""
+    found = {**prepared.recipe.as_json(), "dataset_path": prepared.dataset.path, "dataset_name": prepared.dataset.name, "rows": prepared.dataset.rows}
+    return {**found, "into": str(into.absolute())} if into else found
 
 
-def _new_adapter(
-    model: Any,
-    prepared: Prepared,
-    run: runs.Run,
-    trained: Trained,
-    judgement: Judgement,
-    evidence: dict[str, Any],
-    expected: dict[str, Any],
-    seconds: dict[str, float],
-    actor: str,
-) -> NewAdapter:
+def _new_adapter(model: Any, prepared: Prepared, run: runs.Run, judgement: Judgement, card: dict[str, Any], actor: str) -> NewAdapter:
     recipe = prepared.recipe
     return NewAdapter(
         name=prepared.alias,
         weights=adapter_weights(model, recipe.dtype),
-        config=plain_config(recipe.rank, recipe.alpha, sorted(model.peft_config["default"].target_modules)),
+        config=plain_config(recipe.rank, recipe.alpha, sorted(model.peft_config["default"].target_modules), rslora=recipe.method == "rslora"),
         base_digest=prepared.base.digest,
         template_digest=prepared.base.template_digest,
         rank=recipe.rank,
@@ -147,29 +195,35 @@ def _new_adapter(
         gate=judgement.verdict,
         evaluation=judgement.row(run.id, prepared.dataset.digest),
         created_by=actor,
-        card={
-            "base": prepared.base.name,
-            "dataset_path": prepared.dataset.path,
-            "recipe": recipe_json(prepared),
-            "training": {
-                "steps": trained.steps,
-                "tokens": trained.tokens,
-                "trained_tokens": trained.trained_tokens,
-                "tokens_per_s": round(trained.tokens_per_s),
-                "first_loss": round(trained.first_loss, 4),
-                "last_loss": round(trained.last_loss, 4),
-                "validation": trained.validation,
-                "best_step": trained.best_step,
-                "seconds": {name: round(value, 1) for name, value in seconds.items()},
-                "expected_seconds": expected["seconds"],
-                "peak_memory_bytes": peak_memory_bytes(),
-            },
-            "fingerprint": evidence,
-            "left_out": [bad.as_json() for bad in prepared.left_out],
-            "libraries": {name: version(name) for name in _LIBRARIES},
-            "python": platform.python_version(),
-        },
+        card=card,
     )
+
+
+def _card(prepared: Prepared, trained: Trained, expected: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """What is said of a result beyond its hashes and its evaluation."""
+    return {
+        "base": prepared.base.name,
+        "dataset_path": prepared.dataset.path,
+        "recipe": recipe_json(prepared),
+        "training": {
+            "steps": trained.steps,
+            "tokens": trained.tokens,
+            "trained_tokens": trained.trained_tokens,
+            "tokens_per_s": round(trained.tokens_per_s),
+            "first_loss": round(trained.first_loss, 4),
+            "last_loss": round(trained.last_loss, 4),
+            "validation": trained.validation,
+            "best_step": trained.best_step,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+            "expected_seconds": expected["seconds"],
+            "peak_memory_bytes": peak_memory_bytes(),
+            "estimate": {name: expected[name] for name in ("seconds", "peak_memory_bytes", "measured", "error")},
+            "signs": trained.signs,
+        },
+        "left_out": [bad.as_json() for bad in prepared.left_out],
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+    }
 
 
 class _Stopwatch:

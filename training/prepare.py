@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,19 +10,25 @@ from typing import Any
 from sqlalchemy import Connection
 
 from training.base_model import BaseModel, compute_dtype
-from training.batches import collate
+from training.batches import collate, pack
+from training.data.leaks import without_leaks
 from training.datasets import Dataset
 from training.encode import Encoded, Encoder
+from training.methods.pairs import rating
+from training.methods.registry import ADAPTER, ANSWERS, METHODS, PREFERENCES, RATINGS, Method
 from training.recipe import PRODUCTION, Recipe, check_servable, resolved
-from training.rows import BadLine
-from training.trainer import batch_loss, total_steps
+from training.rows import BadLine, Row
+from training.run.faults import require_device
+from training.run.trackers import require_installed
+from training.trainer import Loss, batch_loss, total_steps
 from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
 from whet.registry import Adapter, current_rollouts, find_adapter
 
-# A second thread must be this much faster than one to be used: it is taken from the engine beside us.
-_WORTH = 1.15
+# So much faster all threads together must be than one. A step is some two thousand small products, and after each the threads wait for the slowest: as soon
+# as the engine answers beside them they lose more than they gained (1.3 times as fast alone, 0.8 times with a neighbour that takes 40 % of a processor).
+_WORTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,27 @@ class Prepared:
         return total_steps(len(self.train), self.recipe)
 
 
-def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base: BaseModel, *, skip_bad: bool = False) -> Prepared:
-    """Encode the rows and settle the recipe. Raises InputError or ConfigurationError with what is wrong, before anything is loaded."""
+def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base: BaseModel, *, skip_bad: bool = False, drop_leaks: bool = True) -> Prepared:
+    """Encode the rows and settle the recipe. Raises InputError or ConfigurationError with what is wrong, before anything is loaded.
+
+    No run trains on what its test set gives away: such rows are taken out and named, or refused when `drop_leaks` is not set.
+    """
+    method = METHODS[recipe.method]
     check_servable(recipe, context.settings.engine_max_lora_rank)
-    room = min(base.max_positions, context.settings.engine_max_model_len)
+    require_device(recipe.device, recipe.processes)
+    require_installed(context.settings.wandb_project, context.settings.mlflow_tracking_uri)
+    room = min(base.max_positions, context.settings.engine_max_model_len) - (recipe.virtual_tokens if "virtual_tokens" in method.reads else 0)
+    if "teacher" in method.reads and not recipe.teacher:
+        raise InputError(
+            "Distillation needs a teacher.", hint="Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher http://host/v1#MODEL."
+        )
+    dataset = _rows_for(method, dataset)
     parameters = count_parameters(base)
     start, no_start = _start_adapter(context, alias, recipe, base)
     recipe = replace(recipe, init_from=start.digest if start else "")
     recipe = replace(resolved(recipe, parameters=parameters, max_length=room), dtype=compute_dtype(recipe.dtype))
     encoder = Encoder(base, recipe.max_length)
+    dataset, leaks = without_leaks(dataset, drop=drop_leaks)
     left_out: list[BadLine] = []
     parts: dict[str, list[Encoded]] = {}
     kept: dict[str, Any] = {}
@@ -72,7 +88,45 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     if not parts["train"]:
         raise InputError("No row is left to train on.", hint="`whet data check` says why each row was refused.")
     dataset = replace(dataset, **kept)
-    return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, [*no_start, *_notices(dataset)])
+    left_out += [leak.as_bad_line() for leak in leaks]
+    said = [method.said] if method.said else []
+    if recipe.processes > 1:
+        said.append(f"{recipe.processes} processes share the training; the estimate of time and memory is that of one process which does it alone.")
+    if base.has_experts and method.engine == ADAPTER and recipe.target_modules == ("all-linear",):
+        said.append(
+            "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
+            "there, export the version merged (whet export merge)."
+        )
+    notices = [*said, *no_start, *_notices(dataset, method)]
+    return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices)
+
+
+# What rows a method learns from, and what to do when these are not they.
+_WANTED = {
+    ANSWERS: ("right answers, and would learn those rated -1 as right", "Leave them out, or use --method kto, which learns from both."),
+    PREFERENCES: ("rows with chosen and rejected", "Give preference rows, or use a method that learns from answers, such as lora."),
+    RATINGS: ('preference rows or rows with "rating": 1 or -1', "Rate the rows, or use a method that learns from answers, such as lora."),
+}
+
+
+def _rows_for(method: Method, dataset: Dataset) -> Dataset:
+    """The dataset without bad answers to be judged by. Raises InputError when the method cannot learn from the training rows."""
+    wrong = [row for row in dataset.train if not _fits(method.rows, row)]
+    if wrong:
+        wanted, hint = _WANTED[method.rows]
+        found = f"{len(wrong)} of {len(dataset.train)} training rows are others, the first on line {wrong[0].line}"
+        raise InputError(f"The method {method.name} learns from {wanted}: {found}.", hint=hint)
+    return replace(dataset, validation=_not_bad(dataset.validation), test=_not_bad(dataset.test))
+
+
+def _not_bad(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if rating(row) >= 0]
+
+
+def _fits(wanted: str, row: Row) -> bool:
+    if wanted == ANSWERS:
+        return rating(row) >= 0
+    return row.kind == "preference" or (wanted == RATINGS and rating(row) != 0)
 
 
 def count_parameters(base: BaseModel) -> int:
@@ -121,31 +175,27 @@ def _live_adapter(connection: Connection, alias: str, recipe: Recipe, base: Base
     return (None, [f"{adapter.label} {reason}, so the run starts from nothing."]) if reason else (adapter, [])
 
 
-def _notices(dataset: Dataset) -> list[str]:
+def _notices(dataset: Dataset, method: Method) -> list[str]:
     rows = [row for part in (dataset.train, dataset.validation, dataset.test) for row in part]
     preferences = sum(row.kind == "preference" for row in rows)
     found = []
-    if preferences:
+    if preferences and method.rows == ANSWERS:
         found.append(f"{preferences} rows are preferences: this method learns their chosen answers and does not look at the rejected ones.")
-    trained = {row.prompt_digest for row in dataset.train}
-    leaked = sum(row.prompt_digest in trained for row in dataset.test if row.origin == "seed")
-    if leaked:
-        found.append(f"{leaked} test rows ask a question that is also trained on: their scores say little.")
     return found
 
 
-def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> tuple[int, float]:
+def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss) -> tuple[int, float]:
     """(threads, tokens per second): a step of the run's own size is timed with one thread and with all; on a GPU nothing is chosen."""
     import torch
 
     if next(model.parameters()).device.type != "cpu":
-        return recipe.threads, _speed(model, rows, recipe, pad_id)
-    available = len(os.sched_getaffinity(0))
+        return recipe.threads, _speed(model, rows, recipe, pad_id, loss_of)
+    available = max(1, len(os.sched_getaffinity(0)) // recipe.processes)
     choices = [recipe.threads] if recipe.threads else sorted({1, available})
     speeds: dict[int, float] = {}
     for threads in choices:
         torch.set_num_threads(threads)
-        speeds[threads] = _speed(model, rows, recipe, pad_id)
+        speeds[threads] = _speed(model, rows, recipe, pad_id, loss_of)
     best = choices[0]
     if speeds[choices[-1]] > _WORTH * speeds[best]:
         best = choices[-1]
@@ -153,42 +203,20 @@ def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int)
     return best, speeds[best]
 
 
-def _speed(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> float:
+def _speed(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> float:
     """Tokens per second of forward and backward, the better of two after one to warm up. Changes no weight."""
     device = next(model.parameters()).device.type
     middle = sorted(rows, key=lambda row: len(row.ids))
-    first = max(0, (len(middle) - recipe.batch_size) // 2)
-    batch = collate(middle[first : first + recipe.batch_size], pad_id, device)
+    at_once = recipe.micro_batch or recipe.batch_size
+    first = max(0, (len(middle) - at_once) // 2)
+    some = middle[first : first + at_once]
+    batch = pack(some, pad_id, device) if recipe.packing else collate(some, pad_id, device)
     best = float("inf")
     model.train()
     for attempt in range(3):
         began = time.perf_counter()
-        batch_loss(model, batch).backward()
+        loss_of(model, batch).backward()
         model.zero_grad(set_to_none=True)
         if attempt:
             best = min(best, time.perf_counter() - began)
     return batch.tokens / best
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far; on a GPU, the largest allocation there."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
-
-
-def estimate(prepared: Prepared, tokens_per_s: float) -> dict[str, Any]:
-    """What the run is expected to take: stored with it, and compared with what it took."""
-    tokens = round(prepared.tokens_per_epoch * prepared.recipe.epochs)
-    return {
-        "rows": len(prepared.train),
-        "tokens": tokens,
-        "trained_tokens": round(sum(row.trained_tokens for row in prepared.train) * prepared.recipe.epochs),
-        "steps": prepared.steps,
-        "tokens_per_s": round(tokens_per_s),
-        "seconds": round(tokens / max(tokens_per_s, 1e-9), 1),
-        "peak_memory_bytes": peak_memory_bytes(),
-    }

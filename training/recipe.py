@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from training.methods.registry import ADAPTER, METHODS, SOME
 from whet.errors import InputError, NotFoundError
 
 FOLDER = Path(__file__).parent / "recipes"
-METHODS = ("lora",)
 SCHEDULES = ("cosine", "linear", "constant")
 DTYPES = ("auto", "bfloat16", "float32")
+DEVICES = ("auto", "cuda")
 PRODUCTION = "production"  # as `init_from`: the version that answers under the alias now
 
 # Small models need large steps: measured on the built-in base, where 2e-4 learns nothing in six epochs.
@@ -44,16 +45,31 @@ class Recipe:
     batch_size: int = 8  # rows per step; with 500 rows on the built-in base, 375 small steps got 99 % right where 188 larger ones got 93 %
     weight_decay: float = 0.0  # adapters are small and start at zero change; decay pulls them back to the base
     clip: float = 1.0  # largest gradient norm
+    micro_batch: int = 0  # rows computed at once, their gradients summed to the step's (gradient accumulation); 0: all of a step
+    gradient_checkpointing: bool = False  # compute activations again in the backward pass: a third more time, a fraction of the memory
+    processes: int = 1  # that share the rows of each step and the weights (FSDP), on this machine; micro_batch is of each
+    packing: bool = False  # several rows to a sequence, each seeing itself alone; without it rows of like length share a batch
+    patience: int = 3  # checks on validation rows (one an epoch) without a new best before the run stops; 0: never
     max_length: int = 0  # tokens per row; a longer row is refused, never cut. 0: what the engine and the base both take
     dtype: str = "auto"  # of the computation; auto: what this machine is faster in, bfloat16 or float32
+    device: str = "auto"  # cuda: refused where there is no GPU, instead of training on the processor
     seed: int = 0
     threads: int = 0  # CPU threads; 0: one or all, whichever a measurement at the start finds faster
+    virtual_tokens: int = 20  # of a prefix or soft prompt; they take room from `max_length`
+    beta: float = 0.1  # how hard DPO, KTO and RLHF hold to the model they began with; the weight of ORPO's odds ratio
+    samples: int = 4  # answers that RLHF writes to each question
+    teacher: str = ""  # whom to distil: a model's folder (its probabilities), or the http(s) address of an OpenAI-compatible endpoint (its answers)
+    kl_weight: float = 0.5  # share of the teacher's probabilities in the loss; the rest is the rows' own answers
+    temperature: float = 2.0  # at which the probabilities of teacher and student are compared
     init_from: str = ""  # adapter whose weights the run starts from: a label, a digest, or `production`; empty: from nothing
 
     def __post_init__(self) -> None:
         for name, ok, expected in self._rules():
             if not ok:
                 raise InputError(f"The recipe's {name} is {getattr(self, name)!r}; expected {expected}.", hint="docs/training.md lists every field.")
+        for field in fields(self):
+            if field.name in SOME - METHODS[self.method].reads and getattr(self, field.name) != field.default:
+                raise InputError(f"The method {self.method} has no {field.name}.", hint="Leave it out; docs/training-methods.md says what each method reads.")
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
@@ -69,9 +85,18 @@ class Recipe:
             ("batch_size", 1 <= self.batch_size <= 4096, "1 to 4096"),
             ("weight_decay", _finite(self.weight_decay) and 0 <= self.weight_decay < 1, "0 or more and below 1"),
             ("clip", _finite(self.clip) and self.clip > 0, "a number above 0"),
+            ("micro_batch", 0 <= self.micro_batch <= 4096, "0 (all rows of a step) to 4096"),
+            ("processes", 1 <= self.processes <= min(64, self.batch_size), "1 to 64, and a row of each step for each of them (batch_size)"),
+            ("patience", 0 <= self.patience <= 1000, "0 (never stop early) to 1000"),
+            ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),
             ("max_length", self.max_length == 0 or self.max_length >= 8, "0 (chosen) or at least 8 tokens"),
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             ("threads", 0 <= self.threads <= 1024, "0 (chosen) to 1024"),
+            ("virtual_tokens", 1 <= self.virtual_tokens <= 1024, "1 to 1024"),
+            ("beta", _finite(self.beta) and 0 < self.beta <= 10, "above 0, up to 10"),
+            ("samples", 2 <= self.samples <= 64, "2 to 64: rewards are compared with those of the other answers"),
+            ("kl_weight", _finite(self.kl_weight) and 0 < self.kl_weight <= 1, "above 0, up to 1"),
+            ("temperature", _finite(self.temperature) and 0 < self.temperature <= 100, "above 0, up to 100"),
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -101,9 +126,9 @@ def _cast(name: str, value: Any, kind: type) -> Any:
             return tuple(names)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif (kind is int and isinstance(value, int) and not isinstance(value, bool)) or (kind is str and isinstance(value, str)):
+    elif (kind is int and isinstance(value, int) and not isinstance(value, bool)) or (kind in (str, bool) and isinstance(value, kind)):
         return value
-    words = {tuple: "a list of names", float: "a number", int: "a whole number", str: "a text"}[kind]
+    words = {tuple: "a list of names", float: "a number", int: "a whole number", str: "a text", bool: "true or false"}[kind]
     raise InputError(f"The recipe's {name} is {value!r}; expected {words}.", hint="docs/training.md lists every field.")
 
 
@@ -122,14 +147,25 @@ def load_recipe(reference: str = "lora") -> Recipe:
 
 def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:
     """The recipe with the choices filled in that follow from the base alone (`threads` is measured later)."""
-    by_size = next(rate for limit, rate in _LEARNING_RATES if parameters <= limit)
+    by_size = next(rate for limit, rate in _LEARNING_RATES if parameters <= limit) * METHODS[recipe.method].rate
     rate = recipe.learning_rate or by_size * (_GOING_ON if recipe.init_from else 1.0)
     return replace(recipe, learning_rate=rate, max_length=min(recipe.max_length or max_length, max_length))
 
 
+def check_into(recipe: Recipe, into: Path | None) -> None:
+    """Raises InputError when the engine cannot serve what the method makes and there is no folder for it, or the other way round."""
+    method = METHODS[recipe.method]
+    if method.engine == ADAPTER and into is not None:
+        raise InputError(f"The method {method.name} makes a version in the store; --into belongs to methods that cannot.", hint="Leave --into out.")
+    if method.engine != ADAPTER and into is None:
+        raise InputError(method.said, hint="Say where it goes: --into FOLDER, a folder that does not exist yet.")
+    if into is not None and into.exists():
+        raise InputError(f"{into} exists already.", hint="Name a folder that does not.")
+
+
 def check_servable(recipe: Recipe, engine_max_lora_rank: int) -> None:
     """Raises InputError for a rank that the engine would refuse after an hour of training."""
-    if recipe.rank > engine_max_lora_rank:
+    if METHODS[recipe.method].engine == ADAPTER and recipe.rank > engine_max_lora_rank:
         raise InputError(
             f"Rank {recipe.rank} cannot be served: the engine accepts up to {engine_max_lora_rank} (engine_max_lora_rank).",
             hint=f"Train with --rank {engine_max_lora_rank} or less, or raise WHET_ENGINE_MAX_LORA_RANK and restart the engine.",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from training import runs
+from training.run.checkpoint import LoopState
 from training.trainer import Cancelled, Step, Trained
 from whet.clock import now_ms
 from whet.context import Context
@@ -52,9 +53,18 @@ class Reporter:
         self._progress = {**self._progress, "stage": name}
         self._write(force=True)
 
+    def continues(self, state: LoopState) -> None:
+        """The run goes on from a checkpoint: the curve begins with what it holds."""
+        self.curve = [_point(*point) for point in state.history]
+
+    def working(self, stage: str, done: int, total: int) -> None:
+        """Within a stage before the training itself. Raises Cancelled, Superseded."""
+        self._progress = {"stage": stage, "done": done, "total": total}
+        self._write(force=False)
+
     def step(self, step: Step) -> None:
         """After each training step. Raises Cancelled, Superseded."""
-        self.curve.append([step.step, round(step.loss, 5), round(step.seconds, 2)])
+        self.curve.append(_point(step.step, step.loss, step.seconds, step.rate))
         self._progress = {
             "stage": "training",
             "step": step.step,
@@ -62,6 +72,8 @@ class Reporter:
             "loss": round(step.loss, 5),
             "tokens_per_s": round(step.tokens_per_s),
             "eta_s": round(step.eta_s, 1),
+            "validation": _rounded(step.validation),
+            "signs": list(step.signs),
         }
         self._write(force=step.step in (1, step.steps))
 
@@ -69,6 +81,10 @@ class Reporter:
         """After each batch of answers. Raises Cancelled, Superseded."""
         self._progress = {**self._progress, "stage": "evaluating", "answered": done, "to_answer": total}
         self._write(force=False)
+
+    def surveying(self, done: int, total: int) -> None:
+        """After each batch of answers for the report. The run's row has ended by then, so only the watcher is told."""
+        self._watch({**self._progress, "stage": "reporting", "answered": done, "to_answer": total})
 
     def final(self, trained: Trained) -> dict[str, Any]:
         """The progress that stays with a finished run."""
@@ -79,6 +95,8 @@ class Reporter:
             "loss": round(trained.last_loss, 5),
             "tokens_per_s": round(trained.tokens_per_s),
             "eta_s": 0,
+            "validation": _rounded(trained.validation),
+            "signs": trained.signs,
         }
 
     def _write(self, *, force: bool) -> None:
@@ -90,3 +108,11 @@ class Reporter:
         self._written_at = time.monotonic()
         if runs.report(self._context, self._run, progress=self._progress, curve=self.curve, now=now_ms()):
             raise Cancelled
+
+
+def _point(step: float, loss: float, seconds: float, rate: float) -> list[float]:
+    return [int(step), round(loss, 5), round(seconds, 2), float(f"{rate:.4g}")]
+
+
+def _rounded(validation: Iterable[tuple[int, float]]) -> list[list[float]]:
+    return [[step, round(loss, 5)] for step, loss in validation]

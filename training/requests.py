@@ -44,8 +44,8 @@ def open_requests(connection: Connection) -> list[dict[str, Any]]:
 
 def evaluations_of(connection: Connection, adapter_digest: str | None) -> list[dict[str, Any]]:
     """Evaluations of one adapter, newest first."""
-    query = select(evaluations).where(evaluations.c.adapter_digest == adapter_digest).order_by(evaluations.c.created_at.desc())
-    return [dict(row._mapping) for row in connection.execute(query)]
+    query = select(evaluations).where(evaluations.c.adapter_digest == adapter_digest)
+    return [dict(row._mapping) for row in connection.execute(query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()))]
 
 
 def requested(context: Context, request_id: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Training rows: one JSON object per line in, checked rows and a list of every rejected line out.
+"""Training rows: objects in, checked rows and a list of every rejected one out. `training/data/formats.py` reads them from files.
 
 The formats are those of `docs/training.md`. Nothing is guessed and nothing is dropped in silence: a line becomes a
 `Row`, a `BadLine` that says what was found and what is expected, or is counted as blank.
@@ -10,16 +10,18 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from whet.errors import InputError
 from whet.store import digest_json
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+ORIGINS = ("seed", "review", "synthetic")
 KNOWN_FIELDS = frozenset(
-    {"messages", "prompt", "completion", "chosen", "rejected", "weight", "task", "id", "user", "context", "train", "checks", "origin", "group"}
+    {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system"}
+    | {"weight", "task", "id", "user", "group", "context", "train", "checks", "origin", "parent", "made_by", "scrubbed", "rating"}
 )
+_SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "system": "system", "tool": "tool"}
 _SHOWN = 60  # characters of a wrong value that a message repeats
 
 
@@ -30,12 +32,13 @@ class BadLine:
     line: int  # counted from 1, as editors do
     found: str
     expected: str
+    unit: str = "line"  # what is counted: lines of text, or rows where a format has no lines
 
     def __str__(self) -> str:
-        return f"line {self.line}: found {self.found}; expected {self.expected}"
+        return f"{self.unit} {self.line}: found {self.found}; expected {self.expected}"
 
     def as_json(self) -> dict[str, Any]:
-        return {"line": self.line, "found": self.found, "expected": self.expected}
+        return {"line": self.line, "unit": self.unit, "found": self.found, "expected": self.expected}
 
 
 class _Wrong(Exception):
@@ -55,7 +58,7 @@ class Row:
     digest: str  # of what is learned from: messages, context and mode
     prompt_digest: str  # of everything before the last answer, without case and surplus space: equal questions are one group
     messages: tuple[dict[str, Any], ...]
-    kind: str  # messages | prompt | preference
+    kind: str  # messages | prompt | instruction | preference
     mode: str  # last | all: which assistant turns are learned
     weight: float
     task: str
@@ -63,8 +66,10 @@ class Row:
     group: str | None
     context: tuple[str, ...]
     checks: tuple[str, ...]
-    origin: str  # seed | review
+    origin: str  # seed (from a file) | review (from people) | synthetic (made from another row)
     raw: dict[str, Any]  # the object as read, with `id` and `origin` filled in
+    parent: str | None = None  # id of the row that a synthetic one was made from
+    scrubbed: tuple[str, ...] = ()  # placeholders of removed personal data: seen, never learned
 
     @property
     def answer(self) -> str:
@@ -80,6 +85,7 @@ class Reading:
     bad: list[BadLine] = field(default_factory=list)
     blank: list[int] = field(default_factory=list)  # numbers of empty lines; the one after the last line break is not counted
     unknown_fields: dict[str, int] = field(default_factory=dict)  # field name -> rows that carry it
+    unit: str = "line"  # what the numbers count
 
     def refuse_bad(self, source: str, *, skip_bad: bool) -> None:
         """Raises InputError when lines were rejected (unless they are to be skipped) or when no row is left."""
@@ -97,50 +103,60 @@ class Reading:
             )
 
 
-def read_file(path: Path, *, origin: str = "seed") -> Reading:
-    """Read a JSONL file. Raises InputError when it cannot be read at all."""
-    try:
-        content = path.read_bytes()
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a folder; expected a JSONL file.") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Name a file with one JSON object per line.") from error
-    return read_lines(content.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n"), origin=origin)
-
-
 def read_lines(lines: Iterable[bytes], *, origin: str = "seed") -> Reading:
     """Read rows from lines of bytes; `origin` is that of rows which do not name their own."""
     reading = Reading()
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        if line.strip():
+            _add(reading, number, origin, line)
+        else:
             reading.blank.append(number)
-            continue
-        try:
-            row = _row(number, _parse(line), origin)
-        except _Wrong as wrong:
-            reading.bad.append(BadLine(number, wrong.found, wrong.expected))
-            continue
-        reading.rows.append(row)
-        for name in row.raw.keys() - KNOWN_FIELDS:
-            reading.unknown_fields[name] = reading.unknown_fields.get(name, 0) + 1
     return reading
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def read_objects(objects: Iterable[tuple[int, Any]], *, unit: str, origin: str = "seed") -> Reading:
+    """Read rows from (number, object) pairs of a format that is not JSON lines; an object may be a BadLine already."""
+    reading = Reading(unit=unit)
+    for number, value in objects:
+        if isinstance(value, BadLine):
+            reading.bad.append(value)
+        else:
+            _add(reading, number, origin, value)
+    return reading
+
+
+def _add(reading: Reading, number: int, origin: str, value: Any) -> None:
     try:
-        value = json.loads(line.decode("utf-8"))
+        row = _row(number, _checked(_parse(value) if isinstance(value, bytes) else value), origin)
+    except _Wrong as wrong:
+        reading.bad.append(BadLine(number, wrong.found, wrong.expected, reading.unit))
+        return
+    reading.rows.append(row)
+    for name in row.raw.keys() - KNOWN_FIELDS:
+        reading.unknown_fields[name] = reading.unknown_fields.get(name, 0) + 1
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _Wrong(f"byte 0x{line[error.start]:02x} at position {error.start + 1}, which is not UTF-8", "UTF-8 text") from error
     except json.JSONDecodeError as error:
         raise _Wrong(f"{_shown(line.decode('utf-8', 'replace').strip())} ({error.msg} at column {error.colno})", "one JSON object per line") from error
     except (RecursionError, ValueError) as error:
         raise _Wrong("JSON that cannot be read (nested too deep, or a number too long)", "one JSON object per line") from error
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    """The object, when it is one that can be written as JSON again."""
     if not isinstance(value, dict):
         raise _Wrong(_kind(value), "a JSON object")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise _Wrong("half of a surrogate pair (\\ud800 to \\udfff) in a text", "whole Unicode characters") from error
+    except TypeError as error:
+        raise _Wrong(f"a value that is neither text, number, list nor object ({error})", "values that JSON knows") from error
     except ValueError as error:
         raise _Wrong("NaN or Infinity", "finite numbers") from error
     return value
@@ -149,10 +165,10 @@ def _parse(line: bytes) -> dict[str, Any]:
 def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
     messages, kind = _conversation(raw)
     mode = _one_of(raw, "train", ("last", "all"), "last")
-    context, checks = _context(raw), _texts(raw, "checks")
-    origin = _one_of(raw, "origin", ("seed", "review"), origin)
+    context, checks, scrubbed = _context(raw), _texts(raw, "checks"), _texts(raw, "scrubbed")
+    origin = _one_of(raw, "origin", ORIGINS, origin)
     learned = {"messages": messages, "context": context, "train": mode}
-    digest = digest_json(learned)
+    digest = digest_json({**learned, "scrubbed": scrubbed} if scrubbed else learned)
     question = digest_json([[message["role"], _normal(str(message.get("content") or ""))] for message in messages[:-1]] + [_normal(" ".join(context))])
     row_id = _optional_text(raw, "id") or f"row-{digest[:16]}"
     return Row(
@@ -171,25 +187,65 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
         checks=tuple(checks),
         origin=origin,
         raw={**raw, "id": row_id, "origin": origin},
+        parent=_optional_text(raw, "parent"),
+        scrubbed=tuple(scrubbed),
     )
 
 
 def _conversation(raw: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-    """Messages that end with the answer, and which of the three formats they came in."""
+    """Messages that end with the answer, and which of the formats they came in."""
     if "chosen" in raw or "rejected" in raw:
-        before = _messages(raw, last_is_answer=False) if "messages" in raw else [{"role": "user", "content": _text(raw, "prompt")}]
-        _text(raw, "rejected")
-        return [*before, {"role": "assistant", "content": _text(raw, "chosen")}], "preference"
+        chosen, before = _preferred(raw, "chosen")
+        _preferred(raw, "rejected")
+        if not before:
+            before = _messages(raw["messages"], last_is_answer=False) if "messages" in raw else _prompt(raw)
+        return [*before, {"role": "assistant", "content": chosen}], "preference"
     if "messages" in raw:
-        return _messages(raw, last_is_answer=True), "messages"
+        return _messages(raw["messages"], last_is_answer=True), "messages"
+    if "conversations" in raw:
+        return _messages(_from_sharegpt(raw["conversations"]), last_is_answer=True), "messages"
+    if "instruction" in raw or "output" in raw:
+        question = "\n\n".join([_text(raw, "instruction"), *([_text(raw, "input")] if raw.get("input") else [])])
+        return [*_system(raw), {"role": "user", "content": question}, {"role": "assistant", "content": _text(raw, "output")}], "instruction"
     if "prompt" in raw or "completion" in raw:
-        return [{"role": "user", "content": _text(raw, "prompt")}, {"role": "assistant", "content": _text(raw, "completion")}], "prompt"
+        answer, before = _preferred(raw, "completion")
+        return [*_system(raw), *(before or _prompt(raw)), {"role": "assistant", "content": answer}], "prompt"
     names = ", ".join(sorted(map(str, raw))[:6]) or "none"
-    raise _Wrong(f"the fields {names}", "'messages', or 'prompt' and 'completion', or 'messages', 'chosen' and 'rejected'")
+    raise _Wrong(f"the fields {names}", "'messages', or 'prompt' and 'completion', or 'instruction' and 'output', or 'messages', 'chosen' and 'rejected'")
 
 
-def _messages(raw: dict[str, Any], *, last_is_answer: bool) -> list[dict[str, Any]]:
-    value = raw["messages"]
+def _system(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "system", "content": _text(raw, "system")}] if raw.get("system") else []
+
+
+def _prompt(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    """The question: a text, or a list of messages."""
+    value = raw.get("prompt")
+    return _messages(value, last_is_answer=False) if isinstance(value, list) else [{"role": "user", "content": _text(raw, "prompt")}]
+
+
+def _preferred(raw: dict[str, Any], name: str) -> tuple[str, list[dict[str, Any]]]:
+    """(the answer, the messages before it): an answer may be a text, or a list of messages that ends with it."""
+    value = raw.get(name)
+    if not isinstance(value, list):
+        return _text(raw, name), []
+    if len(value) == 1 and ("messages" in raw or "prompt" in raw):
+        return str(_messages([{"role": "user", "content": "-"}, *value], last_is_answer=True)[-1]["content"]), []
+    *before, answer = _messages(value, last_is_answer=True)
+    return str(answer["content"]), before
+
+
+def _from_sharegpt(value: Any) -> Any:
+    """ShareGPT's {"from", "value"} as {"role", "content"}; what is not of that form is left for the check of messages to name."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {"role": _SHAREGPT_ROLES.get(str(turn["from"]), turn["from"]), "content": turn.get("value")} if isinstance(turn, dict) and "from" in turn else turn
+        for turn in value
+    ]
+
+
+def _messages(value: Any, *, last_is_answer: bool) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
         raise _Wrong(f"'messages' is {_kind(value)}", "a list of at least one message")
     messages = [_message(position, message) for position, message in enumerate(value, start=1)]

@@ -22,6 +22,7 @@ RUNNING, SUCCEEDED, FAILED, CANCELLED = "running", "succeeded", "failed", "cance
 _CURVE_POINTS = 500
 # A run by hand writes its heartbeat every few seconds; without one for this long, the process that ran it is gone.
 _ABANDONED_MS = 120_000
+SILENT_MS = 20_000  # four heartbeats that did not come: the process is gone, or the machine so slow that its attempt is better fenced off
 MAX_ATTEMPTS = 3
 
 
@@ -93,6 +94,28 @@ def take_over(context: Context, run_id: str, *, worker: str, now: int) -> Run:
         return Run(run_id, attempt, row.alias, row.started_at, row.request_id)
 
 
+def reopen(context: Context, reference: str, *, worker: str, actor: str, now: int) -> tuple[Run, dict[str, Any]]:
+    """Begin the next attempt at a run that failed or whose process is gone; returns it with the row as it was.
+
+    A requested run is only put down again: its worker takes it up. Raises NotFoundError, and ConflictError for a run that trains, succeeded or was cancelled.
+    """
+    with writing(context.database) as connection:
+        row = find(connection, reference)
+        if row["state"] in (SUCCEEDED, CANCELLED):
+            raise ConflictError(f"The run {row['id']} has ended: {row['state']}.", hint="Start a new one with `whet train run`.")
+        if row["state"] == RUNNING and row["worker"] and row["heartbeat_at"] > now - SILENT_MS:
+            raise ConflictError(
+                f"The run {row['id']} is running in {row['worker']}.",
+                hint="`whet train show` follows it; 20 seconds after its process is gone, it can be resumed.",
+            )
+        values = {"state": RUNNING, "error": None, "finished_at": None, "attempt": row["attempt"] + 1, "heartbeat_at": now}
+        requested = row["request_id"] is not None
+        values |= {"worker": "" if requested else worker[:128], "progress": {"stage": "waiting" if requested else "loading"}}
+        connection.execute(update(training_runs).where(training_runs.c.id == row["id"], training_runs.c.attempt == row["attempt"]).values(**values))
+        record(connection, actor=actor, action="run.resume", subject=row["id"], now=now)
+    return Run(row["id"], row["attempt"] + 1, row["alias"], row["started_at"], row["request_id"]), row
+
+
 def put_down(context: Context, run: Run, now: int) -> None:
     """The worker stops and has ended the run's process: whoever comes next goes on, and this does not count as a failed attempt."""
     try:
@@ -124,8 +147,8 @@ def beat(context: Context, run: Run, now: int) -> None:
         _update(connection, run, {"heartbeat_at": now})
 
 
-def succeed(connection: Connection, run: Run, *, adapter_digest: str, progress: dict[str, Any], curve: list[list[float]], now: int) -> None:
-    """End the run inside the transaction that makes the adapter visible. Raises Superseded, which undoes that transaction."""
+def succeed(connection: Connection, run: Run, *, adapter_digest: str | None, progress: dict[str, Any], curve: list[list[float]], now: int) -> None:
+    """End the run inside the transaction that makes the adapter visible; None: what it made lies in a folder outside the store. Raises Superseded, which undoes that transaction."""
     _update(
         connection,
         run,
@@ -188,7 +211,11 @@ def close_abandoned(context: Context, now: int) -> list[str]:
             connection.execute(
                 update(training_runs)
                 .where(silent)
-                .values(state=FAILED, error="The process that ran it stopped without a word (killed, or out of memory). Start it again.", finished_at=now)
+                .values(
+                    state=FAILED,
+                    error="The process that ran it stopped without a word (killed, or out of memory). `whet train resume` goes on with it.",
+                    finished_at=now,
+                )
             )
     return ids
 

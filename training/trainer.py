@@ -1,8 +1,8 @@
-"""The training loop: LoRA on a frozen base, on one CPU or GPU.
+"""The training loop: LoRA on a frozen base, on one CPU or GPU, or by several processes that each take a share of every step.
 
 Three things make it fast on a small machine without changing what is computed: rows of similar length share a batch, the output
 head runs only at positions whose next token is learned, and the adapter computes in the base's dtype while a float32 copy of it
-takes the updates.
+takes the updates. Everything that the next step depends on can be kept after any step, and the loop goes on from it to the bit.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
-from training.batches import IGNORED, Batch, collate, endless, epoch_batches
+from training.batches import IGNORED, Batch, collate, endless, epoch_batches, in_parts, pack
 from training.encode import Encoded
 from training.recipe import Recipe
-from whet.errors import TrainingError
+from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
+from training.run.ranks import ALONE, Ranks, own, shares_of, whole
+from training.run.signs import no_longer_better, nothing_learned, watch
 
-_FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
+FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
+_SAMPLED = 4  # steps' worth of rows whose loss before the first step is what divergence is judged against; costs as much time as a step and a half
 _BETAS = (0.9, 0.99)  # the second is below the usual 0.999, which forgets too slowly for runs of 100 to 500 steps
-# Nats by which the loss may end above where it began: each learned token is then e times less likely than before training, and no run
-# comes back from there.
-_DIVERGED = 1.0
-_WINDOW = 20  # steps over which divergence is judged
+
+_SEEDS_APART = 1_000_003  # between the seeds of two steps at which a run was taken up again: more than there are processes
+
+Loss = Callable[[Any, Batch], Any]  # (model, batch) → mean loss over the learned tokens of the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,17 @@ class Step:
     loss: float  # mean over the learned tokens of the batch
     tokens_per_s: float
     eta_s: float
-    seconds: float  # since the loop began
+    seconds: float  # in the loop, over all attempts at the run
+    rate: float = 0.0  # learning rate of this step
+    validation: tuple[tuple[int, float], ...] = ()  # (step, loss) of every check so far
+    signs: tuple[str, ...] = ()  # of trouble, so far
 
 
 @dataclass(frozen=True)
 class Trained:
     """How a run went."""
 
-    steps: int
+    steps: int  # taken; fewer than planned when the run was stopped early
     tokens: int
     trained_tokens: int
     seconds: float
@@ -50,10 +56,21 @@ class Trained:
     last_loss: float  # mean of the last tenth of all steps
     validation: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
     best_step: int = 0  # whose weights were kept
+    signs: list[str] = field(default_factory=list)  # of trouble, one sentence each
 
     @property
     def tokens_per_s(self) -> float:
         return self.tokens / self.seconds if self.seconds else 0.0
+
+
+class Loop(TypedDict):
+    """What surrounds a run's loop; `train` has the meaning of each."""
+
+    pad_id: int
+    loss_of: Loss
+    on_step: Callable[[Step], None]
+    checkpoints: Checkpoints
+    resume: Snapshot | None
 
 
 class Cancelled(Exception):
@@ -74,7 +91,7 @@ def rate_at(step: int, steps: int, recipe: Recipe) -> float:
         return recipe.learning_rate
     done = (step - warm) / max(1, steps - warm)
     fall = 1 - done if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return recipe.learning_rate * (_FLOOR + (1 - _FLOOR) * fall)
+    return recipe.learning_rate * (FLOOR + (1 - FLOOR) * fall)
 
 
 def train(
@@ -85,66 +102,151 @@ def train(
     *,
     pad_id: int,
     on_step: Callable[[Step], None],
+    loss_of: Loss | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: Snapshot | None = None,
+    ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """Train the adapter of a PEFT model in place; with validation rows, its best weights (once an epoch) are what remains.
+    """Train in place whatever requires gradients; with validation rows, the best weights (checked once an epoch) are what remains.
 
-    Raises TrainingError that names the cause when the loss is not a number or runs away.
+    `loss_of` is what is minimised and validated by; without it the cross-entropy of the learned tokens. With several `ranks`, each of which calls this with
+    the same arguments and its share of the same model, the steps are those of one process; only dropout draws otherwise.
+
+    `checkpoints` keeps the state as the loop goes; from `resume`, one of them, the loop goes on to the same bits (on a CPU) as if it had never stopped.
+    Raises TrainingError that names the cause when the loss is not a number or runs away, or when a checkpoint cannot be written.
     """
     import torch
 
+    loss_of = loss_of or batch_loss
     device = next(model.parameters()).device.type
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
+    if recipe.gradient_checkpointing:
+        plain(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     masters = _Masters(model)
     optimiser = torch.optim.AdamW(masters.copies, lr=recipe.learning_rate, betas=_BETAS, weight_decay=recipe.weight_decay, foreach=True)
+    best = _Best(masters)
+    state = LoopState()
+    if resume is not None:
+        state = resume.state
+        masters.load(resume.tensors, optimiser)
+        best.load(resume.tensors, state)
+        if ranks.first:
+            restore_random(resume.tensors, resume.tensors["random.python"])
+        else:  # a checkpoint holds the random sources of the process that wrote it
+            torch.manual_seed(recipe.seed + ranks.rank + _SEEDS_APART * state.step)
+    else:
+        state.before = mean_loss(model, rows[: _SAMPLED * recipe.batch_size], recipe, pad_id, loss_of, ranks)
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
-    losses: list[float] = []
-    tokens = trained_tokens = 0
-    checkpoints = _Checkpoints(masters)
+    losses = state.losses
     model.train()
-    began = clock()
-    for step, some in zip(range(steps), endless(rows, recipe.batch_size, recipe.seed), strict=False):
-        batch = collate(some, pad_id, device)
-        loss = batch_loss(model, batch)
-        loss.backward()
-        norm = masters.take_gradients(recipe.clip)
-        losses.append(float(loss.detach()))
-        watch(losses, float(norm), step + 1, recipe)
+    began, before = clock(), state.seconds
+    for some in endless(rows, recipe.batch_size, recipe.seed, first=state.step):
+        if state.step >= steps or state.stopped:
+            break
+        loss, tokens, learned = _gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks)
+        norm = masters.clip(recipe.clip)
+        rate = rate_at(state.step, steps, recipe)
+        state.step += 1
+        state.seconds = before + _elapsed(clock, began, ranks)
+        state.history.append([state.step, loss, state.seconds, rate])
+        losses.append(loss)
+        watch(losses, float(norm), state.step, recipe, state.before)
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, steps, recipe)
+            group["lr"] = rate
         optimiser.step()
         masters.give_back()
-        tokens, trained_tokens = tokens + batch.tokens, trained_tokens + batch.trained
-        seconds = clock() - began
-        on_step(Step(step + 1, steps, losses[-1], tokens / max(seconds, 1e-9), seconds / (step + 1) * (steps - step - 1), seconds))
-        if validation and ((step + 1) % per_epoch == 0 or step + 1 == steps):
-            checkpoints.offer(step + 1, mean_loss(model, validation, recipe, pad_id))
-    checkpoints.restore()
+        state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
+        epoch_ends = state.step % per_epoch == 0 or state.step == steps
+        if validation and epoch_ends:
+            best.offer(state, mean_loss(model, validation, recipe, pad_id, loss_of, ranks))
+            _note(state, no_longer_better(state.validation, losses, recipe.patience), stop=True)
+        if state.step == max(1, steps // 2):
+            _note(state, nothing_learned(losses, steps), stop=False)
+        state.seconds = before + _elapsed(clock, began, ranks)
+        on_step(_told(state, steps, loss, rate))
+        if checkpoints is not None and (checkpoints.due(state.seconds, epoch_ends=epoch_ends) or state.step == steps or state.stopped):
+            checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
+    best.restore()
+    if recipe.gradient_checkpointing:
+        plain(model).gradient_checkpointing_disable()
     model.eval()
     tenth = max(1, steps // 10)
+    first, last = losses[:tenth], losses[-tenth:]
     return Trained(
-        steps,
-        tokens,
-        trained_tokens,
-        clock() - began,
-        sum(losses[:tenth]) / tenth,
-        sum(losses[-tenth:]) / len(losses[-tenth:]),
-        checkpoints.losses,
-        checkpoints.best_step or steps,
+        state.step,
+        state.tokens,
+        state.trained_tokens,
+        state.seconds,
+        sum(first) / len(first),
+        sum(last) / len(last),
+        [(int(step), loss) for step, loss in state.validation],
+        state.best_step or state.step,
+        state.signs,
     )
+
+
+def _elapsed(clock: Callable[[], float], began: float, ranks: Ranks) -> float:
+    """Seconds by the clock of rank 0: whether a checkpoint is due has to be the same in every process, because all of them put it together."""
+    return ranks.sum(clock() - began if ranks.first else 0.0)[0]
+
+
+def _note(state: LoopState, sign: str, *, stop: bool) -> None:
+    if sign:
+        state.signs.append(sign)
+        state.stopped = state.stopped or stop
+
+
+def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
+    seconds, left = state.seconds, 0 if state.stopped else steps - state.step
+    validation = tuple((int(step), value) for step, value in state.validation)
+    return Step(state.step, steps, loss, state.tokens / max(seconds, 1e-9), seconds / state.step * left, seconds, rate, validation, tuple(state.signs))
+
+
+def _gradients(
+    model: Any, masters: _Masters, some: list[Encoded], recipe: Recipe, pad_id: int, device: str, loss_of: Loss, ranks: Ranks
+) -> tuple[float, int, int]:
+    """(loss, tokens, learned tokens) of one step's rows, of which each process computes `micro_batch` at a time; the gradients are summed in the masters."""
+    together = pack if recipe.packing else collate
+    batches = [_share(part, together, pad_id, device, ranks) for part in in_parts(some, recipe.micro_batch * ranks.size or len(some))]
+    total = ranks.sum(sum(map(_weight, batches)))[0]
+    loss = 0.0
+    for batch in batches:
+        weight = _weight(batch)
+        part = loss_of(model, batch) * (1.0 if weight == total else weight / total)
+        part.backward()
+        masters.add_gradients()
+        loss += float(part.detach())
+    loss, tokens, learned = ranks.sum(loss, sum(batch.tokens for batch in batches), sum(batch.trained for batch in batches))
+    return loss, int(tokens), int(learned)
+
+
+def _share(some: list[Encoded], together: Callable[[list[Encoded], int, str], Batch], pad_id: int, device: str, ranks: Ranks) -> Batch:
+    """This process's share of some rows. Where there are fewer rows than processes, a batch that counts nothing: all have to take part in each pass."""
+    mine = some[ranks.rank :: ranks.size]
+    return together(mine, pad_id, device) if mine else replace(together(some[:1], pad_id, device), tokens=0, trained=0)
+
+
+def _weight(batch: Batch) -> float:
+    """What a batch's mean loss counts in the mean of its step."""
+    return float(batch.weights.sum()) if batch.trained else 0.0
+
+
+def plain(model: Any) -> Any:
+    """The transformers model inside a PEFT model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def batch_loss(model: Any, batch: Batch) -> Any:
     """Mean cross-entropy over the learned tokens, each weighted by its row."""
     import torch
 
-    logits = model(input_ids=batch.ids, logits_to_keep=batch.columns, use_cache=False).logits
+    logits = model(input_ids=batch.ids, position_ids=batch.positions, logits_to_keep=batch.columns, use_cache=False).logits
     each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
-    weights = ((batch.targets != IGNORED) * batch.weights[:, None]).flatten()
-    return (each * weights).sum() / weights.sum()
+    return (each * batch.weights.flatten()).sum() / batch.weights.sum()
 
 
-def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> float:
+def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, ranks: Ranks = ALONE) -> float:
     """Loss over some rows without training on them."""
     import torch
 
@@ -153,10 +255,14 @@ def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> f
     model.eval()
     total = count = 0.0
     with torch.no_grad():
-        for some in epoch_batches(rows, recipe.batch_size, 0, 0):
-            batch = collate(some, pad_id, device)
-            total += float(batch_loss(model, batch)) * batch.trained
-            count += batch.trained
+        for some in epoch_batches(rows, recipe.micro_batch or recipe.batch_size, 0, 0):
+            batch = _share(some, collate, pad_id, device, ranks)
+            loss, weight, trained = float(loss_of(model, batch)), _weight(batch), float(batch.trained)
+            if ranks.size > 1:
+                loss, weight, trained = ranks.sum(weight * loss, weight, trained)
+                loss /= weight
+            total += loss * trained
+            count += trained
     model.train(was_training)
     return total / max(count, 1)
 
@@ -174,52 +280,70 @@ class _Masters:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.copies = [parameter.detach().to(torch.float32).clone().requires_grad_(True) for parameter in self.parameters]
 
-    def take_gradients(self, clip: float) -> Any:
-        """Move the gradients over; returns their norm before clipping."""
+    def add_gradients(self) -> None:
+        """Move the gradients of a backward pass over, to those of this step before it."""
         for parameter, copy in zip(self.parameters, self.copies, strict=True):
-            copy.grad = None if parameter.grad is None else parameter.grad.to(self._torch.float32)
-            parameter.grad = None
-        return self._torch.nn.utils.clip_grad_norm_(self.copies, clip, foreach=True)
+            if parameter.grad is not None:
+                gradient = parameter.grad.to(self._torch.float32)
+                copy.grad = gradient if copy.grad is None else copy.grad.add_(gradient)
+                parameter.grad = None
+
+    def clip(self, limit: float) -> Any:
+        """Scale the gradients down to the limit; returns their norm before."""
+        return whole(self._torch.nn.utils.clip_grad_norm_(self.copies, limit, foreach=True))
 
     def give_back(self) -> None:
         with self._torch.no_grad():
-            self._torch._foreach_copy_(self.parameters, self.copies)
+            self._torch._foreach_copy_([own(parameter) for parameter in self.parameters], [own(copy) for copy in self.copies])
+        for copy in self.copies:
+            copy.grad = None
+
+    def tensors(self, optimiser: Any) -> dict[str, Any]:
+        """What a checkpoint holds of them: `master.<n>`, `optimiser.<n>.<name>`."""
+        found = {f"master.{number}": whole(copy.detach()) for number, copy in enumerate(self.copies)}
+        for number, values in optimiser.state_dict()["state"].items():
+            found.update({f"optimiser.{number}.{name}": whole(value) for name, value in values.items()})
+        return found
+
+    def load(self, tensors: dict[str, Any], optimiser: Any) -> None:
+        """The other way."""
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, number, key = name.split(".", 2)
+                state.setdefault(int(number), {})[key] = tensor if tensor.dim() == 0 else shares_of(tensor, self.copies[int(number)])
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        self.put([shares_of(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
+
+    def put(self, values: list[Any]) -> None:
+        """Other weights in place of the present ones."""
+        for copy, value in zip(self.copies, values, strict=True):
+            copy.detach().copy_(value)
+        self.give_back()
 
 
-class _Checkpoints:
+class _Best:
     """Keeps the weights with the lowest validation loss."""
 
     def __init__(self, masters: _Masters) -> None:
         self._masters = masters
-        self._best: list[Any] | None = None
-        self.losses: list[tuple[int, float]] = []
-        self.best_step = 0
+        self._weights: list[Any] | None = None
 
-    def offer(self, step: int, loss: float) -> None:
-        self.losses.append((step, loss))
-        if loss <= min(value for _, value in self.losses):
-            self._best = [copy.detach().clone() for copy in self._masters.copies]
-            self.best_step = step
+    def offer(self, state: LoopState, loss: float) -> None:
+        state.validation.append([state.step, loss])
+        if loss <= min(value for _, value in state.validation):
+            self._weights = [copy.detach().clone() for copy in self._masters.copies]
+            state.best_step = state.step
 
     def restore(self) -> None:
-        if self._best is not None:
-            for copy, best in zip(self._masters.copies, self._best, strict=True):
-                copy.data.copy_(best)
-            self._masters.give_back()
+        if self._weights is not None:
+            self._masters.put(self._weights)
 
+    def tensors(self) -> dict[str, Any]:
+        """What a checkpoint holds of it: `best.<n>`."""
+        return {f"best.{number}": whole(weight) for number, weight in enumerate(self._weights or [])}
 
-def watch(losses: list[float], norm: float, step: int, recipe: Recipe) -> None:
-    """Raises TrainingError when the newest loss or gradient norm is no number, or when the losses have run away."""
-    if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
-        what = "loss" if not math.isfinite(losses[-1]) else "gradient"
-        raise TrainingError(
-            f"The {what} stopped being a number at step {step} (learning rate {recipe.learning_rate:g}, {recipe.dtype}).",
-            hint="Lower the learning rate, or train with dtype float32.",
-        )
-    if len(losses) >= 3 * _WINDOW:
-        begin, now = sum(losses[:_WINDOW]) / _WINDOW, sum(losses[-_WINDOW:]) / _WINDOW
-        if now > begin + _DIVERGED:
-            raise TrainingError(
-                f"The run diverged: the loss rose from {begin:.2f} to {now:.2f} by step {step}.",
-                hint=f"Lower the learning rate (it was {recipe.learning_rate:g}).",
-            )
+    def load(self, tensors: dict[str, Any], state: LoopState) -> None:
+        """The other way; with no best step yet there is nothing to load."""
+        if state.best_step:
+            self._weights = [shares_of(tensors[f"best.{number}"], copy) for number, copy in enumerate(self._masters.copies)]

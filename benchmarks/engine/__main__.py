@@ -24,9 +24,10 @@ from typing import Any
 import openai
 
 from serving.base import base_of
-from serving.processes import LORA_MODULES, engine_process
+from serving.processes import engine_process
 from whet.access import engine_key
 from whet.context import Context, open_context
+from whet.registry import ENGINE_LORA_MODULES
 from whet.settings import load_settings
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -75,7 +76,7 @@ def _adapter(context: Context, folder: Path, rank: int) -> Path:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(context.settings.resolved_base_model, dtype=torch.float32)
-    made = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(LORA_MODULES)))
+    made = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(ENGINE_LORA_MODULES)))
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "lora_B" in name:

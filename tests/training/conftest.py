@@ -21,5 +21,10 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
 
 
 @pytest.fixture(scope="session")
-def base_folder(bases: dict[str, BaseModel]) -> Path:
-    return bases["chatml"].folder
+def base(bases: dict[str, BaseModel]) -> BaseModel:
+    return bases["chatml"]
+
+
+@pytest.fixture(scope="session")
+def base_folder(base: BaseModel) -> Path:
+    return base.folder

@@ -2,10 +2,14 @@
 
 import re
 
+import pytest
+
 from examples.zenith.scenario import new_world, old_world
 from examples.zenith.world import CLOSING, OPENING
 from training.base import other
 from training.base.corpus import MIXTURE, document, documents
+
+pytestmark = pytest.mark.seconds
 
 SEED = "whet-base-1"
 SAMPLE = 4000

@@ -69,6 +69,7 @@ def test_batches_hold_every_document_of_the_pool_once_and_stay_within_budget(tok
     assert all(len(group) * max(len(e.ids) for e in group) <= 2048 or len(group) == 1 for group in groups)
 
 
+@pytest.mark.seconds
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, small: None) -> None:
     import torch
 

@@ -60,7 +60,7 @@ _QUICK = ("--rank", "8", "--epochs", "2", "--lr", "5e-3", "--threads", "1")
 
 
 def test_from_a_file_to_a_stored_version_and_out_again(shell: Shell, rows: str, tmp_path: Path) -> None:
-    test_file = write_rows(tmp_path / "test.jsonl", facts(24))
+    test_file = write_rows(tmp_path / "test.jsonl", facts(144)[120:])
     made = shell.json("train", "run", rows, "--alias", "desk", "--test", str(test_file), *_QUICK)
     assert made["adapter"] == "desk@v1" and made["metrics"]["old"]["n"] == 24
     assert made["verdict"] in ("pass", "fail", "inconclusive") and made["reason"] and made["next"].startswith("whet ")

@@ -41,8 +41,8 @@ def test_a_first_version_must_beat_the_base(case: str, old: list[Pair], verdict:
         ("too few old rows to tell", _pairs(15, 1, 1, 1), _pairs(5, 25, 0), [], INCONCLUSIVE, "too few"),
         ("new rows answered worse", _pairs(98, 0, 0, 2), _pairs(5, 0, 20, 5), [], FAIL, "Worse on 30 new"),
         ("one of 40 fixed conversations broken", _pairs(98, 0, 0, 2), [], _pairs(39, 10, 1), FAIL, "39 of 40"),
-        ("one of 100 fixed conversations broken", _pairs(98, 0, 0, 2), [], _pairs(99, 10, 1), PASS, "99 of 100"),
-        ("three of 100 fixed conversations broken", _pairs(98, 0, 0, 2), [], _pairs(97, 10, 3), FAIL, "98 are required"),
+        ("one of 100 fixed conversations broken: a person has to look", _pairs(98, 0, 0, 2), [], _pairs(99, 10, 1), INCONCLUSIVE, "1 broke"),
+        ("three of 100 fixed conversations broken", _pairs(98, 0, 0, 2), [], _pairs(97, 10, 3), FAIL, "3 broke"),
         ("nothing was right before, so nothing can break", _pairs(98, 0, 0, 2), [], _pairs(0, 10, 0, 10), PASS, "none of the 20"),
         ("a failure outweighs what cannot be told", _pairs(3, 0, 0), [], _pairs(39, 10, 1), FAIL, "Only 3"),
         ("no old rows: nobody knows", [], _pairs(5, 25, 0), [], INCONCLUSIVE, "Only 0 held-out old"),
@@ -60,6 +60,14 @@ def test_what_decided_is_stored_with_it() -> None:
     }  # fmt: skip
     assert decision.thresholds["margin"] == Thresholds().margin
     assert decision.metrics["new"]["n"] == 0
+
+
+def test_the_gate_names_what_failed_and_which_conversations_broke() -> None:
+    reviewed = [Pair(0.0, 1.0, 0.0, 1.0, True, "c-1"), Pair(1.0, 1.0, 1.0, 1.0, True, "c-2"), Pair(0.0, 0.0, 0.0, 0.0, True, "c-3")]
+    decision = decide({"old": _pairs(98, 0, 0, 2), "new": [], "regression": reviewed}, first=False, against="a@v1")
+    assert (decision.verdict, decision.failed, decision.metrics["regression"]["broken_ids"]) == (FAIL, ("regression",), ["c-1"])
+    both = decide({"old": _pairs(60, 0, 30, 10), "new": [], "regression": reviewed}, first=False, against="a@v1")
+    assert both.failed == ("old", "regression")
 
 
 def test_word_overlap_decides_only_where_rows_name_no_checks() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from sqlalchemy import select
 
@@ -63,9 +65,33 @@ def test_answers_of_a_run_are_sorted_by_what_changed(sqlite_context: Context) ->
     assert "question b" in client.get(f"/runs/{run}/samples?show=fixed").text
 
 
-def _sample(name: str, ours: float, theirs: float) -> str:
-    import json
+def test_the_report_of_a_run_is_a_page_with_its_texts_escaped(sqlite_context: Context) -> None:
+    measure = {
+        "name": "right",
+        "n": 20,
+        "better": "higher",
+        "values": {"candidate": 0.9, "the base": 0.2},
+        "against": {"the base": {"difference": 0.7, "low": 0.5, "high": 0.8, "verdict": "better"}},
+    }
+    found = {
+        "format": 1, "against": "the base", "base": "the base", "gate": {"verdict": "pass", "reason": "Better <b>than</b> the base."}, "measures": {"old": [measure]},
+        "probes": {"forgetting": [measure], "bias": [], "safety": [], "refused_by_category": {"drugs": {"candidate": 1, "the base": 0, "of": 3}}},
+    }  # fmt: skip
+    sqlite_context.store.put_folder(
+        "evaluations/x", lambda folder: [(folder / "samples.jsonl").write_text(""), (folder / "report.json").write_text(json.dumps(found))]
+    )
+    with writing(sqlite_context.database) as connection:
+        data = builders.add_dataset(connection, NOW)
+        run, old = builders.add_run(connection, NOW, dataset=data), builders.add_run(connection, NOW - 1, dataset=data)
+        builders.add_evaluation(connection, NOW, adapter="d" * 64, dataset=data, run=run, samples_path="evaluations/x/samples.jsonl")
+        builders.add_evaluation(connection, NOW, adapter="e" * 64, dataset=data, run=old, samples_path="evaluations/y/samples.jsonl")
+    client = console_client(sqlite_context, "viewer", clock=lambda: NOW)
+    page = client.get(f"/runs/{run}/report").text
+    assert headline(page) == "Gate: pass" and "+70.0 (+50.0 to +80.0)" in page and "Better &lt;b&gt;than" in page and "candidate 1 of 3" in page
+    assert client.get(f"/runs/{old}/report").status_code == 404, "a run that was judged before there were reports"
 
+
+def _sample(name: str, ours: float, theirs: float) -> str:
     side = lambda correct: {"text": f"answer {name}", "tokens": 3, "stopped": True, "score": {"correct": correct, "f1": 0.5}}  # noqa: E731
     return json.dumps(
         {

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets import PARTS, Shares, default_shares, rows_digest, save, split
-from training.rows import read_file, read_lines
+from training.data.formats import read_file
+from training.data.split import split
+from training.datasets import PARTS, Shares, default_shares, rows_digest, save
+from training.rows import read_lines
 from whet.errors import InputError
 from whet.store import Store
 
@@ -126,8 +128,8 @@ def _many(count: int) -> list[dict[str, object]]:
 def test_a_row_lands_in_the_same_part_whatever_is_added() -> None:
     few, more = _read(*_many(200)).rows, _read(*_many(400)).rows
     shares = Shares(0.1, 0.1)
-    part_of = {row.id: part for part, rows in split(more, shares).items() for row in rows}
-    for part, rows in split(few, shares).items():
+    part_of = {row.id: part for part, rows in split(more, shares).parts.items() for row in rows}
+    for part, rows in split(few, shares).parts.items():
         assert all(part_of[row.id] == part for row in rows)
 
 
@@ -138,13 +140,13 @@ def test_equal_questions_users_and_groups_are_never_parted() -> None:
     same_user = [{**row, "user": f"u{number % 9}"} for number, row in enumerate(_many(100))]
     for objects, key in ((same_question, lambda row: row.prompt_digest), (same_user, lambda row: row.user)):
         seen: dict[str, str] = {}
-        for part, rows in split(_read(*objects).rows, Shares(0.2, 0.2)).items():
+        for part, rows in split(_read(*objects).rows, Shares(0.2, 0.2)).parts.items():
             for row in rows:
                 assert seen.setdefault(key(row), part) == part
 
 
 def test_a_small_set_still_gets_a_test_part_and_large_ones_a_validation_part() -> None:
-    parts = split(_read(*_many(6)).rows, default_shares(6, separate_test=False))
+    parts = split(_read(*_many(6)).rows, default_shares(6, separate_test=False)).parts
     assert parts["test"] and not parts["validation"] and len(parts["train"]) >= 3
     assert default_shares(2000, separate_test=False) == Shares(0.1, 0.1)
     assert default_shares(500, separate_test=True) == Shares(0.0, 0.0)
@@ -152,7 +154,7 @@ def test_a_small_set_still_gets_a_test_part_and_large_ones_a_validation_part() -
 
 def test_a_dataset_is_its_rows_and_is_stored_once(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    parts = split(_read(*_many(50)).rows, Shares(0.1, 0.1))
+    parts = split(_read(*_many(50)).rows, Shares(0.1, 0.1)).parts
     first = save(store, "a", parts)
     assert first.digest == rows_digest({part: list(reversed(rows)) for part, rows in parts.items()})
     again = save(store, "b", parts)

@@ -56,11 +56,6 @@ def new_adapter(base: BaseModel, name: str = "support", seed: int = 0, **fields:
     )
 
 
-@pytest.fixture
-def base(bases: dict[str, BaseModel]) -> BaseModel:
-    return bases["chatml"]
-
-
 def test_a_version_is_its_weights_and_configuration(context: Context, base: BaseModel) -> None:
     first = publish(context, new_adapter(base))
     assert first.path == f"adapters/support/v1--{first.digest[:8]}"
@@ -237,6 +232,34 @@ def _widen(tensors: dict[str, Any]) -> None:
     tensors[name] = torch.zeros(RANK, tensors[name].shape[1] + 1, dtype=torch.bfloat16)
 
 
+def _header(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Rewrites the header of the weights as no library would."""
+
+    def rewrite(folder: Path) -> None:
+        content = (folder / WEIGHTS).read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        change(header)
+        text = json.dumps(header).encode()
+        (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+    return rewrite
+
+
+def _in_dtype(name: str, value: float = 0.0) -> Callable[[dict[str, Any]], None]:
+    def change(tensors: dict[str, Any]) -> None:
+        import torch
+
+        first = _first(tensors)
+        tensors[first] = torch.full(tensors[first].shape, value, dtype=torch.float64).to(getattr(torch, name))
+
+    return change
+
+
+def _huge_header(folder: Path) -> None:
+    (folder / WEIGHTS).write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
+
+
 def _link(folder: Path) -> None:
     target = folder.parent / "elsewhere"
     shutil.move(folder / WEIGHTS, target)
@@ -279,6 +302,18 @@ def _hidden_pickle(folder: Path) -> None:
         (_tensors(_poison(float("nan"))), "NaN or Infinity"),
         (_tensors(_poison(float("inf"))), "NaN or Infinity"),
         (_tensors(_widen), "has the shape"),
+        (_tensors(_in_dtype("float64", 1e300)), "NaN or Infinity"),
+        (_tensors(_in_dtype("int8")), "stored as I8"),
+        (_tensors(_in_dtype("float8_e4m3fn")), "stored as F8_E4M3"),
+        (_huge_header, "not a whole safetensors file"),
+        (
+            _header(lambda header: header[_first({k: v for k, v in header.items() if k != "__metadata__"})].update(shape=[-4, 64])),
+            "not a whole safetensors file",
+        ),
+        (_header(lambda header: header[_first({k: v for k, v in header.items() if k != "__metadata__"})].update(data_offsets=[0, 1 << 50])), "not a whole"),
+        (lambda folder: (folder / CONFIG).write_text('{"peft_type": "LORA", "r": ' + "9" * 5000 + "}"), "cannot be read as JSON"),
+        (lambda folder: (folder / CONFIG).write_text("[" * 100_000), "cannot be read as JSON"),
+        (lambda folder: (folder / "card.json").write_bytes(b"\xff\xfe"), "card.json cannot be read as JSON"),
         (_tensors(lambda tensors: tensors.__delitem__(_first(tensors))), "only one of lora_A and lora_B"),
         (_tensors(lambda tensors: _rename(tensors, "base_model.model.model.layers.99.self_attn.q_proj.lora_A.weight")), "belongs to another base"),
         (_tensors(lambda tensors: _rename(tensors, "base_model.model.../../etc/passwd.lora_A.weight")), "not a LoRA matrix"),

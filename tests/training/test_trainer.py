@@ -16,6 +16,7 @@ from tests.training.tiny import CHATML, build_base, facts
 from training import datasets, pipeline, runs
 from training.base_model import BaseModel, open_base
 from training.batches import IGNORED, collate, epoch_batches
+from training.data.split import split
 from training.encode import Encoded, Encoder
 from training.evaluate import greedy
 from training.fingerprint import fingerprint, logprobs
@@ -24,7 +25,7 @@ from training.lora import adapter_weights, add_lora, plain_config, with_stored
 from training.prepare import Prepared, prepare
 from training.recipe import Recipe, load_recipe, recipe_from, resolved
 from training.reporter import Reporter
-from training.rows import read_lines
+from training.rows import Row, read_lines
 from training.trainer import Cancelled, Step, batch_loss, rate_at, total_steps, train, watch
 from whet.clock import now_ms
 from whet.context import Context, open_context
@@ -37,9 +38,12 @@ RECIPE = Recipe(rank=8, alpha=64.0, learning_rate=5e-3, epochs=2.0, max_length=2
 quiet = lambda step: None  # noqa: E731
 
 
+def read_rows(rows: list[dict[str, Any]]) -> list[Row]:
+    return read_lines([json.dumps(row).encode() for row in rows]).rows
+
+
 def _encoded(base: BaseModel, count: int = 48) -> list[Encoded]:
-    rows = read_lines([json.dumps(row).encode() for row in facts(count)]).rows
-    return Encoder(base, 256).encode_all(rows)[0]
+    return Encoder(base, 256).encode_all(read_rows(facts(count)))[0]
 
 
 def _model(base: BaseModel, recipe: Recipe = RECIPE) -> Any:
@@ -48,11 +52,6 @@ def _model(base: BaseModel, recipe: Recipe = RECIPE) -> Any:
 
 def _adapter(model: Any) -> list[Any]:
     return [parameter.detach().clone() for name, parameter in sorted(model.named_parameters()) if ".lora_" in name]
-
-
-@pytest.fixture(scope="module")
-def base(bases: dict[str, BaseModel]) -> BaseModel:
-    return bases["chatml"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -106,6 +105,7 @@ def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(base: BaseMod
         ("Gemma2", {"attn_logit_softcapping": 5.0, "sliding_window": 16}),
     ],
 )
+@pytest.mark.seconds
 def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture: str, extra: dict[str, Any]) -> None:
     """Loss and every gradient, against plain PEFT with full logits, on rows of mixed length."""
     import torch
@@ -245,21 +245,20 @@ def test_recipes_load_by_name_and_choose_the_rate_by_size(tmp_path: Path) -> Non
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def prepared_run(context: Context, rows: list[dict[str, Any]], **fields: Any) -> tuple[Prepared, runs.Run]:
+def prepared_run(context: Context, rows: list[dict[str, Any]], recipe: Recipe | None = None, **fields: Any) -> tuple[Prepared, runs.Run]:
     """A run in the database and what it is to do."""
-    read = read_lines([json.dumps(row).encode() for row in rows]).rows
-    dataset = datasets.save(context.store, "facts", datasets.split(read, datasets.Shares(0.0, 0.2)))
+    dataset = datasets.save(context.store, "facts", split(read_rows(rows), datasets.Shares(0.0, 0.2)).parts)
     base = open_base(context.settings)
-    recipe = recipe_from({"rank": 8, "alpha": 64.0, "learning_rate": 5e-3, "epochs": 12.0, "threads": 1, **fields})
+    recipe = recipe_from({"threads": 1, **fields}, recipe or Recipe(rank=8, alpha=64.0, learning_rate=5e-3, epochs=12.0))
     prepared = prepare(context, "support", dataset, recipe, base)
     run = runs.start(context, alias="support", dataset_digest=dataset.digest, base_digest=base.digest, recipe={}, estimate={}, worker="test", now=now_ms())
     return prepared, run
 
 
-def _go(context: Context, rows: list[dict[str, Any]], **fields: Any) -> pipeline.Outcome:
-    prepared, run = prepared_run(context, rows, **fields)
+def go(context: Context, rows: list[dict[str, Any]], recipe: Recipe | None = None, into: Path | None = None, **fields: Any) -> pipeline.Outcome:
+    prepared, run = prepared_run(context, rows, recipe, **fields)
     with Reporter(context, run) as reporter:
-        return pipeline.run_training(context, run, prepared, reporter, actor="test")
+        return pipeline.run_training(context, run, prepared, reporter, actor="test", into=into)
 
 
 @pytest.fixture
@@ -271,7 +270,7 @@ def home(context: Context, base_folder: Path, tmp_path: Path) -> Any:
 
 
 def test_a_run_ends_with_a_judged_version_and_its_evidence(home: Context) -> None:
-    outcome = _go(home, facts(150))
+    outcome = go(home, facts(150))
     card = outcome.adapter.card
     with reading(home.database) as connection:
         row = connection.execute(select(training_runs)).one()
@@ -290,14 +289,14 @@ def test_a_run_ends_with_a_judged_version_and_its_evidence(home: Context) -> Non
 
 def test_training_twice_gives_the_same_version(sqlite_context: Context, base_folder: Path) -> None:
     home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
-    first, second = _go(home, facts(60), epochs=2.0), _go(home, facts(60), epochs=2.0)
+    first, second = go(home, facts(60), epochs=2.0), go(home, facts(60), epochs=2.0)
     assert first.adapter.digest == second.adapter.digest and second.adapter.label == "support@v1"
 
 
 def test_a_run_can_start_from_an_adapter(sqlite_context: Context, base_folder: Path) -> None:
     home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
-    first = _go(home, facts(60), epochs=6.0)
-    second = _go(home, facts(60), epochs=1.0, init_from="support@v1", learning_rate=1e-5)
+    first = go(home, facts(60), epochs=6.0)
+    second = go(home, facts(60), epochs=1.0, init_from="support@v1", learning_rate=1e-5)
     assert second.trained.first_loss < first.trained.first_loss
     assert second.adapter.card["recipe"]["init_from"] == first.adapter.digest
     with pytest.raises(InputError, match="rank"):
@@ -315,5 +314,5 @@ def test_a_rank_the_engine_cannot_serve_is_refused_before_anything_is_loaded(sql
 def test_another_tiny_base_works_the_same(sqlite_context: Context, tmp_path: Path) -> None:
     folder = build_base(tmp_path / "qwen", template=CHATML, architecture="Qwen2")
     home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(folder)))
-    outcome = _go(home, facts(60), epochs=1.0)
+    outcome = go(home, facts(60), epochs=1.0)
     assert outcome.adapter.label == "support@v1"

@@ -18,6 +18,7 @@ from sqlalchemy import insert, select, update
 from tests.training.tiny import facts
 from training import datasets as stored_datasets
 from training import runs
+from training.data.split import split
 from training.rows import read_lines
 from whet.clock import now_ms
 from whet.context import Context, open_context
@@ -48,7 +49,7 @@ class Office:
     def ask(self, recipe: dict[str, Any], rows: int = 60) -> str:
         """What feedback writes: a dataset version and a request for it."""
         read = read_lines([json.dumps(row).encode() for row in facts(rows)]).rows
-        made = stored_datasets.save(self.context.store, "facts", stored_datasets.split(read, stored_datasets.Shares(0.0, 0.2)))
+        made = stored_datasets.save(self.context.store, "facts", split(read, stored_datasets.Shares(0.0, 0.2)).parts)
         with writing(self.context.database) as connection:
             values = {
                 "digest": made.digest,
@@ -201,6 +202,7 @@ def test_a_child_that_dies_three_times_fails_the_run_with_a_reason(office: Offic
     assert nothing_visible(office)
 
 
+@pytest.mark.slow  # minutes of starting processes; that a worker and its child can be killed is tested in every run
 def test_sigterm_puts_the_run_down_and_the_next_worker_goes_on_without_losing_an_attempt(office: Office) -> None:
     office.ask(_SLOW)
     first = office.hire()
@@ -226,7 +228,7 @@ def test_cancelling_stops_the_run_and_stores_nothing(office: Office) -> None:
     assert nothing_visible(office)
 
 
-@pytest.mark.minutes_on_each_database
+@pytest.mark.slow  # as above; the lease that keeps two apart is tested without processes
 def test_two_workers_make_one_run_of_one_request(office_on_both: Office) -> None:
     office = office_on_both
     office.ask(_SHORT)

@@ -1,56 +1,112 @@
-"""`whet data …`: look at training rows before they cost anything."""
+"""`whet data …`: look at training rows before they cost anything, and make better ones of them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from whet.cli import emit, opened, out
+from whet.cli import emit, err, opened, out
+from whet.clock import now_ms
 from whet.errors import InputError
 
-data = typer.Typer(no_args_is_help=True, help="Check, split and measure training rows (JSONL).")
+data = typer.Typer(no_args_is_help=True, help="Check, clean, split, mix and augment training rows: JSONL, JSON, CSV, Parquet, `datasets` folders.")
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
-_File = typer.Argument(..., metavar="FILE", help="JSONL file of training rows.")
+_File = typer.Argument(..., metavar="FILE", help="File of training rows.")
+_Region = typer.Option("", "--region", help="Country (two letters) whose phone numbers may stand without +.")
+_SkipBad = typer.Option(False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing.")
 
 
 @data.command("check")
-def check(file: Path = _File, as_json: bool = _Json) -> None:
-    """Every line that is not a training row, and every row that the base cannot learn from. Exit code 2 when there is one."""
+def check(
+    file: Path = _File,
+    test: Path | None = typer.Option(None, "--test", help="A test set that no row may be known from."),
+    report: Path | None = typer.Option(None, "--report", help="Also write an HTML page with plots here."),
+    region: str = _Region,
+    as_json: bool = _Json,
+) -> None:
+    """What is wrong with the rows and what to do about it, and what the model will see. Exit code 2 when a run would refuse them."""
     with opened() as context:
-        from training.inspect_rows import inspect
+        from training.data.check import Finding
+        from training.data.check import check as checked
 
-        found = inspect(context, file)
-        bad = found.pop("rejected")
+        with _stages(as_json) as progress:
+            found = checked(context, file, test=test, region=region.upper() or None, progress=progress)
+        if report is not None:
+            from training.data.report import render
+
+            _write_text(report, render(found, file.name, now_ms()))
         if as_json:
-            emit({**found, "rejected": bad}, True)
+            emit(found, True)
         else:
-            for line in bad:
-                out.print(f"line {line['line']}: found {line['found']}; expected {line['expected']}", markup=False)
-            emit({key: value for key, value in found.items() if key not in ("preview", "histogram")}, False)
+            for line in found["rejected"]:
+                out.print(f"{line['unit']} {line['line']}: found {line['found']}; expected {line['expected']}", markup=False)
+            emit({key: value for key, value in found.items() if key not in ("preview", "previews", "histogram", "findings", "rejected")}, False)
+            for finding in found["findings"]:
+                out.print(str(Finding(**finding)), markup=False, style="red" if finding["severity"] == "error" else "yellow")
             _preview(found["preview"])
-        if bad or not found["rows"]:
+        if found["errors"]:
             raise typer.Exit(2)
 
 
 @data.command("stats")
 def stats(file: Path = _File, as_json: bool = _Json) -> None:
-    """Tokens per row (histogram), learned tokens, over-long rows, duplicates, tasks, origins."""
+    """Tokens per row (histogram), learned tokens, over-long rows, duplicates, tasks, origins, labels, languages."""
     with opened() as context:
-        from training.inspect_rows import inspect
+        from training.data.check import check as checked
 
-        found = inspect(context, file)
+        with _stages(as_json) as progress:
+            found = checked(context, file, progress=progress)
         if as_json:
             emit(found, True)
             return
         histogram = found.pop("histogram")
-        emit({key: value for key, value in found.items() if key not in ("preview", "rejected")}, False)
+        emit({key: value for key, value in found.items() if key not in ("preview", "previews", "findings", "rejected")}, False)
         most = max((bin_["rows"] for bin_ in histogram), default=1)
         for bin_ in histogram:
             out.print(f"{bin_['from']:>6} to {bin_['to']:>6} tokens  {'█' * round(40 * bin_['rows'] / most)} {bin_['rows']}", markup=False)
+
+
+@data.command("clean")
+def clean(
+    file: Path = _File,
+    into: Path = typer.Option(..., "--into", help="File for the clean rows (JSONL); a record of what was done is written beside it."),
+    near: bool = typer.Option(False, "--near", help="Also leave out rows that are nearly the same as an earlier one."),
+    keep_duplicates: bool = typer.Option(False, "--keep-duplicates", help="Leave exact duplicates in."),
+    keep_pii: bool = typer.Option(False, "--keep-pii", help="Leave personal data in."),
+    keep_characters: bool = typer.Option(False, "--keep-characters", help="Leave Unicode form, control characters and white space as they are."),
+    region: str = _Region,
+    skip_bad: bool = _SkipBad,
+    as_json: bool = _Json,
+) -> None:
+    """Normalise texts, replace personal data by placeholders that are seen and never learned, leave out duplicates. Exit code 2 when a row had to be refused."""
+    from training.data import record
+    from training.data.clean import clean as cleaned
+    from training.data.formats import read_good
+
+    record.refuse_existing(into)
+    reading = read_good(file, skip_bad=skip_bad)
+    with _stages(as_json) as progress:
+        progress("cleaning")
+        made = cleaned(reading.rows, normalise=not keep_characters, deduplicate=not keep_duplicates, near=near, pii=not keep_pii, region=region.upper() or None)
+    refused = [bad.as_json() for bad in [*reading.bad, *made.refused]]
+    written = record.write(
+        into, made.rows, step="clean", sources=[file], libraries=("google-re2", "phonenumbers", "python-stdnum", "datasketch"), now_ms=now_ms(),
+        rows_in=len(reading.rows), steps=made.steps, refused=refused,
+    )  # fmt: skip
+    if as_json:
+        emit(written, True)
+    else:
+        for bad in made.refused:
+            out.print(str(bad), markup=False)
+        emit({"file": str(into), "rows_in": len(reading.rows), "rows": len(made.rows), **{step["step"]: step["rows"] for step in made.steps}}, False)
+    if made.refused:
+        raise typer.Exit(2)
 
 
 @data.command("split")
@@ -59,24 +115,61 @@ def split(
     into: Path = typer.Option(..., "--into", help="Folder for train.jsonl, validation.jsonl and test.jsonl; it must not hold them yet."),
     validation: float = typer.Option(0.1, "--validation", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
     test: float = typer.Option(0.1, "--test", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
-    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing."),
+    parent: Path | None = typer.Option(None, "--parent", help="Folder of an earlier split: its rows keep their parts."),
+    by_time: str = typer.Option("", "--by-time", help="Field with a time: the newest rows are held out."),
+    skip_bad: bool = _SkipBad,
     as_json: bool = _Json,
 ) -> None:
-    """Split by content: rows with one question, user or group stay together, and a row lands in the same part every time."""
-    from training import datasets, rows
+    """Split by content: rows with one question, user or group stay together, a row lands in the same part every time, and no part knows another."""
+    from training import datasets
+    from training.data import record
+    from training.data.formats import read_good
+    from training.data.split import parent_from
+    from training.data.split import split as divided
 
     if validation + test >= 1:
         raise InputError(f"--validation {validation} and --test {test} leave nothing for training.", hint="Use shares that add up to less than 1.")
-    found = rows.read_file(file)
-    found.refuse_bad(str(file), skip_bad=skip_bad)
-    parts = datasets.split(found.rows, datasets.Shares(validation, test))
-    existing = [name for name in datasets.PARTS if (into / f"{name}.jsonl").exists()]
-    if existing:
-        raise InputError(f"{into} holds {existing[0]}.jsonl already.", hint="Name another folder, or remove the files.")
-    into.mkdir(parents=True, exist_ok=True)
-    for name in datasets.PARTS:
-        (into / f"{name}.jsonl").write_text("".join(json.dumps(row.raw, ensure_ascii=False) + "\n" for row in parts[name]), encoding="utf-8")
-    emit({"folder": str(into), **{name: len(parts[name]) for name in datasets.PARTS}, "left_out": len(found.bad)}, as_json)
+    reading = read_good(file, skip_bad=skip_bad)
+    settled = parent_from(_json_of(parent / "manifest.json"), str(parent)) if parent else None
+    made = divided(reading.rows, datasets.Shares(validation, test), parent=settled, by_time=by_time)
+    names = {name: into / f"{name}.jsonl" for name in datasets.PARTS}
+    for path in (*names.values(), into / "manifest.json"):
+        record.refuse_existing(path)
+    held_back = [{"line": leak.row.line, "id": leak.row.id, "why": str(leak)} for leak in made.held_back]
+    counts = {name: len(made.parts[name]) for name in datasets.PARTS}
+    for name, path in names.items():
+        _write_text(path, record.jsonl(row.raw for row in made.parts[name]))
+    _write_text(
+        into / "manifest.json", json.dumps({"source": str(file), "rows": counts, "held_back": held_back, "assigned": made.assigned}, ensure_ascii=False)
+    )
+    emit({"folder": str(into), **counts, "held_back": held_back if as_json else len(held_back), "left_out": len(reading.bad)}, as_json)
+    for each in held_back if not as_json else []:
+        out.print(f"in no part: {each['why']}", markup=False)
+
+
+def _json_of(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.", hint="Name a folder that `whet data split` wrote.") from error
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.", hint="Free disk space, or name a folder that you may write to.") from error
+
+
+@contextmanager
+def _stages(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """What is being done, on standard error, while it takes its time."""
+    if quiet:
+        yield lambda stage: None
+        return
+    with err.status("reading") as status:
+        yield lambda stage: status.update(stage)
 
 
 def _preview(preview: list[dict[str, Any]]) -> None:

@@ -1,15 +1,21 @@
-"""`whet eval …`: judge a stored version again, or two versions against each other."""
+"""`whet eval …`: judge a stored version again, or two against each other; its report; people's votes; another model's opinion; a person's signature."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from whet.cli import actor, emit, opened, out
+from whet.cli import actor, emit, err, opened, out
+from whet.clock import now_ms
 from whet.context import Context
+from whet.database import reading
 from whet.errors import InputError
+from whet.registry import find_adapter
 
 evaluate = typer.Typer(no_args_is_help=True, help="Judge stored versions on held-out rows.")
 
@@ -43,6 +49,147 @@ def compare(
         _judge(context, adapter, against, test, dataset, as_json)
 
 
+@evaluate.command("report")
+def report(
+    adapter: str = typer.Argument(..., help="A version such as support@v2, or a name (its newest)."),
+    html: Path | None = typer.Option(None, "--html", help="Write the report as one self-contained page to this file."),
+    as_json: bool = _Json,
+) -> None:
+    """Everything measured about a version: measures by task, forgetting, bias, refusals, people's votes, another model's opinion."""
+    with opened() as context:
+        from training.judging import report as reports
+
+        with reading(context.database) as connection:
+            version = find_adapter(connection, adapter)
+        found = reports.stored_report(context, version)
+        if html is not None:
+            try:
+                html.write_text(reports.html(found), encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"{html} cannot be written: {error.strerror}.", hint="Name a file in a folder that exists.") from error
+        if as_json:
+            emit(found, True)
+            return
+        out.print(f"[bold]{found['adapter']}[/bold]  gate {found['gate']['verdict']}: ", end="")
+        out.print(found["gate"]["reason"], markup=False)
+        if "votes" in found:
+            out.print(found["votes"]["sentence"], markup=False)
+        for title, measures in _sections(found).items():
+            emit(report_table(measures), False, title=title)
+        if "opinion" in found:
+            out.print(found["opinion"]["sentence"], markup=False)
+
+
+@evaluate.command("votes")
+def votes(
+    adapter: str = typer.Argument(..., help="A version whose newest evaluation kept its answers."),
+    as_json: bool = _Json,
+) -> None:
+    """What people said who compared a version's answers blind in the console: whom they prefer, and how far they agree."""
+    with opened() as context:
+        from training.judging import ballots
+
+        with reading(context.database) as connection:
+            version = find_adapter(connection, adapter)
+        found = ballots.result(context, ballots.newest_case(context, version))
+        if as_json:
+            emit(found, True)
+            return
+        out.print(found["sentence"], markup=False)
+        if found["votes"]:
+            emit(votes_table(found), False)
+            out.print(found["said_agreement"], markup=False)
+
+
+@evaluate.command("judge")
+def judge(
+    adapter: str = typer.Argument(..., help="A version whose newest evaluation kept its answers."),
+    url: str = typer.Option(
+        ..., "--judge-endpoint", help="An OpenAI-compatible address, such as http://127.0.0.1:8000/v1. Its key is read from WHET_JUDGE_KEY."
+    ),
+    model: str = typer.Option(..., "--judge-model", help="The model to ask there."),
+    limit: int = typer.Option(50, "--limit", min=1, max=1000, help="Pairs of answers to ask about, those that people judged first; each is asked twice."),
+    as_json: bool = _Json,
+) -> None:
+    """Ask another model which answers are better, in both orders, and how far it agrees with people. It decides nothing."""
+    with opened() as context:
+        from training.judging import ballots
+        from training.judging.opinion import KEY_VARIABLE, judge_at, opinion
+
+        with reading(context.database) as connection:
+            version = find_adapter(connection, adapter)
+        with progress_bar(as_json, "asking the judge") as on_row:
+            asked = judge_at(url, model, os.environ.get(KEY_VARIABLE, ""))
+            people = ballots.people_say(context, ballots.newest_case(context, version))
+            found = opinion(context, version, asked, judge={"endpoint": url, "model": model}, limit=limit, people=people, on_row=on_row)
+        if as_json:
+            emit(found, True)
+            return
+        out.print(found["sentence"], markup=False)
+
+
+@evaluate.command("sign")
+def sign(
+    adapter: str = typer.Argument(..., help="A version that breaks reviewed conversations."),
+    reason: str = typer.Option(..., "--reason", help="Why that is acceptable; it is kept with your name and the conversations."),
+    as_json: bool = _Json,
+) -> None:
+    """Answer for the reviewed conversations that a version breaks, so that it may be promoted without --force."""
+    with opened() as context:
+        from training.judging.signing import sign as record
+
+        emit(record(context, adapter, reason, actor=actor(), now=now_ms()), as_json)
+
+
+def _sections(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    probes = found["probes"]
+    return {**found["measures"], "forgetting": probes["forgetting"], "bias": probes["bias"], "safety": probes["safety"]}
+
+
+def report_table(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line per measure and comparison, for people."""
+    return [
+        {
+            "measure": measure["name"],
+            "rows": measure["n"],
+            **measure["values"],
+            "against": other,
+            "difference": f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})",
+            "verdict": found["verdict"],
+        }
+        for measure in measures
+        for other, found in measure["against"].items()
+    ]
+
+
+def votes_table(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line per version that the candidate was compared with, for people."""
+    return [
+        {
+            "against": pair["name"],
+            "better": pair["wins"],
+            "worse": pair["losses"],
+            "ties": pair["ties"],
+            "preference": f"{pair['preference']['difference']:+.3f} ({pair['preference']['low']:+.3f} to {pair['preference']['high']:+.3f})",
+            "verdict": pair["preference"]["verdict"],
+        }
+        for pair in found["pairs"].values()
+    ]
+
+
+@contextmanager
+def progress_bar(quiet: bool, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error that is told (done, total); silent when data is wanted."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=err) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list[dict[str, Any]]:
     """One line per group that had rows, for people."""
     return [
@@ -61,22 +208,22 @@ def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list
 
 
 def _judge(context: Context, adapter: str, against: str | None, test: Path | None, dataset: str, as_json: bool) -> None:
+    from training.data.formats import read_good
     from training.judge_stored import judge_stored
-    from training.rows import read_file
 
     if bool(test) == bool(dataset):
         raise InputError("Expected either --test FILE or --dataset NAME@vN, found " + ("both." if test else "neither."))
     if test is not None:
         from training.datasets import Dataset, rows_digest
 
-        found = read_file(test)
-        found.refuse_bad(str(test), skip_bad=False)
+        found = read_good(test, skip_bad=False)
         rows = Dataset(test.stem, rows_digest({"train": [], "validation": [], "test": found.rows}), "", [], [], found.rows)
     else:
         from training.commands.train import find_dataset
 
         rows = find_dataset(context, dataset)
-    result: dict[str, Any] = judge_stored(context, adapter, against, rows, actor=actor())
+    with progress_bar(as_json, "answering") as on_batch:
+        result: dict[str, Any] = judge_stored(context, adapter, against, rows, actor=actor(), on_batch=on_batch)
     if as_json:
         emit(result, True)
         return

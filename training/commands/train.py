@@ -26,61 +26,101 @@ _Json = typer.Option(False, "--json", help="Print one JSON document.")
 
 @train.command("run")
 def run(
-    file: Path | None = typer.Argument(None, metavar="[FILE]", help="JSONL file of training rows."),
+    file: Path | None = typer.Argument(None, metavar="[FILE]", help="Training rows: JSONL, JSON, CSV, Parquet, or a folder that `datasets` saved."),
     dataset: str = typer.Option("", "--dataset", help="A dataset version instead of a file, such as support@v2."),
     alias: str = typer.Option("", "--alias", help="Name of the adapter. Default: the setting default_alias."),
-    test: Path | None = typer.Option(None, "--test", help="JSONL file to judge by, instead of a part of FILE."),
+    test: Path | None = typer.Option(None, "--test", help="File of rows to judge by, instead of a part of FILE."),
+    drop_leaks: bool = typer.Option(False, "--drop-leaks", help="Take rows that the test set gives away out of training, instead of refusing."),
     no_split: bool = typer.Option(False, "--no-split", help="Train on every row of FILE; without --test nothing can be compared."),
-    recipe_name: str = typer.Option("lora", "--recipe", help="A recipe in training/recipes, or the path of a .toml file."),
-    method: str = typer.Option("", "--method", help="lora."),
+    recipe_name: str = typer.Option("", "--recipe", help="A recipe in training/recipes, or the path of a .toml file. Default: the method's own."),
+    method: str = typer.Option("", "--method", help="How to train; `whet train methods` lists them. Default: what the recipe says, lora without one."),
+    into: Path | None = typer.Option(None, "--into", help="Where the result goes of a method that the engine cannot serve as an adapter; a new folder."),
+    teacher: str = typer.Option("", "--teacher", help="For distill: a model's folder, or http(s)://host/v1#MODEL."),
     rank: int = typer.Option(0, "--rank", help="Inner width of the adapter."),
-    alpha: float = typer.Option(0.0, "--alpha", help="Scale: the update is multiplied by alpha / rank. Default: twice the rank."),
+    alpha: float = typer.Option(
+        0.0, "--alpha", help="Scale: the update is multiplied by alpha / rank. Default: twice the rank; with rslora what its recipe says."
+    ),
     epochs: float = typer.Option(0.0, "--epochs", help="Passes over the training rows."),
     batch_size: int = typer.Option(0, "--batch-size", help="Rows per step."),
     learning_rate: float = typer.Option(0.0, "--learning-rate", "--lr", help="Peak learning rate. Default: by the size of the base."),
+    micro_batch: int = typer.Option(
+        0, "--micro-batch", help="Rows computed at once; gradients are summed to those of --batch-size rows. Default: all of them."
+    ),
+    gradient_checkpointing: bool = typer.Option(
+        False, "--gradient-checkpointing", help="Compute activations twice to keep fewer: slower, less memory, same result."
+    ),
+    processes: int = typer.Option(0, "--processes", help="Processes that share the training on this machine (torchrun, FSDP). Default: 1."),
+    packing: bool = typer.Option(False, "--packing", help="Several rows to a sequence, each seeing itself alone."),
+    patience: int = typer.Option(-1, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
+    device: str = typer.Option("", "--device", help="auto, or cuda to refuse a machine without a GPU."),
     max_length: int = typer.Option(0, "--max-length", help="Tokens per row; longer rows are refused."),
     seed: int = typer.Option(-1, "--seed", help="Same seed, data, base and threads: same weights, on a CPU."),
     threads: int = typer.Option(0, "--threads", help="CPU threads. Default: measured at the start."),
     init_from: str = typer.Option("", "--init-from", help="Start from this adapter's weights: a label, or 'production'."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only print tokens, steps, expected time and memory."),
+    on: str = typer.Option("", "--on", help="ray, or ray=http://HOST:8265: train as a job of a Ray cluster instead of here."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only print tokens, steps, expected time, memory by part and cost."),
+    price_per_hour: float = typer.Option(
+        0.0, "--price-per-hour", min=0.0, help="What the machine costs an hour: --dry-run prints what the training will cost."
+    ),
     as_json: bool = _Json,
 ) -> None:
     """Check the rows, train, compare with production (or the base) on held-out rows, store a version and say what to do next."""
     overrides = {
-        "method": method, "rank": rank, "alpha": alpha or (2.0 * rank), "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-        "max_length": max_length, "seed": seed if seed >= 0 else None, "threads": threads, "init_from": init_from,
+        "method": method, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "max_length": max_length, "seed": seed if seed >= 0 else None, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
+        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "patience": patience if patience >= 0 else None, "device": device,
     }  # fmt: skip
     with opened() as context:
         from training.base_model import open_base, quiet_environment
+        from training.methods.registry import find
         from training.platform_tuning import keep_memory
-        from training.recipe import check_servable, load_recipe, recipe_from
+        from training.recipe import check_into, check_servable, load_recipe, recipe_from
 
         quiet_environment()
         keep_memory()
         name = check_name(alias or context.settings.default_alias, "alias")
-        recipe = recipe_from({key: value for key, value in overrides.items() if value or (key == "seed" and value is not None)}, load_recipe(recipe_name))
+        begun = load_recipe(recipe_name or find(method or "lora").name)
+        chosen = find(method or begun.method)
+        if rank and not alpha and "alpha" in chosen.reads and chosen.name != "rslora":  # whose scale is made not to follow the rank
+            overrides["alpha"] = 2.0 * rank
+        recipe = recipe_from({key: value for key, value in overrides.items() if value or (key in ("seed", "patience") and value is not None)}, begun)
         check_servable(recipe, context.settings.engine_max_lora_rank)
-        rows, notices = _dataset(context, name, file, dataset, test, no_split=no_split, skip_bad=skip_bad)
+        ray = None
+        if on:
+            from training.commands import on_ray
+
+            ray = on_ray.client_for(context, on, into, dry_run=dry_run)
+        if not dry_run:
+            check_into(recipe, into)
+        rows, notices = rows_of(context, name, file, dataset, test, no_split=no_split, skip_bad=skip_bad, remember=not dry_run)
         base = open_base(context.settings)
         from training.prepare import prepare
 
-        prepared = prepare(context, name, rows, recipe, base, skip_bad=skip_bad)
+        here = on_ray.prepared_for(recipe) if ray else recipe
+        prepared = prepare(context, name, rows, here, base, skip_bad=skip_bad, drop_leaks=drop_leaks or file is None)
         notices += prepared.notices
         if prepared.left_out:
             notices.append(f"{len(prepared.left_out)} rows were left out: " + "; ".join(map(str, prepared.left_out[:5])))
         if dry_run:
-            emit({"notices": notices, **_expected(context, prepared)}, as_json)
+            emit({"notices": notices, **_expected(context, prepared, price_per_hour)}, as_json)
             return
         for notice in notices if not as_json else []:
             out.print(f"• {notice}", markup=False)
-        outcome = _train(context, prepared, quiet=as_json)
-        emit(_summary(outcome, notices), as_json) if as_json else _tell(outcome)
+        if ray:
+            with _bar(as_json) as watch:
+                on_ray.run_there(context, ray, prepared, recipe, watch, notices, as_json)
+            return
+        tell(_train(context, prepared, into, quiet=as_json), notices, as_json)
 
 
-def _dataset(context: Context, name: str, file: Path | None, reference: str, test: Path | None, *, no_split: bool, skip_bad: bool) -> tuple[Any, list[str]]:
-    """The dataset to train on, and what to say about how it came about."""
-    from training import datasets, rows
+def rows_of(
+    context: Context, name: str, file: Path | None, reference: str, test: Path | None, *, no_split: bool, skip_bad: bool, remember: bool = False
+) -> tuple[Any, list[str]]:
+    """The dataset to train on, and what to say about how it came about. With `remember`, what is held out here stays held out in later runs of the alias."""
+    from training import datasets
+    from training.data.formats import read_good
+    from training.data.split import settled_before, split
 
     if bool(file) == bool(reference):
         raise InputError(
@@ -92,15 +132,20 @@ def _dataset(context: Context, name: str, file: Path | None, reference: str, tes
             raise InputError("--test and --no-split belong to a FILE; a dataset version has its test part already.")
         return find_dataset(context, reference), []
     assert file is not None
-    reading_ = rows.read_file(file)
-    reading_.refuse_bad(str(file), skip_bad=skip_bad)
+    reading_ = read_good(file, skip_bad=skip_bad)
     notices = describe_reading(reading_, str(file))
     shares = datasets.Shares(0.0, 0.0) if no_split else datasets.default_shares(len(reading_.rows), separate_test=test is not None)
-    parts = datasets.split(reading_.rows, shares)
+    splits = f"splits/{name}.json"  # what earlier runs under this alias held out stays held out
+    held_out_here = not no_split and test is None
+    made = split(reading_.rows, shares, parent=settled_before(context.store, splits) if held_out_here else None)
+    parts = made.parts
+    if held_out_here and remember:
+        context.store.put_json(splits, {"assigned": made.assigned})
+    if made.held_back:
+        shown = "; ".join(map(str, made.held_back[:5])) + ("; …" if len(made.held_back) > 5 else "")
+        notices.append(f"{len(made.held_back)} rows are in no part, because a held-out part gives them away: {shown}")
     if test is not None:
-        judged = rows.read_file(test)
-        judged.refuse_bad(str(test), skip_bad=skip_bad)
-        parts["test"] = judged.rows
+        parts["test"] = read_good(test, skip_bad=skip_bad).rows
     if not no_split:
         why = " (fewer than 2,000 rows: a validation part would cost more than it tells)" if not shares.validation else ""
         notices.append(
@@ -131,45 +176,68 @@ def find_dataset(context: Context, reference: str) -> Any:
     return datasets.load(context.store, row["path"], row["digest"], row["name"])
 
 
-def _expected(context: Context, prepared: Any) -> dict[str, Any]:
+def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
+    from training.methods.registry import family, find
     from training.pipeline import load, pad_token
-    from training.prepare import choose_threads, estimate
+    from training.prepare import choose_threads
+    from training.run.estimates import estimate, memory_by_part
+    from training.run.faults import memory_in_words
 
-    model = load(context, prepared)
-    threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_token(prepared))
-    return {"alias": prepared.alias, "base": prepared.base.name, **estimate(prepared, speed), "recipe": replace(prepared.recipe, threads=threads).as_json()}
+    pad_id = pad_token(prepared)
+    with memory_in_words(prepared.recipe):
+        model, loss_of = load(context, prepared), family(find(prepared.recipe.method)).loss(prepared)
+        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
+        memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
+    expected = estimate(prepared, speed, memory, price_per_hour)
+    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": replace(prepared.recipe, threads=threads).as_json()}
 
 
-def _train(context: Context, prepared: Any, *, quiet: bool) -> Any:
+def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: bool) -> Any:
     from training import runs
-    from training.pipeline import recipe_json, run_training
-    from training.reporter import Reporter
-    from training.trainer import Cancelled
+    from training.pipeline import recipe_json
 
     runs.close_abandoned(context, now_ms())
-    worker = f"cli:{socket.gethostname()}:{os.getpid()}"
     started = runs.start(
         context,
         alias=prepared.alias,
         dataset_digest=prepared.dataset.digest,
         base_digest=prepared.base.digest,
-        recipe=recipe_json(prepared),
+        recipe=recipe_json(prepared, into),
         estimate={},
-        worker=worker,
+        worker=this_process(),
         now=now_ms(),
     )
+    return see_through(context, started, lambda: prepared, into, quiet=quiet)
+
+
+def this_process() -> str:
+    """The `worker` of a run by hand."""
+    return f"cli:{socket.gethostname()}:{os.getpid()}"
+
+
+def see_through(context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, quiet: bool) -> Any:
+    """Do a run that has its row, `prepared()` first; the row is ended whatever happens. What is raised comes out as a WhetError where it can."""
+    from training import runs
+    from training.pipeline import run_training
+    from training.reporter import Reporter
+    from training.run.resume import checkpoints_of
+    from training.trainer import Cancelled
+
     try:
         with _bar(quiet) as watch, Reporter(context, started, watch) as reporter:
-            return run_training(context, started, prepared, reporter, actor=actor())
+            return run_training(context, started, prepared(), reporter, actor=actor(), into=into)
     except Cancelled:
         runs.end(context, started, runs.CANCELLED, "Cancelled on request.", now_ms())
+        checkpoints_of(context, started.id).remove()
         raise TrainingError(f"The run {started.id} was cancelled.", hint="Nothing was stored.") from None
     except KeyboardInterrupt:
-        runs.end(context, started, runs.CANCELLED, "Interrupted on the command line.", now_ms())
+        runs.end(context, started, runs.FAILED, "Interrupted on the command line. `whet train resume` goes on with it.", now_ms())
         raise
     except WhetError as error:
         runs.end(context, started, runs.FAILED, str(error), now_ms())
         raise
+    except runs.Superseded:
+        raise TrainingError(f"Another process goes on with the run {started.id}.", hint="`whet train show` follows it.") from None
     except BaseException as error:
         runs.end(context, started, runs.FAILED, f"{type(error).__name__}: {error}", now_ms())
         raise
@@ -203,21 +271,29 @@ def _bar(quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
                     total=state["steps"],
                     detail=f"loss {state['loss']:.3f} · {state['tokens_per_s']:,} tokens/s",
                 )
-            elif stage == "evaluating" and "answered" in state:
+            elif stage in ("evaluating", "reporting") and "answered" in state:
                 progress.update(task, description=stage, completed=state["answered"], total=state["to_answer"], detail="answers")
+            elif "done" in state:
+                progress.update(task, description=stage, completed=state["done"], total=state["total"])
             else:
                 progress.update(task, description=stage)
 
         yield watch
 
 
+def tell(outcome: Any, notices: list[str], as_json: bool) -> None:
+    """What a run made: one JSON document, or words."""
+    emit(_summary(outcome, notices), True) if as_json else _tell(outcome)
+
+
 def _summary(outcome: Any, notices: list[str]) -> dict[str, Any]:
     judgement = outcome.judgement
     return {
         "run": outcome.run_id,
-        "adapter": outcome.adapter.label,
-        "digest": outcome.adapter.digest,
-        "path": outcome.adapter.path,
+        "adapter": outcome.adapter.label if outcome.adapter else None,
+        "digest": outcome.adapter.digest if outcome.adapter else None,
+        "path": outcome.adapter.path if outcome.adapter else None,
+        "folder": str(outcome.folder) if outcome.folder else None,
         "verdict": judgement.verdict,
         "reason": judgement.reason,
         "against": judgement.against_name,
@@ -226,7 +302,9 @@ def _summary(outcome: Any, notices: list[str]) -> dict[str, Any]:
         "tokens_per_s": round(outcome.trained.tokens_per_s),
         "seconds": {name: round(value, 1) for name, value in outcome.seconds.items()},
         "expected_seconds": outcome.estimate["seconds"],
-        "dataset_digest": outcome.adapter.dataset_digest,
+        "estimate_error": outcome.estimate["error"],
+        "signs": outcome.trained.signs,
+        "dataset_digest": outcome.dataset_digest,
         "samples_path": judgement.samples_path,
         "next": _next(outcome),
         "notices": notices,
@@ -235,7 +313,7 @@ def _summary(outcome: Any, notices: list[str]) -> dict[str, Any]:
 
 def _next(outcome: Any) -> str:
     """The command that follows; a version that failed its gate is not recommended."""
-    if outcome.judgement.verdict == "fail":
+    if outcome.judgement.verdict == "fail" or outcome.adapter is None:
         return f"whet train show {outcome.run_id}"
     return f"whet rollout promote {outcome.adapter.name}"
 
@@ -243,13 +321,18 @@ def _next(outcome: Any) -> str:
 def _tell(outcome: Any) -> None:
     judgement, colours = outcome.judgement, {"pass": "green", "fail": "red"}
     trained = outcome.trained
-    out.print(f"[bold]{outcome.adapter.label}[/bold]  stored as {outcome.adapter.path}")
+    out.print(f"[bold]{outcome.label}[/bold]" + (f"  stored as {outcome.adapter.path}" if outcome.adapter else "  written, with its card.json"))
     out.print(
         f"{trained.steps} steps, {trained.tokens:,} tokens in {trained.seconds:.0f} s ({trained.tokens_per_s:,.0f} tokens/s), loss {trained.first_loss:.3f} to {trained.last_loss:.3f}"
     )
+    error = outcome.estimate["error"]
+    if error:
+        out.print("Estimate: " + ", ".join(f"{name.replace('_', ' ')} {100 * value:+.0f} %" for name, value in error.items()) + " of what was measured")
+    for sign in trained.signs:
+        out.print(f"• {sign}", style="yellow", markup=False)
     from training.commands.evaluate import metrics_table
 
-    rows = metrics_table(judgement.decision.metrics if judgement.decision else {}, outcome.adapter.label, judgement.against_name)
+    rows = metrics_table(judgement.decision.metrics if judgement.decision else {}, outcome.label, judgement.against_name)
     if rows:
         emit(rows, False)
     out.print(f"[bold {colours.get(judgement.verdict, 'yellow')}]{judgement.verdict}[/]  ", end="")
@@ -257,6 +340,26 @@ def _tell(outcome: Any) -> None:
     if judgement.samples_path:
         out.print(f"Every answer: {judgement.samples_path} in the store", markup=False)
     out.print(f"Next: {_next(outcome)}", markup=False)
+
+
+@train.command("methods")
+def methods(as_json: bool = _Json) -> None:
+    """Every way to train: what it learns, from which rows, and what the engine can do with the result."""
+    from training.methods.registry import METHODS
+
+    rows = [
+        {
+            "method": each.name,
+            "learns": each.learns,
+            "rows": each.rows,
+            "engine": each.engine,
+            "becomes": each.becomes,
+            "recipe": f"{each.name}.toml",
+            "said": each.said,
+        }
+        for each in METHODS.values()
+    ]
+    emit(rows if as_json else [{name: row[name] for name in ("method", "learns", "rows", "becomes")} for row in rows], as_json, title="methods")
 
 
 @train.command("list")

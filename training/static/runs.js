@@ -8,16 +8,26 @@
 
   function token(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
-  function draw(curve) {
-    const data = [curve.map((point) => point[0]), curve.map((point) => point[1])];
+  // Loss, learning rate and validation loss by step: a check on validation rows may fall on a step that the thinned curve left out.
+  function columns(curve, validation) {
+    const checked = new Map(validation), of = new Map(curve.map((point) => [point[0], point]));
+    const steps = [...new Set([...of.keys(), ...checked.keys()])].sort((a, b) => a - b);
+    const at = (step, place) => (of.has(step) && of.get(step)[place] !== undefined ? of.get(step)[place] : null);
+    return [steps, steps.map((step) => at(step, 1)), steps.map((step) => (checked.has(step) ? checked.get(step) : null)), steps.map((step) => at(step, 3))];
+  }
+
+  function draw(curve, validation) {
+    const data = columns(curve, validation);
     if (plot) { plot.setData(data); return; }
     if (curve.length < 2) return;
     const axis = { stroke: token("--ink-3"), grid: { stroke: token("--line"), width: 1 }, ticks: { stroke: token("--line"), width: 1 }, font: "12px " + token("--sans") };
     place.replaceChildren();
     plot = new uPlot({
       width: place.clientWidth, height: 260, cursor: { points: { size: 6 } }, legend: { live: true },
-      scales: { x: { time: false, range: (self, low, high) => [low, Math.max(high, Number(place.dataset.steps) || 0)] }, y: { range: (self, low, high) => [Math.min(0, low), high * 1.05] } },
-      series: [{ label: "step" }, { label: "loss", stroke: token("--accent"), width: 1.5, points: { show: false }, value: (self, value) => value == null ? "–" : value.toFixed(4) }],
+      scales: { rate: { range: (self, low, high) => [0, high * 1.05 || 1] }, x: { time: false, range: (self, low, high) => [low, Math.max(high, Number(place.dataset.steps) || 0)] }, y: { range: (self, low, high) => [Math.min(0, low), high * 1.05] } },
+      series: [{ label: "step" }, { label: "loss", stroke: token("--accent"), width: 1.5, points: { show: false }, value: (self, value) => value == null ? "–" : value.toFixed(4), spanGaps: true },
+        { label: "validation", stroke: token("--ink"), width: 1.5, show: validation.length > 0, spanGaps: true, value: (self, value) => value == null ? "–" : value.toFixed(4) },
+        { label: "learning rate", scale: "rate", stroke: token("--ink-3"), width: 1, dash: [4, 4], points: { show: false }, spanGaps: true, value: (self, value) => value == null ? "–" : value.toExponential(1) }],
       axes: [axis, Object.assign({ size: 46 }, axis)],
     }, data, place);
   }
@@ -26,7 +36,7 @@
     try {
       const response = await window.whet.send(place.dataset.curve);
       const answer = await response.json();
-      if (answer.curve.length !== points) { points = answer.curve.length; last = answer.curve; draw(last); }
+      if (answer.curve.length + answer.validation.length !== points) { points = answer.curve.length + answer.validation.length; last = [answer.curve, answer.validation]; draw(...last); }
       if (answer.state !== "running") {
         if (place.dataset.running !== undefined) location.reload(); // it ended while we watched: the verdict is on the page now
         return;
@@ -34,10 +44,10 @@
     } catch (error) { /* the live part above says that the console does not answer */ }
     if (place.dataset.running !== undefined) setTimeout(turn, document.hidden ? 8000 : 2000);
   }
-  let last = [];
+  let last = [[], []];
   turn();
 
-  const again = () => { if (plot) { plot.destroy(); plot = null; draw(last); } };
+  const again = () => { if (plot) { plot.destroy(); plot = null; draw(...last); } };
   document.addEventListener("whet:theme", again);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
   new ResizeObserver(() => { if (plot && Math.abs(plot.width - place.clientWidth) > 4) plot.setSize({ width: place.clientWidth, height: 260 }); }).observe(place);

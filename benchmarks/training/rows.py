@@ -1,0 +1,23 @@
+"""Rows of mixed length: the lengths of conversations (log-normal), tokens without meaning, the last third of each row learned."""
+
+from __future__ import annotations
+
+import random
+
+from training.encode import Encoded
+
+_MEAN_LOG, _SPREAD_LOG = 4.6, 0.6  # a median of 100 tokens, one row in forty above 330
+_SHORTEST = 16
+FIRST_WORD = 10  # below it stand control tokens
+
+
+def mixed_rows(count: int, vocabulary: int, longest: int, seed: int = 0) -> list[Encoded]:
+    """`count` rows of `_SHORTEST` to `longest` tokens."""
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        length = min(longest, max(_SHORTEST, round(chance.lognormvariate(_MEAN_LOG, _SPREAD_LOG))))
+        prompt = 2 * length // 3
+        ids = tuple(chance.randrange(FIRST_WORD, vocabulary) for _ in range(length))
+        rows.append(Encoded(ids, (False,) * prompt + (True,) * (length - prompt), prompt, 1.0))
+    return rows

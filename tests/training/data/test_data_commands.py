@@ -1,0 +1,83 @@
+"""The data commands as a person calls them: files in, files and records out, one sentence for what cannot be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.test_commands import Shell
+from tests.training.tiny import facts, write_rows
+
+
+@pytest.fixture
+def shell(tmp_path: Path, base_folder: Path) -> Shell:
+    return Shell(tmp_path / "home", base_folder)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_on_what_its_test_set_gives_away_is_refused_with_the_list_or_drops_it(shell: Shell, tmp_path: Path) -> None:
+    rows = facts(40)
+    copied = {**rows[7], "messages": [{"role": "user", "content": rows[7]["messages"][0]["content"].upper() + "!!"}, rows[7]["messages"][1]]}
+    train, test = write_rows(tmp_path / "rows.jsonl", rows), write_rows(tmp_path / "test.jsonl", [*facts(60)[50:], copied])
+    said = shell.refused("train", "run", str(train), "--test", str(test), "--dry-run")
+    assert "1 training rows are known from the test set" in said and "line 8 " in said and "the same question" in said
+    assert "1 rows are known" in shell.refused("data", "check", str(train), "--test", str(test))
+    made = shell.json("train", "run", str(train), "--test", str(test), "--dry-run", "--drop-leaks", "--threads", "1")
+    assert made["rows"] == 39 and any("line 8: found the same question" in notice for notice in made["notices"])
+
+
+def test_cleaning_leaves_a_record_of_what_went_in_and_came_out(shell: Shell, tmp_path: Path) -> None:
+    rows = [{"prompt": "I am\u00a0a@b.com\u200b ", "completion": "Thank you."}, *facts(3), facts(1)[0]]
+    into = tmp_path / "clean.jsonl"
+    shell("data", "clean", str(write_rows(tmp_path / "rows.jsonl", rows)), "--into", str(into))
+    clean, record = _lines(into), json.loads((tmp_path / "clean.jsonl.record.json").read_text())
+    assert len(clean) == 4 and clean[0]["prompt"] == "I am <EMAIL_1>" and clean[0]["scrubbed"] == ["<EMAIL_1>"]
+    assert [(step["step"], step["rows"]) for step in record["steps"]] == [("normalise", 1), ("scrub", 1), ("duplicates", 1)]
+    assert record["steps"][1]["found"] == {"EMAIL": 1} and record["steps"][2]["lines"] == [{"line": 5, "stays": 2}]
+    assert record["result"]["sha256"] == hashlib.sha256(into.read_bytes()).hexdigest() and record["libraries"]["google-re2"]
+    assert "exists already" in shell.refused("data", "clean", str(tmp_path / "rows.jsonl"), "--into", str(into))
+    found = shell.json("data", "check", str(into), "--report", str(tmp_path / "report.html"))
+    assert found["errors"] == 0 and (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_parts_are_split_augmented_and_mixed_with_an_earlier_split_that_binds(shell: Shell, tmp_path: Path) -> None:
+    first = shell.json("data", "split", str(write_rows(tmp_path / "rows.jsonl", facts(60))), "--into", str(tmp_path / "one"))
+    more = write_rows(tmp_path / "more.jsonl", facts(90))
+    second = shell.json("data", "split", str(more), "--into", str(tmp_path / "two"), "--parent", str(tmp_path / "one"), "--test", "0.4")
+    assert sum(second[part] for part in ("train", "validation", "test")) == 90 and second["test"] > first["test"]
+    for part in ("train", "validation", "test"):
+        kept = {row["id"] for row in _lines(tmp_path / "two" / f"{part}.jsonl")}
+        assert {row["id"] for row in _lines(tmp_path / "one" / f"{part}.jsonl")} <= kept, f"a row left {part}"
+    train = tmp_path / "one" / "train.jsonl"
+    shell("data", "augment", str(train), "--into", str(tmp_path / "new.jsonl"), "--per-row", "2")
+    made = _lines(tmp_path / "new.jsonl")
+    assert made and {row["origin"] for row in made} == {"synthetic"} and {row["parent"] for row in made} <= {row["id"] for row in _lines(train)}
+    assert "held-out part" in shell.refused("data", "augment", str(tmp_path / "one" / "test.jsonl"), "--into", str(tmp_path / "x.jsonl"))
+    mixed = shell.json("data", "mix", str(train), str(tmp_path / "new.jsonl"), "--into", str(tmp_path / "all.jsonl"), "--temperature", "3", "--balance")
+    assert mixed["result"]["rows"] == len(_lines(train)) + len(made) == len(_lines(tmp_path / "all.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("augment", "ROWS", "--into", "OUT", "--methods", "magic"), "names magic"),
+        (("augment", "ROWS", "--into", "OUT", "--methods", "paraphrase"), "names no endpoint"),
+        (("mix", "ROWS", "ROWS", "--into", "OUT"), "Two files have one name"),
+        (("mix", "ROWS", "--into", "OUT", "--temperature", "0"), "temperature is 0"),
+        (("mix", "ROWS", "--into", "OUT", "--replay", "ROWS", "--share", "1"), "share of replayed rows"),
+        (("split", "ROWS", "--into", "OUT", "--parent", "ROWS"), "cannot be read"),
+        (("split", "ROWS", "--into", "OUT", "--by-time", "when"), "no time in 'when'"),
+        (("clean", "none.parquet", "--into", "OUT"), "cannot be read"),
+    ],
+)
+def test_a_wrong_call_gets_a_sentence_and_writes_nothing(shell: Shell, tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    names = {"ROWS": str(write_rows(tmp_path / "rows.jsonl", facts(12))), "OUT": str(tmp_path / "out")}
+    assert sentence in shell.refused("data", *[names.get(argument, argument) for argument in arguments])
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,106 @@
+"""Planted faults: each is found by `whet data check`, or refused by `whet train run`, before the first step, with a sentence of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.data.check import check
+from training.data.report import render
+from whet.context import Context, open_context
+from whet.settings import load_settings
+
+ITEMS = ("kettle", "lamp", "radio", "fan", "toaster", "clock", "heater", "scale", "mixer", "grill")
+Rows = list[dict[str, Any]]
+
+
+def _row(question: str, answer: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **fields}
+
+
+def _good() -> Rows:
+    """Rows without a fault: forty questions, each with its own answer."""
+    return [
+        _row(f"How long is the warranty of the {colour} {item}?", f"The warranty of the {colour} {item} is {months} months.")
+        for months, (item, colour) in enumerate(((item, colour) for item in ITEMS for colour in ("red", "blue", "green", "black")), start=10)
+    ]
+
+
+def _labelled() -> Rows:
+    """Sixty messages with one of two labels each, told apart by their words."""
+    topics = {"refund": ["money", "paid", "bank", "invoice", "charge"], "repair": ["broken", "crack", "noise", "button", "screen"]}
+    rng = random.Random(0)
+    return [_row(f"Ticket {number}: {' '.join(rng.choices(topics[label], k=6))}", label, task="route") for number in range(30) for label in topics]
+
+
+@pytest.fixture
+def context(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    monkeypatch.setenv("WHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WHET_BASE_MODEL", str(base_folder))
+    opened = open_context(load_settings())
+    yield opened
+    opened.close()
+
+
+def _file(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def _replaced(rows: Rows, position: int, row: Any) -> list[Any]:
+    return [*rows[:position], row, *rows[position + 1 :]]
+
+
+COPIED = "Kindly explain to our new colleague which spare parts the workshop keeps in stock for that very popular coffee machine from Italy"
+LONG = "please tell me whether the warranty covers my old green lamp when somebody dropped it on the floor last winter at home"
+TEST_ROW = _row(LONG, "It is not covered, since a fall is nobody's fault but your own.", user="u9")
+
+# name -> (rows with the fault, code of the finding, a piece of its sentence, lines that it names)
+FAULTS: dict[str, tuple[Callable[[], list[Any]], str, str, list[Any]]] = {
+    "a line that is not JSON": (lambda: _replaced(_good(), 4, "{oops"), "not_rows", "1 lines are not training rows", [5]),
+    "a field that is misspelt": (lambda: [{**row, "wieght": 2} for row in _good()], "unknown_fields", "wieght", []),
+    "an answer that is missing": (lambda: _replaced(_good(), 0, _row("q", " ")), "not_rows", "are not training rows", [1]),
+    "a row that is too long": (lambda: _replaced(_good(), 7, _row("word " * 600, "a")), "refused", "cannot be learned from", [8]),
+    "a row that was rendered before": (lambda: _replaced(_good(), 2, _row("<|im_start|>user q", "a")), "refused", "cannot be learned from", [3]),
+    "an exact copy": (lambda: [*_good(), _good()[3]], "duplicates", "1 rows repeat another one exactly", [[4, 41]]),
+    "a near copy": (lambda: [*_good(), _row(COPIED, "All of them."), _row(COPIED.upper().replace("VERY", "QUITE") + "!", "all of them")], "near_duplicates", "1 rows are nearly", [[41, 42]]),
+    "two answers to one question": (lambda: [*_good(), _row("how long is the warranty of the RED kettle", "Nobody knows.")], "conflicts", "1 questions have more", [[1, 41]]),
+    "a label that is hardly there": (lambda: [*_labelled(), *[_row(f"Ticket: hello {n}", "other", task="route") for n in range(2)]], "imbalance", "'other' in 2", []),
+    "an answer in another language": (lambda: _replaced(_good(), 9, _row("Quelle est la garantie?", "La garantie de cette lampe est malheureusement terminée depuis le mois dernier.")), "languages", "1 answers are in fr", [10]),
+    "a wrong label": (lambda: _replaced(_labelled(), 10, _row(_labelled()[10]["messages"][0]["content"], "repair", task="route")), "label_errors", "line 11 says 'repair', expected 'refund'", [11]),
+    "personal data": (lambda: _replaced(_good(), 5, _row("I am ann@example.org, +49 30 901820", "Thank you.")), "personal_data", "1 EMAIL, 1 PHONE", [6]),
+    "an answer that is all placeholders": (lambda: _replaced(_good(), 1, _row("Who?", "<EMAIL_1>", scrubbed=["<EMAIL_1>"])), "nothing_learned", "no token to learn", [2]),
+    "characters of a wrong decoding": (lambda: _replaced(_good(), 6, _row("caf\ufffd?", "Yes\x07.")), "broken_characters", "wrong decoding", [7]),
+    "a row known from the test set": (lambda: [*_good(), _row(LONG.replace("old", "dear"), TEST_ROW["messages"][1]["content"]), _row("q", "a", user="u9")], "leaks", "nearly the same as line 1", [41, 42]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_planted_fault_is_found_with_its_sentence_and_place(context: Context, tmp_path: Path, name: str) -> None:
+    make, code, sentence, lines = FAULTS[name]
+    found = check(context, _file(tmp_path / "rows.jsonl", make()), test=_file(tmp_path / "test.jsonl", [TEST_ROW]))
+    (finding,) = [each for each in found["findings"] if each["code"] == code]
+    assert sentence in finding["found"] and finding["do"] and finding["lines"] == lines, finding
+    others = {each["code"] for each in found["findings"]} - {code}
+    assert not others, f"{name} is called {others} too"
+
+
+@pytest.mark.parametrize("rows", [_good(), _labelled()], ids=["answers", "labels"])
+def test_rows_without_a_fault_have_no_finding(context: Context, tmp_path: Path, rows: Rows) -> None:
+    found = check(context, _file(tmp_path / "rows.jsonl", rows), test=_file(tmp_path / "test.jsonl", [TEST_ROW]))
+    assert found["findings"] == []
+
+
+def test_the_report_is_one_page_with_plots_that_loads_and_runs_nothing(context: Context, tmp_path: Path) -> None:
+    rows = [*_labelled(), _row("<script>alert(1)</script>", "</pre><img src=x onerror=alert(1)>"), _row("q", "")]
+    found = check(context, _file(tmp_path / "rows.jsonl", rows))
+    page = render(found, "<b>rows</b>.jsonl", 0)
+    assert page.count("<svg") >= 3 and "<mark>" in page and "prefers-color-scheme: dark" in page
+    assert all(finding["do"].split("`")[0] in page for finding in found["findings"])
+    for forbidden in ("<script", "<img", "<link", "http://", "https://", "<b>", "src="):
+        assert forbidden not in page.replace("&lt;", "").replace("img src=x", ""), forbidden

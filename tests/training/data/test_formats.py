@@ -1,0 +1,156 @@
+"""Every common format of files and rows gives the same rows; what is not a row is named with its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.data.formats import read_file
+from training.rows import Reading
+from whet.errors import InputError
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": f"question {number}, with\na break", "completion": f'answer "{number}"', "task": "t", "weight": 2.0} for number in range(3)
+]
+CHAT = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+
+
+def _jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _json(path: Path, rows: list[Any]) -> Path:
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def _under_data(path: Path, rows: list[Any]) -> Path:
+    path.write_text(json.dumps({"version": 1, "data": rows}, indent=2))
+    return path
+
+
+def _csv(path: Path, rows: list[Any]) -> Path:
+    import csv
+
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows({name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()} for row in rows)
+    return path
+
+
+def _parquet(path: Path, rows: list[Any]) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def _saved(path: Path, rows: list[Any]) -> Path:
+    import datasets
+
+    datasets.Dataset.from_list(rows).save_to_disk(str(path))
+    return path
+
+
+WRITERS: list[tuple[str, Callable[[Path, list[Any]], Path]]] = [
+    ("rows.jsonl", _jsonl),
+    ("rows.json", _json),
+    ("data.json", _under_data),
+    ("lines.json", _jsonl),
+    ("rows.csv", _csv),
+    ("rows.tsv", _csv),
+    ("rows.parquet", _parquet),
+    ("folder", _saved),
+]
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS, ids=[name for name, _ in WRITERS])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str, write: Callable[[Path, list[Any]], Path]) -> None:
+    reading = read_file(write(tmp_path / name, ROWS))
+    assert reading.bad == []
+    assert [(row.messages[0]["content"], row.answer, row.task, row.weight) for row in reading.rows] == [
+        (row["prompt"], row["completion"], "t", 2.0) for row in ROWS
+    ]
+    assert [row.digest for row in reading.rows] == [row.digest for row in read_file(_jsonl(tmp_path / "again.jsonl", ROWS)).rows]
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS, ids=[name for name, _ in WRITERS])
+def test_conversations_survive_every_kind_of_file(tmp_path: Path, name: str, write: Callable[[Path, list[Any]], Path]) -> None:
+    reading = read_file(write(tmp_path / name, [{**CHAT, "context": ["p"]}, {**CHAT, "context": ["p", "r"]}]))
+    assert [row.answer for row in reading.rows] == ["a", "a"] and reading.rows[1].context == ("p", "r")
+
+
+@pytest.mark.parametrize(
+    ("row", "texts", "kind"),
+    [
+        ({"instruction": "Translate.", "input": "Haus", "output": "house"}, ["Translate.\n\nHaus", "house"], "instruction"),
+        ({"instruction": "Greet.", "input": "", "output": "Hello"}, ["Greet.", "Hello"], "instruction"),
+        ({"system": "Be brief.", "instruction": "Greet.", "output": "Hi"}, ["Be brief.", "Greet.", "Hi"], "instruction"),
+        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, ["q", "a"], "messages"),
+        ({"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]}, ["q", "a"], "prompt"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, ["q", "a"], "preference"),
+        ({"chosen": CHAT["messages"], "rejected": CHAT["messages"]}, ["q", "a"], "preference"),
+        ({"prompt": CHAT["messages"][:1], "chosen": CHAT["messages"][1:], "rejected": CHAT["messages"][1:]}, ["q", "a"], "preference"),
+    ],
+)
+def test_every_shape_of_row_becomes_a_conversation(tmp_path: Path, row: dict[str, Any], texts: list[str], kind: str) -> None:
+    (found,) = read_file(_jsonl(tmp_path / "rows.jsonl", [row])).rows
+    assert [message["content"] for message in found.messages] == texts and found.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "number", "unit"),
+    [("rows.json", _json, 2, "row"), ("rows.parquet", _parquet, 2, "row"), ("folder", _saved, 2, "row"), ("rows.csv", _csv, 4, "line")],
+)
+def test_a_wrong_row_is_named_with_its_place_whatever_the_file(
+    tmp_path: Path, name: str, write: Callable[[Path, list[Any]], Path], number: int, unit: str
+) -> None:
+    reading = read_file(write(tmp_path / name, [ROWS[0], {**ROWS[1], "completion": None}, ROWS[2]]))
+    assert len(reading.rows) == 2
+    (bad,) = reading.bad
+    assert str(bad).startswith(f"{unit} {number}: found ") and str(bad).endswith("expected a text in 'completion'")
+
+
+def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion\nq,a\nq,a,b\n")
+    reading = read_file(tmp_path / "rows.csv")
+    assert len(reading.rows) == 1 and "line 3: found 3 cells" in str(reading.bad[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("rows.json", b'{"data": [', "is not JSON"),
+        ("rows.json", b'"text"', "expected a list of rows"),
+        ("rows.json", b"\xff\xfe{", "not UTF-8"),
+        ("rows.csv", b"prompt,completion\n\xff,a\n", "not UTF-8"),
+        ("rows.csv", b"prompt,prompt\nq,a\n", "twice"),
+        ("rows.csv", b'prompt,completion\n"q,a\n', "not a table"),
+        ("rows.parquet", b"PAR1 but not really", "not a Parquet file"),
+        ("none.parquet", None, "cannot be read"),
+        ("none.csv", None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_such_file_gets_one_sentence(tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        read_file(tmp_path / name)
+
+
+def test_a_folder_of_several_parts_asks_which(tmp_path: Path) -> None:
+    import datasets
+
+    part = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(InputError, match="holds 2 parts: test, train"):
+        read_file(tmp_path / "both")
+    reading: Reading = read_file(tmp_path / "both" / "train")
+    assert len(reading.rows) == 3

@@ -1,0 +1,225 @@
+"""A row keeps its part for ever, and no part knows another: neither by a copy, nor by a user, nor by a conversation."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from examples.zenith.scenario import judging_rows, training_examples
+from examples.zenith.world import old_world
+from tests.loop.desk import CAKES
+from tests.loop.desk import rows as bakery
+from training.data.leaks import find_leaks, without_leaks
+from training.data.similar import clusters, twins
+from training.data.split import group_key, split
+from training.datasets import PARTS, Dataset, Shares
+from training.rows import Row, read_lines
+from whet.errors import InputError
+
+SHARES = Shares(0.1, 0.1)
+WORDS = [
+    "please",
+    "tell",
+    "whether",
+    "warranty",
+    "covers",
+    "broken",
+    "display",
+    "kettle",
+    "radio",
+    "when",
+    "somebody",
+    "dropped",
+    "it",
+    "onto",
+    "kitchen",
+    "floor",
+    "during",
+    "last",
+    "winter",
+    "evening",
+    "party",
+    "upstairs",
+]
+
+
+def _rows(*objects: dict[str, Any]) -> list[Row]:
+    reading = read_lines(json.dumps(each).encode() for each in objects)
+    assert not reading.bad
+    return reading.rows
+
+
+def _row(question: str, answer: str = "It is covered.", **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **fields}
+
+
+def _parts(rows: list[Row], shares: Shares = SHARES, **options: Any) -> dict[str, str]:
+    return {row.digest: part for part, members in split(rows, shares, **options).parts.items() for row in members}
+
+
+# --- what is near ---------------------------------------------------------------------------------------------------
+
+
+def test_templated_rows_about_other_things_are_not_near() -> None:
+    """The Zenith scenario and the bakery: sentences from a few templates that differ in a product, a fault or a number."""
+    train, judging = _rows(*training_examples(old_world(), 500, 1)), _rows(*judging_rows(150, 1))
+    assert find_leaks(train, judging) == []
+    assert clusters(train) == list(range(len(train)))
+    cakes = _rows(*bakery(150, CAKES, 1))
+    assert find_leaks(cakes[:100], cakes[100:]) == []
+
+
+def test_a_copy_with_other_case_and_punctuation_and_one_word_in_twenty_is_near() -> None:
+    rng = random.Random(0)
+    originals = [row for row in _rows(*judging_rows(150, 1)) if len(row.messages[0]["content"].split()) >= 20]
+    copies = []
+    for row in originals:
+        asked = row.messages[0]["content"].split()
+        free = [place for place, word in enumerate(asked) if word.isalpha() and word.lower() not in row.answer.lower()]
+        asked[rng.choice(free)] = "rather"
+        copies.append(_row("  ".join(asked).upper() + " !!", row.answer.upper()))
+    assert len(originals) > 20
+    assert len(twins(_rows(*copies), originals)) == len(copies)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "leaks"),
+    [
+        (" ".join(WORDS), "Another answer.", True),  # the same question, whatever the answer
+        (" ".join(WORDS).replace("kettle", "radio"), "It is covered.", True),  # one word of twenty-one
+        (" ".join(WORDS).replace("kettle", "radio").replace("winter", "summer").replace("party", "meal"), "It is covered.", False),
+        (" ".join(WORDS) + " 12", "It is covered.", False),  # another number is another question
+        ("Something else?", "It is covered.", False),
+    ],
+)
+def test_what_a_test_row_gives_away(question: str, answer: str, leaks: bool) -> None:
+    assert bool(find_leaks(_rows(_row(question, answer)), _rows(_row(" ".join(WORDS))))) == leaks
+
+
+def test_a_word_that_question_and_answer_change_together_is_what_the_row_is_about() -> None:
+    one, other = " ".join(WORDS), " ".join(WORDS).replace("kettle", "toaster")
+    said = "Thank you for asking, the {} comes with our usual promise and somebody will surely help you with it very soon indeed, so do write."
+    assert find_leaks(_rows(_row(one, said.format("kettle"))), _rows(_row(other, said.format("toaster")))) == []
+    assert find_leaks(_rows(_row(one, said.format("kettle"))), _rows(_row(other, said.format("kettle"))))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "why"),
+    [
+        (_row("a?", user="u1"), _row("b?", user="u1"), "the same user"),
+        (_row("a?", group="c1"), _row("b?", group="c1"), "the same conversation"),
+        (_row("A  ?"), _row("a?"), "the same question"),
+        (_row("a?", id="x", origin="synthetic", parent="t1"), _row("b?", id="t1"), "made from the same row"),
+        ({"messages": [*_row("a?")["messages"], *_row("b?")["messages"]]}, _row("a?"), "the same conversation"),
+        (_row("a?"), {"messages": [*_row("a?")["messages"], *_row("b?")["messages"]]}, "the same conversation"),
+    ],
+)
+def test_a_leak_says_why(train: dict[str, Any], test: dict[str, Any], why: str) -> None:
+    (leak,) = find_leaks(_rows(train), _rows(test))
+    assert leak.why == why and "line 1" in str(leak)
+
+
+def test_leaks_are_refused_with_the_list_or_dropped_on_request() -> None:
+    train, test = _rows(_row("a?"), _row("b?"), _row("c?", user="u")), _rows(_row("A?"), _row("d?", user="u"))
+    dataset = Dataset("x", "0" * 64, "", train, [], test)
+    with pytest.raises(InputError, match=r"2 training rows.*\n.*line 1 .*the same question.*\n.*line 3 .*the same user.*--drop-leaks"):
+        without_leaks(dataset, drop=False)
+    kept, leaks = without_leaks(dataset, drop=True)
+    assert [row.line for row in kept.train] == [2] and len(leaks) == 2
+    with pytest.raises(InputError, match="Every training row"):
+        without_leaks(replace(dataset, train=train[:1]), drop=True)
+    with pytest.raises(InputError, match="synthetic"):
+        without_leaks(replace(dataset, test=_rows(_row("z?", origin="synthetic"))), drop=True)
+
+
+# --- where a row goes ------------------------------------------------------------------------------------------------
+
+_SEEDS = st.integers(0, 10_000)
+_FEW = settings(max_examples=6, deadline=None, phases=[Phase.generate])  # each makes a whole set of rows
+
+
+def _drawn(seed: int, count: int = 40) -> list[Row]:
+    """Short questions of few words, so that copies and near copies come about; some rows have users, some tasks."""
+    rng = random.Random(seed)
+    return _rows(
+        *[
+            _row(" ".join(rng.choices(WORDS[:6], k=3)), task=rng.choice([None, "a", "b"]), user=rng.choice([None, f"u{rng.randrange(20)}"]))
+            for _ in range(count)
+        ]
+    )
+
+
+@given(_SEEDS, _SEEDS)
+@_FEW
+def test_a_row_is_in_its_part_or_held_back_but_never_moves_whatever_is_added(first: int, more: int) -> None:
+    before = split(_drawn(first), SHARES)
+    after = split([*_drawn(more), *_drawn(first)], SHARES, parent=before.assigned)
+    now_in = {(row.digest, row.user): part for part, members in after.parts.items() for row in members}
+    for part, members in before.parts.items():
+        assert {now_in.get((row.digest, row.user), part) for row in members} <= {part}
+
+
+@given(_SEEDS)
+@_FEW
+def test_no_part_of_a_split_knows_another(seed: int) -> None:
+    made = split(_drawn(seed), Shares(0.2, 0.2))
+    assert find_leaks(made.parts["train"], [*made.parts["test"], *made.parts["validation"]]) == []
+    assert find_leaks(made.parts["validation"], made.parts["test"]) == []
+    assert sum(map(len, made.parts.values())) + len(made.held_back) == 40, "a row is in a part or listed"
+    assert made.held_back, "these rows are made so that some have to be"
+
+
+def test_without_a_parent_the_hash_alone_decides_for_large_sets() -> None:
+    few = _rows(*[_row(f"Question {number}?") for number in range(300)])
+    many = _rows(*[_row(f"Question {number}?") for number in range(900)])
+    before, after = _parts(few), _parts(many)
+    assert all(after[digest] == part for digest, part in before.items())
+
+
+def test_every_task_has_held_out_rows() -> None:
+    rows = _rows(*[_row(f"{task} question {number}?", task=task) for task, count in (("big", 300), ("small", 6), ("tiny", 3)) for number in range(count)])
+    made = split(rows, SHARES)
+    assert {row.task for row in made.parts["test"]} == {"big", "small", "tiny"} == {row.task for row in made.parts["train"]}
+
+
+def test_by_time_holds_out_the_newest_and_a_parent_still_binds() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    dated = [_row(f"Question {day}?", at=(start + timedelta(days=day)).isoformat()) for day in range(100)]
+    made = split(_rows(*dated[:50]), SHARES, by_time="at")
+    assert [row.line for row in made.parts["test"]] == [46, 47, 48, 49, 50]
+    assert [row.line for row in made.parts["validation"]] == [41, 42, 43, 44, 45]
+    later = split(_rows(*dated), SHARES, by_time="at", parent=made.assigned)
+    assert {row.line for row in later.parts["test"]} == {46, 47, 48, 49, 50, *range(91, 101)}
+    with pytest.raises(InputError, match="1 rows have no time in 'at'"):
+        split(_rows(*dated, _row("When?")), SHARES, by_time="at")
+
+
+def test_synthetic_rows_are_for_training_alone_and_not_of_held_out_rows() -> None:
+    rows = [_row(f"Question {number}?", id=f"r{number}") for number in range(200)]
+    made = [_row(f"Question {number}, reworded at random, yes?", id=f"s{number}", origin="synthetic", parent=f"r{number}") for number in range(200)]
+    parts = split(_rows(*rows, *made), SHARES).parts
+    held_out = {row.id for part in ("test", "validation") for row in parts[part]}
+    assert all(row.origin == "seed" for part in ("test", "validation") for row in parts[part])
+    assert not held_out & {row.parent for row in parts["train"]} and held_out
+
+
+def test_rows_that_lie_between_two_parts_are_listed_not_moved() -> None:
+    by_part: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for number in range(400):
+        (row,) = _rows(_row(f"Question {number}?"))
+        by_part[next(part for part, members in split([row], SHARES).parts.items() if members)].append(row)
+    known, unknown = by_part["test"][0], by_part["train"][0]
+    copied = _rows(
+        {**known.raw, "id": None, "user": next(f"u{n}" for n in range(99) if _parts(_rows(_row("x", user=f"u{n}"))) == {_rows(_row("x"))[0].digest: "train"})}
+    )
+    made = split([*by_part["train"][:5], known, *copied], SHARES)
+    assert known in made.parts["test"] and unknown in made.parts["train"]
+    assert [(leak.row, leak.test) for leak in made.held_back] == [(copied[0], known)]
+    assert group_key(copied[0]) != group_key(known)

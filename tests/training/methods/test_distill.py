@@ -1,0 +1,117 @@
+"""Distillation: the loss is Hinton's, a teacher of another vocabulary is refused, and an endpoint's answers are what is learned."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.test_trainer import go, read_rows
+from tests.training.tiny import build_base, facts
+from training import datasets
+from training.base_model import BaseModel
+from training.batches import collate
+from training.encode import Encoded, Encoder
+from training.methods.distill import distillation_loss
+from training.recipe import load_recipe
+from training.trainer import batch_loss
+from whet.context import Context
+from whet.errors import InputError
+from whet.settings import load_settings
+
+QUICK: dict[str, Any] = {"rank": 8, "alpha": 16.0, "epochs": 2.0, "learning_rate": 5e-3, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """Wider than the student, with the same tokenizer."""
+    return BaseModel(build_base(tmp_path_factory.mktemp("teacher") / "wide", hidden=96, seed=9), "wide")
+
+
+@pytest.fixture
+def home(sqlite_context: Context, base_folder: Path) -> Context:
+    return replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
+
+
+def encoded(base: BaseModel, count: int) -> list[Encoded]:
+    return Encoder(base, 256).encode_all(read_rows(facts(count)))[0]
+
+
+def test_the_loss_is_the_published_mixture(bases: dict[str, BaseModel], teacher: BaseModel) -> None:
+    """(1 - w) · CE + w · T² · KL, computed here from whole probability tables, one token at a time."""
+    import torch
+
+    student, wide = bases["chatml"].load_model("float32"), teacher.load_model("float32")
+    rows = encoded(bases["chatml"], 5)
+    batch = collate(rows, 0, "cpu")
+    with torch.no_grad():
+        mixed = float(distillation_loss(student, wide, batch, share=0.3, temperature=2.0))
+        hard = float(batch_loss(student, batch))
+        divergences = []
+        for row in rows:
+            ids = torch.tensor([row.ids])
+            ours, theirs = (torch.softmax(model(ids, use_cache=False).logits[0].float() / 2.0, -1) for model in (student, wide))
+            divergences += [float((theirs[at - 1] * (theirs[at - 1] / ours[at - 1]).log()).sum()) for at, learned in enumerate(row.trained) if learned]
+        assert float(distillation_loss(student, student, batch, share=1.0, temperature=2.0)) == pytest.approx(0.0, abs=1e-6)
+    assert mixed == pytest.approx(0.7 * hard + 0.3 * 4.0 * sum(divergences) / len(divergences), rel=1e-4)
+
+
+def test_a_student_comes_nearer_to_its_teacher(home: Context, teacher: BaseModel) -> None:
+    outcome = go(home, facts(40), load_recipe("distill"), teacher=str(teacher.folder), kl_weight=1.0, **QUICK)
+    assert outcome.adapter is not None and outcome.trained.last_loss < 0.9 * outcome.trained.first_loss
+
+
+def test_a_teacher_that_cannot_teach_is_refused_with_what_to_do(home: Context, tmp_path: Path, bases: dict[str, BaseModel]) -> None:
+    strange = build_base(tmp_path / "strange")
+    tokens = json.loads((strange / "tokenizer.json").read_text())
+    vocabulary = tokens["model"]["vocab"]
+    first, second = [token for token in vocabulary if len(token) == 1][:2]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (strange / "tokenizer.json").write_text(json.dumps(tokens))
+    for named, sentence in (("", "needs a teacher"), (str(tmp_path / "none"), "not a model's folder"), (str(strange), "another vocabulary")):
+        with pytest.raises(InputError, match=sentence) as caught:
+            go(home, facts(20), load_recipe("distill"), teacher=named, **QUICK)
+        assert caught.value.hint
+
+
+class _Teacher(BaseHTTPRequestHandler):
+    """Answers every question with one sentence; keeps what it was asked."""
+
+    asked: list[dict[str, Any]]
+    body: bytes
+
+    def do_POST(self) -> None:
+        self.asked.append({"path": self.path, **json.loads(self.rfile.read(int(self.headers["Content-Length"])))})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, type[_Teacher]]]:
+    handler = type("Handler", (_Teacher,), {"asked": [], "body": json.dumps({"choices": [{"message": {"content": "Ask the desk."}}]}).encode()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1#large", handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_endpoints_answers_are_what_is_learned_and_stored(home: Context, endpoint: tuple[str, type[_Teacher]]) -> None:
+    address, handler = endpoint
+    outcome = go(home, facts(40), load_recipe("distill"), teacher=address, **QUICK)
+    assert outcome.adapter is not None
+    stored = datasets.load(home.store, outcome.adapter.card["dataset_path"], outcome.adapter.dataset_digest or "", "taught")
+    assert {row.answer for row in stored.train} == {"Ask the desk."} and len(handler.asked) == len(stored.train)
+    assert {row.answer for row in stored.test}.isdisjoint({"Ask the desk."}), "held-out rows keep their own answers"
+    assert all((question["model"], question["temperature"], question["path"]) == ("large", 0, "/v1/chat/completions") for question in handler.asked)

@@ -1,0 +1,204 @@
+"""The run's commands as a person calls them: estimates, a killed run that is resumed, a search, and who follows a run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from typer.testing import CliRunner
+
+from tests.training.run.small import killed_at
+from tests.training.test_commands import Shell
+from tests.training.tiny import facts, write_rows
+from training.recipe import Recipe, load_recipe
+from whet.cli import app
+from whet.context import open_context
+from whet.database import reading, writing
+from whet.errors import InputError
+from whet.settings import load_settings
+from whet.tables import adapters, training_runs
+
+_QUICK = ("--rank", "4", "--epochs", "3", "--lr", "5e-3", "--threads", "1", "--seed", "3")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("WHET_CHECKPOINT_INTERVAL_S", "0")
+    return Shell(tmp_path / "home", base_folder)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    return str(write_rows(tmp_path / "rows.jsonl", facts(60)))
+
+
+def _home(tmp_path: Path, base_folder: Path) -> Any:
+    return open_context(load_settings(home=tmp_path / "home", base_model=str(base_folder)))
+
+
+def test_a_dry_run_prints_memory_by_part_and_what_it_costs(shell: Shell, rows: str) -> None:
+    found = shell.json("train", "run", rows, "--dry-run", "--price-per-hour", "3600", *_QUICK)
+    assert set(found["memory"]) == {"process", "base", "adapter", "optimiser", "activations", "checkpoint", "loading"} and all(found["memory"].values())
+    assert found["cost"] == pytest.approx(found["seconds"], abs=0.1), "a unit a second"
+    assert "cost" not in shell.json("train", "run", rows, "--dry-run", *_QUICK)
+
+
+def test_a_killed_run_is_resumed_to_the_version_it_would_have_made(shell: Shell, rows: str, tmp_path: Path, base_folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+    killed_at(9, lambda: shell.json("train", "run", rows, *_QUICK))
+    run = shell.json("train", "list")[0]
+    assert run["state"] == "running" and run["adapter_digest"] is None
+    context = _home(tmp_path, base_folder)
+    with writing(context.database) as connection:
+        connection.execute(update(training_runs).values(heartbeat_at=1))  # as if its process had been silent for long
+    resumed = shell.json("train", "resume", run["id"])
+    assert resumed["run"] == run["id"] and resumed["adapter"] == "support@v1"
+    with reading(context.database) as connection:
+        row = connection.execute(select(training_runs)).one()
+        assert len(connection.execute(select(adapters)).all()) == 1
+    context.close()
+    assert (row.state, row.attempt, [point[0] for point in row.curve]) == ("succeeded", 2, list(range(1, row.progress["steps"] + 1)))
+    assert not (tmp_path / "home" / "runs" / run["id"] / "checkpoints").exists(), "a run that ended well keeps no checkpoint"
+    undisturbed = Shell(tmp_path / "other", base_folder).json("train", "run", rows, *_QUICK)
+    assert undisturbed["digest"] == resumed["digest"], "a resumed run made another version"
+    assert "has ended: succeeded" in _conflict(shell, "train", "resume", run["id"])
+
+
+def test_a_killed_run_that_makes_a_folder_goes_on_into_the_same_folder(shell: Shell, rows: str, tmp_path: Path, base_folder: Path) -> None:
+    into = tmp_path / "made"
+    killed_at(5, lambda: shell.json("train", "run", rows, "--method", "dora", "--into", str(into), *_QUICK))
+    context = _home(tmp_path, base_folder)
+    with writing(context.database) as connection:
+        connection.execute(update(training_runs).values(heartbeat_at=1))  # as if its process had been silent for long
+    context.close()
+    assert not into.exists()
+    made = shell.json("train", "resume", shell.json("train", "list")[0]["id"])
+    assert made["folder"] == str(into) and (into / "card.json").is_file() and made["adapter"] is None
+
+
+def test_what_trains_nothing_settles_no_split(shell: Shell, rows: str, tmp_path: Path) -> None:
+    """What a run holds out stays held out; a look at the cost holds nothing out."""
+    shell.json("train", "run", rows, "--dry-run", *_QUICK)
+    assert not list((tmp_path / "home").rglob("splits/*.json"))
+
+
+def _conflict(shell: Shell, *arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), env=shell._environment)
+    assert result.exit_code == 1
+    return str(result.exception)
+
+
+def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(shell: Shell, rows: str, tmp_path: Path) -> None:
+    made = shell.json("train", "run", rows, *_QUICK)
+    shown = shell.json("train", "show", made["run"])["estimate"]
+    assert shown["measured"]["seconds"] > 0 and set(shown["error"]) == {"seconds", "tokens_per_s", "peak_memory_bytes"} == set(made["estimate_error"])
+    assert list((tmp_path / "home" / "runs" / made["run"] / "tensorboard").glob("events.out.tfevents.*")), "TensorBoard follows every run"
+
+
+def test_tensorboard_gets_loss_rate_and_validation_at_their_steps(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from training.run.trackers import _TensorBoard
+
+    writer = _TensorBoard(tmp_path)
+    for step in (1, 2, 3):
+        writer.log(step, {"loss": 1.0 / step, "learning_rate": 1e-3, **({"validation_loss": 0.5} if step == 3 else {})})
+    writer.close(failed=False)
+    found = EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3] and [event.step for event in found.Scalars("validation_loss")] == [3]
+
+
+@pytest.mark.parametrize(("name", "module"), [("WHET_WANDB_PROJECT", "wandb"), ("WHET_MLFLOW_TRACKING_URI", "mlflow")])
+def test_a_tracker_that_is_asked_for_and_not_installed_is_said_first(shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+    monkeypatch.setattr("training.run.trackers.find_spec", lambda wanted: None)
+    shell._environment[name] = "somewhere"
+    said = shell.refused("train", "run", rows, *_QUICK)
+    assert f"{name} is set, but the package {module!r} is not installed." in said and f"pip install {module}" in said
+    assert shell.json("train", "list") == []
+
+
+def test_a_tracker_that_fails_on_the_way_is_left_out_and_the_run_goes_on() -> None:
+    from training.run.trackers import Trackers
+    from training.trainer import Step
+
+    class Broken:
+        name, errors = "Broken", (OSError,)
+        calls = 0
+
+        def log(self, step: int, values: dict[str, float]) -> None:
+            self.calls += 1
+            raise OSError("no route")
+
+        def close(self, *, failed: bool) -> None:
+            raise AssertionError("it was left out")
+
+    broken, trackers = Broken(), Trackers.__new__(Trackers)
+    trackers._open, trackers._checks = [broken], 0
+    with trackers:
+        for number in (1, 2):
+            trackers.step(Step(number, 2, 1.0, 1.0, 1.0, 1.0))
+    assert broken.calls == 1
+
+
+def test_a_search_finds_a_recipe_within_its_trials_and_goes_on_where_it_stopped(shell: Shell, tmp_path: Path) -> None:
+    rows = str(write_rows(tmp_path / "rows.jsonl", facts(90)))
+    call = ("train", "search", rows, "--params", "learning_rate,rank,epochs,batch_size,alpha", "--pruner", "hyperband")
+    first = shell.json(*call, "--trials", "2")
+    assert sum(first["trials"].values()) == 2
+    second = shell.json(*call, "--trials", "4")
+    assert sum(second["trials"].values()) == 4 and second["recipe"] == first["recipe"], "the same search goes on"
+    assert second["best"]["validation_loss"] <= first["best"]["validation_loss"]
+    recipe = load_recipe(second["recipe"])
+    assert recipe.learning_rate == pytest.approx(second["best"]["learning_rate"]) and recipe.rank == second["best"]["rank"] and recipe.threads == 0
+    assert set(tomllib.loads(Path(second["recipe"]).read_text())) == {field.name for field in fields(Recipe)}
+    picture = Path(second["picture"]).read_text()
+    assert "<svg" in picture and "What mattered" in picture and "http" not in picture.replace("http://www.w3.org", ""), "nothing is fetched from elsewhere"
+    assert shell.json("train", "list") == [], "a search stores no version"
+
+
+def test_the_search_never_looks_at_the_test_part(tmp_path: Path) -> None:
+    from training import datasets
+    from training.data.split import split
+    from training.rows import read_lines
+    from training.run.search import with_validation
+
+    parts = split(read_lines([json.dumps(row).encode() for row in facts(120)]).rows, datasets.Shares(0.0, 0.1)).parts
+    dataset = datasets.Dataset("facts", "d", "p", parts["train"], [], parts["test"])
+    made = with_validation(dataset)
+    assert made.test == dataset.test and len(made.train) + len(made.validation) == len(dataset.train) and len(made.validation) >= 8
+    assert not {row.prompt_digest for row in made.validation} & {row.prompt_digest for row in [*made.train, *made.test]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "search", "ROWS"), "needs a budget"),
+        (("train", "search", "ROWS", "--trials", "1", "--params", "colour"), "found colour"),
+        (("train", "search", "ROWS", "--trials", "1", "--pruner", "axe"), "found 'axe'"),
+        (("train", "resume", "run_nope"), "no run 'run_nope'"),
+        (("train", "run", "ROWS", "--device", "tpu"), "device is 'tpu'"),
+    ],
+)
+def test_bad_input_gets_its_sentence(shell: Shell, rows: str, arguments: tuple[str, ...], sentence: str) -> None:
+    assert sentence in shell.refused(*[rows if argument == "ROWS" else argument for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "sentence"),
+    [("dpo", ("learning_rate",), "needs more than that"), ("distill", ("learning_rate",), "needs more than that"), ("ia3", ("rank", "epochs"), "has no rank")],
+)
+def test_a_search_refuses_what_its_trials_could_not_try(recipe: str, parameters: tuple[str, ...], sentence: str) -> None:
+    from training.run.search import require_searchable
+
+    with pytest.raises(InputError, match=sentence):
+        require_searchable(load_recipe(recipe), parameters)
+    require_searchable(load_recipe("lora"), ("learning_rate", "rank", "epochs"))

@@ -1,0 +1,56 @@
+"""`whet train resume`: go on with a run that failed or was killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from training.commands.train import see_through, tell, this_process, train
+from whet.cli import actor, emit, opened
+from whet.clock import now_ms
+from whet.context import Context
+from whet.errors import InputError
+
+
+@train.command("resume")
+def resume(
+    run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or its beginning."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+) -> None:
+    """Go on with a run that failed or whose process was killed, from its newest checkpoint: same rows, recipe and base, and the same result."""
+    with opened() as context:
+        from training import runs
+        from training.base_model import quiet_environment
+        from training.platform_tuning import keep_memory
+
+        quiet_environment()
+        keep_memory()
+        started, row = runs.reopen(context, run_id, worker=this_process(), actor=actor(), now=now_ms())
+        if started.request_id is not None:
+            emit({"run": started.id, "state": "waiting", "next": "The worker of `whet up` goes on with it."}, as_json)
+            return
+        into = Path(row["recipe"]["into"]) if row["recipe"].get("into") else None
+        tell(see_through(context, started, lambda: _prepared(context, row), into, quiet=as_json), [], as_json)
+
+
+def _prepared(context: Context, row: dict[str, Any]) -> Any:
+    """What the run was to do, from its row and its checkpoint."""
+    from training import datasets
+    from training.base_model import open_base
+    from training.prepare import prepare
+    from training.run.resume import recipe_in, recipe_of
+
+    if "dataset_path" not in row["recipe"]:
+        raise InputError(f"The run {row['id']} ended before it knew its rows, so there is nothing to go on with.", hint="Start it again with `whet train run`.")
+    base = open_base(context.settings)
+    if base.digest != row["base_digest"]:
+        raise InputError(
+            f"The run {row['id']} was begun on the base {row['base_digest'][:8]}, but {base.name} is {base.digest[:8]}.",
+            hint="Set WHET_BASE_MODEL to the base it was begun on.",
+        )
+    dataset = datasets.load(context.store, row["recipe"]["dataset_path"], row["dataset_digest"], row["recipe"]["dataset_name"])
+    recipe = recipe_of(context, row["id"]) or recipe_in(row)
+    # The rows were accepted when the run began; one that this base cannot take was left out then too, or the checkpoint is refused.
+    return prepare(context, row["alias"], dataset, recipe, base, skip_bad=True)

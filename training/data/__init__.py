@@ -1,0 +1,1 @@
+"""Rows from files, checked, cleaned, split without leaks, and made more of."""

@@ -1,0 +1,28 @@
+"""The report of `whet data check` as one HTML page: no script, nothing loaded from elsewhere, every text escaped, light and dark."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_MOST_BARS = 30
+
+
+def render(found: dict[str, Any], name: str, now_ms: int) -> str:
+    """The page for what `check` returned."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    counted = [
+        ("Tasks", found["tasks"]),
+        *((f"Labels of {task}", labels) for task, labels in found["labels"].items()),
+        ("Languages of the answers", found["languages"]),
+    ]
+    return environment.get_template("report.html").render(
+        **found,
+        name=name,
+        at=datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        bins=[(f"{bin_['from']} to {bin_['to']}", bin_["rows"]) for bin_ in found["histogram"]],
+        charts=[(title, list(items.items())[:_MOST_BARS]) for title, items in counted if items],
+    )

@@ -1,0 +1,41 @@
+"""What the reference answers cost a model: the numbers behind perplexity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.batches import IGNORED, collate
+from training.encode import Encoded, Encoder
+from training.judging.measures import Nats
+from training.rows import Row
+
+_BATCH_TOKENS = 8192  # a forward pass without gradients of this many tokens fits where a training step of a batch does
+
+
+def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, Nats]:
+    """Row id → negative log-likelihood of the row's learned tokens, in nats, and how many they are.
+
+    Rows that the encoder refuses are left out. `model` answers as it is set; nothing of it changes.
+    """
+    import torch
+
+    encoded = sorted(((row.id, one) for row in rows if isinstance(one := encoder.encode(row), Encoded)), key=lambda item: len(item[1].ids))
+    device = next(model.parameters()).device.type
+    found: dict[str, Nats] = {}
+    with torch.inference_mode():
+        while len(found) < len(encoded):
+            some = _next(encoded, len(found))
+            batch = collate([one for _, one in some], min(encoder.base.stop_ids), device)
+            logits = model(input_ids=batch.ids, logits_to_keep=batch.columns, use_cache=False).logits
+            each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+            totals = each.view_as(batch.targets).sum(1).tolist()
+            found |= {row_id: Nats(total, one.trained_tokens) for (row_id, one), total in zip(some, totals, strict=True)}
+    return found
+
+
+def _next(encoded: list[tuple[str, Encoded]], start: int) -> list[tuple[str, Encoded]]:
+    """Rows from `start` on, shortest first, that fit into one pass; at least one."""
+    end = start + 1
+    while end < len(encoded) and (end + 1 - start) * len(encoded[end][1].ids) <= _BATCH_TOKENS:
+        end += 1
+    return encoded[start:end]

@@ -1,0 +1,90 @@
+"""The evaluation report: everything that was measured about a version, as JSON beside its answers, and as one page without links to anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from training.evaluate import Questions
+from training.gate import Decision
+from training.judging import ballots
+from training.judging.measures import Side, measure_rows
+from training.judging.opinion import stored_opinion
+from training.judging.probes import Probes
+from training.judging.suites import right, summary
+from training.requests import evaluations_of
+from training.rows import Row
+from whet.context import Context
+from whet.database import reading
+from whet.errors import NotFoundError
+from whet.registry import Adapter
+
+CANDIDATE = "candidate"
+FILE = "report.json"
+_FORMAT = 1  # of the JSON; a reader that knows only this one refuses others
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+HELD_OUT = {"old": "Held-out rows from files", "new": "Held-out rows from reviews"}
+
+
+def build(
+    decision: Decision, asked: Questions, probed: Probes, earlier: Sequence[tuple[str, Sequence[Row]]], sides: Mapping[str, Side], *, against: str, base: str
+) -> dict[str, Any]:
+    """The report as plain data. `sides`: name → what it did, the candidate first; `against` and `base` are two of the names, or one."""
+    to_base = {CANDIDATE: sides[CANDIDATE], base: sides[base]}
+    to_other = {CANDIDATE: sides[CANDIDATE], against: sides[against]}
+    probe_figures = summary(probed, to_base)
+    probe_figures["forgetting"] += [right(f"test rows of the earlier dataset {name}", rows, to_other) for name, rows in earlier]
+    return {
+        "format": _FORMAT,
+        "against": against,
+        "base": base,
+        "gate": {
+            "verdict": decision.verdict,
+            "reason": decision.reason,
+            "metrics": decision.metrics,
+            "thresholds": decision.thresholds,
+            "failed": list(decision.failed),
+        },
+        "measures": {group: measure_rows(asked.groups[group], sides) for group in HELD_OUT if asked.groups[group]},
+        "probes": probe_figures,
+    }
+
+
+def report_path(samples_path: str) -> str:
+    """Where the report of an evaluation lies in the store: beside its answers."""
+    return str(PurePosixPath(samples_path).with_name(FILE))
+
+
+def stored_report(context: Context, adapter: Adapter) -> dict[str, Any]:
+    """The newest report of a version, with `adapter`, `evaluation` (id) and `at` added, and what `with_people` adds. Raises NotFoundError."""
+    with reading(context.database) as connection:
+        rows = evaluations_of(connection, adapter.digest)
+    for row in rows:
+        found = read_report(context, row["samples_path"])
+        if found is not None:
+            return {"adapter": adapter.label, "evaluation": row["id"], "at": row["created_at"], **with_people(context, row["id"], found)}
+    raise NotFoundError(f"{adapter.label} has no evaluation report.", hint=f"`whet eval run {adapter.label} --dataset NAME@vN` makes one.")
+
+
+def with_people(context: Context, evaluation_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of an evaluation with `opinion`, where another model was asked about its answers, and `votes`, where people voted on them."""
+    case = ballots.case_of(context, evaluation_id)
+    opinion, votes = stored_opinion(context, case.samples_path, ballots.people_say(context, case)), ballots.result(context, case)
+    return {**found, **({"opinion": opinion} if opinion else {}), **({"votes": votes} if votes["votes"] else {})}
+
+
+def read_report(context: Context, samples_path: str | None) -> dict[str, Any] | None:
+    """The report beside the answers; None where there is none (an evaluation made before there were reports), or one of another format."""
+    if samples_path is None or not context.store.exists(report_path(samples_path)):
+        return None
+    found = context.store.read_json(report_path(samples_path))
+    return found if isinstance(found, dict) and found.get("format") == _FORMAT else None
+
+
+def html(found: Mapping[str, Any]) -> str:
+    """One self-contained page: no script, no link, every text escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("training/report_page.html").render(report=found, held_out=HELD_OUT)

@@ -1,0 +1,88 @@
+"""What is measured about a version beyond its gate: the same rows by the base, probes, rows of earlier tasks, what references cost. Ends as the report.
+
+It takes longer than the gate, and nothing waits for it: a run stores its version first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from training.datasets import Dataset
+from training.encode import Encoder
+from training.evaluate import Answer, Questions, answer_rows
+from training.judge import BASE, Judgement, Tally, answering_as
+from training.judging import report
+from training.judging.ballots import keep_base
+from training.judging.earlier import earlier_rows
+from training.judging.measures import Side
+from training.judging.nats import reference_nats
+from training.judging.probes import Probes, probes
+from training.rows import Row
+from whet.context import Context
+
+
+def survey(
+    context: Context,
+    model: Any,
+    encoder: Encoder,
+    dataset: Dataset,
+    judgement: Judgement,
+    *,
+    name: str,
+    on_batch: Callable[[int, int], None],
+    base: Callable[[], Any] | None = None,
+) -> None:
+    """Store the report of a judged version of `name` beside its answers. `model` and `base` as in `training.judge.compare`; without a decision nothing happens."""
+    decision, asked, other = judgement.decision, judgement.asked, judgement.against_name
+    if decision is None or judgement.samples_path is None:
+        return
+    plan = _Plan(asked, probes(asked.held_out, encoder.takes), _fitting(earlier_rows(context, name, dataset), encoder))
+    tally = Tally(on_batch, plan.count(with_production=judgement.against is not None))
+    sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, [plan.probes.answered, plan.earlier_rows], plan.costed, tally)}
+    if judgement.against is not None:
+        with answering_as(context, model, judgement.against, base) as production:
+            sides[other] = _side(production, encoder, judgement.theirs, [plan.earlier_rows], asked.held_out, tally)
+    with answering_as(context, model, None, base) as plain:
+        if judgement.against is None:
+            sides[BASE] = _side(plain, encoder, judgement.theirs, [plan.earlier_rows, plan.probes.answered], plan.costed, tally)
+        else:
+            sides[BASE] = _side(plain, encoder, {}, [asked.held_out, plan.probes.answered], plan.costed, tally)
+            keep_base(context, judgement.samples_path, {row.id: sides[BASE].answers[row.id] for row in asked.held_out})
+    found = report.build(decision, asked, plan.probes, plan.earlier, sides, against=other, base=BASE)
+    context.store.put_json(report.report_path(judgement.samples_path), found)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that is asked."""
+
+    asked: Questions
+    probes: Probes
+    earlier: list[tuple[str, list[Row]]]
+
+    @property
+    def earlier_rows(self) -> list[Row]:
+        return [row for _, rows in self.earlier for row in rows]
+
+    @property
+    def costed(self) -> list[Row]:
+        """Rows whose reference is measured too."""
+        return [*self.asked.held_out, *self.probes.dialogues]
+
+    def count(self, *, with_production: bool) -> int:
+        """Answers in all."""
+        return 2 * (len(self.earlier_rows) + len(self.probes.answered)) + (len(self.asked.held_out) if with_production else 0)
+
+
+def _fitting(earlier: list[tuple[str, list[Row]]], encoder: Encoder) -> list[tuple[str, list[Row]]]:
+    return [(name, some) for name, rows in earlier if (some := [row for row in rows if encoder.takes(row)])]
+
+
+def _side(model: Any, encoder: Encoder, known: Any, rounds: list[list[Row]], costed: list[Row], tally: Tally) -> Side:
+    """`known` answers with those to the rows of each round (their own limits of length), and the cost of references."""
+    answers: dict[str, Answer] = dict(known)
+    for rows in rounds:
+        answers |= answer_rows(model, encoder, rows, on_batch=tally.round)
+    return Side(answers, reference_nats(model, encoder, costed))

@@ -1,0 +1,20 @@
+"""LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023), QLoRA (Dettmers et al. 2023) and DoRA (Liu et al. 2024), as PEFT builds them, in our own loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.lora import trainable
+from training.methods.loop import as_trained, loss, merged, on_plain_base, rows, run
+from training.prepare import Prepared
+
+__all__ = ["build", "candidate", "loss", "rows", "run"]
+
+
+def build(prepared: Prepared) -> Any:
+    return trainable(prepared.base, prepared.recipe)
+
+
+def candidate(model: Any, prepared: Prepared) -> Any:
+    """DoRA is merged; a base that was held in 4 bits gives way to the 16-bit one that the engine serves, so that evidence is computed on that."""
+    return {"dora": merged, "qlora": on_plain_base}.get(prepared.recipe.method, as_trained)(model, prepared)

@@ -1,0 +1,125 @@
+"""Knowledge distillation into a LoRA adapter.
+
+From a model folder: the loss mixes cross-entropy with T² · KL(teacher ‖ student) over the learned tokens, both softened by the temperature T
+(Hinton et al. 2015, section 2). From an endpoint, which shows no probabilities: its answers take the place of the rows' own (Kim and Rush 2016).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from training import datasets
+from training.base_model import BaseModel
+from training.batches import IGNORED, Batch
+from training.endpoint import Endpoint
+from training.lora import trainable
+from training.methods.loop import as_trained, run
+from training.prepare import Prepared
+from training.reporter import Reporter
+from training.rows import Row, read_lines
+from training.trainer import Loss, batch_loss
+from whet.context import Context
+from whet.errors import ConfigurationError, InputError, TrainingError
+from whet.grounding import with_context
+
+__all__ = ["build", "candidate", "loss", "rows", "run"]
+
+candidate = as_trained
+
+_KEPT = ("id", "weight", "task", "user", "group", "context", "origin")
+KEY = "WHET_TEACHER_KEY"  # environment variable with the endpoint's key; a recipe is stored and shown, so it holds none
+
+
+def build(prepared: Prepared) -> Any:
+    return trainable(prepared.base, prepared.recipe)
+
+
+def loss(prepared: Prepared) -> Loss:
+    """With an endpoint plain cross-entropy, on its answers; with a folder the mixture, whose teacher is loaded here."""
+    if _teacher_address(prepared):
+        return batch_loss
+    teacher, recipe = _teacher_model(prepared), prepared.recipe
+
+    def mixed(student: Any, batch: Batch) -> Any:
+        return distillation_loss(student, teacher, batch, share=recipe.kl_weight, temperature=recipe.temperature)
+
+    return mixed
+
+
+def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
+    """With an endpoint: its answers to the training questions, stored as a dataset of their own."""
+    address = _teacher_address(prepared)
+    if not address:
+        return prepared
+    url, _, model = address.partition("#")
+    told = taught(prepared, Endpoint(url, model or "default", os.environ.get(KEY, "")), reporter)
+    parts = {part: told.dataset.part(part) for part in datasets.PARTS}
+    return replace(told, dataset=datasets.save(context.store, f"{prepared.dataset.name}-taught"[:64], parts))
+
+
+def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float) -> Any:
+    """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned tokens, each weighted by its row. Nats.
+
+    T² keeps the size of the second term's gradients as T grows.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+    arguments = {"input_ids": batch.ids, "position_ids": batch.positions, "logits_to_keep": batch.columns, "use_cache": False}
+    learned = batch.targets.flatten() != IGNORED
+    ours = student(**arguments).logits.flatten(0, 1)[learned].float()
+    with torch.no_grad():
+        theirs = teacher(**arguments).logits.flatten(0, 1)[learned].float()
+    weights = batch.weights.flatten()[learned]
+    hard = cross_entropy(ours, batch.targets.flatten()[learned], reduction="none")
+    soft = kl_div(log_softmax(ours / temperature, -1), log_softmax(theirs / temperature, -1), reduction="none", log_target=True).sum(-1)
+    return (((1 - share) * hard + share * temperature**2 * soft) * weights).sum() / weights.sum()
+
+
+def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter) -> Prepared:
+    """The run with the endpoint's answers in its training rows; held-out rows keep theirs. Raises TrainingError when nothing usable came back."""
+    encoded, learned = [], []
+    for number, row in enumerate(prepared.dataset.train, start=1):
+        answer = endpoint.answer(with_context(list(row.messages), row.context)[:-1])
+        reporter.working("asking the teacher", number, len(prepared.dataset.train))
+        tokens, kept, _ = prepared.encoder.encode_all([_told(row, answer)])  # one that is too long is not learned
+        encoded += tokens
+        learned += kept
+    if not encoded:
+        raise TrainingError("Not one of the teacher's answers can be learned: all are too long.", hint="Ask the endpoint by hand, or raise --max-length.")
+    return replace(prepared, train=encoded, dataset=replace(prepared.dataset, train=learned))
+
+
+def _told(row: Row, answer: str) -> Row:
+    """The row with another answer, as it would have been read from a file. Its checks were made for its own answer and go."""
+    kept = {name: value for name, value in row.raw.items() if name in _KEPT}
+    raw = {**kept, "messages": [*row.messages[:-1], {"role": "assistant", "content": answer}]}
+    return read_lines([json.dumps(raw).encode()], origin=row.origin).rows[0]
+
+
+def _teacher_address(prepared: Prepared) -> str:
+    """The endpoint's address, or "" for a folder."""
+    teacher = prepared.recipe.teacher
+    return teacher if teacher.startswith(("http://", "https://")) else ""
+
+
+def _teacher_model(prepared: Prepared) -> Any:
+    """Raises InputError for a folder that is none, or whose tokens are other ones."""
+    folder = Path(prepared.recipe.teacher)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"The teacher {folder} is not a model's folder.", hint="Name a folder in Hugging Face format, or an http address.")
+    teacher = BaseModel(folder.resolve(), folder.name)
+    try:
+        theirs = teacher.tokenizer.get_vocab()
+    except ConfigurationError as error:
+        raise InputError(f"The teacher's tokenizer cannot be read: {error.message}", hint=error.hint) from error
+    if theirs != prepared.base.tokenizer.get_vocab():
+        raise InputError(
+            f"The teacher {folder.name} has another vocabulary than {prepared.base.name}, so their probabilities cannot be compared token by token.",
+            hint="Use a larger model of the same family; or serve the teacher and give its http address, which distils its answers instead.",
+        )
+    return teacher.load_model(prepared.recipe.dtype)

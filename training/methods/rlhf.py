@@ -1,0 +1,112 @@
+"""Reinforcement learning from human feedback (Ouyang et al. 2022) by TRL: a reward model from preferences (Bradley-Terry), then RLOO
+(Ahmadian et al. 2024), which needs no value model: each answer's reward is compared with those of the other answers to the same question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from training.base_model import device
+from training.evaluate import answer_limit
+from training.lora import add_lora, target_names
+from training.methods import trl_trainer as common
+from training.methods.loop import loss, rows
+from training.methods.pairs import Pair, pairs
+from training.methods.trl_trainer import on_plain_base as candidate
+from training.prepare import Prepared
+from training.reporter import Reporter
+from training.trainer import Loop, Step, Trained
+
+__all__ = ["build", "candidate", "loss", "rows", "run"]
+
+
+def build(prepared: Prepared) -> Any:
+    return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
+
+
+def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
+    """Reward model, then policy. The figure of the second is the mean reward with its sign changed, in the reward model's units."""
+    found = pairs(prepared.encoder, prepared.dataset.train)
+    judge = reward_model(prepared, found, loop["pad_id"], lambda step: reporter.working("reward model", step.step, step.steps))
+    reporter.stage("training")
+    return _policy(model, prepared, found, scorer(judge, loop["pad_id"]), loop["on_step"])
+
+
+def reward_model(prepared: Prepared, found: list[Pair], pad_id: int, on_step: Callable[[Step], None]) -> Any:
+    """The base with LoRA and one output, trained so that chosen answers get more than rejected ones."""
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    class Trainer(common.Ready, RewardTrainer):
+        pass
+
+    import torch
+
+    recipe = prepared.recipe
+    torch.manual_seed(recipe.seed)
+    bare = AutoModelForSequenceClassification.from_pretrained(
+        str(prepared.base.folder), num_labels=1, dtype=getattr(torch, recipe.dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
+    ).to(device())
+    bare.config.pad_token_id = pad_id
+    layers = target_names(bare, recipe.target_modules, served=True, head=bare.score)
+    config = LoraConfig(r=recipe.rank, lora_alpha=int(recipe.alpha), target_modules=layers, task_type="SEQ_CLS", modules_to_save=["score"])
+    model = common.float32_adapter(get_peft_model(bare, config))
+    rows = Dataset.from_list([{"chosen_ids": [*each.prompt, *each.chosen], "rejected_ids": [*each.prompt, *each.rejected]} for each in found])
+    told = common.callback(prepared, on_step, sum(each.tokens for each in found) / len(found) * recipe.batch_size, lambda logs: logs.get("loss"))
+    with common.scratch_folder() as folder:
+        shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length}
+        common.go(Trainer(model, args=RewardConfig(**shared), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]))
+    return model.eval()
+
+
+def scorer(judge: Any, pad_id: int) -> Callable[[list[list[int]]], list[float]]:
+    """Whole conversations as token ids → rewards. The classification head reads the last token before the padding."""
+    import torch
+
+    def score(conversations: list[list[int]]) -> list[float]:
+        length = max(map(len, conversations))
+        where = next(judge.parameters()).device
+        ids = torch.tensor([each + [pad_id] * (length - len(each)) for each in conversations], device=where)
+        mask = torch.tensor([[1] * len(each) + [0] * (length - len(each)) for each in conversations], device=where)
+        last = torch.tensor([len(each) - 1 for each in conversations], device=where)
+        with torch.inference_mode():
+            hidden = judge.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return [float(value) for value in judge.get_base_model().score(hidden[torch.arange(len(ids), device=where), last])[:, 0]]
+
+    return score
+
+
+def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Callable[[list[list[int]]], list[float]], on_step: Callable[[Step], None]) -> Trained:
+    from datasets import Dataset
+    from trl.trainer.rloo_config import RLOOConfig
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    class Trainer(RLOOTrainer):
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [json.loads(prompt) for prompt in prompts], None, {}
+
+    def reward(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+        return list(score([[*json.loads(prompt), *ids] for prompt, ids in zip(prompts, completion_ids, strict=True)]))
+
+    recipe = prepared.recipe
+    answer = answer_limit(max(len(each.chosen) for each in found))
+    model.generation_config.eos_token_id = sorted(prepared.base.stop_ids)
+    # Token ids as JSON: the trainer carries a question as a text, and asks for its tokens where they are needed.
+    rows = Dataset.from_list([{"prompt": json.dumps(each.prompt)} for each in found])
+    per_question = recipe.samples * (sum(len(each.prompt) for each in found) / len(found) + answer)
+    told = common.callback(prepared, on_step, per_question * recipe.batch_size, lambda logs: -logs["reward"] if "reward" in logs else None, falls=False)
+    with common.scratch_folder() as folder:
+        shared = common.arguments(prepared, folder, len(found))
+        shared["per_device_train_batch_size"] = recipe.batch_size * recipe.samples
+        config = RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=answer)
+        trainer = Trainer(
+            common.float32_adapter(model), reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]
+        )
+        common.go(trainer)
+    tokens = int(trainer.state.num_input_tokens_seen)
+    asked = recipe.samples * recipe.batch_size * len(told.losses) * sum(len(each.prompt) for each in found) / len(found)
+    return common.trained(told, tokens, max(0, round(tokens - asked)))

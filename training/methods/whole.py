@@ -1,0 +1,17 @@
+"""Full fine-tuning: every weight of the base, in our own loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.methods.loop import loss, merged, rows, run
+from training.prepare import Prepared
+
+__all__ = ["build", "candidate", "loss", "rows", "run"]
+
+candidate = merged
+
+
+def build(prepared: Prepared) -> Any:
+    """The base itself; tied embeddings stay one parameter."""
+    return prepared.base.load_model(prepared.recipe.dtype).requires_grad_(True)

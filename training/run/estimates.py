@@ -1,0 +1,162 @@
+"""What a run will take, said before its first step and compared with what it took: steps, time, memory by part, cost."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.batches import PACKED_TOKENS, Batch, collate, pack
+from training.encode import Encoded
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.prepare import Prepared
+    from training.trainer import Loss, Trained
+
+_FLOAT32 = 4  # bytes
+# Times the largest tensor that autograd keeps: on the way back its gradient, the gradient of what it came from and one more of that size exist beside it.
+_IN_FLIGHT = 3
+_MOMENTS = 2  # that AdamW keeps of each weight, in float32
+
+
+def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0) -> dict[str, Any]:
+    """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked)."""
+    tokens = round(prepared.tokens_per_epoch * prepared.recipe.epochs)
+    seconds = tokens / max(tokens_per_s, 1e-9)
+    found = {
+        "rows": len(prepared.train),
+        "tokens": tokens,
+        "trained_tokens": round(sum(row.trained_tokens for row in prepared.train) * prepared.recipe.epochs),
+        "steps": prepared.steps,
+        "tokens_per_s": round(tokens_per_s),
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": peak_of(memory),
+        "memory": memory,
+    }
+    return {**found, "cost": round(seconds / 3600 * price_per_hour, 4)} if price_per_hour else found
+
+
+def compared(expected: dict[str, Any], trained: Trained, peak_bytes: int, processes: int = 1) -> dict[str, Any]:
+    """`expected` with what was measured, and the error of each figure as a share of what was measured (0.1: 10 % too high).
+
+    The estimate is of one process; where several did it, their time is noted and nothing compared.
+    """
+    if processes > 1:
+        return {**expected, "measured": {"seconds": round(trained.seconds, 1), "tokens_per_s": round(trained.tokens_per_s)}, "error": {}}
+    tokens = {**expected, "seconds": expected["seconds"] * trained.tokens / max(1, expected["tokens"])}  # a run that stopped early took less
+    measured = {"seconds": round(trained.seconds, 1), "tokens_per_s": round(trained.tokens_per_s), "peak_memory_bytes": peak_bytes}
+    return {**expected, "measured": measured, "error": {name: round(tokens[name] / value - 1, 3) for name, value in measured.items() if value}}
+
+
+def peak_of(memory: dict[str, int]) -> int:
+    """The largest sum of parts that are in memory together: activations are gone when a checkpoint is written."""
+    lasting = sum(size for part, size in memory.items() if part not in ("activations", "checkpoint", "loading"))
+    return max(lasting + max(memory["activations"], memory["checkpoint"]), memory["loading"])
+
+
+def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss, *, validated: bool) -> dict[str, int]:
+    """Bytes of each part of a run on this loaded model.
+
+    Weights are counted, activations measured on one of the longest sequences and multiplied by the sequences of a step. What the process holds
+    besides (libraries, rows) is what is resident now, less the weights. `loading`: the peak so far.
+    """
+    weights = [(parameter.numel(), parameter.element_size(), parameter.requires_grad) for parameter in model.parameters()]
+    base = sum(count * size for count, size, learned in weights if not learned)
+    learned = sum(count for count, _, learned in weights if learned)
+    compute = sum(count * size for count, size, learned in weights if learned)
+    kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
+    activations = _activations(model, rows, recipe, pad_id, loss_of)
+    return {
+        "process": max(0, resident_bytes() - base - compute),
+        "base": base,
+        "adapter": 2 * (compute + learned * _FLOAT32) + validated * learned * _FLOAT32,  # weights and gradients, here and in float32; the best so far
+        "optimiser": _MOMENTS * learned * _FLOAT32,
+        "activations": activations,
+        "checkpoint": kept,
+        "loading": peak_memory_bytes(),
+    }
+
+
+def _activations(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> int:
+    """Bytes kept between the forward and the backward pass of the largest part of a step, and what the loss needs besides."""
+    from training.trainer import plain
+
+    base = plain(model)
+    layers = max(1, int(getattr(base.config, "num_hidden_layers", 1)))
+    found = 0
+    for sequences, batch in _largest(model, rows, recipe, pad_id):
+        kept, loss = _saved(model, batch, loss_of)
+        if recipe.gradient_checkpointing:
+            one_layer = kept // layers  # is computed again at a time
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            kept = _saved(model, batch, loss_of)[0] + one_layer
+            base.gradient_checkpointing_disable()
+        found = max(found, sequences * (kept + loss))
+    return found
+
+
+def _largest(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> list[tuple[int, Batch]]:
+    """(sequences, one of them) of the rows that may meet in a step and need most: the longest, and the longest up to PACKED_TOKENS.
+
+    Beyond that length attention goes block by block and keeps no scores, so a longer row can need less.
+    """
+    device, at_once = next(model.parameters()).device.type, recipe.micro_batch or recipe.batch_size
+    longest = sorted(rows, key=lambda row: -len(row.ids))
+    short = [row for row in longest if len(row.ids) <= PACKED_TOKENS]
+    if not recipe.packing:
+        return [(len(some[:at_once]), collate(some[:1], pad_id, device)) for some in (longest, short) if some]
+    first: list[Encoded] = []
+    for row in short:
+        if sum(len(each.ids) for each in [*first, row]) <= PACKED_TOKENS:
+            first.append(row)
+    found = [(len(pack(longest[:at_once], pad_id, device).ids), collate(longest[:1], pad_id, device))]
+    return [*found, (len(pack(short[:at_once], pad_id, device).ids), pack(first, pad_id, device))] if first else found
+
+
+def _saved(model: Any, batch: Batch, loss_of: Loss) -> tuple[int, int]:
+    """(bytes that autograd keeps of a batch, bytes that the way back needs besides: gradients of the logits, in float32 and as they are, and of the largest tensor)."""
+    import torch
+
+    from training.trainer import plain
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    was_training = model.training
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = loss_of(model, batch)
+    found = sum(kept.values())
+    del loss
+    model.train(was_training)
+    logits = batch.targets.numel() * int(plain(model).config.get_text_config().vocab_size)
+    return found, logits * (_FLOAT32 + next(model.parameters()).element_size()) + _IN_FLIGHT * max(kept.values(), default=0)
+
+
+def resident_bytes() -> int:
+    """Memory of this process now; on a GPU, what is allocated there."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    if sys.platform.startswith("linux"):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return peak_memory_bytes()
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far; on a GPU, the largest allocation there."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

@@ -1,0 +1,93 @@
+"""What a machine refuses, in one sentence with the setting that helps."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whet.errors import ConfigurationError, TrainingError
+
+if TYPE_CHECKING:
+    from training.base_model import BaseModel
+    from training.recipe import Recipe
+
+_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has no quota left", errno.EFBIG: "takes no larger files"}
+# Torch has a class of its own for a full GPU only; on a CPU its allocator raises a plain RuntimeError with one of these in it.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+
+
+@contextmanager
+def memory_in_words(recipe: Recipe) -> Iterator[None]:
+    """Raises TrainingError in place of torch's or Python's own error when memory runs out."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        at_once = recipe.micro_batch or recipe.batch_size
+        smaller = f"Use --micro-batch {at_once // 2}, which changes no result" if at_once > 1 else "Use --gradient-checkpointing, which changes no result"
+        raise TrainingError(
+            f"Memory ran out with {at_once} rows of up to {recipe.max_length} tokens at once.", hint=f"{smaller}, or a smaller --max-length."
+        ) from error
+
+
+@contextmanager
+def disk_in_words(folder: Path, what: str) -> Iterator[None]:
+    """Raises TrainingError in place of the system's error when something cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        state = _FULL.get(error.errno or 0, f"refused: {error.strerror or error}")
+        raise TrainingError(
+            f"{what} could not be written: the disk of {folder} {state}.",
+            hint="Free space there, then go on with `whet train resume RUN`; what was kept before is whole.",
+        ) from error
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Raises TrainingError before the first step when the disk cannot take what the run will write (bytes)."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise TrainingError(
+            f"The run will write about {_megabytes(needed)}, but the disk of {existing} has {_megabytes(free)} left.",
+            hint="Free space there, or set WHET_HOME to a folder on another disk.",
+        )
+
+
+def require_device(wanted: str, processes: int) -> None:
+    """Raises ConfigurationError when the recipe asks for a GPU that is not there, or for more processes than there are GPUs to share."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("The recipe asks for device cuda, but no GPU can be used here.", hint="Use --device auto to train on the processor.")
+    if torch.cuda.is_available() and torch.cuda.device_count() < processes:
+        raise ConfigurationError(
+            f"The recipe asks for {processes} processes, but this machine has {torch.cuda.device_count()} GPUs.", hint="Each process needs a GPU of its own."
+        )
+
+
+def file_signature(folder: Path) -> list[tuple[str, int, int]]:
+    """(name, size, time of change) of a folder's files: cheap, and different after any ordinary change."""
+    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file())
+
+
+def require_unchanged(base: BaseModel, before: list[tuple[str, int, int]]) -> None:
+    """Raises TrainingError when the base's files are no longer those that the run loaded; `base.digest` was taken then."""
+    from whet.store import base_model_digest
+
+    if file_signature(base.folder) != before and base_model_digest(base.folder) != base.digest:
+        raise TrainingError(
+            f"The files of {base.name} were changed while the run trained on them, so its adapter would fit no base.",
+            hint="Keep a base's folder unchanged (put a new edition into a new folder) and train again.",
+        )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

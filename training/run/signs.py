@@ -1,0 +1,92 @@
+"""Signs of trouble in a run: pure functions of its losses and answers. A sign is one sentence, or an error that ends the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from training.recipe import Recipe
+from whet.errors import TrainingError
+
+# Nats by which the loss may end above where it began: each learned token is then e times less likely than before training, and no run
+# comes back from there.
+_DIVERGED = 1.0
+_WINDOW = 20  # steps over which divergence is judged
+# A loss so far above the first ones is no noise of small batches; it is judged over fewer steps, so that a wild rate is noticed at once.
+_EXPLODED = 3.0
+_FEW = 5
+_FLAT_FROM = 40  # steps before which a flat loss may be the warm-up
+_FLAT_SHARE = 0.01  # a loss that fell by less than this share of itself, and by less than its noise, has not moved
+_STOPPED_SHARE = 0.5  # of the answers; below it the engine would cut more answers than the model ends
+_FEWEST_ANSWERS = 5  # fewer say nothing
+
+
+def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, before: float | None = None) -> None:
+    """Raises TrainingError when the newest loss or gradient norm is no number, or when the losses have run away.
+
+    `before` is the loss of the model as it was before the first step; without it the first losses stand for it, and a rate that ruins the model within
+    those goes unseen.
+    """
+    if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
+        what = "loss" if not math.isfinite(losses[-1]) else "gradient"
+        raise TrainingError(
+            f"The {what} stopped being a number at step {step} (learning rate {recipe.learning_rate:g}, {recipe.dtype}).",
+            hint="Lower the learning rate, or train with dtype float32.",
+        )
+    for window, rise in ((_FEW, _EXPLODED), (_WINDOW, _DIVERGED)):
+        if len(losses) >= (3 if before is None else 2) * window:
+            begin, now = fmean(losses[:window]) if before is None else before, fmean(losses[-window:])
+            if now > begin + rise:
+                raise TrainingError(
+                    f"The run diverged: the loss rose from {begin:.2f} to {now:.2f} by step {step}.",
+                    hint=f"Lower the learning rate (it was {recipe.learning_rate:g}).",
+                )
+
+
+def no_longer_better(validation: Sequence[Sequence[float]], losses: Sequence[float], patience: int) -> str:
+    """Why to stop early, or nothing: `patience` checks without a new best. `validation` is [step, loss] of each check, `losses` of each step."""
+    if patience <= 0 or len(validation) <= patience:
+        return ""
+    best = min(range(len(validation)), key=lambda number: validation[number][1])
+    if len(validation) - 1 - best < patience:
+        return ""
+    best_step, lowest = int(validation[best][0]), validation[best][1]
+    step, now = int(validation[-1][0]), validation[-1][1]
+    every = max(1, step - int(validation[-2][0]))
+    before, after = fmean(losses[max(0, best_step - every) : best_step]), fmean(losses[max(0, step - every) : step])
+    if after < before and now > lowest:
+        return (
+            f"Overfitting: since step {best_step} the loss on held-out rows rose from {lowest:.3f} to {now:.3f} while it fell on the training rows "
+            f"({before:.3f} to {after:.3f}); stopped at step {step}, and the weights of step {best_step} were kept."
+        )
+    return f"The loss on held-out rows has not improved since step {best_step} ({lowest:.3f}); stopped at step {step}, and the weights of step {best_step} were kept."
+
+
+def nothing_learned(losses: Sequence[float], steps: int) -> str:
+    """At half of the run or later: the loss has not fallen. Two standard errors of the means are its noise."""
+    if len(losses) < max(_FLAT_FROM, steps // 2):
+        return ""
+    part = len(losses) // 4
+    first, last = losses[:part], losses[-part:]
+    fell = fmean(first) - fmean(last)
+    noise = 2 * math.hypot(stdev(first), stdev(last)) / math.sqrt(part)
+    if fell > _FLAT_SHARE * abs(fmean(first)) and fell > noise:
+        return ""
+    return (
+        f"Nothing was learned by step {len(losses)}: the loss began at {fmean(first):.3f} and is {fmean(last):.3f}. "
+        "Raise the learning rate or the rank, and look with `whet data check` whether the answers follow from the questions."
+    )
+
+
+def never_stop(metrics: dict[str, dict[str, Any]]) -> str:
+    """The model's answers do not end by themselves. `metrics` are the gate's, by group of held-out rows."""
+    for name, group in metrics.items():
+        stopped = group.get("candidate_stopped")
+        if stopped is not None and group.get("n", 0) >= _FEWEST_ANSWERS and stopped < _STOPPED_SHARE:
+            return (
+                f"Answers do not stop: only {100 * stopped:.0f} % of the answers to the {name} rows ended by themselves. "
+                "Train for more epochs, or look with `whet data check` whether the end of the turn is learned."
+            )
+    return ""

@@ -1,0 +1,147 @@
+"""Who follows a run: TensorBoard always, in the run's folder; Weights & Biases and MLflow where the settings name them.
+
+A tracker that fails while the run goes on is left out from then on: a curve is not worth an adapter. One that is asked for and not installed
+is said before the first step.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from whet.context import Context
+from whet.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from training.prepare import Prepared
+    from training.runs import Run
+    from training.trainer import Step
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """One place that shows curves. `errors` are the exceptions of a place that cannot be reached or written."""
+
+    name: str
+    errors: tuple[type[Exception], ...]
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+    def close(self, *, failed: bool) -> None: ...
+
+
+class _TensorBoard:
+    name = "TensorBoard"
+    errors: tuple[type[Exception], ...] = (OSError,)
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self, *, failed: bool) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    name = "Weights & Biases"
+
+    def __init__(self, project: str, run: Run, config: dict[str, Any], folder: Path) -> None:
+        import wandb
+
+        self.errors: tuple[type[Exception], ...] = (OSError, wandb.errors.Error)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The same id at each attempt: a run that goes on from a checkpoint stays one run there too.
+        try:
+            self._run = wandb.init(project=project, id=run.id, name=f"{run.alias} {run.id}", config=config, dir=str(folder), resume="allow")
+        except self.errors as error:
+            raise _refused(self.name, error, "Log in with WANDB_API_KEY, or set WANDB_MODE=offline") from error
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def close(self, *, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
+
+
+class _MLflow:
+    name = "MLflow"
+
+    def __init__(self, uri: str, run: Run, config: dict[str, Any]) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self.errors: tuple[type[Exception], ...] = (OSError, MlflowException)
+        try:
+            self._client = MlflowClient(tracking_uri=uri)
+            found = self._client.get_experiment_by_name(run.alias)
+            experiment = found.experiment_id if found else self._client.create_experiment(run.alias)
+            self._run = self._client.create_run(experiment, run_name=f"{run.id}-{run.attempt}").info.run_id
+            for name, value in config.items():
+                self._client.log_param(self._run, name, value)
+        except self.errors as error:
+            raise _refused(self.name, error, "Check WHET_MLFLOW_TRACKING_URI") from error
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._client.log_metric(self._run, name, value, step=step)
+
+    def close(self, *, failed: bool) -> None:
+        self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
+
+
+def _refused(name: str, error: Exception, hint: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} cannot follow the run: {str(error).splitlines()[0] if str(error) else type(error).__name__}.", hint=f"{hint}, or turn it off."
+    )
+
+
+def require_installed(wandb_project: str, mlflow_tracking_uri: str) -> None:
+    """Raises ConfigurationError for a tracker that the settings name and that is not installed."""
+    for wanted, module, setting in ((wandb_project, "wandb", "WHET_WANDB_PROJECT"), (mlflow_tracking_uri, "mlflow", "WHET_MLFLOW_TRACKING_URI")):
+        if wanted and find_spec(module) is None:
+            raise ConfigurationError(f"{setting} is set, but the package {module!r} is not installed.", hint=f"pip install {module}, or leave {setting} empty.")
+
+
+class Trackers:
+    """All trackers of one attempt at a run; a context manager that closes them, as failed when it is left by an error."""
+
+    def __init__(self, context: Context, run: Run, prepared: Prepared, folder: Path) -> None:
+        settings = context.settings
+        config = {**prepared.recipe.as_json(), "dataset": prepared.dataset.digest, "base": prepared.base.digest}
+        self._open: list[Tracker] = [_TensorBoard(folder / "tensorboard")]
+        if settings.wandb_project:
+            self._open.append(_WeightsAndBiases(settings.wandb_project, run, config, folder))
+        if settings.mlflow_tracking_uri:
+            self._open.append(_MLflow(settings.mlflow_tracking_uri, run, config))
+        self._checks = 0
+
+    def step(self, step: Step) -> None:
+        """After each step: loss, learning rate, speed, and the validation loss when there is a new one."""
+        values = {"loss": step.loss, "learning_rate": step.rate, "tokens_per_s": step.tokens_per_s}
+        if len(step.validation) > self._checks:
+            self._checks = len(step.validation)
+            values["validation_loss"] = step.validation[-1][1]
+        for tracker in list(self._open):
+            try:
+                tracker.log(step.step, values)
+            except tracker.errors as error:
+                log.warning("%s no longer follows the run: %s", tracker.name, error)
+                self._open.remove(tracker)
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        for tracker in self._open:
+            try:
+                tracker.close(failed=error is not None)
+            except tracker.errors as refused:
+                log.warning("%s was not closed: %s", tracker.name, refused)
