@@ -11,23 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.detector.codebook import Codebook, cluster_centres, vectors_of
+from monitoring.detector.codebook import Codebook
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import OTHER
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.signals import categories_of, numbers_of, signal_of
 from monitoring.detector.table import Floats, Table
-from monitoring.detector.texts import Vectors, WordSpace, characteristic_words
+from monitoring.detector.topics import LEAST_ROWS, MOST, by_likeness, by_risen_words, described
 
 _SLICES = ("language", "route", "template", "adapter", "finish_reason")
-_LEAST_ROWS = 10  # conversations of a slice or topic after the change
 _CARRIES = 0.3  # share of the change from which a slice is named
 _MORE_THAN_SHARE = 2.0  # times its share of the conversations, below which a slice moved like everything else
-_MOST = 3
-_EXAMPLES = 5
 _MOST_EXAMPLES = 50
-_ROWS_PER_TOPIC = 40  # rows that make a topic, on average
-_TOPICS = (6, 32)
 _ROWS = 4_000  # of each side that are clustered
 
 
@@ -94,82 +89,26 @@ def _slices(lead: Evidence, before: Table, after: Table, old: Floats, new: Float
         whole = sum(part for part, _, _ in parts.values())
         for label, (part, was, now) in parts.items():
             carried = part / whole if whole else 0.0
-            if label != "None" and now * len(after) >= _LEAST_ROWS and carried >= max(_CARRIES, _MORE_THAN_SHARE * now):
+            if label != "None" and now * len(after) >= LEAST_ROWS and carried >= max(_CARRIES, _MORE_THAN_SHARE * now):
                 found.append({"column": name, "value": label, "share_of_change": round(carried, 3), "share_before": round(was, 4), "share_now": round(now, 4)})
-    return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[: 2 * _MOST]
+    return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[: 2 * MOST]
 
 
 def _topics(lead: Evidence, before: Table, after: Table, old: Floats | None, new: Floats | None, codebook: Codebook | None, seed: int) -> list[dict[str, Any]]:
-    """Topics found in both periods together, since a new one has no place among the old: k-means that does not know which row is when."""
+    """Where questions changed, the topics that rose; else those in whose conversations the change is."""
     rng = np.random.default_rng([seed, lead.since])
     keep_old, keep_new = (np.sort(rng.choice(len(table), min(len(table), _ROWS), replace=False)) for table in (before, after))
     before, after = before.take(keep_old), after.take(keep_new)
-    space = codebook.space if codebook else None
-    if space is None and "prompt" in after:
-        space = WordSpace.learned([*before.columns["prompt"], *after.columns["prompt"]] if "prompt" in before else list(after.columns["prompt"]))
-    first, second = vectors_of(before, space), vectors_of(after, space)
-    if first is None or second is None:
+    asked = signal_of(lead.chart.signal).side == "questions"
+    found = (by_risen_words(before, after, codebook, seed) if asked else None) or by_likeness(before, after, codebook, seed)
+    if found is None:
         return []
-    known_old, known_new = (np.asarray(np.isfinite(vectors).all(axis=1)) for vectors in (first, second))
-    pooled = np.concatenate([first[known_old], second[known_new]])
-    if len(pooled) < 2 * _ROWS_PER_TOPIC or not known_old.any() or not known_new.any():  # texts can be gone from the log
-        return []
-    centres = cluster_centres(pooled, int(np.clip(len(pooled) // _ROWS_PER_TOPIC, *_TOPICS)), seed)
-    labels = Codebook(centres, 0.0, None).assign(pooled)[0]
-    old_labels, new_labels = labels[: known_old.sum()], labels[known_old.sum() :]
-    ranks = _risen(old_labels, new_labels, len(centres))
-    parts: dict[Any, tuple[float, float, float]] = {}
-    if old is not None and new is not None and signal_of(lead.chart.signal).side != "questions":
-        parts = contributions(old[keep_old][known_old], new[keep_new][known_new], old_labels, new_labels)
-        whole = sum(part for part, _, _ in parts.values()) or 1.0
-        ranks = np.array([parts[topic][0] / whole if topic in parts else 0.0 for topic in range(len(centres))])
-    chosen = [int(topic) for topic in np.argsort(-ranks, kind="stable")[:_MOST] if (new_labels == topic).sum() >= _LEAST_ROWS]
-    return _described(chosen, centres, after.take(known_new), second[known_new], old_labels, new_labels, parts)
-
-
-def _risen(old_labels: NDArray[np.int64], new_labels: NDArray[np.int64], topics: int) -> Floats:
-    """How surely the share of each topic rose, in standard errors of two independent samples: a ranking, not a test."""
-    was, now = (np.bincount(labels, minlength=topics) for labels in (old_labels, new_labels))
-    pooled = (was + now) / (len(old_labels) + len(new_labels))
-    error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-9) * (1 / len(old_labels) + 1 / len(new_labels)))
-    return np.asarray((now / len(new_labels) - was / len(old_labels)) / error)
-
-
-def _described(
-    chosen: list[int], centres: Vectors, after: Table, vectors: Vectors, old_labels: NDArray[np.int64], new_labels: NDArray[np.int64],
-    parts: dict[Any, tuple[float, float, float]],
-) -> list[dict[str, Any]]:  # fmt: skip
-    words: list[list[str]] = [[] for _ in chosen]
-    prompts = after.get("prompt")
-    owners = after.columns.get("user", after.columns["id"])
-    names = [str(owner) if owner is not None else str(name) for owner, name in zip(owners, after.columns["id"], strict=True)]
-    if prompts is not None:
-        rest = ~np.isin(new_labels, chosen)
-        groups = [np.flatnonzero(mask) for mask in (*(new_labels == topic for topic in chosen), rest)]
-        words = characteristic_words([[prompts[i] for i in group] for group in groups], [[names[i] for i in group] for group in groups])[: len(chosen)]
-    found = []
+    if asked or old is None or new is None:
+        return described(found, found.rises(), after, {})
+    parts = contributions(old[keep_old][found.old_rows], new[keep_new][found.new_rows], found.old_labels, found.new_labels)
     whole = sum(part for part, _, _ in parts.values()) or 1.0
-    for topic, named in zip(chosen, words, strict=True):
-        members = np.flatnonzero(new_labels == topic)
-        nearest = members[np.argsort(((vectors[members] - centres[topic]) ** 2).sum(1), kind="stable")]
-        found.append({
-            "words": named,
-            "share_before": round(float((old_labels == topic).mean()), 4),
-            "share_now": round(float((new_labels == topic).mean()), 4),
-            **({"share_of_change": round(parts[topic][0] / whole, 3)} if topic in parts else {}),
-            "examples": _one_per_user(nearest, names, after.columns["id"], _EXAMPLES),
-        })  # fmt: skip
-    return found
-
-
-def _one_per_user(order: NDArray[np.int64], names: list[str], ids: NDArray[Any], limit: int) -> list[str]:
-    """The first conversations of different users: five of one person show that person."""
-    chosen: dict[str, str] = {}
-    for index in order:
-        chosen.setdefault(names[index], str(ids[index]))
-        if len(chosen) == limit:
-            break
-    return list(chosen.values())
+    carried = {int(topic): part / whole for topic, (part, _, _) in parts.items()}
+    return described(found, np.array([carried.get(topic, 0.0) for topic in range(len(found.centres))]), after, carried)
 
 
 def _examples(lead: Evidence, after: Table, new: Floats) -> list[str]:

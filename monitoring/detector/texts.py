@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +22,8 @@ from monitoring.text import words_of
 Vectors = NDArray[np.float32]
 DIMENSIONS = 64  # two random directions have a cosine of about 1/8: words of one text stay apart well enough
 _BUCKETS = 1 << 14  # words share directions rarely below some thousand words
+_RISEN = 3.0  # standard errors: of a thousand words that did not rise about one passes, and weighs next to nothing
+_LEAST_USERS = 3
 _MOST_WORDS = 200  # of a text: what a question is about stands in them, and one pasted file must not cost seconds
 
 
@@ -54,8 +56,16 @@ class WordSpace:
                 counts[list({_bucket(word) for word in words_of(text)[:_MOST_WORDS]})] += 1
         return cls(np.log((1 + known) / (1 + counts)).astype(np.float32) + np.float32(0.1))  # words of every text keep a little
 
+    @classmethod
+    def of(cls, weights: Mapping[str, float]) -> WordSpace:
+        """The space of some words."""
+        made = np.zeros(_BUCKETS, dtype=np.float32)
+        for word, weight in weights.items():
+            made[_bucket(word)] = weight
+        return cls(made)
+
     def vectors(self, texts: Sequence[str | None]) -> Vectors:
-        """Shape (texts, DIMENSIONS); NaN for a text without words."""
+        """Shape (texts, DIMENSIONS); NaN for a text without words, or whose words weigh nothing."""
         from scipy.sparse import csr_matrix
 
         indices: list[int] = []
@@ -71,10 +81,35 @@ class WordSpace:
             return np.asarray(np.where(length > 0, summed / length, np.nan), dtype=np.float32)
 
 
-def characteristic_words(clusters: Sequence[Sequence[str | None]], users: Sequence[Sequence[str]], limit: int = 6, least_users: int = 3) -> list[list[str]]:
-    """For each cluster of texts its most characteristic words: class-based TF-IDF (Grootendorst 2022, "BERTopic").
+def risen_words(before: Sequence[str | None], before_users: Sequence[str], after: Sequence[str | None], after_users: Sequence[str]) -> dict[str, float]:
+    """Word → by how many standard errors beyond `_RISEN` the share of users who say it rose.
 
-    A word counts once per text and has to come from `least_users` users: a word of one person is personal data, not a topic.
+    Users, not texts: who asks the same all day is no topic, and a word of fewer than `_LEAST_USERS` is personal data. A ranking of words, not a test.
+    """
+    (was, n), (now, m) = _users_by_word(before, before_users), _users_by_word(after, after_users)
+    found = {}
+    for word, count in now.items():
+        pooled = (count + was[word]) / (n + m)
+        error = float(np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))) if n else 0.0
+        if len(word) > 1 and count >= _LEAST_USERS and error > 0:
+            rise = (count / m - was[word] / n) / error
+            if rise > _RISEN:
+                found[word] = rise - _RISEN
+    return found
+
+
+def _users_by_word(texts: Sequence[str | None], users: Sequence[str]) -> tuple[Counter[str], int]:
+    """(how many users say each word, how many users there are)."""
+    said = {(user, word) for text, user in zip(texts, users, strict=True) if text for word in words_of(text)[:_MOST_WORDS]}
+    return Counter(word for _, word in said), len({user for user, _ in said})
+
+
+def characteristic_words(
+    clusters: Sequence[Sequence[str | None]], users: Sequence[Sequence[str]], limit: int = 6, among: Collection[str] | None = None
+) -> list[list[str]]:
+    """For each cluster of texts its most characteristic words: class-based TF-IDF (Grootendorst 2022, "BERTopic"). `among`: no other words.
+
+    A word counts once per text and has to come from `_LEAST_USERS` users: a word of one person is personal data, not a topic.
     """
     counts = []
     for texts, owners in zip(clusters, users, strict=True):
@@ -82,9 +117,11 @@ def characteristic_words(clusters: Sequence[Sequence[str | None]], users: Sequen
         counter: Counter[str] = Counter()
         for text, owner in zip(texts, owners, strict=True):
             for word in set(words_of(text)) if text else ():
+                if among is not None and word not in among:
+                    continue
                 counter[word] += 1
                 seen.setdefault(word, set()).add(owner)
-        counts.append(Counter({word: count for word, count in counter.items() if len(seen[word]) >= least_users and len(word) > 1}))
+        counts.append(Counter({word: count for word, count in counter.items() if len(seen[word]) >= _LEAST_USERS and len(word) > 1}))
     overall = Counter[str]()
     for counter in counts:
         overall.update(counter)

@@ -21,7 +21,8 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import SIGNALS, signal_of, signals_of
 from monitoring.detector.stream import Stream
 from monitoring.detector.table import Table, table_from_columns
-from monitoring.detector.texts import WordSpace, characteristic_words
+from monitoring.detector.texts import WordSpace, characteristic_words, risen_words
+from monitoring.detector.topics import by_likeness, by_risen_words, described
 from monitoring.detector.turnover import class_weights, least_z, turnover_z
 from whet.errors import ConfigurationError
 
@@ -291,6 +292,62 @@ def test_texts_with_the_same_words_are_close_and_new_words_are_far_from_all() ->
     assert distance[1] > distance[0] + 0.2
     assert np.isnan(distance[2:]).all()
     assert np.allclose(space.vectors(["Refund of MY invoice payment"]), space.vectors([known[0]]))
+
+
+_ASKED = (
+    "How do I change the {} of the {}?",
+    "Please cancel {} for {}, thanks in advance",
+    "I need help with {} and {} urgently",
+    "Since yesterday {} shows an error about {}",
+)
+_TOPICS = ("invoice payment refund", "login password account", "router wifi cable", "solar panel inverter")
+
+
+def _questions(first: int, count: int, topics: int, rng: np.random.Generator) -> Table:
+    """`count` questions of as many users about the first `topics` topics, asked in one of four ways; `truth`: which topic."""
+    of = rng.integers(topics, size=count)
+    prompts = [_ASKED[rng.integers(len(_ASKED))].format(*rng.permutation(_TOPICS[topic].split())[:2]) for topic in of]
+    ids = np.array([str(first + i) for i in range(count)], dtype=object)
+    return Table({"prompt": np.array(prompts, dtype=object), "id": ids, "truth": of.astype(float)})
+
+
+def _new_of(found: list[dict[str, object]], after: Table) -> list[float]:
+    """Of each named topic, the share of its examples that are of the new one."""
+    new = set(after.columns["id"][after.columns["truth"] == len(_TOPICS) - 1])
+    return [sum(name in new for name in one["examples"]) / len(one["examples"]) for one in found]  # type: ignore[attr-defined, arg-type]
+
+
+def test_a_new_topic_is_named_whatever_the_ways_of_asking() -> None:
+    rng = np.random.default_rng(4)
+    before = _questions(0, 900, 3, rng)
+    usual, new = _questions(900, 460, 3, rng), _questions(1400, 160, 4, rng)
+    after = Table({name: np.concatenate([usual.columns[name], new.columns[name]]) for name in usual.columns})
+    found = by_risen_words(before, after, None, 0)
+    assert found is not None
+    named = described(found, found.rises(), after, {})
+    assert named and _new_of(named, after) == [1.0] * len(named)
+    assert set(named[0]["words"]) <= set(_TOPICS[3].split()) and named[0]["share_before"] == 0 < named[0]["share_now"]
+    blind = by_likeness(before, after, None, 0)
+    assert blind is not None
+    assert min(_new_of(described(blind, blind.rises(), after, {}), after)) < 0.5, "the ways of asking are no difficulty here, so this test shows nothing"
+
+
+def test_where_no_words_rose_there_are_no_groups_of_risen_words() -> None:
+    rng = np.random.default_rng(5)
+    before, after = _questions(0, 900, 4, rng), _questions(900, 600, 4, rng)
+    assert by_risen_words(before, after, None, 0) is None
+    without = Table({name: values for name, values in after.columns.items() if name != "prompt"})
+    assert by_risen_words(before, without, None, 0) is None
+    gone = Table({**after.columns, "prompt": np.array([None] * 600, dtype=object)})
+    assert by_risen_words(before, gone, None, 0) is None
+
+
+def test_a_word_that_few_people_say_often_has_not_risen() -> None:
+    before = ["where is my parcel"] * 300
+    after = ["where is my parcel"] * 260 + ["solar panel secretname"] * 40
+    users = [f"u{i}" for i in range(300)]
+    assert set(risen_words(before, users, after, users)) == {"solar", "panel", "secretname"}
+    assert risen_words(before, users, after, [*users[:260], *["talkative", "other"] * 20]) == {}
 
 
 # --- streams -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,137 @@
+"""Conversations of two periods in groups: what people ask about, and which of it rose.
+
+Two ways to the groups. *By risen words*, where vectors are those of words and questions changed: words that more users say since the change
+than before span a space of their own, in which only questions that hold some of them have a place. In the space of all words a new topic
+would be scattered over the ways of asking, which share more words than its questions do. *By likeness*: k-means on the vectors as they are, which does not know which row is when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.detector.codebook import Codebook, cluster_centres, vectors_of
+from monitoring.detector.table import Floats, Table
+from monitoring.detector.texts import Vectors, WordSpace, characteristic_words, risen_words
+
+MOST = 3  # topics that are named
+LEAST_ROWS = 10  # conversations of a topic after the change
+_EXAMPLES = 5
+_ROWS_PER_TOPIC = 40  # rows that make a topic, on average
+_TOPICS = (6, 32)
+_ROWS_PER_RISEN_TOPIC = 100  # fewer make three topics of one: its questions share a subject, and not always a word
+_RISEN_TOPICS = (1, 12)
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Conversations of both periods that have a vector, each with the number of its group; -1 is in no group."""
+
+    centres: Vectors
+    old_rows: Labels  # of the table before the change, those that are meant by the labels
+    new_rows: Labels
+    old_labels: Labels
+    new_labels: Labels
+    new_vectors: Vectors  # of `new_rows`; NaN outside all groups
+    words: Collection[str] | None = None  # that made the groups, where words did
+
+    def rises(self) -> Floats:
+        """How surely the share of each group rose, in standard errors of two independent samples: a ranking, not a test."""
+        was, now = (np.bincount(labels[labels >= 0], minlength=len(self.centres)) for labels in (self.old_labels, self.new_labels))
+        old, new = len(self.old_labels), len(self.new_labels)
+        pooled = (was + now) / (old + new)
+        error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-9) * (1 / old + 1 / new))
+        return np.asarray((now / new - was / old) / error)
+
+
+def by_risen_words(before: Table, after: Table, codebook: Codebook | None, seed: int) -> Clusters | None:
+    """None where the table brings its vectors, where texts are gone, and where no words rose in enough conversations."""
+    if (codebook is not None and codebook.space is None) or "prompt" not in before or "prompt" not in after:
+        return None
+    rows = tuple(np.array([index for index, text in enumerate(table.columns["prompt"]) if text], dtype=np.int64) for table in (before, after))
+    if not len(rows[0]) or not len(rows[1]):
+        return None
+    before, after = before.take(rows[0]), after.take(rows[1])
+    texts = list(before.columns["prompt"]), list(after.columns["prompt"])
+    words = risen_words(texts[0], users_of(before), texts[1], users_of(after))
+    space = WordSpace.of(words)
+    first, second = space.vectors(texts[0]), space.vectors(texts[1])
+    pooled = np.concatenate([first[_known(first)], second[_known(second)]])
+    if _known(second).sum() < LEAST_ROWS:
+        return None
+    wanted = int(np.clip(len(pooled) // _ROWS_PER_RISEN_TOPIC, *_RISEN_TOPICS))
+    centres = cluster_centres(pooled, wanted, seed) if wanted > 1 else pooled.mean(axis=0, keepdims=True)
+    return Clusters(centres, rows[0], rows[1], _labels(centres, first), _labels(centres, second), second, words)
+
+
+def by_likeness(before: Table, after: Table, codebook: Codebook | None, seed: int) -> Clusters | None:
+    """Groups of both periods together, since a new topic has no place among the old; None where there are no vectors or too few."""
+    space = codebook.space if codebook else None
+    if space is None and "prompt" in after:
+        space = WordSpace.learned([*before.columns.get("prompt", []), *after.columns["prompt"]])
+    first, second = vectors_of(before, space), vectors_of(after, space)
+    if first is None or second is None:
+        return None
+    rows = np.flatnonzero(_known(first)), np.flatnonzero(_known(second))
+    pooled = np.concatenate([first[rows[0]], second[rows[1]]])
+    if len(pooled) < 2 * _ROWS_PER_TOPIC or not len(rows[0]) or not len(rows[1]):  # texts can be gone from the log
+        return None
+    centres = cluster_centres(pooled, int(np.clip(len(pooled) // _ROWS_PER_TOPIC, *_TOPICS)), seed)
+    return Clusters(centres, rows[0], rows[1], _labels(centres, first[rows[0]]), _labels(centres, second[rows[1]]), second[rows[1]])
+
+
+def described(found: Clusters, ranks: Floats, after: Table, carried: Mapping[int, float]) -> list[dict[str, Any]]:
+    """The first `MOST` groups by rank, with their words, shares and conversations; `carried`: share of a change that is in them, where known."""
+    chosen = [int(topic) for topic in np.argsort(-ranks, kind="stable")[:MOST] if (found.new_labels == topic).sum() >= LEAST_ROWS]
+    after = after.take(found.new_rows)
+    names = users_of(after)
+    made = []
+    for topic, words in zip(chosen, _words(found, chosen, after.get("prompt"), names), strict=True):
+        members = np.flatnonzero(found.new_labels == topic)
+        nearest = members[np.argsort(((found.new_vectors[members] - found.centres[topic]) ** 2).sum(1), kind="stable")]
+        made.append({
+            "words": words,
+            "share_before": round(float((found.old_labels == topic).mean()), 4),
+            "share_now": round(float((found.new_labels == topic).mean()), 4),
+            **({"share_of_change": round(carried[topic], 3)} if topic in carried else {}),
+            "examples": _one_per_user(nearest, names, after.columns["id"], _EXAMPLES),
+        })  # fmt: skip
+    return made
+
+
+def users_of(table: Table) -> list[str]:
+    """The user of each row; a row without one is a user of its own."""
+    owners = table.columns.get("user", table.columns["id"])
+    return [str(name if owner is None else owner) for owner, name in zip(owners, table.columns["id"], strict=True)]
+
+
+def _words(found: Clusters, chosen: Sequence[int], prompts: Any, names: Sequence[str]) -> list[list[str]]:
+    if prompts is None:
+        return [[] for _ in chosen]
+    rest = ~np.isin(found.new_labels, chosen)
+    groups = [np.flatnonzero(mask) for mask in (*(found.new_labels == topic for topic in chosen), rest)]
+    of_groups = [[prompts[i] for i in group] for group in groups], [[names[i] for i in group] for group in groups]
+    return characteristic_words(*of_groups, among=found.words)[: len(chosen)]
+
+
+def _known(vectors: Vectors) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(vectors).all(axis=1))
+
+
+def _labels(centres: Vectors, vectors: Vectors) -> Labels:
+    return Codebook(centres, 0.0, None).assign(vectors)[0]
+
+
+def _one_per_user(order: Labels, names: Sequence[str], ids: NDArray[Any], limit: int) -> list[str]:
+    """The first conversations of different users: five of one person show that person."""
+    chosen: dict[str, str] = {}
+    for index in order:
+        chosen.setdefault(names[index], str(ids[index]))
+        if len(chosen) == limit:
+            break
+    return list(chosen.values())
