@@ -1,4 +1,4 @@
-"""`python -m benchmarks.training [speed] [memory]`: what training costs here, beside others; writes nothing but its tables, which RESULTS.md keeps.
+"""`python -m benchmarks.training [speed] [memory]`: what training costs here, beside others; writes nothing but its tables, which training/RESULTS.md keeps.
 
 `speed`: ours, plain Trainer with padding and TRL's SFTTrainer with packing train the same LoRA on the same rows, each in a process of its own, in turns; the
 median of the rounds counts. `memory`: the estimate of a run's peak beside the measured one, for three shapes. About ten minutes together on two cores.
