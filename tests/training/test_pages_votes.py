@@ -87,10 +87,10 @@ def test_nothing_in_the_page_tells_the_versions_apart(sqlite_context: Context, w
     assert before != after, "the answers changed places"
     exchange = {"FIRST": "SECOND", "SECOND": "FIRST"}
     assert [re.sub("FIRST|SECOND", lambda found: exchange[found[0]], page) for page in before] == after
-    told = ("candidate", "against", "production", "support@", "v1", "v2", builders.digest("support", 1)[:8], builders.digest("support", 2)[:8])
+    told = ("candidate", "against", "production", "support@", r"\bv1\b", r"\bv2\b", builders.digest("support", 1)[:8], builders.digest("support", 2)[:8])
     for page in before:
-        content = page.split('<div id="stage"')[-1]
-        assert not [word for word in told if word in content.split("<script src")[0]]
+        content = page.split('<div id="stage"')[-1].split("<script src")[0]
+        assert not [word for word in told if re.search(word, content)]
     assert all("THIRD" in page for page in before) is with_base
 
 
