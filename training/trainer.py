@@ -301,8 +301,9 @@ class _Masters:
     def tensors(self, optimiser: Any) -> dict[str, Any]:
         """What a checkpoint holds of them: `master.<n>`, `optimiser.<n>.<name>`."""
         found = {f"master.{number}": whole(copy.detach()) for number, copy in enumerate(self.copies)}
-        for number, values in optimiser.state_dict()["state"].items():
-            found.update({f"optimiser.{number}.{name}": whole(value) for name, value in values.items()})
+        # Sorted: what was loaded stands in another order in each process, and all have to put the same tensor together at a time.
+        for number, values in sorted(optimiser.state_dict()["state"].items()):
+            found.update({f"optimiser.{number}.{name}": whole(value) for name, value in sorted(values.items())})
         return found
 
     def load(self, tensors: dict[str, Any], optimiser: Any) -> None:

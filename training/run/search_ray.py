@@ -34,7 +34,8 @@ def cluster(address: str) -> Iterator[Any]:
     if address == LOCAL:
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         # Some of Ray's processes listen on every interface all the same, and whoever reaches them can run code; so they ask for a token that only we know.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # One for all searches of a process: Ray reads it once.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)}
     import ray
 
     try:

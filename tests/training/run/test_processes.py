@@ -55,6 +55,8 @@ def _train(base: BaseModel, model: Any, recipe: Recipe, ranks: Ranks, checkpoint
 
     rows, validation = _rows(base)
     resume = checkpoints.resume() if checkpoints else None
+    if resume and not ranks.first:  # each process reads the file's tensors in an order of its own
+        resume = replace(resume, tensors=dict(reversed(resume.tensors.items())))
     done = train(model, rows, validation, recipe, pad_id=0, on_step=on_step, checkpoints=checkpoints, resume=resume, ranks=ranks)
     return done, torch.cat([whole(parameter.detach()).flatten() for parameter in model.parameters() if parameter.requires_grad])
 
