@@ -75,7 +75,14 @@ class EngineClient:
         """
         if not folder.startswith("/"):
             raise EngineError(f"{folder} is not an absolute path; the engine is given no other.")
-        await self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, timeout_s=LOAD_TIMEOUT_S, final=(400, 404, 500))
+        try:
+            await self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, timeout_s=LOAD_TIMEOUT_S, final=(400, 404, 500))
+        except EngineRefusedError as error:
+            if "--enable-lora" not in str(error):
+                raise
+            raise EngineRefusedError(
+                f"The engine at {self.url} takes no adapters: it was started with WHET_ENGINE_MAX_LORAS=0, or without --enable-lora."
+            ) from error
 
     async def unload(self, name: str) -> None:
         """Make the engine forget a name. Its memory is freed when the process ends."""

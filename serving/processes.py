@@ -11,6 +11,7 @@ from whet.context import Context
 from whet.errors import ConfigurationError
 from whet.plugins import ProcessSpec
 from whet.registry import ENGINE_LORA_MODULES
+from whet.settings import Settings
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the only values the engine accepts for its largest rank
 MAX_LOGPROBS = 20  # what a request may ask for (`top_logprobs`)
@@ -56,29 +57,35 @@ def engine_process(context: Context, base: Base, *, port: int | None = None) -> 
 
 def _arguments(context: Context, base: Base, port: int) -> list[str]:
     settings = context.settings
-    rank = next((served for served in SERVED_RANKS if served >= settings.engine_max_lora_rank), None)
-    if rank is None:
-        raise ConfigurationError(
-            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up to {SERVED_RANKS[-1]}.",
-            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, SERVED_RANKS)) + ".",
-        )
     arguments = [
         "--model", str(base.folder.absolute()) if base.folder and Path(base.source).is_dir() else base.source,
         "--served-model-name", base.engine_name,
         "--host", "127.0.0.1", "--port", str(port),
         "--max-model-len", str(settings.engine_max_model_len),
         "--max-logprobs", str(MAX_LOGPROBS),
-        "--enable-lora",
-        "--max-loras", str(settings.engine_max_loras),
-        "--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras)),
-        "--max-lora-rank", str(rank),
-        "--lora-target-modules", *ENGINE_LORA_MODULES,
+        *(_for_adapters(settings) if settings.engine_max_loras else ()),
         "--shutdown-timeout", str(_ENGINE_STOP_S),
         "--enable-auto-tool-choice", "--tool-call-parser", "hermes",
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     template = base.folder / "chat_template.jinja" if base.folder else None
     return [*arguments, "--chat-template", str(template.absolute())] if template and template.is_file() else arguments
+
+
+def _for_adapters(settings: Settings) -> list[str]:
+    rank = next((served for served in SERVED_RANKS if served >= settings.engine_max_lora_rank), None)
+    if rank is None:
+        raise ConfigurationError(
+            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up to {SERVED_RANKS[-1]}.",
+            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, SERVED_RANKS)) + ".",
+        )
+    return [
+        "--enable-lora",
+        "--max-loras", str(settings.engine_max_loras),
+        "--max-cpu-loras", str(max(settings.engine_max_cpu_loras, settings.engine_max_loras)),
+        "--max-lora-rank", str(rank),
+        "--lora-target-modules", *ENGINE_LORA_MODULES,
+    ]  # fmt: skip
 
 
 def _environment(context: Context, base: Base) -> dict[str, str]:

@@ -95,7 +95,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     if base.has_experts and method.engine == ADAPTER and recipe.target_modules == ("all-linear",):
         said.append(
             "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
-            "there, export the version merged (whet export merge)."
+            "there, export the version merged (whet export merge), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
         )
     notices = [*said, *no_start, *_notices(dataset, method)]
     return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices)

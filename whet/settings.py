@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     engine_port: int = Field(8001, ge=1, le=65535, description="Loopback port of the engine that `whet up` starts.")
     engine_key: str = Field("", description="Key the engine asks for. Empty: made at first start and kept in the home folder.")
     engine_max_lora_rank: int = Field(64, description="Largest adapter rank the engine accepts; slots of this size are allocated at its start.")
-    engine_max_loras: int = Field(4, ge=1, description="Adapters active in one batch: stable, candidate, previous and one to compare.")
+    engine_max_loras: int = Field(
+        4, ge=0, description="Adapters active in one batch: stable, candidate, previous and one to compare. 0: none, the engine serves the base alone."
+    )
     engine_max_cpu_loras: int = Field(
         64,
         ge=1,

@@ -1,25 +1,30 @@
 """Nine architectures, shrunk and of random weights: trained by their family's recipe, stored, loaded by real vLLM and proved there.
 
-A mixture of experts is not among them: with adapters enabled, vLLM 0.32 chooses a Triton kernel for experts, which its CPU build lacks.
+Mixtures of experts are not among them: with adapters enabled, vLLM 0.32 chooses a Triton kernel for experts, which its CPU build lacks. They are merged, and served as a base.
 One engine after the other; each costs a start of about a minute, so all of them are slow tests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
 from serving.base import base_of
+from serving.engine import EngineClient, EngineRefusedError
 from serving.processes import engine_process
 from tests.engine_fixture import LiveEngine
 from tests.serving.conftest import free_port, serve, wait_for
 from tests.training.methods.test_merged import PROMPTS, TOKENS, trained_and_merged
 from tests.training.test_trainer import go
 from tests.training.tiny import BRACKETS, CHATML, TURNS, build_base, facts
+from training.base_model import open_base
+from training.export import export_merged
 from training.recipe import load_recipe
 from whet.access import engine_key
 from whet.context import open_context
@@ -82,6 +87,53 @@ def test_an_architecture_goes_from_training_to_parity_on_the_engine(architecture
     print(architecture, {name: parity[name] for name in ("mean", "max", "base_mean", "difference_from_base")})
     assert parity["measured"] and parity["mean"] <= parity["tolerance"]["mean"]
     assert parity["difference_from_base"] > 0.1, "an adapter without effect would agree with anything"
+
+
+EXPERTS: dict[str, dict[str, Any]] = {
+    "Olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+
+
+@pytest.mark.parametrize("architecture", EXPERTS)
+def test_a_mixture_of_experts_is_trained_merged_and_served_as_a_base_that_agrees_with_the_trainer(architecture: str, tmp_path: Path) -> None:
+    base = build_base(tmp_path / "base", architecture=architecture, hidden=128, tie_word_embeddings=False, **EXPERTS[architecture])
+    settings: dict[str, Any] = {"engine_max_model_len": 256, "engine_start_timeout_s": 300, "engine_max_loras": 0}
+    context = open_context(load_settings(home=tmp_path / "home", base_model=str(base)))
+    outcome = go(context, facts(60), load_recipe("moe"), epochs=4.0, learning_rate=5e-3)
+    model = open_base(context.settings)
+    export_merged(context, outcome.adapter, model, tmp_path / "merged")
+    prompts = outcome.adapter.card["fingerprint"]["prompts"]
+    context.close()
+
+    context = open_context(load_settings(home=tmp_path / "serving", base_model=str(tmp_path / "merged"), **settings))
+    served = base_of(context)
+    engine = LiveEngine(served.folder or base, engine_key(context.settings.home, ""), [], engine_process(context, served, port=free_port()), tmp_path / "log")
+    engine.start()
+    try:
+        found, refused = asyncio.run(_measured(engine, served.engine_name, [prompt["token_ids"] for prompt in prompts]))
+    finally:
+        engine.kill(signal.SIGTERM)
+        context.close()
+    pairs = [
+        (ours, theirs) for prompt, of_engine in zip(prompts, found, strict=True) for ours, theirs in zip(prompt["adapter_logprobs"][1:], of_engine, strict=True)
+    ]
+    effect = [(ours, base) for prompt in prompts for ours, base in zip(prompt["adapter_logprobs"][1:], prompt["base_logprobs"][1:], strict=True)]
+    apart, moved = (sum(abs(one - other) for one, other in some) / len(some) for some in (pairs, effect))
+    print(architecture, {"mean": apart, "difference_from_base": moved})
+    assert moved > 0.1, "training without effect would agree with anything"
+    assert apart < 0.05
+    assert "takes no adapters" in refused
+
+
+async def _measured(engine: LiveEngine, name: str, prompts: list[list[int]]) -> tuple[list[list[float]], str]:
+    """(log-probabilities of the prompts' tokens, what the engine's client says to an adapter)."""
+    async with aiohttp.ClientSession() as session:
+        client = EngineClient(session, engine.url, {"Authorization": f"Bearer {engine.key}"})
+        found = [await client.prompt_logprobs(name, prompt) for prompt in prompts]
+        with pytest.raises(EngineRefusedError) as refused:
+            await client.load("adapter", "/no-such-folder")
+        return found, str(refused.value)
 
 
 def test_the_engine_says_the_same_through_an_adapter_and_from_the_merged_model(tmp_path: Path) -> None:
