@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _FLOAT32 = 4  # bytes
 # Times the largest tensor that autograd keeps: on the way back its gradient, the gradient of what it came from and one more of that size exist beside it.
 _IN_FLIGHT = 3
+# Times what torch counts as activations, by bytes of a weight, on a processor: there the heap holds 1.2 to 1.8 times as much at its fullest (three shapes in
+# two dtypes, training/RESULTS.md): holes between tensors of different batches, and in bfloat16 oneDNN's kernels and packed weights. A GPU's peak is torch's own count.
+_HEAP = {2: 1.4, 4: 1.3}
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 
 
@@ -59,7 +62,7 @@ def peak_of(memory: dict[str, int]) -> int:
 def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss, *, validated: bool) -> dict[str, int]:
     """Bytes of each part of a run on this loaded model.
 
-    Weights are counted, activations measured on one of the longest sequences and multiplied by the sequences of a step. What the process holds
+    Weights are counted, activations measured on one of the longest sequences, multiplied by the sequences of a step and by what the heap makes of them. What the process holds
     besides (libraries, rows) is what is resident now, less the weights. `loading`: the peak so far.
     """
     weights = [(parameter.numel(), parameter.element_size(), parameter.requires_grad) for parameter in model.parameters()]
@@ -67,7 +70,9 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     learned = sum(count for count, _, learned in weights if learned)
     compute = sum(count * size for count, size, learned in weights if learned)
     kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
-    activations = _activations(model, rows, recipe, pad_id, loss_of)
+    first = next(model.parameters())
+    heap = _HEAP.get(first.element_size(), 1.0) if first.device.type == "cpu" else 1.0
+    activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of))
     return {
         "process": max(0, resident_bytes() - base - compute),
         "base": base,
