@@ -58,12 +58,13 @@ def by_risen_words(before: Table, after: Table, codebook: Codebook | None, seed:
         return None
     before, after = before.take(rows[0]), after.take(rows[1])
     texts = list(before.columns["prompt"]), list(after.columns["prompt"])
-    words = risen_words(texts[0], users_of(before), texts[1], users_of(after))
+    words = risen_words(texts[0], _users_of(before), texts[1], _users_of(after))
     space = WordSpace.of(words)
     first, second = space.vectors(texts[0]), space.vectors(texts[1])
-    pooled = np.concatenate([first[_known(first)], second[_known(second)]])
-    if _known(second).sum() < LEAST_ROWS:
+    placed = first[_known(first)], second[_known(second)]
+    if len(placed[1]) < LEAST_ROWS:
         return None
+    pooled = np.concatenate(placed)
     wanted = int(np.clip(len(pooled) // _ROWS_PER_RISEN_TOPIC, *_RISEN_TOPICS))
     centres = cluster_centres(pooled, wanted, seed) if wanted > 1 else pooled.mean(axis=0, keepdims=True)
     return Clusters(centres, rows[0], rows[1], _labels(centres, first), _labels(centres, second), second, words)
@@ -89,7 +90,7 @@ def described(found: Clusters, ranks: Floats, after: Table, carried: Mapping[int
     """The first `MOST` groups by rank, with their words, shares and conversations; `carried`: share of a change that is in them, where known."""
     chosen = [int(topic) for topic in np.argsort(-ranks, kind="stable")[:MOST] if (found.new_labels == topic).sum() >= LEAST_ROWS]
     after = after.take(found.new_rows)
-    names = users_of(after)
+    names = _users_of(after)
     made = []
     for topic, words in zip(chosen, _words(found, chosen, after.get("prompt"), names), strict=True):
         members = np.flatnonzero(found.new_labels == topic)
@@ -104,7 +105,7 @@ def described(found: Clusters, ranks: Floats, after: Table, carried: Mapping[int
     return made
 
 
-def users_of(table: Table) -> list[str]:
+def _users_of(table: Table) -> list[str]:
     """The user of each row; a row without one is a user of its own."""
     owners = table.columns.get("user", table.columns["id"])
     return [str(name if owner is None else owner) for owner, name in zip(owners, table.columns["id"], strict=True)]
