@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from sqlalchemy import Connection, case, distinct, func, select
 
@@ -11,7 +12,7 @@ from serving.rollout_store import RolloutStore
 from whet.context import Context
 from whet.database import reading
 from whet.errors import ConflictError
-from whet.registry import Adapter, Rollout, current_rollouts, rollout_history
+from whet.registry import Adapter, Rollout, current_rollouts, objection, rollout_history
 from whet.tables import adapters, interactions, ratings, replicas
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,10 @@ class RolloutController:
         found = connection.execute(
             select(*columns).where(adapters.c.removed_at.is_(None), (adapters.c.name == rollout.alias) | (adapters.c.digest == rollout.stable_digest))
         )
-        versions = [Adapter(**row._mapping, card={}) for row in found]
+        # What a later evaluation found stands in the way of a trial as it does of a promotion.
+        versions = [
+            replace(version, gate="fail") if objection(connection, version) else version for version in (Adapter(**row._mapping, card={}) for row in found)
+        ]
         stable = next((version for version in versions if version.digest == rollout.stable_digest), None)
         return candidate_for(
             rollout, versions, rollout_history(connection, rollout.alias), ready_everywhere=_ready_everywhere(connection), policy=self._policy, stable=stable

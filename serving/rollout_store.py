@@ -15,7 +15,7 @@ from whet.clock import iso
 from whet.database import writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import check_name, new_id
-from whet.registry import Adapter, Rollout, current_rollouts, find_adapter, list_adapters, rollout_history, signature
+from whet.registry import Adapter, Rollout, current_rollouts, find_adapter, list_adapters, objection, rollout_history
 from whet.settings import Settings
 from whet.tables import replicas, rollouts
 
@@ -69,7 +69,7 @@ class RolloutStore:
     ) -> Rollout:
         """Give all traffic to `version`, or to the candidate on trial. Creates the alias if it is new.
 
-        A version whose gate failed needs `force`, or the signature of a person for the reviewed conversations that it breaks.
+        A version whose newest evaluation failed, or broke reviewed conversations, needs `force`, or the signature of a person for those conversations.
         """
         with writing(self._database) as connection:
             current = self._current(connection, alias, expected)
@@ -78,9 +78,9 @@ class RolloutStore:
             else:
                 self._not_pinned(current)
             adapter = self._to_promote(connection, alias, version, current)
-            if adapter.gate == "fail" and not force and signature(connection, adapter.digest) is None:
+            if not force and (why := objection(connection, adapter)):
                 raise ConflictError(
-                    f"{adapter.label} failed its gate.",
+                    f"{adapter.label} {why}.",
                     hint="`whet eval report` shows why. Where only reviewed conversations broke, `whet eval sign` answers for them; --force promotes it nevertheless.",
                 )
             return self._make_stable(connection, current, alias, adapter.digest, "rollout.promote", actor, reason, now)

@@ -128,6 +128,21 @@ def signature(connection: Connection, digest: str) -> dict[str, Any] | None:
     return dict(row.thresholds["signed"]) if row is not None and row.verdict == "signed" else None
 
 
+def objection(connection: Connection, adapter: Adapter) -> str:
+    """Why a person has to answer for it before a version may go live, or nothing: its newest evaluation (its gate, where there is none later) failed, or broke
+    reviewed conversations, and nobody signed for those."""
+    query = select(evaluations.c.verdict, evaluations.c.metrics, evaluations.c.thresholds).where(evaluations.c.adapter_digest == adapter.digest)
+    newest = connection.execute(query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()).limit(1)).first()
+    if newest is not None and newest.verdict == "signed":
+        return ""
+    signed = signature(connection, adapter.digest)
+    broken = set(((newest.metrics or {}).get("regression") or {}).get("broken_ids", []) if newest is not None else [])
+    unsigned = sorted(broken - set(signed["conversations"] if signed else []))
+    if unsigned and newest is not None and newest.verdict != "fail":
+        return f"breaks {len(unsigned)} reviewed conversations that nobody signed for ({', '.join(unsigned[:5])}{', …' if len(unsigned) > 5 else ''})"
+    return "failed its gate" if (newest.verdict if newest is not None else adapter.gate) == "fail" else ""
+
+
 def current_rollouts(connection: Connection) -> dict[str, Rollout]:
     """Alias → its newest generation."""
     newest = select(rollouts.c.alias, func.max(rollouts.c.generation).label("generation")).group_by(rollouts.c.alias).subquery()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from serving.controller import RolloutController
 from serving.log.drain import insert_records
@@ -23,7 +23,7 @@ from whet.database import reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.registry import Adapter, Rollout, current_rollouts, rollout_history
 from whet.settings import load_settings
-from whet.tables import audit, rollouts
+from whet.tables import audit, evaluations, rollouts
 
 HOUR = 3_600_000
 POLICY = Policy((0.1, 0.5, 1.0), 200, 24.0, True)
@@ -273,6 +273,53 @@ def test_a_failed_gate_needs_force(context: Context) -> None:
     assert store.promote("support", "support@v1", **WHO, force=True).generation == 1
 
 
+def judged(context: Context, number: int, verdict: str, *, at: int, broken: tuple[str, ...] = (), signed: tuple[str, ...] | None = None) -> None:
+    """A later evaluation of `support@v<number>`, as training stores it."""
+    row: dict[str, Any] = {
+        "id": f"evl_{at}", "run_id": None, "adapter_digest": digest(context, number), "against_digest": None, "dataset_digest": "d", "verdict": verdict, "reason": "r",
+        "metrics": {"regression": {"n": 60, "broken_ids": list(broken)}}, "samples_path": None, "created_at": at,
+        "thresholds": {} if signed is None else {"signed": {"by": "ola", "reason": "fine", "evaluation": "e", "conversations": list(signed)}},
+    }  # fmt: skip
+    with writing(context.database) as connection:
+        connection.execute(insert(evaluations).values(**row))
+
+
+_REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "judged again and failed": ([{"verdict": "fail"}], "failed its gate"),
+    "broke a reviewed conversation, too few to fail": (
+        [{"verdict": "inconclusive", "broken": ("c-1",)}],
+        "breaks 1 reviewed conversations that nobody signed for .c-1.",
+    ),
+    "signed, and broke another one later": (
+        [{"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)}, {"verdict": "inconclusive", "broken": ("c-1", "c-9")}],
+        "nobody signed for .c-9.",
+    ),
+}
+_ALLOWED: dict[str, list[dict[str, Any]]] = {
+    "judged again and passed": [{"verdict": "fail"}, {"verdict": "pass"}],
+    "too few rows to tell": [{"verdict": "inconclusive"}],
+    "signed for": [{"verdict": "inconclusive", "broken": ("c-1",)}, {"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)}],
+    "signed, and broke the same one again": [{"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)}, {"verdict": "inconclusive", "broken": ("c-1",)}],
+}
+
+
+@pytest.mark.parametrize("case", _REFUSED)
+def test_what_a_later_evaluation_found_stands_in_the_way_of_a_promotion(store: RolloutStore, context: Context, case: str) -> None:
+    later, sentence = _REFUSED[case]
+    for number, evaluation in enumerate(later):
+        judged(context, 1, at=100 + number, **evaluation)
+    with pytest.raises(ConflictError, match=sentence):
+        store.promote("support", "support@v1", **WHO)
+    assert store.promote("support", "support@v1", **WHO, force=True).generation == 1
+
+
+@pytest.mark.parametrize("case", _ALLOWED)
+def test_a_newer_evaluation_or_a_signature_clears_the_way(store: RolloutStore, context: Context, case: str) -> None:
+    for number, evaluation in enumerate(_ALLOWED[case]):
+        judged(context, 1, at=100 + number, **evaluation)
+    assert store.promote("support", "support@v1", **WHO).generation == 1
+
+
 def test_a_version_that_no_engine_proved_cannot_go_live(store: RolloutStore, context: Context) -> None:
     set_replica(context, "http://e", {digest(context, 1): "support--v1--x"})
     store.promote("support", "support@v1", **WHO)
@@ -358,6 +405,12 @@ def test_a_bad_version_is_taken_back_and_not_tried_again(controlled: tuple[Rollo
     final = live(context)
     assert (final.state, final.stable_digest, final.candidate_digest) == ("rolled_back", digest(context, 1), None)
     assert controller.tick(3100) == []
+
+
+def test_a_version_that_failed_when_it_was_judged_again_is_not_tried(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:
+    controller, _ = controlled
+    judged(context, 2, "fail", at=1400)
+    assert controller.tick(1500) == []
 
 
 def test_one_unhappy_user_does_not_weigh_like_many(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:
