@@ -11,6 +11,8 @@ Rules, in this order:
    was decided once stays decided in later versions.
 5. No training row is the same as, or nearly the same as, a test row: such rows are left out and listed.
 6. Reviewed training rows weigh more than seed rows while they are few.
+
+What rules 3 and 5 leave out stands all the same: it goes into no split, and every candidate is judged by it.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class Assembled:
     assigned: dict[str, str]  # question key of every reviewed row so far → its split, for later versions
     superseded: list[dict[str, Any]] = field(default_factory=list)  # {"row", "split", "by", "conflict"}
     left_out: list[dict[str, str]] = field(default_factory=list)  # {"id", "why"}
+    regression: list[dict[str, Any]] = field(default_factory=list)  # reviewed rows that stand and are in no split: not learned, but not to be broken either
     weight: float = 1.0
 
 
@@ -91,7 +94,17 @@ def assemble(seed: Mapping[str, Sequence[Mapping[str, Any]]], examples: Sequence
     for row in kept:
         result.rows[row.split].append(row.row)
     result.example_ids = [row.row["id"] for row in kept if _is_review(row)]
+    result.regression = _standing_elsewhere(seeds, examples, kept, result)
     return result
+
+
+def _standing_elsewhere(seeds: Sequence[_Row], examples: Sequence[Example], kept: Sequence[_Row], result: Assembled) -> list[dict[str, Any]]:
+    """Reviewed rows that a cap or a test row kept out, newest per question; what people have replaced since is not among them."""
+    aside = Assembled({}, [], {})
+    newest = _newest_per_question(sorted(examples, key=lambda example: (example.created_at, example.id), reverse=True), aside)
+    _, standing = _without_outdated(seeds, newest, examples, aside)
+    held = {row.key for row in kept if _is_review(row)}
+    return [row.row for row in standing if row.key not in held]
 
 
 def _is_review(row: _Row) -> bool:

@@ -150,14 +150,17 @@ def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(canonical_json(row) + b"\n" for row in rows)
 
 
-def rows_digest(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Identity of a version: the rows of each split, whatever their order. The same rows that training stored have the same digest."""
-    return digest_json({split: sorted(digest_bytes(canonical_json(row)) for row in rows[split]) for split in SPLITS})
+def rows_digest(rows: Mapping[str, Sequence[Mapping[str, Any]]], regression: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Identity of a version: the rows of each split, whatever their order, and of those beside them, if any. The same rows that training stored have the same digest."""
+    parts = {split: rows[split] for split in SPLITS} | ({"regression": regression} if regression else {})
+    return digest_json({name: sorted(digest_bytes(canonical_json(row)) for row in some) for name, some in parts.items()})
 
 
 def _publish(context: Context, alias: str, assembled: Assembled, parents: list[str], *, actor: str, note: str, now: int) -> DatasetVersion:
     files = {f"{split}.jsonl": _jsonl(assembled.rows[split]) for split in SPLITS}
-    digest = rows_digest(assembled.rows)
+    if assembled.regression:
+        files["regression.jsonl"] = _jsonl(assembled.regression)
+    digest = rows_digest(assembled.rows, assembled.regression)
     counts = {split: len(assembled.rows[split]) for split in SPLITS}
     parents = [parent for parent in parents if parent != digest]
     about = {

@@ -1,17 +1,23 @@
 """Datasets: rows in three parts, stored by digest. `training/data/split.py` makes the parts.
 
-A dataset folder in the store holds `train.jsonl`, `validation.jsonl`, `test.jsonl` and `manifest.json`.
+A dataset folder in the store holds `train.jsonl`, `validation.jsonl`, `test.jsonl` and `manifest.json`; one that reviews were put into may hold `regression.jsonl`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sqlalchemy import select
+
+from training.gate import REGRESSION
 from training.rows import Reading, Row, read_lines
+from whet.context import Context
+from whet.database import reading
 from whet.errors import InputError, StoreError
 from whet.store import Store, canonical_json, digest_bytes, digest_json
+from whet.tables import datasets
 
 PARTS = ("train", "validation", "test")
 # Below this many rows a validation part of 10 % is too small to choose a checkpoint by, while every row it takes away
@@ -29,6 +35,13 @@ class Dataset:
     train: list[Row]
     validation: list[Row]
     test: list[Row]
+    regression: list[Row] = field(default_factory=list)  # reviewed rows in no part: not learned, and judged by
+
+    @property
+    def reviewed(self) -> list[Row]:
+        """Every reviewed row, learned or not; of two answers to one question that in `regression`."""
+        learned = (row for part in (self.train, self.validation, self.test) for row in part if row.origin == "review")
+        return list({row.prompt_digest: row for row in [*learned, *self.regression]}.values())
 
     def part(self, name: str) -> list[Row]:
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
@@ -77,15 +90,26 @@ def save(store: Store, name: str, parts: dict[str, list[Row]]) -> Dataset:
 
 def load(store: Store, path: str, digest: str, name: str) -> Dataset:
     """Read a dataset folder. Raises StoreError when a row in it is not one: a stored dataset was checked when it was made."""
-    parts: dict[str, list[Row]] = {}
-    for part in PARTS:
-        reading = _read_part(store, f"{path}/{part}.jsonl")
-        if reading.bad:
-            raise StoreError(f"{path}/{part}.jsonl is damaged: {reading.bad[0]}.", hint="Build the dataset version again.")
-        parts[part] = reading.rows
+    parts: dict[str, list[Row]] = {REGRESSION: []}
+    for part in (*PARTS, *([REGRESSION] if store.exists(f"{path}/{REGRESSION}.jsonl") else [])):
+        found = _read_part(store, f"{path}/{part}.jsonl")
+        if found.bad:
+            raise StoreError(f"{path}/{part}.jsonl is damaged: {found.bad[0]}.", hint="Build the dataset version again.")
+        parts[part] = found.rows
     if not parts["train"]:
         raise StoreError(f"{path}/train.jsonl holds no row.", hint="Build a dataset version with rows to train on.")
-    return Dataset(name, digest, path, parts["train"], parts["validation"], parts["test"])
+    return Dataset(name, digest, path, parts["train"], parts["validation"], parts["test"], parts[REGRESSION])
+
+
+def with_standing_reviews(context: Context, name: str, dataset: Dataset) -> Dataset:
+    """The dataset with every reviewed conversation that stands for the alias `name` to be judged by: its own, and those of the newest dataset version of that name.
+
+    So a run on a file, or on an older version, cannot break what people have corrected without that being seen.
+    """
+    with reading(context.database) as connection:
+        row = connection.execute(select(datasets).where(datasets.c.name == name).order_by(datasets.c.version.desc()).limit(1)).first()
+    newest = load(context.store, row.path, row.digest, name).reviewed if row is not None and row.digest != dataset.digest else []
+    return replace(dataset, regression=[*dataset.reviewed, *newest])
 
 
 def _read_part(store: Store, path: str) -> Reading:

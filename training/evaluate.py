@@ -35,7 +35,7 @@ class Answer:
 class Questions:
     """The rows of an evaluation by group; a row may stand in two groups and is answered once.
 
-    `old`: held-out rows that came from files. `new`: held-out rows that came from reviews. `regression`: every reviewed row.
+    `old`: held-out rows that came from files. `new`: held-out rows that came from reviews. `regression`: every reviewed row, those that are not learned among them.
     """
 
     groups: dict[str, list[Row]]
@@ -52,11 +52,10 @@ class Questions:
 
 def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
     """Rows to judge by. A held-out group above the limit is sampled, with a seed that follows from the dataset; no reviewed row is left out."""
-    reviewed = [row for part in (dataset.train, dataset.validation, dataset.test) for row in part if row.origin == "review"]
     groups = {
         "old": [row for row in dataset.test if row.origin == "seed"],
         "new": [row for row in dataset.test if row.origin == "review"],
-        REGRESSION: reviewed,
+        REGRESSION: dataset.reviewed,
     }
     pick = random.Random(dataset.digest)
     sampled = {name: rows if len(rows) <= limit or name == REGRESSION else pick.sample(rows, limit) for name, rows in groups.items()}

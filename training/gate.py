@@ -64,9 +64,9 @@ def decide(groups: dict[str, list[Pair]], *, first: bool, against: str, threshol
         findings["old"] = _not_worse("old", metrics.get("old", measure([], limits)), against, limits)
         if metrics.get("new", {"n": 0})["n"]:
             findings["new"] = _not_worse("new", metrics["new"], against, limits)
-        if groups.get(REGRESSION):
-            findings[REGRESSION] = _kept(groups[REGRESSION], against, limits)
-            metrics[REGRESSION]["broken_ids"] = [pair.id for pair in groups[REGRESSION] if _broken(pair)]
+    if groups.get(REGRESSION):
+        findings[REGRESSION] = _kept(groups[REGRESSION], against, limits)
+        metrics[REGRESSION]["broken_ids"] = [pair.id for pair in groups[REGRESSION] if _broken(pair)]
     verdicts = [verdict for verdict, _ in findings.values()]
     verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
     failed = tuple(group for group, (found, _) in findings.items() if found == FAIL)

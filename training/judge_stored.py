@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from training import adapter_store
 from training.base_model import compute_dtype, open_base, quiet_environment
-from training.datasets import Dataset
+from training.datasets import Dataset, with_standing_reviews
 from training.encode import Encoder
 from training.judge import Judgement, compare, production_of
 from training.judging.survey import survey
@@ -36,6 +37,8 @@ def judge_stored(
     weights, config = adapter_store.read_weights(context, candidate)
     model = with_stored(base.load_model(compute_dtype("auto")), config, weights)
     encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
+    dataset = with_standing_reviews(context, candidate.name, dataset)
+    dataset = replace(dataset, regression=[row for row in dataset.regression if encoder.takes(row)])
     judgement: Judgement = compare(context, model, encoder, dataset, other, sample_name=new_id("evl"), on_batch=on_batch)
     row = judgement.row(candidate.run_id, dataset.digest)
     if row is None or judgement.decision is None:

@@ -138,6 +138,17 @@ def test_caps_of_one_end_user_and_of_one_question() -> None:
     assert len([key for key in split_of(found) if key.startswith("exm")]) <= assembly.PER_GROUP
 
 
+def test_what_a_cap_keeps_out_of_the_rows_is_judged_by_all_the_same() -> None:
+    found = assemble(seeds(), [example(n, user="u") for n in range(30)], {})
+    learned = {row["id"] for rows in found.rows.values() for row in rows if row["origin"] == "review"}
+    beside = {row["id"] for row in found.regression}
+    assert not learned & beside and learned | beside == {f"exm_{n:04}" for n in range(30)}, "every correction that stands is in one or the other"
+    again = example(50, row_question(example(3).row), "Hold it longer.", user="u")
+    found = assemble(seeds(), [*(example(n, user="u") for n in range(30)), again], {})
+    assert "exm_0003" not in {row["id"] for row in found.regression}, "what a newer review replaced stands no longer"
+    assert assemble(seeds(), [example(n) for n in range(3)], {}).regression == []
+
+
 @pytest.mark.parametrize(("seed_count", "reviewed", "weight"), [(400, 100, 4.0), (40, 20, 2.5), (10, 50, 1.0), (0, 5, 1.0)])
 def test_reviewed_rows_weigh_more_while_they_are_few(seed_count: int, reviewed: int, weight: float) -> None:
     found = assemble(seeds(seed_count), [example(n) for n in range(reviewed)], {})
@@ -165,6 +176,7 @@ def test_a_version_is_the_live_adapters_seed_and_every_standing_example(context:
     about = context.store.read_json(f"{version.path}/manifest.json")
     assert {"name", "rows", "parents", "example_ids", "digest"} <= about.keys() and about["digest"] == version.digest
     assert datasets.rows_digest(rows) == version.digest, "the digest can be checked from the files"
+    assert not context.store.exists(f"{version.path}/regression.jsonl"), "nothing was left out"
     with reading(context.database) as connection:
         first = datasets.find(connection, "support@1")
     assert (first.digest, first.created_by) == (seed, "training")
