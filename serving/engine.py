@@ -94,6 +94,21 @@ class EngineClient:
         if not body.get("choices"):
             raise EngineError(f"The engine at {self.url} answered without a choice.")
 
+    async def tokenize(self, model: str, messages: list[dict[str, Any]]) -> list[int] | None:
+        """The tokens that the engine's template and tokenizer make of a conversation; None of an engine that does not say."""
+        try:
+            answer = await self._call(
+                "POST",
+                "/tokenize",
+                {"model": model, "messages": messages, "add_generation_prompt": True},
+                timeout_s=PROVE_TIMEOUT_S,
+                final=(400, 404, 405, 501),
+            )
+        except EngineRefusedError:
+            return None
+        found = answer.get("tokens") if isinstance(answer, dict) else None
+        return [int(token) for token in found] if isinstance(found, list) else None
+
     async def prompt_logprobs(self, model: str, token_ids: list[int]) -> list[float]:
         """Natural logarithms of the probability of every prompt token but the first: `len(token_ids) - 1` numbers."""
         body = {"model": model, "prompt": token_ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}

@@ -125,6 +125,7 @@ class Measured:
 
     adapter: Sequence[float]
     base: Sequence[float]
+    asked: Sequence[int] | None = None  # tokens it made of the fingerprint's conversation; None: it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,23 @@ def _cause(found: Sequence[float], expected: Sequence[float]) -> str:
     return "its weights, the layers they are applied to, or by far its scale are other ones"
 
 
+def _other_tokens(label: str, fingerprint: Mapping[str, Any], made: Sequence[int] | None) -> str | None:
+    """Why the engine's template or tokenizer is not the one of the training; empty where it is, None where that is not known.
+
+    Log-probabilities cannot show it: the engine is asked for those with token ids.
+    """
+    expected = (fingerprint.get("asked") or {}).get("token_ids")
+    if expected is None or made is None:
+        return None
+    if list(made) == list(expected):
+        return ""
+    first = next((at for at, (ours, theirs) in enumerate(zip(made, expected, strict=False)) if ours != theirs), min(len(made), len(expected)))
+    return (
+        f"The engine turns a conversation into other tokens than {label} was trained with ({len(made)} where {len(expected)} are expected, other ones from token {first} on): "
+        "it uses another chat template or tokenizer. Start it with those of the base's folder (--chat-template, --tokenizer)."
+    )
+
+
 def judge(label: str, fingerprint: Mapping[str, Any] | None, measured: Measured, *, limit: int) -> Verdict:
     """Is this the adapter that was trained, on the base it was trained on, and is it applied at all?"""
     effect, _ = _mean_and_largest(measured.adapter, measured.base)
@@ -166,6 +184,10 @@ def judge(label: str, fingerprint: Mapping[str, Any] | None, measured: Measured,
         "measured": True, "tokens": len(trained), "mean": round(mean, 5), "max": round(largest, 5), "base_mean": round(base_mean, 5), "base_max": round(base_largest, 5),
         "difference_from_base": round(effect, 5), "expected_difference_from_base": round(expected_effect, 5), "tolerance": {"mean": tolerance["mean"], "max": tolerance["max"]},
     }  # fmt: skip
+    if (other := _other_tokens(label, fingerprint, measured.asked)) is not None:
+        parity["template"] = "other" if other else "same"
+    if other:
+        return Verdict(parity, other)
     found = f"mean difference {{:.4f}} (allowed {tolerance['mean']}), largest {{:.3f}} (allowed {tolerance['max']})"
     if base_mean > tolerance["mean"] or base_largest > tolerance["max"]:
         return Verdict(

@@ -207,7 +207,9 @@ class Reconciler:
         if key not in self._base_logprobs:
             self._base_logprobs[key] = [value for tokens in prompts for value in await client.prompt_logprobs(self._base_names[client.url], tokens)]
         measured = [value for tokens in prompts for value in await client.prompt_logprobs(version.engine_name, tokens)]
-        return judge(version.label, fingerprint, Measured(measured, self._base_logprobs[key]), limit=limit)
+        asked = (fingerprint or {}).get("asked")
+        made = await client.tokenize(self._base_names[client.url], asked["messages"]) if asked else None
+        return judge(version.label, fingerprint, Measured(measured, self._base_logprobs[key], made), limit=limit)
 
     async def _try(self, call: Any, what: str) -> None:
         try:

@@ -208,7 +208,9 @@ def _fingerprint(peft: object, tokenizer: object) -> dict[str, object]:
         with peft.disable_adapter():  # type: ignore[attr-defined]
             base = logprobs(ids)
         prompts.append({"token_ids": ids, "base_logprobs": base, "adapter_logprobs": adapter})
-    return {"prompts": prompts, "tolerance": {"mean": 0.05, "max": 0.5}}
+    messages = [{"role": "user", "content": "Where is it? "}, {"role": "assistant", "content": "Here."}, {"role": "user", "content": "And now?"}]
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)  # type: ignore[attr-defined]
+    return {"prompts": prompts, "tolerance": {"mean": 0.05, "max": 0.5}, "asked": {"messages": messages, "token_ids": asked}}
 
 
 @pytest.fixture(scope="session")

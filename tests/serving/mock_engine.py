@@ -33,6 +33,8 @@ class Faults:
     start_delay_s: float = 0.0
     split_bytes: int | None = None  # write streams in pieces of this size, in the middle of events
     finish_reason: str = "stop"
+    other_template: bool = False  # make other tokens of a conversation than training did
+    no_tokenize: bool = False  # an engine that does not say what it makes of one
     wrong_logprobs: set[str] = field(default_factory=set)  # adapters that answer unlike in training
     same_as_base: set[str] = field(default_factory=set)  # adapters that load and are not applied
     load_status: dict[str, int] = field(default_factory=dict)  # adapter -> status of its load
@@ -49,7 +51,13 @@ def fingerprint(name: str) -> dict[str, Any]:
     for tokens in ([5, 6, 7, 8], [9, 10, 11]):
         values = {model: [None, *(token_logprob(model, tokens, at) for at in range(1, len(tokens)))] for model in (BASE, name)}
         prompts.append({"token_ids": tokens, "base_logprobs": values[BASE], "adapter_logprobs": values[name]})
-    return {"prompts": prompts, "tolerance": {"mean": 0.01, "max": 0.05}}
+    messages = [{"role": "user", "content": "Where is it?"}]
+    return {"prompts": prompts, "tolerance": {"mean": 0.01, "max": 0.05}, "asked": {"messages": messages, "token_ids": rendered(messages)}}
+
+
+def rendered(messages: list[dict[str, Any]], other: bool = False) -> list[int]:
+    """This mock's template and tokenizer: any fixed function of a conversation; `other` ends it otherwise."""
+    return [*(ord(letter) for message in messages for letter in message["content"]), 9 if other else 8]
 
 
 class MockEngine:
@@ -104,6 +112,7 @@ class MockEngine:
             web.get("/health", self._health), web.get("/metrics", self._metrics), web.get("/v1/models", self._models),
             web.post("/v1/chat/completions", self._chat), web.post("/v1/completions", self._completions), web.post("/v1/responses", self._responses),
             web.post("/v1/load_lora_adapter", self._load), web.post("/v1/unload_lora_adapter", self._unload),
+            web.post("/tokenize", self._tokenize),
         ])  # fmt: skip
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
@@ -195,6 +204,12 @@ class MockEngine:
             raise
         finally:
             self.running -= 1
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.faults.no_tokenize:
+            return web.json_response({"error": {"message": "not here", "code": 404}}, status=404)
+        return web.json_response({"tokens": rendered(body["messages"], self.faults.other_template)})
 
     def _probe(self, body: dict[str, Any]) -> web.Response:
         model, tokens = body["model"], body["prompt"]

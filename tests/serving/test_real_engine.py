@@ -55,6 +55,7 @@ def test_every_version_is_proved_against_what_training_computed(live: Running) -
     proofs = replica(live).ready
     measured = [proof["parity"] for name, proof in proofs.items() if name != "base" and proof["parity"]["measured"]]
     assert len(measured) == 2 and all(parity["mean"] < 0.05 and parity["difference_from_base"] > 1 for parity in measured)
+    assert all(parity["template"] == "same" for parity in measured), "the engine makes the tokens of a conversation that training made"
     assert [proof["parity"]["why"] for proof in proofs.values() if "parity" in proof and not proof["parity"]["measured"]]
 
 

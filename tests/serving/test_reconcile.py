@@ -127,6 +127,7 @@ async def made(tmp_path: Path, engine: MockEngine, monkeypatch: pytest.MonkeyPat
     from serving.base import Base
 
     monkeypatch.setattr(reconciler_module, "base_of", lambda _: Base("/base", BASE_DIGEST, BASE, None))
+    monkeypatch.setattr(reconciler_module, "TICK_WAIT_S", 30.0)  # a look on a busy machine outlasts a second, and what is asserted is what it found
     context = open_context(load_settings(home=tmp_path / "home", engine_urls=engine.url))
     async with aiohttp.ClientSession() as session:
         reconciler = Reconciler(context, session, {})
@@ -154,6 +155,24 @@ async def test_versions_are_loaded_by_absolute_path_proved_and_recorded(made: tu
     second = add_version(context, "support", 2)
     await reconciler.tick(3000)
     assert second in row(context).ready
+
+
+@pytest.mark.parametrize(("fault", "template"), [("", "same"), ("no_tokenize", None), ("other_template", "refused")])
+async def test_an_engine_with_another_template_or_tokenizer_serves_no_version(
+    made: tuple[Reconciler, Context], engine: MockEngine, fault: str, template: str | None
+) -> None:
+    """Log-probabilities are asked for with token ids, and are right whatever an engine makes of a conversation."""
+    reconciler, context = made
+    if fault:
+        setattr(engine.faults, fault, True)
+    digest = add_version(context, "support", 1)
+    await reconciler.tick(1000)
+    found = row(context)
+    if template == "refused":
+        assert digest not in found.ready and "another chat template or tokenizer" in found.refused[digest]
+        assert "13 where 13 are expected, other ones from token 12 on" in found.refused[digest]
+    else:
+        assert found.ready[digest]["parity"].get("template") == template
 
 
 @pytest.mark.parametrize("fault", ["wrong_logprobs", "same_as_base", "load_status"])
