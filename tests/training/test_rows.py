@@ -14,11 +14,12 @@ from training.rows import read_lines
 from whet.errors import InputError
 from whet.store import Store
 
+USER, ANSWER, SYSTEM = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "system", "content": "Be brief."}
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
 def _read(*objects: object) -> object:
-    return read_lines([value if isinstance(value, bytes) else json.dumps(value).encode() for value in objects])
+    return read_lines([value if isinstance(value, bytes) else json.dumps(value).encode() for value in objects], asked=True)
 
 
 def test_all_three_formats_are_understood() -> None:
@@ -78,6 +79,34 @@ def test_every_field_arrives() -> None:
         ({**GOOD, "context": 5}, "a number", "a text, a list"),
         ({**GOOD, "origin": "web"}, "'web'", "seed, review"),
         ({**GOOD, "task": 5}, "a number", "a text"),
+        ({**GOOD, "weight": 1e-5}, "1e-05", "above 0, from 0.0001 to 10000"),
+        ({**GOOD, "weight": 10001}, "10001", "above 0, from 0.0001 to 10000"),
+        ({**GOOD, "weight": 10**400}, "1000", "above 0, from 0.0001 to 10000"),
+        ({**GOOD, "rating": 5}, "the rating is 5", "or -1"),
+        ({**GOOD, "rating": "up"}, "the rating is up", "or -1"),
+        ({**GOOD, "rating": True}, "the rating is true", "or -1"),
+        (b'{"prompt": "q", "completion": "a", "completion": "b"}', "'completion' twice", "each name once"),
+        (b'{"messages": [{"role": "user", "content": "q", "content": "r"}, {"role": "assistant", "content": "a"}]}', "'content' twice", "each name once"),
+        # two formats in one row, and two questions
+        ({**GOOD, "prompt": "another"}, "'prompt' beside 'messages'", "one format"),
+        ({**GOOD, "completion": "another"}, "'completion' beside 'messages'", "one format"),
+        ({**GOOD, "conversations": [{"from": "human", "value": "q"}]}, "'conversations' beside 'messages'", "one format"),
+        ({"instruction": "q", "output": "a", "prompt": "another"}, "'prompt' beside 'instruction', 'output'", "one format"),
+        ({"prompt": "q", "completion": "z", "chosen": "a", "rejected": "b"}, "'completion' beside 'prompt', 'chosen', 'rejected'", "one format"),
+        (
+            {"prompt": "q", "chosen": [USER, ANSWER], "rejected": [{**USER, "content": "r"}, {**ANSWER, "content": "b"}]},
+            "different messages",
+            "the same question",
+        ),
+        ({"prompt": "r", "chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "b"}]}, "another question", "the same question"),
+        ({"prompt": "q", "chosen": "a", "rejected": " a "}, "the same as 'chosen'", "better than the other"),
+        ({**GOOD, "messages": [SYSTEM, USER, ANSWER], "system": "s"}, "'system' beside a message of the role system", "one of the two"),
+        ({**GOOD, "system": 5}, "'system' is a number", "a text"),
+        # an answer to nothing
+        ({"messages": [SYSTEM, ANSWER]}, "nobody asked for", "of the role user"),
+        ({"messages": [{**USER, "content": " "}, ANSWER]}, "an empty question", "of the role user"),
+        ({"prompt": [SYSTEM], "completion": "a"}, "nobody asked for", "of the role user"),
+        ({"messages": [USER, ANSWER, ANSWER]}, "messages 2 and 3 are both of the assistant", "in between"),
     ],
 )
 def test_a_wrong_line_says_where_what_and_what_is_expected(line: object, found: str, expected: str) -> None:
@@ -119,6 +148,42 @@ def test_misspelt_fields_and_a_byte_order_mark_are_noticed_not_fatal(tmp_path: P
     reading = read_file(file)
     assert reading.unknown_fields == {"wieght": 1}
     assert len(reading.rows) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        GOOD,
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"prompt": "q", "completion": "a"},
+        {"instruction": "q", "output": "a"},
+    ],
+)
+def test_a_system_text_beside_any_format_leads_the_conversation(row: dict[str, object]) -> None:
+    assert _read({**row, "system": "Be brief."}).rows[0].messages == (SYSTEM, USER, ANSWER)
+    assert _read({**row, "system": ""}).rows[0].messages == (USER, ANSWER)
+
+
+def test_a_second_format_that_says_the_same_passes() -> None:
+    """Published sets repeat the question, and others hold fields without content."""
+    reading = _read({**GOOD, "prompt": " q", "completion": "a"}, {"instruction": "q", "output": "a", "prompt": None, "input": ""})
+    assert [row.messages for row in reading.rows] == [(USER, ANSWER)] * 2
+
+
+def test_people_s_own_conversations_stay_as_they_were() -> None:
+    """A request may hold anything, and what people reviewed is stored; a stored version must be read again."""
+    met = [{"messages": messages} for messages in ([SYSTEM, ANSWER], [USER, ANSWER, ANSWER], [{**USER, "content": ""}, ANSWER])]
+    assert [bad.line for bad in _read(*met).bad] == [1, 2, 3] and not _read(*({**row, "origin": "review"} for row in met)).bad
+    assert not read_lines(json.dumps(row).encode() for row in met).bad, "what is in the store already"
+    tool = {"role": "tool", "content": "5", "tool_call_id": "1"}
+    calls = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    assert not _read({"messages": [calls, tool, ANSWER]}, {"messages": [USER, calls, {**tool, "content": ""}, ANSWER]}).bad
+
+
+def test_unknown_fields_of_messages_are_noticed_too() -> None:
+    shared = {"conversations": [{"from": "human", "value": "q", "loss": 0}, {"from": "gpt", "value": "a"}]}
+    reading = _read({"messages": [USER, {**ANSWER, "weight": 0}]}, {"messages": [USER, {**ANSWER, "weight": 1, "name": "x"}]}, shared)
+    assert reading.unknown_fields == {"messages[].weight": 2, "conversations[].loss": 1}
 
 
 def _many(count: int) -> list[dict[str, object]]:

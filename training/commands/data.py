@@ -34,9 +34,11 @@ def check(
     with opened() as context:
         from training.data.check import Finding
         from training.data.check import check as checked
+        from training.data.pii import known_region
 
+        country = known_region(region)
         with _stages(as_json) as progress:
-            found = checked(context, file, test=test, region=region.upper() or None, progress=progress)
+            found = checked(context, file, test=test, region=country, progress=progress)
         if report is not None:
             from training.data.report import render
 
@@ -46,7 +48,9 @@ def check(
         else:
             for line in found["rejected"]:
                 out.print(f"{line['unit']} {line['line']}: found {line['found']}; expected {line['expected']}", markup=False)
-            emit({key: value for key, value in found.items() if key not in ("preview", "previews", "histogram", "findings", "rejected")}, False)
+            emit(
+                {key: value for key, value in found.items() if key not in ("preview", "previews", "histogram", "findings", "rejected", "test_rejected")}, False
+            )
             for finding in found["findings"]:
                 out.print(str(Finding(**finding)), markup=False, style="red" if finding["severity"] == "error" else "yellow")
             _preview(found["preview"])
@@ -88,12 +92,14 @@ def clean(
     from training.data import record
     from training.data.clean import clean as cleaned
     from training.data.formats import read_good
+    from training.data.pii import known_region
 
     record.refuse_existing(into)
+    country = known_region(region)
     reading = read_good(file, skip_bad=skip_bad)
     with _stages(as_json) as progress:
         progress("cleaning")
-        made = cleaned(reading.rows, normalise=not keep_characters, deduplicate=not keep_duplicates, near=near, pii=not keep_pii, region=region.upper() or None)
+        made = cleaned(reading.rows, normalise=not keep_characters, deduplicate=not keep_duplicates, near=near, pii=not keep_pii, region=country)
     refused = [bad.as_json() for bad in [*reading.bad, *made.refused]]
     written = record.write(
         into, made.rows, step="clean", sources=[file], libraries=("google-re2", "phonenumbers", "python-stdnum", "datasketch"), now_ms=now_ms(),
@@ -104,7 +110,8 @@ def clean(
     else:
         for bad in made.refused:
             out.print(str(bad), markup=False)
-        emit({"file": str(into), "rows_in": len(reading.rows), "rows": len(made.rows), **{step["step"]: step["rows"] for step in made.steps}}, False)
+        counts = {"rows_in": len(reading.rows), "rows": len(made.rows), **{step["step"]: step["rows"] for step in made.steps}}
+        emit({"file": str(into), **counts, "refused": len(refused)}, False)
     if made.refused:
         raise typer.Exit(2)
 
@@ -139,12 +146,17 @@ def split(
     counts = {name: len(made.parts[name]) for name in datasets.PARTS}
     for name, path in names.items():
         _write_text(path, record.jsonl(row.raw for row in made.parts[name]))
-    _write_text(
-        into / "manifest.json", json.dumps({"source": str(file), "rows": counts, "held_back": held_back, "assigned": made.assigned}, ensure_ascii=False)
-    )
-    emit({"folder": str(into), **counts, "held_back": held_back if as_json else len(held_back), "left_out": len(reading.bad)}, as_json)
-    for each in held_back if not as_json else []:
+    refused = [bad.as_json() for bad in reading.bad]
+    about = {"source": str(file), "rows": counts, "held_back": held_back, "refused": refused, "borrowed": made.borrowed, "assigned": made.assigned}
+    _write_text(into / "manifest.json", json.dumps(about, ensure_ascii=False))
+    if as_json:
+        emit({"folder": str(into), **counts, "held_back": held_back, "left_out": len(refused), "refused": refused, "borrowed": made.borrowed}, True)
+        return
+    emit({"folder": str(into), **counts, "held_back": len(held_back), "left_out": len(refused)}, False)
+    for each in held_back:
         out.print(f"in no part: {each['why']}", markup=False)
+    for part, rows in made.borrowed.items():
+        out.print(f"• {rows} of the rows in {part} are there because a task had none in it. Later splits leave them there with --parent {into}.", markup=False)
 
 
 def _json_of(path: Path) -> Any:

@@ -55,10 +55,12 @@ def augment(
     known = (*augmenting.WORD_METHODS, *augmenting.MODEL_METHODS)
     if not chosen or (unknown := sorted(set(chosen) - set(known))):
         raise InputError(f"--methods {methods!r} names {', '.join(unknown) if chosen else 'nothing'}; expected some of {', '.join(known)}.")
-    if file.name in ("test.jsonl", "validation.jsonl") and (file.parent / "manifest.json").exists():
-        raise InputError(f"{file} is a held-out part of a split.", hint=f"Augment {file.parent / 'train.jsonl'}: a version is judged by real rows.")
-    rows = read_good(file, skip_bad=skip_bad).rows
-    siblings = [file.with_name(name) for name in ("validation.jsonl", "test.jsonl")] if (file.parent / "manifest.json").exists() else []
+    reading = read_good(file, skip_bad=skip_bad)
+    rows, part = reading.rows, file.resolve()  # a link to a held-out part is one, whatever its name
+    of_split = (part.parent / "manifest.json").exists()
+    if part.name in ("test.jsonl", "validation.jsonl") and of_split:
+        raise InputError(f"{file} is a held-out part of a split.", hint=f"Augment {part.parent / 'train.jsonl'}: a version is judged by real rows.")
+    siblings = [part.with_name(name) for name in ("validation.jsonl", "test.jsonl")] if of_split else []
     beside = [test] if test else [path for path in siblings if path.is_file() and path.stat().st_size]
     held_out = [row for path in beside for row in read_good(path, skip_bad=False).rows]
     words = None
@@ -76,10 +78,11 @@ def augment(
         made = augmenting.augment(
             rows, methods=chosen, per_row=per_row, seed=seed, held_out=held_out, synonyms=words, rewrite=rewrite, on_row=lambda: progress.advance(task)
         )
+    refused = [bad.as_json() for bad in [*reading.bad, *made.refused]]
     written = record.write(
         into, [*([row.raw for row in rows] if with_originals else []), *made.rows], step="augment", sources=[file, *beside, *([synonyms] if synonyms else [])],
         libraries=("nltk",) if words and not synonyms else (), now_ms=now_ms(), seed=seed, methods=chosen, endpoint=endpoint if asks else None, model=model if asks else None,
-        made=dict(made.made), skipped=dict(made.skipped), leaks=[str(leak) for leak in made.leaks], refused=[bad.as_json() for bad in made.refused],
+        made=dict(made.made), skipped=dict(made.skipped), leaks=[str(leak) for leak in made.leaks], refused=refused,
     )  # fmt: skip
     if as_json:
         emit(written, True)
@@ -91,6 +94,7 @@ def augment(
             "made": dict(made.made),
             "skipped": dict(made.skipped),
             "too near a held-out row": len(made.leaks),
+            "refused": len(refused),
         },
         False,
     )
@@ -119,13 +123,20 @@ def mix(
     record.refuse_existing(into)
     if len({path.stem for path in files}) < len(files):
         raise InputError("Two files have one name, and a set is named by its file.", hint="Rename one of them.")
-    sets: dict[str, list[Row]] = {path.stem: read_good(path, skip_bad=skip_bad).rows for path in files}
+    refused: list[dict[str, Any]] = []
+
+    def rows_of(path: Path) -> list[Row]:
+        reading = read_good(path, skip_bad=skip_bad)
+        refused.extend({"file": str(path), **bad.as_json()} for bad in reading.bad)
+        return reading.rows
+
+    sets: dict[str, list[Row]] = {path.stem: rows_of(path) for path in files}
     mixed = mixing.mix(sets, temperature=temperature, rows=rows)
     result, notices = mixed.rows, list(mixed.notices)
     facts: dict[str, Any] = {"sets": mixed.sets}
     if replay is not None:
         new = [row for members in sets.values() for row in members]
-        earlier, replaced = mixing.replay(new, read_good(replay, skip_bad=skip_bad).rows, share)
+        earlier, replaced = mixing.replay(new, rows_of(replay), share)
         result = result + [row.raw for row in earlier]
         facts["replay"] = {replay.stem: {"taken": len(earlier), "share": round(len(earlier) / len(result), 4), "replaced": len(replaced)}}
         if len(earlier) < round(len(new) * share / (1 - share)):
@@ -133,14 +144,25 @@ def mix(
         if replaced:
             notices.append(f"{len(replaced)} earlier rows are left out, because a new row answers their question.")
     if balance:
-        result, classes = mixing.balance(read_objects(enumerate(result, start=1), unit="row").rows)
+        again = read_objects(enumerate(result, start=1), unit="row")
+        refused += [{"file": str(into), **bad.as_json()} for bad in again.bad]
+        result, classes, more = mixing.balance(again.rows)
+        notices += more
         facts["classes"] = {name: {"weight": weight} for name, weight in classes.items()}
     written = record.write(
-        into, result, step="mix", sources=[*files, *([replay] if replay else [])], now_ms=now_ms(), temperature=temperature, notices=notices, **facts
+        into,
+        result,
+        step="mix",
+        sources=[*files, *([replay] if replay else [])],
+        now_ms=now_ms(),
+        temperature=temperature,
+        notices=notices,
+        refused=refused,
+        **facts,
     )
     if as_json:
         emit(written, True)
         return
     for notice in notices:
         out.print(f"• {notice}", markup=False)
-    emit({"file": str(into), "rows": len(result), **facts}, False)
+    emit({"file": str(into), "rows": len(result), "refused": len(refused), **facts}, False)

@@ -65,6 +65,9 @@ def augment(
         if row.origin == "synthetic":
             result.skipped["is synthetic itself"] += 1
             continue
+        if _asked(row) is None:
+            result.skipped["has no message of a user"] += 1
+            continue
         rng = random.Random(f"{seed}:{row.digest}")
         for number in range(per_row):
             method = methods[number % len(methods)]
@@ -86,12 +89,14 @@ def augment(
 
 
 def _question(row: Row) -> str:
-    return str(row.messages[_asked(row)]["content"])
+    """The last message of a user; empty where there is none."""
+    asked = _asked(row)
+    return "" if asked is None else str(row.messages[asked]["content"])
 
 
-def _asked(row: Row) -> int:
+def _asked(row: Row) -> int | None:
     """Position of the last user message."""
-    return max((position for position, message in enumerate(row.messages) if message["role"] == "user"), default=0)
+    return max((position for position, message in enumerate(row.messages) if message["role"] == "user"), default=None)
 
 
 def _reworded(
@@ -158,7 +163,9 @@ def _dressed(token: str, word: str) -> str:
 
 def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
     messages = [dict(message) for message in row.messages]
-    messages[_asked(row)]["content"] = question
+    asked = _asked(row)
+    assert asked is not None  # rows without a question are left out before
+    messages[asked]["content"] = question
     raw = {
         name: value
         for name, value in row.raw.items()
@@ -166,12 +173,8 @@ def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
     }
     shaped = {"messages": messages[:-1]} if row.kind == "preference" else {"messages": messages}
     if row.kind == "preference":  # conversational pairs carry the question in both answers: the texts alone are kept
-        raw |= {"chosen": row.answer, "rejected": _text_of(row.raw["rejected"])}
+        raw |= {"chosen": row.answer, "rejected": row.rejected}
     return {**raw, **shaped, "id": f"{row.id}~{method}{number}", "origin": "synthetic", "parent": row.id, "made_by": method}
-
-
-def _text_of(answer: Any) -> str:
-    return str(answer[-1]["content"]) if isinstance(answer, list) else str(answer)
 
 
 def synonyms_from(path: Path) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def check(context: Context, file: Path, *, test: Path | None = None, region: str
     spoken = languages.mix([row.answer for row in kept])
     findings = [
         *_refusals(reading, refused, bool(kept)),
+        *_worse_answers(encoder, kept),
         *_mask(encoded, kept, base.stop_ids),
         *_texts(kept),
         *_languages(kept, *spoken),
@@ -65,7 +66,9 @@ def check(context: Context, file: Path, *, test: Path | None = None, region: str
     ]
     if test is not None:
         progress("comparing with the test set")
-        findings += _leaks(kept, read_file(test).rows)
+        judged_by = read_file(test)
+        findings += [*_unfit_to_judge(judged_by), *_leaks(kept, judged_by.rows)]
+        figures["test_rejected"] = [bad.as_json() for bad in judged_by.bad]
     return {
         **figures,
         "longest_allowed": encoder.max_length,
@@ -185,6 +188,31 @@ def _refusals(reading: Reading, refused: Sequence[BadLine], any_row: bool) -> li
     return found
 
 
+def _worse_answers(encoder: Encoder, kept: Sequence[Row]) -> list[Finding]:
+    """Rejected answers go the way of the others, but only with methods that look at them."""
+    pairs = [row for row in kept if row.rejected]
+    bad = encoder.encode_all([replace(row, messages=(*row.messages[:-1], {"role": "assistant", "content": row.rejected})) for row in pairs])[2]
+    do = "Correct or remove those rows: dpo, kto, orpo and rlhf refuse them; other methods never see a rejected answer."
+    found = f"{len(bad)} rejected answers cannot be learned from with this base: {_first(bad)}."
+    return [Finding("rejected_answers", ERROR, len(bad), found, do, [line.line for line in bad])] if bad else []
+
+
+def _first(bad: Sequence[BadLine]) -> str:
+    return "; ".join(map(str, bad[:3])) + ("; …" if len(bad) > 3 else "")
+
+
+def _unfit_to_judge(test: Reading) -> list[Finding]:
+    """What a run refuses in a test set: lines that are no rows, and rows that were made rather than met."""
+    found = []
+    if test.bad or not test.rows:
+        said = f"{len(test.bad)} {test.unit}s of the test set are not rows: {_first(test.bad)}." if test.bad else "The test set holds no row."
+        found.append(Finding("test_not_rows", ERROR, len(test.bad), said, "Correct them: nothing is judged by them.", [bad.line for bad in test.bad]))
+    if made := [row.line for row in test.rows if row.origin == "synthetic"]:
+        do = "Take them out: a version is judged by real rows."
+        found.append(Finding("test_synthetic", ERROR, len(made), f"{len(made)} rows of the test set are synthetic.", do, made))
+    return found
+
+
 def _mask(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]) -> list[Finding]:
     silent = [row.line for row, tokens in zip(kept, encoded, strict=True) if _learns_no_text(tokens, stop_ids)]
     endless = [row.line for row, tokens in zip(kept, encoded, strict=True) if not _learns_to_stop(tokens, stop_ids)]
@@ -215,7 +243,7 @@ def _mask(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[i
 
 
 def _texts(kept: Sequence[Row]) -> list[Finding]:
-    broken = [row.line for row in kept if any(_is_broken(str(message["content"])) for message in row.messages)]
+    broken = [row.line for row in kept if any(_is_broken(text) for text in (row.rejected, *(str(message["content"]) for message in row.messages)))]
     if not broken:
         return []
     return [Finding("broken_characters", WARNING, len(broken), f"{len(broken)} rows hold characters that a wrong decoding or a copy left behind.", "Read the source again in its own encoding; `whet data clean` takes out control characters.", broken)]  # fmt: skip
@@ -267,9 +295,14 @@ def _near_duplicates(kept: Sequence[Row]) -> list[Finding]:
 
 
 def _conflicts(kept: Sequence[Row]) -> list[Finding]:
-    """Questions of the same words in the same frame, whatever their order and punctuation, with more than one answer."""
+    """Questions of the same words in the same frame, whatever their order and punctuation, with more than one answer.
+
+    An answer that people rated as bad is none that is shown as right.
+    """
     answers: dict[Any, dict[str, int]] = defaultdict(dict)
     for row in kept:
+        if row.rating < 0:
+            continue
         shape = Shape(row)
         frame = tuple(str(message["content"]) for message in row.messages if message["role"] in ("system", "developer"))
         answers[frame, row.context, frozenset(shape.question_words.items())].setdefault(" ".join(row.answer.split()), row.line)
@@ -312,7 +345,7 @@ def _personal(kept: Sequence[Row], region: str | None) -> list[Finding]:
     counts: Counter[str] = Counter()
     lines = []
     for row in kept:
-        text = "\n".join([*(str(message["content"]) for message in row.messages), *row.context])
+        text = "\n".join([*(str(message["content"]) for message in row.messages), row.rejected, *row.context])
         if found := pii.find(text, region):
             counts.update(each.kind for each in found)
             lines.append(row.line)

@@ -25,6 +25,7 @@ class Cleaned:
     rows: list[dict[str, Any]]
     steps: list[dict[str, Any]] = field(default_factory=list)  # {"step", "rows", "lines", …} in the order in which they were done
     refused: list[BadLine] = field(default_factory=list)  # rows that could not be made clean: in no output
+    renamed: dict[str, str] = field(default_factory=dict)  # id that a row had -> id that it has, or of the row that stays in its place
 
 
 def normalise_text(text: str) -> str:
@@ -78,7 +79,7 @@ def clean(
         current = _without(current, result, "duplicates", _repeats([row.digest for row in current]))
     if near:
         current = _without(current, result, "near duplicates", dict(pair for pair in enumerate(clusters(current)) if pair[0] != pair[1]))
-    result.rows = [row.raw for row in current]
+    result.rows = [_related(row.raw, result.renamed) for row in current]
     return result
 
 
@@ -97,6 +98,7 @@ def _each(rows: list[Row], result: Cleaned, step: str, change: Callable[[dict[st
         made = read_objects([(row.line, {**raw, "id": _new_id(row, raw)})], unit="row")
         result.refused += made.bad
         kept += made.rows
+        _rename(result, row, made.rows)
         changed.append(row.line)
         counts += found
     result.steps.append({"step": step, "rows": len(changed), "lines": changed, **({"found": dict(sorted(counts.items()))} if step == "scrub" else {})})
@@ -108,6 +110,21 @@ def _new_id(row: Row, raw: dict[str, Any]) -> str | None:
     return None if row.id == f"row-{row.digest[:16]}" else raw["id"]
 
 
+def _rename(result: Cleaned, row: Row, now: list[Row]) -> None:
+    """Note under which id a row is found from here on."""
+    if now and now[0].id != row.id:
+        result.renamed[row.id] = now[0].id
+
+
+def _related(raw: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
+    """The row with the id that its parent has now."""
+    parent, seen = raw.get("parent"), set[str]()
+    while parent in renamed and parent not in seen:  # renamed by one step after the other
+        seen.add(parent)
+        parent = renamed[parent]
+    return {**raw, "parent": parent} if seen else raw
+
+
 def _repeats(keys: list[str]) -> dict[int, int]:
     """Position -> position of the first with the same key."""
     first: dict[str, int] = {}
@@ -116,4 +133,6 @@ def _repeats(keys: list[str]) -> dict[int, int]:
 
 def _without(rows: list[Row], result: Cleaned, step: str, copies: dict[int, int]) -> list[Row]:
     result.steps.append({"step": step, "rows": len(copies), "lines": [{"line": rows[at].line, "stays": rows[first].line} for at, first in copies.items()]})
+    for at, first in copies.items():
+        _rename(result, rows[at], [rows[first]])
     return [row for position, row in enumerate(rows) if position not in copies]

@@ -9,19 +9,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from training.rows import BadLine, Reading, read_lines, read_objects
+from training.data.shapes import Wrong
+from training.rows import BLANK, BadLine, Reading, one_of_each, read_lines, read_objects
 from whet.errors import InputError
 
 _LISTS_UNDER = ("data", "rows")
-_JSON_CELLS = ("messages", "conversations", "context", "checks", "chosen", "rejected", "prompt", "completion", "scrubbed")  # may hold JSON in a table's cell
-_NUMBER_CELLS = ("weight",)
+_JSON_CELLS = ("messages", "conversations", "context", "checks", "scrubbed")  # may hold JSON in a table's cell
+_MESSAGES_CELLS = ("prompt", "completion", "chosen", "rejected")  # texts, which may be JSON themselves (an answer to "write JSON"), or lists of messages
+_NUMBER_CELLS = ("weight", "rating")
 _LONGEST_CELL = 16 << 20  # characters; the csv module's own limit of 131,072 is less than one long conversation
 _BATCH = 1024  # rows of a Parquet file in memory at a time
+_BEGINNINGS = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "ZIP", b"\x28\xb5\x2f\xfd": "Zstandard"}  # of compressed files
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # marks of byte order
+_LOOK_AT = 1000  # bytes, for zeros: UTF-16 writes one beside each plain letter, and UTF-8 none at all
 
 Numbered = Iterator[tuple[int, Any]]
 
@@ -31,16 +37,16 @@ def read_file(path: Path, *, origin: str = "seed") -> Reading:
 
     `origin` is that of rows which do not name their own. Raises InputError when the file cannot be read at all.
     """
-    if path.is_dir():
-        return read_objects(_datasets_folder(path), unit="row", origin=origin)
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that no file can have
+        return read_objects(_datasets_folder(path), unit="row", origin=origin, asked=True)
     readers: dict[str, Callable[[Path], Numbered]] = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
     suffix = path.suffix.lower()
     if suffix in readers:
-        return read_objects(readers[suffix](path), unit="line" if readers[suffix] is _csv else "row", origin=origin)
+        return read_objects(readers[suffix](path), unit="line" if readers[suffix] is _csv else "row", origin=origin, asked=True)
     content = _bytes(path).removeprefix(b"\xef\xbb\xbf")
     if suffix == ".json" and (found := _json(path, content)) is not None:
-        return read_objects(enumerate(found, start=1), unit="row", origin=origin)
-    return read_lines(content.removesuffix(b"\n").split(b"\n"), origin=origin)
+        return read_objects(enumerate(found, start=1), unit="row", origin=origin, asked=True)
+    return read_lines(content.removesuffix(b"\n").split(b"\n"), origin=origin, asked=True)
 
 
 def read_good(path: Path, *, skip_bad: bool) -> Reading:
@@ -52,15 +58,31 @@ def read_good(path: Path, *, skip_bad: bool) -> Reading:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Name a file of training rows, such as one JSON object per line.") from error
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path} cannot be read: {why}.", hint="Name a file of training rows, such as one JSON object per line.") from error
+    if packed := next((name for beginning, name in _BEGINNINGS.items() if content.startswith(beginning)), None):
+        raise InputError(f"{path} is compressed ({packed}).", hint="Unpack it first, and name what was in it.")
+    if content[:2] in _UTF16 or _every_second_is_zero(content[:_LOOK_AT]):
+        raise InputError(f"{path} is UTF-16, not UTF-8.", hint=f"Save it as UTF-8, for example with `iconv -f UTF-16 -t UTF-8 {path.name}`.")
+    return content
+
+
+def _every_second_is_zero(head: bytes) -> bool:
+    """Of a good part of its bytes, and hardly of the others between them."""
+    few, many = sorted(head[start::2].count(0) for start in (0, 1))
+    return many > len(head) // 8 and few <= many // 10
 
 
 def _json(path: Path, content: bytes) -> list[Any] | None:
     """The rows of one JSON document; None when the file holds one object per line after all."""
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=one_of_each)
+    except Wrong as wrong:
+        raise InputError(
+            f"{path} has {wrong.found}; expected {wrong.expected}.", hint="Take one of the two out, or save it as JSONL, where the line is named."
+        ) from wrong
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return None
@@ -70,8 +92,10 @@ def _json(path: Path, content: bytes) -> list[Any] | None:
     except (RecursionError, ValueError) as error:
         raise InputError(f"{path} is JSON that cannot be read (nested too deep, or a number too long).") from error
     if isinstance(value, dict):
-        listed = next((value[name] for name in _LISTS_UNDER if isinstance(value.get(name), list)), None)
-        return listed if listed is not None else [value]
+        listed = [name for name in _LISTS_UNDER if isinstance(value.get(name), list)]
+        if len(listed) > 1:
+            raise InputError(f"{path} has lists under {' and '.join(map(repr, listed))}.", hint="Keep the one that holds the rows.")
+        return list(value[listed[0]]) if listed else [value]
     if isinstance(value, list):
         return value
     raise InputError(f"{path} holds {type(value).__name__}; expected a list of rows.", hint='Write [{"messages": […]}, …], or {"data": [ … ]}.')
@@ -82,7 +106,7 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
 
 
 def _csv(path: Path) -> Numbered:
-    """(line on which the row starts, row): empty cells are absent fields, cells of JSON fields are read as JSON."""
+    """(line on which the row starts, row): empty cells are absent fields, cells of JSON fields are read as JSON, rows of empty cells are blank."""
     try:
         text = _bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -97,25 +121,40 @@ def _csv(path: Path) -> Numbered:
         for cells in reader:
             if len(cells) > len(header):
                 yield start, BadLine(start, f"{len(cells)} cells", f"at most {len(header)}, one for each column of the first line")
-            elif cells:
-                yield start, {name: _cell(name, cell) for name, cell in zip(header, cells, strict=False) if cell.strip()}
+            elif not any(cell.strip() for cell in cells):
+                yield start, BLANK
+            else:
+                yield start, _row_of(start, header, cells)
             start = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path} is not a table: line {reader.line_num}: {error}.", hint="Put cells with line breaks or quotes into quotes.") from error
 
 
+def _row_of(line: int, header: list[str], cells: list[str]) -> dict[str, Any] | BadLine:
+    try:
+        return {name: _cell(name, cell) for name, cell in zip(header, cells, strict=False) if cell.strip()}
+    except Wrong as wrong:
+        return BadLine(line, wrong.found, wrong.expected)
+
+
 def _cell(name: str, cell: str) -> Any:
-    if name in _JSON_CELLS and cell.lstrip()[:1] in ("[", "{"):
+    if name in (*_JSON_CELLS, *_MESSAGES_CELLS) and cell.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(cell)
-        except ValueError:
+            value = json.loads(cell, object_pairs_hook=one_of_each if name in _JSON_CELLS else None)
+        except (ValueError, RecursionError):
             return cell  # a text that begins with a bracket; where a list is needed the check of the row says so
+        return value if name in _JSON_CELLS or _is_messages(value) else cell
     if name in _NUMBER_CELLS:
         try:
-            return float(cell)
+            number = float(cell)
         except ValueError:
             return cell
+        return int(number) if name == "rating" and number.is_integer() else number
     return cell
+
+
+def _is_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "role" in item for item in value)
 
 
 def _parquet(path: Path) -> Numbered:
@@ -138,8 +177,8 @@ def _bytes_exist(path: Path) -> None:
     try:
         with path.open("rb"):
             pass
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Name a file of training rows.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error.strerror if isinstance(error, OSError) else error}.", hint="Name a file of training rows.") from error
 
 
 def _datasets_folder(path: Path) -> Numbered:

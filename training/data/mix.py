@@ -13,12 +13,13 @@ from typing import Any
 
 from training.data.labels import label, label_tasks
 from training.data.similar import Shape
-from training.rows import Row
+from training.rows import LEAST_WEIGHT, MOST_WEIGHT, Row
 from whet.errors import InputError
 from whet.store import digest_bytes
 
-MAX_WEIGHT = 10.0  # above it, a handful of rows would be learned by heart
-_DIGITS = 4  # of a weight as it is written
+MAX_WEIGHT = 10.0  # that a mixture gives a row: above it, a handful of rows would be learned by heart
+_DIGITS = 4  # of a weight as it is written: the smallest that a row may have, 0.0001, is still one
+_SHOWN = 5  # rows that a notice names
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def mix(sets: Mapping[str, Sequence[Row]], *, temperature: float = 1.0, rows: in
     """
     share = rates({name: len(members) for name, members in sets.items()}, temperature)
     total = rows or sum(map(len, sets.values()))
-    out, facts, notices = [], {}, []
+    out, facts, notices, bounded = [], {}, [], list[Row]()
     for name, members in sets.items():
         wanted = share[name] * total
         taken = by_hash(members, max(1, round(wanted))) if rows and wanted < len(members) else list(members)
@@ -57,9 +58,9 @@ def mix(sets: Mapping[str, Sequence[Row]], *, temperature: float = 1.0, rows: in
         if weight > MAX_WEIGHT:
             notices.append(f"{name}: its rows would weigh {weight:.1f}; they weigh {MAX_WEIGHT:g}, the most that is given.")
             weight = MAX_WEIGHT
-        out += [_weighed(row, weight, task=row.task or name) for row in taken]
+        out += [_weighed(row, weight, bounded, task=row.task or name) for row in taken]
         facts[name] = {"rows": len(members), "taken": len(taken), "rate": round(share[name], _DIGITS), "weight": round(weight, _DIGITS)}
-    return Mixed(out, facts, notices)
+    return Mixed(out, facts, notices + _about(bounded))
 
 
 def by_hash(rows: Sequence[Row], count: int) -> list[Row]:
@@ -86,8 +87,8 @@ def replay(new: Sequence[Row], earlier: Sequence[Row], share: float) -> tuple[li
     return by_hash([row for row in earlier if id(row) not in gone], round(len(new) * share / (1 - share))), replaced
 
 
-def balance(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Rows with weights by which every label of a task (or, where answers are no labels, every task) counts alike: N / (K · n), and class -> weight.
+def balance(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float], list[str]]:
+    """(rows with weights by which every label of a task, or, where answers are no labels, every task counts alike: N / (K · n); class -> weight; notices).
 
     N rows in K classes, n of them in the row's class; the mean weight stays 1 (save for MAX_WEIGHT).
     """
@@ -103,10 +104,22 @@ def balance(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float]
             weight_of[id(row)] = classes[f"{row.task}: {name}" if name_of is label else name or "(no task)"] = min(
                 MAX_WEIGHT, round(len(members) / (len(sizes) * sizes[name]), _DIGITS)
             )
-    return [_weighed(row, weight_of[id(row)]) for row in rows], classes
+    bounded: list[Row] = []
+    return [_weighed(row, weight_of[id(row)], bounded) for row in rows], classes, _about(bounded)
 
 
-def _weighed(row: Row, weight: float, **more: Any) -> dict[str, Any]:
+def _weighed(row: Row, weight: float, bounded: list[Row], **more: Any) -> dict[str, Any]:
+    """The row with its own weight times this one, within what a row may weigh; else it joins `bounded`."""
     raw = {**row.raw, **{name: value for name, value in more.items() if value}}
-    weight = round(row.weight * weight, _DIGITS)
+    product = row.weight * weight
+    weight = round(min(MOST_WEIGHT, max(LEAST_WEIGHT, product)), _DIGITS)
+    if not LEAST_WEIGHT <= product <= MOST_WEIGHT:
+        bounded.append(row)
     return raw if weight == row.weight else {**raw, "weight": weight}
+
+
+def _about(bounded: Sequence[Row]) -> list[str]:
+    if not bounded:
+        return []
+    names = ", ".join(row.id for row in bounded[:_SHOWN]) + (", …" if len(bounded) > _SHOWN else "")
+    return [f"{len(bounded)} rows would weigh less than {LEAST_WEIGHT:g} or more than {MOST_WEIGHT:g}, and weigh that: {names}."]

@@ -15,23 +15,30 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+from whet.errors import InputError
 from whet.store import digest_json
 
 KINDS = ("EMAIL", "IBAN", "CARD", "IP", "PHONE")
 PLACEHOLDER = re.compile(rf"<({'|'.join(KINDS)})_([0-9]+)>")
-# Candidates: for e-mail the thing itself, for the others a stretch of the characters that it is written in, or how it begins.
+# Letters of e-mail addresses beyond ASCII (RFC 6531): of scripts that put spaces between words. In Chinese or Japanese text an address stands
+# between letters without a space, and it would take those with it.
+_LETTERS = r"\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}\p{Arabic}\p{Devanagari}\p{Mn}"
+# Candidates: for e-mail the thing itself, for the others a stretch of the characters that it is written in, or how it begins. No part of the
+# first has a bound on its length: such large classes, repeated by count, would be more states than RE2 keeps, and it would find nothing.
 _PATTERNS = {
-    "EMAIL": r"[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,24}",
+    "EMAIL": rf"[{_LETTERS}\p{{Nd}}._%+\-]+@[{_LETTERS}\p{{Nd}}](?:[{_LETTERS}\p{{Nd}}\-]*\.)+(?:xn--[A-Za-z0-9\-]+|[{_LETTERS}][{_LETTERS}]+)",
     "IBAN": r"\b[A-Za-z]{2}[0-9]{2} ?[A-Za-z0-9]{4}",
     "CARD": r"\b[0-9](?:[ \-]?[0-9]){12,}\b",
     "IP": r"[0-9A-Fa-f:.]{7,45}",
     "PHONE": r"[+(]*[0-9][0-9 ()./\-]{5,}[0-9]\b",
 }
+_LOCAL_PART = 64  # characters before the @ at most, by RFC 5321: more is text that ran into the address
 _IBAN_CHARACTERS = (15, 42)  # Norway's without spaces; the longest possible, 34, in groups of four
 _CARD_DIGITS = (13, 19)
 _GROUPS = 6  # in which either is written at most; a list of small numbers is neither
 _PHONE_DIGITS = (7, 15)  # E.164 allows 15; shorter numbers than 7 belong to nobody
 _IDENTIFIERS = ("id", "user", "group", "parent")  # fields that tie rows together: a stable pseudonym instead of a placeholder
+_SAME_NAMES = {"parent": "id"}  # a parent is the id of another row: both get the same pseudonym
 _STRUCTURE = ("role", "from", "origin", "train", "task", "type")  # fields of fixed words
 
 
@@ -42,6 +49,16 @@ class Found:
     kind: str
     start: int
     end: int
+
+
+def known_region(text: str) -> str | None:
+    """A country as `find` takes it; None for an empty text. Raises InputError for what is no country: its phone numbers would never be found."""
+    from phonenumbers import SUPPORTED_REGIONS
+
+    region = text.strip().upper()
+    if region and region not in SUPPORTED_REGIONS:
+        raise InputError(f"The region {text!r} is not one that phone numbers are known of.", hint="Give the two letters of ISO 3166, such as GB or DE.")
+    return region or None
 
 
 def find(text: str, region: str | None = None) -> list[Found]:
@@ -72,7 +89,7 @@ def _confirmed(kind: str, text: str, region: str | None) -> Iterator[tuple[int, 
     for match in _compiled(kind).finditer(text):
         start, end = match.span()
         if kind == "EMAIL":
-            yield start, end
+            yield max(start, text.index("@", start) - _LOCAL_PART), end
         elif kind == "IP":
             yield from _ip(match.group(), start)
         elif kind == "IBAN":
@@ -176,7 +193,7 @@ class Scrubber:
             return [self._field(name, item) for item in value]
         if name in _IDENTIFIERS and isinstance(value, str | int) and self.find(str(value), self.region):
             self.counts["IDENTIFIER"] += 1
-            return f"{name}-{digest_json(['pseudonym', str(value)])[:16]}"
+            return f"{_SAME_NAMES.get(name, name)}-{digest_json(['pseudonym', str(value)])[:16]}"
         return self._text(value) if isinstance(value, str) and name not in _STRUCTURE else value
 
     def _text(self, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +17,14 @@ from whet.store import digest_file
 
 def refuse_existing(into: Path) -> Path:
     """The path, when nothing stands there yet. Raises InputError."""
-    if into.exists():
+    if os.path.exists(into):  # unlike Path.exists, no error for a name that no file can have: writing says what is wrong with it
         raise InputError(f"{into} exists already.", hint="Name another file, or remove it.")
     return into
 
 
 def jsonl(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    """Lines that `read_lines` reads again. A number that JSON does not have is a fault of ours, and raises ValueError."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def write(
@@ -50,5 +52,6 @@ def write(
     except OSError as error:
         raise InputError(f"{into} cannot be written: {error.strerror}.", hint="Free disk space, or name a folder that you may write to.") from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
     return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,5 +25,5 @@ def render(found: dict[str, Any], name: str, now_ms: int) -> str:
         name=name,
         at=datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bins=[(f"{bin_['from']} to {bin_['to']}", bin_["rows"]) for bin_ in found["histogram"]],
-        charts=[(title, list(items.items())[:_MOST_BARS]) for title, items in counted if items],
+        charts=[(title, Counter(items).most_common(_MOST_BARS), len(items)) for title, items in counted if items],
     )

@@ -77,6 +77,11 @@ class Shape:
         return digest_json([sorted(self.question_words.items()), sorted(self.answer_words.items())])
 
     @cached_property
+    def opinion(self) -> tuple[int, str]:
+        """What people thought of the answer, and the one they liked less: rows that differ in it teach different things."""
+        return self.row.rating, text_key(self.row.rejected) if self.row.rejected else ""
+
+    @cached_property
     def turns(self) -> tuple[str, ...]:
         """Keys of the conversation up to and with each answer: one conversation that is cut at several turns shares them."""
         found, so_far = [], []
@@ -138,14 +143,15 @@ def clusters(rows: Sequence[Row]) -> list[int]:
     """For every row the index of the first row of its cluster of near-duplicates (transitively); its own when it has none before it."""
     shapes = [Shape(row) for row in rows]
     found = Groups(len(rows))
-    first_of: dict[str, int] = {}
+    first_of: dict[tuple[str, tuple[int, str]], int] = {}
     for position, shape in enumerate(shapes):  # the same words fold first, so that the search sees each text once
-        found.join(position, first_of.setdefault(shape.bag, position))
+        found.join(position, first_of.setdefault((shape.bag, shape.opinion), position))
     distinct = sorted(first_of.values())
     buckets = Buckets()
     for position, bands in zip(distinct, buckets.bands([shapes[position] for position in distinct]), strict=True):
         for earlier in sorted(buckets.candidates(bands, _COMPARED_PER_BUCKET)):
-            if found.first(earlier) != found.first(position) and near(shapes[earlier], shapes[position]):
+            same = found.first(earlier) == found.first(position) or shapes[earlier].opinion != shapes[position].opinion
+            if not same and near(shapes[earlier], shapes[position]):
                 found.join(earlier, position)
         buckets.add(position, bands)
     return found.firsts()

@@ -1,7 +1,8 @@
 """Rows into train, validation and test, so that a row always lands in the same part and no part knows another.
 
 A row's part follows from the hash of its own key: its group (conversation), else its user, else its question. Nothing that is added later can
-move it. What such rows have in common with a held-out part (nearly the same, the same question of another user, …) is not settled by
+move it, save where a task is so small that a part of it would be empty: that part borrows the nearest group, which goes back once others come.
+What such rows have in common with a held-out part (nearly the same, the same question of another user, …) is not settled by
 moving rows, which would move old ones too: the row nearer to training is held back and listed. A near-duplicate teaches little.
 
 A split that exists (`parent`) binds: its rows keep their parts, whatever the shares or the other rule for the part are now.
@@ -9,9 +10,9 @@ A split that exists (`parent`) binds: its rows keep their parts, whatever the sh
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +32,7 @@ class Split:
     parts: dict[str, list[Row]]
     held_back: list[Leak]  # rows in no part, each with the held-out row that it is known from
     assigned: dict[str, str]  # key -> part, of the parent and of these rows: what a later split has to keep
+    borrowed: dict[str, int] = field(default_factory=dict)  # held-out part -> its rows that only are there because it would be empty without them
 
 
 def group_key(row: Row) -> str:
@@ -44,7 +46,8 @@ def split(rows: Sequence[Row], shares: Shares, *, parent: Mapping[str, str] | No
     """Put rows into parts. `parent`: parts that are settled, from an earlier split's `assigned`. `by_time`: a field of the rows with ISO 8601
     times or seconds since 1970; then the newest groups are held out instead of those that the hash chooses. Raises InputError for rows without it.
 
-    Within each task a part that would stay empty takes the group nearest to it, so a task of three groups or more is judged too.
+    Within each task a part that would stay empty borrows the group nearest to it, so a task of three groups or more is judged too. Such a group
+    is not where its hash puts it: `parent` keeps it there, and without one a split of more rows, which no longer needs it, puts it elsewhere.
     Synthetic rows are for training alone.
     """
     real = [row for row in rows if row.origin != "synthetic"]
@@ -53,13 +56,13 @@ def split(rows: Sequence[Row], shares: Shares, *, parent: Mapping[str, str] | No
         groups[group_key(row)].append(row)
     position = _by_time(groups, by_time) if by_time else {key: int(digest_bytes(key.encode())[:12], 16) / _SPREAD for key in groups}
     assigned = dict(parent or {})
-    for members in _by_task(groups).values():
-        _settle(members, position, shares, assigned)
+    lent = [key for members in _by_task(groups).values() for key in _settle(members, position, shares, assigned)]
+    borrowed = Counter({part: sum(len(groups[key]) for key in lent if assigned[key] == part) for part in PARTS})
     parts: dict[str, list[Row]] = {name: [] for name in PARTS}
     for row in rows:
         parts["train" if row.origin == "synthetic" else assigned[group_key(row)]].append(row)
     held_back = [] if not (shares.test or shares.validation or parent) else _hold_back(parts)
-    return Split(parts, held_back, assigned)
+    return Split(parts, held_back, assigned, dict(+borrowed))
 
 
 def _by_task(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
@@ -71,16 +74,19 @@ def _by_task(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
     return found
 
 
-def _settle(keys: Sequence[str], position: Mapping[str, float], shares: Shares, assigned: dict[str, str]) -> None:
-    """Give each key of one task its part."""
+def _settle(keys: Sequence[str], position: Mapping[str, float], shares: Shares, assigned: dict[str, str]) -> list[str]:
+    """Give each key of one task its part; returns those that a part borrowed."""
     fresh = [key for key in keys if key not in assigned]
     assigned.update({key: _part(position[key], shares) for key in fresh})
+    borrowed: list[str] = []
     if len(keys) < 3:
-        return
+        return borrowed
     for name, share, edge in (("test", shares.test, 0.0), ("validation", shares.validation, shares.test)):
         candidates = [key for key in fresh if assigned[key] == "train"]
         if share > 0 and not any(assigned[key] == name for key in keys) and len(candidates) > 1:
-            assigned[min(candidates, key=lambda key: abs(position[key] - edge))] = name
+            borrowed.append(min(candidates, key=lambda key: abs(position[key] - edge)))
+            assigned[borrowed[-1]] = name
+    return borrowed
 
 
 def _part(at: float, shares: Shares) -> str:

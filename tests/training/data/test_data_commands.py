@@ -75,9 +75,53 @@ def test_parts_are_split_augmented_and_mixed_with_an_earlier_split_that_binds(sh
         (("split", "ROWS", "--into", "OUT", "--parent", "ROWS"), "cannot be read"),
         (("split", "ROWS", "--into", "OUT", "--by-time", "when"), "no time in 'when'"),
         (("clean", "none.parquet", "--into", "OUT"), "cannot be read"),
+        (("clean", "ROWS", "--into", "OUT", "--region", "germany"), "'germany' is not one"),
+        (("check", "ROWS", "--region", "UK"), "'UK' is not one"),
+        (("clean", "ROWS", "--into", "o" * 300), "cannot be written: File name too long"),
     ],
 )
 def test_a_wrong_call_gets_a_sentence_and_writes_nothing(shell: Shell, tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
     names = {"ROWS": str(write_rows(tmp_path / "rows.jsonl", facts(12))), "OUT": str(tmp_path / "out")}
     assert sentence in shell.refused("data", *[names.get(argument, argument) for argument in arguments])
     assert not (tmp_path / "out").exists()
+
+
+def test_lines_that_were_left_out_are_counted_and_recorded_by_every_step(shell: Shell, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", facts(12))
+    rows.write_text("{oops\n" + rows.read_text())
+    calls = {
+        "clean": ("clean", str(rows), "--into", str(tmp_path / "clean.jsonl")),
+        "augment": ("augment", str(rows), "--into", str(tmp_path / "augment.jsonl")),
+        "mix": ("mix", str(rows), "--replay", str(rows), "--into", str(tmp_path / "mix.jsonl")),
+    }
+    for step, arguments in calls.items():
+        said = shell("data", *arguments, "--skip-bad")
+        refused = json.loads((tmp_path / f"{step}.jsonl.record.json").read_text())["refused"]
+        assert [bad["line"] for bad in refused] == [1] * (2 if step == "mix" else 1) and "oops" in refused[0]["found"], step
+        assert f"refused {len(refused)}" in " ".join(said.split()), said
+    made = shell.json("data", "split", str(rows), "--into", str(tmp_path / "parts"), "--skip-bad")
+    assert [bad["line"] for bad in made["refused"]] == [1]
+    manifest = json.loads((tmp_path / "parts" / "manifest.json").read_text())
+    assert manifest["refused"] == made["refused"] and manifest["borrowed"] == made["borrowed"]
+
+
+def test_a_split_says_which_rows_a_part_borrowed(shell: Shell, tmp_path: Path) -> None:
+    said = shell("data", "split", str(write_rows(tmp_path / "rows.jsonl", facts(4))), "--into", str(tmp_path / "parts"))
+    assert "1 of the rows in validation are there because a task had none in it" in " ".join(said.split()) and "--parent" in said
+
+
+def test_a_link_to_a_held_out_part_is_one(shell: Shell, tmp_path: Path) -> None:
+    shell("data", "split", str(write_rows(tmp_path / "rows.jsonl", facts(40))), "--into", str(tmp_path / "parts"))
+    link = tmp_path / "harmless.jsonl"
+    link.symlink_to(tmp_path / "parts" / "test.jsonl")
+    assert "held-out part" in shell.refused("data", "augment", str(link), "--into", str(tmp_path / "x.jsonl"))
+
+
+def test_mixed_weights_can_be_read_again(shell: Shell, tmp_path: Path) -> None:
+    rows = [{**row, "weight": weight} for row, weight in zip(facts(4), (1e-4, 1e4, 1, 1), strict=True)]
+    mixed = shell.json(
+        "data", "mix", str(write_rows(tmp_path / "own.jsonl", rows)), str(write_rows(tmp_path / "other.jsonl", facts(40)[4:])),
+        "--into", str(tmp_path / "all.jsonl"), "--temperature", "4", "--balance",
+    )  # fmt: skip
+    assert mixed["result"]["rows"] == 40 and mixed["refused"] == [] and any("weigh that" in notice for notice in mixed["notices"])
+    assert all(1e-4 <= row.get("weight", 1) <= 1e4 for row in _lines(tmp_path / "all.jsonl"))

@@ -96,6 +96,24 @@ def test_rows_without_a_fault_have_no_finding(context: Context, tmp_path: Path, 
     assert found["findings"] == []
 
 
+def test_a_test_set_that_a_run_would_refuse_is_an_error_here_too(context: Context, tmp_path: Path) -> None:
+    train = _file(tmp_path / "rows.jsonl", _good())
+    wrong = check(context, train, test=_file(tmp_path / "wrong.jsonl", ['{"question": "What?", "answer": "That."}', "{oops"]))
+    (finding,) = wrong["findings"]
+    assert (finding["code"], finding["severity"], finding["lines"], wrong["errors"]) == ("test_not_rows", "error", [1, 2], 1)
+    assert "line 1: found the fields answer, question" in finding["found"] and [bad["line"] for bad in wrong["test_rejected"]] == [1, 2]
+    empty = check(context, train, test=_file(tmp_path / "empty.jsonl", []))
+    assert [finding["found"] for finding in empty["findings"]] == ["The test set holds no row."]
+    made = check(context, train, test=_file(tmp_path / "made.jsonl", [TEST_ROW, {**TEST_ROW, "origin": "synthetic"}]))
+    assert [(finding["code"], finding["severity"], finding["lines"]) for finding in made["findings"]] == [("test_synthetic", "error", [2])]
+
+
+def test_a_chart_that_shows_some_of_many_says_so(context: Context, tmp_path: Path) -> None:
+    rows = [{**row, "task": f"task {number % 35}"} for number, row in enumerate(_good())]
+    page = render(check(context, _file(tmp_path / "rows.jsonl", rows)), "rows", 0)
+    assert "The 30 most frequent of 35" in page and "task 34" not in page and ">task 4<" in page
+
+
 def test_the_report_is_one_page_with_plots_that_loads_and_runs_nothing(context: Context, tmp_path: Path) -> None:
     rows = [*_labelled(), _row("<script>alert(1)</script>", "</pre><img src=x onerror=alert(1)>"), _row("q", "")]
     found = check(context, _file(tmp_path / "rows.jsonl", rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ ROWS: list[dict[str, Any]] = [
     {"prompt": f"question {number}, with\na break", "completion": f'answer "{number}"', "task": "t", "weight": 2.0} for number in range(3)
 ]
 CHAT = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+WORSE = {"role": "assistant", "content": "b"}
 
 
 def _jsonl(path: Path, rows: list[Any]) -> Path:
@@ -96,8 +98,8 @@ def test_conversations_survive_every_kind_of_file(tmp_path: Path, name: str, wri
         ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, ["q", "a"], "messages"),
         ({"prompt": CHAT["messages"][:1], "completion": CHAT["messages"][1:]}, ["q", "a"], "prompt"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, ["q", "a"], "preference"),
-        ({"chosen": CHAT["messages"], "rejected": CHAT["messages"]}, ["q", "a"], "preference"),
-        ({"prompt": CHAT["messages"][:1], "chosen": CHAT["messages"][1:], "rejected": CHAT["messages"][1:]}, ["q", "a"], "preference"),
+        ({"chosen": CHAT["messages"], "rejected": [CHAT["messages"][0], WORSE]}, ["q", "a"], "preference"),
+        ({"prompt": CHAT["messages"][:1], "chosen": CHAT["messages"][1:], "rejected": [WORSE]}, ["q", "a"], "preference"),
     ],
 )
 def test_every_shape_of_row_becomes_a_conversation(tmp_path: Path, row: dict[str, Any], texts: list[str], kind: str) -> None:
@@ -118,6 +120,30 @@ def test_a_wrong_row_is_named_with_its_place_whatever_the_file(
     assert str(bad).startswith(f"{unit} {number}: found ") and str(bad).endswith("expected a text in 'completion'")
 
 
+def test_cells_that_are_json_by_chance_stay_texts_and_wrong_ones_are_named(tmp_path: Path) -> None:
+    cells = [
+        ("extract", '{"a": 1}'),
+        ("extract", "[1, 2]"),
+        ("extract", '[{"a": 1}]'),
+        ("extract", "[]"),
+        (json.dumps(CHAT["messages"][:1]), json.dumps(CHAT["messages"][1:])),
+        ("[" * 100_000, "deep"),
+    ]
+    reading = read_file(_csv(tmp_path / "rows.csv", [{"prompt": prompt, "completion": completion} for prompt, completion in cells]))
+    assert [row.answer for row in reading.rows] == ['{"a": 1}', "[1, 2]", '[{"a": 1}]', "[]", "a", "deep"] and reading.rows[4].messages[0]["content"] == "q"
+    twice = '[{"role": "user", "role": "user", "content": "q"}]'
+    bad = read_file(_csv(tmp_path / "bad.csv", [{"messages": "[" * 100_000}, {"messages": twice}])).bad
+    assert [str(each).split(";")[0] for each in bad] == ["line 2: found 'messages' is a text", "line 3: found the name 'role' twice in one object"]
+
+
+def test_ratings_in_cells_are_numbers_and_blank_lines_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion,rating\nq,a,1\n\n , ,\nq,b,-1\nq,c,5\nq,d,up\nq,e,\n")
+    reading = read_file(tmp_path / "rows.csv")
+    assert [(row.answer, row.rating, row.raw.get("rating")) for row in reading.rows] == [("a", 1, 1), ("b", -1, -1), ("e", 0, None)]
+    assert [str(bad).split(";")[0] for bad in reading.bad] == ["line 6: found the rating is 5", "line 7: found the rating is up"]
+    assert reading.blank == [3, 4]
+
+
 def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("prompt,completion\nq,a\nq,a,b\n")
     reading = read_file(tmp_path / "rows.csv")
@@ -132,6 +158,16 @@ def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path) -> None:
         ("rows.json", b"\xff\xfe{", "not UTF-8"),
         ("rows.csv", b"prompt,completion\n\xff,a\n", "not UTF-8"),
         ("rows.csv", b"prompt,prompt\nq,a\n", "twice"),
+        ("rows.json", b'[{"prompt": "q", "prompt": "r", "completion": "a"}]', "'prompt' twice in one object"),
+        ("rows.json", b'{"data": [], "rows": []}', "lists under 'data' and 'rows'"),
+        ("rows.jsonl", json.dumps(CHAT).encode("utf-16"), "is UTF-16, not UTF-8"),
+        ("rows.jsonl", json.dumps(CHAT).encode("utf-16-le"), "is UTF-16, not UTF-8"),
+        ("rows.csv", "prompt,completion\nq,a\n".encode("utf-16-be"), "is UTF-16, not UTF-8"),
+        ("rows.jsonl.gz", gzip.compress(json.dumps(CHAT).encode(), mtime=0), r"is compressed \(gzip\)"),
+        ("rows.csv", b"PK\x03\x04 a workbook", r"is compressed \(ZIP\)"),
+        ("n" * 300 + ".jsonl", None, "cannot be read: File name too long"),
+        ("zero\0byte.jsonl", None, "cannot be read: embedded null byte"),
+        ("zero\0byte.parquet", None, "cannot be read: embedded null byte"),
         ("rows.csv", b'prompt,completion\n"q,a\n', "not a table"),
         ("rows.parquet", b"PAR1 but not really", "not a Parquet file"),
         ("none.parquet", None, "cannot be read"),

@@ -213,6 +213,24 @@ def test_replay_has_its_share_and_leaves_out_what_new_rows_answer() -> None:
 
 def test_balanced_labels_weigh_alike() -> None:
     rows = _rows(*[_row(f"question {number}", "common" if number % 4 else "rare", task="t") for number in range(40)])
-    weighed, classes = balance(rows)
+    weighed, classes, _ = balance(rows)
     sums = {label: sum(row.get("weight", 1.0) for row in weighed if row["messages"][1]["content"] == label) for label in ("common", "rare")}
     assert sums["common"] == pytest.approx(20, rel=1e-3) and sums["rare"] == pytest.approx(20) and classes["t: rare"] == 2.0
+
+
+def test_a_weight_that_no_row_may_have_is_bounded_and_its_row_named() -> None:
+    tiny, large, _ = rows = _rows(_row("tiny?", "a", weight=1e-4), _row("large?", "b", weight=1e4), _row("plain?", "c"))
+    mixed = mix({"own": rows, "other": _set("other", 60)}, temperature=4)
+    assert mixed.sets["own"]["weight"] > 1 and [row["weight"] for row in mixed.rows[:2]] == [pytest.approx(mixed.sets["own"]["weight"] * 1e-4, abs=1e-4), 1e4]
+    assert mixed.notices == [f"1 rows would weigh less than 0.0001 or more than 10000, and weigh that: {large.id}."]
+    less = mix({"own": rows, "other": _set("other", 1)}, temperature=1e6)
+    assert less.sets["own"]["weight"] < 1 and less.rows[0]["weight"] == 1e-4 and tiny.id in less.notices[0]
+    again = read_lines(json.dumps(row).encode() for row in [*mixed.rows, *less.rows])
+    assert not again.bad, "what a mixture writes can be read"
+    assert balance(again.rows)[2], "balancing names such rows too"
+
+
+def test_rows_without_a_message_of_a_user_are_no_source() -> None:
+    (row,) = _rows({"messages": [{"role": "system", "content": "You are a very careful helper"}, {"role": "assistant", "content": "Hi."}], "origin": "review"})
+    made = augment([row], methods=["swap"], per_row=2, seed=0)
+    assert not made.rows and made.skipped == {"has no message of a user": 1}

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from training.base_model import BaseModel
 from training.data.clean import clean, normalise_text
-from training.data.pii import Scrubber, find
+from training.data.pii import Scrubber, find, known_region
 from training.encode import Encoded, Encoder
 from training.rows import read_lines
+from whet.errors import InputError
 
 
 def _row(question: str, answer: str, **fields: Any) -> dict[str, Any]:
@@ -40,6 +41,12 @@ def _rows(*rows: dict[str, Any]) -> Any:
         ("call (650) 253-0000 today", "PHONE", "(650) 253-0000"),
         ("12 7 4111 1111 1111 1111 12 5", "CARD", "4111 1111 1111 1111"),
         ("at 7, 12 +49 30 901820", "PHONE", "+49 30 901820"),
+        ("Schreib jörg.müller@exämple.de, bitte", "EMAIL", "jörg.müller@exämple.de"),
+        ("an jo\u0308rg@example.de", "EMAIL", "jo\u0308rg@example.de"),
+        ("пиши на иван@почта.рф.", "EMAIL", "иван@почта.рф"),
+        ("to ann@xn--exmple-cua.xn--p1ai today", "EMAIL", "ann@xn--exmple-cua.xn--p1ai"),
+        ("メールはtaro@example.jpまで", "EMAIL", "taro@example.jp"),
+        ("-" * 90 + "x" * 60 + "@example.org", "EMAIL", "----" + "x" * 60 + "@example.org"),
     ],
 )
 def test_personal_data_is_found_with_its_kind_and_place(text: str, kind: str, piece: str) -> None:
@@ -68,6 +75,32 @@ def test_the_same_text_has_the_same_placeholder_all_over_its_row() -> None:
     assert row["scrubbed"] == ["<EMAIL_1>", "<EMAIL_2>"]
     other = Scrubber().row(_row("q", "a", user="a@b.com"))
     assert row["user"] == other["user"] and "@" not in row["user"], "rows of one user must still be known as such"
+
+
+def test_rows_that_are_renamed_keep_their_relations() -> None:
+    """An id that is made of the text changes with it, and a personal one gets a pseudonym: a row that was made from another still names it."""
+    parent, personal, copy = (
+        _row("How do I  clean it? ", "Vinegar."),
+        _row("Where is it?", "Here.", id="ann@example.org"),
+        _row("How do I  clean it?", "Vinegar."),
+    )
+    read = _rows(parent, personal, copy)
+    children = [_row(f"Child {n}?", "Yes.", id=f"c{n}", origin="synthetic", parent=row.id) for n, row in enumerate(read)]
+    made = {row["id"]: row for row in clean(_rows(parent, personal, copy, *children)).rows}
+    parents = [made[f"c{n}"]["parent"] for n in range(3)]
+    assert [made[name]["messages"][0]["content"] for name in parents] == ["How do I  clean it?", "Where is it?", "How do I  clean it?"]
+    assert "@" not in json.dumps(list(made.values())) and read[0].id not in made and read[2].id in parents
+
+
+@pytest.mark.parametrize(("given", "region"), [("", None), ("de", "DE"), (" GB ", "GB")])
+def test_a_region_is_a_country_of_the_numbering_plans(given: str, region: str | None) -> None:
+    assert known_region(given) == region
+
+
+@pytest.mark.parametrize("given", ["germany", "UK", "+49", "EN"])
+def test_a_region_that_is_none_is_refused_instead_of_finding_nothing(given: str) -> None:
+    with pytest.raises(InputError, match="not one that phone numbers are known of"):
+        known_region(given)
 
 
 _TEXT = st.lists(
@@ -103,7 +136,21 @@ def test_a_row_on_which_the_scrubber_fails_is_refused_and_named_and_is_in_no_out
     assert "poison" not in json.dumps(made.rows) and "<EMAIL_1>" in json.dumps(made.rows)
 
 
-@pytest.mark.parametrize("text", ["x" * 99_000 + "@", "a@" * 20_000, "9" * 50_000, "4 " * 9_000, "+" * 50_000, "AB12 " * 9_000, "1." * 9_000, "(1" * 9_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 99_000 + "@",
+        "ж" * 99_000 + "@",
+        "é@b." * 9_000,
+        "a@" * 20_000,
+        "9" * 50_000,
+        "4 " * 9_000,
+        "+" * 50_000,
+        "AB12 " * 9_000,
+        "1." * 9_000,
+        "(1" * 9_000,
+    ],
+)
 @pytest.mark.seconds
 def test_long_hostile_texts_take_time_in_line_with_their_length(text: str) -> None:
     """Twice the text, about twice the time; a pattern that backtracks would need four times or never end."""

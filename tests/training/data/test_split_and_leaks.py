@@ -223,3 +223,15 @@ def test_rows_that_lie_between_two_parts_are_listed_not_moved() -> None:
     assert known in made.parts["test"] and unknown in made.parts["train"]
     assert [(leak.row, leak.test) for leak in made.held_back] == [(copied[0], known)]
     assert group_key(copied[0]) != group_key(known)
+
+
+def test_a_group_that_a_part_borrowed_goes_back_unless_a_parent_keeps_it() -> None:
+    few = [_row(f"Question about the topic {word}?") for word in ("alpha", "beta", "gamma", "delta", "epsilon")]
+    more = [*few, *[_row(f"Another matter of {number}?") for number in range(60)]]
+    before = split(_rows(*few), SHARES)
+    assert before.borrowed == {"validation": 1} and [len(before.parts[part]) for part in PARTS] == [2, 1, 2]
+    was = {row.digest: part for part, members in before.parts.items() for row in members}
+    kept = _parts(_rows(*more), parent=before.assigned)
+    assert all(kept[digest] == part for digest, part in was.items())
+    after = split(_rows(*more), SHARES)
+    assert after.borrowed == {} and any(_parts(_rows(*more))[digest] != part for digest, part in was.items())
