@@ -6,50 +6,31 @@ unknown in it can reach the engine.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from training.adapter_config import check_base_name, outside_scope, read_config, read_object
 from training.adapter_store import CARD, CONFIG, WEIGHTS, NewAdapter, publish
 from training.base_model import BaseModel, compute_dtype, stored_dtype
 from training.lora import PREFIX, plain_config
 from whet.context import Context
 from whet.errors import AdapterError
-from whet.registry import Adapter
+from whet.registry import ENGINE_LORA_MODULES, Adapter
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _TENSOR = re.compile(re.escape(PREFIX) + r"(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<part>[AB])\.weight")
-_MAX_CONFIG_BYTES = 1 << 20
 _MAX_CARD_BYTES = 1 << 25  # a card holds log-probabilities of a few thousand tokens
 _DTYPES = ("F64", "F32", "F16", "BF16")  # safetensors' names of what LoRA matrices are trained in
-_PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the base's weights when they are loaded
 # vLLM's CPU build ends when prompt log-probabilities, which parity is measured by, share a batch with a head open to LoRA.
 _HEADS = ("lm_head", "embed_out", "embed_tokens")
-# What the engine cannot serve, with the words for it. A field that is absent, false, null or empty is fine.
-_UNSERVABLE = {
-    "use_dora": "DoRA",
-    "modules_to_save": "whole layers saved beside the adapter (modules_to_save)",
-    "lora_bias": "a bias in the adapter (lora_bias)",
-    "rank_pattern": "different ranks by layer (rank_pattern)",
-    "alpha_pattern": "different scales by layer (alpha_pattern)",
-    "layer_replication": "replicated layers (layer_replication)",
-    "alora_invocation_tokens": "an activated LoRA",
-    "trainable_token_indices": "trained token embeddings (trainable_token_indices)",
-    "target_parameters": "adapters on single parameters (target_parameters)",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "corda_config": "CorDA",
-    "loftq_config": "LoftQ",
-    "megatron_config": "a Megatron layout",
-}
 
 
-def import_adapter(context: Context, folder: Path, name: str, base: BaseModel, *, actor: str) -> Adapter:
-    """Check the folder and store it as a new version of `name`. Raises AdapterError with the reason for a refusal."""
-    config, weights = read_adapter(folder, base, context.settings.engine_max_lora_rank)
-    return publish(
+def import_adapter(context: Context, folder: Path, name: str, base: BaseModel, *, actor: str, accept_base: bool = False) -> tuple[Adapter, dict[str, Any]]:
+    """Check the folder and store it as a new version of `name`; beside it comes its origin, see `read_adapter`. Raises AdapterError with the reason for a refusal."""
+    config, weights, origin = read_adapter(folder, base, context.settings.engine_max_lora_rank, accept_base=accept_base)
+    stored = publish(
         context,
         NewAdapter(
             name=name,
@@ -59,19 +40,37 @@ def import_adapter(context: Context, folder: Path, name: str, base: BaseModel, *
             template_digest=base.template_digest,
             rank=int(config["r"]),
             created_by=actor,
-            card={"base": base.name, "imported": {"from": folder.name}, "fingerprint": _fingerprint(base, config, weights)},
+            card={"base": base.name, "imported": origin, "fingerprint": _fingerprint(base, config, weights)},
         ),
     )
+    return stored, origin
 
 
-def read_adapter(folder: Path, base: BaseModel, engine_max_lora_rank: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(configuration as we write it, tensors) of a folder that passes every check. Raises AdapterError."""
+def read_adapter(
+    folder: Path, base: BaseModel, engine_max_lora_rank: int, *, accept_base: bool = False
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(configuration as we write it, tensors, origin) of a folder that passes every check. Raises AdapterError.
+
+    The origin is what the folder says of itself, which nothing proves: `{"from": its name, "base", "revision", "notice": what to know of that base}`.
+    """
     _check_files(folder)
-    config = _read_object(folder / CONFIG)
-    rank = _check_config(config, engine_max_lora_rank)
+    declared = read_config(folder / CONFIG, engine_max_lora_rank)
     _check_card(folder / CARD, base)
-    weights, targets = _read_weights(folder / WEIGHTS, rank, base)
-    return plain_config(rank, float(config["lora_alpha"]), targets, rslora=bool(config.get("use_rslora"))), weights
+    origin = {"from": folder.name, "base": declared.base, "revision": declared.revision, "notice": check_base_name(declared, base, accept_base=accept_base)}
+    weights, modules = _read_weights(folder / WEIGHTS, declared.rank, base)
+    outside = outside_scope(declared.scope, modules)
+    if outside is not None:
+        raise AdapterError(
+            f"{WEIGHTS} holds matrices for {outside}, but by {CONFIG} the adapter is not on that layer, and PEFT would leave them out.",
+            hint="Save the adapter again with PEFT's save_pretrained, so that both files say the same.",
+        )
+    if not _changes_something(weights, modules, declared.scale):
+        raise AdapterError(
+            "The adapter is zero on every layer once it is rounded to what the engine computes in: it changes nothing.",
+            hint="Its training did not start, or another checkpoint was meant.",
+        )
+    targets = sorted({module.rsplit(".", 1)[-1] for module in modules})
+    return plain_config(declared.rank, declared.alpha, targets, rslora=declared.rslora), weights, origin
 
 
 def _check_files(folder: Path) -> None:
@@ -92,54 +91,11 @@ def _check_files(folder: Path) -> None:
             raise AdapterError(f"{folder} has no file {name}.", hint="Save the adapter with PEFT's save_pretrained and safetensors.")
 
 
-def _read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > most_bytes:
-            raise AdapterError(f"{path.name} has {path.stat().st_size:,} bytes; expected at most {most_bytes:,}.")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
-        raise AdapterError(f"{path.name} cannot be read as JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise AdapterError(f"{path.name} does not hold a JSON object.")
-    return value
-
-
-def _check_config(config: dict[str, Any], engine_max_lora_rank: int) -> int:
-    """The rank. Raises AdapterError for anything the engine would refuse or compute differently."""
-    if str(config.get("peft_type", "")).upper() != "LORA":
-        raise AdapterError(f"The adapter is of the type {config.get('peft_type')!r}; the engine serves LORA.")
-    for field, words in _UNSERVABLE.items():
-        if config.get(field):
-            raise AdapterError(
-                f"The adapter uses {words}, which the engine cannot serve.",
-                hint="Train it as plain LoRA, or merge it into its base and use that as the base model.",
-            )
-    if config.get("bias", "none") != "none":
-        raise AdapterError(f"The adapter trains biases (bias={config['bias']!r}), which the engine cannot serve.", hint='Train it with bias="none".')
-    init = config.get("init_lora_weights", True)
-    if init not in _PLAIN_INITS:
-        raise AdapterError(
-            f"The adapter was begun with {init!r}, which changes the base's weights as well.",
-            hint="Convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion.",
-        )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise AdapterError(f"The adapter's rank is {rank!r}; expected a whole number above 0.")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
-        raise AdapterError(f"The adapter's lora_alpha is {alpha!r}; expected a number above 0.")
-    if rank > engine_max_lora_rank:
-        raise AdapterError(
-            f"The adapter has rank {rank}; the engine accepts up to {engine_max_lora_rank} (engine_max_lora_rank).",
-            hint="Raise WHET_ENGINE_MAX_LORA_RANK and restart the engine, or train with a lower rank.",
-        )
-    return rank
-
-
 def _check_card(path: Path, base: BaseModel) -> None:
     """An adapter that Whet exported says which base it belongs to."""
     if not path.is_file():
         return
-    card = _read_object(path, _MAX_CARD_BYTES)
+    card = read_object(path, _MAX_CARD_BYTES)
     if card.get("base_digest") not in (None, base.digest):
         raise AdapterError(
             f"The adapter belongs to the base {str(card['base_digest'])[:8]}; {base.name} is {base.digest[:8]}.",
@@ -153,7 +109,7 @@ def _check_card(path: Path, base: BaseModel) -> None:
 
 
 def _read_weights(path: Path, rank: int, base: BaseModel) -> tuple[dict[str, Any], list[str]]:
-    """(tensors, names of the layers they belong to). Every tensor must fit a layer of the base, and be finite."""
+    """(tensors, layers they belong to, sorted). Every tensor must fit a layer of the base, and be finite."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -174,6 +130,11 @@ def _read_weights(path: Path, rank: int, base: BaseModel) -> tuple[dict[str, Any
                     raise AdapterError(
                         f"The adapter changes {module}, the layer that turns states into words, which the engine does not open to adapters.",
                         hint="Train it on the layers inside the model (target_modules all-linear leaves the head out).",
+                    )
+                if module.rsplit(".", 1)[-1] not in ENGINE_LORA_MODULES or ".experts." in f".{module}.":
+                    raise AdapterError(
+                        f"The adapter has the layer {module[:120]!r}, on which the engine takes no adapter.",
+                        hint=f"It takes {', '.join(ENGINE_LORA_MODULES)} outside experts; train without the others (target_modules).",
                     )
                 if module not in shapes:
                     raise AdapterError(
@@ -205,7 +166,13 @@ def _read_weights(path: Path, rank: int, base: BaseModel) -> tuple[dict[str, Any
     half = next((module for module, found in parts.items() if found != {"A", "B"}), None)
     if half is not None:
         raise AdapterError(f"The layer {half} has only one of lora_A and lora_B.")
-    return weights, sorted({module.rsplit(".", 1)[-1] for module in parts})
+    return weights, sorted(parts)
+
+
+def _changes_something(weights: dict[str, Any], modules: list[str], scale: float) -> bool:
+    """Whether the scaled product of the two matrices is other than zero on any layer, after rounding."""
+    matrices = ((weights[f"{PREFIX}{module}.lora_A.weight"].float(), weights[f"{PREFIX}{module}.lora_B.weight"].float()) for module in modules)
+    return any(bool((scale * (b @ a)).any()) for a, b in matrices)
 
 
 # An imported adapter comes without held-out rows; any text shows whether engine and trainer agree.
@@ -221,6 +188,10 @@ def _fingerprint(base: BaseModel, config: dict[str, Any], weights: dict[str, Any
     from training.fingerprint import fingerprint
     from training.lora import with_stored
 
-    model = with_stored(base.load_model(compute_dtype("auto")), config, weights)
+    model = base.load_model(compute_dtype("auto"))
+    try:
+        model = with_stored(model, config, weights)
+    except (ValueError, KeyError, RuntimeError) as error:  # a base whose layers PEFT rearranges: it knows more kinds than the checks above
+        raise AdapterError(f"PEFT cannot put the adapter on {base.name}: {str(error)[:300]}", hint="Train it on other layers (target_modules).") from error
     prompts = [base.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True) for text in _PROBES]
     return fingerprint(model, [list(base.tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts], base.folder)

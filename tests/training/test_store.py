@@ -174,7 +174,7 @@ def exported(sqlite_context: Context, base: BaseModel, tmp_path: Path) -> Path:
 
 
 def test_a_good_folder_is_imported_and_its_configuration_rewritten(sqlite_context: Context, base: BaseModel, exported: Path) -> None:
-    stored = import_adapter(sqlite_context, exported, "support", base, actor="t")
+    stored, _ = import_adapter(sqlite_context, exported, "support", base, actor="t")
     config = sqlite_context.store.read_json(f"{stored.path}/{CONFIG}")
     assert config == plain_config(RANK, 8.0, TARGETS)
     assert stored.gate == "none" and stored.dataset_digest is None
@@ -186,7 +186,7 @@ def test_a_good_folder_is_imported_and_its_configuration_rewritten(sqlite_contex
 def test_what_was_exported_can_be_imported(sqlite_context: Context, base: BaseModel, tmp_path: Path) -> None:
     stored = publish(sqlite_context, new_adapter(base))
     export_adapter(sqlite_context, stored, tmp_path / "out")
-    assert import_adapter(sqlite_context, tmp_path / "out", "support", base, actor="t").label == "support@v1"
+    assert import_adapter(sqlite_context, tmp_path / "out", "support", base, actor="t")[0].label == "support@v1"
     with pytest.raises(InputError, match="exists already"):
         export_adapter(sqlite_context, stored, tmp_path / "out")
 

@@ -98,6 +98,7 @@ def verify(reference: str = typer.Argument("", metavar="[ADAPTER]", help="One ve
 def import_folder(
     folder: Path = typer.Argument(..., metavar="FOLDER", help="A PEFT folder: adapter_config.json and adapter_model.safetensors."),
     name: str = typer.Option("", "--name", help="Name of the adapter. Default: the setting default_alias."),
+    accept_base: bool = typer.Option(False, "--accept-base", help="Though it names another base on the hub: both are the same weights."),
     as_json: bool = _Json,
 ) -> None:
     """Check an adapter that was trained elsewhere, and store it as a new version."""
@@ -106,8 +107,10 @@ def import_folder(
         from training.base_model import open_base, quiet_environment
 
         quiet_environment()
-        stored = import_adapter(context, folder, name or context.settings.default_alias, open_base(context.settings), actor=actor())
-        emit({**_summary(stored), "next": f"whet rollout promote {stored.name}"}, as_json)
+        alias, base = name or context.settings.default_alias, open_base(context.settings)
+        stored, origin = import_adapter(context, folder, alias, base, actor=actor(), accept_base=accept_base)
+        said = {"declared_base": origin["base"], "declared_revision": origin["revision"], "notice": origin["notice"]}
+        emit({**_summary(stored), **said, "next": f"whet rollout promote {stored.name}"}, as_json)
 
 
 @adapters.command("remove")
