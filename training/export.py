@@ -11,8 +11,8 @@ from typing import Any
 
 from training import adapter_store
 from training.base_model import BaseModel, stored_dtype
-from training.judging.report import read_report
-from training.lora import cast_parameters, with_stored
+from training.judging.report import newest_judged
+from training.lora import merged_once, with_stored
 from training.model_card import CARD_FILE, model_card
 from whet.context import Context
 from whet.errors import InputError, StoreError
@@ -35,20 +35,15 @@ def export_adapter(context: Context, adapter: Adapter, to: Path) -> None:
 
 
 def _write_card(context: Context, adapter: Adapter, folder: Path, *, merged: bool) -> None:
-    samples_path = (adapter.card.get("evaluation") or {}).get("samples_path")
-    (folder / CARD_FILE).write_text(model_card(adapter, read_report(context, samples_path), merged=merged), encoding="utf-8")
+    (folder / CARD_FILE).write_text(model_card(adapter, newest_judged(context, adapter), merged=merged), encoding="utf-8")
 
 
 def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path) -> None:
     """A model folder with merged weights, tokenizer, template and model card. Raises AdapterError for another base, InputError, StoreError."""
     adapter_store.require_base(adapter, base.digest, base.name)
     weights, config = adapter_store.read_weights(context, adapter)
-    # Merged in float32 and rounded once: adding in bfloat16 would lose most of a small update.
-    merged = with_stored(base.load_model("float32"), config, weights).merge_and_unload()
-    import torch
-
-    cast_parameters(merged.parameters(), getattr(torch, stored_dtype()))
-    merged.config.dtype = getattr(torch, stored_dtype())
+    # On the processor, whose memory is the larger one, and as the files are: what a float32 file holds is rounded once, after the merge.
+    merged = merged_once(with_stored(base.load_model("auto", where="cpu"), config, weights), stored_dtype())
 
     def fill(folder: Path) -> None:
         save_model(merged, base, folder)

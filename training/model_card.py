@@ -1,6 +1,6 @@
 """The model card of a version that leaves Whet: what it was trained on, what was measured, what it is not good for, and its hashes.
 
-Markdown with the metadata header that Hugging Face's hub reads. Pure: a version and its report in, a text out.
+Markdown with the metadata header that Hugging Face's hub reads. Pure: a version and what its newest evaluation found in, a text out.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.judging.report import Judged
 from whet.clock import iso
 from whet.registry import Adapter
 
@@ -18,8 +19,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # the hub refuses a card wh
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!])")
 
 
-def model_card(adapter: Adapter, report: Mapping[str, Any] | None, *, merged: bool) -> str:
-    """The card's text. `report` is the evaluation report that was stored with the version, if there is one."""
+def model_card(adapter: Adapter, judged: Judged | None, *, merged: bool) -> str:
+    """The card's text. `judged`: `training.judging.report.newest_judged`, not what the version's own card says, which is of the day it was stored."""
     card = adapter.card
     what = "A model with the adapter merged into its base" if merged else "A LoRA adapter in PEFT's format"
     parts = [
@@ -27,8 +28,8 @@ def model_card(adapter: Adapter, report: Mapping[str, Any] | None, *, merged: bo
         f"# {adapter.label}\n\n{what}, made {iso(adapter.created_at)}. Base: {_plain(card.get('base', 'unknown'))}.",
         _data(card),
         _training(card),
-        _measured(card, report),
-        _limits(report),
+        _measured(judged),
+        _limits(judged.report if judged else None),
         _hashes(adapter),
     ]
     return "\n\n".join(parts) + "\n"
@@ -64,11 +65,14 @@ def _training(card: Mapping[str, Any]) -> str:
     return "## Training\n\n" + (_table(("", ""), rows) if rows else "Not recorded.")
 
 
-def _measured(card: Mapping[str, Any], report: Mapping[str, Any] | None) -> str:
-    judged = card.get("evaluation")
-    if not judged:
+def _measured(judged: Judged | None) -> str:
+    if judged is None:
         return "## Measured\n\nIt was never judged on held-out rows."
-    text = f"## Measured\n\nGate: {judged['verdict']}. {_plain(judged['reason'])}"
+    text = f"## Measured\n\nGate: {judged.verdict}, {iso(judged.at)}. {_plain(judged.reason)}"
+    if judged.signature is not None:
+        signed = judged.signature
+        text += f"\n\nSigned by {_plain(signed['by'])} for {len(signed['conversations'])} reviewed conversations that it breaks: {_plain(signed['reason'])}"
+    report = judged.report
     if report is None:
         return text
     rows = [

@@ -34,7 +34,7 @@ def add(routes: APIRouter, shell: Shell) -> None:
     def compare_part(request: Request, evaluation_id: str, row: str = "", user: User = reviewer) -> Response:
         """One row as a part of the page, fetched while the one before is still being judged."""
         case = ballots.case_of(context, evaluation_id)
-        return shell.render(request, "training/compare_row.html", evaluation_id=case.id, **_row_values(case, user, row, _mine(shell, case, user)))
+        return shell.render(request, "training/compare_row.html", evaluation_id=case.id, **_row_values(shell, case, user, row, _mine(shell, case, user)))
 
     @routes.post("/evaluations/{evaluation_id}/compare")
     def vote(request: Request, evaluation_id: str, row: _Text = "", choice: _Text = "", user: User = reviewer) -> Response:
@@ -89,14 +89,14 @@ def _page_values(shell: Shell, case: Case, user: User, row: str) -> dict[str, An
         "shown": bool(chosen),
     }
     if chosen:
-        return values | _row_values(case, user, chosen, mine)
+        return values | _row_values(shell, case, user, chosen, mine)
     return values | {"sentence": ballots.result(shell.context, case)["sentence"]}
 
 
-def _row_values(case: Case, user: User, row: str, mine: dict[str, votes.Ballot]) -> dict[str, Any]:
+def _row_values(shell: Shell, case: Case, user: User, row: str, mine: dict[str, votes.Ballot]) -> dict[str, Any]:
     """What `compare_row.html` shows: texts in this person's order, and nothing about whose they are."""
     sample = case.sample(row)
-    texts, order = votes.texts_of(sample), votes.places(sample, voter=user.name, evaluation=case.id)
+    texts, order = votes.texts_of(sample), votes.places(sample, voter=user.name, evaluation=case.id, secret=shell.context.secret)
     rows = [one["id"] for one in votes.differing(case.samples)]
     at = rows.index(row)
     choice = mine[row].choice if row in mine else ""

@@ -71,8 +71,8 @@ def test_an_adapter_of_another_hub_model_is_refused_until_somebody_vouches_for_i
     [
         (OURS, OURS, OURS, False),
         (OURS, "Acme/Kettle-7B", "Acme/Kettle-7B", False),
-        (OURS, "/elsewherenn/models/kettle-7b/", "kettle-7b", False),
-        (OURS, "/elsewherenn/models/lamp", "lamp", True),
+        (OURS, "/elsewhere/models/kettle-7b/", "kettle-7b", False),
+        (OURS, "/elsewhere/models/lamp", "lamp", True),
         (OURS, "C:\\models\\lamp", "lamp", True),
         ("chatml", THEIRS, THEIRS, True),
         ("chatml", "acme/ChatML", "acme/ChatML", False),

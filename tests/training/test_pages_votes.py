@@ -94,6 +94,18 @@ def test_nothing_in_the_page_tells_the_versions_apart(sqlite_context: Context, w
     assert all("THIRD" in page for page in before) is with_base
 
 
+def test_the_page_shows_the_order_of_this_installations_secret(sqlite_context: Context) -> None:
+    samples = [sample(number) for number in range(20)]
+    evaluation = stored(sqlite_context, samples)
+    client = reviewer(sqlite_context)
+    shown = [place_of(client.get(f"/evaluations/{evaluation}/compare/part?row=r-{number}").text, "of ours") for number in range(20)]
+
+    def places(secret: bytes) -> list[str]:
+        return [str(votes.places(one, voter="reviewer", evaluation=evaluation, secret=secret).index("candidate") + 1) for one in samples]
+
+    assert shown == places(sqlite_context.secret) != places(bytes(32))
+
+
 def test_texts_of_models_are_texts(sqlite_context: Context) -> None:
     one = sample(1)
     one["candidate"]["text"], one["against"]["text"], one["reference"], one["id"] = EVIL, EVIL + "2", EVIL + "3", "r-'\"<i>&/?"
@@ -208,7 +220,7 @@ def test_votes_and_the_judges_agreement_with_them_join_the_report(sqlite_context
         adapter = find_adapter(connection, "support@v2")
     assert "votes" not in report.stored_report(context, adapter), "nobody has voted"
     for number in range(12):
-        order = votes.places(case.samples[number], voter="ada", evaluation=evaluation)
+        order = votes.places(case.samples[number], voter="ada", evaluation=evaluation, secret=context.secret)
         ballots.vote(context, case, "ada", f"r-{number}", str(order.index("against") + 1), now=NOW)
     judge = {"endpoint": "nowhere", "model": "judge"}
     opinion(context, adapter, lambda messages: '{"winner": "tie"}', judge=judge, limit=6, people=ballots.people_say(context, case))

@@ -118,7 +118,7 @@ def vote(context: Context, case: Case, voter: str, row_id: str, said: str, *, no
 
     Raises NotFoundError for a row that cannot be voted on, InputError for a word that means nothing on it.
     """
-    shown = votes.places(case.sample(row_id), voter=voter, evaluation=case.id)
+    shown = votes.places(case.sample(row_id), voter=voter, evaluation=case.id, secret=context.secret)
     meanings = {**{str(number): role for number, role in enumerate(shown, 1)}, TIE: TIE, NONE: NONE}
     if said not in meanings:
         raise InputError(f"The vote is {said[:20]!r}; expected a number from 1 to {len(shown)}, '{TIE}' or '{NONE}'.")

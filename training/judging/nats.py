@@ -9,7 +9,8 @@ from training.encode import Encoded, Encoder
 from training.judging.measures import Nats
 from training.rows import Row
 
-_BATCH_TOKENS = 8192  # a forward pass without gradients of this many tokens fits where a training step of a batch does
+_BATCH_TOKENS = 8192  # a forward pass without gradients of this many tokens fits where a training step of a batch does,
+_LOGITS = 1 << 27  # as long as its logits do: half a gigabyte in float32, of which three exist at once
 
 
 def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, Nats]:
@@ -21,10 +22,11 @@ def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, N
 
     encoded = sorted(((row.id, one) for row in rows if isinstance(one := encoder.encode(row), Encoded)), key=lambda item: len(item[1].ids))
     device = next(model.parameters()).device.type
+    at_once = min(_BATCH_TOKENS, _LOGITS // int(encoder.base.config["vocab_size"]))
     found: dict[str, Nats] = {}
     with torch.inference_mode():
         while len(found) < len(encoded):
-            some = _next(encoded, len(found))
+            some = _next(encoded, len(found), at_once)
             batch = collate([one for _, one in some], min(encoder.base.stop_ids), device)
             logits = model(input_ids=batch.ids, logits_to_keep=batch.columns, use_cache=False).logits
             each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
@@ -33,9 +35,9 @@ def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, N
     return found
 
 
-def _next(encoded: list[tuple[str, Encoded]], start: int) -> list[tuple[str, Encoded]]:
-    """Rows from `start` on, shortest first, that fit into one pass; at least one."""
+def _next(encoded: list[tuple[str, Encoded]], start: int, tokens: int) -> list[tuple[str, Encoded]]:
+    """Rows from `start` on, shortest first, of at most so many tokens together; at least one."""
     end = start + 1
-    while end < len(encoded) and (end + 1 - start) * len(encoded[end][1].ids) <= _BATCH_TOKENS:
+    while end < len(encoded) and (end + 1 - start) * len(encoded[end][1].ids) <= tokens:
         end += 1
     return encoded[start:end]

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from training.evaluate import Questions
 from training.gate import Decision
 from training.judging import ballots
+from training.judging.earlier import MOST_DATASETS, MOST_ROWS
 from training.judging.measures import Side, measure_rows
 from training.judging.opinion import stored_opinion
 from training.judging.probes import Probes
+from training.judging.signing import SIGNED
 from training.judging.suites import right, summary
 from training.requests import evaluations_of
 from training.rows import Row
 from whet.context import Context
 from whet.database import reading
 from whet.errors import NotFoundError
-from whet.registry import Adapter
+from whet.registry import Adapter, signature
 
 CANDIDATE = "candidate"
 FILE = "report.json"
@@ -48,6 +51,7 @@ def build(
         },
         "measures": {group: measure_rows(asked.groups[group], sides) for group in HELD_OUT if asked.groups[group]},
         "probes": probe_figures,
+        "earlier": f"Of earlier tasks the {MOST_DATASETS} newest datasets were looked at, and of each at most {MOST_ROWS} test rows were asked.",
     }
 
 
@@ -65,6 +69,25 @@ def stored_report(context: Context, adapter: Adapter) -> dict[str, Any]:
         if found is not None:
             return {"adapter": adapter.label, "evaluation": row["id"], "at": row["created_at"], **with_people(context, row["id"], found)}
     raise NotFoundError(f"{adapter.label} has no evaluation report.", hint=f"`whet eval run {adapter.label} --dataset NAME@vN` makes one.")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a version now: a version may be judged, and signed for, long after it was stored."""
+
+    verdict: str
+    reason: str
+    at: int
+    report: dict[str, Any] | None  # of this evaluation
+    signature: dict[str, Any] | None  # as `whet.registry.signature` has it
+
+
+def newest_judged(context: Context, adapter: Adapter) -> Judged | None:
+    """The newest evaluation of a version; None where it was never judged. A signature is no evaluation here: it repeats the one that it signs for."""
+    with reading(context.database) as connection:
+        row = next((row for row in evaluations_of(connection, adapter.digest) if row["verdict"] != SIGNED), None)
+        signed = signature(connection, adapter.digest)
+    return Judged(row["verdict"], row["reason"], row["created_at"], read_report(context, row["samples_path"]), signed) if row else None
 
 
 def with_people(context: Context, evaluation_id: str, found: Mapping[str, Any]) -> dict[str, Any]:

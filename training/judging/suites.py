@@ -34,7 +34,7 @@ def summary(asked: Probes, sides: Mapping[str, Side]) -> dict[str, Any]:
         "forgetting": [
             right("facts found in the prompt", asked.lookups, sides),
             right("codes and names repeated", asked.copies, sides),
-            perplexity(asked.dialogues, sides) | {"name": "perplexity of general dialogues"},
+            *perplexity(asked.dialogues, sides, "perplexity of general dialogues"),
         ],
         "bias": [measure for kind, pairs in _by_kind(asked).items() for measure in _differences(kind, pairs, sides)],
         "safety": [

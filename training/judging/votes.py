@@ -8,15 +8,16 @@ A row counts once: for the answer that more people voted for, as a tie where the
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from training.gate import interval
-from training.judging.measures import BETTER, CONFIDENCE, UNKNOWN, WORSE, compared
-from training.judging.opinion import CANDIDATE, OTHER, TIE, kappa
+from training.judging.measures import BETTER, MIN_ROWS, UNKNOWN, WORSE, compared, paired_interval
+from training.judging.opinion import CANDIDATE, OTHER, TIE, kappa, same_answer
 from training.scoring import token_f1
+from whet.access import hash_key
 
 BASE, NONE = "base", "none"
 ROLES = (CANDIDATE, OTHER, BASE)
@@ -45,11 +46,14 @@ def shown(sample: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(first.values())
 
 
-def places(sample: Mapping[str, Any], *, voter: str, evaluation: str) -> tuple[str, ...]:
-    """The order in which this person sees the answers to this row: always the same one, another one for another person or row, never the versions' own."""
+def places(sample: Mapping[str, Any], *, voter: str, evaluation: str, secret: bytes) -> tuple[str, ...]:
+    """The order in which this person sees the answers to this row: always the same one, another one for another person or row, never the versions' own.
 
-    def drawn(role: str) -> bytes:
-        return hashlib.sha256("\0".join((voter, evaluation, sample["id"], role)).encode()).digest()
+    `secret` is the installation's: everything else in the hash is known to the voter, who could compute from it whose answer stands where.
+    """
+
+    def drawn(role: str) -> str:
+        return hash_key("\0".join(("places", voter, evaluation, sample["id"], role)), secret)
 
     return tuple(sorted(shown(sample), key=drawn))
 
@@ -62,12 +66,7 @@ def differing(samples: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         overlap = round(token_f1(ours["text"], theirs["text"]), 6)  # the last bits depend on which one comes first
         return ours["score"]["correct"] == theirs["score"]["correct"], overlap, sample["id"]
 
-    return sorted((sample for sample in samples if _differs(sample)), key=agreement)
-
-
-def _differs(sample: Mapping[str, Any]) -> bool:
-    texts = texts_of(sample)
-    return texts[CANDIDATE] != texts[OTHER]
+    return sorted((sample for sample in samples if not same_answer(sample)), key=agreement)
 
 
 def outcome(sample: Mapping[str, Any], ballots: Iterable[Ballot], first: str, second: str) -> int | None:
@@ -124,8 +123,7 @@ def _pair(differ: Mapping[str, Mapping[str, Any]], by_row: Mapping[str, Sequence
     none = sum(all(ballot.choice == NONE for ballot in by_row[row]) for row in by_row if role in differ[row])
     ties = round(alike * len(outcomes) / len(differ)) if differ else 0
     values = [*map(float, outcomes), *[0.0] * ties]
-    low, high = interval(values, CONFIDENCE) if any(values) else (0.0, 0.0)
-    preference = compared(len(outcomes), sum(values) / max(len(values), 1), low, high, "higher")
+    preference = compared(len(outcomes), sum(map(abs, outcomes)), sum(values) / max(len(values), 1), *paired_interval(values), "higher")
     return {"name": name, "wins": outcomes.count(1), "losses": outcomes.count(-1), "ties": outcomes.count(0), "none": none, "preference": preference}
 
 
@@ -136,28 +134,42 @@ def _first_place(ballots: Sequence[Ballot]) -> dict[str, Any]:
 
 
 def summary(samples: Sequence[Mapping[str, Any]], ballots: Sequence[Ballot], names: Mapping[str, str]) -> dict[str, Any]:
-    """`counted`, with the agreement between people: Cohen's kappa on the rows that two voted on (the first two by name, where there were more)."""
+    """`counted`, with the agreement between people on the rows that several voted on: Cohen's kappa where they are the same two on all of them,
+    else Fleiss'. `same`: rows on which all who voted said the same."""
     found = counted(samples, ballots, names)
-    differ = {sample["id"]: sample for sample in differing(samples)}
-    pairs = []
-    for row, some in _by_row(ballots).items():
-        if row in differ and len(some) > 1:
-            one, two, *_ = sorted(some, key=lambda ballot: ballot.voter)
-            pairs.append((one.choice, two.choice))
-    return {**found, "agreement": {"n": len(pairs), "same": sum(one == two for one, two in pairs), "kappa": kappa(pairs)}}
+    differ = {sample["id"] for sample in differing(samples)}
+    rows = [sorted(some, key=lambda ballot: ballot.voter) for row, some in _by_row(ballots).items() if row in differ and len(some) > 1]
+    voters = sorted({ballot.voter for some in rows for ballot in some})
+    choices = [tuple(ballot.choice for ballot in some) for some in rows]
+    measured = kappa([(one, two) for one, two in choices]) if len(voters) == 2 else fleiss_kappa(choices)
+    same = sum(len(set(some)) == 1 for some in choices)
+    return {**found, "agreement": {"n": len(rows), "voters": len(voters), "same": same, "kappa": measured}}
+
+
+def fleiss_kappa(rows: Sequence[Sequence[str]]) -> float | None:
+    """Agreement beyond chance of any number of people (Fleiss, Psychological Bulletin 1971), who need not be the same ones on each row. Where more
+    vote on one row than on another, each row's shares count alike. Each row: what two or more said. None where `kappa` has none."""
+    if len(rows) < MIN_ROWS or len({word for row in rows for word in row}) < 2:
+        return None
+    counts = [Counter(row) for row in rows]
+    agreed = fmean(sum(n * (n - 1) for n in row.values()) / (row.total() * (row.total() - 1)) for row in counts)
+    chance = sum(fmean(row[word] / row.total() for row in counts) ** 2 for word in {word for row in counts for word in row})
+    return round((agreed - chance) / (1 - chance), 3)
 
 
 def said_agreement(found: Mapping[str, Any]) -> str:
     """How far people agree with each other, and the judge with them, where one was asked. `found`: a `summary`, perhaps with `judge`."""
     agreement, judge = found["agreement"], found.get("judge")
-    people = f"Two people voted on {agreement['n']} rows and said the same on {agreement['same']} ({_known(agreement['kappa'])})."
+    known = _known(agreement["kappa"], "kappa" if agreement["voters"] == 2 else "Fleiss' kappa")
+    who, all_of_them = ("Two people", "") if agreement["voters"] == 2 else (f"Two or more of {agreement['voters']} people", "all ")
+    people = f"{who} voted on {agreement['n']} rows and {all_of_them}said the same on {agreement['same']} ({known})."
     if agreement["n"] == 0:
         people = "No row was voted on by two people, so how far they agree is not known."
     return people + (f" The judge says what people say on {judge['same']} of {judge['n']} rows ({_known(judge['kappa'])})." if judge else "")
 
 
-def _known(value: float | None) -> str:
-    return "not enough data to tell how much of that is chance" if value is None else f"kappa {value:.2f}"
+def _known(value: float | None, name: str = "kappa") -> str:
+    return "not enough data to tell how much of that is chance" if value is None else f"{name} {value:.2f}"
 
 
 def _sentence(found: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -39,11 +39,12 @@ def report(shell: Shell) -> dict[str, Any]:
 
 def test_the_report_of_a_run_has_every_measure_against_the_base(report: dict[str, Any]) -> None:
     measures = {measure["name"]: measure for measure in report["measures"]["old"]}
-    assert {"right", "exact match", "chrF", "ROUGE-L", "BLEU", "perplexity of the reference", "stopped by itself", "tokens", "macro F1"} <= set(measures)
+    assert {"right", "exact match", "chrF", "ROUGE-L", "perplexity of the reference", "stopped by itself", "tokens", "macro F1"} <= set(measures)
     assert all(measure["n"] == 30 and set(measure["values"]) == {"candidate", "the base"} for measure in measures.values())
     assert measures["perplexity of the reference"]["against"]["the base"]["verdict"] == "better"
     assert report["gate"]["verdict"] and report["gate"]["thresholds"]["margin"] == 0.05
     probes = report["probes"]
+    assert "5 newest datasets" in report["earlier"] and "at most 40 test rows" in report["earlier"]
     assert {"forgetting", "bias", "safety", "refused_by_category", "seed"} == set(probes) and len(probes["bias"]) == 15
 
 
@@ -97,8 +98,15 @@ def test_the_page_stands_alone_and_shows_texts_as_texts(report: dict[str, Any], 
     assert not [attrs for _, attrs in parser.found if {"src", "href", "onload"} & set(attrs)]
     shell("eval", "report", "desk@v1", "--html", str(tmp_path / "report.html"))
     page = (tmp_path / "report.html").read_text()
-    assert "Evaluation of desk@v1" in page and "perplexity" in page
+    assert "Evaluation of desk@v1" in page and "perplexity" in page and "5 newest datasets" in page
     assert "cannot be written" in shell.refused("eval", "report", "desk@v1", "--html", str(tmp_path / "none" / "report.html"))
+
+
+def test_the_page_says_why_there_is_no_bleu(report: dict[str, Any]) -> None:
+    some = [measure for measure in report["measures"]["old"] if measure["name"] != "BLEU"]
+    bleu = {**some[0], "name": "BLEU"}
+    pages = [html({**report, "measures": {"old": measures}}) for measures in (some, [*some, bleu])]
+    assert ["Too short for BLEU" in page for page in pages] == [True, False]
 
 
 def test_a_judges_opinion_joins_the_report_and_changes_no_verdict(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

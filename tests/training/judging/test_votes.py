@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from tests.training.judging.test_opinion import sample
 from training.judging.opinion import beside_people
-from training.judging.votes import Ballot, differing, outcome, places, said_agreement, shown, summary, texts_of, words
+from training.judging.votes import Ballot, differing, fleiss_kappa, outcome, places, said_agreement, shown, summary, texts_of, words
 
 NAMES = {"candidate": "desk@v2", "against": "desk@v1"}
 WITH_BASE = {**NAMES, "base": "the base"}
+SECRET = bytes(32)
 
 
 def voted(samples: list[dict[str, Any]], choose: Any, *, voters: tuple[str, ...] = ("ada",)) -> list[Ballot]:
@@ -20,7 +22,7 @@ def voted(samples: list[dict[str, Any]], choose: Any, *, voters: tuple[str, ...]
     found = []
     for one in samples:
         for voter in voters:
-            order = places(one, voter=voter, evaluation="evl_1")
+            order = places(one, voter=voter, evaluation="evl_1", secret=SECRET)
             found.append(Ballot(one["id"], voter, choose(order, one), order))
     return found
 
@@ -49,12 +51,23 @@ def test_which_version_said_what_has_no_part_in_the_order_of_rows() -> None:
 
 
 def test_a_person_sees_the_same_order_again_and_others_see_others() -> None:
-    orders = {voter: [places(three(number), voter=voter, evaluation="evl_1") for number in range(60)] for voter in ("ada", "ola")}
-    assert orders["ada"] == [places(three(number), voter="ada", evaluation="evl_1") for number in range(60)]
-    assert orders["ada"] != orders["ola"] != [places(three(number), voter="ola", evaluation="evl_2") for number in range(60)]
+    def seen(voter: str, evaluation: str = "evl_1") -> list[tuple[str, ...]]:
+        return [places(three(number), voter=voter, evaluation=evaluation, secret=SECRET) for number in range(60)]
+
+    orders = {voter: seen(voter) for voter in ("ada", "ola")}
+    assert orders["ada"] == seen("ada")
+    assert orders["ada"] != orders["ola"] != seen("ola", "evl_2")
     assert set(orders["ada"]) == set(orders["ola"]) and len(set(orders["ada"])) == 6, "every order of three occurs"
     firsts = Counter(order[0] for voter in orders for order in orders[voter])
     assert min(firsts.values()) > 120 / 3 - 20, firsts
+
+
+def test_who_does_not_know_the_installations_secret_cannot_tell_the_order() -> None:
+    """Person, evaluation, row and roles are known to every voter: without the secret the order must not follow from them."""
+    one, other = ([places(three(number), voter="ada", evaluation="evl_1", secret=secret) for number in range(60)] for secret in (SECRET, b"\1" * 32))
+    assert one == [places(three(number), voter="ada", evaluation="evl_1", secret=SECRET) for number in range(60)], "stable for one secret"
+    alike = sum(a == b for a, b in zip(one, other, strict=True))
+    assert alike < 25, f"{alike} of 60 orders are the same with another secret; chance makes ten"
 
 
 def test_equal_answers_are_one_answer_and_a_vote_for_it_is_for_all_who_gave_it() -> None:
@@ -138,11 +151,40 @@ def test_agreement_between_people_is_kappa_on_the_rows_that_two_voted_on() -> No
     samples = [sample(number) for number in range(24)]
     taken = {one["id"]: "candidate" if number % 2 else "against" for number, one in enumerate(samples)}
     both = voted(samples, lambda order, one: taken[one["id"]], voters=("ada", "ola"))
-    assert summary(samples, both, NAMES)["agreement"] == {"n": 24, "same": 24, "kappa": 1.0}
+    assert summary(samples, both, NAMES)["agreement"] == {"n": 24, "voters": 2, "same": 24, "kappa": 1.0}
     few = [ballot for ballot in both if ballot.voter == "ada" or ballot.row in ("r-1", "r-2")]
     found = summary(samples, few, NAMES)
-    assert found["agreement"] == {"n": 2, "same": 2, "kappa": None}
+    assert found["agreement"] == {"n": 2, "voters": 2, "same": 2, "kappa": None}
     assert "2 rows and said the same on 2 (not enough data" in said_agreement(found)
+
+
+def test_agreement_of_three_people_does_not_depend_on_their_names() -> None:
+    """Cohen's kappa of the first two by name was once the figure for all three, whatever the third one said."""
+    samples = [sample(number) for number in range(24)]
+    said = {"ada": "candidate", "ola": "candidate", "zoe": "against"}
+    by_name = {
+        names: [
+            Ballot(one["id"], name, said[who] if number % 2 else "against", ("candidate", "against"))
+            for number, one in enumerate(samples)
+            for who, name in zip(said, names, strict=True)
+        ]
+        for names in (("ada", "ola", "zoe"), ("zoe", "ola", "ada"))
+    }
+    one, other = (summary(samples, some, NAMES) for some in by_name.values())
+    assert one["agreement"] == other["agreement"] and one["agreement"]["kappa"] < 0.5
+    assert (one["agreement"]["voters"], one["agreement"]["same"]) == (3, 12)
+    assert "Two or more of 3 people voted on 24 rows and all said the same on 12 (Fleiss' kappa 0.25)" in said_agreement(one)
+
+
+def test_fleiss_kappa_is_statsmodels_where_as_many_vote_on_every_row() -> None:
+    from statsmodels.stats.inter_rater import aggregate_raters
+    from statsmodels.stats.inter_rater import fleiss_kappa as expected
+
+    draw = random.Random(3)
+    rows = [[draw.choice(("candidate", "candidate", "against", "tie")) for _ in range(4)] for _ in range(30)]
+    assert fleiss_kappa(rows) == pytest.approx(expected(aggregate_raters(rows)[0]), abs=0.001)
+    assert fleiss_kappa([["tie", "tie", "tie"]] * 30) is None and fleiss_kappa(rows[:9]) is None
+    assert fleiss_kappa([["tie", "tie"], ["against", "against", "against"]] * 10) == 1.0
 
 
 def test_a_judge_is_compared_with_what_people_voted() -> None:
