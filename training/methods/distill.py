@@ -25,12 +25,14 @@ from training.trainer import Loss, batch_loss
 from whet.context import Context
 from whet.errors import ConfigurationError, InputError, TrainingError
 from whet.grounding import with_context
+from whet.store import digest_bytes
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 candidate = as_trained
 
 _KEPT = ("id", "weight", "task", "user", "group", "context", "origin")
+_NAME = 64  # characters of a dataset's name
 KEY = "WHET_TEACHER_KEY"  # environment variable with the endpoint's key; a recipe is stored and shown, so it holds none
 
 
@@ -51,14 +53,16 @@ def loss(prepared: Prepared) -> Loss:
 
 
 def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
-    """With an endpoint: its answers to the training questions, stored as a dataset of their own."""
+    """With an endpoint: its answers to the training questions, stored as a dataset of their own. A run that is taken up again with that dataset asks for none:
+    other answers than those it began with would be another run's rows."""
     address = _teacher_address(prepared)
-    if not address:
+    mark = f"-taught-{digest_bytes(address.encode())[:8]}"  # by whom: rows that another taught, or that only have such a name, are asked about
+    if not address or prepared.dataset.name.endswith(mark):
         return prepared
     url, _, model = address.partition("#")
     told = taught(prepared, Endpoint(url, model or "default", os.environ.get(KEY, "")), reporter)
     parts = {part: told.dataset.part(part) for part in datasets.PARTS}
-    return replace(told, dataset=datasets.save(context.store, f"{prepared.dataset.name}-taught"[:64], parts))
+    return replace(told, dataset=datasets.save(context.store, prepared.dataset.name[: _NAME - len(mark)] + mark, parts))
 
 
 def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float) -> Any:
@@ -76,7 +80,9 @@ def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float,
         theirs = teacher(**arguments).logits.flatten(0, 1)[learned].float()
     weights = batch.weights.flatten()[learned]
     hard = cross_entropy(ours, batch.targets.flatten()[learned], reduction="none")
-    soft = kl_div(log_softmax(ours / temperature, -1), log_softmax(theirs / temperature, -1), reduction="none", log_target=True).sum(-1)
+    width = min(ours.shape[-1], theirs.shape[-1])  # models of one family have one vocabulary, but fill it up to other widths with rows that stand for nothing
+    mine, told = (log_softmax(logits[:, :width] / temperature, -1) for logits in (ours, theirs))
+    soft = kl_div(mine, told, reduction="none", log_target=True).sum(-1)
     return (((1 - share) * hard + share * temperature**2 * soft) * weights).sum() / weights.sum()
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from training.base_model import stored_dtype
-from training.lora import adapter_weights, cast_parameters, plain_config, with_stored
+from training.base_model import device, stored_dtype
+from training.lora import adapter_weights, merged_once, plain_config, with_stored
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.trainer import Loop, Loss, Trained, batch_loss, train
 from whet.context import Context
+
+# Times a base's weights: keys, values and logits of the rows that are answered together, and the adapter. A guess with room, no measurement: no GPU was at hand.
+_BESIDE = 1.25
 
 
 def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
@@ -37,18 +40,40 @@ def as_trained(model: Any, prepared: Prepared) -> Any:
 
 
 def on_plain_base(model: Any, prepared: Prepared) -> Any:
-    """The trained LoRA adapter on a base loaded anew: for trainers that leave the one they trained on quantised or patched."""
+    """The trained LoRA adapter on a base loaded anew, for trainers that leave the one they trained on quantised or patched; that one's memory is free again before."""
     recipe = prepared.recipe
     config = plain_config(recipe.rank, recipe.alpha, sorted(model.peft_config["default"].target_modules), rslora=recipe.method == "rslora")
-    return with_stored(prepared.base.load_model(recipe.dtype), config, adapter_weights(model, recipe.dtype))
+    weights = adapter_weights(model, recipe.dtype)
+    let_go(model)
+    return with_stored(prepared.base.load_model(recipe.dtype, where=roomy(prepared)), config, weights)
+
+
+def let_go(model: Any) -> None:
+    """Free a model's weights, whoever still holds the model: two bases at once are what a machine cannot take that had just room for one."""
+    import torch
+
+    for parameter in model.parameters():
+        parameter.grad = None
+        parameter.data = torch.empty(0, dtype=parameter.dtype)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def roomy(prepared: Prepared) -> str:
+    """Where the base in 16 bits has room: on the GPU, or, where that holds it in 4 bits only, on the processor, which is slow."""
+    import torch
+
+    if device() == "cpu":
+        return "cpu"
+    needed = prepared.base.parameters * getattr(torch, prepared.recipe.dtype).itemsize
+    return place(needed, torch.cuda.mem_get_info()[0])
+
+
+def place(needed: int, free: int) -> str:
+    """`cuda` where `needed` bytes of weights and what answering takes beside them fit into the `free` ones, else `cpu`."""
+    return "cuda" if needed * _BESIDE <= free else "cpu"
 
 
 def merged(model: Any, prepared: Prepared) -> Any:
-    """The whole model, as it is written and served. Merged in float32 and rounded once: adding in bfloat16 would lose most of a small update."""
-    import torch
-
-    cast_parameters(model.parameters(), torch.float32)
-    whole = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    cast_parameters(whole.parameters(), getattr(torch, stored_dtype()))
-    whole.config.dtype = getattr(torch, stored_dtype())
-    return whole.requires_grad_(False).eval()
+    """The whole model, as it is written and served."""
+    return merged_once(model, stored_dtype())

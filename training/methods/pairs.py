@@ -1,10 +1,14 @@
-"""Preference and rated rows as tokens, through the template that the engine uses."""
+"""Preference and rated rows as tokens, through the template that the engine uses; how many they are, and in which batches they are learned."""
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from training.encode import Encoded, Encoder
+from training.methods.registry import ANSWERS, METHODS, RATINGS
+from training.recipe import Recipe
 from training.rows import BadLine, Row
 from whet.errors import InputError
 
@@ -31,12 +35,103 @@ class Rated:
     answer: list[int]
     liked: bool
 
+    @property
+    def tokens(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an epoch takes."""
+
+    examples: int  # what a batch is counted in
+    tokens: int
+    trained_tokens: int
+
+
+def check_batches(recipe: Recipe) -> None:
+    """Raises InputError for batches that a library's trainer cannot make, or cannot learn from. A method that learns answers takes any."""
+    parts = at_once(recipe)
+    if METHODS[recipe.method].rows == ANSWERS:
+        return
+    if recipe.batch_size % parts:
+        raise InputError(
+            f"A step of {recipe.batch_size} rows cannot be computed {parts} rows at a time with the method {recipe.method}.",
+            hint="Use a micro_batch that divides batch_size.",
+        )
+    if recipe.method == "kto" and parts < 2:
+        name = "micro_batch" if recipe.batch_size > 1 else "batch_size"
+        raise InputError(
+            "KTO compares each answer with answers to other questions of the same batch, so one row at a time teaches nothing.",
+            hint=f"Use a {name} of at least 2.",
+        )
+
+
+def at_once(recipe: Recipe) -> int:
+    """Rows whose activations are in memory together."""
+    return min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
+
+
+def examples(method: str, rows: list[Row]) -> int:
+    """How many the method makes of these rows: a preference is two to a method that learns from ratings, one to every other."""
+    return sum(2 if row.kind == "preference" and METHODS[method].rows == RATINGS else 1 for row in rows)
+
+
+def work(recipe: Recipe, encoder: Encoder, rows: list[Row]) -> Work:
+    """Of a method that learns from preferences or ratings. For RLHF that of the policy, its own answers taken to be as long as the chosen ones.
+
+    Raises InputError as `pairs` does.
+    """
+    if recipe.method == "kto":
+        answers = rated(encoder, rows)
+        return Work(len(answers), sum(each.tokens for each in answers), sum(len(each.answer) for each in answers))
+    found = pairs(encoder, rows)
+    if recipe.method == "rlhf":
+        written = recipe.samples * sum(len(each.chosen) for each in found)
+        return Work(len(found), recipe.samples * sum(len(each.prompt) for each in found) + written, written)
+    return Work(len(found), sum(each.tokens for each in found), sum(len(each.chosen) + len(each.rejected) for each in found))
+
+
+def mismatched(found: list[Rated], size: int, seed: int) -> list[tuple[Rated, Rated]]:
+    """Every example beside one whose answer is to another question, mixed by the seed, to be learned `size` at a time in this order.
+
+    KTO takes its reference point from such pairs, and best from those of a batch. So answers to the same question are dealt to different batches; one whose batch
+    has no other question all the same is put beside one of another batch, or, where there is one question alone, beside an answer to that.
+    """
+    generator = random.Random(seed)
+    by_question: dict[tuple[int, ...], list[Rated]] = {}
+    for each in generator.sample(found, len(found)):
+        by_question.setdefault(tuple(each.prompt), []).append(each)
+    grouped = [each for same in by_question.values() for each in same]
+    places = sorted(range(len(grouped)), key=lambda place: place % size)  # the first of each batch, then the second of each
+    dealt = [each for _, each in sorted(zip(places, grouped, strict=True), key=lambda pair: pair[0])]
+    return [pair for first in range(0, len(dealt), size) for pair in _turned(dealt[first : first + size], by_question, generator)]
+
+
+def _turned(batch: list[Rated], by_question: dict[tuple[int, ...], list[Rated]], generator: random.Random) -> list[tuple[Rated, Rated]]:
+    """Sorted by question and turned by as many as the most frequent one has, none meets its own question unless that one has more than half."""
+    batch = sorted(batch, key=lambda each: each.prompt)
+    most = max(Counter(tuple(each.prompt) for each in batch).values())
+    found = []
+    for number, each in enumerate(batch):
+        other = batch[(number + most) % len(batch)]
+        if other.prompt == each.prompt and len(by_question) > 1:
+            other = generator.choice(by_question[generator.choice([question for question in by_question if question != tuple(each.prompt)])])
+        found.append((each, other))
+    return found
+
+
+def refused(encoder: Encoder, row: Row) -> BadLine | None:
+    """Why the rejected answer of a row cannot be learned from, if there is one that cannot."""
+    found = encoder.encode(_instead(row, row.rejected)) if row.kind == "preference" else None
+    return found if isinstance(found, BadLine) else None
+
 
 def pairs(encoder: Encoder, rows: list[Row]) -> list[Pair]:
     """Raises InputError when a rejected answer cannot be encoded; the chosen ones were before."""
     found, bad = [], []
     for row in rows:
-        chosen, rejected = encoder.encode(row), encoder.encode(_instead(row, str(row.raw["rejected"])))
+        chosen, rejected = encoder.encode(row), encoder.encode(_instead(row, row.rejected))
         if isinstance(chosen, BadLine) or isinstance(rejected, BadLine):
             bad += [each for each in (chosen, rejected) if isinstance(each, BadLine)]
             continue
@@ -56,16 +151,8 @@ def rated(encoder: Encoder, rows: list[Row]) -> list[Rated]:
         else:
             encoded = encoder.encode(row)
             if isinstance(encoded, Encoded):
-                found.append(Rated(*_parts(encoded), rating(row) > 0))
+                found.append(Rated(*_parts(encoded), row.rating > 0))
     return found
-
-
-def rating(row: Row) -> int:
-    """1, -1, or 0 for a row that nobody rated. Raises InputError for anything else."""
-    value = row.raw.get("rating", 0)
-    if value not in (-1, 0, 1) or isinstance(value, bool):
-        raise InputError(f"Row {row.id}: the rating is {value!r}; expected 1 or -1.", hint="1 is a good answer, -1 a bad one, as in POST /v1/feedback.")
-    return int(value)
 
 
 def _instead(row: Row, answer: str) -> Row:

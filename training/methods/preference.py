@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from training.lora import add_lora
 from training.methods import trl_trainer as common
 from training.methods.loop import loss, rows
-from training.methods.pairs import Pair, Rated, pairs, rated
+from training.methods.pairs import Pair, Rated, at_once, check_batches, mismatched, pairs, rated
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
@@ -17,6 +17,7 @@ __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 
 def build(prepared: Prepared) -> Any:
+    check_batches(prepared.recipe)
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
 
 
@@ -24,8 +25,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     """The model that goes in ends as TRL leaves it; `candidate` takes the adapter out."""
     method, some = prepared.recipe.method, prepared.dataset.train
     found: list[Pair] | list[Rated] = rated(prepared.encoder, some) if method == "kto" else pairs(prepared.encoder, some)
-    sizes = [each.tokens if isinstance(each, Pair) else len(each.prompt) + len(each.answer) for each in found]
-    per_step = sum(sizes) / len(sizes) * prepared.recipe.batch_size
+    per_step = sum(each.tokens for each in found) / len(found) * prepared.recipe.batch_size
     told = common.callback(prepared, loop["on_step"], per_step, lambda logs: logs.get("loss"))
     with common.scratch_folder() as folder:
         shared = {**common.arguments(prepared, folder, len(found)), "max_length": prepared.recipe.max_length, "beta": prepared.recipe.beta}
@@ -44,7 +44,7 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any
         pass
 
     rows = Dataset.from_list([{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found])
-    return Trainer(model, args=DPOConfig(**shared), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
+    return Trainer(model, args=common.on_one_gpu(DPOConfig(**shared)), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
 
 
 def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any], told: Any) -> Any:
@@ -55,15 +55,14 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any
     class Trainer(common.Ready, KTOTrainer):
         pass
 
-    # Each question with its neighbour's answer, turned by one: KTO takes its reference point from pairs that do not belong together.
-    other = [*found[-1:], *found[:-1]]
+    # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from their batches.
     rows = Dataset.from_list(
         [
-            {"prompt_ids": each.prompt, "completion_ids": each.answer, "label": each.liked, "KL_completion_ids": before.answer}
-            for each, before in zip(found, other, strict=True)
+            {"prompt_ids": each.prompt, "completion_ids": each.answer, "label": each.liked, "KL_completion_ids": other.answer}
+            for each, other in mismatched(found, at_once(prepared.recipe), prepared.recipe.seed)
         ]
     )
-    return Trainer(model, args=KTOConfig(**shared), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
+    return Trainer(model, args=common.on_one_gpu(KTOConfig(**shared)), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
 
 
 def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any], told: Any) -> Any:
@@ -76,7 +75,7 @@ def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[An
 
     texts = {"prompt": "", "chosen": "", "rejected": ""}  # looked at before tokenising; the tokens are there already
     rows = Dataset.from_list([{**texts, "prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found])
-    return Trainer(model, args=ORPOConfig(**shared), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
+    return Trainer(model, args=common.on_one_gpu(ORPOConfig(**shared)), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
 
 
 def _orpo_columns(pair: Pair) -> dict[str, list[int]]:

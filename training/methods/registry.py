@@ -29,7 +29,9 @@ RATINGS = "ratings"  # answers with "rating": 1 or -1; a preference is one of ea
 
 _LORA = frozenset({"rank", "alpha", "dropout", "target_modules", "init_from"})
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch", "patience"})
-_LOOP = frozenset({"micro_batch", "gradient_checkpointing", "packing", "patience"})  # read by our own loop, not by TRL's
+_MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
+_LOOP = _MEMORY | {"packing", "patience"}  # the second two are read by our own loop, not by TRL's
+_PAIRS = _LORA | _MEMORY | {"beta"}
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
 # Fields that only some methods read; all others are read by every one.
 SOME = _LORA | _VIRTUAL | _SHARDED | {"beta", "samples", "teacher", "kl_weight", "temperature"}
@@ -73,7 +75,8 @@ METHODS: dict[str, Method] = {
             "LoRA over a base held in 4 bits (NF4, double quantisation).",
             ADAPTER,
             _LORA | _LOOP,
-            said="The base is held in 4 bits while training only: judging, parity and serving use it in 16 bits, as the engine does.",
+            said="The base is held in 4 bits while training only: judging, parity and serving use it in 16 bits, as the engine does; a GPU without "
+            "room for that leaves judging to the processor.",
         ),
         Method(
             "dora",
@@ -107,15 +110,15 @@ METHODS: dict[str, Method] = {
             said="The library for bottleneck adapters does not run with this transformers; PEANuT is the nearest that PEFT has. "
             f"vLLM serves neither. {_MERGED}",
         ),
-        Method("dpo", "preference", "Prefer chosen answers to rejected ones, by a logistic loss (DPO).", ADAPTER, _LORA | {"beta"}, PREFERENCES, rate=0.1),
-        Method("kto", "preference", "More of answers rated up, less of those rated down (KTO).", ADAPTER, _LORA | {"beta"}, RATINGS, rate=0.1),
-        Method("orpo", "preference", "The chosen answer, and the odds against the rejected one, at once (ORPO).", ADAPTER, _LORA | {"beta"}, PREFERENCES, rate=0.3),
+        Method("dpo", "preference", "Prefer chosen answers to rejected ones, by a logistic loss (DPO).", ADAPTER, _PAIRS, PREFERENCES, rate=0.1),
+        Method("kto", "preference", "More of answers rated up, less of those rated down (KTO).", ADAPTER, _PAIRS, RATINGS, rate=0.1),
+        Method("orpo", "preference", "The chosen answer, and the odds against the rejected one, at once (ORPO).", ADAPTER, _PAIRS, PREFERENCES, rate=0.3),
         Method(
             "rlhf",
             "rlhf",
             "A reward model from preferences, then answers that it rewards (RLOO).",
             ADAPTER,
-            _LORA | {"beta", "samples"},
+            _LORA | {"beta", "samples", "gradient_checkpointing"},
             PREFERENCES,
             rate=0.1,
             said="A reward model is trained first, then the adapter writes answers and learns from their rewards: the estimate below leaves out "

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 from training.base_model import device
 from training.evaluate import answer_limit
@@ -16,9 +16,12 @@ from training.methods.pairs import Pair, pairs
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
+from training.run.signs import weak_rewards
 from training.trainer import Loop, Step, Trained
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
+
+Score = Callable[[list[list[int]]], list[float]]  # whole conversations as token ids → rewards
 
 
 def build(prepared: Prepared) -> Any:
@@ -29,8 +32,10 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     """Reward model, then policy. The figure of the second is the mean reward with its sign changed, in the reward model's units."""
     found = pairs(prepared.encoder, prepared.dataset.train)
     judge = reward_model(prepared, found, loop["pad_id"], lambda step: reporter.working("reward model", step.step, step.steps))
+    score = scorer(judge, loop["pad_id"])
+    weak = weak_rewards(preferred(score, found, prepared.recipe.batch_size), len(found))
     reporter.stage("training")
-    return _policy(model, prepared, found, scorer(judge, loop["pad_id"]), loop["on_step"])
+    return _policy(model, prepared, found, score, loop["on_step"], [weak] if weak else [])
 
 
 def reward_model(prepared: Prepared, found: list[Pair], pad_id: int, on_step: Callable[[Step], None]) -> Any:
@@ -52,19 +57,23 @@ def reward_model(prepared: Prepared, found: list[Pair], pad_id: int, on_step: Ca
         str(prepared.base.folder), num_labels=1, dtype=getattr(torch, recipe.dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
     ).to(device())
     bare.config.pad_token_id = pad_id
+    # The output is trained whole, so in float32 beside a base that may compute in bfloat16.
+    bare.score.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype),))
     layers = target_names(bare, recipe.target_modules, served=True, head=bare.score)
-    config = LoraConfig(r=recipe.rank, lora_alpha=int(recipe.alpha), target_modules=layers, task_type="SEQ_CLS", modules_to_save=["score"])
+    alpha = cast(int, recipe.alpha)  # as in `add_lora`: a fraction is as good
+    config = LoraConfig(r=recipe.rank, lora_alpha=alpha, target_modules=layers, task_type="SEQ_CLS", modules_to_save=["score"])
     model = common.float32_adapter(get_peft_model(bare, config))
     rows = Dataset.from_list([{"chosen_ids": [*each.prompt, *each.chosen], "rejected_ids": [*each.prompt, *each.rejected]} for each in found])
     told = common.callback(prepared, on_step, sum(each.tokens for each in found) / len(found) * recipe.batch_size, lambda logs: logs.get("loss"))
     with common.scratch_folder() as folder:
         shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length}
-        common.go(Trainer(model, args=RewardConfig(**shared), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]))
+        config = common.on_one_gpu(RewardConfig(**shared))
+        common.go(Trainer(model, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]))
     return model.eval()
 
 
-def scorer(judge: Any, pad_id: int) -> Callable[[list[list[int]]], list[float]]:
-    """Whole conversations as token ids → rewards. The classification head reads the last token before the padding."""
+def scorer(judge: Any, pad_id: int) -> Score:
+    """What a reward model makes of conversations. The classification head reads the last token before the padding."""
     import torch
 
     def score(conversations: list[list[int]]) -> list[float]:
@@ -80,7 +89,17 @@ def scorer(judge: Any, pad_id: int) -> Callable[[list[list[int]]], list[float]]:
     return score
 
 
-def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Callable[[list[list[int]]], list[float]], on_step: Callable[[Step], None]) -> Trained:
+def preferred(score: Score, found: list[Pair], batch_size: int) -> int:
+    """Of how many pairs the chosen answer gets more than the rejected one; `batch_size` pairs are scored together."""
+    right = 0
+    for first in range(0, len(found), batch_size):
+        some = found[first : first + batch_size]
+        rewards = score([[*each.prompt, *answer] for each in some for answer in (each.chosen, each.rejected)])
+        right += sum(chosen > rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True))
+    return right
+
+
+def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, on_step: Callable[[Step], None], signs: list[str]) -> Trained:
     from datasets import Dataset
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
@@ -93,20 +112,21 @@ def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Callable[[
         return list(score([[*json.loads(prompt), *ids] for prompt, ids in zip(prompts, completion_ids, strict=True)]))
 
     recipe = prepared.recipe
+    batch = min(recipe.batch_size, len(found))  # TRL's sampler leaves out the rows that fill no batch
     answer = answer_limit(max(len(each.chosen) for each in found))
     model.generation_config.eos_token_id = sorted(prepared.base.stop_ids)
     # Token ids as JSON: the trainer carries a question as a text, and asks for its tokens where they are needed.
     rows = Dataset.from_list([{"prompt": json.dumps(each.prompt)} for each in found])
     per_question = recipe.samples * (sum(len(each.prompt) for each in found) / len(found) + answer)
-    told = common.callback(prepared, on_step, per_question * recipe.batch_size, lambda logs: -logs["reward"] if "reward" in logs else None, falls=False)
+    told = common.callback(prepared, on_step, per_question * batch, lambda logs: -logs["reward"] if "reward" in logs else None, falls=False, signs=signs)
     with common.scratch_folder() as folder:
         shared = common.arguments(prepared, folder, len(found))
-        shared["per_device_train_batch_size"] = recipe.batch_size * recipe.samples
-        config = RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=answer)
+        shared["per_device_train_batch_size"] = batch * recipe.samples
+        config = common.on_one_gpu(RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=answer))
         trainer = Trainer(
             common.float32_adapter(model), reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]
         )
         common.go(trainer)
     tokens = int(trainer.state.num_input_tokens_seen)
-    asked = recipe.samples * recipe.batch_size * len(told.losses) * sum(len(each.prompt) for each in found) / len(found)
+    asked = recipe.samples * batch * len(told.losses) * sum(len(each.prompt) for each in found) / len(found)
     return common.trained(told, tokens, max(0, round(tokens - asked)))

@@ -6,19 +6,20 @@ preparation is left out (`Ready`).
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from training.methods.loop import on_plain_base
+from training.methods.pairs import at_once
 from training.prepare import Prepared
 from training.run.signs import watch
 from training.trainer import FLOOR, Step, Trained, total_steps
+from whet.errors import TrainingError
 
-__all__ = ["Ready", "arguments", "callback", "float32_adapter", "go", "on_plain_base", "scratch_folder", "trained"]
+__all__ = ["Ready", "arguments", "callback", "float32_adapter", "go", "on_one_gpu", "on_plain_base", "scratch_folder", "trained"]
 
 
 class Ready:
@@ -45,6 +46,13 @@ def scratch_folder() -> Iterator[str]:
         yield folder
 
 
+def on_one_gpu(config: Any) -> Any:
+    """The trainer's arguments, which then know of one GPU at most: transformers counts all that it sees and puts the model into DataParallel, which TRL's trainers
+    refuse and ORPO's does not expect. A run of ours has one."""
+    config._n_gpu = min(config.n_gpu, 1)  # read first: that is when transformers counts, and it counts once
+    return config
+
+
 def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
     """What transformers' TrainingArguments share; `rows` is the number of training rows."""
     import torch
@@ -56,7 +64,8 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
         schedule["lr_scheduler_kwargs"] = {"min_lr_rate": FLOOR}
     return {
         "output_dir": folder,
-        "per_device_train_batch_size": recipe.batch_size,
+        "per_device_train_batch_size": at_once(recipe),
+        "gradient_accumulation_steps": recipe.batch_size // at_once(recipe),
         "max_steps": steps,
         "learning_rate": recipe.learning_rate,
         "warmup_steps": max(1, round(recipe.warmup * steps)),
@@ -65,8 +74,10 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
         "seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
         "bf16": False,  # the base computes in the recipe's dtype already; autocast would cast what is float32 on purpose
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # which would put an earlier mean in place of a loss that is no number, and `watch` never saw it
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
@@ -76,17 +87,25 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
 
 
 def callback(
-    prepared: Prepared, on_step: Callable[[Step], None], tokens_per_step: float, read: Callable[[dict[str, float]], float | None], *, falls: bool = True
+    prepared: Prepared,
+    on_step: Callable[[Step], None],
+    tokens_per_step: float,
+    read: Callable[[dict[str, float]], float | None],
+    *,
+    falls: bool = True,
+    signs: Sequence[str] = (),
 ) -> Any:
     """A TrainerCallback that tells `on_step` of every step. `read` takes the step's figure from what the trainer logs.
 
-    `falls`: the figure is a loss, whose rise is watched; else only that it stays a number. `losses` and `seconds` stay on the object.
+    `falls`: the figure is a loss, whose rise is watched; else only that it stays a number. `signs` are told with every step. `losses`, `signs` and `seconds`
+    stay on the object.
     """
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):
         def __init__(self) -> None:
             self.losses: list[float] = []
+            self.signs = list(signs)
             self.began = time.monotonic()
 
         @property
@@ -97,13 +116,15 @@ def callback(
             self.began = time.monotonic()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            figure = read(logs or {})
+            logs = logs or {}
+            figure = read(logs)
             if figure is None:
                 return
             self.losses.append(float(figure))
-            watch(self.losses if falls else self.losses[-1:], float((logs or {}).get("grad_norm", 0.0)), state.global_step, prepared.recipe)
+            watch(self.losses if falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), state.global_step, prepared.recipe)
             done, steps, seconds = state.global_step, state.max_steps, self.seconds
-            on_step(Step(done, steps, self.losses[-1], tokens_per_step * done / max(seconds, 1e-9), seconds / max(done, 1) * (steps - done), seconds))
+            speed, left = tokens_per_step * done / max(seconds, 1e-9), seconds / max(done, 1) * (steps - done)
+            on_step(Step(done, steps, self.losses[-1], speed, left, seconds, float(logs.get("learning_rate", 0.0)), signs=tuple(self.signs)))
 
     return Told()
 
@@ -118,8 +139,10 @@ def go(trainer: Any) -> Any:
 
 
 def trained(told: Any, tokens: int, trained_tokens: int) -> Trained:
-    """How it went, in the words of our own loop."""
-    losses = told.losses or [math.nan]
+    """How it went, in the words of our own loop. Raises TrainingError when no step was taken: there is nothing to judge or keep."""
+    losses = told.losses
+    if not losses:
+        raise TrainingError("The run ended without a single step.", hint="Give more rows, or use a smaller batch_size.")
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=len(losses),
@@ -129,4 +152,5 @@ def trained(told: Any, tokens: int, trained_tokens: int) -> Trained:
         first_loss=sum(losses[:tenth]) / tenth,
         last_loss=sum(losses[-tenth:]) / tenth,
         best_step=len(losses),
+        signs=list(told.signs),
     )

@@ -21,6 +21,7 @@ _FLAT_FROM = 40  # steps before which a flat loss may be the warm-up
 _FLAT_SHARE = 0.01  # a loss that fell by less than this share of itself, and by less than its noise, has not moved
 _STOPPED_SHARE = 0.5  # of the answers; below it the engine would cut more answers than the model ends
 _FEWEST_ANSWERS = 5  # fewer say nothing
+_WEAK_REWARDS = 0.6  # of the pairs it was trained on, whose better half a coin finds in 0.5
 
 
 def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, before: float | None = None) -> None:
@@ -29,12 +30,8 @@ def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, befor
     `before` is the loss of the model as it was before the first step; without it the first losses stand for it, and a rate that ruins the model within
     those goes unseen.
     """
-    if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
-        what = "loss" if not math.isfinite(losses[-1]) else "gradient"
-        raise TrainingError(
-            f"The {what} stopped being a number at step {step} (learning rate {recipe.learning_rate:g}, {recipe.dtype}).",
-            hint="Lower the learning rate, or train with dtype float32.",
-        )
+    finite(losses[-1], "loss", step, recipe)
+    finite(norm, "gradient", step, recipe)
     for window, rise in ((_FEW, _EXPLODED), (_WINDOW, _DIVERGED)):
         if len(losses) >= (3 if before is None else 2) * window:
             begin, now = fmean(losses[:window]) if before is None else before, fmean(losses[-window:])
@@ -43,6 +40,16 @@ def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, befor
                     f"The run diverged: the loss rose from {begin:.2f} to {now:.2f} by step {step}.",
                     hint=f"Lower the learning rate (it was {recipe.learning_rate:g}).",
                 )
+
+
+def finite(value: float, what: str, step: int, recipe: Recipe) -> float:
+    """The value. Raises TrainingError when it is no number."""
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"The {what} stopped being a number at step {step} (learning rate {recipe.learning_rate:g}, {recipe.dtype}).",
+            hint="Lower the learning rate, or train with dtype float32.",
+        )
+    return value
 
 
 def no_longer_better(validation: Sequence[Sequence[float]], losses: Sequence[float], patience: int) -> str:
@@ -64,19 +71,37 @@ def no_longer_better(validation: Sequence[Sequence[float]], losses: Sequence[flo
     return f"The loss on held-out rows has not improved since step {best_step} ({lowest:.3f}); stopped at step {step}, and the weights of step {best_step} were kept."
 
 
-def nothing_learned(losses: Sequence[float], steps: int) -> str:
-    """At half of the run or later: the loss has not fallen. Two standard errors of the means are its noise."""
+def nothing_learned(losses: Sequence[float], steps: int, before: float | None = None) -> str:
+    """At half of the run or later: the loss has not fallen, or only back to where it was `before` the first step, which a rate that is too high does.
+
+    Two standard errors of the means are its noise.
+    """
     if len(losses) < max(_FLAT_FROM, steps // 2):
         return ""
     part = len(losses) // 4
     first, last = losses[:part], losses[-part:]
     fell = fmean(first) - fmean(last)
     noise = 2 * math.hypot(stdev(first), stdev(last)) / math.sqrt(part)
+    if before is not None and fmean(first) > before + noise and fmean(last) > before:
+        return (
+            f"Worse than before: the loss was {before:.3f} before the first step, rose to {max(losses):.3f} and is {fmean(last):.3f} by step {len(losses)}. "
+            "Lower the learning rate."
+        )
     if fell > _FLAT_SHARE * abs(fmean(first)) and fell > noise:
         return ""
     return (
         f"Nothing was learned by step {len(losses)}: the loss began at {fmean(first):.3f} and is {fmean(last):.3f}. "
         "Raise the learning rate or the rank, and look with `whet data check` whether the answers follow from the questions."
+    )
+
+
+def weak_rewards(right: int, pairs: int) -> str:
+    """A reward model did not even learn its own training pairs: of `right` the chosen answer gets the higher reward."""
+    if right >= _WEAK_REWARDS * pairs:
+        return ""
+    return (
+        f"The reward model prefers the chosen answer in {100 * right / pairs:.0f} % of {pairs} pairs, hardly more than chance: its rewards teach little. "
+        "Raise the learning rate or the epochs, and look whether the chosen answers are better in a way that can be told from the text."
     )
 
 

@@ -59,7 +59,6 @@ def test_a_field_that_a_method_does_not_read_is_refused_instead_of_ignored(metho
         ("rlhf", facts(20), "learns from rows with chosen and rejected"),
         ("kto", facts(20), 'or rows with "rating"'),
         ("lora", [{**row, "rating": -1} for row in facts(20)], "would learn those rated -1 as right"),
-        ("lora", [{**row, "rating": 5} for row in facts(20)], "the rating is 5"),
     ],
 )
 def test_rows_that_a_method_cannot_learn_from_are_refused_before_the_base_is_loaded(

@@ -12,17 +12,21 @@ from typing import Any
 
 import pytest
 
-from tests.training.test_trainer import go, read_rows
+from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import build_base, facts
-from training import datasets
+from training import datasets, runs
 from training.base_model import BaseModel
 from training.batches import collate
+from training.commands.resume import _prepared
 from training.encode import Encoded, Encoder
-from training.methods.distill import distillation_loss
+from training.methods.distill import distillation_loss, rows
+from training.pipeline import run_training
 from training.recipe import load_recipe
-from training.trainer import batch_loss
+from training.reporter import Reporter
+from training.trainer import Step, batch_loss
+from whet.clock import now_ms
 from whet.context import Context
-from whet.errors import InputError
+from whet.errors import InputError, TrainingError
 from whet.settings import load_settings
 
 QUICK: dict[str, Any] = {"rank": 8, "alpha": 16.0, "epochs": 2.0, "learning_rate": 5e-3, "dtype": "float32"}
@@ -80,6 +84,23 @@ def test_a_teacher_that_cannot_teach_is_refused_with_what_to_do(home: Context, t
         assert caught.value.hint
 
 
+def test_a_teacher_whose_vocabulary_is_filled_up_to_another_width_is_compared_over_the_tokens(bases: dict[str, BaseModel], tmp_path: Path) -> None:
+    import torch
+
+    base = bases["chatml"]
+    width = json.loads((base.folder / "config.json").read_text())["vocab_size"]
+    batch = collate(encoded(base, 4), 0, "cpu")
+    student = base.load_model("float32")
+    for name, vocabulary in (("filled", width + 64), ("exact", width)):
+        teacher = BaseModel(build_base(tmp_path / name, hidden=96, seed=9, vocab_size=vocabulary), name).load_model("float32")
+        soft = distillation_loss(student, teacher, batch, share=1.0, temperature=1.0)
+        with torch.no_grad():  # what stands for nothing may be as likely as it likes
+            teacher.get_input_embeddings().weight[width:] += 100.0
+        assert float(distillation_loss(student, teacher, batch, share=1.0, temperature=1.0)) == pytest.approx(float(soft)), name
+        turned = distillation_loss(teacher, student, batch, share=0.5, temperature=2.0)
+        assert torch.isfinite(soft) and soft > 0 and torch.isfinite(turned), name
+
+
 class _Teacher(BaseHTTPRequestHandler):
     """Answers every question with one sentence; keeps what it was asked."""
 
@@ -115,3 +136,41 @@ def test_an_endpoints_answers_are_what_is_learned_and_stored(home: Context, endp
     assert {row.answer for row in stored.train} == {"Ask the desk."} and len(handler.asked) == len(stored.train)
     assert {row.answer for row in stored.test}.isdisjoint({"Ask the desk."}), "held-out rows keep their own answers"
     assert all((question["model"], question["temperature"], question["path"]) == ("large", 0, "/v1/chat/completions") for question in handler.asked)
+
+
+def test_a_run_that_is_taken_up_again_learns_the_answers_it_has_and_asks_for_no_others(
+    home: Context, endpoint: tuple[str, type[_Teacher]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, handler = endpoint
+    prepared, run = prepared_run(home, facts(40), load_recipe("distill"), teacher=address, **QUICK)
+    home = replace(home, settings=home.settings.model_copy(update={"checkpoint_interval_s": 0}))  # one after each step
+
+    def die(self: Reporter, step: Step) -> None:
+        if step.step == 3:
+            raise TrainingError("The power went.")
+
+    with monkeypatch.context() as patched, Reporter(home, run) as reporter, pytest.raises(TrainingError, match="power"):
+        patched.setattr(Reporter, "step", die)
+        run_training(home, run, prepared, reporter, actor="test")
+    asked = len(handler.asked)
+    runs.end(home, run, runs.FAILED, "The power went.", now_ms())
+    handler.body = json.dumps({"choices": [{"message": {"content": "Ask somebody else."}}]}).encode()
+    again, row = runs.reopen(home, run.id, worker="test", actor="test", now=now_ms() + 60_000)
+    resumed = _prepared(home, row)
+    with Reporter(home, again) as reporter:
+        outcome = run_training(home, again, resumed, reporter, actor="test")
+    assert len(handler.asked) == asked == len(resumed.dataset.train), "the teacher was asked everything again"
+    assert outcome.adapter is not None and outcome.dataset_digest == row["dataset_digest"] != prepared.dataset.digest
+    assert outcome.adapter.card["recipe"]["dataset_name"] == row["recipe"]["dataset_name"]
+
+
+def test_rows_that_another_teacher_taught_are_asked_about(home: Context, endpoint: tuple[str, type[_Teacher]]) -> None:
+    address, handler = endpoint
+    prepared, run = prepared_run(home, facts(8), load_recipe("distill"), teacher=address, **QUICK)
+    with Reporter(home, run) as reporter:
+        told = rows(home, replace(prepared, dataset=replace(prepared.dataset, name="facts-taught-" + "x" * 51)), reporter)
+        asked = len(handler.asked)
+        assert asked == len(prepared.dataset.train) and len(told.dataset.name) == 64
+        assert rows(home, told, reporter) is told and len(handler.asked) == asked
+        rows(home, replace(told, recipe=replace(told.recipe, teacher=address.replace("#large", "#larger"))), reporter)
+    assert len(handler.asked) == 2 * asked

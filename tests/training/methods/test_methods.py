@@ -100,10 +100,32 @@ def _ids(base: BaseModel) -> list[int]:
     return list(Encoder(base, 256).encode_all(rows)[0][0].ids)
 
 
-@pytest.mark.parametrize("method", _some(lambda method: method.engine == ADAPTER and method.name != "distill"))
-def test_a_method_whose_adapter_the_engine_serves_ends_as_a_version(home: Context, bases: dict[str, BaseModel], method: str) -> None:
+def _adapters() -> list[Any]:
+    """Those of a library's trainers in both dtypes: what they train is float32, and has to meet a base that computes in bfloat16."""
+    dtypes = {name: ("float32", "bfloat16") if method.module in ("preference", "rlhf") else ("float32",) for name, method in METHODS.items()}
+    some = _some(lambda method: method.engine == ADAPTER and method.name != "distill")
+    return [pytest.param(*param.values, dtype, marks=param.marks) for param in some for dtype in dtypes[param.values[0]]]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers counts them, on a machine that has them."""
+    from transformers import TrainingArguments
+
+    made = TrainingArguments.__post_init__
+
+    def counted(self: Any) -> None:
+        made(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", counted)
+
+
+@pytest.mark.parametrize(("method", "dtype"), _adapters())
+@pytest.mark.usefixtures("two_gpus")
+def test_a_method_whose_adapter_the_engine_serves_ends_as_a_version(home: Context, bases: dict[str, BaseModel], method: str, dtype: str) -> None:
     small = {"rows": preferences(16), "epochs": 1.0} if method == "rlhf" else {}  # it writes answers, which is what takes its time
-    outcome = trained(home, method, None, **small)
+    outcome = trained(home, method, None, dtype=dtype, **small)
     base = bases["chatml"]
     assert outcome.adapter is not None and outcome.adapter.card["recipe"]["method"] == method
     if method != "rlhf":  # whose figure is a reward, which rises and falls with what is sampled
@@ -112,7 +134,7 @@ def test_a_method_whose_adapter_the_engine_serves_ends_as_a_version(home: Contex
         assert outcome.trained.first_loss == pytest.approx(0.6931, abs=1e-3)
     prompt = outcome.adapter.card["fingerprint"]["prompts"][0]
     weights, config = read_weights(home, outcome.adapter)
-    again = with_stored(base.load_model("float32"), config, weights)
+    again = with_stored(base.load_model(dtype), config, weights)
     assert logprobs(again, prompt["token_ids"]) == pytest.approx(prompt["adapter_logprobs"], abs=1e-4, nan_ok=True), (
         "the stored version answers as the trained one"
     )
