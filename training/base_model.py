@@ -9,6 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from whet.store import base_model_digest, digest_bytes
 _TIMED_SIZE = 512  # of the square matrices that are multiplied to compare dtypes: as many rows as a step of a small base has tokens
 _TIMINGS = 5  # of which the best counts; a few milliseconds in all
 _CLEARLY = 1.3  # times as long
+_WANTED = "It must be the folder of a language model in Hugging Face format, with config.json and safetensors weights."
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what configurations of mixtures of experts call their number
 
 
@@ -50,9 +52,12 @@ class BaseModel:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`config.json`; the text part of it for models that hold several."""
-        value = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        return dict(value.get("text_config") or value)
+        """`config.json`; the text part of it for models that hold several. Raises ConfigurationError when there is none that can be read."""
+        try:
+            value = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            return dict(value.get("text_config") or value)
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise ConfigurationError(f"{self.name} has no config.json that can be read: {error}.", hint=_WANTED) from error
 
     @cached_property
     def max_positions(self) -> int:
@@ -100,16 +105,27 @@ class BaseModel:
     @cached_property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """Name of each layer with a weight matrix → (outputs, inputs), from the headers of the weight files."""
-        from safetensors import safe_open
+        found = {name.removesuffix(".weight"): shape for name, shape in self.shapes.items() if name.endswith(".weight")}
+        return {name: (shape[0], shape[1]) for name, shape in found.items() if len(shape) == 2}
 
-        shapes: dict[str, tuple[int, int]] = {}
+    @cached_property
+    def shapes(self) -> dict[str, list[int]]:
+        """Name of each tensor → its shape, from the headers of the weight files. Raises ConfigurationError for a file that is torn."""
+        from safetensors import SafetensorError, safe_open
+
+        shapes: dict[str, list[int]] = {}
         for file in sorted(self.folder.glob("*.safetensors")):
-            with safe_open(str(file), framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  it is no dictionary
-                    shape = tensors.get_slice(name).get_shape()
-                    if len(shape) == 2 and name.endswith(".weight"):
-                        shapes[name.removesuffix(".weight")] = (shape[0], shape[1])
+            try:
+                with safe_open(str(file), framework="pt") as tensors:
+                    shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  it is no dictionary
+            except (SafetensorError, OSError) as error:
+                raise ConfigurationError(f"{file.name} of {self.name} cannot be read: {error}.", hint="Copy or download the model again.") from error
         return shapes
+
+    @property
+    def parameters(self) -> int:
+        """Weights in all."""
+        return sum(map(prod, self.shapes.values()))
 
     @property
     def _attention(self) -> str:
@@ -121,8 +137,9 @@ class BaseModel:
         """A mixture of experts: its inner layers are one tensor for all experts, not layers of their own."""
         return any(self.config.get(name) for name in EXPERT_COUNTS)
 
-    def load_model(self, dtype: str, *, four_bits: bool = False) -> Any:
-        """The causal language model, frozen, in evaluation mode. `dtype` is a torch name such as bfloat16.
+    def load_model(self, dtype: str, *, four_bits: bool = False, where: str = "") -> Any:
+        """The causal language model, frozen, in evaluation mode, on `where` (`device()` if empty). `dtype` is a torch name such as bfloat16, or `auto` for that of
+        the files.
 
         `four_bits` keeps the linear layers in NF4 with quantised scales (Dettmers et al. 2023) and computes in `dtype`.
 
@@ -132,24 +149,38 @@ class BaseModel:
         import torch
         from transformers import AutoModelForCausalLM
 
+        there = where or device()
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 str(self.folder),
-                dtype=getattr(torch, dtype),
+                dtype="auto" if dtype == "auto" else getattr(torch, dtype),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 attn_implementation=self._attention,
-                **({"quantization_config": _nf4(dtype), "device_map": {"": device()}} if four_bits else {}),
+                **({"device_map": {"": there}} if four_bits or there != "cpu" else {}),  # straight to the GPU, not through as much main memory
+                **({"quantization_config": _nf4(dtype)} if four_bits else {}),
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigurationError(
                 f"The base model {self.name} cannot be loaded: {str(error).splitlines()[0]}",
-                hint="It must be a Llama-, Mistral-, Qwen- or Gemma-family model with safetensors weights.",
+                hint=_WANTED,
             ) from error
         model.config.use_cache = False
         model.requires_grad_(False)
-        return (model if four_bits else cast(Any, model).to(device())).eval()
+        if four_bits and there == "cpu":
+            _settle_on_the_processor(model)
+        return cast(Any, model).eval()
+
+
+def _settle_on_the_processor(model: Any) -> None:
+    """What a 4-bit model needs on a CPU beside its weights: what stays in 16 bits is a view of the mapped files, which would keep all of them in memory; and on
+    processors with bfloat16 instructions bitsandbytes packs the weights of a model that answers for a product without a gradient, and never unpacks them to train."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _nf4(dtype: str) -> Any:
@@ -172,7 +203,7 @@ def stored_dtype() -> str:
     import torch
 
     if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"  # emulated it is slower than float32
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(torch.cpu, "_is_avx512_bf16_supported_", None)
     return "bfloat16" if probe is not None and probe() else "float32"
 

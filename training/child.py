@@ -88,11 +88,23 @@ def _train(context: Any, run: Any, request: dict[str, Any]) -> None:
     with Reporter(context, run) as reporter:
         recipe = recipe_of(context, run.id) or recipe_from(request["recipe"], load_recipe(context.settings.retrain_recipe))
         check_into(recipe, None)
-        dataset = datasets.load(context.store, request["dataset_path"], request["dataset_digest"], request["dataset_name"])
+        dataset = datasets.load(context.store, *_rows_of(context, request))
         # Rows that this base cannot take are left out and named on the card: nobody watches who could be asked.
         prepared = prepare(context, run.alias, dataset, recipe, open_base(context.settings), skip_bad=True)
         outcome = run_training(context, run, prepared, reporter, actor=request["requested_by"])
     log.info("run %s: %s stored, gate %s: %s", run.id, outcome.label, outcome.judgement.verdict, outcome.judgement.reason)
+
+
+def _rows_of(context: Any, request: dict[str, Any]) -> tuple[str, str, str]:
+    """(folder, digest, name) of the rows that an earlier attempt went on with, because a teacher's answers are asked for once; else of the request's."""
+    from training.requests import run_of
+    from whet.database import reading
+
+    with reading(context.database) as connection:
+        row = run_of(connection, request["id"])
+    if row is not None and "dataset_path" in row["recipe"]:
+        return row["recipe"]["dataset_path"], row["dataset_digest"], row["recipe"]["dataset_name"]
+    return request["dataset_path"], request["dataset_digest"], request["dataset_name"]
 
 
 if __name__ == "__main__":

@@ -73,7 +73,11 @@ class Encoder:
 
     def prompt_ids(self, row: Row) -> list[int]:
         """The tokens that the engine is given to answer this row."""
-        return self._tokens(self._render(self._conversation(row)[:-1], opened=True))
+        return self.asked_ids(self._conversation(row)[:-1])
+
+    def asked_ids(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The tokens of a conversation that waits for an answer."""
+        return self._tokens(self._render(messages, opened=True))
 
     def answer_tokens(self, row: Row) -> int:
         """Length of the reference answer."""

@@ -84,6 +84,28 @@ def cast_parameters(parameters: Iterable[Any], dtype: Any) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
+def merged_once(model: Any, dtype: str) -> Any:
+    """The plain model, as it is written and served: a PEFT model's adapters merged into its weights, all in `dtype` (a torch name).
+
+    Each layer is merged in float32 and rounded once: adding in bfloat16 would lose most of a small update, and the whole model in float32 needs twice its memory.
+    """
+    import torch
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    wanted = getattr(torch, dtype)
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        cast_parameters(layer.parameters(), torch.float32)
+        layer.merge()
+        cast_parameters(layer.parameters(), wanted)
+    if isinstance(model, PeftModel):
+        model = cast(Any, model).unload()
+    cast_parameters(model.parameters(), wanted)
+    model.config.dtype = wanted
+    return model.requires_grad_(False).eval()
+
+
 def adapter_weights(peft_model: Any, dtype: str) -> dict[str, Any]:
     """Tensor name → tensor on the CPU, in PEFT's naming, in the dtype that the engine computes in."""
     import torch

@@ -29,7 +29,7 @@ from training.run.faults import file_signature, memory_in_words, require_room, r
 from training.run.resume import checkpoints_of
 from training.run.signs import never_stop
 from training.run.trackers import Trackers
-from training.trainer import Step, Trained
+from training.trainer import Loss, Step, Trained
 from whet.clock import now_ms
 from whet.context import Context
 from whet.errors import InputError, StoreError
@@ -73,13 +73,8 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     reporter.stage("loading")
     pad_id, folder = pad_token(prepared), run_folder(context, run.id)
     as_loaded = file_signature(prepared.base.folder)
-    with memory_in_words(prepared.recipe):
-        model, loss_of = load(context, prepared), method.loss(prepared)
-        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
-        memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
-    prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
-    expected = estimate(prepared, speed, memory)
-    require_room(folder, _ROOM * memory["checkpoint"])
+    prepared, model, loss_of, expected = measured(context, prepared)
+    require_room(folder, _ROOM * expected["memory"]["checkpoint"])
     checkpoints = checkpoints_of(context, run.id)
     checkpoints.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
     resume = checkpoints.resume()
@@ -96,16 +91,17 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
             reporter.step(step)
 
         trained = method.run(model, prepared, reporter, pad_id=pad_id, loss_of=loss_of, on_step=on_step, checkpoints=checkpoints, resume=resume)
-        model = method.candidate(model, prepared)
     expected = compared(expected, trained, peak_memory_bytes(), prepared.recipe.processes)
     runs.describe(context, run, estimate=expected)
     clock.mark("training")
 
     reporter.stage("evaluating")
-    judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating)
+    with memory_in_words(prepared.recipe, judging=run.id):
+        model = method.candidate(model, prepared)
+        judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating)
+        evidence = fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder) if into is None else None
     endless = never_stop(judgement.decision.metrics if judgement.decision else {})
     trained = replace(trained, signs=[*trained.signs, *([endless] if endless else [])])
-    evidence = fingerprint(model, probes(prepared), prepared.base.folder) if into is None else None
     require_unchanged(prepared.base, as_loaded)
     clock.mark("evaluating")
 
@@ -143,6 +139,20 @@ def _survey(context: Context, model: Any, prepared: Prepared, judgement: Judgeme
         survey(context, model, prepared.encoder, prepared.dataset, judgement, name=prepared.alias, on_batch=reporter.surveying, base=base)
     except (StoreError, OSError) as error:
         log.warning("The report of %s could not be stored: %s", prepared.alias, error)
+
+
+def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) -> tuple[Prepared, Any, Loss, dict[str, Any]]:
+    """(the run with its number of threads, its model, what is minimised, the estimate): all that is known before the first step. Raises TrainingError where memory
+    runs out already."""
+    pad_id = pad_token(prepared)
+    with memory_in_words(prepared.recipe):
+        model, loss_of = load(context, prepared), family(METHODS[prepared.recipe.method]).loss(prepared)
+        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
+        memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
+    if prepared.recipe.method == "qlora":
+        memory["judging"] = prepared.base.parameters * next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
+    prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
+    return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour)
 
 
 def load(context: Context, prepared: Prepared) -> Any:

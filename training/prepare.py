@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,15 +13,15 @@ from sqlalchemy import Connection
 from training.base_model import BaseModel, compute_dtype
 from training.batches import collate, pack
 from training.data.leaks import without_leaks
-from training.datasets import Dataset
+from training.datasets import Dataset, with_standing_reviews
 from training.encode import Encoded, Encoder
-from training.methods.pairs import rating
+from training.methods.pairs import Work, check_batches, refused, work
 from training.methods.registry import ADAPTER, ANSWERS, METHODS, PREFERENCES, RATINGS, Method
 from training.recipe import PRODUCTION, Recipe, check_servable, resolved
 from training.rows import BadLine, Row
 from training.run.faults import require_device
 from training.run.trackers import require_installed
-from training.trainer import Loss, batch_loss, total_steps
+from training.trainer import Loss, batch_loss, recomputing, total_steps
 from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
@@ -29,6 +30,7 @@ from whet.registry import Adapter, current_rollouts, find_adapter
 # So much faster all threads together must be than one. A step is some two thousand small products, and after each the threads wait for the slowest: as soon
 # as the engine answers beside them they lose more than they gained (1.3 times as fast alone, 0.8 times with a neighbour that takes 40 % of a processor).
 _WORTH = 1.5
+_SHOWN = 20  # refused rows that are named; `whet data check` lists all of them
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class Prepared:
     start_adapter: Adapter | None  # whose weights the run starts from
     notices: list[str]
 
-    @property
-    def tokens_per_epoch(self) -> int:
-        return sum(len(row.ids) for row in self.train)
+    @cached_property
+    def work(self) -> Work:
+        """Of an epoch."""
+        if METHODS[self.recipe.method].rows != ANSWERS:
+            return work(self.recipe, self.encoder, self.dataset.train)
+        return Work(len(self.train), sum(len(row.ids) for row in self.train), sum(row.trained_tokens for row in self.train))
 
     @property
     def steps(self) -> int:
-        return total_steps(len(self.train), self.recipe)
+        return total_steps(self.work.examples, self.recipe)
 
 
 def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base: BaseModel, *, skip_bad: bool = False, drop_leaks: bool = True) -> Prepared:
@@ -62,6 +67,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     """
     method = METHODS[recipe.method]
     check_servable(recipe, context.settings.engine_max_lora_rank)
+    check_batches(recipe)
     require_device(recipe.device, recipe.processes)
     require_installed(context.settings.wandb_project, context.settings.mlflow_tracking_uri)
     room = min(base.max_positions, context.settings.engine_max_model_len) - (recipe.virtual_tokens if "virtual_tokens" in method.reads else 0)
@@ -70,24 +76,28 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             "Distillation needs a teacher.", hint="Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher http://host/v1#MODEL."
         )
     dataset = _rows_for(method, dataset)
-    parameters = count_parameters(base)
+    standing = with_standing_reviews(context, alias, dataset).regression
     start, no_start = _start_adapter(context, alias, recipe, base)
     recipe = replace(recipe, init_from=start.digest if start else "")
-    recipe = replace(resolved(recipe, parameters=parameters, max_length=room), dtype=compute_dtype(recipe.dtype))
+    recipe = replace(resolved(recipe, parameters=base.parameters, max_length=room), dtype=compute_dtype(recipe.dtype))
     encoder = Encoder(base, recipe.max_length)
     dataset, leaks = without_leaks(dataset, drop=drop_leaks)
     left_out: list[BadLine] = []
     parts: dict[str, list[Encoded]] = {}
     kept: dict[str, Any] = {}
     for part in ("train", "validation", "test"):
-        parts[part], kept[part], bad = encoder.encode_all(dataset.part(part))
-        left_out += bad
+        rows, rejected = dataset.part(part), []
+        if method.rows != ANSWERS:  # which reads the rejected answers too
+            found = [(row, refused(encoder, row)) for row in rows]
+            rows, rejected = [row for row, bad in found if bad is None], [bad for _, bad in found if bad is not None]
+        parts[part], kept[part], other = encoder.encode_all(rows)
+        left_out += [*rejected, *other]
     if left_out and not skip_bad:
-        shown = "\n".join(f"  {bad}" for bad in left_out[:20])
+        shown = "\n".join(f"  {bad}" for bad in left_out[:_SHOWN]) + (f"\n  … and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else "")
         raise InputError(f"{len(left_out)} rows cannot be learned from with this base:\n{shown}", hint="Correct them, or leave them out with --skip-bad.")
     if not parts["train"]:
         raise InputError("No row is left to train on.", hint="`whet data check` says why each row was refused.")
-    dataset = replace(dataset, **kept)
+    dataset = replace(dataset, **kept, regression=[row for row in _not_bad(standing) if encoder.takes(row)])
     left_out += [leak.as_bad_line() for leak in leaks]
     said = [method.said] if method.said else []
     if recipe.processes > 1:
@@ -120,26 +130,13 @@ def _rows_for(method: Method, dataset: Dataset) -> Dataset:
 
 
 def _not_bad(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if rating(row) >= 0]
+    return [row for row in rows if row.rating >= 0]
 
 
 def _fits(wanted: str, row: Row) -> bool:
     if wanted == ANSWERS:
-        return rating(row) >= 0
-    return row.kind == "preference" or (wanted == RATINGS and rating(row) != 0)
-
-
-def count_parameters(base: BaseModel) -> int:
-    """Weights of the base, from the headers of its files."""
-    from math import prod
-
-    from safetensors import safe_open
-
-    total = 0
-    for file in base.folder.glob("*.safetensors"):
-        with safe_open(str(file), framework="pt") as tensors:
-            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return total
+        return row.rating >= 0
+    return row.kind == "preference" or (wanted == RATINGS and row.rating != 0)
 
 
 def _start_adapter(context: Context, alias: str, recipe: Recipe, base: BaseModel) -> tuple[Adapter | None, list[str]]:
@@ -205,6 +202,8 @@ def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
 
 def _speed(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> float:
     """Tokens per second of forward and backward, the better of two after one to warm up. Changes no weight."""
+    import torch
+
     device = next(model.parameters()).device.type
     middle = sorted(rows, key=lambda row: len(row.ids))
     at_once = recipe.micro_batch or recipe.batch_size
@@ -213,10 +212,13 @@ def _speed(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of
     batch = pack(some, pad_id, device) if recipe.packing else collate(some, pad_id, device)
     best = float("inf")
     model.train()
-    for attempt in range(3):
-        began = time.perf_counter()
-        loss_of(model, batch).backward()
-        model.zero_grad(set_to_none=True)
-        if attempt:
-            best = min(best, time.perf_counter() - began)
+    with recomputing(model, recipe):
+        for attempt in range(3):
+            began = time.perf_counter()
+            loss_of(model, batch).backward()
+            model.zero_grad(set_to_none=True)
+            if device == "cuda":  # which has only been told what to compute
+                torch.cuda.synchronize()
+            if attempt:
+                best = min(best, time.perf_counter() - began)
     return batch.tokens / best

@@ -43,7 +43,7 @@ class Recipe:
     warmup: float = 0.06  # share of all steps
     epochs: float = 6.0  # passes over the training rows
     batch_size: int = 8  # rows per step; with 500 rows on the built-in base, 375 small steps got 99 % right where 188 larger ones got 93 %
-    weight_decay: float = 0.0  # adapters are small and start at zero change; decay pulls them back to the base
+    weight_decay: float = 0.0  # of matrices; adapters are small and start at zero change; decay pulls them back to the base
     clip: float = 1.0  # largest gradient norm
     micro_batch: int = 0  # rows computed at once, their gradients summed to the step's (gradient accumulation); 0: all of a step
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: a third more time, a fraction of the memory
@@ -84,6 +84,7 @@ class Recipe:
             ("epochs", _finite(self.epochs) and 0 < self.epochs <= 1000, "above 0, up to 1000"),
             ("batch_size", 1 <= self.batch_size <= 4096, "1 to 4096"),
             ("weight_decay", _finite(self.weight_decay) and 0 <= self.weight_decay < 1, "0 or more and below 1"),
+            ("weight_decay", self.method != "ia3" or self.weight_decay == 0, "0: the factors of (IA)³ start at 1, and decay would pull them to 0"),
             ("clip", _finite(self.clip) and self.clip > 0, "a number above 0"),
             ("micro_batch", 0 <= self.micro_batch <= 4096, "0 (all rows of a step) to 4096"),
             ("processes", 1 <= self.processes <= min(64, self.batch_size), "1 to 64, and a row of each step for each of them (batch_size)"),
@@ -91,6 +92,7 @@ class Recipe:
             ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),
             ("max_length", self.max_length == 0 or self.max_length >= 8, "0 (chosen) or at least 8 tokens"),
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
+            ("seed", 0 <= self.seed < 1 << 32, "0 to 4294967295"),
             ("threads", 0 <= self.threads <= 1024, "0 (chosen) to 1024"),
             ("virtual_tokens", 1 <= self.virtual_tokens <= 1024, "1 to 1024"),
             ("beta", _finite(self.beta) and 0 < self.beta <= 10, "above 0, up to 10"),

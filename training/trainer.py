@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
@@ -18,7 +19,7 @@ from training.encode import Encoded
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
 from training.run.ranks import ALONE, Ranks, own, shares_of, whole
-from training.run.signs import no_longer_better, nothing_learned, watch
+from training.run.signs import finite, no_longer_better, nothing_learned, watch
 
 FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
 _SAMPLED = 4  # steps' worth of rows whose loss before the first step is what divergence is judged against; costs as much time as a step and a half
@@ -121,10 +122,8 @@ def train(
     loss_of = loss_of or batch_loss
     device = next(model.parameters()).device.type
     torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
-    if recipe.gradient_checkpointing:
-        plain(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     masters = _Masters(model)
-    optimiser = torch.optim.AdamW(masters.copies, lr=recipe.learning_rate, betas=_BETAS, weight_decay=recipe.weight_decay, foreach=True)
+    optimiser = torch.optim.AdamW(masters.groups(recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, foreach=True)
     best = _Best(masters)
     state = LoopState()
     if resume is not None:
@@ -141,35 +140,34 @@ def train(
     losses = state.losses
     model.train()
     began, before = clock(), state.seconds
-    for some in endless(rows, recipe.batch_size, recipe.seed, first=state.step):
-        if state.step >= steps or state.stopped:
-            break
-        loss, tokens, learned = _gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks)
-        norm = masters.clip(recipe.clip)
-        rate = rate_at(state.step, steps, recipe)
-        state.step += 1
-        state.seconds = before + _elapsed(clock, began, ranks)
-        state.history.append([state.step, loss, state.seconds, rate])
-        losses.append(loss)
-        watch(losses, float(norm), state.step, recipe, state.before)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.step()
-        masters.give_back()
-        state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
-        epoch_ends = state.step % per_epoch == 0 or state.step == steps
-        if validation and epoch_ends:
-            best.offer(state, mean_loss(model, validation, recipe, pad_id, loss_of, ranks))
-            _note(state, no_longer_better(state.validation, losses, recipe.patience), stop=True)
-        if state.step == max(1, steps // 2):
-            _note(state, nothing_learned(losses, steps), stop=False)
-        state.seconds = before + _elapsed(clock, began, ranks)
-        on_step(_told(state, steps, loss, rate))
-        if checkpoints is not None and (checkpoints.due(state.seconds, epoch_ends=epoch_ends) or state.step == steps or state.stopped):
-            checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
+    with recomputing(model, recipe):
+        for some in endless(rows, recipe.batch_size, recipe.seed, first=state.step):
+            if state.step >= steps or state.stopped:
+                break
+            loss, tokens, learned = _gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks)
+            norm = masters.clip(recipe.clip)
+            rate = rate_at(state.step, steps, recipe)
+            state.step += 1
+            state.seconds = before + _elapsed(clock, began, ranks)
+            state.history.append([state.step, loss, state.seconds, rate])
+            losses.append(loss)
+            watch(losses, float(norm), state.step, recipe, state.before)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+            masters.give_back()
+            state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
+            epoch_ends = state.step % per_epoch == 0 or state.step == steps
+            if validation and epoch_ends:
+                best.offer(state, finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks), "loss on held-out rows", state.step, recipe))
+                _note(state, no_longer_better(state.validation, losses, recipe.patience), stop=True)
+            if state.step == max(1, steps // 2):
+                _note(state, nothing_learned(losses, steps, state.before), stop=False)
+            state.seconds = before + _elapsed(clock, began, ranks)
+            on_step(_told(state, steps, loss, rate))
+            if checkpoints is not None and (checkpoints.due(state.seconds, epoch_ends=epoch_ends) or state.step == steps or state.stopped):
+                checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
     best.restore()
-    if recipe.gradient_checkpointing:
-        plain(model).gradient_checkpointing_disable()
     model.eval()
     tenth = max(1, steps // 10)
     first, last = losses[:tenth], losses[-tenth:]
@@ -232,6 +230,21 @@ def _weight(batch: Batch) -> float:
     return float(batch.weights.sum()) if batch.trained else 0.0
 
 
+@contextmanager
+def recomputing(model: Any, recipe: Recipe) -> Iterator[None]:
+    """Where the recipe asks for it (`gradient_checkpointing`), layers keep their input alone and are computed again on the way back."""
+    base = plain(model)
+    if not recipe.gradient_checkpointing:
+        yield
+        return
+    base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    base.disable_input_require_grads()  # which enabling asks for, for re-entrant recomputing alone
+    try:
+        yield
+    finally:
+        base.gradient_checkpointing_disable()
+
+
 def plain(model: Any) -> Any:
     """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -257,14 +270,11 @@ def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss
     with torch.no_grad():
         for some in epoch_batches(rows, recipe.micro_batch or recipe.batch_size, 0, 0):
             batch = _share(some, collate, pad_id, device, ranks)
-            loss, weight, trained = float(loss_of(model, batch)), _weight(batch), float(batch.trained)
-            if ranks.size > 1:
-                loss, weight, trained = ranks.sum(weight * loss, weight, trained)
-                loss /= weight
-            total += loss * trained
-            count += trained
+            weight = _weight(batch)
+            loss, weight = ranks.sum(weight * float(loss_of(model, batch)), weight)
+            total, count = total + loss, count + weight
     model.train(was_training)
-    return total / max(count, 1)
+    return total / count if count else 0.0
 
 
 class _Masters:
@@ -277,8 +287,14 @@ class _Masters:
         import torch
 
         self._torch = torch
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # Matrices first: decay is theirs alone. What scales (norms, DoRA's lengths) and biases would be pulled towards nothing.
+        self.parameters = sorted((parameter for parameter in model.parameters() if parameter.requires_grad), key=lambda parameter: parameter.dim() < 2)
         self.copies = [parameter.detach().to(torch.float32).clone().requires_grad_(True) for parameter in self.parameters]
+
+    def groups(self, decay: float) -> list[dict[str, Any]]:
+        """For the optimiser, in the order of `copies`, by which a checkpoint numbers what it keeps."""
+        matrices, others = ([copy for copy in self.copies if (copy.dim() < 2) == flat] for flat in (False, True))
+        return [{"params": some, "weight_decay": share} for some, share in ((matrices, decay), (others, 0.0)) if some]
 
     def add_gradients(self) -> None:
         """Move the gradients of a backward pass over, to those of this step before it."""

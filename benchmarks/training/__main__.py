@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.training.arm import ARMS
-from benchmarks.training.memory import SHAPES
+from benchmarks.training.memory import SMALL
 
 _GEMM_SIZE = 1024  # of the square matrices whose product says what the machine can do
 _GEMM_TIMINGS = 7
@@ -31,7 +31,6 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="", help="default: what this machine is faster in")
     options = parser.parse_args(given)
     from training.base_model import BaseModel, compute_dtype, quiet_environment
-    from training.prepare import count_parameters
     from whet.settings import BUILTIN_BASE
 
     quiet_environment()
@@ -45,9 +44,9 @@ def main(given: list[str] | None = None) -> int:
                 arm = _child("arm", name, "--rows", str(options.rows), "--dtype", dtype, "--threads", str(options.threads))
                 found[name].append(arm["tokens_per_s"])
                 print(f"round {turn + 1}: {name} {arm['tokens_per_s']:,.0f} tokens/s in {arm['steps']} steps", file=sys.stderr)
-        _tell_speed(found, rates, count_parameters(BaseModel(BUILTIN_BASE, "the base")), dtype, options.threads)
+        _tell_speed(found, rates, BaseModel(BUILTIN_BASE, "the base").parameters, dtype, options.threads)
     if "memory" in options.what or not options.what:
-        _tell_memory([_child("memory", shape, "--dtype", dtype, "--threads", str(options.threads)) for shape in SHAPES])
+        _tell_memory([_child("memory", shape, "--dtype", dtype, "--threads", str(options.threads)) for shape in SMALL])
     return 0
 
 

@@ -20,7 +20,6 @@ from training.encode import Encoded, Encoder
 from training.evaluate import greedy
 from training.lora import trainable
 from training.platform_tuning import keep_memory
-from training.prepare import count_parameters
 from training.recipe import Recipe, load_recipe, recipe_from, resolved
 from training.rows import read_lines
 from training.trainer import train
@@ -105,7 +104,7 @@ class Probe:
 
 def settled(base: BaseModel, recipe: Recipe) -> Recipe:
     """The recipe as a run on this base and machine would use it."""
-    return replace(resolved(recipe, parameters=count_parameters(base), max_length=base.max_positions), dtype=compute_dtype(recipe.dtype))
+    return replace(resolved(recipe, parameters=base.parameters, max_length=base.max_positions), dtype=compute_dtype(recipe.dtype))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +34,28 @@ def run(
     recipe_name: str = typer.Option("", "--recipe", help="A recipe in training/recipes, or the path of a .toml file. Default: the method's own."),
     method: str = typer.Option("", "--method", help="How to train; `whet train methods` lists them. Default: what the recipe says, lora without one."),
     into: Path | None = typer.Option(None, "--into", help="Where the result goes of a method that the engine cannot serve as an adapter; a new folder."),
-    teacher: str = typer.Option("", "--teacher", help="For distill: a model's folder, or http(s)://host/v1#MODEL."),
-    rank: int = typer.Option(0, "--rank", help="Inner width of the adapter."),
-    alpha: float = typer.Option(
-        0.0, "--alpha", help="Scale: the update is multiplied by alpha / rank. Default: twice the rank; with rslora what its recipe says."
+    teacher: str | None = typer.Option(None, "--teacher", help="For distill: a model's folder, or http(s)://host/v1#MODEL."),
+    rank: int | None = typer.Option(None, "--rank", help="Inner width of the adapter."),
+    alpha: float | None = typer.Option(
+        None, "--alpha", help="Scale: the update is multiplied by alpha / rank. Default: twice the rank; with rslora what its recipe says."
     ),
-    epochs: float = typer.Option(0.0, "--epochs", help="Passes over the training rows."),
-    batch_size: int = typer.Option(0, "--batch-size", help="Rows per step."),
-    learning_rate: float = typer.Option(0.0, "--learning-rate", "--lr", help="Peak learning rate. Default: by the size of the base."),
-    micro_batch: int = typer.Option(
-        0, "--micro-batch", help="Rows computed at once; gradients are summed to those of --batch-size rows. Default: all of them."
+    epochs: float | None = typer.Option(None, "--epochs", help="Passes over the training rows."),
+    batch_size: int | None = typer.Option(None, "--batch-size", help="Rows per step."),
+    learning_rate: float | None = typer.Option(None, "--learning-rate", "--lr", help="Peak learning rate. Default: by the size of the base."),
+    micro_batch: int | None = typer.Option(
+        None, "--micro-batch", help="Rows computed at once; gradients are summed to those of --batch-size rows. Default: all of them."
     ),
-    gradient_checkpointing: bool = typer.Option(
-        False, "--gradient-checkpointing", help="Compute activations twice to keep fewer: slower, less memory, same result."
+    gradient_checkpointing: bool | None = typer.Option(
+        None, "--gradient-checkpointing/--no-gradient-checkpointing", help="Compute activations twice to keep fewer: slower, less memory, same result."
     ),
-    processes: int = typer.Option(0, "--processes", help="Processes that share the training on this machine (torchrun, FSDP). Default: 1."),
-    packing: bool = typer.Option(False, "--packing", help="Several rows to a sequence, each seeing itself alone."),
-    patience: int = typer.Option(-1, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
-    device: str = typer.Option("", "--device", help="auto, or cuda to refuse a machine without a GPU."),
-    max_length: int = typer.Option(0, "--max-length", help="Tokens per row; longer rows are refused."),
-    seed: int = typer.Option(-1, "--seed", help="Same seed, data, base and threads: same weights, on a CPU."),
-    threads: int = typer.Option(0, "--threads", help="CPU threads. Default: measured at the start."),
-    init_from: str = typer.Option("", "--init-from", help="Start from this adapter's weights: a label, or 'production'."),
+    processes: int | None = typer.Option(None, "--processes", help="Processes that share the training on this machine (torchrun, FSDP). Default: 1."),
+    packing: bool | None = typer.Option(None, "--packing/--no-packing", help="Several rows to a sequence, each seeing itself alone."),
+    patience: int | None = typer.Option(None, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
+    device: str | None = typer.Option(None, "--device", help="auto, or cuda to refuse a machine without a GPU."),
+    max_length: int | None = typer.Option(None, "--max-length", help="Tokens per row; longer rows are refused."),
+    seed: int | None = typer.Option(None, "--seed", help="Same seed, data, base and threads: same weights, on a CPU."),
+    threads: int | None = typer.Option(None, "--threads", help="CPU threads. Default: measured at the start."),
+    init_from: str | None = typer.Option(None, "--init-from", help="Start from this adapter's weights: a label, or 'production'."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."),
     on: str = typer.Option("", "--on", help="ray, or ray=http://HOST:8265: train as a job of a Ray cluster instead of here."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print tokens, steps, expected time, memory by part and cost."),
@@ -67,9 +66,9 @@ def run(
 ) -> None:
     """Check the rows, train, compare with production (or the base) on held-out rows, store a version and say what to do next."""
     overrides = {
-        "method": method, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-        "max_length": max_length, "seed": seed if seed >= 0 else None, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
-        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "patience": patience if patience >= 0 else None, "device": device,
+        "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
+        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "patience": patience, "device": device,
     }  # fmt: skip
     with opened() as context:
         from training.base_model import open_base, quiet_environment
@@ -82,9 +81,9 @@ def run(
         name = check_name(alias or context.settings.default_alias, "alias")
         begun = load_recipe(recipe_name or find(method or "lora").name)
         chosen = find(method or begun.method)
-        if rank and not alpha and "alpha" in chosen.reads and chosen.name != "rslora":  # whose scale is made not to follow the rank
+        if rank and alpha is None and "alpha" in chosen.reads and chosen.name != "rslora":  # whose scale is made not to follow the rank
             overrides["alpha"] = 2.0 * rank
-        recipe = recipe_from({key: value for key, value in overrides.items() if value or (key in ("seed", "patience") and value is not None)}, begun)
+        recipe = recipe_from({name: value for name, value in overrides.items() if value is not None}, begun)
         check_servable(recipe, context.settings.engine_max_lora_rank)
         ray = None
         if on:
@@ -177,19 +176,10 @@ def find_dataset(context: Context, reference: str) -> Any:
 
 
 def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
-    from training.methods.registry import family, find
-    from training.pipeline import load, pad_token
-    from training.prepare import choose_threads
-    from training.run.estimates import estimate, memory_by_part
-    from training.run.faults import memory_in_words
+    from training.pipeline import measured
 
-    pad_id = pad_token(prepared)
-    with memory_in_words(prepared.recipe):
-        model, loss_of = load(context, prepared), family(find(prepared.recipe.method)).loss(prepared)
-        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
-        memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
-    expected = estimate(prepared, speed, memory, price_per_hour)
-    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": replace(prepared.recipe, threads=threads).as_json()}
+    prepared, _, _, expected = measured(context, prepared, price_per_hour)
+    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": prepared.recipe.as_json()}
 
 
 def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: bool) -> Any:

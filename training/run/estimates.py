@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
+from training.methods.registry import METHODS, PREFERENCES, RATINGS
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,17 +22,18 @@ _IN_FLIGHT = 3
 # Times what torch counts as activations, by bytes of a weight, on a processor: there the heap holds 1.2 to 1.8 times as much at its fullest (three shapes in
 # two dtypes, training/RESULTS.md): holes between tensors of different batches, and in bfloat16 oneDNN's kernels and packed weights. A GPU's peak is torch's own count.
 _HEAP = {2: 1.4, 4: 1.3}
+_ANSWERS = {PREFERENCES: 2, RATINGS: 2}  # sequences of a row: the rejected answer, or KTO's answer to another question, is computed with it
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 
 
 def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0) -> dict[str, Any]:
     """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked)."""
-    tokens = round(prepared.tokens_per_epoch * prepared.recipe.epochs)
+    tokens = round(prepared.work.tokens * prepared.recipe.epochs)
     seconds = tokens / max(tokens_per_s, 1e-9)
     found = {
         "rows": len(prepared.train),
         "tokens": tokens,
-        "trained_tokens": round(sum(row.trained_tokens for row in prepared.train) * prepared.recipe.epochs),
+        "trained_tokens": round(prepared.work.trained_tokens * prepared.recipe.epochs),
         "steps": prepared.steps,
         "tokens_per_s": round(tokens_per_s),
         "seconds": round(seconds, 1),
@@ -54,8 +56,9 @@ def compared(expected: dict[str, Any], trained: Trained, peak_bytes: int, proces
 
 
 def peak_of(memory: dict[str, int]) -> int:
-    """The largest sum of parts that are in memory together: activations are gone when a checkpoint is written."""
-    lasting = sum(size for part, size in memory.items() if part not in ("activations", "checkpoint", "loading"))
+    """The largest sum of parts that are in memory together while training: activations are gone when a checkpoint is written, and all of it when a base that was
+    held in 4 bits is judged in 16."""
+    lasting = sum(size for part, size in memory.items() if part not in ("activations", "checkpoint", "loading", "judging"))
     return max(lasting + max(memory["activations"], memory["checkpoint"]), memory["loading"])
 
 
@@ -86,18 +89,18 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
 
 def _activations(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> int:
     """Bytes kept between the forward and the backward pass of the largest part of a step, and what the loss needs besides."""
-    from training.trainer import plain
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
-    base = plain(model)
-    layers = max(1, int(getattr(base.config, "num_hidden_layers", 1)))
+    from training.trainer import recomputing
+
     found = 0
     for sequences, batch in _largest(model, rows, recipe, pad_id):
-        kept, loss = _saved(model, batch, loss_of)
-        if recipe.gradient_checkpointing:
-            one_layer = kept // layers  # is computed again at a time
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            kept = _saved(model, batch, loss_of)[0] + one_layer
-            base.gradient_checkpointing_disable()
+        with recomputing(model, recipe):
+            kept, loss = _saved(model, batch, loss_of)
+            if recipe.gradient_checkpointing:  # and on the way back one layer is there whole: as if the first were never given up
+                first = next(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
+                first.gradient_checkpointing = False
+                kept, loss = _saved(model, batch, loss_of)
         found = max(found, sequences * (kept + loss))
     return found
 
@@ -107,11 +110,11 @@ def _largest(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> li
 
     Beyond that length attention goes block by block and keeps no scores, so a longer row can need less.
     """
-    device, at_once = next(model.parameters()).device.type, recipe.micro_batch or recipe.batch_size
+    device, at_once, answers = next(model.parameters()).device.type, recipe.micro_batch or recipe.batch_size, _ANSWERS.get(METHODS[recipe.method].rows, 1)
     longest = sorted(rows, key=lambda row: -len(row.ids))
     short = [row for row in longest if len(row.ids) <= PACKED_TOKENS]
     if not recipe.packing:
-        return [(len(some[:at_once]), collate(some[:1], pad_id, device)) for some in (longest, short) if some]
+        return [(answers * len(some[:at_once]), collate(some[:1], pad_id, device)) for some in (longest, short) if some]
     first: list[Encoded] = []
     for row in short:
         if sum(len(each.ids) for each in [*first, row]) <= PACKED_TOKENS:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.methods.registry import METHODS
 from whet.errors import ConfigurationError, TrainingError
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 _FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has no quota left", errno.EFBIG: "takes no larger files"}
 # Torch has a class of its own for a full GPU only; on a CPU its allocator raises a plain RuntimeError with one of these in it.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @contextmanager
-def memory_in_words(recipe: Recipe) -> Iterator[None]:
-    """Raises TrainingError in place of torch's or Python's own error when memory runs out."""
+def memory_in_words(recipe: Recipe, *, judging: str = "") -> Iterator[None]:
+    """Raises TrainingError in place of torch's or Python's own error when memory runs out, while training or, with the id of its run, while `judging`."""
     import torch
 
     try:
@@ -30,11 +31,30 @@ def memory_in_words(recipe: Recipe) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _NO_MEMORY):
             raise
+        if judging:
+            raise TrainingError(
+                "Memory ran out while the trained adapter was judged, which takes the whole base in 16 bits.",
+                hint=f"The training is kept. End what else takes memory, or go to a larger machine, then `whet train resume {judging}`: it judges alone.",
+            ) from error
         at_once = recipe.micro_batch or recipe.batch_size
-        smaller = f"Use --micro-batch {at_once // 2}, which changes no result" if at_once > 1 else "Use --gradient-checkpointing, which changes no result"
         raise TrainingError(
-            f"Memory ran out with {at_once} rows of up to {recipe.max_length} tokens at once.", hint=f"{smaller}, or a smaller --max-length."
+            f"Memory ran out with {at_once} rows of up to {recipe.max_length} tokens at once.", hint=f"Use {', or '.join(_smaller(recipe, at_once))}."
         ) from error
+
+
+def _smaller(recipe: Recipe, at_once: int) -> list[str]:
+    """What needs less memory, of what the method takes."""
+    reads = METHODS[recipe.method].reads
+    found = []
+    if at_once > (least := 2 if recipe.method == "kto" else 1):  # which compares the rows of a part with each other
+        half = max(part for part in range(least, at_once // 2 + 1) if recipe.batch_size % part == 0 or part == least)
+        same = "" if recipe.method == "kto" else ", which changes no result"
+        found.append(f"--micro-batch {half}{same}" if "micro_batch" in reads else f"--batch-size {at_once // 2}")
+    if "gradient_checkpointing" in reads and not recipe.gradient_checkpointing:
+        found.append("--gradient-checkpointing, which changes no result")
+    if recipe.method in ("lora", "rslora"):
+        found.append("--method qlora")
+    return [*found, "a smaller --max-length"]
 
 
 @contextmanager

@@ -155,7 +155,8 @@ class Search:
         recipe, wanted = self._prepared.recipe, self._plan.parameters
         if "rank" in wanted:
             rank = trial.suggest_categorical("rank", [rank for rank in _RANKS if rank <= self._plan.max_rank])
-            recipe = replace(recipe, rank=rank, alpha=recipe.alpha / recipe.rank * rank)
+            power = 0.5 if recipe.method == "rslora" else 1.0  # so that the scale, alpha / √rank or alpha / rank, stays
+            recipe = replace(recipe, rank=rank, alpha=recipe.alpha * (rank / recipe.rank) ** power)
         if "alpha" in wanted:
             recipe = replace(recipe, alpha=float(recipe.rank * trial.suggest_categorical("alpha_by_rank", _SCALES)))
         if "learning_rate" in wanted:

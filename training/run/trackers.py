@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from training.run.faults import disk_in_words
 from whet.context import Context
 from whet.errors import ConfigurationError
 
@@ -40,7 +41,8 @@ class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder))
+        with disk_in_words(folder, "TensorBoard's file"):
+            self._writer: Any = SummaryWriter(str(folder))
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -89,8 +89,9 @@ def test_1_a_base_with_a_weight_that_is_no_number_stops_at_the_first_step(place:
 def test_2_a_rate_that_is_far_too_high_is_named_within_sixty_steps(place: Place) -> None:
     shutil.rmtree(place.base)
     shutil.copytree(BUILTIN_BASE, place.base)  # one that knows something, and so has something to lose
-    error, row = place.fails(replace(RECIPE, learning_rate=0.5, alpha=64.0, epochs=12.0))
-    assert "diverged: the loss rose from" in str(error) and "it was 0.5" in str(error)
+    # So high that it ends like this however a processor rounds: at half of it the loss is back near its beginning by the end on some.
+    error, row = place.fails(replace(RECIPE, learning_rate=0.9, alpha=512.0, epochs=12.0))
+    assert "diverged: the loss rose from" in str(error) and "it was 0.9" in str(error)
     assert row.progress.get("step", 0) <= 60, "noticed late"
 
 
