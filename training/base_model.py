@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+from training.platform_tuning import return_memory
 from whet.errors import ConfigurationError
 from whet.settings import Settings
 from whet.store import base_model_digest, digest_bytes
@@ -181,6 +182,7 @@ def _settle_on_the_processor(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    return_memory()
 
 
 def _nf4(dtype: str) -> Any:

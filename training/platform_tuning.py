@@ -1,4 +1,4 @@
-"""Two things asked of the operating system: keep freed memory, and end with the parent process."""
+"""What is asked of the operating system: keep freed memory, take it back, and end with the parent process."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def keep_memory() -> None:
         return
     for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _TOP_PAD_BYTES)):
         mallopt(option, value)
+
+
+def return_memory() -> None:
+    """Give freed blocks back to the kernel once: what loading or a model that was let go leaves behind is larger than what training will want."""
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def end_with_parent(parent: int) -> None:

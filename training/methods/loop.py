@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 from training.base_model import device, stored_dtype
 from training.lora import adapter_weights, merged_once, plain_config, with_stored
+from training.platform_tuning import return_memory
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.trainer import Loop, Loss, Trained, batch_loss, train
@@ -55,6 +56,7 @@ def let_go(model: Any) -> None:
     for parameter in model.parameters():
         parameter.grad = None
         parameter.data = torch.empty(0, dtype=parameter.dtype)
+    return_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
