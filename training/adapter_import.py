@@ -14,6 +14,7 @@ from typing import Any
 from training.adapter_config import check_base_name, outside_scope, read_config, read_object
 from training.adapter_store import CARD, CONFIG, WEIGHTS, NewAdapter, publish
 from training.base_model import BaseModel, compute_dtype, stored_dtype
+from training.encode import Encoder
 from training.lora import PREFIX, plain_config
 from whet.context import Context
 from whet.errors import AdapterError
@@ -194,4 +195,5 @@ def _fingerprint(base: BaseModel, config: dict[str, Any], weights: dict[str, Any
     except (ValueError, KeyError, RuntimeError) as error:  # a base whose layers PEFT rearranges: it knows more kinds than the checks above
         raise AdapterError(f"PEFT cannot put the adapter on {base.name}: {str(error)[:300]}", hint="Train it on other layers (target_modules).") from error
     prompts = [base.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True) for text in _PROBES]
-    return fingerprint(model, [list(base.tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts], base.folder)
+    ids = [list(base.tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
+    return fingerprint(model, ids, base.folder, Encoder(base, base.max_positions))
