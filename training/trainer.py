@@ -135,7 +135,7 @@ def train(
         else:  # a checkpoint holds the random sources of the process that wrote it
             torch.manual_seed(recipe.seed + ranks.rank + _SEEDS_APART * state.step)
     else:
-        state.before = mean_loss(model, rows[: _SAMPLED * recipe.batch_size], recipe, pad_id, loss_of, ranks)
+        state.before = mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks)
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
     losses = state.losses
     model.train()
@@ -182,6 +182,11 @@ def train(
         state.best_step or state.step,
         state.signs,
     )
+
+
+def _spread(rows: list[Encoded], count: int) -> list[Encoded]:
+    """So many of the rows, from all of the list: the first ones may be those that the weights it starts from have learned already."""
+    return rows if len(rows) <= count else [rows[number * len(rows) // count] for number in range(count)]
 
 
 def _elapsed(clock: Callable[[], float], began: float, ranks: Ranks) -> float:

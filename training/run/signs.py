@@ -82,7 +82,7 @@ def nothing_learned(losses: Sequence[float], steps: int, before: float | None = 
     first, last = losses[:part], losses[-part:]
     fell = fmean(first) - fmean(last)
     noise = 2 * math.hypot(stdev(first), stdev(last)) / math.sqrt(part)
-    if before is not None and fmean(first) > before + noise and fmean(last) > before:
+    if before is not None and fmean(first) > before + noise and fmean(last) > before + noise:
         return (
             f"Worse than before: the loss was {before:.3f} before the first step, rose to {max(losses):.3f} and is {fmean(last):.3f} by step {len(losses)}. "
             "Lower the learning rate."

@@ -74,6 +74,21 @@ def test_nothing_learned_is_seen_at_half_of_the_run() -> None:
     assert nothing_learned([5.0] * 30, 40) == "", "too few steps to say so"
 
 
+def test_a_loss_that_only_comes_back_to_where_it_was_is_worse_than_before() -> None:
+    wild = [*_noisy(9.0, 4.0, 25), *_noisy(3.0, 2.5, 25)]
+    assert nothing_learned(wild, 100) == "", "it fell, as far as the losses alone can say"
+    assert nothing_learned(wild, 100, before=2.1).startswith("Worse than before: the loss was 2.100 before the first step, rose to")
+    assert nothing_learned(wild, 100, before=6.0) == ""
+    assert nothing_learned([*_noisy(2.4, 1.0, 25), *_noisy(1.0, 0.6, 25)], 100, before=2.1) == "", "a warm-up that shook it a little"
+
+
+def test_the_loss_before_the_first_step_is_of_rows_from_all_of_the_list() -> None:
+    from training.trainer import _spread
+
+    assert _spread(list(range(10)), 20) == list(range(10))  # type: ignore[arg-type,comparison-overlap]
+    assert _spread(list(range(100)), 4) == [0, 25, 50, 75]  # type: ignore[arg-type,comparison-overlap]
+
+
 def test_answers_that_do_not_end_are_named_and_few_answers_say_nothing() -> None:
     assert "only 20 %" in never_stop({"old": {"n": 50, "candidate_stopped": 0.2}})
     assert never_stop({"old": {"n": 50, "candidate_stopped": 0.9}}) == never_stop({"old": {"n": 3, "candidate_stopped": 0.0}}) == never_stop({}) == ""
