@@ -40,10 +40,9 @@ def in_processes(model: Any, prepared: Prepared, *, pad_id: int, on_step: Callab
     Raises TrainingError when a process fails or dies, which ends the others; and whatever `on_step` raises.
     """
     _leave_the_gpu(model)
-    checkpoints.folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.folder.parent.mkdir(parents=True, exist_ok=True)
     log = checkpoints.folder.parent / LOG
-    # Beside the checkpoints: it holds the rows, and what a killed process leaves of it goes with them.
-    with TemporaryDirectory(dir=checkpoints.folder) as scratch, log.open("wb") as said:
+    with TemporaryDirectory(dir=checkpoints.folder.parent) as scratch, log.open("wb") as said:
         _write_order(Path(scratch), model, prepared, pad_id, checkpoints)
         process = subprocess.Popen(_command(prepared.recipe.processes, scratch), stdout=subprocess.PIPE, stderr=said, env=_environment(prepared.recipe.threads))
         assert process.stdout is not None
