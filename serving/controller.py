@@ -80,10 +80,9 @@ class RolloutController:
         found = connection.execute(
             select(*columns).where(adapters.c.removed_at.is_(None), (adapters.c.name == rollout.alias) | (adapters.c.digest == rollout.stable_digest))
         )
-        # What a later evaluation found stands in the way of a trial as it does of a promotion.
-        versions = [
-            replace(version, gate="fail") if objection(connection, version) else version for version in (Adapter(**row._mapping, card={}) for row in found)
-        ]
+        versions = [Adapter(**row._mapping, card={}) for row in found]
+        # What a later evaluation found stands in the way of a trial as it does of a promotion. Only those that passed are tried, so only they are asked about.
+        versions = [replace(version, gate="fail") if version.gate == "pass" and objection(connection, version) else version for version in versions]
         stable = next((version for version in versions if version.digest == rollout.stable_digest), None)
         return candidate_for(
             rollout, versions, rollout_history(connection, rollout.alias), ready_everywhere=_ready_everywhere(connection), policy=self._policy, stable=stable

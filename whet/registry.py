@@ -131,16 +131,19 @@ def signature(connection: Connection, digest: str) -> dict[str, Any] | None:
 def objection(connection: Connection, adapter: Adapter) -> str:
     """Why a person has to answer for it before a version may go live, or nothing: its newest evaluation (its gate, where there is none later) failed, or broke
     reviewed conversations, and nobody signed for those."""
-    query = select(evaluations.c.verdict, evaluations.c.metrics, evaluations.c.thresholds).where(evaluations.c.adapter_digest == adapter.digest)
+    query = select(evaluations.c.verdict, evaluations.c.metrics).where(evaluations.c.adapter_digest == adapter.digest)
     newest = connection.execute(query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()).limit(1)).first()
-    if newest is not None and newest.verdict == "signed":
+    verdict = adapter.gate if newest is None else newest.verdict
+    if verdict == "fail":
+        return "failed its gate"
+    if newest is None or verdict == "signed":
         return ""
     signed = signature(connection, adapter.digest)
-    broken = set(((newest.metrics or {}).get("regression") or {}).get("broken_ids", []) if newest is not None else [])
-    unsigned = sorted(broken - set(signed["conversations"] if signed else []))
-    if unsigned and newest is not None and newest.verdict != "fail":
-        return f"breaks {len(unsigned)} reviewed conversations that nobody signed for ({', '.join(unsigned[:5])}{', …' if len(unsigned) > 5 else ''})"
-    return "failed its gate" if (newest.verdict if newest is not None else adapter.gate) == "fail" else ""
+    broken = (newest.metrics.get("regression") or {}).get("broken_ids", [])
+    unsigned = sorted(set(broken) - set(signed["conversations"] if signed else []))
+    if not unsigned:
+        return ""
+    return f"breaks {len(unsigned)} reviewed conversations that nobody signed for ({', '.join(unsigned[:5])}{', …' if len(unsigned) > 5 else ''})"
 
 
 def current_rollouts(connection: Connection) -> dict[str, Rollout]:

@@ -96,11 +96,10 @@ def _activations(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
     found = 0
     for sequences, batch in _largest(model, rows, recipe, pad_id):
         with recomputing(model, recipe):
-            kept, loss = _saved(model, batch, loss_of)
-            if recipe.gradient_checkpointing:  # and on the way back one layer is there whole: as if the first were never given up
+            if recipe.gradient_checkpointing:  # on the way back one layer is there whole: as if the first were never given up
                 first = next(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
                 first.gradient_checkpointing = False
-                kept, loss = _saved(model, batch, loss_of)
+            kept, loss = _saved(model, batch, loss_of)
         found = max(found, sequences * (kept + loss))
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pytest
 
 from training.data.check import check
 from training.data.report import render
-from whet.context import Context, open_context
-from whet.settings import load_settings
+from whet.context import Context
 
 ITEMS = ("kettle", "lamp", "radio", "fan", "toaster", "clock", "heater", "scale", "mixer", "grill")
 Rows = list[dict[str, Any]]
@@ -36,15 +35,6 @@ def _labelled() -> Rows:
     topics = {"refund": ["money", "paid", "bank", "invoice", "charge"], "repair": ["broken", "crack", "noise", "button", "screen"]}
     rng = random.Random(0)
     return [_row(f"Ticket {number}: {' '.join(rng.choices(topics[label], k=6))}", label, task="route") for number in range(30) for label in topics]
-
-
-@pytest.fixture
-def context(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
-    monkeypatch.setenv("WHET_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("WHET_BASE_MODEL", str(base_folder))
-    opened = open_context(load_settings())
-    yield opened
-    opened.close()
 
 
 def _file(path: Path, rows: list[Any]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from training.data.clean import clean
 from training.encode import Encoder
 from training.methods.pairs import pairs
 from training.rows import Row, read_lines
-from whet.context import Context, open_context
-from whet.settings import load_settings
+from whet.context import Context
 
 Q: dict[str, Any] = {"role": "user", "content": "Which lamp is the brightest of them all, please?"}
 S: dict[str, Any] = {"role": "system", "content": "Be brief."}
@@ -71,15 +69,6 @@ def test_the_rejected_answer_and_the_rating_tell_rows_apart_and_ordinary_rows_st
     kept = clean([red, other, liked, plain], near=True).rows
     assert len(kept) == 4, "none of them repeats another"
     assert len(clean(_rows(SHAPES["texts"], SHAPES["messages"]), near=True).rows) == 1
-
-
-@pytest.fixture
-def context(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
-    monkeypatch.setenv("WHET_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("WHET_BASE_MODEL", str(base_folder))
-    opened = open_context(load_settings())
-    yield opened
-    opened.close()
 
 
 def _findings(context: Context, tmp_path: Path, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
