@@ -1,4 +1,4 @@
-"""LoRA on the CPU engine, and its leave to use AMX: a plugin that vLLM loads into its own processes (entry point `vllm.general_plugins`). GPU engines are left alone.
+"""LoRA on the CPU engine, its leave to use AMX, and its rest between requests: a plugin that vLLM loads into its own processes (entry point `vllm.general_plugins`). GPU engines are left alone.
 
 vLLM 0.32's layers for the CPU copy the adapter's matrices once for every *token* of a batch, and take index -1, which means the base, for
 the last slot: a request for the base is then answered by whatever adapter lies there. Here the tokens of one adapter are multiplied together, and the base's not at all.
@@ -7,9 +7,14 @@ Measured in benchmarks/README.md.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from whet.errors import EngineError
+
+# How long a process of the engine looks for its next work without pause after the last. The next step of an answer comes within milliseconds. vLLM's own second is a quarter
+# of a processor for an engine that nobody asks anything but the gateway's question every three seconds, and training pays for it.
+REST_AFTER_S = 0.05
 
 Groups = list[tuple[int, Any]]  # (slot, positions of its tokens; None: all of them)
 
@@ -21,6 +26,7 @@ def register() -> None:
     if not current_platform.is_cpu():
         return
     allow_tiles()
+    rest_soon()
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     for name in ("update_metadata", "add_lora_linear", "token_lora_indices"):
@@ -41,6 +47,19 @@ def allow_tiles() -> None:
     ask = getattr(torch.cpu, "_init_amx", None)  # not part of torch's public interface; without it an engine on such a processor needs another vLLM
     if ask is not None and torch.cpu._is_amx_tile_supported():
         ask()
+
+
+def rest_soon() -> None:
+    """Let queues that are made from now on wait for a signal instead of looking without pause, `REST_AFTER_S` after the last work. Raises EngineError where this vLLM waits otherwise."""
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    parameters = inspect.signature(SpinCondition.__init__).parameters
+    if list(parameters)[-1] != "busy_loop_s":
+        raise EngineError(
+            f"This vLLM's SpinCondition ends in {list(parameters)[-1]}, where busy_loop_s is expected.",
+            hint="Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md says why.",
+        )
+    SpinCondition.__init__.__defaults__ = (REST_AFTER_S,)
 
 
 def update_metadata(self: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **_: Any) -> None:

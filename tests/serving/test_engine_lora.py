@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine_lora import add_lora_linear, allow_tiles, groups_of
+from serving.engine_lora import REST_AFTER_S, add_lora_linear, allow_tiles, groups_of, rest_soon
+from whet.errors import EngineError
 
 SLOTS, RANK, WIDTH, SLICES = 3, 4, 6, (5, 2)
 
@@ -51,3 +53,35 @@ def test_leave_to_use_tiles_is_asked_for_where_there_are_any(has_tiles: bool, mo
     monkeypatch.setattr(torch.cpu, "_init_amx", lambda: asked.append(True))
     allow_tiles()
     assert asked == ([True] if has_tiles else []), "torch was asked for the tiles although the processor has none, or was not although it has"
+
+
+class _Waits:
+    def __init__(self, is_reader: bool, busy_loop_s: float = 1) -> None:
+        self.busy_loop_s = busy_loop_s
+
+
+class _WaitsOtherwise:
+    def __init__(self, is_reader: bool, spins: int = 100) -> None:
+        self.spins = spins
+
+
+def _vllm_with(monkeypatch: pytest.MonkeyPatch, condition: type) -> None:
+    """Importing vLLM itself takes half a minute; that the engine rests is looked at on a real one (tests/serving/test_real_engine.py)."""
+    name = "vllm.distributed.device_communicators.shm_broadcast"
+    for part in ("vllm", "vllm.distributed", "vllm.distributed.device_communicators"):
+        monkeypatch.setitem(sys.modules, part, ModuleType(part))
+    module = ModuleType(name)
+    module.SpinCondition = condition  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_queues_that_are_made_from_now_on_rest_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    _vllm_with(monkeypatch, _Waits)
+    rest_soon()
+    assert _Waits(True).busy_loop_s == REST_AFTER_S
+
+
+def test_a_vllm_that_waits_otherwise_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    _vllm_with(monkeypatch, _WaitsOtherwise)
+    with pytest.raises(EngineError, match="ends in spins"):
+        rest_soon()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from monitoring.scores import run_scores
@@ -67,6 +69,25 @@ def test_a_version_whose_answers_are_not_those_of_training_is_refused(live: Runn
     numbers = Measured(*[[value for prompt in own["prompts"] for value in prompt[which][1:]] for which in ("adapter_logprobs", "base_logprobs")])  # type: ignore[attr-defined]
     assert judge("x", own, numbers, limit=512).reason == ""
     assert "unlike it did in training" in judge("x", swapped, numbers, limit=512).reason
+
+
+def test_an_engine_that_has_answered_rests(live: Running, live_engine: LiveEngine) -> None:
+    """Without the plugin's `rest_soon` it looks for work without pause for a second after each request (0.5 to 1 s of a processor), beside a training that wants the processor."""
+    assert live_engine.process is not None
+    engine = psutil.Process(live_engine.process.pid)
+    processes = [engine, *engine.children(recursive=True)]
+
+    def seconds() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    def used_in_the_second_after_an_answer() -> float:
+        live.client().chat.completions.create(model="base", messages=HELLO, max_tokens=1)
+        before = seconds()
+        time.sleep(1)
+        return seconds() - before
+
+    used = [used_in_the_second_after_an_answer() for _ in range(5)]  # some of them meet the gateway's own question, which comes every three seconds
+    assert min(used) < 0.35, f"the engine used {used} s of a processor in the second after an answer"
 
 
 @pytest.mark.parametrize("stream", [False, True])
