@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from training.encode import Encoded
 
@@ -32,6 +32,7 @@ class Batch:
 
 
 IGNORED = -100
+_Row = TypeVar("_Row")
 
 
 def epoch_batches(rows: list[Encoded], batch_size: int, seed: int, epoch: int) -> list[list[Encoded]]:
@@ -56,7 +57,7 @@ def endless(rows: list[Encoded], batch_size: int, seed: int, first: int = 0) -> 
         epoch, skipped = epoch + 1, 0
 
 
-def in_parts(rows: list[Encoded], size: int) -> list[list[Encoded]]:
+def in_parts(rows: list[_Row], size: int) -> list[list[_Row]]:
     """The rows in their order, at most `size` together."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 

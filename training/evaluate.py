@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from training.batches import in_parts
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.gate import REGRESSION
+from training.hands import hands, threads_of
 from training.rows import Row
 from training.scoring import Score, score
 
@@ -67,18 +70,21 @@ def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Call
     if not rows:
         return {}
     prompts = {row.id: encoder.prompt_ids(row) for row in rows}
-    longest = max(encoder.answer_tokens(row) for row in rows)
-    ordered = sorted(rows, key=lambda row: len(prompts[row.id]))
-    answers: dict[str, Answer] = {}
-    while len(answers) < len(rows):
-        some = _next_batch(ordered, len(answers), prompts)
+    limit = answer_limit(max(encoder.answer_tokens(row) for row in rows))
+
+    def written(some: list[Row]) -> list[list[int]]:
         room = max(1, encoder.max_length - max(len(prompts[row.id]) for row in some))
-        limit = min(answer_limit(longest), room)
-        for row, ids in zip(some, greedy(model, [prompts[row.id] for row in some], encoder.base.stop_ids, limit), strict=True):
-            stopped = bool(ids) and ids[-1] in encoder.base.stop_ids
-            text = encoder.decode(ids[:-1] if stopped else ids)
-            answers[row.id] = Answer(text, len(ids), stopped, score(row, text))
-        on_batch(len(answers), len(rows))
+        return greedy(model, [prompts[row.id] for row in some], encoder.base.stop_ids, min(limit, room))
+
+    answers: dict[str, Answer] = {}
+    with hands(threads_of(model), len(rows)) as workers:
+        for at_once in in_parts(_batches(rows, prompts, workers.count), workers.count):
+            for some, written_ids in zip(at_once, workers.each(written, at_once), strict=True):
+                for row, ids in zip(some, written_ids, strict=True):
+                    stopped = bool(ids) and ids[-1] in encoder.base.stop_ids
+                    text = encoder.decode(ids[:-1] if stopped else ids)
+                    answers[row.id] = Answer(text, len(ids), stopped, score(row, text))
+            on_batch(len(answers), len(rows))
     return answers
 
 
@@ -87,12 +93,17 @@ def answer_limit(longest: int) -> int:
     return longest + longest // 2 + _SPARE_TOKENS
 
 
-def _next_batch(ordered: list[Row], start: int, prompts: dict[str, list[int]]) -> list[Row]:
-    """Rows from `start` on that fit; at least one. `ordered` is by length, so the last one is the widest."""
-    end = start + 1
-    while end < min(len(ordered), start + _BATCH_ROWS) and (end + 1 - start) * len(prompts[ordered[end].id]) <= _BATCH_TOKENS:
-        end += 1
-    return ordered[start:end]
+def _batches(rows: list[Row], prompts: dict[str, list[int]], hands: int) -> list[list[Row]]:
+    """The rows by the length of their prompts, in batches of which `hands` fit into memory together."""
+    ordered = sorted(rows, key=lambda row: len(prompts[row.id]))
+    most = min(_BATCH_ROWS, math.ceil(len(rows) / hands))
+    found: list[list[Row]] = []
+    for row in ordered:  # the last one of a batch is the widest
+        if found and len(found[-1]) < most and (len(found[-1]) + 1) * len(prompts[row.id]) * hands <= _BATCH_TOKENS:
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
 def greedy(model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit: int) -> list[list[int]]:

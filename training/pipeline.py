@@ -20,7 +20,9 @@ from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
 from training.lora import adapter_weights, plain_config, set_adapter_weights
 from training.methods.registry import METHODS, family
-from training.prepare import Prepared, choose_threads
+from training.pace import choose_threads
+from training.platform_tuning import return_memory
+from training.prepare import Prepared
 from training.recipe import check_into
 from training.reporter import Reporter
 from training.run.checkpoint import identity_of, run_folder
@@ -148,10 +150,11 @@ def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) 
     with memory_in_words(prepared.recipe):
         model, loss_of = load(context, prepared), family(METHODS[prepared.recipe.method]).loss(prepared)
         threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
+        prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
+        return_memory()  # what computing some steps left behind is memory that the run will use again
         memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
     if prepared.recipe.method == "qlora":
         memory["judging"] = prepared.base.parameters * next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
-    prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
     return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour)
 
 

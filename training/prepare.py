@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from training.base_model import BaseModel, compute_dtype
-from training.batches import collate, pack
 from training.data.leaks import without_leaks
 from training.datasets import Dataset, with_standing_reviews
 from training.encode import Encoded, Encoder
@@ -21,15 +18,12 @@ from training.recipe import PRODUCTION, Recipe, check_servable, resolved
 from training.rows import BadLine, Row
 from training.run.faults import require_device
 from training.run.trackers import require_installed
-from training.trainer import Loss, batch_loss, recomputing, total_steps
+from training.trainer import total_steps
 from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
 from whet.registry import Adapter, current_rollouts, find_adapter
 
-# So much faster all threads together must be than one. A step is some two thousand small products, and after each the threads wait for the slowest: as soon
-# as the engine answers beside them they lose more than they gained (1.3 times as fast alone, 0.8 times with a neighbour that takes 40 % of a processor).
-_WORTH = 1.5
 _SHOWN = 20  # refused rows that are named; `whet data check` lists all of them
 
 
@@ -179,46 +173,3 @@ def _notices(dataset: Dataset, method: Method) -> list[str]:
     if preferences and method.rows == ANSWERS:
         found.append(f"{preferences} rows are preferences: this method learns their chosen answers and does not look at the rejected ones.")
     return found
-
-
-def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss) -> tuple[int, float]:
-    """(threads, tokens per second): a step of the run's own size is timed with one thread and with all; on a GPU nothing is chosen."""
-    import torch
-
-    if next(model.parameters()).device.type != "cpu":
-        return recipe.threads, _speed(model, rows, recipe, pad_id, loss_of)
-    available = max(1, len(os.sched_getaffinity(0)) // recipe.processes)
-    choices = [recipe.threads] if recipe.threads else sorted({1, available})
-    speeds: dict[int, float] = {}
-    for threads in choices:
-        torch.set_num_threads(threads)
-        speeds[threads] = _speed(model, rows, recipe, pad_id, loss_of)
-    best = choices[0]
-    if speeds[choices[-1]] > _WORTH * speeds[best]:
-        best = choices[-1]
-    torch.set_num_threads(best)
-    return best, speeds[best]
-
-
-def _speed(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> float:
-    """Tokens per second of forward and backward, the better of two after one to warm up. Changes no weight."""
-    import torch
-
-    device = next(model.parameters()).device.type
-    middle = sorted(rows, key=lambda row: len(row.ids))
-    at_once = recipe.micro_batch or recipe.batch_size
-    first = max(0, (len(middle) - at_once) // 2)
-    some = middle[first : first + at_once]
-    batch = pack(some, pad_id, device) if recipe.packing else collate(some, pad_id, device)
-    best = float("inf")
-    model.train()
-    with recomputing(model, recipe):
-        for attempt in range(3):
-            began = time.perf_counter()
-            loss_of(model, batch).backward()
-            model.zero_grad(set_to_none=True)
-            if device == "cuda":  # which has only been told what to compute
-                torch.cuda.synchronize()
-            if attempt:
-                best = min(best, time.perf_counter() - began)
-    return batch.tokens / best

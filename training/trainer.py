@@ -1,8 +1,8 @@
 """The training loop: LoRA on a frozen base, on one CPU or GPU, or by several processes that each take a share of every step.
 
-Three things make it fast on a small machine without changing what is computed: rows of similar length share a batch, the output
-head runs only at positions whose next token is learned, and the adapter computes in the base's dtype while a float32 copy of it
-takes the updates. Everything that the next step depends on can be kept after any step, and the loop goes on from it to the bit.
+Four things make it fast on a small machine without changing what is computed: rows of similar length share a batch, the output
+head runs only at positions whose next token is learned, the adapter computes in the base's dtype while a float32 copy of it
+takes the updates, and each processor takes rows of its own. Everything that the next step depends on can be kept after any step, and the loop goes on from it to the bit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any, TypedDict
 
 from training.batches import IGNORED, Batch, collate, endless, epoch_batches, in_parts, pack
 from training.encode import Encoded
+from training.hands import ONE, Hands, hands, shared_by
+from training.masters import Best, Masters
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
-from training.run.ranks import ALONE, Ranks, own, shares_of, whole
+from training.run.ranks import ALONE, Ranks
 from training.run.signs import finite, no_longer_better, nothing_learned, watch
 
 FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
 _SAMPLED = 4  # steps' worth of rows whose loss before the first step is what divergence is judged against; costs as much time as a step and a half
-_BETAS = (0.9, 0.99)  # the second is below the usual 0.999, which forgets too slowly for runs of 100 to 500 steps
 
 _SEEDS_APART = 1_000_003  # between the seeds of two steps at which a run was taken up again: more than there are processes
 
@@ -122,9 +123,9 @@ def train(
     loss_of = loss_of or batch_loss
     device = next(model.parameters()).device.type
     torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
-    masters = _Masters(model)
-    optimiser = torch.optim.AdamW(masters.groups(recipe.weight_decay), lr=recipe.learning_rate, betas=_BETAS, foreach=True)
-    best = _Best(masters)
+    masters = Masters(model)
+    optimiser = masters.optimiser(recipe.weight_decay)
+    best = Best(masters)
     state = LoopState()
     if resume is not None:
         state = resume.state
@@ -134,17 +135,17 @@ def train(
             restore_random(resume.tensors, resume.tensors["random.python"])
         else:  # a checkpoint holds the random sources of the process that wrote it
             torch.manual_seed(recipe.seed + ranks.rank + _SEEDS_APART * state.step)
-    else:
-        state.before = mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks)
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
     losses = state.losses
-    model.train()
-    began, before = clock(), state.seconds
-    with recomputing(model, recipe):
+    with hands(shared_by(recipe, device), recipe.micro_batch or recipe.batch_size) as workers, recomputing(model, recipe):
+        if resume is None:
+            state.before = mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers)
+        model.train()
+        began, before = clock(), state.seconds
         for some in endless(rows, recipe.batch_size, recipe.seed, first=state.step):
             if state.step >= steps or state.stopped:
                 break
-            loss, tokens, learned = _gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks)
+            loss, tokens, learned = step_gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks, workers)
             norm = masters.clip(recipe.clip)
             rate = rate_at(state.step, steps, recipe)
             state.step += 1
@@ -159,7 +160,7 @@ def train(
             state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
             epoch_ends = state.step % per_epoch == 0 or state.step == steps
             if validation and epoch_ends:
-                best.offer(state, finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks), "loss on held-out rows", state.step, recipe))
+                best.offer(state, finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers), "loss on held-out rows", state.step, recipe))
                 _note(state, no_longer_better(state.validation, losses, recipe.patience), stop=True)
             if state.step == max(1, steps // 2):
                 _note(state, nothing_learned(losses, steps, state.before), stop=False)
@@ -206,20 +207,26 @@ def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
     return Step(state.step, steps, loss, state.tokens / max(seconds, 1e-9), seconds / state.step * left, seconds, rate, validation, tuple(state.signs))
 
 
-def _gradients(
-    model: Any, masters: _Masters, some: list[Encoded], recipe: Recipe, pad_id: int, device: str, loss_of: Loss, ranks: Ranks
+def step_gradients(
+    model: Any, masters: Masters, some: list[Encoded], recipe: Recipe, pad_id: int, device: str, loss_of: Loss, ranks: Ranks, workers: Hands
 ) -> tuple[float, int, int]:
     """(loss, tokens, learned tokens) of one step's rows, of which each process computes `micro_batch` at a time; the gradients are summed in the masters."""
     together = pack if recipe.packing else collate
-    batches = [_share(part, together, pad_id, device, ranks) for part in in_parts(some, recipe.micro_batch * ranks.size or len(some))]
+    parts = in_parts(some, recipe.micro_batch * ranks.size or len(some))
+    at_once = [[_share(rows, together, pad_id, device, ranks) for rows in workers.deal(part)] for part in parts]
+    batches = [batch for shares in at_once for batch in shares]
     total = ranks.sum(sum(map(_weight, batches)))[0]
-    loss = 0.0
-    for batch in batches:
+
+    def compute(batch: Batch) -> tuple[float, list[Any]]:
         weight = _weight(batch)
         part = loss_of(model, batch) * (1.0 if weight == total else weight / total)
-        part.backward()
-        masters.add_gradients()
-        loss += float(part.detach())
+        return float(part.detach()), masters.gradients(part, sharded=ranks.size > 1)
+
+    loss = 0.0
+    for shares in at_once:
+        for part, gradients in workers.each(compute, shares):
+            masters.add(gradients)
+            loss += part
     loss, tokens, learned = ranks.sum(loss, sum(batch.tokens for batch in batches), sum(batch.trained for batch in batches))
     return loss, int(tokens), int(learned)
 
@@ -264,108 +271,22 @@ def batch_loss(model: Any, batch: Batch) -> Any:
     return (each * batch.weights.flatten()).sum() / batch.weights.sum()
 
 
-def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, ranks: Ranks = ALONE) -> float:
+def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, ranks: Ranks = ALONE, workers: Hands = ONE) -> float:
     """Loss over some rows without training on them."""
     import torch
 
     device = next(model.parameters()).device.type
     was_training = model.training
     model.eval()
+
+    def measure(batch: Batch) -> float:
+        with torch.no_grad():  # which each thread has to say for itself
+            return _weight(batch) * float(loss_of(model, batch))
+
     total = count = 0.0
-    with torch.no_grad():
-        for some in epoch_batches(rows, recipe.micro_batch or recipe.batch_size, 0, 0):
-            batch = _share(some, collate, pad_id, device, ranks)
-            weight = _weight(batch)
-            loss, weight = ranks.sum(weight * float(loss_of(model, batch)), weight)
-            total, count = total + loss, count + weight
+    for some in epoch_batches(rows, recipe.micro_batch or recipe.batch_size, 0, 0):
+        shares = [_share(mine, collate, pad_id, device, ranks) for mine in workers.deal(some)]
+        loss, weight = ranks.sum(sum(workers.each(measure, shares)), sum(map(_weight, shares)))
+        total, count = total + loss, count + weight
     model.train(was_training)
     return total / count if count else 0.0
-
-
-class _Masters:
-    """The adapter's parameters in the compute dtype, and the float32 copies that the optimiser sees.
-
-    In bfloat16 alone an update smaller than 1/256 of a weight is lost; in float32 alone every layer casts its input up and down.
-    """
-
-    def __init__(self, model: Any) -> None:
-        import torch
-
-        self._torch = torch
-        # Matrices first: decay is theirs alone. What scales (norms, DoRA's lengths) and biases would be pulled towards nothing.
-        self.parameters = sorted((parameter for parameter in model.parameters() if parameter.requires_grad), key=lambda parameter: parameter.dim() < 2)
-        self.copies = [parameter.detach().to(torch.float32).clone().requires_grad_(True) for parameter in self.parameters]
-
-    def groups(self, decay: float) -> list[dict[str, Any]]:
-        """For the optimiser, in the order of `copies`, by which a checkpoint numbers what it keeps."""
-        matrices, others = ([copy for copy in self.copies if (copy.dim() < 2) == flat] for flat in (False, True))
-        return [{"params": some, "weight_decay": share} for some, share in ((matrices, decay), (others, 0.0)) if some]
-
-    def add_gradients(self) -> None:
-        """Move the gradients of a backward pass over, to those of this step before it."""
-        for parameter, copy in zip(self.parameters, self.copies, strict=True):
-            if parameter.grad is not None:
-                gradient = parameter.grad.to(self._torch.float32)
-                copy.grad = gradient if copy.grad is None else copy.grad.add_(gradient)
-                parameter.grad = None
-
-    def clip(self, limit: float) -> Any:
-        """Scale the gradients down to the limit; returns their norm before."""
-        return whole(self._torch.nn.utils.clip_grad_norm_(self.copies, limit, foreach=True))
-
-    def give_back(self) -> None:
-        with self._torch.no_grad():
-            self._torch._foreach_copy_([own(parameter) for parameter in self.parameters], [own(copy) for copy in self.copies])
-        for copy in self.copies:
-            copy.grad = None
-
-    def tensors(self, optimiser: Any) -> dict[str, Any]:
-        """What a checkpoint holds of them: `master.<n>`, `optimiser.<n>.<name>`."""
-        found = {f"master.{number}": whole(copy.detach()) for number, copy in enumerate(self.copies)}
-        # Sorted: what was loaded stands in another order in each process, and all have to put the same tensor together at a time.
-        for number, values in sorted(optimiser.state_dict()["state"].items()):
-            found.update({f"optimiser.{number}.{name}": whole(value) for name, value in sorted(values.items())})
-        return found
-
-    def load(self, tensors: dict[str, Any], optimiser: Any) -> None:
-        """The other way."""
-        state: dict[int, dict[str, Any]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimiser."):
-                _, number, key = name.split(".", 2)
-                state.setdefault(int(number), {})[key] = tensor if tensor.dim() == 0 else shares_of(tensor, self.copies[int(number)])
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.put([shares_of(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
-
-    def put(self, values: list[Any]) -> None:
-        """Other weights in place of the present ones."""
-        for copy, value in zip(self.copies, values, strict=True):
-            copy.detach().copy_(value)
-        self.give_back()
-
-
-class _Best:
-    """Keeps the weights with the lowest validation loss."""
-
-    def __init__(self, masters: _Masters) -> None:
-        self._masters = masters
-        self._weights: list[Any] | None = None
-
-    def offer(self, state: LoopState, loss: float) -> None:
-        state.validation.append([state.step, loss])
-        if loss <= min(value for _, value in state.validation):
-            self._weights = [copy.detach().clone() for copy in self._masters.copies]
-            state.best_step = state.step
-
-    def restore(self) -> None:
-        if self._weights is not None:
-            self._masters.put(self._weights)
-
-    def tensors(self) -> dict[str, Any]:
-        """What a checkpoint holds of it: `best.<n>`."""
-        return {f"best.{number}": whole(weight) for number, weight in enumerate(self._weights or [])}
-
-    def load(self, tensors: dict[str, Any], state: LoopState) -> None:
-        """The other way; with no best step yet there is nothing to load."""
-        if state.best_step:
-            self._weights = [shares_of(tensors[f"best.{number}"], copy) for number, copy in enumerate(self._masters.copies)]

@@ -36,9 +36,10 @@ def search(
         raise InputError("A search needs a budget.", hint="Give --trials N, --minutes M, or both.")
     with opened() as context:
         from training.base_model import open_base, quiet_environment
+        from training.pace import choose_threads
         from training.pipeline import load, pad_token
         from training.platform_tuning import keep_memory
-        from training.prepare import choose_threads, prepare
+        from training.prepare import prepare
         from training.recipe import load_recipe
         from training.run.search import Plan, Search, require_searchable, with_validation
 

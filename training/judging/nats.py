@@ -6,6 +6,7 @@ from typing import Any
 
 from training.batches import IGNORED, collate
 from training.encode import Encoded, Encoder
+from training.hands import hands, threads_of
 from training.judging.measures import Nats
 from training.rows import Row
 
@@ -23,21 +24,29 @@ def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, N
     encoded = sorted(((row.id, one) for row in rows if isinstance(one := encoder.encode(row), Encoded)), key=lambda item: len(item[1].ids))
     device = next(model.parameters()).device.type
     at_once = min(_BATCH_TOKENS, _LOGITS // int(encoder.base.config["vocab_size"]))
-    found: dict[str, Nats] = {}
-    with torch.inference_mode():
-        while len(found) < len(encoded):
-            some = _next(encoded, len(found), at_once)
+
+    def totals(some: list[tuple[str, Encoded]]) -> list[float]:
+        with torch.inference_mode():
             batch = collate([one for _, one in some], min(encoder.base.stop_ids), device)
             logits = model(input_ids=batch.ids, logits_to_keep=batch.columns, use_cache=False).logits
             each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
-            totals = each.view_as(batch.targets).sum(1).tolist()
-            found |= {row_id: Nats(total, one.trained_tokens) for (row_id, one), total in zip(some, totals, strict=True)}
+            return list(each.view_as(batch.targets).sum(1).tolist())
+
+    with hands(threads_of(model), len(encoded)) as workers:
+        batches = _batches(encoded, at_once // workers.count)
+        return {
+            row_id: Nats(total, one.trained_tokens)
+            for some, found in zip(batches, workers.each(totals, batches), strict=True)
+            for (row_id, one), total in zip(some, found, strict=True)
+        }
+
+
+def _batches(encoded: list[tuple[str, Encoded]], tokens: int) -> list[list[tuple[str, Encoded]]]:
+    """The rows, shortest first as they come, of at most so many tokens together; at least one."""
+    found: list[list[tuple[str, Encoded]]] = []
+    for row in encoded:
+        if found and (len(found[-1]) + 1) * len(row[1].ids) <= tokens:
+            found[-1].append(row)
+        else:
+            found.append([row])
     return found
-
-
-def _next(encoded: list[tuple[str, Encoded]], start: int, tokens: int) -> list[tuple[str, Encoded]]:
-    """Rows from `start` on, shortest first, of at most so many tokens together; at least one."""
-    end = start + 1
-    while end < len(encoded) and (end + 1 - start) * len(encoded[end][1].ids) <= tokens:
-        end += 1
-    return encoded[start:end]

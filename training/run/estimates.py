@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
+from training.hands import shared_by
 from training.methods.registry import METHODS, PREFERENCES, RATINGS
 from training.recipe import Recipe
 
@@ -24,12 +26,14 @@ _IN_FLIGHT = 3
 _HEAP = {2: 1.4, 4: 1.3}
 _ANSWERS = {PREFERENCES: 2, RATINGS: 2}  # sequences of a row: the rejected answer, or KTO's answer to another question, is computed with it
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
+_FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six products of a LoRA layer and two of the four of a frozen one, and little besides
 
 
 def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0) -> dict[str, Any]:
     """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked)."""
     tokens = round(prepared.work.tokens * prepared.recipe.epochs)
-    seconds = tokens / max(tokens_per_s, 1e-9)
+    validated = sum(len(row.ids) for row in prepared.validation) * math.ceil(prepared.recipe.epochs)
+    seconds = (tokens + _FORWARD * validated) / max(tokens_per_s, 1e-9)
     found = {
         "rows": len(prepared.train),
         "tokens": tokens,
@@ -74,12 +78,13 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     compute = sum(count * size for count, size, learned in weights if learned)
     kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
     first = next(model.parameters())
+    hands = min(shared_by(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
     heap = _HEAP.get(first.element_size(), 1.0) if first.device.type == "cpu" else 1.0
     activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of))
     return {
         "process": max(0, resident_bytes() - base - compute),
         "base": base,
-        "adapter": 2 * (compute + learned * _FLOAT32) + validated * learned * _FLOAT32,  # weights and gradients, here and in float32; the best so far
+        "adapter": (1 + hands) * compute + (2 + validated) * learned * _FLOAT32,  # weights and each hand's gradients; both in float32, and the best so far
         "optimiser": _MOMENTS * learned * _FLOAT32,
         "activations": activations,
         "checkpoint": kept,

@@ -15,7 +15,7 @@ from training.base_model import BaseModel
 from training.fingerprint import fingerprint, logprobs
 from training.lora import cast_parameters, merged_once, trainable
 from training.methods.loop import let_go, place
-from training.prepare import choose_threads
+from training.pace import choose_threads
 from training.recipe import load_recipe
 from training.run.estimates import memory_by_part, peak_of
 from training.run.faults import memory_in_words

@@ -1,0 +1,221 @@
+"""Threads that each take rows of a step: what they compute together is what one computes, to the bit every time, and only where nothing depends on who comes first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier, current_thread
+from typing import Any
+
+import pytest
+
+from tests.training.run.small import RECIPE, encoded, fresh, weights
+from tests.training.tiny import facts
+from training import pace
+from training.base_model import BaseModel
+from training.encode import Encoded, Encoder
+from training.evaluate import answer_rows
+from training.hands import ONE, Hands, hands, shared_by
+from training.judging.nats import reference_nats
+from training.masters import Masters
+from training.pace import choose_threads
+from training.recipe import Recipe
+from training.rows import Row, read_lines
+from training.run.checkpoint import Checkpoints
+from training.run.estimates import estimate, memory_by_part
+from training.run.ranks import ALONE
+from training.trainer import Cancelled, Step, batch_loss, mean_loss, step_gradients, train
+
+TWO = replace(RECIPE, dropout=0.0, micro_batch=0, threads=2, epochs=2.0)
+# The order of sums is all that differs, in float32 (measured: 3e-7 of the largest gradient). A row that is left out, or counted at its share's weight, moves it by a tenth.
+_ROUNDING = 1e-5
+
+
+def _gradient(model: Any, rows: list[Encoded], recipe: Recipe, workers: Hands) -> Any:
+    import torch
+
+    masters = Masters(model.train())
+    step_gradients(model, masters, rows, recipe, 0, "cpu", batch_loss, ALONE, workers)
+    return torch.cat([copy.grad.flatten() for copy in masters.copies])
+
+
+def _weighted(base: BaseModel) -> list[Encoded]:
+    """Rows of several lengths and weights: what a mean of means would get wrong."""
+    return [replace(row, weight=float(1 + 3 * (number % 3))) for number, row in enumerate(encoded(base, 7))]
+
+
+def _moved(base: BaseModel, recipe: Recipe = TWO) -> Any:
+    """A model whose adapter does something, so that every gradient is there."""
+    import torch
+
+    model = fresh(base, recipe)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
+    return model
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_two_hands_find_the_gradient_of_one(base: BaseModel, micro_batch: int, packing: bool) -> None:
+    rows, model, recipe = _weighted(base), _moved(base), replace(TWO, micro_batch=micro_batch, packing=packing)
+    alone = _gradient(model, rows, recipe, ONE)
+    with hands(2, 8) as workers:
+        together = _gradient(model, rows, recipe, workers)
+    assert float((together - alone).abs().max() / alone.abs().max()) < _ROUNDING
+
+
+def test_a_share_weighed_by_itself_would_be_another_gradient(base: BaseModel) -> None:
+    """The fault behind the rule: the mean of the hands' means."""
+    rows, model = _weighted(base), _moved(base)
+    shares = [rows[0::2], rows[1::2]]
+    mean = sum(_gradient(model, share, TWO, ONE) for share in shares) / 2
+    alone = _gradient(model, rows, TWO, ONE)
+    assert float((mean - alone).abs().max() / alone.abs().max()) > 100 * _ROUNDING
+
+
+def test_the_same_hands_give_the_same_weights_to_the_bit_also_after_a_stop(base: BaseModel, tmp_path: Path) -> None:
+    import torch
+
+    rows, held, ended = encoded(base, 24), encoded(base, 8), []
+    for stop_at in (0, 0, 3):
+        model = fresh(base, TWO)
+        checkpoints = Checkpoints(tmp_path / f"{len(ended)}", every_s=0)
+
+        def on_step(step: Step, stop_at: int = stop_at) -> None:
+            if step.step == stop_at:
+                raise Cancelled
+
+        loop: dict[str, Any] = {"pad_id": 0, "checkpoints": checkpoints}
+        if stop_at:
+            with pytest.raises(Cancelled):
+                train(model, rows, held, TWO, on_step=on_step, **loop)
+            model = fresh(base, TWO)
+            train(model, rows, held, TWO, on_step=lambda step: None, resume=checkpoints.newest(), **loop)
+        else:
+            train(model, rows, held, TWO, on_step=on_step, **loop)
+        ended.append(weights(model))
+    assert torch.equal(ended[0], ended[1]), "two undisturbed runs"
+    assert torch.equal(ended[0], ended[2]), "one that was stopped and taken up again"
+    other = fresh(base, TWO)
+    train(other, rows, held, replace(TWO, threads=1), pad_id=0, on_step=lambda step: None)
+    assert float((weights(other) - ended[0]).abs().max()) < 1e-3 * float(ended[0].abs().max()), "one hand learns the same"
+
+
+def test_a_loss_is_the_same_by_two_hands_and_leaves_no_graph(base: BaseModel) -> None:
+    model, rows = _moved(base), _weighted(base)
+    with hands(2, 8) as workers:
+        found = mean_loss(model, rows, TWO, 0, batch_loss, ALONE, workers)
+    assert found == pytest.approx(mean_loss(model, rows, TWO, 0), rel=1e-5)
+
+
+def test_hands_work_at_once_and_answer_in_the_order_of_the_work() -> None:
+    meeting = Barrier(2, timeout=60)  # which one thread after the other would never pass
+
+    def work(number: int) -> tuple[int, str]:
+        meeting.wait()
+        return number, current_thread().name
+
+    with hands(2, 8) as workers:
+        found = workers.each(work, [1, 2])
+    assert [number for number, _ in found] == [1, 2] and len({name for _, name in found}) == 2
+
+
+def test_rows_are_dealt_in_turns_and_no_hand_goes_without() -> None:
+    with hands(4, 3) as workers:
+        assert workers.count == 3 and workers.deal([1, 2, 3]) == [[1], [2], [3]]
+        assert workers.deal([1, 2, 3, 4, 5]) == [[1, 4], [2, 5], [3]] and workers.deal([1]) == [[1]]
+    assert ONE.deal([1, 2, 3]) == [[1, 2, 3]]
+
+
+def test_what_one_hand_raises_is_raised_and_the_threads_of_torch_are_as_before() -> None:
+    import torch
+
+    def work(number: int) -> int:
+        if number == 2:
+            raise MemoryError("of the second")
+        return number
+
+    before = torch.get_num_threads()
+    with pytest.raises(MemoryError, match="of the second"), hands(2, 8) as workers:
+        workers.each(work, [1, 2])
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "device", "expected"),
+    [
+        (Recipe(threads=4), "cpu", 4),
+        (Recipe(threads=0), "cpu", 1),
+        (Recipe(threads=4), "cuda", 1),
+        (Recipe(threads=4, dropout=0.1), "cpu", 1),  # who draws first would be chance
+        (Recipe(threads=4, processes=2), "cpu", 1),
+        (Recipe(threads=4, method="dpo"), "cpu", 1),  # TRL's loop
+        (Recipe(threads=4, method="full"), "cpu", 4),
+    ],
+)
+def test_rows_are_shared_where_nothing_depends_on_who_comes_first(recipe: Recipe, device: str, expected: int) -> None:
+    assert shared_by(recipe, device) == expected
+
+
+@pytest.mark.parametrize(("alone", "together", "chosen"), [(100.0, 119.0, 1), (100.0, 121.0, 2), (100.0, 80.0, 1)])
+def test_all_threads_are_taken_where_they_are_worth_it(base: BaseModel, monkeypatch: pytest.MonkeyPatch, alone: float, together: float, chosen: int) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    speeds = {1: alone, 2: together}
+    monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(pace, "tokens_per_s", lambda model, rows, recipe, pad_id, loss_of: speeds[recipe.threads])
+    try:
+        found = choose_threads(fresh(base, TWO), [], replace(TWO, threads=0), 0)
+        assert found == (chosen, speeds[chosen]) and torch.get_num_threads() == chosen
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_measuring_changes_no_weight(base: BaseModel) -> None:
+    import torch
+
+    model = _moved(base)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert pace.tokens_per_s(model, encoded(base, 20), TWO, 0, batch_loss) > 0
+    assert pace.tokens_per_s(model, encoded(base, 1), TWO, 0, batch_loss) > 0, "a single row can be timed"
+    assert all(torch.equal(before[name], parameter) and parameter.grad is None for name, parameter in model.named_parameters())
+
+
+def test_an_estimate_counts_the_validation_rows_and_every_hands_gradients(base: BaseModel) -> None:
+    class Work:
+        tokens, trained_tokens = 1000, 300
+
+    class Run:
+        work, recipe, train, validation, steps = Work, replace(TWO, epochs=2.0), [None] * 10, encoded(base, 4), 4
+
+    memory = {"process": 1, "base": 1, "adapter": 1, "optimiser": 1, "activations": 1, "checkpoint": 1, "loading": 1}
+    held = sum(len(row.ids) for row in Run.validation)
+    assert estimate(Run, 100.0, memory)["seconds"] == round((2000 + 0.4 * 2 * held) / 100, 1)  # type: ignore[arg-type]
+    model, rows = fresh(base, TWO), encoded(base, 8)
+    sizes = [memory_by_part(model, rows, replace(TWO, threads=threads), 0, batch_loss, validated=False)["adapter"] for threads in (1, 2)]
+    assert sizes[1] - sizes[0] == sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _rows(count: int) -> list[Row]:
+    return read_lines([json.dumps(row).encode() for row in facts(count)]).rows
+
+
+def test_two_hands_answer_and_measure_as_one(base: BaseModel) -> None:
+    import torch
+
+    model, encoder, rows, told = _moved(base).eval(), Encoder(base, 256), _rows(9), []
+    before, found = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            answers = answer_rows(model, encoder, rows, on_batch=lambda done, total: told.append((done, total)))
+            found[threads] = (answers, {name: nats.nats for name, nats in reference_nats(model, encoder, rows).items()})
+    finally:
+        torch.set_num_threads(before)
+    assert found[1][0] == found[2][0] and set(found[1][0]) == {row.id for row in rows}
+    assert found[1][1] == pytest.approx(found[2][1], rel=1e-5)
+    assert told[-1] == (9, 9)
