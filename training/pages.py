@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
-from training import runs, vote_pages
-from training.judging.report import HELD_OUT, read_report, with_people
+from training import answer_pages, runs, vote_pages
 from whet.access import User
+from whet.clock import iso
 from whet.database import reading
 from whet.errors import NotFoundError
 from whet.tables import adapters, datasets, evaluations, training_requests, training_runs
@@ -19,8 +21,9 @@ from whet.web.filters import clip, duration, number, plural, relative
 from whet.web.shell import Shell
 
 _PAGE_ROWS = 30
-_SAMPLES_SHOWN = 60
 _SILENT_MS = 120_000  # the trainer writes its heartbeat every 5 s; after this much silence it is gone
+ENDS = {runs.SUCCEEDED: "succeeded", runs.FAILED: "failed", runs.CANCELLED: "were cancelled"}
+_DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe; shown as its data
 STAGES = ("loading", "training", "evaluating", "storing")
 GROUPS = {
     "old": ("Old", "held-out rows that came from files"),
@@ -36,14 +39,14 @@ def router(shell: Shell) -> APIRouter:
     routes = APIRouter(dependencies=[Depends(shell.require("viewer"))])
 
     @routes.get("/runs")
-    def run_list(request: Request, alias: str = "", before: int = 0) -> Response:
+    def run_list(request: Request, alias: str = "", state: str = "", before: int = 0) -> Response:
         """What trains now, what waits, what trained."""
-        return shell.render(request, "training/runs.html", **_list_values(shell, alias[:64], before))
+        return shell.render(request, "training/runs.html", **_list_values(shell, alias[:64], state, before))
 
     @routes.get("/runs/live")
-    def run_list_live(request: Request, alias: str = "") -> Response:
+    def run_list_live(request: Request, alias: str = "", state: str = "") -> Response:
         """The list as a part that follows what happens."""
-        return shell.render(request, "training/runs_live.html", **_list_values(shell, alias[:64], 0))
+        return shell.render(request, "training/runs_live.html", **_list_values(shell, alias[:64], state, 0))
 
     @routes.get("/runs/{run_id}")
     def run_page(request: Request, run_id: str) -> Response:
@@ -65,16 +68,6 @@ def router(shell: Shell) -> APIRouter:
         row = _row(shell, run_id)
         return JSONResponse({"state": row["state"], "curve": row["curve"], "validation": (row["progress"] or {}).get("validation", [])})
 
-    @routes.get("/runs/{run_id}/samples")
-    def run_samples(request: Request, run_id: str, show: str = "broken") -> Response:
-        """Answers of a run and of what it was compared with: `show=broken`, `fixed` or `same`."""
-        return shell.render(request, "training/samples.html", **_sample_values(shell, run_id, show))
-
-    @routes.get("/runs/{run_id}/report")
-    def run_report(request: Request, run_id: str) -> Response:
-        """The evaluation report of a run's version: every measure, forgetting, bias, refusals, people's votes, another model's opinion."""
-        return shell.render(request, "training/report.html", **_report_values(shell, run_id))
-
     @routes.get("/api/runs")
     def run_json(alias: str = "", limit: int = 20) -> Response:
         """Runs, newest first, as `whet train list --json` prints them."""
@@ -88,34 +81,48 @@ def router(shell: Shell) -> APIRouter:
         row = runs.request_cancel(shell.context, run_id, actor=user.name, now=shell.now())
         return shell.redirect(f"/runs/{row['id']}", "The run stops at its next step and leaves nothing behind.")
 
+    answer_pages.add(routes, shell)
     vote_pages.add(routes, shell)
     return routes
 
 
-def _list_values(shell: Shell, alias: str, before: int) -> dict[str, Any]:
-    query = select(training_runs).order_by(training_runs.c.started_at.desc(), training_runs.c.id.desc()).limit(_PAGE_ROWS + 1)
-    if alias:
-        query = query.where(training_runs.c.alias == alias)
+def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str, Any]:
+    state = state if state in ENDS else ""
+    some = [training_runs.c.alias.startswith(alias, autoescape=True)] if alias else []
+    newest = select(training_runs).where(*some).order_by(training_runs.c.started_at.desc(), training_runs.c.id.desc())
+    query = newest.where(training_runs.c.state == state if state else training_runs.c.state != runs.RUNNING).limit(_PAGE_ROWS + 1)
     if before > 0:
         query = query.where(training_runs.c.started_at < min(before, 2**62))
     with reading(shell.context.database) as connection:
-        rows = [dict(row._mapping) for row in connection.execute(query)]
-        _add_results(connection, rows)
-        waiting = _waiting(connection)
-    older = rows[_PAGE_ROWS - 1]["started_at"] if len(rows) > _PAGE_ROWS else 0
-    rows = rows[:_PAGE_ROWS]
-    now = shell.now()
-    for row in rows:
+        ended = [dict(row._mapping) for row in connection.execute(query)]
+        # Asked for by themselves: a long run is older than the page that the short ones after it fill.
+        now_on = (
+            []
+            if before > 0 or state
+            else [dict(row._mapping) for row in connection.execute(newest.where(training_runs.c.state == runs.RUNNING).limit(_PAGE_ROWS))]
+        )
+        _add_results(connection, [*now_on, *ended])
+        waiting = [] if before > 0 or state or alias else _waiting(connection)
+    older = ended[_PAGE_ROWS - 1]["started_at"] if len(ended) > _PAGE_ROWS else 0
+    ended, now = ended[:_PAGE_ROWS], shell.now()
+    for row in [*now_on, *ended]:
         row["spark"] = sparkline(row["curve"])
         row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > _SILENT_MS
+    headline = list_headline([*now_on, *ended], len(waiting), now)
+    if before > 0 or state or alias:  # a part of the list does not say what trains now
+        since = f", started before {iso(before)[:16].replace('T', ' ')} UTC" if before > 0 else ""
+        said = f"Runs{f' of {alias}…' if alias else ''}{f' that {ENDS[state]}' if state else ''}{since}"
+        headline = f"{said}; {list_headline(now_on, 0, now)}" if now_on else said
     return {
-        "running": [row for row in rows if row["state"] == runs.RUNNING],
-        "ended": [row for row in rows if row["state"] != runs.RUNNING],
+        "running": now_on,
+        "ended": ended,
         "waiting": waiting,
         "older": older,
-        "alias": alias,
+        "filters": {"alias": alias, "state": state},
+        "filtered": urlencode({name: value for name, value in (("alias", alias), ("state", state)) if value}),
+        "states": ENDS,
         "before": before,
-        "headline": list_headline(rows, len(waiting), now),
+        "headline": headline,
         "settings": shell.context.settings,
         "share": share,
     }
@@ -124,10 +131,17 @@ def _list_values(shell: Shell, alias: str, before: int) -> dict[str, Any]:
 def list_headline(rows: list[dict[str, Any]], waiting: int, now: int) -> str:
     """The sentence of the list page; `rows` newest first."""
     running = [row for row in rows if row["state"] == runs.RUNNING]
-    if running:
-        first = running[0]
-        rest = f", and {plural(len(running) - 1, 'other')}" if len(running) > 1 else ""
-        return f"{first['alias']} is in training: {said_progress(first)}{rest}"
+    silent = [row for row in running if row.get("silent")]
+    going = [row for row in running if not row.get("silent")]
+    if going:
+        first = going[0]
+        rest = f", and {plural(len(going) - 1, 'other')}" if len(going) > 1 else ""
+        lost = f"; {plural(len(silent), 'run')} {'is' if len(silent) == 1 else 'are'} silent" if silent else ""
+        return f"{first['alias']} is in training: {said_progress(first)}{rest}{lost}"
+    if len(silent) == 1:
+        return run_headline(silent[0], None, now)
+    if silent:
+        return f"{plural(len(silent), 'run').capitalize()} are silent: their processes may be gone"
     if waiting:
         return f"{plural(waiting, 'request').capitalize()} for training {'waits' if waiting == 1 else 'wait'} for a worker"
     if not rows:
@@ -222,12 +236,17 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "elapsed_ms": elapsed,
         "estimate": row["estimate"] or {},
         "estimated": estimated(row["estimate"] or {}),
+        "memory": [(part, f"{size / 1e6:,.0f} MB") for part, size in (row["estimate"] or {}).get("memory", {}).items()],
+        "file_rows": row["recipe"].get("rows") if isinstance((row["recipe"] or {}).get("rows"), dict) else {},
         "dataset": dataset,
         "training_request": request,
         "evaluation": evaluation,
         "against": f"{against['name']}@v{against['version']}" if against else "the base",
-        "groups": [(title, what, evaluation["metrics"][name]) for name, (title, what) in GROUPS.items() if name in evaluation["metrics"]] if evaluation else [],
-        "recipe": [(name, ", ".join(map(str, value)) if isinstance(value, list) else value) for name, value in (row["recipe"] or {}).items()],
+        "groups": [(title, what, evaluation["metrics"][name]) for name, (title, what) in GROUPS.items() if evaluation["metrics"].get(name, {}).get("n")]
+        if evaluation
+        else [],
+        "without_rows": [title for name, (title, _) in GROUPS.items() if evaluation and name in evaluation["metrics"] and not evaluation["metrics"][name]["n"]],
+        "recipe": [(name, said_value(value)) for name, value in (row["recipe"] or {}).items() if name not in _DATA_IN_RECIPE],
         "thresholds": json.dumps(evaluation["thresholds"], indent=1) if evaluation else "",
         "spark": sparkline(curve, 640, 200),
         "first_loss": curve[0][1] if curve else None,
@@ -235,12 +254,30 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
     }
 
 
-def estimated(estimate: dict[str, Any]) -> list[tuple[str, str]]:
-    """(what, words) of an estimate: its parts of memory, and how far it was from what the run took."""
-    found = [(f"Memory, {part}", f"{size / 1e6:,.0f} MB") for part, size in estimate.get("memory", {}).items()]
-    error = estimate.get("error", {})
-    names = {"seconds": "time", "tokens_per_s": "speed", "peak_memory_bytes": "memory"}
-    return found + [(f"Estimate of {names.get(name, name)}", f"{100 * share:+.0f} % of what was measured") for name, share in error.items()]
+def estimated(estimate: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(what, estimated, measured, how far the estimate was off) of each figure that was both estimated and measured."""
+    measured, error = estimate.get("measured", {}), estimate.get("error", {})
+    figures: dict[str, tuple[str, Callable[[float], str]]] = {
+        "seconds": ("Training", lambda value: duration(1000 * value)),
+        "tokens_per_s": ("Speed", lambda value: f"{number(value)} tokens/s"),
+        "peak_memory_bytes": ("Peak of memory", lambda value: f"{value / 1e6:,.0f} MB"),
+    }
+    return [
+        (title, said(estimate[name]), said(measured[name]), f"{100 * error[name]:+.0f} %" if error.get(name) is not None else "–")
+        for name, (title, said) in figures.items()
+        if estimate.get(name) is not None and measured.get(name) is not None
+    ]
+
+
+def said_value(value: Any) -> str:
+    """A recipe's value in words: `yes` and `no`, lists and parts without brackets, nothing as a dash."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {said_value(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(said_value, value))
+    return "–" if value is None or value == "" else str(value)
 
 
 def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: int) -> str:
@@ -260,40 +297,3 @@ def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: in
 def _mapping(connection: Connection, query: Any) -> dict[str, Any] | None:
     row = connection.execute(query.limit(1)).first()
     return dict(row._mapping) if row else None
-
-
-def _judged(shell: Shell, run_id: str) -> dict[str, Any]:
-    """The newest evaluation of a run's version that kept its answers. Raises NotFoundError."""
-    _row(shell, run_id)
-    with reading(shell.context.database) as connection:
-        evaluation = _mapping(connection, select(evaluations).where(evaluations.c.run_id == run_id).order_by(evaluations.c.created_at.desc()))
-    if evaluation is None or not evaluation["samples_path"]:
-        raise NotFoundError("This run kept no answers to compare.", hint="Answers are kept when rows were held out to judge by.")
-    return evaluation
-
-
-def _report_values(shell: Shell, run_id: str) -> dict[str, Any]:
-    evaluation = _judged(shell, run_id)
-    found = read_report(shell.context, evaluation["samples_path"])
-    if found is None:
-        raise NotFoundError("This run has no report.", hint="It was judged before there were reports; `whet eval run` makes one.")
-    found = with_people(shell.context, evaluation["id"], found)
-    return {"run_id": run_id, "evaluation_id": evaluation["id"], "report": found, "held_out": HELD_OUT, "headline": f"Gate: {found['gate']['verdict']}"}
-
-
-def _sample_values(shell: Shell, run_id: str, show: str) -> dict[str, Any]:
-    evaluation = _judged(shell, run_id)
-    content = shell.context.store.read_bytes(evaluation["samples_path"]).decode()
-    rows = [json.loads(line) for line in content.splitlines() if line.strip()]
-    kinds: dict[str, list[dict[str, Any]]] = {"broken": [], "fixed": [], "same": []}
-    for row in rows:
-        ours, theirs = row["candidate"]["score"]["correct"], row["against"]["score"]["correct"]
-        kinds["broken" if ours < theirs else "fixed" if ours > theirs else "same"].append(row)
-    chosen = show if show in kinds else "broken"
-    return {
-        "run_id": run_id,
-        "shown": kinds[chosen][:_SAMPLES_SHOWN],
-        "counts": {name: len(items) for name, items in kinds.items()},
-        "chosen": chosen,
-        "headline": f"{plural(len(kinds['fixed']), 'answer').capitalize()} became right, {plural(len(kinds['broken']), 'answer')} became wrong",
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import select, update
 
 from tests import builders, worlds
+from tests.training.judging.test_opinion import sample
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading, writing
@@ -96,6 +98,53 @@ def test_a_run_is_followed_from_its_first_steps_to_the_verdict(opened: Open, sql
     expect(page.locator("#headline")).to_have_text("support@v1 passed its gate")
     expect(page.get_by_text("Better on new by 55 points")).to_be_visible()
     expect(page.locator(".uplot")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/runs", "/runs/{run}", "/runs/{run}/samples", "/runs/{run}/report"])
+def test_no_page_of_a_run_scrolls_sideways_on_a_phone(opened: Open, sqlite_context: Context, path: str) -> None:
+    """Neither do a path without spaces in an error, a name of any length or an answer without end; the intervals are drawn there too."""
+    share = {"difference": 0.5, "low": 0.4, "high": 0.6, "verdict": "better"}
+    measure = {"name": "right", "n": 20, "better": "higher", "values": {"candidate": 0.9, "the base": 0.4}, "against": {"the base": share}}
+    probes = {"forgetting": [measure], "bias": [measure], "safety": [measure], "refused_by_category": {}}
+    report = {"format": 1, "against": "the base", "base": "the base", "gate": {"verdict": "pass", "reason": "x" * 300}, "measures": {"old": [measure]}, "probes": probes}  # fmt: skip
+    answers = [sample(number) for number in range(3)]
+    answers[0]["candidate"]["text"], answers[1]["candidate"]["text"] = "x" * 500, "<b>" * 500
+    files = {"samples.jsonl": "\n".join(map(json.dumps, answers)), "report.json": json.dumps(report)}
+    sqlite_context.store.put_folder("evaluations/x", lambda folder: [(folder / name).write_text(text) for name, text in files.items()])
+    now = now_ms()
+    with writing(sqlite_context.database) as connection:
+        data = builders.add_dataset(connection, now)
+        run = builders.add_run(
+            connection, now, dataset=data, state="failed", alias="a" * 90, error="/folder" * 80, recipe={"dataset_path": "x", "init_from": "y" * 200}
+        )
+        builders.add_evaluation(connection, now, adapter="d" * 64, dataset=data, run=run, samples_path="evaluations/x/samples.jsonl")
+    page = opened("viewer", path.format(run=run), width=390, theme="dark")
+    expect(page.locator("#headline")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for picture in page.locator("svg.interval:visible").all():
+        assert picture.bounding_box()["width"] >= 100  # type: ignore[index]
+
+
+def test_a_run_is_cancelled_by_keyboard_after_a_question(opened: Open, sqlite_context: Context) -> None:
+    with writing(sqlite_context.database) as connection:
+        data = builders.add_dataset(connection, now_ms())
+        run = builders.add_run(connection, now_ms(), dataset=data, state="running", step=10, steps=100, heartbeat_at=now_ms())
+    page = opened("operator", f"/runs/{run}")
+    page.keyboard.press("x")
+    expect(page.locator("details.confirm[open]")).to_contain_text("The run stops at its next step.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".notice.attention")).to_contain_text("operator asked this run to stop")
+
+
+def test_the_chart_names_only_lines_that_it_draws(opened: Open, sqlite_context: Context) -> None:
+    with writing(sqlite_context.database) as connection:
+        data = builders.add_dataset(connection, now_ms())
+        run = builders.add_run(connection, now_ms(), dataset=data)
+        checked = builders.add_run(
+            connection, now_ms(), dataset=data, progress={"stage": "done", "step": 160, "steps": 160, "validation": [[80, 0.6], [160, 0.5]]}
+        )
+    expect(opened("viewer", f"/runs/{run}").locator(".u-legend th")).to_have_text(["step", "loss"])
+    expect(opened("viewer", f"/runs/{checked}").locator(".u-legend th")).to_have_text(["step", "loss", "loss on validation rows"])
 
 
 def test_the_list_of_runs_follows_a_run_that_begins(opened: Open, sqlite_context: Context) -> None:

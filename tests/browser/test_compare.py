@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.training.judging.test_opinion import sample
 from tests.training.test_pages_votes import rows_of, stored
@@ -48,6 +48,28 @@ def test_rows_are_voted_on_by_keyboard_alone_without_a_page_load(opened: Open, s
     kept = {row.row_id: row for row in rows_of(sqlite_context)}
     assert [kept[str(row)].choice for row in order] == [kept[str(order[0])].places[0], kept[str(order[1])].places[1], "none"]
     assert len(kept) == 4
+
+
+def test_a_key_that_is_pressed_while_an_undo_is_on_its_way_votes_on_no_other_row(opened: Open, sqlite_context: Context) -> None:
+    evaluation = stored(sqlite_context, [sample(number) for number in range(3)])
+    held: list[Route] = []
+    page = opened(
+        "reviewer", f"/evaluations/{evaluation}/compare", before=lambda page: page.route("**/undo", lambda route: held.append(route))
+    )  # a builtin is no handler
+    progress, shown = page.locator("[data-progress]"), page.locator("#stage:not([aria-busy]) [data-shown]")
+    first = shown.get_attribute("data-shown")
+    page.keyboard.press("1")
+    expect(page.locator("#stage:not([aria-busy]) .compare-walk")).to_contain_text("row 2 of 3")
+    page.keyboard.press("u")
+    page.keyboard.press("2")
+    expect(progress).to_have_text("0")
+    held[0].continue_()
+    expect(page.locator("#stage:not([aria-busy]) .compare-walk")).to_contain_text("row 1 of 3")
+    assert rows_of(sqlite_context) == []
+    page.keyboard.press("2")
+    expect(progress).to_have_text("1")
+    expect(page.locator("#stage:not([aria-busy]) .compare-walk")).to_contain_text("row 2 of 3")
+    assert [row.row_id for row in rows_of(sqlite_context)] in ([], [first]), "the vote is sent behind the next row"
 
 
 def test_a_phone_has_no_sideways_scroll(opened: Open, sqlite_context: Context) -> None:

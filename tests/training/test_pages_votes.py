@@ -124,6 +124,9 @@ def test_texts_of_models_are_texts(sqlite_context: Context) -> None:
 def test_a_vote_is_kept_under_the_version_that_stood_there_and_a_second_one_replaces_it(context: Context) -> None:
     evaluation = stored(context, [sample(1), sample(2)])
     client, address = reviewer(context), f"/evaluations/{evaluation}/compare"
+    nobody = client.get(f"/evaluations/{evaluation}/votes").text
+    assert nobody.count("Nobody has voted yet") == 1, "the headline says it, and what to do stands below"
+    assert "Whoever is a reviewer may vote" in nobody
     page = client.get(f"{address}?row=r-1").text
     answer = client.post(address, data={"row": "r-1", "choice": place_of(page, "of theirs")})
     assert (answer.status_code, answer.headers["location"]) == (303, address)

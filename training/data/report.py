@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from whet.web.filters import code, plural
+
 _MOST_BARS = 30
 
 
@@ -20,10 +22,20 @@ def render(found: dict[str, Any], name: str, now_ms: int) -> str:
         *((f"Labels of {task}", labels) for task, labels in found["labels"].items()),
         ("Languages of the answers", found["languages"]),
     ]
+    environment.filters["code"] = code
     return environment.get_template("report.html").render(
         **found,
+        headline=headline(found),
         name=name,
         at=datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bins=[(f"{bin_['from']} to {bin_['to']}", bin_["rows"]) for bin_ in found["histogram"]],
         charts=[(title, Counter(items).most_common(_MOST_BARS), len(items)) for title, items in counted if items],
     )
+
+
+def headline(found: dict[str, Any]) -> str:
+    """The sentence that whoever wants to train came for: does a run take these rows?"""
+    if found["errors"]:
+        return f"A run refuses these rows: {plural(found['errors'], 'error')} and {plural(found['warnings'], 'warning')}"
+    taken = "A run takes this row" if found["rows"] == 1 else f"A run takes all {found['rows']:,} rows"
+    return f"{taken}; {plural(found['warnings'], 'warning')} to look at" if found["warnings"] else f"{taken}: nothing was found"

@@ -11,7 +11,7 @@ from training.evaluate import Questions
 from training.gate import Decision
 from training.judging import ballots
 from training.judging.earlier import MOST_DATASETS, MOST_ROWS
-from training.judging.measures import Side, measure_rows
+from training.judging.measures import WORSE, Side, measure_rows
 from training.judging.opinion import stored_opinion
 from training.judging.probes import Probes
 from training.judging.signing import SIGNED
@@ -28,6 +28,9 @@ FILE = "report.json"
 _FORMAT = 1  # of the JSON; a reader that knows only this one refuses others
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 HELD_OUT = {"old": "Held-out rows from files", "new": "Held-out rows from reviews"}
+SECTIONS = (*HELD_OUT, "forgetting", "bias", "safety")  # of a report's page, in its order
+_PLOT, _EDGE = 160, 5  # width of an interval's picture in the SVG's own units, and what is left free for the point at an end of it
+_LEAST_REACH = 0.1  # of its axis: below 10 points to each side, noise would look like news
 
 
 def build(
@@ -105,9 +108,60 @@ def read_report(context: Context, samples_path: str | None) -> dict[str, Any] | 
     return found if isinstance(found, dict) and found.get("format") == _FORMAT else None
 
 
+def opening(found: Mapping[str, Any], made: str) -> tuple[str, list[str]]:
+    """(the sentence that a report of the version `made` opens with, what got worse: one line each). The gate looks at held-out rows alone, the lines at everything."""
+    said = {"pass": f"{made} passed its gate", "fail": f"{made} did not pass its gate", "inconclusive": f"The gate could not decide on {made}"}
+    lines = [line for table in tables(found).values() for line in table["lines"]]
+    worse = [f"{line['measure']}: {line['candidate']} instead of {line['value']}, {line['rows']}" for line in lines if line["verdict"] == WORSE]
+    sentence = said.get(found["gate"]["verdict"], f"Gate: {found['gate']['verdict']}")
+    return f"{sentence}, and is worse in {len(worse)} of {len(lines)} comparisons" if worse else sentence, worse
+
+
+def tables(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every table of a report by its key in `SECTIONS`, as its template shows them: words, and the places of the intervals in the table's picture."""
+    groups = {**found["measures"], **{name: found["probes"][name] for name in ("forgetting", "bias", "safety")}}
+    return {name: _table(groups[name]) for name in SECTIONS if groups.get(name)}
+
+
+def _table(measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    bounds = [abs(found[end]) for measure in measures if _is_share(measure) for found in measure["against"].values() for end in ("low", "high")]
+    reach = max([*bounds, _LEAST_REACH])
+    lines = []
+    for measure in measures:
+        for other, found in measure["against"].items():
+            scale, unit = (100, " points") if _is_share(measure) else (1, f" {measure['difference_in']}" if "difference_in" in measure else "")
+            digits = 1 if _is_share(measure) else 2
+            difference, low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("difference", "low", "high"))
+            ends = [_PLOT / 2 + (_PLOT / 2 - _EDGE) * found[key] / reach for key in ("low", "difference", "high")]
+            lines.append(
+                {
+                    "measure": measure["name"],
+                    "rows": f"{measure['n']} rows",
+                    "candidate": _value(measure, CANDIDATE),
+                    "value": f"{_value(measure, other)} ({other})",
+                    "difference": f"{difference}{unit} ({low} to {high})",
+                    "verdict": found["verdict"],
+                    "together": measure["name"].startswith("all: ") or ": " not in measure["name"],  # or one kind of many
+                    "places": [round(end, 1) for end in ends] if _is_share(measure) else [],
+                }
+            )
+    return {"reach": f"{100 * reach:.0f}", "lines": lines}
+
+
+def _is_share(measure: Mapping[str, Any]) -> bool:
+    """From 0 to 1, as against perplexities and numbers of tokens, which have scales of their own."""
+    return "perplexity" not in measure["name"] and measure["name"] != "tokens"
+
+
+def _value(measure: Mapping[str, Any], side: str) -> str:
+    value = measure["values"][side]
+    return f"{100 * value:.1f} %" if _is_share(measure) else f"{value:.2f}"
+
+
 def html(found: Mapping[str, Any]) -> str:
     """One self-contained page: no script, no link, every text escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("training/report_page.html").render(report=found, held_out=HELD_OUT)
+    headline, worse = opening(found, found["adapter"])
+    return environment.get_template("training/report_page.html").render(report=found, headline=headline, worse=worse, tables=tables(found))

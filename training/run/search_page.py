@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna import Study
 
-_WIDTH, _HEIGHT, _EDGE = 420, 180, 34  # of a chart, in the SVG's own units
+_WIDTH, _HEIGHT, _EDGE = 420, 180, 46  # of a chart, in the SVG's own units
 _STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1d2129}"
-    "h1{font-size:1.4rem}h2{font-size:1.05rem;margin-top:2rem}svg{max-width:100%}.charts{display:flex;flex-wrap:wrap;gap:1rem}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .7rem;text-align:left;border-bottom:1px solid #e2e5ea}"
-    ".bar,.done{fill:#2f6fde}.pruned{fill:none;stroke:#8a93a3}.axis{stroke:#c7ccd5}text{font-size:11px;fill:#5b6472}"
-    "@media(prefers-color-scheme:dark){body{background:#14171c;color:#e6e9ef}td,th{border-color:#2c323b}text{fill:#9aa4b2}}"
+    ":root{color-scheme:light dark;--ground:#fafaf8;--line:#8b8b83;--faint:#e4e4df;--ink:#1c1c1a;--soft:#6b6b64;--accent:#4650bd;--best:#1c6b3c}"
+    "@media(prefers-color-scheme:dark){:root{--ground:#141415;--line:#74747c;--faint:#2f2f33;--ink:#ececea;--soft:#9b9b97;--accent:#a3abff;--best:#7fd09b}}"
+    "body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:var(--ink);background:var(--ground);overflow-wrap:anywhere}"
+    "h1{font-size:20px;line-height:1.3}h2{font-size:15px;margin-top:2rem}svg{max-width:100%;height:auto}.charts{display:flex;flex-wrap:wrap;gap:1rem}.wrap{overflow-x:auto}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid var(--faint);white-space:nowrap}"
+    "th{font-weight:500;color:var(--soft)}tr.best td{color:var(--best);font-weight:600}.soft,summary{color:var(--soft)}summary{cursor:pointer;padding:.4rem 0}"
+    ".bar,.done{fill:var(--accent)}.pruned{fill:none;stroke:var(--line)}.best-point{fill:var(--best)}.axis{stroke:var(--line)}text{font-size:12px;fill:var(--soft)}"
 )
+_MOST_ROWS = 30  # trials that are listed at once, best first; the others stand folded below
 
 
 def page(study: Study, importances: dict[str, float]) -> str:
@@ -27,18 +30,38 @@ def page(study: Study, importances: dict[str, float]) -> str:
     shown = [(trial, _last(trial)) for trial in trials]
     points = [(trial, loss) for trial, loss in shown if loss is not None]
     names = sorted({name for trial in trials for name in trial.params})
-    charts = [_scatter("trial", [(float(trial.number), loss, _finished(trial)) for trial, loss in points])]
-    charts += [_scatter(name, [(float(trial.params[name]), loss, _finished(trial)) for trial, loss in points if name in trial.params]) for name in names]
-    counts = f"{sum(map(_finished, trials))} trials came to their end, {sum(not _finished(trial) for trial in trials)} were ended early."
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("trial", "state", "loss", *names))
-    rows = "".join(_row(trial, loss, names) for trial, loss in sorted(shown, key=lambda pair: math.inf if pair[1] is None else pair[1]))
-    mattered = _bars(importances) if importances else "<p>Too few finished trials to tell.</p>"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Search of a recipe</title><style>{_STYLE}</style>'
-        f"<h1>Best validation loss {best.value:.4f}, by trial {best.number}</h1><p>{counts}</p>"
-        f"<h2>What mattered</h2>{mattered}<h2>Validation loss by trial and by parameter</h2><p>Hollow points were ended early.</p>"
-        f'<div class="charts">{"".join(charts)}</div><h2>Trials</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></html>\n'
+    charts = [_scatter("trial", [(float(trial.number), loss, _look(trial, best)) for trial, loss in points])]
+    charts += [_scatter(name, [(float(trial.params[name]), loss, _look(trial, best)) for trial, loss in points if name in trial.params]) for name in names]
+    done, early = sum(map(_finished, trials)), sum(not _finished(trial) for trial in trials)
+    counts = f"{done} {'trial' if done == 1 else 'trials'} came to an end, {early} {'was' if early == 1 else 'were'} ended early. The loss is in nats per token, of validation rows."
+    head = "".join(f"<th>{escape(_said(name))}</th>" for name in ("trial", "state", "loss", *names))
+    ordered = sorted(shown, key=lambda pair: math.inf if pair[1] is None else pair[1])
+    rows = [_row(trial, loss, names, trial.number == best.number) for trial, loss in ordered]
+    listed = _table(head, rows[:_MOST_ROWS]) + (
+        f"<details><summary>The {len(rows) - _MOST_ROWS} others</summary>{_table(head, rows[_MOST_ROWS:])}</details>" if len(rows) > _MOST_ROWS else ""
     )
+    mattered = _bars(importances) if importances else "<p>Too few finished trials to tell.</p>"
+    recipe = ", ".join(f"{_said(name)} {_short(best.params[name])}" for name in names if name in best.params)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Search of a recipe</title><style>{_STYLE}</style>"
+        f"<h1>Best: {escape(recipe)}, with a validation loss of {best.value:.4f}</h1><p>Trial {best.number}. {counts}</p>"
+        f"<h2>What mattered</h2>{mattered}<h2>Validation loss by trial and by parameter</h2><p class=soft>Hollow points were ended early, the large one is the best.</p>"
+        f'<div class="charts">{"".join(charts)}</div><h2>Trials</h2>{listed}</html>\n'
+    )
+
+
+def _said(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _look(trial: Any, best: Any) -> str:
+    """The class of a trial's point."""
+    return "best-point" if trial.number == best.number else "done" if _finished(trial) else "pruned"
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    return f'<div class="wrap"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _finished(trial: Any) -> bool:
@@ -51,9 +74,10 @@ def _last(trial: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _row(trial: Any, loss: float | None, names: Sequence[str]) -> str:
-    cells = [str(trial.number), trial.state.name.lower(), "" if loss is None else f"{loss:.4f}", *(_short(trial.params.get(name)) for name in names)]
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+def _row(trial: Any, loss: float | None, names: Sequence[str], best: bool) -> str:
+    ended = "the best" if best else "finished" if _finished(trial) else "ended early" if trial.state.name == "PRUNED" else trial.state.name.lower()
+    cells = [str(trial.number), ended, "" if loss is None else f"{loss:.4f}", *(_short(trial.params.get(name)) for name in names)]
+    return f"<tr{' class=best' if best else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _short(value: Any) -> str:
@@ -62,7 +86,7 @@ def _short(value: Any) -> str:
 
 def _bars(shares: dict[str, float]) -> str:
     rows = [
-        f'<text x="0" y="{22 * number + 15}">{escape(name)}</text><rect class="bar" x="110" y="{22 * number + 4}" width="{260 * share:.1f}" height="14"/>'
+        f'<text x="0" y="{22 * number + 15}">{escape(_said(name))}</text><rect class="bar" x="110" y="{22 * number + 4}" width="{260 * share:.1f}" height="14"/>'
         f'<text x="{116 + 260 * share:.1f}" y="{22 * number + 15}">{100 * share:.0f} %</text>'
         for number, (name, share) in enumerate(shares.items())
     ]
@@ -70,7 +94,7 @@ def _bars(shares: dict[str, float]) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img" aria-label="Importance of each parameter">{"".join(rows)}</svg>'
 
 
-def _scatter(name: str, points: list[tuple[float, float, bool]]) -> str:
+def _scatter(name: str, points: list[tuple[float, float, str]]) -> str:
     """Loss over one quantity; a rate on a logarithmic scale."""
     if not points:
         return ""
@@ -82,13 +106,13 @@ def _scatter(name: str, points: list[tuple[float, float, bool]]) -> str:
         return _EDGE + (_WIDTH - 2 * _EDGE) * share_x, 10 + (_HEIGHT - _EDGE - 10) * share_y
 
     dots = []
-    for x, (_, loss, done) in zip(across, points, strict=True):
+    for x, (_, loss, look) in zip(across, points, strict=True):
         at = place(x, loss)
-        dots.append(f'<circle class="{"done" if done else "pruned"}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="4"/>')
+        dots.append(f'<circle class="{look}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{7 if look == "best-point" else 4}"/>')
     ends = [10**left, 10**right] if name == "learning_rate" else [left, right]
     bottom = _HEIGHT - _EDGE + 8
     words = f'<text x="{_EDGE}" y="{_HEIGHT - 8}">{ends[0]:.3g}</text><text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 8}" text-anchor="end">{ends[1]:.3g}</text>'
-    words += f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(name)}</text><text x="0" y="14">{high:.3f}</text><text x="0" y="{bottom - 8}">{low:.3f}</text>'
+    words += f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(_said(name))}{" (log)" if name == "learning_rate" else ""}</text><text x="0" y="14">{high:.3f}</text><text x="0" y="{bottom - 8}">{low:.3f}</text>'
     axis = f'<line class="axis" x1="{_EDGE}" y1="{bottom}" x2="{_WIDTH - _EDGE}" y2="{bottom}"/>'
-    label = f"Validation loss by {escape(name)}"
+    label = f"Validation loss by {escape(_said(name))}"
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{label}">{axis}{"".join(dots)}{words}</svg>'

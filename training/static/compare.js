@@ -14,6 +14,7 @@
   const parts = new Map(); // row → promise of its node
   const undoButton = document.querySelector("[data-undo]");
   let at = stage.querySelector(".compare-row").dataset.shown; // null while the next one is on its way
+  let turn = 0; // counts the rows that were asked for
   let sending = Promise.resolve();
   let waiting = 0; // requests that change something and have not been answered
 
@@ -34,21 +35,28 @@
   const turned = (row) => rows.slice(rows.indexOf(row) + 1).concat(rows.slice(0, rows.indexOf(row)));
   const nextOpen = (row) => turned(row).find((one) => !voted.has(one));
 
-  async function show(row) {
+  // Keys that are pressed before the next row stands there are meant for that one: until then there is none to vote on.
+  function leave() {
     at = null;
     stage.setAttribute("aria-busy", "true");
+    return (turn += 1);
+  }
+
+  async function show(row) {
+    const mine = leave();
     try {
       const node = await fetched(row);
+      if (mine !== turn) return; // another row was asked for meanwhile
       stage.replaceChildren(node.cloneNode(true));
       at = row;
       window.scrollTo({ top: 0 });
       const next = nextOpen(row);
       if (next) fetched(next).catch(() => { /* asked again, and told, when it is needed */ });
     } catch (error) {
-      at = stage.querySelector(".compare-row").dataset.shown;
+      if (mine === turn) at = stage.querySelector(".compare-row").dataset.shown;
       window.whet.say(error.message, "bad");
     } finally {
-      stage.removeAttribute("aria-busy");
+      if (mine === turn) stage.removeAttribute("aria-busy");
     }
   }
 
@@ -92,7 +100,9 @@
     voted.delete(row);
     parts.delete(row);
     count();
+    const mine = leave();
     post(address + "/undo", { row }).then(() => { parts.delete(row); show(row); }, (error) => {
+      if (mine === turn) { at = stage.querySelector(".compare-row").dataset.shown; stage.removeAttribute("aria-busy"); }
       voted.add(row);
       undoable.push(row);
       count();
@@ -104,7 +114,7 @@
     if (at === null) return;
     const row = rows[rows.indexOf(at) + by];
     if (row === undefined) { window.whet.say(by > 0 ? "This is the last row that differs." : "This is the first row that differs."); return; }
-    if (waiting && voted.has(row)) sending.then(() => show(row)); // so that it shows the vote
+    if (waiting && voted.has(row)) { leave(); sending.then(() => show(row)); } // so that it shows the vote
     else show(row);
   }
 

@@ -5,6 +5,7 @@
   if (!place || !window.uPlot) return;
   let plot = null;
   let points = 0;
+  let kinds = ""; // which lines are drawn: one without values has no place in the legend
 
   function token(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 
@@ -13,21 +14,29 @@
     const checked = new Map(validation), of = new Map(curve.map((point) => [point[0], point]));
     const steps = [...new Set([...of.keys(), ...checked.keys()])].sort((a, b) => a - b);
     const at = (step, place) => (of.has(step) && of.get(step)[place] !== undefined ? of.get(step)[place] : null);
-    return [steps, steps.map((step) => at(step, 1)), steps.map((step) => (checked.has(step) ? checked.get(step) : null)), steps.map((step) => at(step, 3))];
+    return { step: steps, loss: steps.map((step) => at(step, 1)), validation: steps.map((step) => (checked.has(step) ? checked.get(step) : null)), rate: steps.map((step) => at(step, 3)) };
   }
 
   function draw(curve, validation) {
-    const data = columns(curve, validation);
-    if (plot) { plot.setData(data); return; }
     if (curve.length < 2) return;
+    const of = columns(curve, validation);
+    const drawn = ["loss", "validation", "rate"].filter((name) => of[name].some((value) => value !== null));
+    const data = [of.step, ...drawn.map((name) => of[name])];
+    if (plot && kinds === drawn.join()) { plot.setData(data); return; }
+    if (plot) plot.destroy();
+    kinds = drawn.join();
     const axis = { stroke: token("--ink-3"), grid: { stroke: token("--line"), width: 1 }, ticks: { stroke: token("--line"), width: 1 }, font: "12px " + token("--sans") };
+    const nats = (self, value) => value == null ? "–" : value.toFixed(4);
+    const lines = {
+      loss: { label: "loss", stroke: token("--accent"), width: 1.5, points: { show: false }, value: nats, spanGaps: true },
+      validation: { label: "loss on validation rows", stroke: token("--ink"), width: 1.5, spanGaps: true, value: nats },
+      rate: { label: "learning rate, on a scale of its own", scale: "rate", stroke: token("--ink-3"), width: 1, dash: [4, 4], points: { show: false }, spanGaps: true, value: (self, value) => value == null ? "–" : value.toExponential(1) },
+    };
     place.replaceChildren();
     plot = new uPlot({
       width: place.clientWidth, height: 260, cursor: { points: { size: 6 } }, legend: { live: true },
       scales: { rate: { range: (self, low, high) => [0, high * 1.05 || 1] }, x: { time: false, range: (self, low, high) => [low, Math.max(high, Number(place.dataset.steps) || 0)] }, y: { range: (self, low, high) => [Math.min(0, low), high * 1.05] } },
-      series: [{ label: "step" }, { label: "loss", stroke: token("--accent"), width: 1.5, points: { show: false }, value: (self, value) => value == null ? "–" : value.toFixed(4), spanGaps: true },
-        { label: "validation", stroke: token("--ink"), width: 1.5, show: validation.length > 0, spanGaps: true, value: (self, value) => value == null ? "–" : value.toFixed(4) },
-        { label: "learning rate", scale: "rate", stroke: token("--ink-3"), width: 1, dash: [4, 4], points: { show: false }, spanGaps: true, value: (self, value) => value == null ? "–" : value.toExponential(1) }],
+      series: [{ label: "step" }, ...drawn.map((name) => lines[name])],
       axes: [axis, Object.assign({ size: 46 }, axis)],
     }, data, place);
   }
