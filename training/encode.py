@@ -17,6 +17,9 @@ from training.rows import BadLine, Row
 from whet.errors import ConfigurationError
 from whet.grounding import with_context
 
+# What is found of an answer of which nothing but its end is learned. `whet data check` tells such rows from the others that are refused.
+NOTHING_TO_LEARN = "no token to learn: all of the answer is placeholders of removed data"
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -71,6 +74,15 @@ class Encoder:
         """Whether the row can be learned from, and so be asked."""
         return isinstance(self.encode(row), Encoded)
 
+    def unseen(self, row: Row) -> list[str]:
+        """What of a row that can be learned from the template leaves out without a word, so that no model sees it: "a call of NAME", "the text of message N"."""
+        if len(row.messages) == 2 and row.messages[0]["role"] == "user" and not row.context and not any(message.get("tool_calls") for message in row.messages):
+            return []  # most rows are a question and an answer, which no template leaves out
+        messages = self._conversation(row)
+        text = self._render(messages, opened=False)
+        missing = [f"a call of {name}" for message in messages for name in _called(message) if name not in text]
+        return missing + [f"the text of message {at}" for at, message in enumerate(messages, start=1) if message["content"].strip() not in text]
+
     def prompt_ids(self, row: Row) -> list[int]:
         """The tokens that the engine is given to answer this row."""
         return self.asked_ids(self._conversation(row)[:-1])
@@ -103,6 +115,8 @@ class Encoder:
             trained[prompt_tokens:end] = [True] * (end - prompt_tokens)
         for position in self._touching(text, row.scrubbed):
             trained[position] = False
+        if row.scrubbed and not self.decode([ids[at] for at in range(end) if trained[at] and ids[at] not in self.base.stop_ids]).strip():
+            raise _Refused(NOTHING_TO_LEARN, "an answer with words of its own")
         if end > self.max_length:
             raise _Refused(f"{end} tokens", f"at most {self.max_length}, which is what the base and the engine take")
         return Encoded(tuple(ids[:end]), tuple(trained[:end]), prompt_tokens, row.weight)
@@ -187,3 +201,10 @@ class Encoder:
                 f"The chat template of {self.base.name} cannot be trained with: found {result.found}; expected {result.expected}.",
                 hint="Correct chat_template.jinja (and the end-of-turn token in generation_config.json) in the model's folder.",
             )
+
+
+def _called(message: dict[str, Any]) -> list[str]:
+    """Names of the tools that a message calls, in whatever form it says so."""
+    calls = message.get("tool_calls")
+    functions = [call.get("function", call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    return [str(function.get("name") or "?") for function in functions if isinstance(function, dict)]

@@ -130,6 +130,8 @@ def _add(reading: Reading, number: int, origin: str, value: Any, asked: bool) ->
         row = _row(number, _checked(_parse(value) if isinstance(value, bytes) else value), origin)
         if asked and row.origin != "review":
             require_question(row.messages)
+            if row.rejected:
+                require_question([*row.messages[:-1], {"role": "assistant", "content": row.rejected}])
     except Wrong as wrong:
         reading.bad.append(BadLine(number, wrong.found, wrong.expected, reading.unit))
         return
@@ -144,7 +146,9 @@ def _parse(line: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise Wrong(f"byte 0x{line[error.start]:02x} at position {error.start + 1}, which is not UTF-8", "UTF-8 text") from error
     except json.JSONDecodeError as error:
-        raise Wrong(f"{shown(line.decode('utf-8', 'replace').strip())} ({error.msg} at column {error.colno})", "one JSON object per line") from error
+        raise Wrong(
+            f"{shown(line.decode('utf-8', 'replace').strip())} ({error.msg.removesuffix(' at')} at column {error.colno})", "one JSON object per line"
+        ) from error
     except (RecursionError, ValueError) as error:
         raise Wrong("JSON that cannot be read (nested too deep, or a number too long)", "one JSON object per line") from error
 
@@ -167,10 +171,20 @@ def _checked(value: Any) -> dict[str, Any]:
     except UnicodeEncodeError as error:
         raise Wrong("half of a surrogate pair (\\ud800 to \\udfff) in a text", "whole Unicode characters") from error
     except TypeError as error:
-        raise Wrong(f"a value that is neither text, number, list nor object ({error})", "values that JSON knows") from error
+        raise Wrong(f"a value that is neither text, number, list nor object{_in_field(value)} ({error})", "values that JSON knows") from error
     except ValueError as error:
-        raise Wrong("NaN or Infinity", "finite numbers") from error
+        raise Wrong(f"NaN or Infinity{_in_field(value)}", "finite numbers") from error
     return value
+
+
+def _in_field(value: dict[str, Any]) -> str:
+    """ " in 'NAME'": the first field that cannot be written as JSON."""
+    for name, item in value.items():
+        try:
+            json.dumps(item, allow_nan=False)
+        except (TypeError, ValueError):
+            return f" in {shown(name)}"
+    return ""
 
 
 def _row(number: int, raw: dict[str, Any], origin: str) -> Row:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.tiny import CHATML, END_TOKENS, build_base
 from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
+from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
 from training.rows import BadLine, Row, read_lines
 from whet.errors import ConfigurationError
 
@@ -133,3 +133,21 @@ def test_end_tokens_come_from_the_generation_config_too(tmp_path: Path) -> None:
     stop = BaseModel(folder, "x").tokenizer.convert_tokens_to_ids(END_TOKENS[CHATML])
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, stop]}))
     assert isinstance(Encoder(BaseModel(folder, "x"), 512).encode(_row(messages=TURNS[:2])), Encoded)
+
+
+@pytest.mark.parametrize("answer", ["<EMAIL_1>", "<EMAIL_1> <EMAIL_2>"])
+def test_an_answer_of_which_only_the_end_would_be_learned_is_refused(bases: dict[str, BaseModel], answer: str) -> None:
+    refused = Encoder(bases["chatml"], 512).encode(_row(prompt="Who?", completion=answer, scrubbed=["<EMAIL_1>", "<EMAIL_2>"]))
+    assert isinstance(refused, BadLine) and refused.found == NOTHING_TO_LEARN
+    assert isinstance(Encoder(bases["chatml"], 512).encode(_row(prompt="Who?", completion=f"Ask {answer}", scrubbed=["<EMAIL_1>", "<EMAIL_2>"])), Encoded)
+
+
+def test_what_a_template_leaves_out_is_named(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "price_of", "arguments": "{}"}}]}
+    asked = _row(messages=[TURNS[0], call, {"role": "tool", "content": "12 coins"}, TURNS[1]])
+    assert Encoder(_template(tmp_path / "all", CHATML), 512).unseen(asked) == ["a call of price_of"]
+    users_alone = CHATML.replace("for message in messages ", "for message in messages if message['role'] in ('user', 'assistant') ")
+    encoder = Encoder(_template(tmp_path / "some", users_alone), 512)
+    assert encoder.unseen(asked) == ["a call of price_of", "the text of message 3"]
+    assert encoder.unseen(_row(messages=TURNS[:2], context=["Lamps: 24 months."])) == ["the text of message 1"]
+    assert encoder.unseen(_row(messages=TURNS)) == []

@@ -52,7 +52,7 @@ def test_every_field_arrives() -> None:
         (b"null", "null", "a JSON object"),
         (b"\xff{}", "0xff at position 1", "UTF-8"),
         (b'{"prompt": "\\ud800", "completion": "a"}', "surrogate", "whole Unicode"),
-        (b'{"prompt": "q", "completion": "a", "weight": NaN}', "NaN", "finite"),
+        (b'{"prompt": "q", "completion": "a", "weight": NaN}', "NaN or Infinity in 'weight'", "finite"),
         (b"[" * 100_000, "nested", "one JSON object"),
         ({}, "none", "'messages'"),
         ({"text": "x"}, "text", "'messages'"),
@@ -106,6 +106,12 @@ def test_every_field_arrives() -> None:
         ({"messages": [SYSTEM, ANSWER]}, "nobody asked for", "of the role user"),
         ({"messages": [{**USER, "content": " "}, ANSWER]}, "an empty question", "of the role user"),
         ({"prompt": [SYSTEM], "completion": "a"}, "nobody asked for", "of the role user"),
+        ({"messages": [ANSWER, USER]}, "the first message of 'messages' is the assistant's and the last the user's", "swapped"),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}, "a call of a tool", "in words"),
+        # nothing that can be seen
+        ({"prompt": "q", "completion": "\u200b\ufeff"}, "without a visible character", "the answer"),
+        ({"prompt": "\u200b", "completion": "a"}, "an empty question", "of the role user"),
+        ({"prompt": "q", "chosen": "a", "rejected": "\u200b"}, "without a visible character", "the answer"),
         ({"messages": [USER, ANSWER, ANSWER]}, "messages 2 and 3 are both of the assistant", "in between"),
     ],
 )

@@ -32,8 +32,8 @@ def check(
 ) -> None:
     """What is wrong with the rows and what to do about it, and what the model will see. Exit code 2 when a run would refuse them."""
     with opened() as context:
-        from training.data.check import Finding
         from training.data.check import check as checked
+        from training.data.finding import Finding
         from training.data.pii import known_region
 
         country = known_region(region)

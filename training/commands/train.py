@@ -20,6 +20,8 @@ from whet.ids import check_name
 
 train = typer.Typer(no_args_is_help=True, help="Train adapters: from a file or a dataset version to a judged, stored version.")
 
+_LOOKED_AT = 20_000  # training rows up to which a run looks through them first; the search for near-duplicates takes ten seconds then
+
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
 
 
@@ -98,7 +100,7 @@ def run(
 
         here = on_ray.prepared_for(recipe) if ray else recipe
         prepared = prepare(context, name, rows, here, base, skip_bad=skip_bad, drop_leaks=drop_leaks or file is None)
-        notices += prepared.notices
+        notices += [*prepared.notices, *(_warnings(prepared.dataset.train) if file else [])]
         if prepared.left_out:
             notices.append(f"{len(prepared.left_out)} rows were left out: " + "; ".join(map(str, prepared.left_out[:5])))
         if dry_run:
@@ -151,6 +153,15 @@ def rows_of(
             f"Split {shares.words()} into train, validation and test{why}: " + ", ".join(f"{len(parts[part])} {part}" for part in datasets.PARTS) + " rows."
         )
     return datasets.save(context.store, name, parts), notices
+
+
+def _warnings(rows: list[Any]) -> list[str]:
+    """What `whet data check` would warn of in the rows that are learned."""
+    from training.data.warnings import warnings
+
+    if len(rows) > _LOOKED_AT:
+        return [f"{len(rows):,} rows are too many to look through before each run: `whet data check` says what they would teach without a word."]
+    return [str(finding) for finding in warnings(rows)]
 
 
 def describe_reading(reading_: Any, source: str) -> list[str]:

@@ -2,47 +2,24 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from training.base_model import open_base, quiet_environment
-from training.data import labels, languages, pii
+from training.data import labels, languages
+from training.data.finding import ERROR, WARNING, Finding, warned
 from training.data.formats import read_file
 from training.data.leaks import find_leaks
-from training.data.similar import Shape, clusters
-from training.encode import Encoded, Encoder
+from training.data.warnings import Progress, warnings
+from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
 from training.rows import BadLine, Reading, Row
 from whet.context import Context
 
 _BINS = 12
 _PREVIEWS = 3  # rows shown as the model sees them
-_LINES_SHOWN = 20  # line numbers that a finding's sentence lists; --json has all
-ERROR, WARNING = "error", "warning"
-_SMALL_PART = 0.05  # of the rows: a language rarer than this beside a main one is likelier a slip than a wish
-_MAIN_PART = 0.8
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing about the rows that somebody should decide on."""
-
-    code: str
-    severity: str  # error: a run refuses it | warning: a run goes on with it
-    count: int
-    found: str  # what, in a sentence
-    do: str  # what to do about it
-    lines: list[Any] = field(default_factory=list)  # line numbers, or lists of them that belong together
-
-    def __str__(self) -> str:
-        shown = ", ".join("+".join(map(str, line)) if isinstance(line, list) else str(line) for line in self.lines[:_LINES_SHOWN])
-        where = f" Lines {shown}{', …' if len(self.lines) > _LINES_SHOWN else ''}." if self.lines else ""
-        return f"{self.severity}: {self.found}{where} {self.do}"
 
 
 def check(context: Context, file: Path, *, test: Path | None = None, region: str | None = None, progress: Progress = lambda stage: None) -> dict[str, Any]:
@@ -54,15 +31,14 @@ def check(context: Context, file: Path, *, test: Path | None = None, region: str
     encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
     progress("rendering and tokenising")
     encoded, kept, refused = encoder.encode_all(reading.rows)
-    figures = _figures(reading, encoded, kept, refused, base.stop_ids)
     spoken = languages.mix([row.answer for row in kept])
+    figures = _figures(reading, encoded, kept, refused, base.stop_ids)
     findings = [
         *_refusals(reading, refused, bool(kept)),
         *_worse_answers(encoder, kept),
-        *_mask(encoded, kept, base.stop_ids),
-        *_texts(kept),
-        *_languages(kept, *spoken),
-        *_by_steps(kept, region, progress),
+        *_no_stop(encoded, kept, base.stop_ids),
+        *_unseen(encoder, kept),
+        *warnings(kept, region, spoken=spoken, progress=progress),
     ]
     if test is not None:
         progress("comparing with the test set")
@@ -110,7 +86,7 @@ def _figures(reading: Reading, encoded: Sequence[Encoded], kept: Sequence[Row], 
         "tokens_per_row": {"median": lengths[len(lengths) // 2], "longest": lengths[-1]} if lengths else {},
         "truncated": 0,  # rows are refused, never cut: what is learned is what is served
         "too_long": sum(" tokens" in line.found for line in refused),
-        "without_learned_token": sum(_learns_no_text(row, stop_ids) for row in encoded),
+        "without_learned_token": sum(line.found == NOTHING_TO_LEARN for line in refused),
         "end_of_turn_learned": sum(_learns_to_stop(row, stop_ids) for row in encoded),
         "histogram": _histogram(lengths),
     }
@@ -118,10 +94,6 @@ def _figures(reading: Reading, encoded: Sequence[Encoded], kept: Sequence[Row], 
 
 def _learns_to_stop(row: Encoded, stop_ids: frozenset[int]) -> bool:
     return row.trained[-1] and row.ids[-1] in stop_ids
-
-
-def _learns_no_text(row: Encoded, stop_ids: frozenset[int]) -> bool:
-    return not any(trained and token not in stop_ids for token, trained in zip(row.ids, row.trained, strict=True))
 
 
 def _histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
@@ -160,18 +132,12 @@ def _refusals(reading: Reading, refused: Sequence[BadLine], any_row: bool) -> li
                 lines,
             )
         )
-    if refused:
-        lines = [bad.line for bad in refused]
-        found.append(
-            Finding(
-                "refused",
-                ERROR,
-                len(lines),
-                f"{len(lines)} rows cannot be learned from with this base.",
-                "Correct them as listed, or train with --skip-bad.",
-                lines,
-            )
-        )
+    if silent := [bad.line for bad in refused if bad.found == NOTHING_TO_LEARN]:
+        do = "Take them out, or train with --skip-bad: such an answer is all placeholders of removed data."
+        found.append(Finding("nothing_learned", ERROR, len(silent), f"{len(silent)} rows have no token to learn.", do, silent))
+    if lines := [bad.line for bad in refused if bad.found != NOTHING_TO_LEARN]:
+        said = f"{len(lines)} rows cannot be learned from with this base."
+        found.append(Finding("refused", ERROR, len(lines), said, "Correct them as listed, or train with --skip-bad.", lines))
     if not any_row:
         found.append(Finding("no_rows", ERROR, 0, "No row is left to train on.", "Give at least one row in the documented format."))
     if reading.unknown_fields:
@@ -213,145 +179,17 @@ def _unfit_to_judge(test: Reading) -> list[Finding]:
     return found
 
 
-def _mask(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]) -> list[Finding]:
-    silent = [row.line for row, tokens in zip(kept, encoded, strict=True) if _learns_no_text(tokens, stop_ids)]
+def _no_stop(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]) -> list[Finding]:
     endless = [row.line for row, tokens in zip(kept, encoded, strict=True) if not _learns_to_stop(tokens, stop_ids)]
-    found = []
-    if silent:
-        found.append(
-            Finding(
-                "nothing_learned",
-                ERROR,
-                len(silent),
-                f"{len(silent)} rows have no token to learn.",
-                "Take them out: such an answer is all placeholders of removed data.",
-                silent,
-            )
-        )
-    if endless:
-        found.append(
-            Finding(
-                "no_stop",
-                ERROR,
-                len(endless),
-                f"{len(endless)} rows do not teach to stop: their end-of-turn token is not learned.",
-                "Correct the base's chat template.",
-                endless,
-            )
-        )
-    return found
+    found = f"{len(endless)} rows do not teach to stop: their end-of-turn token is not learned."
+    return [Finding("no_stop", ERROR, len(endless), found, "Correct the base's chat template.", endless)] if endless else []
 
 
-def _texts(kept: Sequence[Row]) -> list[Finding]:
-    broken = [row.line for row in kept if any(_is_broken(text) for text in (row.rejected, *(str(message["content"]) for message in row.messages)))]
-    if not broken:
-        return []
-    return [Finding("broken_characters", WARNING, len(broken), f"{len(broken)} rows hold characters that a wrong decoding or a copy left behind.", "Read the source again in its own encoding; `whet data clean` takes out control characters.", broken)]  # fmt: skip
-
-
-def _is_broken(text: str) -> bool:
-    return "\ufffd" in text or (not text.isprintable() and any(unicodedata.category(character) == "Cc" and character not in "\n\t\r" for character in text))
-
-
-def _by_steps(kept: Sequence[Row], region: str | None, progress: Progress) -> list[Finding]:
-    found: list[Finding] = []
-    for stage, step in (
-        ("looking for duplicates", _duplicates),
-        ("looking for near-duplicates", _near_duplicates),
-        ("comparing answers to one question", _conflicts),
-        ("counting labels", _imbalance),
-        ("asking a classifier about labels", _label_errors),
-    ):
-        progress(stage)
-        found += step(kept)
-    progress("looking for personal data")
-    return found + _personal(kept, region)
-
-
-def _groups(keys: Sequence[Any], kept: Sequence[Row]) -> list[list[int]]:
-    """Line numbers of rows with equal keys, where there are two or more."""
-    lines: dict[Any, list[int]] = defaultdict(list)
-    for key, row in zip(keys, kept, strict=True):
-        lines[key].append(row.line)
-    return [group for group in lines.values() if len(group) > 1]
-
-
-def _duplicates(kept: Sequence[Row]) -> list[Finding]:
-    groups = _groups([row.digest for row in kept], kept)
-    count = sum(len(group) - 1 for group in groups)
-    do = "Take them out with `whet data clean`, or give one row a weight: a repeated row counts several times."
-    return [Finding("duplicates", WARNING, count, f"{count} rows repeat another one exactly.", do, groups)] if groups else []
-
-
-def _near_duplicates(kept: Sequence[Row]) -> list[Finding]:
-    first_of: dict[str, Row] = {}
-    for row in kept:
-        first_of.setdefault(row.digest, row)
-    distinct = list(first_of.values())
-    groups = _groups(clusters(distinct), distinct)
-    count = sum(len(group) - 1 for group in groups)
-    do = "They teach little more than one of them: take them out with `whet data clean --near`. The split never lets them into two parts."
-    return [Finding("near_duplicates", WARNING, count, f"{count} rows are nearly the same as another one.", do, groups)] if groups else []
-
-
-def _conflicts(kept: Sequence[Row]) -> list[Finding]:
-    """Questions of the same words in the same frame, whatever their order and punctuation, with more than one answer.
-
-    An answer that people rated as bad is none that is shown as right.
-    """
-    answers: dict[Any, dict[str, int]] = defaultdict(dict)
-    for row in kept:
-        if row.rating < 0:
-            continue
-        shape = Shape(row)
-        frame = tuple(str(message["content"]) for message in row.messages if message["role"] in ("system", "developer"))
-        answers[frame, row.context, frozenset(shape.question_words.items())].setdefault(" ".join(row.answer.split()), row.line)
-    groups = [list(lines.values()) for lines in answers.values() if len(lines) > 1]
-    do = "Keep the right answer: a model that is shown both learns neither."
-    return [Finding("conflicts", WARNING, len(groups), f"{len(groups)} questions have more than one answer.", do, groups)] if groups else []
-
-
-def _imbalance(kept: Sequence[Row]) -> list[Finding]:
-    found = []
-    for name, (many, most, few, least) in labels.imbalances(kept).items():
-        do = "Give more rows of the rare one, or weigh them with `whet data mix --balance`: a model learns to say the common one."
-        found.append(Finding("imbalance", WARNING, least, f"{name}: {many!r} stands in {most} rows and {few!r} in {least}.", do))
-    return found
-
-
-def _languages(kept: Sequence[Row], counts: dict[str, int], of_row: dict[int, str]) -> list[Finding]:
-    known = sum(count for language, count in counts.items() if language != languages.UNKNOWN)
-    main = next((language for language, count in counts.items() if language != languages.UNKNOWN and count >= _MAIN_PART * known), None)
-    rare = (
-        {language for language, count in counts.items() if language not in (main, languages.UNKNOWN) and count <= max(1, _SMALL_PART * known)}
-        if main
-        else set()
-    )
-    lines = [kept[position].line for position, language in of_row.items() if language in rare]
-    do = "Look at them: answers in a second language teach to answer in it."
-    names = ", ".join(sorted(rare))
-    return [Finding("languages", WARNING, len(lines), f"{len(lines)} answers are in {names}, nearly all others in {main}.", do, lines)] if lines else []
-
-
-def _label_errors(kept: Sequence[Row]) -> list[Finding]:
-    suspects = labels.suspects(kept)
-    do = "Read them first: a classifier that was trained on the other rows expects another label with confidence (cleanlab)."
-    lines = [suspect.row.line for suspect in suspects]
-    shown = "; ".join(f"line {suspect.row.line} says {suspect.row.answer!r}, expected {suspect.expected!r}" for suspect in suspects[:5])
-    return [Finding("label_errors", WARNING, len(lines), f"{len(lines)} labels are probably wrong: {shown}.", do, lines)] if lines else []
-
-
-def _personal(kept: Sequence[Row], region: str | None) -> list[Finding]:
-    counts: Counter[str] = Counter()
-    lines = []
-    for row in kept:
-        text = "\n".join([*(str(message["content"]) for message in row.messages), row.rejected, *row.context])
-        if found := pii.find(text, region):
-            counts.update(each.kind for each in found)
-            lines.append(row.line)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    do = "Replace it with `whet data clean`; a model repeats what it has learned to whoever asks."
-    return [Finding("personal_data", WARNING, len(lines), f"{len(lines)} rows hold personal data ({kinds}).", do, lines)] if lines else []
+def _unseen(encoder: Encoder, kept: Sequence[Row]) -> list[Finding]:
+    missing = {row.line: what for row in kept if (what := encoder.unseen(row))}
+    shown = "; ".join(f"line {line}: {', '.join(what[:3])}" for line, what in list(missing.items())[:3])
+    found = f"{len(missing)} rows say what the base's chat template leaves out, so the model never sees it ({shown})."
+    return warned("unseen", list(missing), found, "Say it in a message's text, or train a base whose template renders it.")
 
 
 def _leaks(kept: Sequence[Row], test: Sequence[Row]) -> list[Finding]:

@@ -12,16 +12,19 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training.data.shapes import Wrong
-from training.rows import BLANK, BadLine, Reading, one_of_each, read_lines, read_objects
+from training.data.shapes import Wrong, shown
+from training.rows import BLANK, KNOWN_FIELDS, BadLine, Reading, one_of_each, read_lines, read_objects
 from whet.errors import InputError
 
 _LISTS_UNDER = ("data", "rows")
+_DELIMITERS = ",;\t"  # a spreadsheet writes the one that its country uses
 _JSON_CELLS = ("messages", "conversations", "context", "checks", "scrubbed")  # may hold JSON in a table's cell
 _MESSAGES_CELLS = ("prompt", "completion", "chosen", "rejected")  # texts, which may be JSON themselves (an answer to "write JSON"), or lists of messages
+_LIST_CELLS = ("messages", "conversations", "checks", "scrubbed")  # that must hold JSON: `context` may be a text that begins with a bracket
 _NUMBER_CELLS = ("weight", "rating")
 _LONGEST_CELL = 16 << 20  # characters; the csv module's own limit of 131,072 is less than one long conversation
 _BATCH = 1024  # rows of a Parquet file in memory at a time
@@ -46,6 +49,7 @@ def read_file(path: Path, *, origin: str = "seed") -> Reading:
     content = _bytes(path).removeprefix(b"\xef\xbb\xbf")
     if suffix == ".json" and (found := _json(path, content)) is not None:
         return read_objects(enumerate(found, start=1), unit="row", origin=origin, asked=True)
+    _refuse_what_has_no_lines(path, content)
     return read_lines(content.removesuffix(b"\n").split(b"\n"), origin=origin, asked=True)
 
 
@@ -101,6 +105,24 @@ def _json(path: Path, content: bytes) -> list[Any] | None:
     raise InputError(f"{path} holds {type(value).__name__}; expected a list of rows.", hint='Write [{"messages": […]}, …], or {"data": [ … ]}.')
 
 
+def _refuse_what_has_no_lines(path: Path, content: bytes) -> None:
+    """One sentence for a file that is another format or has other line breaks, in place of one for each of its lines."""
+    if b"\n" not in content and content.strip(b"\r").count(b"\r"):
+        raise InputError(f"{path} ends its lines with carriage returns alone.", hint=f"Write line feeds, for example with `tr '\\r' '\\n' < {path.name}`.")
+    first = content.lstrip()
+    if first[:1] != b"[" and first.partition(b"\n")[0].strip() != b"{":
+        return
+    try:
+        text = first.decode("utf-8")
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return  # its lines say what is wrong
+    if isinstance(value, list) and not text[end:].strip():
+        raise InputError(f"{path} is one JSON list; expected one object per line.", hint="Name it .json: such a file may hold a list of rows.")
+    if "\n" in text[:end]:
+        raise InputError(f"{path} writes one object over several lines; expected one object per line.", hint="Write each object on one line.")
+
+
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
     return InputError(f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start + 1}.", hint="Save it as UTF-8.")
 
@@ -112,9 +134,11 @@ def _csv(path: Path) -> Numbered:
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error) from error
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() or f"column {number}" for number, name in enumerate(next(reader, []), start=1)]
+        if header and not set(header) & KNOWN_FIELDS:
+            raise _not_a_header(path, header)
         if repeated := sorted({name for name in header if header.count(name) > 1}):
             raise InputError(f"{path} names the column {repeated[0]!r} twice.", hint="Name each column once.")
         start = reader.line_num + 1
@@ -130,6 +154,22 @@ def _csv(path: Path) -> Numbered:
         raise InputError(f"{path} is not a table: line {reader.line_num}: {error}.", hint="Put cells with line breaks or quotes into quotes.") from error
 
 
+def _delimiter(path: Path, text: str) -> str:
+    """What separates the cells of a table: of a .csv the character by which its first line names the most fields of a row."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    first = text.partition("\n")[0]
+    return max(_DELIMITERS, key=lambda delimiter: len({name.strip(' "\r') for name in first.split(delimiter)} & KNOWN_FIELDS))
+
+
+def _not_a_header(path: Path, header: list[str]) -> InputError:
+    """One sentence for the file, in place of one for each of its lines."""
+    return InputError(
+        f"{path}: the first line names no field of a row; found {', '.join(map(shown, header[:6]))}{', …' if len(header) > 6 else ''}; expected names such as prompt,completion.",
+        hint="Write the names of the fields, in small letters, into the first line.",
+    )
+
+
 def _row_of(line: int, header: list[str], cells: list[str]) -> dict[str, Any] | BadLine:
     try:
         return {name: _cell(name, cell) for name, cell in zip(header, cells, strict=False) if cell.strip()}
@@ -141,8 +181,15 @@ def _cell(name: str, cell: str) -> Any:
     if name in (*_JSON_CELLS, *_MESSAGES_CELLS) and cell.lstrip()[:1] in ("[", "{"):
         try:
             value = json.loads(cell, object_pairs_hook=one_of_each if name in _JSON_CELLS else None)
-        except (ValueError, RecursionError):
-            return cell  # a text that begins with a bracket; where a list is needed the check of the row says so
+        except (ValueError, RecursionError) as error:
+            if name not in _LIST_CELLS:
+                return cell  # a text that begins with a bracket
+            why = (
+                f"{error.msg.removesuffix(' at')} at column {error.colno}"
+                if isinstance(error, json.JSONDecodeError)
+                else "nested too deep, or a number too long"
+            )
+            raise Wrong(f"{shown(cell)} in {name!r} ({why})", "a list as JSON, with double quotes") from error
         return value if name in _JSON_CELLS or _is_messages(value) else cell
     if name in _NUMBER_CELLS:
         try:
@@ -202,4 +249,6 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, Decimal):  # how databases export numbers
+        return float(value)
     return value.isoformat() if isinstance(value, datetime | date) else value

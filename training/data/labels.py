@@ -1,7 +1,7 @@
 """Rows whose answers are labels: which they are, how evenly they come, and which are probably wrong.
 
-A task is classification-like when few different short answers make up nearly all of its rows. Suspected label errors are those of
-confident learning (C. Northcutt, L. Jiang, I. Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021) as cleanlab
+A task is classification-like when most of its answers are short and few of these differ; rows of it with a longer answer are left aside.
+Suspected label errors are those of confident learning (C. Northcutt, L. Jiang, I. Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021) as cleanlab
 computes them, on the out-of-fold probabilities of a logistic regression on TF-IDF.
 """
 
@@ -17,11 +17,17 @@ from training.rows import Row
 _LONGEST_LABEL = 5  # words
 _MOST_LABELS = 50  # different ones in a task
 _ROWS_PER_LABEL = 10  # on average: fewer, and the answers are short texts, not labels
+# What a spreadsheet or a table's library writes where there is nothing, and what people write who mean to come back: no labels.
+STAND_INS = frozenset({"nan", "null", "undefined", "todo", "tbd", "...", "…", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!"})
+_MOSTLY = 0.5  # of a task's rows have short answers: one slip, or free answers without a task beside the labels, must not hide them all
 _LOPSIDED = 10  # the most frequent label or task is this many times as frequent as the rarest
 _FOLDS = 5
 _FEWEST_FOR_SUSPICION = 60  # rows of a task: below it a classifier knows too little to accuse
 _FEWEST_OF_LABEL = _FOLDS  # rows, so that each fold has one
 _MOST_FOR_SUSPICION = 20_000  # rows of a task that a classifier is trained on; of more, the first
+# Of the way from guessing to always right, the mean share of each label's rows that the classifier must get right before it may accuse anybody.
+# Labels that do not follow from the text (a coin's, a star rating's) are guessed, and each wrong guess would be an accusation.
+_BETTER_THAN_GUESSING = 0.5
 _EXPECTED_LEAD = 0.5  # by which the expected label's probability must exceed the given one's: accusations should be few and right
 
 
@@ -34,25 +40,41 @@ class Suspect:
 
 
 def label(row: Row) -> str:
-    return " ".join(row.answer.casefold().split())
+    """The answer as a label: without case, surplus space, and a full stop at its end."""
+    return " ".join(row.answer.casefold().split()).rstrip(".!")
 
 
 def label_tasks(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Task -> its rows, for tasks whose answers are labels."""
+    """Task -> its rows with a short answer, for tasks whose answers are labels."""
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task].append(row)
-    return {task: members for task, members in by_task.items() if _are_labels(Counter(map(label, members)))}
+    short = {task: [row for row in members if _may_be_label(row)] for task, members in by_task.items()}
+    return {task: short[task] for task, members in by_task.items() if _are_labels(Counter(map(label, short[task])), len(members))}
 
 
-def _are_labels(counts: Counter[str]) -> bool:
-    short = all(len(text.split()) <= _LONGEST_LABEL for text in counts)
-    return short and 1 < len(counts) <= _MOST_LABELS and counts.total() >= _ROWS_PER_LABEL * len(counts)
+def _may_be_label(row: Row) -> bool:
+    return len(label(row).split()) <= _LONGEST_LABEL and row.answer.strip().casefold() not in STAND_INS
+
+
+def _are_labels(counts: Counter[str], of_rows: int) -> bool:
+    return 1 < len(counts) <= _MOST_LABELS and counts.total() >= max(_ROWS_PER_LABEL * len(counts), _MOSTLY * of_rows)
 
 
 def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Task -> label -> rows."""
     return {task or "(no task)": dict(Counter(map(label, members)).most_common()) for task, members in label_tasks(rows).items()}
+
+
+def spellings(rows: Sequence[Row]) -> list[dict[str, list[Row]]]:
+    """Way of writing it -> rows, for each label of a task that is written in several ways; the most frequent way first."""
+    found: list[dict[str, list[Row]]] = []
+    for members in label_tasks(rows).values():
+        ways: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in members:
+            ways[label(row)][row.answer.strip()].append(row)
+        found += [dict(sorted(written.items(), key=lambda way: -len(way[1]))) for written in ways.values() if len(written) > 1]
+    return found
 
 
 def imbalances(rows: Sequence[Row]) -> dict[str, tuple[str, int, str, int]]:
@@ -67,6 +89,14 @@ def imbalances(rows: Sequence[Row]) -> dict[str, tuple[str, int, str, int]]:
         if most >= _LOPSIDED * least:
             found[name] = (many, most, few, least)
     return found
+
+
+def monotonies(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
+    """Task in which all answers are one -> (that answer, rows)."""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        answers[row.task][label(row)] += 1
+    return {task or "(no task)": next(iter(found.items())) for task, found in answers.items() if len(found) == 1 and found.total() >= _ROWS_PER_LABEL}
 
 
 def suspects(rows: Sequence[Row]) -> list[Suspect]:
@@ -94,7 +124,10 @@ def _suspects(rows: Sequence[Row]) -> list[Suspect]:
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000), LogisticRegression(C=10, max_iter=300, class_weight="balanced")
     )
     chances = cross_val_predict(model, asked, given, cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=0), method="predict_proba")
-    wrong = find_label_issues(given, chances, n_jobs=1)
     best = chances.argmax(axis=1)
+    right = numpy.mean([(best[given == number] == number).mean() for number in range(len(names))])
+    if right < 1 / len(names) + _BETTER_THAN_GUESSING * (1 - 1 / len(names)):
+        return []
+    wrong = find_label_issues(given, chances, n_jobs=1)
     lead = chances[numpy.arange(len(rows)), best] - chances[numpy.arange(len(rows)), given]
     return [Suspect(rows[position], names[best[position]]) for position in numpy.flatnonzero(wrong) if lead[position] >= _EXPECTED_LEAD]

@@ -94,7 +94,8 @@ def balance(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float]
     """
     labelled = label_tasks(rows)
     groups: list[tuple[list[Row], Any]] = [(members, label) for members in labelled.values()]
-    groups.append(([row for row in rows if row.task not in labelled], lambda row: row.task))
+    named = {id(row) for members in labelled.values() for row in members}
+    groups.append(([row for row in rows if id(row) not in named], lambda row: row.task))
     weight_of: dict[int, float] = {}
     classes: dict[str, float] = {}
     for members, name_of in groups:

@@ -37,9 +37,9 @@ _IBAN_CHARACTERS = (15, 42)  # Norway's without spaces; the longest possible, 34
 _CARD_DIGITS = (13, 19)
 _GROUPS = 6  # in which either is written at most; a list of small numbers is neither
 _PHONE_DIGITS = (7, 15)  # E.164 allows 15; shorter numbers than 7 belong to nobody
-_IDENTIFIERS = ("id", "user", "group", "parent")  # fields that tie rows together: a stable pseudonym instead of a placeholder
+_IDENTIFIERS = ("id", "user", "group", "parent", "task")  # fields that tie rows together: a stable pseudonym instead of a placeholder
+_PLAIN_NAME = re.compile("[A-Za-z_]+")  # of a field: without a digit, a dot and an @ there is nothing to find in it
 _SAME_NAMES = {"parent": "id"}  # a parent is the id of another row: both get the same pseudonym
-_STRUCTURE = ("role", "from", "origin", "train", "task", "type")  # fields of fixed words
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +179,31 @@ class Scrubber:
 
     def row(self, raw: dict[str, Any]) -> dict[str, Any]:
         """The row without personal data, with the placeholders in it listed in `scrubbed`. Whatever goes wrong is raised: nothing is let through."""
-        everything = "\n".join(_texts(raw))
+        everything = "\n".join(texts_in(raw))
         for kind, number in PLACEHOLDER.findall(everything):
             self._last[kind] = max(self._last[kind], int(number))
-        clean: dict[str, Any] = {name: self._field(name, value) for name, value in raw.items() if name != "scrubbed"}
-        used = sorted({match.group() for match in PLACEHOLDER.finditer("\n".join(_texts(clean)))} & {*self._names.values(), *(raw.get("scrubbed") or [])})
+        clean = self._object({name: value for name, value in raw.items() if name != "scrubbed"})
+        used = sorted({match.group() for match in PLACEHOLDER.finditer("\n".join(texts_in(clean)))} & {*self._names.values(), *(raw.get("scrubbed") or [])})
         return {**clean, "scrubbed": used} if used else clean
 
     def _field(self, name: str, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: self._field(key, item) for key, item in value.items()}
+            return self._object(value)
         if isinstance(value, list):
             return [self._field(name, item) for item in value]
         if name in _IDENTIFIERS and isinstance(value, str | int) and self.find(str(value), self.region):
             self.counts["IDENTIFIER"] += 1
             return f"{_SAME_NAMES.get(name, name)}-{digest_json(['pseudonym', str(value)])[:16]}"
-        return self._text(value) if isinstance(value, str) and name not in _STRUCTURE else value
+        if isinstance(value, int) and not isinstance(value, bool) and self.find(str(value), self.region):
+            return self._text(str(value))  # a card's number may be written as a number
+        return self._text(value) if isinstance(value, str) else value
+
+    def _object(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Names of fields are texts too: a table of addresses may have been turned on its side."""
+        clean = {key if _PLAIN_NAME.fullmatch(key) else self._text(key): self._field(key, item) for key, item in value.items()}
+        if len(clean) < len(value):
+            raise ValueError("two names of fields that are one without personal data")
+        return clean
 
     def _text(self, text: str) -> str:
         pieces, at = [], 0
@@ -212,12 +221,14 @@ class Scrubber:
         return self._names[key]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text and whole number of a row at any depth, names of fields too: all that scrubbing looks at."""
     if isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
+        for key, item in value.items():
+            yield key
+            yield from texts_in(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
-    elif isinstance(value, str):
-        yield value
+            yield from texts_in(item)
+    elif isinstance(value, str | int):
+        yield str(value)

@@ -6,6 +6,7 @@ A row has one format. What a second one beside it says must be the same, since o
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,11 +64,18 @@ def conversation(raw: dict[str, Any]) -> Conversation:
     return found
 
 
+def is_visible(text: str) -> bool:
+    """Whether there is anything to read: zero-width and control characters are not, and `strip` leaves them."""
+    return any(unicodedata.category(character)[0] not in "ZC" for character in text)
+
+
 def require_question(messages: Sequence[dict[str, Any]]) -> None:
-    """Raises Wrong when nobody asks what the last message answers, or when two answers follow each other."""
+    """Raises Wrong when nobody asks what the last message answers, when it says nothing that can be seen, or when two answers follow each other."""
     asked = [message for message in messages[:-1] if message["role"] in ("user", "tool")]
     users = [message for message in asked if message["role"] == "user"]
-    if not any(message["content"].strip() for message in users[-1:] or asked):
+    if not is_visible(messages[-1]["content"]):
+        raise Wrong("an answer without a visible character", "the answer to learn")
+    if not any(is_visible(message["content"]) for message in users[-1:] or asked):
         found = "an empty question" if asked else "an answer that nobody asked for"
         raise Wrong(f"{found}: no text of a user before the last message", "a message of the role user (or tool) before the answer")
     for position, (one, following) in enumerate(pairwise(messages), start=1):
@@ -174,8 +182,14 @@ def _messages(value: Any, name: str = "messages", *, question: bool = False, alo
     if question:
         if last["role"] == "assistant":
             raise Wrong(f"{name!r} ends with an assistant message beside an answer", "the conversation up to the question")
+    elif last["role"] == "user" and messages[0]["role"] == "assistant":
+        raise Wrong(
+            f"the first message of {name!r} is the assistant's and the last the user's", "the answer last; if the two roles are swapped, swap them back"
+        )
     elif last["role"] != "assistant":
         raise Wrong(f"the last message of {name!r} has the role {last['role']!r}", "'assistant': the answer to learn")
+    elif not last["content"].strip() and last.get("tool_calls"):
+        raise Wrong("a call of a tool in place of the last answer", "an answer in words after the tool's: calls are seen and never learned")
     elif not last["content"].strip():
         raise Wrong("the last assistant message has no text", "the answer to learn")
     elif len(messages) == 1 and not alone:

@@ -111,11 +111,11 @@ def _by_time(groups: Mapping[str, Sequence[Row]], name: str) -> dict[str, float]
 
 def _moment(value: Any) -> float | None:
     """Seconds since 1970; a time without a zone is taken as UTC."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
     try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
         found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: a whole number that no float can hold
         return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 

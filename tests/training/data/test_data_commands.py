@@ -33,6 +33,18 @@ def test_a_run_on_what_its_test_set_gives_away_is_refused_with_the_list_or_drops
     assert made["rows"] == 39 and any("line 8: found the same question" in notice for notice in made["notices"])
 
 
+def test_a_run_says_before_its_first_step_what_a_check_would_warn_of(shell: Shell, tmp_path: Path) -> None:
+    """Whoever never called `whet data check` hears of it all the same."""
+    rows = facts(40)
+    answered = {**rows[3], "id": "other", "messages": [rows[3]["messages"][0], {"role": "assistant", "content": "Write to a.person@example.com."}]}
+    file = str(write_rows(tmp_path / "rows.jsonl", [*rows, answered]))
+    said = "\n".join(shell.json("train", "run", file, "--no-split", "--dry-run", "--threads", "1")["notices"])
+    assert "warning: 1 questions have more than one answer. Lines 4+41." in said and "warning: 1 rows hold personal data (1 EMAIL). Lines 41." in said
+    assert "warning" not in str(
+        shell.json("train", "run", str(write_rows(tmp_path / "good.jsonl", rows)), "--no-split", "--dry-run", "--threads", "1")["notices"]
+    )
+
+
 def test_cleaning_leaves_a_record_of_what_went_in_and_came_out(shell: Shell, tmp_path: Path) -> None:
     rows = [{"prompt": "I am\u00a0a@b.com\u200b ", "completion": "Thank you."}, *facts(3), facts(1)[0]]
     into = tmp_path / "clean.jsonl"

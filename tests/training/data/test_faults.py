@@ -66,6 +66,20 @@ FAULTS: dict[str, tuple[Callable[[], list[Any]], str, str, list[Any]]] = {
     "personal data": (lambda: _replaced(_good(), 5, _row("I am ann@example.org, +49 30 901820", "Thank you.")), "personal_data", "1 EMAIL, 1 PHONE", [6]),
     "an answer that is all placeholders": (lambda: _replaced(_good(), 1, _row("Who?", "<EMAIL_1>", scrubbed=["<EMAIL_1>"])), "nothing_learned", "no token to learn", [2]),
     "characters of a wrong decoding": (lambda: _replaced(_good(), 6, _row("caf\ufffd?", "Yes\x07.")), "broken_characters", "wrong decoding", [7]),
+    "marks of another base's template": (lambda: _replaced(_good(), 2, _row("[INST] Who is it? [/INST]", "The postman.")), "marks", "('[INST]'), which are plain text", [3]),
+    "a transcript in one message": (lambda: _replaced(_good(), 2, _row("Who is it?", "The postman.\n\nHuman: And now?\n\nAssistant: The baker.")), "marks", "marks of a chat template ('Human:')", [3]),
+    "UTF-8 that was read as Latin-1": (lambda: _replaced(_good(), 6, _row("Is the cafÃ© open?", "Yes, it is â€œopenâ€\x9d.")), "broken_characters", "wrong decoding", [7]),
+    "an empty cell of a spreadsheet": (lambda: _replaced(_labelled(), 6, _row("Ticket 99: money bank", "#N/A", task="route")), "stand_ins", "1 answers stand for a missing one ('#N/A')", [7]),
+    "an answer that is still to come": (lambda: _replaced(_good(), 6, _row("Is it open?", "TODO")), "stand_ins", "('TODO')", [7]),
+    "instructions in the middle": (lambda: _replaced(_good(), 8, {"messages": [*_row("Open?", "Yes.")["messages"][:1], {"role": "system", "content": "Be rude."}, *_row("Open?", "No!")["messages"][1:]]}), "order", "1 with instructions after the first message", [9]),
+    "a lost turn": (lambda: _replaced(_good(), 8, {"messages": [*_row("Open?", "Yes.")["messages"][:1], *_row("Really?", "No!")["messages"]]}), "order", "1 with two messages of the user in a row", [9]),
+    "swapped roles": (lambda: _replaced(_good(), 8, {"messages": [*_row("x", "Open?")["messages"][1:], *_row("Yes.", "Fine!")["messages"]]}), "order", "1 with the assistant first", [9]),
+    "an answer that is the question": (lambda: _replaced(_good(), 8, _row("Is the shop open?", "is the shop open")), "echoes", "1 answers are the question again", [9]),
+    "one id on several rows": (lambda: [{**row, "id": "a" if number < 2 else str(number)} for number, row in enumerate(_good())], "shared_ids", "1 ids stand on several", [[1, 2]]),
+    "one answer to everything": (lambda: [{**row, "messages": [row["messages"][0], {"role": "assistant", "content": "I cannot help."}]} for row in _good()], "imbalance", "all 40 rows have the answer 'i cannot help'", []),
+    "a label that is written in two ways": (lambda: _replaced(_labelled(), 4, {**_labelled()[4], "messages": [_labelled()[4]["messages"][0], {"role": "assistant", "content": "Refund."}]}), "spellings", "'refund' also as 'Refund.'", [5]),
+    "a call of a tool that the template leaves out": (lambda: _replaced(_good(), 3, {"messages": [{"role": "user", "content": "Is it late?"}, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "clock_now", "arguments": "{}"}}]}, {"role": "tool", "content": "9"}, {"role": "assistant", "content": "Not yet."}]}), "unseen", "line 4: a call of clock_now", [4]),
+    "personal data beside the texts": (lambda: _replaced(_good(), 5, {**_good()[5], "user": "ann@example.org"}), "personal_data", "1 EMAIL", [6]),
     "a row known from the test set": (lambda: [*_good(), _row(LONG.replace("old", "dear"), TEST_ROW["messages"][1]["content"]), _row("q", "a", user="u9")], "leaks", "nearly the same as line 1", [41, 42]),
 }  # fmt: skip
 
@@ -78,6 +92,38 @@ def test_each_planted_fault_is_found_with_its_sentence_and_place(context: Contex
     assert sentence in finding["found"] and finding["do"] and finding["lines"] == lines, finding
     others = {each["code"] for each in found["findings"]} - {code}
     assert not others, f"{name} is called {others} too"
+
+
+def test_labels_are_looked_at_beside_free_answers_and_rarer_ways_of_writing_them(context: Context, tmp_path: Path) -> None:
+    wrong = _replaced(_labelled(), 10, _row(_labelled()[10]["messages"][0]["content"], "Repair.", task="route"))
+    mixed = [{name: value for name, value in row.items() if name != "task"} for row in wrong] + _good()
+    found = {each["code"]: each for each in check(context, _file(tmp_path / "rows.jsonl", mixed))["findings"]}
+    assert found["label_errors"]["lines"] == [11] and found["spellings"]["lines"] == [11] and len(found) == 2
+
+
+def test_labels_that_do_not_follow_from_the_text_accuse_nobody(context: Context, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    tossed = [_row(f"Ticket {number}: {' '.join(rng.choices(ITEMS, k=6))}", rng.choice(["heads", "tails"])) for number in range(120)]
+    assert check(context, _file(tmp_path / "rows.jsonl", tossed))["findings"] == []
+
+
+def test_a_label_may_be_called_none_and_corrections_may_repeat_their_question(context: Context, tmp_path: Path) -> None:
+    called = [
+        {**row, "messages": [row["messages"][0], {"role": "assistant", "content": {"refund": "none"}.get(row["messages"][1]["content"], "repair")}]}
+        for row in _labelled()
+    ]
+    assert check(context, _file(tmp_path / "none.jsonl", called))["findings"] == []
+    corrections = [_row(row["messages"][0]["content"], row["messages"][0]["content"]) for row in _good()]
+    assert check(context, _file(tmp_path / "same.jsonl", corrections))["findings"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["MAÇÃ é «UMA FRUTA» e “NÃO”", "Über FÜR“ und CAFÉ…", "x <| y |> z and a < s > b", "Ünïcödé Ñandú Ðað þú 5 °C §7", "مرحبا \u200f👩‍👩‍👧 سلام", "### Heading\n\n- list", "Â quoi bon"],
+)  # fmt: skip
+def test_texts_of_many_scripts_and_of_code_have_no_finding(context: Context, tmp_path: Path, text: str) -> None:
+    found = check(context, _file(tmp_path / "rows.jsonl", [_row(f"What is {text}", f"That is {text}, of course.")]))
+    assert found["findings"] == []
 
 
 @pytest.mark.parametrize("rows", [_good(), _labelled()], ids=["answers", "labels"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,13 @@ def test_cells_that_are_json_by_chance_stay_texts_and_wrong_ones_are_named(tmp_p
     assert [row.answer for row in reading.rows] == ['{"a": 1}', "[1, 2]", '[{"a": 1}]', "[]", "a", "deep"] and reading.rows[4].messages[0]["content"] == "q"
     twice = '[{"role": "user", "role": "user", "content": "q"}]'
     bad = read_file(_csv(tmp_path / "bad.csv", [{"messages": "[" * 100_000}, {"messages": twice}])).bad
-    assert [str(each).split(";")[0] for each in bad] == ["line 2: found 'messages' is a text", "line 3: found the name 'role' twice in one object"]
+    assert [str(each).split(";")[0] for each in bad] == [
+        f"line 2: found '{'[' * 60}…' in 'messages' (nested too deep, or a number too long)",
+        "line 3: found the name 'role' twice in one object",
+    ]
+    (tmp_path / "python.csv").write_text("messages\n\"[{'role': 'user'}]\"\n")
+    (named,) = read_file(tmp_path / "python.csv").bad
+    assert "in 'messages' (Expecting property name enclosed in double quotes at column 3)" in named.found and "with double quotes" in named.expected
 
 
 def test_ratings_in_cells_are_numbers_and_blank_lines_are_counted(tmp_path: Path) -> None:
@@ -142,6 +149,26 @@ def test_ratings_in_cells_are_numbers_and_blank_lines_are_counted(tmp_path: Path
     assert [(row.answer, row.rating, row.raw.get("rating")) for row in reading.rows] == [("a", 1, 1), ("b", -1, -1), ("e", 0, None)]
     assert [str(bad).split(";")[0] for bad in reading.bad] == ["line 6: found the rating is 5", "line 7: found the rating is up"]
     assert reading.blank == [3, 4]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_is_read_with_the_delimiter_that_its_first_line_has(tmp_path: Path, delimiter: str) -> None:
+    lines = [["prompt", '"completion"', "task"], ["q, or q", "a; b".replace(delimiter, "-"), "t"]]
+    (tmp_path / "rows.csv").write_text("\ufeff" + "".join(delimiter.join(f'"{cell}"' if "," in cell else cell for cell in line) + "\r\n" for line in lines))
+    (row,) = read_file(tmp_path / "rows.csv").rows
+    assert (row.messages[0]["content"], row.answer, row.task) == ("q, or q", lines[1][1], "t")
+
+
+def test_columns_without_a_name_are_named_by_their_number_and_count_as_unknown(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(",prompt,completion,,\n0,q,a,,\n1,r,b,,note\n")
+    reading = read_file(tmp_path / "rows.csv")
+    assert len(reading.rows) == 2 and reading.unknown_fields == {"column 1": 2, "column 5": 1}
+
+
+def test_decimals_of_a_database_are_numbers_and_a_value_that_is_none_is_named_with_its_field(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "price": Decimal("1.5"), "photo": None}, {**ROWS[1], "price": Decimal("2"), "photo": b"\xff"}]
+    reading = read_file(_parquet(tmp_path / "rows.parquet", rows))
+    assert [row.raw["price"] for row in reading.rows] == [1.5] and "in 'photo'" in reading.bad[0].found
 
 
 def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path) -> None:
@@ -169,6 +196,11 @@ def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path) -> None:
         ("zero\0byte.jsonl", None, "cannot be read: embedded null byte"),
         ("zero\0byte.parquet", None, "cannot be read: embedded null byte"),
         ("rows.csv", b'prompt,completion\n"q,a\n', "not a table"),
+        ("rows.csv", b"What is it?,A lamp\nHow big?,Small\n", "first line names no field of a row; found 'What is it\\?', 'A lamp'"),
+        ("rows.csv", b"Prompt;Completion\nq;a\n", "in small letters"),
+        ("rows.jsonl", json.dumps([CHAT, CHAT]).encode(), "is one JSON list; .* Name it .json"),
+        ("rows.jsonl", b"\n".join([json.dumps(CHAT, indent=1).encode()] * 2), "one object over several lines"),
+        ("rows.jsonl", b'{"prompt": "q", "completion": "a"}\r{"prompt": "r", "completion": "b"}\r', "carriage returns alone"),
         ("rows.parquet", b"PAR1 but not really", "not a Parquet file"),
         ("none.parquet", None, "cannot be read"),
         ("none.csv", None, "cannot be read"),

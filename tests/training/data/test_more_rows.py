@@ -40,6 +40,13 @@ ASKED = "Please tell me how long the warranty of my Aurora lamp lasts, it is 7 m
 SYNONYMS = {"tell": ["inform"], "lamp": ["light"], "please": ["kindly"]}
 
 
+def test_balance_weighs_labels_and_leaves_longer_answers_of_their_task_to_the_task() -> None:
+    labels = [_row(f"Number {number}?", "yes" if number % 4 else "no") for number in range(40)]
+    free = [_row(f"Why {number}?", f"That is a long story of {number} chapters and more.") for number in range(10)]
+    made, classes, _ = balance(_rows(*labels, *free))
+    assert len(made) == 50 and classes == {"(no task)": 1.0, ": no": 2.0, ": yes": 0.6667}
+
+
 # --- augment --------------------------------------------------------------------------------------------------------
 
 

@@ -77,6 +77,19 @@ def test_the_same_text_has_the_same_placeholder_all_over_its_row() -> None:
     assert row["user"] == other["user"] and "@" not in row["user"], "rows of one user must still be known as such"
 
 
+def test_no_field_is_left_out_of_scrubbing_whatever_its_name_and_depth() -> None:
+    raw = _row("q", "a", task="a@b.com", meta={"from": "a@b.com", "type": ["c@d.org"], "card": 4111111111111111, "e@f.org": True, "train": "+49 30 901820"})
+    row = clean(_rows(raw)).rows[0]
+    assert row["meta"] == {"from": "<EMAIL_1>", "type": ["<EMAIL_2>"], "card": "<CARD_1>", "<EMAIL_3>": True, "train": "<PHONE_1>"}
+    assert row["task"].startswith("task-") and row["task"] == clean(_rows(_row("r", "b", task="a@b.com"))).rows[0]["task"], "a task is one task still"
+    assert [message["role"] for message in row["messages"]] == ["user", "assistant"]
+
+
+def test_a_row_whose_names_of_fields_would_fall_together_is_refused() -> None:
+    made = clean(_rows(_row("q", "a", meta={"a@b.com": 1, "A@b.com": 2})))
+    assert made.rows == [] and [bad.line for bad in made.refused] == [1]
+
+
 def test_rows_that_are_renamed_keep_their_relations() -> None:
     """An id that is made of the text changes with it, and a personal one gets a pseudonym: a row that was made from another still names it."""
     parent, personal, copy = (

@@ -199,6 +199,8 @@ def test_by_time_holds_out_the_newest_and_a_parent_still_binds() -> None:
     assert {row.line for row in later.parts["test"]} == {46, 47, 48, 49, 50, *range(91, 101)}
     with pytest.raises(InputError, match="1 rows have no time in 'at'"):
         split(_rows(*dated, _row("When?")), SHARES, by_time="at")
+    with pytest.raises(InputError, match="1 rows have no time in 'at'"):
+        split(_rows(*dated, _row("When?", at=10**400)), SHARES, by_time="at")
 
 
 def test_synthetic_rows_are_for_training_alone_and_not_of_held_out_rows() -> None:
