@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from training.platform_tuning import return_memory
-from whet.errors import ConfigurationError
+from training.run.faults import out_of_memory
+from whet.errors import ConfigurationError, TrainingError
 from whet.settings import Settings
 from whet.store import base_model_digest, digest_bytes
 
 _TIMED_SIZE = 512  # of the square matrices that are multiplied to compare dtypes: as many rows as a step of a small base has tokens
 _TIMINGS = 5  # of which the best counts; a few milliseconds in all
 _CLEARLY = 1.3  # times as long
+_SAID = 300  # characters of a library's own words in a sentence
 _WANTED = "It must be the folder of a language model in Hugging Face format, with config.json and safetensors weights."
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what configurations of mixtures of experts call their number
 
@@ -54,25 +56,43 @@ class BaseModel:
     @cached_property
     def config(self) -> dict[str, Any]:
         """`config.json`; the text part of it for models that hold several. Raises ConfigurationError when there is none that can be read."""
+        whole = self._json("config.json")
+        part = whole.get("text_config") or whole
+        if not isinstance(part, dict):
+            raise ConfigurationError(f"The text_config in config.json of {self.name} is no JSON object.", hint=_WANTED)
+        return part
+
+    def _json(self, file: str) -> dict[str, Any]:
+        """One of the folder's JSON files. Raises ConfigurationError."""
         try:
-            value = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-            return dict(value.get("text_config") or value)
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise ConfigurationError(f"{self.name} has no config.json that can be read: {error}.", hint=_WANTED) from error
+            value = json.loads((self.folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{self.name} has no {file} that can be read: {error}.", hint=_WANTED) from error
+        if not isinstance(value, dict):
+            raise ConfigurationError(f"{file} of {self.name} holds no JSON object.", hint=_WANTED)
+        return value
+
+    def _number(self, value: Any, field: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ConfigurationError(f"The {field} of {self.name} is {value!r}; expected a whole number.", hint="Correct it in the model's folder.")
+        return value
 
     @cached_property
     def max_positions(self) -> int:
         """Tokens that the base can attend to."""
-        return int(self.config.get("max_position_embeddings") or 1 << 20)
+        return self._number(self.config.get("max_position_embeddings") or 1 << 20, "max_position_embeddings")
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Raises ConfigurationError when the folder has no tokenizer or no chat template."""
+        """Raises ConfigurationError when the folder has no tokenizer or no chat template, or a tokenizer of another model."""
         quiet_environment()
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoTokenizer
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(self.folder), local_files_only=True, trust_remote_code=False)
+        except StrictDataclassError as error:  # of the configuration, which the tokenizer's class is looked up in
+            raise ConfigurationError(f"config.json of {self.name} contradicts itself: {_one_line(error)}", hint=_WANTED) from error
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"The tokenizer of {self.name} cannot be loaded: {str(error).splitlines()[0]}", hint="The folder needs tokenizer.json."
@@ -82,7 +102,26 @@ class BaseModel:
                 f"{self.name} has no chat template, so the engine could not answer conversations with it.",
                 hint="Put a chat_template.jinja into the model's folder; the instruction-tuned edition of a model has one.",
             )
+        self._require_embeddings(tokenizer)
         return tokenizer
+
+    def _require_embeddings(self, tokenizer: Any) -> None:
+        """Raises ConfigurationError for a tokenizer of another model: a token without an embedding would end a run, and the engine, where it first occurs.
+
+        A token that was only added to the tokenizer counts where the template or padding uses it: transformers adds some by itself, which never occur.
+        """
+        rows = self._number(self.config.get("vocab_size") or 1 << 31, "vocab_size")
+        added, template = {str(token) for token in tokenizer.added_tokens_decoder.values()}, str(tokenizer.chat_template)
+        used = {tokenizer.eos_token, tokenizer.pad_token}
+        beyond = {
+            token: number for token, number in tokenizer.get_vocab().items() if number >= rows and (token not in added or token in used or token in template)
+        }
+        if beyond:
+            token = min(beyond, key=lambda each: beyond[each])
+            raise ConfigurationError(
+                f"The tokenizer of {self.name} knows {token!r} as token {beyond[token]}, but the model has embeddings for {rows} tokens, 0 to {rows - 1}.",
+                hint="Put the tokenizer into the folder that belongs to these weights, or enlarge the embeddings (resize_token_embeddings) and save the model.",
+            )
 
     @cached_property
     def template_digest(self) -> str:
@@ -95,13 +134,13 @@ class BaseModel:
         found = [self.config.get("eos_token_id"), self.tokenizer.eos_token_id]
         generation = self.folder / "generation_config.json"
         if generation.is_file():
-            found.append(json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id"))
+            found.append(self._json(generation.name).get("eos_token_id"))
         flat = [token for item in found for token in (item if isinstance(item, list) else [item]) if token is not None]
         if not flat:
             raise ConfigurationError(
                 f"{self.name} names no end-of-turn token, so its answers would never end.", hint="Set eos_token_id in its generation_config.json."
             )
-        return frozenset(int(token) for token in flat)
+        return frozenset(self._number(token, "eos_token_id") for token in flat)
 
     @cached_property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -118,10 +157,21 @@ class BaseModel:
         for file in sorted(self.folder.glob("*.safetensors")):
             try:
                 with safe_open(str(file), framework="pt") as tensors:
-                    shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  it is no dictionary
+                    slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118  it is no dictionary
+                    self._refuse_integers({name: each.get_dtype() for name, each in slices.items()})
+                    shapes |= {name: each.get_shape() for name, each in slices.items()}
             except (SafetensorError, OSError) as error:
                 raise ConfigurationError(f"{file.name} of {self.name} cannot be read: {error}.", hint="Copy or download the model again.") from error
         return shapes
+
+    def _refuse_integers(self, kinds: dict[str, str]) -> None:
+        """Integers are weights only to whoever knows their scale; without one they would be taken for the weights themselves."""
+        whole = next((name for name, kind in kinds.items() if name.endswith(".weight") and kind[0] in "IUB" and kind != "BF16"), None)
+        if whole and not self._json("config.json").get("quantization_config"):
+            raise ConfigurationError(
+                f"{whole} of {self.name} is stored as {kinds[whole]} integers, and config.json has no quantization_config that says what they stand for.",
+                hint="Use the model in bfloat16, float16 or float32; to train with little memory there is --method qlora.",
+            )
 
     @property
     def parameters(self) -> int:
@@ -144,29 +194,40 @@ class BaseModel:
 
         `four_bits` keeps the linear layers in NF4 with quantised scales (Dettmers et al. 2023) and computes in `dtype`.
 
-        Raises ConfigurationError when the weights cannot be loaded.
+        Raises ConfigurationError when the weights cannot be loaded, TrainingError when memory does not hold them.
         """
         quiet_environment()
         import torch
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoModelForCausalLM
 
         there = where or device()
         try:
-            model = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(self.folder),
                 dtype="auto" if dtype == "auto" else getattr(torch, dtype),
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                output_loading_info=True,
                 attn_implementation=self._attention,
                 **({"device_map": {"": there}} if four_bits or there != "cpu" else {}),  # straight to the GPU, not through as much main memory
                 **({"quantization_config": _nf4(dtype)} if four_bits else {}),
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, MemoryError, StrictDataclassError) as error:
+            if out_of_memory(error):
+                raise TrainingError(
+                    f"Memory ran out while {self.name} was loaded: {self.parameters:,} weights.", hint="End what else takes memory, or use a smaller base."
+                ) from error
+            raise ConfigurationError(f"The base model {self.name} cannot be loaded: {_one_line(error)}", hint=_WANTED) from error
+        model, loading = loaded
+        if missing := sorted(loading["missing_keys"]):  # which transformers fills with random numbers, and only warns
             raise ConfigurationError(
-                f"The base model {self.name} cannot be loaded: {str(error).splitlines()[0]}",
-                hint=_WANTED,
-            ) from error
+                f"The weight files of {self.name} lack {missing[0]}"
+                + (f" and {len(missing) - 1} more tensors" if missing[1:] else "")
+                + " that its config.json asks for.",
+                hint="Copy or download the model again, with the config.json that belongs to its weights.",
+            )
         model.config.use_cache = False
         model.requires_grad_(False)
         if four_bits and there == "cpu":
@@ -183,6 +244,11 @@ def _settle_on_the_processor(model: Any) -> None:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return_memory()
+
+
+def _one_line(error: Exception) -> str:
+    """What a library says over many lines, whose last ones often hold the cause."""
+    return " ".join(str(error).split())[:_SAID]
 
 
 def _nf4(dtype: str) -> Any:

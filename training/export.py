@@ -63,6 +63,8 @@ def save_model(model: Any, base: BaseModel, folder: Path) -> None:
 
 def whole_folder(to: Path, fill: Callable[[Path], None]) -> None:
     """A folder that appears complete or not at all."""
+    from safetensors import SafetensorError
+
     if to.exists():
         raise InputError(f"{to} exists already.", hint="Name a folder that does not.")
     try:
@@ -74,7 +76,6 @@ def whole_folder(to: Path, fill: Callable[[Path], None]) -> None:
             os.rename(scratch, to)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(
-            f"{to} cannot be written: {error.strerror or error}.", hint="Free disk space or choose another place; nothing half-written is left."
-        ) from error
+    except (OSError, SafetensorError) as error:  # safetensors has words of its own for a disk that refuses
+        said = error.strerror if isinstance(error, OSError) else None
+        raise StoreError(f"{to} cannot be written: {said or error}.", hint="Free disk space or choose another place; nothing half-written is left.") from error

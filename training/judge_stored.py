@@ -13,6 +13,7 @@ from training.encode import Encoder
 from training.judge import Judgement, compare, production_of
 from training.judging.survey import survey
 from training.lora import with_stored
+from training.rows import Row
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
@@ -38,7 +39,7 @@ def judge_stored(
     model = with_stored(base.load_model(compute_dtype("auto")), config, weights)
     encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
     dataset = with_standing_reviews(context, candidate.name, dataset)
-    dataset = replace(dataset, regression=[row for row in dataset.regression if encoder.takes(row)])
+    dataset, left_out = _answerable(dataset, encoder)
     judgement: Judgement = compare(context, model, encoder, dataset, other, sample_name=new_id("evl"), on_batch=on_batch)
     row = judgement.row(candidate.run_id, dataset.digest)
     if row is None or judgement.decision is None:
@@ -53,7 +54,14 @@ def judge_stored(
         "reason": row["reason"],
         "metrics": row["metrics"],
         "samples_path": row["samples_path"],
+        "left_out": [row.id for row in left_out],  # held-out rows that the base and the engine do not take
     }
+
+
+def _answerable(dataset: Dataset, encoder: Encoder) -> tuple[Dataset, list[Row]]:
+    """The dataset with the rows that can be asked at all, and the held-out rows that cannot: too long, or rendered before. They would count as wrong for either side."""
+    kept, left_out = [row for row in dataset.test if encoder.takes(row)], [row for row in dataset.test if not encoder.takes(row)]
+    return replace(dataset, test=kept, regression=[row for row in dataset.regression if encoder.takes(row)]), left_out
 
 
 def _versions(context: Context, reference: str, against: str | None, base_digest: str) -> tuple[Adapter, Adapter | None]:

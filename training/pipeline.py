@@ -19,7 +19,7 @@ from training.folders import write_folder
 from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
 from training.lora import adapter_weights, plain_config, set_adapter_weights
-from training.methods.registry import METHODS, family
+from training.methods.registry import METHODS, MODEL, family
 from training.pace import choose_threads
 from training.platform_tuning import return_memory
 from training.prepare import Prepared
@@ -77,6 +77,7 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     as_loaded = file_signature(prepared.base.folder)
     prepared, model, loss_of, expected = measured(context, prepared)
     require_room(folder, _ROOM * expected["memory"]["checkpoint"])
+    _require_place(context, model, prepared, into)
     checkpoints = checkpoints_of(context, run.id)
     checkpoints.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
     resume = checkpoints.resume()
@@ -97,6 +98,7 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     runs.describe(context, run, estimate=expected)
     clock.mark("training")
 
+    require_unchanged(prepared.base, as_loaded)
     reporter.stage("evaluating")
     with memory_in_words(prepared.recipe, judging=run.id):
         model = method.candidate(model, prepared)
@@ -131,6 +133,17 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     _survey(context, model, prepared, judgement, reporter)
     clock.mark("reporting")
     return Outcome(run.id, adapter, None, judgement, trained, clock.seconds, expected, prepared.dataset.digest)
+
+
+def _require_place(context: Context, model: Any, prepared: Prepared, into: Path | None) -> None:
+    """Raises TrainingError where what comes of the run has no room: hours before it is written."""
+    if into is not None:
+        whole = METHODS[prepared.recipe.method].engine == MODEL
+        learned = prepared.base.parameters if whole else sum(each.numel() for each in model.parameters() if each.requires_grad)
+        require_room(into.absolute(), learned * next(model.parameters()).element_size(), "--into")
+    elif context.store.is_local:
+        sizes = (each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
+        require_room(Path(context.store.root), sum(sizes), "WHET_STORE_URL")
 
 
 def _survey(context: Context, model: Any, prepared: Prepared, judgement: Judgement, reporter: Reporter) -> None:

@@ -139,7 +139,7 @@ def train(
     losses = state.losses
     with hands(shared_by(recipe, device), recipe.micro_batch or recipe.batch_size) as workers, recomputing(model, recipe):
         if resume is None:
-            state.before = mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers)
+            state.before = finite(mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers), "loss", 0, recipe)
         model.train()
         began, before = clock(), state.seconds
         for some in endless(rows, recipe.batch_size, recipe.seed, first=state.step):

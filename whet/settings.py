@@ -6,6 +6,7 @@ Every field documents its unit and the reason for its default; `docs/settings.md
 from __future__ import annotations
 
 import os
+import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -177,4 +178,8 @@ def load_settings(**overrides: object) -> Settings:
         raise ConfigurationError(
             f"Setting {name!r} has the value {first.get('input')!r}: {first['msg']}.",
             hint=f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all.",
+        ) from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"whet.toml in the home folder cannot be read: {error}.", hint="Correct the file or its permissions, or set WHET_HOME to a folder of yours."
         ) from error

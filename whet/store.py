@@ -155,16 +155,21 @@ class Store:
         return json.loads(self.read_bytes(path))
 
     def put_json(self, path: str, value: Any) -> str:
-        """Write one JSON document in one step; an existing one is replaced."""
+        """Write one JSON document in one step; an existing one is replaced. Raises StoreError (disk full, no permission), and an existing one stays."""
         full = self._full(path)
-        self.filesystem.makedirs(str(Path(full).parent), exist_ok=True)
         body = json.dumps(value, ensure_ascii=False).encode()
-        if self.is_local:
-            scratch = Path(full).with_suffix(f".{os.getpid()}.tmp")
-            scratch.write_bytes(body)
-            os.replace(scratch, full)
-        else:
-            self.filesystem.pipe_file(full, body)
+        try:
+            self.filesystem.makedirs(str(Path(full).parent), exist_ok=True)
+            if self.is_local:
+                scratch = Path(full).with_suffix(f".{os.getpid()}.tmp")
+                scratch.write_bytes(body)
+                os.replace(scratch, full)
+            else:
+                self.filesystem.pipe_file(full, body)
+        except OSError as error:
+            raise StoreError(
+                f"Writing {path} to the store failed: {error.strerror or error}.", hint="Free disk space or check the permissions of the store's folder."
+            ) from error
         return path
 
     def local_folder(self, path: str) -> Path:

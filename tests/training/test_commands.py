@@ -70,8 +70,10 @@ def test_from_a_file_to_a_stored_version_and_out_again(shell: Shell, rows: str, 
     assert shell.json("adapters", "verify")[0]["intact"] is True
     shell("export", "adapter", "desk", "--to", str(tmp_path / "out"))
     assert shell.json("adapters", "import", str(tmp_path / "out"), "--name", "other")["adapter"] == "other@v1"
-    compared = shell.json("eval", "compare", "other", "desk@v1", "--test", str(test_file))
+    judged_by = write_rows(tmp_path / "judged.jsonl", [*facts(144)[120:], {"id": "long", "prompt": "word " * 3000, "completion": "a"}])
+    compared = shell.json("eval", "compare", "other", "desk@v1", "--test", str(judged_by))
     assert compared["metrics"]["old"]["difference"] == 0, "the same weights answer alike"
+    assert compared["metrics"]["old"]["n"] == 24 and len(compared["left_out"]) == 1, "what nobody can be asked counts for nobody, and is named"
     shell("export", "merge", "desk", "--to", str(tmp_path / "merged"))
     assert (tmp_path / "merged" / "model.safetensors").is_file() and (tmp_path / "merged" / "chat_template.jinja").is_file()
     shell("adapters", "remove", "other")

@@ -128,6 +128,13 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         load_settings(home=tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"gateway_port = = 1", b"home = '\xff'"])
+def test_a_file_of_settings_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "whet.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"whet\.toml in the home folder cannot be read"):
+        load_settings(home=tmp_path)
+
+
 def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "whet.toml").write_text("gateway_port = 9000\nconsole_port = 9001\n")
     monkeypatch.setenv("WHET_GATEWAY_PORT", "9100")

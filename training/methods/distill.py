@@ -88,16 +88,20 @@ def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float,
 
 def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter) -> Prepared:
     """The run with the endpoint's answers in its training rows; held-out rows keep theirs. Raises TrainingError when nothing usable came back."""
-    encoded, learned = [], []
+    encoded, learned, refused = [], [], []
     for number, row in enumerate(prepared.dataset.train, start=1):
         answer = endpoint.answer(with_context(list(row.messages), row.context)[:-1])
         reporter.working("asking the teacher", number, len(prepared.dataset.train))
-        tokens, kept, _ = prepared.encoder.encode_all([_told(row, answer)])  # one that is too long is not learned
+        tokens, kept, bad = prepared.encoder.encode_all([_told(row, answer)])
         encoded += tokens
         learned += kept
+        refused += [replace(each, line=row.line) for each in bad]
     if not encoded:
-        raise TrainingError("Not one of the teacher's answers can be learned: all are too long.", hint="Ask the endpoint by hand, or raise --max-length.")
-    return replace(prepared, train=encoded, dataset=replace(prepared.dataset, train=learned))
+        raise TrainingError(
+            f"Not one of the teacher's answers can be learned; of the first: found {refused[0].found}, expected {refused[0].expected}.",
+            hint="Ask the endpoint by hand; --max-length says how long an answer may be.",
+        )
+    return replace(prepared, train=encoded, dataset=replace(prepared.dataset, train=learned), left_out=[*prepared.left_out, *refused])
 
 
 def _told(row: Row, answer: str) -> Row:

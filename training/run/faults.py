@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.methods.registry import METHODS
-from whet.errors import ConfigurationError, TrainingError
+from whet.errors import ConfigurationError, StoreError, TrainingError
 
 if TYPE_CHECKING:
     from training.base_model import BaseModel
     from training.recipe import Recipe
 
 _FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has no quota left", errno.EFBIG: "takes no larger files"}
-# Torch has a class of its own for a full GPU only; on a CPU its allocator raises a plain RuntimeError with one of these in it.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# Torch has a class of its own for a full GPU's allocator only; on a CPU, and from CUDA itself, comes a plain RuntimeError with one of these in it.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory", "cublas_status_alloc_failed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, Python or the system means that memory ran out."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in str(error).casefold() for words in _NO_MEMORY))
 
 
 @contextmanager
@@ -28,8 +35,8 @@ def memory_in_words(recipe: Recipe, *, judging: str = "") -> Iterator[None]:
 
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _NO_MEMORY):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not out_of_memory(error):
             raise
         if judging:
             raise TrainingError(
@@ -70,14 +77,14 @@ def disk_in_words(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def require_room(folder: Path, needed: int) -> None:
-    """Raises TrainingError before the first step when the disk cannot take what the run will write (bytes)."""
+def require_room(folder: Path, needed: int, setting: str = "WHET_HOME") -> None:
+    """Raises TrainingError before the first step when the disk cannot take what the run will write (bytes); `setting` is what names another place."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise TrainingError(
             f"The run will write about {_megabytes(needed)}, but the disk of {existing} has {_megabytes(free)} left.",
-            hint="Free space there, or set WHET_HOME to a folder on another disk.",
+            hint=f"Free space there, or set {setting} to a folder on another disk.",
         )
 
 
@@ -102,9 +109,13 @@ def require_unchanged(base: BaseModel, before: list[tuple[str, int, int]]) -> No
     """Raises TrainingError when the base's files are no longer those that the run loaded; `base.digest` was taken then."""
     from whet.store import base_model_digest
 
-    if file_signature(base.folder) != before and base_model_digest(base.folder) != base.digest:
+    try:
+        same = file_signature(base.folder) == before or base_model_digest(base.folder) == base.digest
+    except (OSError, StoreError):  # it is gone, or what makes it a model is
+        same = False
+    if not same:
         raise TrainingError(
-            f"The files of {base.name} were changed while the run trained on them, so its adapter would fit no base.",
+            f"The files of {base.name} were changed or removed while the run trained on them, so its adapter would fit no base.",
             hint="Keep a base's folder unchanged (put a new edition into a new folder) and train again.",
         )
 

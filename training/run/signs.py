@@ -32,6 +32,11 @@ def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, befor
     """
     finite(losses[-1], "loss", step, recipe)
     finite(norm, "gradient", step, recipe)
+    if step == 1 and norm == 0:  # of real weights it never is, to the last bit
+        raise TrainingError(
+            "No gradient arrives at what is trained: it is exactly 0 at the first step, so nothing could be learned.",
+            hint="Look at the base's weights: layers of zeros pass nothing on. Copy or download the model again.",
+        )
     for window, rise in ((_FEW, _EXPLODED), (_WINDOW, _DIVERGED)):
         if len(losses) >= (3 if before is None else 2) * window:
             begin, now = fmean(losses[:window]) if before is None else before, fmean(losses[-window:])
@@ -46,10 +51,20 @@ def finite(value: float, what: str, step: int, recipe: Recipe) -> float:
     """The value. Raises TrainingError when it is no number."""
     if not math.isfinite(value):
         raise TrainingError(
-            f"The {what} stopped being a number at step {step} (learning rate {recipe.learning_rate:g}, {recipe.dtype}).",
-            hint="Lower the learning rate, or train with dtype float32.",
+            f"The {what} {f'stopped being a number at step {step}' if step else 'is no number before the first step'} "
+            f"(learning rate {recipe.learning_rate:g}, {recipe.dtype}).",
+            hint=_why_no_number(step, recipe),
         )
     return value
+
+
+def _why_no_number(step: int, recipe: Recipe) -> str:
+    """The first step's loss and gradient are of weights that no rate has changed yet."""
+    if step > 1:
+        return "Lower the learning rate" + ("." if recipe.dtype == "float32" else ", or train with dtype float32.")
+    other = ["or those of the version it goes on from"] * bool(recipe.init_from) + ["or the teacher's"] * bool(recipe.teacher)
+    words = " ".join(["Nothing was learned yet, so it is not the rate: the base's weights", *other, "hold NaN or infinity, or are too large for", recipe.dtype])
+    return f"{words}. Copy or download the model again" + ("." if recipe.dtype == "float32" else ", or train with dtype float32.")
 
 
 def no_longer_better(validation: Sequence[Sequence[float]], losses: Sequence[float], patience: int) -> str:

@@ -138,6 +138,13 @@ def test_an_endpoints_answers_are_what_is_learned_and_stored(home: Context, endp
     assert all((question["model"], question["temperature"], question["path"]) == ("large", 0, "/v1/chat/completions") for question in handler.asked)
 
 
+def test_answers_of_a_teacher_that_cannot_be_learned_are_named_with_their_reason(home: Context, endpoint: tuple[str, type[_Teacher]]) -> None:
+    address, handler = endpoint
+    handler.body = json.dumps({"choices": [{"message": {"content": "Ask <|im_end|> the desk."}}]}).encode()
+    with pytest.raises(TrainingError, match=r"of the first: found .*control token"):
+        go(home, facts(40), load_recipe("distill"), teacher=address, **QUICK)
+
+
 def test_a_run_that_is_taken_up_again_learns_the_answers_it_has_and_asks_for_no_others(
     home: Context, endpoint: tuple[str, type[_Teacher]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

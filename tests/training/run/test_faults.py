@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from tests.training.run.small import encoded, fresh, in_a_fork
 from tests.training.tiny import build_base, facts, write_rows
-from training import runs
+from training import pipeline, runs
 from training.base_model import BaseModel
 from training.commands import train as commands
 from training.recipe import Recipe
@@ -80,10 +80,17 @@ def _weights_changed(folder: Path, change: Callable[[Any], None]) -> None:
     save_file(tensors, str(file), metadata={"format": "pt"})
 
 
-def test_1_a_base_with_a_weight_that_is_no_number_stops_at_the_first_step(place: Place) -> None:
+def test_1_a_base_with_a_weight_that_is_no_number_is_found_before_the_first_step(place: Place) -> None:
     _weights_changed(place.base, lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
     error, row = place.fails()
-    assert "stopped being a number at step 1 " in str(error) and "step" not in (row.progress or {})
+    assert "The loss is no number before the first step" in str(error) and "step" not in (row.progress or {})
+    assert "the base's weights hold NaN or infinity" in str(error) and "ower the learning rate" not in str(error), "no rate has changed anything yet"
+
+
+def test_1_a_base_of_zeros_through_which_no_gradient_passes_stops_at_the_first_step(place: Place) -> None:
+    _weights_changed(place.base, lambda tensors: [tensor.zero_() for tensor in tensors.values()])
+    error, row = place.fails()
+    assert "No gradient arrives" in str(error) and "step" not in (row.progress or {})
 
 
 def test_2_a_rate_that_is_far_too_high_is_named_within_sixty_steps(place: Place) -> None:
@@ -134,7 +141,15 @@ def test_4_memory_that_runs_out_in_a_step_is_said_with_the_option_that_helps(bas
     assert in_a_fork(lambda: _out_of_memory(bases["chatml"])) == 0
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+)
 def test_4_every_way_to_run_out_of_memory_is_said_and_other_errors_stay_what_they_are(error: Exception) -> None:
     import torch
 
@@ -194,6 +209,14 @@ def test_5_a_disk_with_too_little_room_is_refused_before_the_first_step(place: P
     assert "The run will write about" in str(error) and "WHET_HOME" in str(error) and "step" not in row.progress
 
 
+def test_5_a_store_with_too_little_room_for_the_version_is_refused_before_the_first_step(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be on another disk than the home folder, whose room says nothing of it."""
+    usage, store = shutil.disk_usage(place.folder), Path(place.context.store.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000) if store.is_relative_to(path) and path == store else usage)
+    error, row = place.fails()
+    assert "The run will write about" in str(error) and "WHET_STORE_URL" in str(error) and "step" not in row.progress
+
+
 def test_6_a_gpu_that_is_asked_for_and_missing_is_said_before_anything_is_loaded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -218,8 +241,9 @@ def test_8_a_base_that_is_changed_while_the_run_trains_on_it_makes_no_adapter(pl
     from training.reporter import Reporter
 
     monkeypatch.setattr(Reporter, "step", swap)
+    monkeypatch.setattr(pipeline, "judge", lambda *given, **named: pytest.fail("what fits no base was judged first"))
     error, _ = place.fails()
-    assert "were changed while the run trained on them" in str(error)
+    assert "were changed or removed while the run trained on them" in str(error)
 
 
 def test_8_a_base_whose_files_are_touched_but_equal_is_the_same_base(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +251,11 @@ def test_8_a_base_whose_files_are_touched_but_equal_is_the_same_base(place: Plac
 
     monkeypatch.setattr(Reporter, "step", lambda self, step: os.utime(place.base / "model.safetensors"))
     assert place.train().adapter.label == "support@v1"
+
+
+def test_8_a_base_that_is_removed_while_the_run_trains_on_it_makes_no_adapter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.reporter import Reporter
+
+    monkeypatch.setattr(Reporter, "step", lambda self, step: shutil.rmtree(place.base, ignore_errors=True))
+    error, _ = place.fails()
+    assert "were changed or removed while the run trained on them" in str(error)

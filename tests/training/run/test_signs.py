@@ -27,6 +27,12 @@ def test_a_loss_or_gradient_that_is_no_number_is_named_at_its_step(value: float)
         watch([1.0], value, 1, RECIPE)
 
 
+def test_a_gradient_of_exactly_nothing_is_named_at_the_first_step_and_only_there() -> None:
+    with pytest.raises(TrainingError, match="No gradient arrives"):
+        watch([6.0], 0.0, 1, RECIPE)
+    watch([6.0, 0.0], 0.0, 2, RECIPE)  # rows that are known by heart
+
+
 def test_a_wild_rate_is_noticed_within_fifteen_steps_and_a_slow_divergence_within_sixty() -> None:
     with pytest.raises(TrainingError, match="rose from"):
         watch([6.0] * 6 + [12.0] * 9, 1.0, 15, RECIPE)
