@@ -71,7 +71,7 @@ def main(given: list[str] | None = None) -> int:
         rows = mixed_rows(options.steps * options.batch_size, int(base.config["vocab_size"]), min(options.longest, base.max_positions))
         recipe = replace(
             load_recipe("lora"), method=options.method, rank=16, alpha=32.0, epochs=1.0, batch_size=options.batch_size, learning_rate=1e-3, dtype=options.dtype,
-            max_length=options.longest, micro_batch=options.micro_batch, gradient_checkpointing=options.gradient_checkpointing,
+            max_length=options.longest, micro_batch=options.micro_batch, gradient_checkpointing=options.gradient_checkpointing, threads=options.threads,
         )  # fmt: skip
         model = trainable(base, recipe)
         loading = peak_memory_bytes()

@@ -103,8 +103,11 @@ class Probe:
 
 
 def settled(base: BaseModel, recipe: Recipe) -> Recipe:
-    """The recipe as a run on this base and machine would use it."""
-    return replace(resolved(recipe, parameters=base.parameters, max_length=base.max_positions), dtype=compute_dtype(recipe.dtype))
+    """The recipe as a run on this base and machine would use it, with the threads that are set."""
+    import torch
+
+    found = resolved(recipe, parameters=base.parameters, max_length=base.max_positions)
+    return replace(found, dtype=compute_dtype(recipe.dtype), threads=torch.get_num_threads())
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
