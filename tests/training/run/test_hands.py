@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh, weights
+from tests.training.test_trainer import prepared_run
 from tests.training.tiny import facts
 from training import pace
 from training.base_model import BaseModel
@@ -19,17 +20,29 @@ from training.evaluate import answer_rows
 from training.hands import ONE, Hands, hands, shared_by
 from training.judging.nats import reference_nats
 from training.masters import Masters
+from training.methods.registry import METHODS, family
 from training.pace import choose_threads
-from training.recipe import Recipe
+from training.recipe import Recipe, load_recipe
 from training.rows import Row, read_lines
 from training.run.checkpoint import Checkpoints
 from training.run.estimates import estimate, memory_by_part
 from training.run.ranks import ALONE
-from training.trainer import Cancelled, Step, batch_loss, mean_loss, step_gradients, train
+from training.trainer import Cancelled, Step, batch_loss, mean_loss, recomputing, step_gradients, train
+from whet.context import Context
+from whet.settings import load_settings
 
 TWO = replace(RECIPE, dropout=0.0, micro_batch=0, threads=2, epochs=2.0)
 # The order of sums is all that differs, in float32 (measured: 3e-7 of the largest gradient). A row that is left out, or counted at its share's weight, moves it by a tenth.
 _ROUNDING = 1e-5
+
+
+_OWN_LOOP = [
+    (name, recomputed)
+    for name, method in METHODS.items()
+    if "patience" in method.reads and "teacher" not in method.reads
+    for recomputed in (False, True)
+    if not recomputed or "gradient_checkpointing" in method.reads
+]
 
 
 def _gradient(model: Any, rows: list[Encoded], recipe: Recipe, workers: Hands) -> Any:
@@ -65,6 +78,24 @@ def test_two_hands_find_the_gradient_of_one(base: BaseModel, micro_batch: int, p
     with hands(2, 8) as workers:
         together = _gradient(model, rows, recipe, workers)
     assert float((together - alone).abs().max() / alone.abs().max()) < _ROUNDING
+
+
+@pytest.mark.parametrize(("method", "recomputed"), _OWN_LOOP)
+def test_two_hands_find_the_gradient_of_one_in_every_method_of_our_own_loop(sqlite_context: Context, base_folder: Path, method: str, recomputed: bool) -> None:
+    home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
+    small = {"rank": 8, "alpha": 16.0} if "alpha" in METHODS[method].reads else {}
+    prepared, _ = prepared_run(home, facts(24), load_recipe(method), dtype="float32", threads=2, **small)
+    model, loss_of = family(METHODS[method]).build(prepared), family(METHODS[method]).loss(prepared)
+    recipe = replace(prepared.recipe, gradient_checkpointing=recomputed, micro_batch=0)
+    rows, masters, found = prepared.train[:7], Masters(model.train()), []
+    for threads in (1, 2):
+        with hands(threads, 8) as workers, recomputing(model, recipe):
+            step_gradients(model, masters, rows, recipe, 0, "cpu", loss_of, ALONE, workers)
+        found.append([copy.grad for copy in masters.copies])
+        for copy in masters.copies:
+            copy.grad = None
+    for alone, together in zip(*found, strict=True):
+        assert float((together - alone).abs().max()) <= _ROUNDING * max(1e-3, float(alone.abs().max()))
 
 
 def test_a_share_weighed_by_itself_would_be_another_gradient(base: BaseModel) -> None:
