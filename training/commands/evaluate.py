@@ -219,7 +219,7 @@ def _judge(context: Context, adapter: str, against: str | None, test: Path | Non
         found = read_good(test, skip_bad=False)
         rows = Dataset(test.stem, rows_digest({"train": [], "validation": [], "test": found.rows}), "", [], [], found.rows)
     else:
-        from training.commands.train import find_dataset
+        from training.commands.sources import find_dataset
 
         rows = find_dataset(context, dataset)
     with progress_bar(as_json, "answering") as on_batch:

@@ -10,7 +10,8 @@ from typing import Any
 
 import typer
 
-from training.commands.train import rows_of, train
+from training.commands.sources import rows_of
+from training.commands.train import train
 from whet.cli import emit, err, opened, out
 from whet.errors import InputError
 from whet.ids import check_name

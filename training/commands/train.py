@@ -11,16 +11,15 @@ from typing import Any
 
 import typer
 
+from training.commands.sources import rows_of, warned
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import iso, now_ms
 from whet.context import Context
 from whet.database import reading
-from whet.errors import InputError, TrainingError, WhetError
+from whet.errors import TrainingError, WhetError
 from whet.ids import check_name
 
 train = typer.Typer(no_args_is_help=True, help="Train adapters: from a file or a dataset version to a judged, stored version.")
-
-_LOOKED_AT = 20_000  # training rows up to which a run looks through them first; the search for near-duplicates takes ten seconds then
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
 
@@ -100,7 +99,7 @@ def run(
 
         here = on_ray.prepared_for(recipe) if ray else recipe
         prepared = prepare(context, name, rows, here, base, skip_bad=skip_bad, drop_leaks=drop_leaks or file is None)
-        notices += [*prepared.notices, *(_warnings(prepared.dataset.train) if file else [])]
+        notices += [*prepared.notices, *(warned(prepared.dataset.train) if file else [])]
         if prepared.left_out:
             notices.append(f"{len(prepared.left_out)} rows were left out: " + "; ".join(map(str, prepared.left_out[:5])))
         if dry_run:
@@ -113,77 +112,6 @@ def run(
                 on_ray.run_there(context, ray, prepared, recipe, watch, notices, as_json)
             return
         tell(_train(context, prepared, into, quiet=as_json), notices, as_json)
-
-
-def rows_of(
-    context: Context, name: str, file: Path | None, reference: str, test: Path | None, *, no_split: bool, skip_bad: bool, remember: bool = False
-) -> tuple[Any, list[str]]:
-    """The dataset to train on, and what to say about how it came about. With `remember`, what is held out here stays held out in later runs of the alias."""
-    from training import datasets
-    from training.data.formats import read_good
-    from training.data.split import settled_before, split
-
-    if bool(file) == bool(reference):
-        raise InputError(
-            "Expected either a FILE or --dataset NAME@vN, found " + ("both." if file else "neither."),
-            hint="For example: whet train run rows.jsonl --alias support",
-        )
-    if reference:
-        if test or no_split:
-            raise InputError("--test and --no-split belong to a FILE; a dataset version has its test part already.")
-        return find_dataset(context, reference), []
-    assert file is not None
-    reading_ = read_good(file, skip_bad=skip_bad)
-    notices = describe_reading(reading_, str(file))
-    shares = datasets.Shares(0.0, 0.0) if no_split else datasets.default_shares(len(reading_.rows), separate_test=test is not None)
-    splits = f"splits/{name}.json"  # what earlier runs under this alias held out stays held out
-    held_out_here = not no_split and test is None
-    made = split(reading_.rows, shares, parent=settled_before(context.store, splits) if held_out_here else None)
-    parts = made.parts
-    if held_out_here and remember:
-        context.store.put_json(splits, {"assigned": made.assigned})
-    if made.held_back:
-        shown = "; ".join(map(str, made.held_back[:5])) + ("; …" if len(made.held_back) > 5 else "")
-        notices.append(f"{len(made.held_back)} rows are in no part, because a held-out part gives them away: {shown}")
-    if test is not None:
-        parts["test"] = read_good(test, skip_bad=skip_bad).rows
-    if not no_split:
-        why = " (fewer than 2,000 rows: a validation part would cost more than it tells)" if not shares.validation else ""
-        notices.append(
-            f"Split {shares.words()} into train, validation and test{why}: " + ", ".join(f"{len(parts[part])} {part}" for part in datasets.PARTS) + " rows."
-        )
-    return datasets.save(context.store, name, parts), notices
-
-
-def _warnings(rows: list[Any]) -> list[str]:
-    """What `whet data check` would warn of in the rows that are learned."""
-    from training.data.warnings import warnings
-
-    if len(rows) > _LOOKED_AT:
-        return [f"{len(rows):,} rows are too many to look through before each run: `whet data check` says what they would teach without a word."]
-    return [str(finding) for finding in warnings(rows)]
-
-
-def describe_reading(reading_: Any, source: str) -> list[str]:
-    """What a person should know about a file that was accepted."""
-    notices = []
-    if reading_.bad:
-        notices.append(f"{source}: {len(reading_.bad)} lines left out: " + "; ".join(map(str, reading_.bad[:5])) + ("; …" if len(reading_.bad) > 5 else ""))
-    if reading_.blank:
-        notices.append(f"{source}: {len(reading_.blank)} empty lines.")
-    for field, count in reading_.unknown_fields.items():
-        notices.append(f"{source}: the field {field!r} in {count} rows has no meaning here.")
-    return notices
-
-
-def find_dataset(context: Context, reference: str) -> Any:
-    """A dataset version by `name@vN`, name (its newest version) or digest. Raises NotFoundError."""
-    from training import datasets
-    from training.requests import dataset_row
-
-    with reading(context.database) as connection:
-        row = dataset_row(connection, reference)
-    return datasets.load(context.store, row["path"], row["digest"], row["name"])
 
 
 def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
