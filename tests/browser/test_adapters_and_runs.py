@@ -147,6 +147,15 @@ def test_the_chart_names_only_lines_that_it_draws(opened: Open, sqlite_context: 
     expect(opened("viewer", f"/runs/{checked}").locator(".u-legend th")).to_have_text(["step", "loss", "loss on validation rows"])
 
 
+def test_a_loss_that_falls_far_is_drawn_on_a_logarithmic_scale(opened: Open, sqlite_context: Context) -> None:
+    """On a straight one all but the first tenth of such a run is a flat line."""
+    with writing(sqlite_context.database) as connection:
+        data = builders.add_dataset(connection, now_ms())
+        run = builders.add_run(connection, now_ms(), dataset=data, curve=[[step, 5.0 * 0.97**step, 0.0, 1e-3] for step in range(1, 300)])
+    page = opened("viewer", f"/runs/{run}")
+    expect(page.locator(".u-legend th")).to_have_text(["step", "loss, on a logarithmic scale", "learning rate, on a scale of its own"])
+
+
 def test_the_list_of_runs_follows_a_run_that_begins(opened: Open, sqlite_context: Context) -> None:
     page = opened("viewer", "/runs")
     expect(page.get_by_text("A run turns examples into a version.")).to_be_visible()
