@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 from training.methods.registry import METHODS
 from training.recipe import Recipe
 
+# Each hand goes through all of a step's Python, of which one thread at a time runs, so many hands wait for each other there. A bound with reason, no measurement: no machine of more than two
+# processors was at hand.
+_MOST = 4
+
 _Work = TypeVar("_Work")
 _Result = TypeVar("_Result")
 
@@ -43,12 +47,17 @@ class Hands:
 ONE = Hands()
 
 
+def how_many(threads: int, rows: int) -> int:
+    """Hands for so many processors and rows at once: none without a row."""
+    return max(1, min(threads, rows, _MOST))
+
+
 @contextmanager
 def hands(threads: int, rows: int) -> Iterator[Hands]:
-    """`threads` processors for at most `rows` rows at once: a hand a row at most, and torch's own threads within a hand where processors are left over."""
+    """`threads` processors for at most `rows` rows at once; torch's own threads within a hand where processors are left over."""
     import torch
 
-    count = max(1, min(threads, rows))
+    count = how_many(threads, rows)
     if count == 1:
         yield ONE
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
-from training.hands import shared_by
+from training.hands import how_many, shared_by
 from training.methods.registry import METHODS, PREFERENCES, RATINGS
 from training.recipe import Recipe
 
@@ -78,7 +78,7 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     compute = sum(count * size for count, size, learned in weights if learned)
     kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
     first = next(model.parameters())
-    hands = min(shared_by(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
+    hands = how_many(shared_by(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
     heap = _HEAP.get(first.element_size(), 1.0) if first.device.type == "cpu" else 1.0
     activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of))
     return {

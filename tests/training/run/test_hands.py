@@ -161,6 +161,14 @@ def test_rows_are_dealt_in_turns_and_no_hand_goes_without() -> None:
     assert ONE.deal([1, 2, 3]) == [[1, 2, 3]]
 
 
+def test_many_processors_are_shared_by_few_hands() -> None:
+    """Python runs in one thread at a time, and every hand runs all of a step's."""
+    import torch
+
+    with hands(16, 8) as workers:
+        assert workers.count == 4 and set(workers.each(lambda _: torch.get_num_threads(), range(4))) == {4}
+
+
 def test_what_one_hand_raises_is_raised_and_the_threads_of_torch_are_as_before() -> None:
     import torch
 
