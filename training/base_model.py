@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
-from training.platform_tuning import return_memory
+from training.platform_tuning import LARGE_BYTES, give_large_blocks_back, return_memory
 from training.run.faults import out_of_memory
 from whet.errors import ConfigurationError, TrainingError
 from whet.settings import Settings
@@ -173,6 +173,13 @@ class BaseModel:
                 hint="Use the model in bfloat16, float16 or float32; to train with little memory there is --method qlora.",
             )
 
+    def _largest_bytes(self, dtype: str) -> int:
+        """Of the largest matrix, as it is computed with."""
+        import torch
+
+        weights = max((prod(shape) for shape in self.shapes.values()), default=0)
+        return weights * (torch.float32 if dtype == "auto" else getattr(torch, dtype)).itemsize
+
     @property
     def parameters(self) -> int:
         """Weights in all."""
@@ -202,6 +209,8 @@ class BaseModel:
         from transformers import AutoModelForCausalLM
 
         there = where or device()
+        if there == "cpu" and self._largest_bytes(dtype) >= LARGE_BYTES:
+            give_large_blocks_back()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(self.folder),

@@ -9,7 +9,9 @@ import signal
 import sys
 import threading
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc, malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4  # glibc, malloc.h
+_MAPPINGS = 65_536  # glibc's own bound
+LARGE_BYTES = 32 << 20  # the largest threshold that glibc takes. A step of the built-in base has no such block; a matrix of a base of a billion weights is one
 _TOP_PAD_BYTES = 256 << 20  # one step of a small base allocates and frees about this much
 _PR_SET_PDEATHSIG = 1  # linux, prctl.h
 
@@ -19,13 +21,26 @@ def keep_memory() -> None:
 
     To be called before training starts; does nothing where the C library is another one.
     """
+    _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: _TOP_PAD_BYTES})
+
+
+def give_large_blocks_back() -> None:
+    """Let blocks of `LARGE_BYTES` and more go back to the kernel when they are freed, also after `keep_memory`.
+
+    For a base whose single matrices are that large: those that are unpacked one after the other would leave holes between what stays, into which nothing fits, and a
+    product with one takes far longer than to map its memory.
+    """
+    _set({_M_MMAP_THRESHOLD: LARGE_BYTES, _M_MMAP_MAX: _MAPPINGS, _M_TOP_PAD: 0})  # what the heap has in store serves a large block first
+
+
+def _set(options: dict[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, _TOP_PAD_BYTES)):
+    for option, value in options.items():
         mallopt(option, value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh
+from training import base_model
 from training import fingerprint as module
 from training.base_model import BaseModel
 from training.fingerprint import fingerprint, logprobs
@@ -213,3 +216,40 @@ def test_memory_that_runs_out_while_judging_keeps_the_training() -> None:
 def test_a_recipe_that_would_fail_in_a_library_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(name for name in reversed(fields))):
         replace(load_recipe("ia3" if fields.get("method") == "ia3" else "lora"), **fields)
+
+
+# Blocks of 64 MiB that come and go between small ones that stay, as a 4-bit base's matrices do; prints how many MiB of them are resident in the end.
+_UNPACKING = """
+import resource, sys
+from pathlib import Path
+from training.platform_tuning import give_large_blocks_back, keep_memory
+import torch
+keep_memory()
+if sys.argv[1] == "back":
+    give_large_blocks_back()
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+torch.ones(1 << 18)  # what torch loads with its first tensor
+kept, before = [], resident()
+for size in range(8):
+    large = torch.ones((64 + 8 * size) << 18)
+    kept.append(torch.ones(1 << 18))
+    del large
+print((resident() - before) >> 20)
+"""
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [("back", 0, 40), ("planted", 64, 1000)])
+def test_unpacked_matrices_leave_no_holes_behind(asked: str, least: int, most: int) -> None:
+    """Planted: without it the heap keeps a hole for each, into which the next one does not fit."""
+    done = subprocess.run([sys.executable, "-c", _UNPACKING, asked], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert least <= int(done.stdout) <= most
+
+
+@pytest.mark.parametrize(("large", "asked"), [(1 << 40, False), (1, True)])
+def test_large_blocks_go_back_for_a_base_with_large_matrices_alone(base: BaseModel, monkeypatch: pytest.MonkeyPatch, large: int, asked: bool) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(base_model, "LARGE_BYTES", large)
+    monkeypatch.setattr(base_model, "give_large_blocks_back", lambda: seen.append(True))
+    base.load_model("float32")
+    assert bool(seen) is asked
