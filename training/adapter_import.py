@@ -153,7 +153,10 @@ def _read_weights(path: Path, rank: int, base: BaseModel) -> tuple[dict[str, Any
                 kind = file.get_slice(tensor_name).get_dtype()
                 if kind not in _DTYPES:
                     raise AdapterError(f"{tensor_name} is stored as {kind}; expected one of {', '.join(_DTYPES)}.", hint="Save it in bfloat16 or float32.")
-                tensor = file.get_tensor(tensor_name).to(dtype).contiguous()  # checked after: what is finite in float64 may not be here
+                tensor = file.get_tensor(tensor_name)
+                if tensor.dtype != torch.bfloat16:  # which every machine takes as it is: one adapter is one version on all of them
+                    tensor = tensor.to(dtype)
+                tensor = tensor.contiguous()  # checked only now: what is finite in float64 may not be here
                 if not bool(torch.isfinite(tensor).all()):
                     raise AdapterError(
                         f"{tensor_name} holds NaN or Infinity; expected finite weights.", hint="The training that made it went wrong; train again."

@@ -60,7 +60,8 @@ def test_a_key_that_is_pressed_while_an_undo_is_on_its_way_votes_on_no_other_row
     first = shown.get_attribute("data-shown")
     page.keyboard.press("1")
     expect(page.locator("#stage:not([aria-busy]) .compare-walk")).to_contain_text("row 2 of 3")
-    page.keyboard.press("u")
+    with page.expect_request("**/undo"):
+        page.keyboard.press("u")
     page.keyboard.press("2")
     expect(progress).to_have_text("0")
     held[0].continue_()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select
 
-from training import adapter_store
+from training import adapter_import, adapter_store
 from training.adapter_import import import_adapter, read_adapter
 from training.adapter_store import CONFIG, WEIGHTS, NewAdapter, publish
 from training.base_model import BaseModel
@@ -181,6 +181,16 @@ def test_a_good_folder_is_imported_and_its_configuration_rewritten(sqlite_contex
     prompts = stored.card["fingerprint"]["prompts"]
     assert prompts and all(len(prompt["token_ids"]) == len(prompt["adapter_logprobs"]) == len(prompt["base_logprobs"]) for prompt in prompts)
     assert prompts[0]["adapter_logprobs"][0] is None and prompts[0]["adapter_logprobs"] != prompts[0]["base_logprobs"]
+
+
+@pytest.mark.parametrize("computed", ["bfloat16", "float32"])
+def test_an_exported_adapter_is_the_same_version_on_a_machine_without_bfloat16(
+    sqlite_context: Context, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, computed: str
+) -> None:
+    monkeypatch.setattr(adapter_import, "stored_dtype", lambda: computed)
+    stored = publish(sqlite_context, new_adapter(base))
+    export_adapter(sqlite_context, stored, tmp_path / "out")
+    assert import_adapter(sqlite_context, tmp_path / "out", "support", base, actor="t")[0].label == "support@v1"
 
 
 def test_what_was_exported_can_be_imported(sqlite_context: Context, base: BaseModel, tmp_path: Path) -> None:

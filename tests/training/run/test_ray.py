@@ -388,7 +388,7 @@ def test_a_run_that_fails_on_ray_fails_here_with_its_sentence(head: str, tmp_pat
     shell = Shell(tmp_path / "home", base)
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(60)))
     done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", "--json")
-    assert done.returncode == 1 and "did not succeed on Ray: The loss stopped being a number" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "did not succeed on Ray: The loss is no number before the first step" in done.stderr and "Traceback" not in done.stderr
     assert shell.json("train", "list")[0]["state"] == "failed"
 
 
