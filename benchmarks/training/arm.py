@@ -111,7 +111,13 @@ def _theirs(name: str, base: Any, rows: list[Encoded], recipe: Recipe) -> list[t
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(
-                **common, per_device_train_batch_size=sequences, packing=True, max_length=_LONGEST, completion_only_loss=True, gradient_checkpointing=False
+                **common,
+                per_device_train_batch_size=sequences,
+                packing=True,
+                max_length=_LONGEST,
+                completion_only_loss=True,
+                gradient_checkpointing=False,
+                bf16=recipe.dtype == "bfloat16",  # TRL computes in bfloat16 unless told otherwise, also where a processor has to imitate it
             ),
             train_dataset=Dataset.from_list(features),
             processing_class=base.tokenizer,
