@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,6 +60,17 @@ def endless(rows: list[Encoded], batch_size: int, seed: int, first: int = 0) -> 
 def in_parts(rows: list[_Row], size: int) -> list[list[_Row]]:
     """The rows in their order, at most `size` together."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def filled(rows: Iterable[_Row], fits: Callable[[list[_Row], _Row], bool]) -> list[list[_Row]]:
+    """The rows in their order, each beside those before it as long as it `fits` to them; at least one together."""
+    found: list[list[_Row]] = []
+    for row in rows:
+        if found and fits(found[-1], row):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
 def collate(rows: list[Encoded], pad_id: int, device: str) -> Batch:

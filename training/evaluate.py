@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from training.batches import in_parts
+from training.batches import filled, in_parts
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.gate import REGRESSION
@@ -97,13 +97,11 @@ def _batches(rows: list[Row], prompts: dict[str, list[int]], hands: int) -> list
     """The rows by the length of their prompts, in batches of which `hands` fit into memory together."""
     ordered = sorted(rows, key=lambda row: len(prompts[row.id]))
     most = min(_BATCH_ROWS, math.ceil(len(rows) / hands))
-    found: list[list[Row]] = []
-    for row in ordered:  # the last one of a batch is the widest
-        if found and len(found[-1]) < most and (len(found[-1]) + 1) * len(prompts[row.id]) * hands <= _BATCH_TOKENS:
-            found[-1].append(row)
-        else:
-            found.append([row])
-    return found
+
+    def fits(batch: list[Row], row: Row) -> bool:  # the last one of a batch is the widest
+        return len(batch) < most and (len(batch) + 1) * len(prompts[row.id]) * hands <= _BATCH_TOKENS
+
+    return filled(ordered, fits)
 
 
 def greedy(model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit: int) -> list[list[int]]:

@@ -48,7 +48,7 @@ ONE = Hands()
 
 
 def how_many(threads: int, rows: int) -> int:
-    """Hands for so many processors and rows at once: none without a row."""
+    """Hands for so many processors and rows at once: a row each at least, and one in any case."""
     return max(1, min(threads, rows, _MOST))
 
 

@@ -60,8 +60,10 @@ def judge_stored(
 
 def _answerable(dataset: Dataset, encoder: Encoder) -> tuple[Dataset, list[Row]]:
     """The dataset with the rows that can be asked at all, and the held-out rows that cannot: too long, or rendered before. They would count as wrong for either side."""
-    kept, left_out = [row for row in dataset.test if encoder.takes(row)], [row for row in dataset.test if not encoder.takes(row)]
-    return replace(dataset, test=kept, regression=[row for row in dataset.regression if encoder.takes(row)]), left_out
+    kept: dict[bool, list[Row]] = {True: [], False: []}
+    for row in dataset.test:
+        kept[encoder.takes(row)].append(row)
+    return replace(dataset, test=kept[True], regression=[row for row in dataset.regression if encoder.takes(row)]), kept[False]
 
 
 def _versions(context: Context, reference: str, against: str | None, base_digest: str) -> tuple[Adapter, Adapter | None]:

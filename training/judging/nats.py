@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.batches import IGNORED, collate
+from training.batches import IGNORED, collate, filled
 from training.encode import Encoded, Encoder
 from training.hands import hands, threads_of
 from training.judging.measures import Nats
@@ -33,20 +33,10 @@ def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, N
             return list(each.view_as(batch.targets).sum(1).tolist())
 
     with hands(threads_of(model), len(encoded)) as workers:
-        batches = _batches(encoded, at_once // workers.count)
+        most = at_once // workers.count  # tokens of a batch, whose last row is the longest
+        batches = filled(encoded, lambda batch, row: (len(batch) + 1) * len(row[1].ids) <= most)
         return {
             row_id: Nats(total, one.trained_tokens)
             for some, found in zip(batches, workers.each(totals, batches), strict=True)
             for (row_id, one), total in zip(some, found, strict=True)
         }
-
-
-def _batches(encoded: list[tuple[str, Encoded]], tokens: int) -> list[list[tuple[str, Encoded]]]:
-    """The rows, shortest first as they come, of at most so many tokens together; at least one."""
-    found: list[list[tuple[str, Encoded]]] = []
-    for row in encoded:
-        if found and (len(found[-1]) + 1) * len(row[1].ids) <= tokens:
-            found[-1].append(row)
-        else:
-            found.append([row])
-    return found
