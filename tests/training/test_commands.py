@@ -40,9 +40,11 @@ class Shell:
         assert result.exit_code == 2, f"{arguments}: {result.output} {result.exception!r}"
         return result.output
 
-    def in_a_process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def in_a_process(self, *arguments: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        """`before`: Python to run in that process first, for what a test plants."""
+        command = ["-c", f"{before}; from whet.cli import main; main()"] if before else ["-m", "whet.cli"]
         return subprocess.run(
-            [sys.executable, "-m", "whet.cli", *arguments], env={**os.environ, **self._environment}, capture_output=True, text=True, timeout=280
+            [sys.executable, *command, *arguments], env={**os.environ, **self._environment, **environment}, capture_output=True, text=True, timeout=280
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from whet.errors import ConfigurationError, InputError
@@ -33,6 +34,12 @@ def require_ray(finder: Callable[[str], object] = find_spec) -> None:
             "Ray is not installed; it comes with no set-up, because few need it and it is large.",
             hint="`make setup-ray` installs it, or pip install 'whet[ray]'.",
         )
+
+
+def send_token(environment: MutableMapping[str, str], home: Path) -> None:
+    """Have Ray's client for jobs send the token that lies here, as `ray.init` does by itself. To be called before Ray is imported, which reads the variable then."""
+    if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH") or (home / ".ray" / "auth_token").is_file():
+        environment.setdefault("RAY_AUTH_MODE", "token")
 
 
 def require_job_address(address: str, settings: Settings) -> None:

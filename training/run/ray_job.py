@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import runs
 from training.pipeline import recipe_json
+from training.run.places import send_token
 from training.trainer import Cancelled
 from whet.clock import now_ms
 from whet.context import Context
@@ -30,11 +32,18 @@ _LOOK_S = 1.0  # between looks at the job: a person waits for it, and the cluste
 
 
 def client_of(address: str) -> Any:
-    """Ray's client for jobs. Raises ConfigurationError when nobody takes jobs there."""
+    """Ray's client for jobs. Raises ConfigurationError when nobody takes jobs there, or not from us."""
+    send_token(os.environ, Path.home())
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ConfigurationError(
+            f"The Ray cluster at {address} asks for a token: {error.message.splitlines()[0]}",
+            hint="Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head node.",
+        ) from error
     except (ConnectionError, RuntimeError) as error:
         raise ConfigurationError(
             f"No Ray cluster takes jobs at {address}: {str(error).splitlines()[0]}", hint="Start one with `ray start --head`, or give --on ray=ADDRESS."

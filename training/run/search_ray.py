@@ -34,13 +34,13 @@ def cluster(address: str) -> Iterator[Any]:
     if address == LOCAL:
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         # Some of Ray's processes listen on every interface all the same, and whoever reaches them can run code; so they ask for a token that only we know.
-        # One for all searches of a process: Ray reads it once.
+        # One for all searches of a process, and set before the import: Ray reads both then, once.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)}
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise ConfigurationError(
             f"There is no Ray cluster at {address}: {str(error).splitlines()[0]}", hint="Give --on ray for one on this machine, or --on ray=HOST:6379."
         ) from error

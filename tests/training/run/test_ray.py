@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ from training import runs
 from training.datasets import Dataset
 from training.recipe import Recipe
 from training.run import ray_job, search_ray
-from training.run.places import JOBS, ray_address, require_job_address, require_ray
+from training.run.places import JOBS, ray_address, require_job_address, require_ray, send_token
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
@@ -54,6 +55,17 @@ def test_a_missing_ray_is_said_with_what_installs_it(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigurationError, match=r"Ray is not installed.*make setup-ray"):
         require_ray(lambda name: None)
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0", "nothing is reported to anybody"
+
+
+def test_a_token_that_lies_here_is_sent_unless_somebody_said_otherwise(tmp_path: Path) -> None:
+    def mode(**environment: str) -> str | None:
+        send_token(environment, tmp_path)
+        return environment.get("RAY_AUTH_MODE")
+
+    assert mode() is None and mode(RAY_AUTH_TOKEN="t") == mode(RAY_AUTH_TOKEN_PATH="p") == "token"
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("t")
+    assert mode() == "token" and mode(RAY_AUTH_MODE="disabled") == "disabled"
 
 
 @pytest.mark.parametrize(
@@ -323,6 +335,7 @@ def test_as_many_trials_are_under_way_as_the_cluster_holds_and_one_more() -> Non
 # --- a Ray of this machine ------------------------------------------------------------------------------------------
 
 on_a_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: make setup-ray")
+_TOKEN = secrets.token_hex(32)
 _QUICK = ("--rank", "4", "--epochs", "3", "--lr", "5e-3", "--threads", "1", "--seed", "3")
 
 
@@ -339,7 +352,7 @@ def _processes_with(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[str]:
-    """The address of a cluster that takes jobs, on loopback as far as Ray lets itself be held there."""
+    """The address of a cluster that takes jobs from whoever has its token, on loopback as far as Ray lets itself be held there."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray puts sockets below it, whose paths have 107 characters at most
     address = f"127.0.0.1:{_free_port()}"
     command = [
@@ -349,7 +362,13 @@ def head() -> Iterator[str]:
     ]  # fmt: skip
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (folder / "said").open("wb") as said:
-        process = subprocess.Popen(command, env={**os.environ, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
     try:
         until(lambda: b"Ray runtime started" in (folder / "said").read_bytes(), "a Ray cluster", process)
         yield f"http://{address}"
@@ -365,14 +384,23 @@ def head() -> Iterator[str]:
 @pytest.mark.timeout(900)  # starts a dozen processes that import torch
 def test_a_run_as_a_ray_job_makes_the_version_that_it_makes_here(shell: Shell, head: str, tmp_path: Path, base_folder: Path) -> None:
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(60)))
-    # Not in this process: Ray reads once whether it asks for a token, and the search below asks for one.
-    done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", "--json")
+    done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", "--json", RAY_AUTH_TOKEN=_TOKEN)
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout)
     run = shell.json("train", "show", there["run"])
     assert run["state"] == "succeeded" and there["adapter"] == "support@v1" and there["notices"]
     here = Shell(tmp_path / "here", base_folder).json("train", "run", rows, *_QUICK)
     assert there["digest"] == here["digest"], "the same machine makes the same weights, whoever starts it"
+
+
+@on_a_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("token", ["", "0" * 64])
+def test_a_cluster_that_asks_for_a_token_that_we_lack_is_told_with_what_to_set(shell: Shell, head: str, tmp_path: Path, token: str) -> None:
+    rows = str(write_rows(tmp_path / "rows.jsonl", facts(60)))
+    done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", RAY_AUTH_TOKEN=token, HOME=str(tmp_path))
+    assert done.returncode == 2 and f"The Ray cluster at {head} asks for a token" in done.stderr, done.stderr
+    assert "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in done.stderr and "Traceback" not in done.stderr
 
 
 @on_a_ray
@@ -387,7 +415,7 @@ def test_a_run_that_fails_on_ray_fails_here_with_its_sentence(head: str, tmp_pat
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     shell = Shell(tmp_path / "home", base)
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(60)))
-    done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", "--json")
+    done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", "--json", RAY_AUTH_TOKEN=_TOKEN)
     assert done.returncode == 1 and "did not succeed on Ray: The loss is no number before the first step" in done.stderr and "Traceback" not in done.stderr
     assert shell.json("train", "list")[0]["state"] == "failed"
 
@@ -395,21 +423,21 @@ def test_a_run_that_fails_on_ray_fails_here_with_its_sentence(head: str, tmp_pat
 @on_a_ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # starts a dozen processes that import torch
-def test_a_search_on_ray_goes_on_where_it_stopped_gives_up_hopeless_trials_and_leaves_nothing_running(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import optuna
-
+def test_a_search_on_ray_goes_on_where_it_stopped_gives_up_hopeless_trials_and_leaves_nothing_running(shell: Shell, tmp_path: Path) -> None:
     folder = tempfile.mkdtemp(prefix="ray")
-    monkeypatch.setenv("RAY_TMPDIR", folder)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):  # are set by the search; put back as they were afterwards
-        monkeypatch.setenv(name, "")
-    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(90)))
-    call = ("train", "search", rows, "--params", "learning_rate,epochs", "--on", "ray")
+    second_is_hopeless = "import optuna; optuna.Trial.should_prune = lambda trial: trial.number == 1"
+
+    def search(trials: str) -> Any:
+        # Not in this process: Ray reads whether it asks for a token when it is imported, and another test may have imported it.
+        call = ("train", "search", rows, "--params", "learning_rate,epochs", "--on", "ray", "--trials", trials, "--json")
+        done = shell.in_a_process(*call, before=second_is_hopeless, RAY_TMPDIR=folder)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     try:
-        assert shell.json(*call, "--trials", "2")["trials"] == {"complete": 1, "pruned": 1}
-        found = shell.json(*call, "--trials", "3")
+        assert search("2")["trials"] == {"complete": 1, "pruned": 1}
+        found = search("3")
         assert found["trials"] == {"complete": 2, "pruned": 1} and json.dumps(found["best"]["validation_loss"])
         until(lambda: not _processes_with(folder), "the end of Ray's processes")
     finally:
