@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from training import adapter_store, runs
 from training.child_process import Child
 from training.requests import open_requests, run_of
+from training.run import resume
 from whet import leases
 from whet.clock import now_ms
 from whet.context import Context, open_context
@@ -161,6 +162,8 @@ class Worker:
             log.warning("run %s: the process that ran it is gone; marked as failed", run_id)
         for path in adapter_store.sweep(self._context, now_ms()):
             log.info("files of the removed version %s deleted", path)
+        for run_id in resume.sweep(self._context):
+            log.info("checkpoints of the ended run %s deleted", run_id)
 
 
 class _LeaseKeeper:

@@ -20,6 +20,8 @@ from training import datasets as stored_datasets
 from training import runs
 from training.data.split import split
 from training.rows import read_lines
+from training.run import resume
+from training.run.checkpoint import run_folder
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading, writing
@@ -264,6 +266,25 @@ def test_a_run_by_hand_whose_process_is_gone_is_closed(sqlite_context: Context) 
     with reading(sqlite_context.database) as connection:
         row = connection.execute(select(training_runs)).one()
     assert row.state == runs.FAILED and "stopped without a word" in row.error
+
+
+def test_checkpoints_go_with_runs_that_ended_for_good_and_with_no_others(sqlite_context: Context) -> None:
+    def run(state: str) -> str:
+        started = runs.start(sqlite_context, alias="a", dataset_digest="d", base_digest="b", recipe={}, estimate={}, worker="cli", now=1)
+        assert state == runs.RUNNING or runs.end(sqlite_context, started, state, "", 2)
+        for part in ("checkpoints", "tensorboard"):
+            (run_folder(sqlite_context, started.id) / part).mkdir(parents=True)
+        return started.id
+
+    ids = {state: run(state) for state in (runs.RUNNING, runs.FAILED, runs.SUCCEEDED, runs.CANCELLED)}
+    (run_folder(sqlite_context, "another database's") / "checkpoints").mkdir(parents=True)
+    assert sorted(resume.sweep(sqlite_context)) == sorted([ids[runs.SUCCEEDED], ids[runs.CANCELLED]])
+    left = {path.parent.name for path in run_folder(sqlite_context, "").glob("*/checkpoints")}
+    assert left == {ids[runs.RUNNING], ids[runs.FAILED], "another database's"}, (
+        "a run that can be resumed keeps them, and so does one that this database does not know"
+    )
+    assert all((run_folder(sqlite_context, each) / "tensorboard").is_dir() for each in ids.values()), "the curves stay"
+    assert resume.sweep(sqlite_context) == []
 
 
 def test_a_long_curve_is_thinned_to_500_points_with_its_ends() -> None:

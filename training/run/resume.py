@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import select
+
+from training import runs
 from training.recipe import Recipe, recipe_from
 from training.run.checkpoint import Checkpoints, run_folder
 from whet.context import Context
+from whet.database import reading
+from whet.tables import training_runs
 
 
 def checkpoints_of(context: Context, run_id: str) -> Checkpoints:
@@ -29,3 +34,14 @@ def recipe_in(row: dict[str, Any]) -> Recipe:
 
     known = {field.name for field in fields(Recipe)}
     return recipe_from({name: value for name, value in row["recipe"].items() if name in known})
+
+
+def sweep(context: Context) -> list[str]:
+    """Delete the checkpoints of runs that have ended for good, which a process that was killed right after the end left; returns the runs' ids."""
+    kept = [folder.parent.name for folder in run_folder(context, "").glob("*/checkpoints")]
+    ended = (training_runs.c.id.in_(kept)) & (training_runs.c.state.in_((runs.SUCCEEDED, runs.CANCELLED)))
+    with reading(context.database) as connection:
+        found = [row.id for row in connection.execute(select(training_runs.c.id).where(ended))]
+    for run_id in found:
+        checkpoints_of(context, run_id).remove()
+    return found
