@@ -60,7 +60,7 @@ def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
     if not address or prepared.dataset.name.endswith(mark):
         return prepared
     url, _, model = address.partition("#")
-    told = taught(prepared, Endpoint(url, model or "default", os.environ.get(KEY, "")), reporter)
+    told = taught(prepared, Endpoint(url, model, os.environ.get(KEY, "")), reporter)
     parts = {part: told.dataset.part(part) for part in datasets.PARTS}
     return replace(told, dataset=datasets.save(context.store, prepared.dataset.name[: _NAME - len(mark)] + mark, parts))
 

@@ -138,6 +138,12 @@ def test_an_endpoints_answers_are_what_is_learned_and_stored(home: Context, endp
     assert all((question["model"], question["temperature"], question["path"]) == ("large", 0, "/v1/chat/completions") for question in handler.asked)
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8000/v1", "https://host/v1#"])
+def test_an_address_without_its_model_is_refused_with_the_recipe(address: str) -> None:
+    with pytest.raises(InputError, match=r"teacher is 'http.*the model's name after a #"):
+        replace(load_recipe("distill"), teacher=address)
+
+
 def test_answers_of_a_teacher_that_cannot_be_learned_are_named_with_their_reason(home: Context, endpoint: tuple[str, type[_Teacher]]) -> None:
     address, handler = endpoint
     handler.body = json.dumps({"choices": [{"message": {"content": "Ask <|im_end|> the desk."}}]}).encode()
