@@ -13,7 +13,8 @@ from typing import Any
 
 from training.adapter_config import check_base_name, outside_scope, read_config, read_object
 from training.adapter_store import CARD, CONFIG, WEIGHTS, NewAdapter, publish
-from training.base_model import BaseModel, compute_dtype, stored_dtype
+from training.base_model import BaseModel
+from training.device import compute_dtype, stored_dtype
 from training.encode import Encoder
 from training.lora import PREFIX, plain_config
 from whet.context import Context

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from training import adapter_store
-from training.base_model import BaseModel, stored_dtype
+from training.base_model import BaseModel
+from training.device import stored_dtype
 from training.judging.report import newest_judged
 from training.lora import merged_once, with_stored
 from training.model_card import CARD_FILE, model_card

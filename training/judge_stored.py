@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from training import adapter_store
-from training.base_model import compute_dtype, open_base, quiet_environment
+from training.base_model import open_base, quiet_environment
 from training.datasets import Dataset, with_standing_reviews
+from training.device import compute_dtype
 from training.encode import Encoder
 from training.judge import Judgement, compare, production_of
 from training.judging.survey import survey

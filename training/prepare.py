@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from training.base_model import BaseModel, compute_dtype
+from training.base_model import BaseModel
 from training.data.leaks import without_leaks
 from training.datasets import Dataset, with_standing_reviews
+from training.device import compute_dtype
 from training.encode import Encoded, Encoder
 from training.methods.pairs import Work, check_batches, refused, work
 from training.methods.registry import ADAPTER, ANSWERS, METHODS, PREFERENCES, RATINGS, Method

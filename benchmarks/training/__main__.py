@@ -30,7 +30,8 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="", help="default: what this machine is faster in")
     options = parser.parse_args(given)
-    from training.base_model import BaseModel, compute_dtype, quiet_environment
+    from training.base_model import BaseModel, quiet_environment
+    from training.device import compute_dtype
     from whet.settings import BUILTIN_BASE
 
     quiet_environment()

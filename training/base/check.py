@@ -18,7 +18,8 @@ from training.base.documents import message
 from training.base.probe import answers
 from training.base.values import plural, value
 from training.base.worlds import sample_world
-from training.base_model import BaseModel, compute_dtype, quiet_environment
+from training.base_model import BaseModel, quiet_environment
+from training.device import compute_dtype
 
 Task = tuple[list[dict[str, str]], Callable[[str], bool]]
 SEED = "whet-base-check"

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from training.base import other
-from training.base_model import BaseModel, compute_dtype, quiet_environment
+from training.base_model import BaseModel, quiet_environment
+from training.device import compute_dtype
 from training.encode import Encoded, Encoder
 from training.evaluate import greedy
 from training.lora import trainable

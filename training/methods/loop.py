@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from training.base_model import device, stored_dtype
+from training.device import device, stored_dtype
 from training.lora import adapter_weights, merged_once, plain_config, with_stored
 from training.platform_tuning import return_memory
 from training.prepare import Prepared

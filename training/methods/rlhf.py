@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Unpack, cast
 
-from training.base_model import device
+from training.device import device
 from training.evaluate import answer_limit
 from training.lora import add_lora, target_names
 from training.methods import trl_trainer as common

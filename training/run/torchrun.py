@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 
-from training.base_model import device
+from training.device import device
 from training.encode import Encoded
 from training.platform_tuning import end_with_parent
 from training.run.checkpoint import Checkpoints, Snapshot, identity_of

@@ -10,7 +10,8 @@ import pytest
 from tests.training.test_trainer import go, read_rows
 from tests.training.tiny import facts
 from training.adapter_store import read_weights
-from training.base_model import BaseModel, open_base, stored_dtype
+from training.base_model import BaseModel, open_base
+from training.device import stored_dtype
 from training.encode import Encoder
 from training.evaluate import greedy
 from training.export import export_merged

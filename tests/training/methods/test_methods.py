@@ -15,7 +15,8 @@ from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts
 from training import pipeline
 from training.adapter_store import read_weights
-from training.base_model import BaseModel, stored_dtype
+from training.base_model import BaseModel
+from training.device import stored_dtype
 from training.encode import Encoder
 from training.fingerprint import logprobs
 from training.lora import with_stored
