@@ -98,13 +98,14 @@ class Recipe:
             ("beta", _finite(self.beta) and 0 < self.beta <= 10, "above 0, up to 10"),
             ("samples", 2 <= self.samples <= 64, "2 to 64: rewards are compared with those of the other answers"),
             ("kl_weight", _finite(self.kl_weight) and 0 < self.kl_weight <= 1, "above 0, up to 1"),
-            (
-                "teacher",
-                not self.teacher.startswith(("http://", "https://")) or bool(self.teacher.partition("#")[2]),
-                "a folder, or an address with the model's name after a #",
-            ),
+            ("teacher", not self.teacher_address or bool(self.teacher_address.partition("#")[2]), "a folder, or an address with the model's name after a #"),
             ("temperature", _finite(self.temperature) and 0 < self.temperature <= 100, "above 0, up to 100"),
         ]
+
+    @property
+    def teacher_address(self) -> str:
+        """The endpoint that teaches, as `http(s)://host/v1#MODEL`; empty where the teacher is a folder."""
+        return self.teacher if self.teacher.startswith(("http://", "https://")) else ""
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "target_modules": list(self.target_modules)}

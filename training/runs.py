@@ -6,6 +6,7 @@ was believed dead and comes back changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,6 +219,12 @@ def close_abandoned(context: Context, now: int) -> list[str]:
                 )
             )
     return ids
+
+
+def ended_for_good(connection: Connection, ids: Collection[str]) -> list[str]:
+    """Those of the runs that no attempt can follow."""
+    ended = training_runs.c.id.in_(ids) & training_runs.c.state.in_((SUCCEEDED, CANCELLED))
+    return [row.id for row in connection.execute(select(training_runs.c.id).where(ended))]
 
 
 def thin(curve: list[list[float]], points: int = _CURVE_POINTS) -> list[list[float]]:

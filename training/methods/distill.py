@@ -42,7 +42,7 @@ def build(prepared: Prepared) -> Any:
 
 def loss(prepared: Prepared) -> Loss:
     """With an endpoint plain cross-entropy, on its answers; with a folder the mixture, whose teacher is loaded here."""
-    if _teacher_address(prepared):
+    if prepared.recipe.teacher_address:
         return batch_loss
     teacher, recipe = _teacher_model(prepared), prepared.recipe
 
@@ -55,7 +55,7 @@ def loss(prepared: Prepared) -> Loss:
 def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
     """With an endpoint: its answers to the training questions, stored as a dataset of their own. A run that is taken up again with that dataset asks for none:
     other answers than those it began with would be another run's rows."""
-    address = _teacher_address(prepared)
+    address = prepared.recipe.teacher_address
     mark = f"-taught-{digest_bytes(address.encode())[:8]}"  # by whom: rows that another taught, or that only have such a name, are asked about
     if not address or prepared.dataset.name.endswith(mark):
         return prepared
@@ -109,12 +109,6 @@ def _told(row: Row, answer: str) -> Row:
     kept = {name: value for name, value in row.raw.items() if name in _KEPT}
     raw = {**kept, "messages": [*row.messages[:-1], {"role": "assistant", "content": answer}]}
     return read_lines([json.dumps(raw).encode()], origin=row.origin).rows[0]
-
-
-def _teacher_address(prepared: Prepared) -> str:
-    """The endpoint's address, or "" for a folder."""
-    teacher = prepared.recipe.teacher
-    return teacher if teacher.startswith(("http://", "https://")) else ""
 
 
 def _teacher_model(prepared: Prepared) -> Any:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-
 from training import runs
 from training.recipe import Recipe, recipe_from
 from training.run.checkpoint import Checkpoints, run_folder
 from whet.context import Context
 from whet.database import reading
-from whet.tables import training_runs
 
 
 def checkpoints_of(context: Context, run_id: str) -> Checkpoints:
@@ -39,9 +36,8 @@ def recipe_in(row: dict[str, Any]) -> Recipe:
 def sweep(context: Context) -> list[str]:
     """Delete the checkpoints of runs that have ended for good, which a process that was killed right after the end left; returns the runs' ids."""
     kept = [folder.parent.name for folder in run_folder(context, "").glob("*/checkpoints")]
-    ended = (training_runs.c.id.in_(kept)) & (training_runs.c.state.in_((runs.SUCCEEDED, runs.CANCELLED)))
     with reading(context.database) as connection:
-        found = [row.id for row in connection.execute(select(training_runs.c.id).where(ended))]
+        found = runs.ended_for_good(connection, kept)
     for run_id in found:
         checkpoints_of(context, run_id).remove()
     return found
