@@ -16,8 +16,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 # The CPU engine declares these for pictures and sound. Their builds beside a CPU torch are CUDA builds, and with them
-# in place the import of transformers fails ("operator torchvision::nms does not exist").
-LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec"}
+# in place the import of transformers fails ("operator torchvision::nms does not exist"). Triton compiles for GPUs: without one
+# the engine finds no driver and disables it, and it is a fifth of the environment.
+LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec", "triton"}
 NEVER_PINNED = {"pip", "whet", "wheel"}
 
 RAY_HEADER = """\

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import uuid
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from tests.engine_fixture import live_engine  # noqa: F401  # one real engine for the session, whoever asks first
-from tests.postgres import postgres_server_url
+from tests.postgres import Databases, postgres_server_url
 from whet.context import Context, open_context
+from whet.database import migrate, open_database
 from whet.settings import Settings, load_settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -67,21 +67,32 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database, once on SQLite and once on PostgreSQL."""
+    """A migrated database without rows, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "whet.db")
         yield f"sqlite:///{tmp_path / 'whet.db'}"
         return
-    server = postgres_server_url()
-    name = f"whet_test_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
-    try:
-        yield server.rsplit("/", 1)[0] + f"/{name}"
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-        admin.dispose()
+    databases: Databases = request.getfixturevalue("databases")
+    name = databases.take()
+    yield databases.url(name)
+    databases.give_back(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = Path(tmp_path_factory.mktemp("migrated") / "whet.db")
+    database = open_database(f"sqlite:///{file}")
+    migrate(database)
+    database.dispose()
+    assert not file.with_name("whet.db-wal").exists(), "the last connection puts everything into the one file that is copied"
+    return file
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    server = Databases(postgres_server_url())
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -99,7 +110,7 @@ def context(settings: Settings) -> Iterator[Context]:
 
 @pytest.fixture
 def sqlite_context(tmp_path: Path) -> Iterator[Context]:
-    """The same on SQLite only, for tests in which the database plays no part."""
+    """The same on SQLite only, for tests in which the database plays no part; migrated from nothing, as a user's is."""
     opened = open_context(load_settings(home=tmp_path / "home"))
     yield opened
     opened.close()

@@ -14,10 +14,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, delete, inspect, text
 from sqlalchemy.exc import OperationalError
+
+from whet.database import migrate, open_database, schema_state, writing
+from whet.tables import metadata
 
 _CANDIDATES = ("postgresql+psycopg://postgres@127.0.0.1:5432/postgres",)
 
@@ -30,6 +34,61 @@ def postgres_server_url() -> str:
         if _answers(url):
             return url
     return _start_our_own()
+
+
+class Databases:
+    """Databases for single tests on one server. One that a test gives back is emptied for the next: creating, migrating and dropping one takes the better part of a second."""
+
+    def __init__(self, server: str) -> None:
+        self._base = server.rsplit("/", 1)[0]
+        self._admin = create_engine(server, isolation_level="AUTOCOMMIT")
+        self._made: list[str] = []
+        self._free: list[str] = []
+
+    def url(self, name: str) -> str:
+        return f"{self._base}/{name}"
+
+    def take(self) -> str:
+        """Name of a migrated database without rows, and without anybody who is connected to it."""
+        while self._free:
+            name = self._free.pop()
+            if self._emptied(name):
+                return name
+        name = f"whet_test_{uuid.uuid4().hex[:12]}"
+        self._say(f'CREATE DATABASE "{name}"')
+        self._made.append(name)
+        opened = open_database(self.url(name))
+        migrate(opened)
+        opened.dispose()
+        return name
+
+    def give_back(self, name: str) -> None:
+        self._free.append(name)
+
+    def close(self) -> None:
+        for name in self._made:
+            self._say(f'DROP DATABASE "{name}" WITH (FORCE)')
+        self._admin.dispose()
+
+    def _emptied(self, name: str) -> bool:
+        """False where the test left another schema behind."""
+        self._say("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name", name=name)
+        opened = open_database(self.url(name))
+        try:
+            found, newest = schema_state(opened)
+            tables = set(inspect(opened).get_table_names()) - {"alembic_version"}
+            if found != newest or tables != set(metadata.tables):
+                return False
+            with writing(opened) as connection:
+                for table in reversed(metadata.sorted_tables):
+                    connection.execute(delete(table))
+            return True
+        finally:
+            opened.dispose()
+
+    def _say(self, statement: str, **values: str) -> None:
+        with self._admin.connect() as connection:
+            connection.execute(text(statement), values)
 
 
 def _answers(url: str) -> bool:

@@ -28,7 +28,7 @@ class Masters:
         """AdamW over the copies, in their order, by which a checkpoint numbers what it keeps."""
         matrices, others = ([copy for copy in self.copies if (copy.dim() < 2) == flat] for flat in (False, True))
         groups = [{"params": some, "weight_decay": share} for some, share in ((matrices, decay), (others, 0.0)) if some]
-        return self._torch.optim.AdamW(groups, betas=_BETAS, foreach=True)
+        return self._torch.optim.AdamW(groups, betas=_BETAS, fused=True)
 
     def gradients(self, loss: Any, *, sharded: bool) -> list[Any]:
         """Of `loss`, by the parameters; None for one that took no part. Where processes hold them in shares (`sharded`), only a backward pass sums them up."""

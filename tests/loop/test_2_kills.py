@@ -129,6 +129,7 @@ def test_a_killed_scheduler_and_console_come_back_while_traffic_goes_on(product:
     _assert_one_row_each(product, load.received)
 
 
+@pytest.mark.slow  # two minutes of training; tests/training/test_worker.py kills a worker and its child in every run of the tests
 def test_a_worker_killed_in_mid_training_leaves_one_run_and_one_adapter(product: Running, first_version: dict[str, Any]) -> None:
     context = product.context()
     complain(product, 8, seed=9, about_all=True)  # a good version gives nobody a reason, and this test needs reviews

@@ -24,7 +24,7 @@ RANK, ALPHA = 8, 16.0
 
 def _trained(base: BaseModel, rows: list[dict[str, Any]]) -> Any:
     """An adapter that learned something: one of random weights is saturated, and answers alike at any scale."""
-    recipe = Recipe(rank=RANK, alpha=ALPHA, epochs=6.0, learning_rate=5e-3, dtype="float32", threads=1)
+    recipe = Recipe(rank=RANK, alpha=ALPHA, epochs=6.0, batch_size=8, learning_rate=5e-3, dtype="float32", threads=1)
     encoder = Encoder(base, 512)
     encoded = [one for row in read_lines(json.dumps(row).encode() for row in rows).rows if isinstance(one := encoder.encode(row), Encoded)]
     model = trainable(base, recipe)

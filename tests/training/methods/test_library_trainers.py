@@ -58,7 +58,7 @@ def test_other_methods_take_parts_of_a_batch_too(home: Context, method: str) -> 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"method": "dpo", "micro_batch": 3}, "A step of 8 rows cannot be computed 3 rows at a time"),
+        ({"method": "dpo", "batch_size": 8, "micro_batch": 3}, "A step of 8 rows cannot be computed 3 rows at a time"),
         ({"method": "kto", "micro_batch": 1}, "one row at a time teaches nothing"),
         ({"method": "kto", "batch_size": 1}, "one row at a time teaches nothing"),
     ],

@@ -31,7 +31,7 @@ from whet.errors import ConfigurationError, TrainingError, WhetError
 from whet.settings import BUILTIN_BASE, load_settings
 from whet.tables import adapters, evaluations, training_runs
 
-RECIPE = Recipe(rank=4, alpha=8.0, learning_rate=5e-3, epochs=2.0, max_length=256, dtype="float32", threads=1)
+RECIPE = Recipe(rank=4, alpha=8.0, learning_rate=5e-3, epochs=2.0, batch_size=8, max_length=256, dtype="float32", threads=1)
 
 
 class Place:

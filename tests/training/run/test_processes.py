@@ -111,7 +111,7 @@ _SHARED = [name for name, method in METHODS.items() if "processes" in method.rea
 
 @pytest.mark.parametrize("name", [name if name == "full" else pytest.param(name, marks=pytest.mark.slow) for name in _SHARED])
 def test_every_method_that_says_so_can_hold_its_weights_in_shares(base: BaseModel, name: str) -> None:
-    recipe = replace(load_recipe(name), learning_rate=5e-3, epochs=2.0, max_length=256, dtype="float32", threads=1)
+    recipe = replace(load_recipe(name), learning_rate=5e-3, epochs=2.0, batch_size=8, max_length=256, dtype="float32", threads=1)
 
     def make() -> Any:
         return family(METHODS[name]).build(SimpleNamespace(base=base, recipe=recipe))  # type: ignore[arg-type]

@@ -79,4 +79,4 @@ def test_the_next_attempt_of_a_request_goes_on_with_what_the_first_one_chose(off
     child._run(told(second.attempt))
     done = office.run()
     assert (done.state, done.attempt) == (runs.SUCCEEDED, 2), done.error
-    assert 6 <= steps[0] <= 8 and done.recipe["learning_rate"] == 3e-3 and one_whole_adapter(office)
+    assert 6 <= steps[0] <= 8 and done.recipe["learning_rate"] == 2e-3 and one_whole_adapter(office)
