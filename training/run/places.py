@@ -42,6 +42,14 @@ def send_token(environment: MutableMapping[str, str], home: Path) -> None:
         environment.setdefault("RAY_AUTH_MODE", "token")
 
 
+def asks_for_a_token(address: str, error: Exception) -> ConfigurationError:
+    """What to say when a cluster at an address refuses the token that was sent, or that none was."""
+    return ConfigurationError(
+        f"The Ray cluster at {address} asks for a token: {str(error).splitlines()[0]}",
+        hint="Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head node.",
+    )
+
+
 def require_job_address(address: str, settings: Settings) -> None:
     """Raises InputError when the address is none that takes jobs, and ConfigurationError when a job there could not write the run's row."""
     parts = urlsplit(address)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import runs
 from training.pipeline import recipe_json
-from training.run.places import send_token
+from training.run.places import asks_for_a_token, send_token
 from training.trainer import Cancelled
 from whet.clock import now_ms
 from whet.context import Context
@@ -40,10 +40,7 @@ def client_of(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise ConfigurationError(
-            f"The Ray cluster at {address} asks for a token: {error.message.splitlines()[0]}",
-            hint="Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head node.",
-        ) from error
+        raise asks_for_a_token(address, error) from error
     except (ConnectionError, RuntimeError) as error:
         raise ConfigurationError(
             f"No Ray cluster takes jobs at {address}: {str(error).splitlines()[0]}", hint="Start one with `ray start --head`, or give --on ray=ADDRESS."

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from training.run.places import LOCAL
+from training.run.places import LOCAL, asks_for_a_token
 from training.run.search import Search, best_loss, best_of, ended
 from whet.errors import ConfigurationError, TrainingError
 
@@ -40,7 +40,9 @@ def cluster(address: str) -> Iterator[Any]:
 
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+    except ray.exceptions.AuthenticationError as error:
+        raise asks_for_a_token(address, error) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigurationError(
             f"There is no Ray cluster at {address}: {str(error).splitlines()[0]}", hint="Give --on ray for one on this machine, or --on ray=HOST:6379."
         ) from error

@@ -351,12 +351,12 @@ def _processes_with(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The address of a cluster that takes jobs from whoever has its token, on loopback as far as Ray lets itself be held there."""
+def cluster() -> Iterator[tuple[str, str]]:
+    """Where a cluster takes jobs, and where processes join it, from whoever has its token; on loopback as far as Ray lets itself be held there."""
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: Ray puts sockets below it, whose paths have 107 characters at most
-    address = f"127.0.0.1:{_free_port()}"
+    address, joined = (f"127.0.0.1:{_free_port()}" for _ in range(2))
     command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port", "0", "--node-ip-address", "127.0.0.1", "--include-dashboard", "true",
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--port", joined.rpartition(":")[2], "--node-ip-address", "127.0.0.1", "--include-dashboard", "true",
         "--dashboard-host", "127.0.0.1", "--dashboard-port", address.rpartition(":")[2], "--dashboard-agent-listen-port", "0", "--ray-client-server-port", str(_free_port()),
         "--min-worker-port", "0", "--max-worker-port", "0", "--num-cpus", "2", "--disable-usage-stats", "--temp-dir", str(folder),
     ]  # fmt: skip
@@ -371,12 +371,17 @@ def head() -> Iterator[str]:
         )
     try:
         until(lambda: b"Ray runtime started" in (folder / "said").read_bytes(), "a Ray cluster", process)
-        yield f"http://{address}"
+        yield f"http://{address}", joined
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         until(lambda: not _processes_with(str(folder)), "the end of Ray's processes")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def head(cluster: tuple[str, str]) -> str:
+    return cluster[0]
 
 
 @on_a_ray
@@ -400,6 +405,17 @@ def test_a_cluster_that_asks_for_a_token_that_we_lack_is_told_with_what_to_set(s
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(60)))
     done = shell.in_a_process("train", "run", rows, *_QUICK, "--on", f"ray={head}", RAY_AUTH_TOKEN=token, HOME=str(tmp_path))
     assert done.returncode == 2 and f"The Ray cluster at {head} asks for a token" in done.stderr, done.stderr
+    assert "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in done.stderr and "Traceback" not in done.stderr
+
+
+@on_a_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("token", ["", "0" * 64])
+def test_a_search_is_told_the_same(shell: Shell, cluster: tuple[str, str], tmp_path: Path, token: str) -> None:
+    rows = str(write_rows(tmp_path / "rows.jsonl", facts(90)))
+    call = ("train", "search", rows, "--params", "learning_rate", "--on", f"ray={cluster[1]}", "--trials", "1")
+    done = shell.in_a_process(*call, RAY_AUTH_TOKEN=token, HOME=str(tmp_path), **({"RAY_AUTH_MODE": "token"} if token else {}))
+    assert done.returncode == 2 and f"The Ray cluster at {cluster[1]} asks for a token" in done.stderr, done.stderr
     assert "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in done.stderr and "Traceback" not in done.stderr
 
 
