@@ -13,6 +13,7 @@ from whet.errors import ConfigurationError, InputError
 from whet.settings import Settings
 
 JOBS = "http://127.0.0.1:8265"  # where `ray start --head` takes jobs
+SEND_A_TOKEN = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head node."
 LOCAL = "local"  # Ray's own word: start one here, for as long as this process lives
 
 
@@ -40,14 +41,6 @@ def send_token(environment: MutableMapping[str, str], home: Path) -> None:
     """Have Ray's client for jobs send the token that lies here, as `ray.init` does by itself. To be called before Ray is imported, which reads the variable then."""
     if environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH") or (home / ".ray" / "auth_token").is_file():
         environment.setdefault("RAY_AUTH_MODE", "token")
-
-
-def asks_for_a_token(address: str, error: Exception) -> ConfigurationError:
-    """What to say when a cluster at an address refuses the token that was sent, or that none was."""
-    return ConfigurationError(
-        f"The Ray cluster at {address} asks for a token: {str(error).splitlines()[0]}",
-        hint="Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what `ray get-auth-token` prints on its head node.",
-    )
 
 
 def require_job_address(address: str, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import runs
 from training.pipeline import recipe_json
-from training.run.places import asks_for_a_token, send_token
+from training.run.places import SEND_A_TOKEN, send_token
 from training.trainer import Cancelled
 from whet.clock import now_ms
 from whet.context import Context
@@ -40,7 +40,7 @@ def client_of(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
-        raise asks_for_a_token(address, error) from error
+        raise ConfigurationError(f"The Ray cluster at {address} asks for a token: {error.message.splitlines()[0]}", hint=SEND_A_TOKEN) from error
     except (ConnectionError, RuntimeError) as error:
         raise ConfigurationError(
             f"No Ray cluster takes jobs at {address}: {str(error).splitlines()[0]}", hint="Start one with `ray start --head`, or give --on ray=ADDRESS."

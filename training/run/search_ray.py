@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from training.run.places import LOCAL, asks_for_a_token
+from training.run.places import LOCAL, SEND_A_TOKEN
 from training.run.search import Search, best_loss, best_of, ended
 from whet.errors import ConfigurationError, TrainingError
 
@@ -40,11 +40,11 @@ def cluster(address: str) -> Iterator[Any]:
 
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
-    except ray.exceptions.AuthenticationError as error:
-        raise asks_for_a_token(address, error) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        # A cluster that refuses our token looks like one that does not answer: Ray writes the reason to standard error, and raises something else.
         raise ConfigurationError(
-            f"There is no Ray cluster at {address}: {str(error).splitlines()[0]}", hint="Give --on ray for one on this machine, or --on ray=HOST:6379."
+            f"There is no Ray cluster at {address} that takes us in: {str(error).splitlines()[0]}",
+            hint=f"Give --on ray for one on this machine, or --on ray=HOST:6379. If it asks for a token: {SEND_A_TOKEN}",
         ) from error
     try:
         yield ray
