@@ -28,7 +28,7 @@ _IMPORTED = (
     "whet.cli", "training.pipeline", "training.fused", "transformers.models.llama.modeling_llama", "transformers.generation.utils", "torch.utils.tensorboard",
     "sklearn.metrics", "evidently", "vllm.entrypoints.openai.api_server", "vllm.v1.engine.core",
 )  # fmt: skip
-NEEDED_BYTES = 8 << 30  # the CPU environment takes 3.8 GiB; what pip unpacks on the way takes room too
+NEEDED_BYTES = 8 << 30  # the CPU environment takes 3.3 GiB; what pip unpacks on the way takes room too
 NEEDED_BYTES_GPU = 20 << 30
 _PIPS = 4  # at once, as far as there are processors; more than two were not measured
 
