@@ -42,11 +42,13 @@ def main() -> int:
     say(f"Setting up in {VENV} from requirements/{listing.name} ({'an NVIDIA GPU was found' if listing.name == 'gpu.txt' else 'no NVIDIA GPU was found'}).")
     check_space(NEEDED_BYTES_GPU if listing.name == "gpu.txt" else NEEDED_BYTES)
     make_venv()
+    wanted = pins(listing)
     if listing.name == "cpu.txt":
-        install_cpu_torch(pinned_torch(listing))
-    rest = [pin for pin in pins(listing) if listing.name != "cpu.txt" or pin != pinned_torch(listing)]
-    say(f"Installing {len(rest)} pinned packages; downloads are kept in pip's cache …")
-    install_all(rest)
+        torch = next(pin for pin in wanted if pin.startswith("torch=="))
+        install_cpu_torch(torch)
+        wanted.remove(torch)
+    say(f"Installing {len(wanted)} pinned packages; downloads are kept in pip's cache …")
+    install_all(wanted)
     say("Installing Whet itself …")
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
     # Left by the build: Python started in this folder would read our entry points from here, and it goes stale.
@@ -88,10 +90,6 @@ def stamp_of(listing: Path) -> str:
 
 def pins(listing: Path) -> list[str]:
     return [line.strip() for line in listing.read_text().splitlines() if line.strip() and not line.startswith("#")]
-
-
-def pinned_torch(listing: Path) -> str:
-    return next(line for line in pins(listing) if line.startswith("torch=="))
 
 
 def venv_python() -> Path:
