@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from whet.errors import EndpointError, InputError
 
 TIMEOUT_S = 120.0  # a large model on a slow machine writes a long answer within it
+TOGETHER = 8  # requests in flight: enough to keep an endpoint busy, below what free tiers refuse
 RETRIES = 3  # after a lost connection, a 429 or a 5xx; the client waits longer each time
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,16 @@ class Endpoint:
 
         http = openai.DefaultHttpxClient(follow_redirects=False, timeout=TIMEOUT_S)
         return openai.OpenAI(base_url=self.url, api_key=self.key or "none", max_retries=self.retries, timeout=TIMEOUT_S, http_client=http)
+
+
+@contextmanager
+def asked_together(ask: Callable[[Question], Answer], questions: Sequence[Question]) -> Iterator[Iterator[Answer]]:
+    """What `ask` makes of each question, in their order, several at once. Whoever leaves early leaves what was not asked yet; an error of `ask` comes in its question's turn."""
+    pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="asks")
+    try:
+        yield pool.map(ask, questions)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -74,7 +74,7 @@ def shared_by(recipe: Recipe, device: str) -> int:
 
     Dropout draws from one source, and who comes first would be chance. Processes that hold a model in shares wait for each other within a step. TRL's loops deal nothing.
     """
-    own_loop = "patience" in METHODS[recipe.method].reads
+    own_loop = METHODS[recipe.method].own_loop
     return max(1, recipe.threads) if device == "cpu" and own_loop and not recipe.dropout and recipe.processes == 1 else 1
 
 

@@ -70,10 +70,12 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     """
     check_into(prepared.recipe, into)
     method = family(METHODS[prepared.recipe.method])
-    clock = _Stopwatch()
-    prepared = method.rows(context, prepared, reporter)
+    clock, folder = _Stopwatch(), run_folder(context, run.id)
+    known = {"recipe": recipe_json(prepared, into), "base_digest": prepared.base.digest, "dataset_digest": prepared.dataset.digest}
+    runs.describe(context, run, **known)  # what an attempt goes on with that this one leaves behind while it makes its rows
+    prepared = method.rows(context, prepared, reporter, folder)
     reporter.stage("loading")
-    pad_id, folder = pad_token(prepared), run_folder(context, run.id)
+    pad_id = pad_token(prepared)
     as_loaded = file_signature(prepared.base.folder)
     prepared, model, loss_of, expected = measured(context, prepared)
     require_room(folder, _ROOM * expected["memory"]["checkpoint"])

@@ -173,4 +173,7 @@ def _notices(dataset: Dataset, method: Method) -> list[str]:
     found = []
     if preferences and method.rows == ANSWERS:
         found.append(f"{preferences} rows are preferences: this method learns their chosen answers and does not look at the rejected ones.")
+    weighted = sum(row.weight != 1 for row in dataset.train)
+    if weighted and not method.own_loop:
+        found.append(f"{weighted} rows have a weight, which the method {method.name} does not read: every row counts alike.")
     return found

@@ -13,13 +13,14 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from training.data.leaks import Leak, find_leaks
 from training.data.similar import text_key, words
+from training.endpoint import asked_together
 from training.rows import BadLine, Row, read_objects
 from whet.errors import InputError
 
@@ -56,22 +57,34 @@ def augment(
 ) -> Augmented:
     """`per_row` new rows for each real row, by the methods in turn. Word changes follow from the seed and the row alone.
 
-    `rewrite` has a function for each method that asks a model; what it answers is checked. Errors it raises end the work.
+    `rewrite` has a function for each method that asks a model, called for several questions at once; what it answers is checked. Errors it raises end the work.
     """
+    asks = [(row, method) for row in rows if _why_not(row) is None for method in _in_turn(methods, per_row) if method in MODEL_METHODS]
+    with asked_together(lambda each: (rewrite or {})[each[1]](_question(each[0])), asks) as written:
+        return _augmented(rows, methods, per_row, seed, held_out, synonyms or {}, written, on_row)
+
+
+def _augmented(
+    rows: Sequence[Row],
+    methods: Sequence[str],
+    per_row: int,
+    seed: int,
+    held_out: Sequence[Row],
+    synonyms: Mapping[str, Sequence[str]],
+    written: Iterator[str],
+    on_row: Callable[[], None],
+) -> Augmented:
+    """`written`: what a model makes of the questions that it is asked about, in their order."""
     result = Augmented()
     seen = {text_key(_question(row)) for row in [*rows, *held_out]}
     for row in rows:
         on_row()
-        if row.origin == "synthetic":
-            result.skipped["is synthetic itself"] += 1
-            continue
-        if _asked(row) is None:
-            result.skipped["has no message of a user"] += 1
+        if (why_not := _why_not(row)) is not None:
+            result.skipped[why_not] += 1
             continue
         rng = random.Random(f"{seed}:{row.digest}")
-        for number in range(per_row):
-            method = methods[number % len(methods)]
-            question, why = _reworded(row, method, rng, synonyms or {}, rewrite or {}, seen)
+        for number, method in enumerate(_in_turn(methods, per_row)):
+            question, why = _reworded(row, method, rng, synonyms, written, seen)
             if question is None:
                 result.skipped[why] += 1
                 continue
@@ -88,6 +101,17 @@ def augment(
     return result
 
 
+def _in_turn(methods: Sequence[str], count: int) -> list[str]:
+    return [methods[number % len(methods)] for number in range(count)]
+
+
+def _why_not(row: Row) -> str | None:
+    """Why no row is made of this one; None where some are."""
+    if row.origin == "synthetic":
+        return "is synthetic itself"
+    return "has no message of a user" if _asked(row) is None else None
+
+
 def _question(row: Row) -> str:
     """The last message of a user; empty where there is none."""
     asked = _asked(row)
@@ -100,13 +124,13 @@ def _asked(row: Row) -> int | None:
 
 
 def _reworded(
-    row: Row, method: str, rng: random.Random, synonyms: Mapping[str, Sequence[str]], rewrite: Mapping[str, Rewrite], seen: set[str]
+    row: Row, method: str, rng: random.Random, synonyms: Mapping[str, Sequence[str]], written: Iterator[str], seen: set[str]
 ) -> tuple[str | None, str]:
     """(the new question, why there is none)."""
     asked, kept = _question(row), _kept_words(row)
     why = "no other wording was found"
     for _ in range(1 if method in MODEL_METHODS else _TRIES):
-        made = rewrite[method](asked) if method in MODEL_METHODS else _changed(asked, method, kept, rng, synonyms)
+        made = next(written) if method in MODEL_METHODS else _changed(asked, method, kept, rng, synonyms)
         if made is None:
             return None, f"nothing to {method}"
         if len(made) > _LONGEST_PARAPHRASE * len(asked) + 40:

@@ -14,12 +14,11 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from training.endpoint import Endpoint
+from training.endpoint import Endpoint, asked_together
 from training.judging.measures import MIN_ROWS, compared, paired_interval, parsed
 from training.requests import evaluations_of
 from whet.context import Context
@@ -29,7 +28,6 @@ from whet.registry import Adapter
 
 CANDIDATE, OTHER, TIE = "candidate", "against", "tie"
 KEY_VARIABLE = "WHET_JUDGE_KEY"
-_TOGETHER = 8  # requests in flight: enough to keep an endpoint busy, below what free tiers refuse
 _ANSWER_TOKENS = 1000  # the object takes ten; a model that thinks first needs room for it
 _LONGEST_TEXT = 8000  # characters of each text that the judge is shown
 _CUT = "[…]"  # stands where a text was cut
@@ -204,8 +202,8 @@ def opinion(
         raise NotFoundError(f"Both versions answer all {len(stored)} rows alike, so there is nothing to ask.", hint="Judge it by other rows: `whet eval run`.")
     ask([{"role": "user", "content": 'Reply with {"winner": "tie"}.'}])  # an address, key or model that is wrong is told once, at once
     votes: list[Vote] = []
-    with ThreadPoolExecutor(_TOGETHER) as pool:
-        for one in pool.map(lambda sample: vote(sample, ask), differ):
+    with asked_together(lambda sample: vote(sample, ask), differ) as answers:
+        for one in answers:
             votes.append(one)
             on_row(len(votes), len(differ))
     found = {"adapter": adapter.label, **judge, **summary([*differ, *equal], [*votes, *(vote(sample, ask) for sample in equal)])}

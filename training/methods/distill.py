@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,18 @@ from typing import Any
 from training import datasets
 from training.base_model import BaseModel
 from training.batches import IGNORED, Batch
-from training.endpoint import Endpoint
+from training.endpoint import Endpoint, asked_together
 from training.lora import trainable
 from training.methods.loop import as_trained, run
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.rows import Row, read_lines
+from training.run.faults import disk_in_words
 from training.trainer import Loss, batch_loss
 from whet.context import Context
-from whet.errors import ConfigurationError, InputError, TrainingError
+from whet.errors import ConfigurationError, EndpointError, InputError, TrainingError
 from whet.grounding import with_context
-from whet.store import digest_bytes
+from whet.store import canonical_json, digest_bytes
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
@@ -52,17 +55,20 @@ def loss(prepared: Prepared) -> Loss:
     return mixed
 
 
-def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
+def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path) -> Prepared:
     """With an endpoint: its answers to the training questions, stored as a dataset of their own. A run that is taken up again with that dataset asks for none:
-    other answers than those it began with would be another run's rows."""
+    other answers than those it began with would be another run's rows. What was answered before an attempt ended is in the run's folder, and not asked again."""
     address = prepared.recipe.teacher_address
     mark = f"-taught-{digest_bytes(address.encode())[:8]}"  # by whom: rows that another taught, or that only have such a name, are asked about
     if not address or prepared.dataset.name.endswith(mark):
         return prepared
     url, _, model = address.partition("#")
-    told = taught(prepared, Endpoint(url, model, os.environ.get(KEY, "")), reporter)
+    kept = folder / "taught.jsonl"
+    told = taught(prepared, Endpoint(url, model, os.environ.get(KEY, "")), reporter, kept)
     parts = {part: told.dataset.part(part) for part in datasets.PARTS}
-    return replace(told, dataset=datasets.save(context.store, prepared.dataset.name[: _NAME - len(mark)] + mark, parts))
+    saved = datasets.save(context.store, prepared.dataset.name[: _NAME - len(mark)] + mark, parts)
+    kept.unlink(missing_ok=True)
+    return replace(told, dataset=saved)
 
 
 def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float) -> Any:
@@ -86,22 +92,55 @@ def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float,
     return (((1 - share) * hard + share * temperature**2 * soft) * weights).sum() / weights.sum()
 
 
-def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter) -> Prepared:
-    """The run with the endpoint's answers in its training rows; held-out rows keep theirs. Raises TrainingError when nothing usable came back."""
+def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter, kept: Path) -> Prepared:
+    """The run with the endpoint's answers in its training rows; held-out rows keep theirs. Answers are kept in a file as they come, and those that it holds are not
+    asked for. Raises TrainingError when nothing usable came back, EndpointError."""
     encoded, learned, refused = [], [], []
-    for number, row in enumerate(prepared.dataset.train, start=1):
-        answer = endpoint.answer(with_context(list(row.messages), row.context)[:-1])
-        reporter.working("asking the teacher", number, len(prepared.dataset.train))
-        tokens, kept, bad = prepared.encoder.encode_all([_told(row, answer)])
-        encoded += tokens
-        learned += kept
-        refused += [replace(each, line=row.line) for each in bad]
+    rows, known = prepared.dataset.train, _answered(kept)
+    ask = list({row.digest: row for row in rows if row.digest not in known}.values())
+    with disk_in_words(kept.parent, "What the teacher answered"):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with kept.open("ab") as file, asked_together(lambda row: endpoint.answer(with_context(list(row.messages), row.context)[:-1]), ask) as answers:
+            for number, row in enumerate(rows, start=1):
+                if row.digest not in known:
+                    with _resumable(kept):
+                        known[row.digest] = next(answers)
+                    file.write(canonical_json([row.digest, known[row.digest]]) + b"\n")
+                    file.flush()
+                reporter.working("asking the teacher", number, len(rows))
+                tokens, kept_rows, bad = prepared.encoder.encode_all([_told(row, known[row.digest])])
+                encoded += tokens
+                learned += kept_rows
+                refused += [replace(each, line=row.line) for each in bad]
     if not encoded:
         raise TrainingError(
             f"Not one of the teacher's answers can be learned; of the first: found {refused[0].found}, expected {refused[0].expected}.",
             hint="Ask the endpoint by hand; --max-length says how long an answer may be.",
         )
     return replace(prepared, train=encoded, dataset=replace(prepared.dataset, train=learned), left_out=[*prepared.left_out, *refused])
+
+
+@contextmanager
+def _resumable(kept: Path) -> Iterator[None]:
+    """Raises an endpoint's error with how to go on: the answers so far may have been paid for."""
+    try:
+        yield
+    except EndpointError as error:
+        raise EndpointError(
+            error.message, hint=f"{error.hint} What was answered so far is kept: `whet train resume {kept.parent.name}` asks for the rest."
+        ) from error
+
+
+def _answered(kept: Path) -> dict[str, str]:
+    """Row digest → answer, of an attempt before this one. Its last line may be torn."""
+    found = {}
+    for line in kept.read_bytes().splitlines() if kept.is_file() else []:
+        try:
+            digest, answer = json.loads(line)
+        except ValueError:
+            continue
+        found[str(digest)] = str(answer)
+    return found
 
 
 def _told(row: Row, answer: str) -> Row:

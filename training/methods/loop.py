@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Unpack
 
 from training.device import device, stored_dtype
@@ -16,7 +17,7 @@ from whet.context import Context
 _BESIDE = 1.25
 
 
-def rows(context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
+def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path) -> Prepared:
     """Those of the dataset."""
     return prepared
 

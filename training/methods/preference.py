@@ -8,12 +8,17 @@ from training.lora import add_lora
 from training.methods import trl_trainer as common
 from training.methods.loop import loss, rows
 from training.methods.pairs import Pair, Rated, at_once, check_batches, mismatched, pairs, rated
+from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
+from training.rows import Row
 from training.trainer import Loop, Trained
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
+
+Examples = list[Pair] | list[Rated]
+_MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's tensor cores like them
 
 
 def build(prepared: Prepared) -> Any:
@@ -22,20 +27,31 @@ def build(prepared: Prepared) -> Any:
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-    """The model that goes in ends as TRL leaves it; `candidate` takes the adapter out."""
-    method, some = prepared.recipe.method, prepared.dataset.train
-    found: list[Pair] | list[Rated] = rated(prepared.encoder, some) if method == "kto" else pairs(prepared.encoder, some)
-    per_step = sum(each.tokens for each in found) / len(found) * prepared.recipe.batch_size
-    told = common.callback(prepared, loop["on_step"], per_step, lambda logs: logs.get("loss"))
-    with common.scratch_folder() as folder:
-        shared = {**common.arguments(prepared, folder, len(found)), "max_length": prepared.recipe.max_length, "beta": prepared.recipe.beta}
-        trainer = {"dpo": _dpo, "kto": _kto, "orpo": _orpo}[method](common.float32_adapter(model), prepared, shared, found, told)
-        common.go(trainer)
+    """The model that goes in ends as TRL leaves it, with its best weights; `candidate` takes the adapter out."""
+    recipe, found = prepared.recipe, _examples(prepared, prepared.dataset.train)
+    per_step = sum(each.tokens for each in found) / len(found) * recipe.batch_size
+    followed = Progress(recipe, loop["on_step"], len(found), per_step, checkpoints=loop["checkpoints"], resume=loop["resume"])
+    with followed.folder() as folder:
+        shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length, "beta": recipe.beta}
+        make = {"dpo": _dpo, "kto": _kto, "orpo": _orpo}[recipe.method]
+        followed.train(make(common.float32_adapter(model), prepared, shared, found, _held_out(prepared)))
     learned = sum(len(each.chosen) + len(each.rejected) if isinstance(each, Pair) else len(each.answer) for each in found)
-    return common.trained(told, round(per_step * len(told.losses)), round(learned / len(found) * prepared.recipe.batch_size * len(told.losses)))
+    steps = followed.state.step
+    return trained(followed, round(per_step * steps), round(learned / len(found) * recipe.batch_size * steps))
 
 
-def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any], told: Any) -> Any:
+def _examples(prepared: Prepared, some: list[Row]) -> Examples:
+    return rated(prepared.encoder, some) if prepared.recipe.method == "kto" else pairs(prepared.encoder, some)
+
+
+def _held_out(prepared: Prepared) -> Examples:
+    """What the weights are chosen by. For KTO nothing where all held-out answers are liked: a model that likes everything more would look better and better."""
+    found = _examples(prepared, prepared.dataset.validation)
+    one_sided = prepared.recipe.method == "kto" and len({each.liked for each in found if isinstance(each, Rated)}) < 2
+    return [] if one_sided else found
+
+
+def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
     from datasets import Dataset
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
@@ -43,11 +59,13 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any
     class Trainer(common.Ready, DPOTrainer):
         pass
 
-    rows = Dataset.from_list([{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found])
-    return Trainer(model, args=common.on_one_gpu(DPOConfig(**shared)), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
+    def table(some: list[Pair]) -> Any:
+        return Dataset.from_list([{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
+
+    return _trainer(Trainer, DPOConfig(**shared, pad_to_multiple_of=_MULTIPLE), model, prepared, table(found), table(held_out) if held_out else None)
 
 
-def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any], told: Any) -> Any:
+def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
     from datasets import Dataset
     from trl.trainer.kto_config import KTOConfig
     from trl.trainer.kto_trainer import KTOTrainer
@@ -55,27 +73,35 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any
     class Trainer(common.Ready, KTOTrainer):
         pass
 
-    # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from their batches.
-    rows = Dataset.from_list(
-        [
-            {"prompt_ids": each.prompt, "completion_ids": each.answer, "label": each.liked, "KL_completion_ids": other.answer}
-            for each, other in mismatched(found, at_once(prepared.recipe), prepared.recipe.seed)
-        ]
-    )
-    return Trainer(model, args=common.on_one_gpu(KTOConfig(**shared)), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
+    def table(some: list[Rated]) -> Any:
+        # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from their batches.
+        return Dataset.from_list(
+            [
+                {"prompt_ids": each.prompt, "completion_ids": each.answer, "label": each.liked, "KL_completion_ids": other.answer}
+                for each, other in mismatched(some, at_once(prepared.recipe), prepared.recipe.seed)
+            ]
+        )
+
+    return _trainer(Trainer, KTOConfig(**shared, pad_to_multiple_of=_MULTIPLE), model, prepared, table(found), table(held_out) if held_out else None)
 
 
-def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: list[Any], told: Any) -> Any:
+def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
     from datasets import Dataset
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    class Trainer(ORPOTrainer):
+    class Trainer(common.Bare, ORPOTrainer):
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
             return _orpo_columns(Pair(feature["prompt_ids"], feature["chosen_ids"], feature["rejected_ids"]))
 
-    texts = {"prompt": "", "chosen": "", "rejected": ""}  # looked at before tokenising; the tokens are there already
-    rows = Dataset.from_list([{**texts, "prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in found])
-    return Trainer(model, args=common.on_one_gpu(ORPOConfig(**shared)), train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told])
+    def table(some: list[Pair]) -> Any:
+        texts = {"prompt": "", "chosen": "", "rejected": ""}  # looked at before tokenising; the tokens are there already
+        return Dataset.from_list([{**texts, "prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
+
+    return _trainer(Trainer, ORPOConfig(**shared), model, prepared, table(found), table(held_out) if held_out else None)
+
+
+def _trainer(kind: Any, config: Any, model: Any, prepared: Prepared, found: Any, held_out: Any) -> Any:
+    return kind(model, args=common.on_one_gpu(config), train_dataset=found, eval_dataset=held_out, processing_class=prepared.base.tokenizer)
 
 
 def _orpo_columns(pair: Pair) -> dict[str, list[int]]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
 from whet.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from training.prepare import Prepared
     from training.reporter import Reporter
     from training.trainer import Loop, Loss, Trained
@@ -30,8 +32,9 @@ RATINGS = "ratings"  # answers with "rating": 1 or -1; a preference is one of ea
 _LORA = frozenset({"rank", "alpha", "dropout", "target_modules", "init_from"})
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch", "patience"})
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
-_LOOP = _MEMORY | {"packing", "patience"}  # the second two are read by our own loop, not by TRL's
-_PAIRS = _LORA | _MEMORY | {"beta"}
+_LOOP = _MEMORY | {"packing", "patience"}
+_POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
+_PAIRS = _POLICY | _MEMORY | {"patience", "beta"}
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
 # Fields that only some methods read; all others are read by every one.
 SOME = _LORA | _VIRTUAL | _SHARDED | {"beta", "samples", "teacher", "kl_weight", "temperature"}
@@ -49,6 +52,11 @@ class Method:
     rows: str = ANSWERS
     rate: float = 1.0  # peak learning rate, as a multiple of what LoRA takes on a base of this size
     said: str = ""  # before the first step
+
+    @property
+    def own_loop(self) -> bool:
+        """Whether `training/trainer.py` trains it; else a trainer of TRL's does."""
+        return self.rows == ANSWERS
 
     @property
     def becomes(self) -> str:
@@ -118,7 +126,7 @@ METHODS: dict[str, Method] = {
             "rlhf",
             "A reward model from preferences, then answers that it rewards (RLOO).",
             ADAPTER,
-            _LORA | {"beta", "samples", "gradient_checkpointing"},
+            _POLICY | {"beta", "samples", "gradient_checkpointing"},
             PREFERENCES,
             rate=0.1,
             said="A reward model is trained first, then the adapter writes answers and learns from their rewards: the estimate below leaves out "
@@ -141,14 +149,14 @@ class Family(Protocol):
     def build(self, prepared: Prepared) -> Any:
         """The base, loaded, with what is learned requiring gradients."""
 
-    def rows(self, context: Context, prepared: Prepared, reporter: Reporter) -> Prepared:
-        """The rows to learn from, where the method makes its own."""
+    def rows(self, context: Context, prepared: Prepared, reporter: Reporter, folder: Path) -> Prepared:
+        """The rows to learn from, where the method makes its own; `folder` is the run's, for what the next attempt need not make again."""
 
     def loss(self, prepared: Prepared) -> Loss:
         """What our own loop minimises, and what the speed of every method is measured with."""
 
     def run(self, model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-        """Train in place. TRL's loops keep no checkpoints and begin again. Raises TrainingError, trainer.Cancelled."""
+        """Train in place, from the checkpoint that is given on. Raises TrainingError, trainer.Cancelled."""
 
     def candidate(self, model: Any, prepared: Prepared) -> Any:
         """What is judged and kept: for ADAPTER a PEFT model of the 16-bit base, for MODEL the merged model, for FOLDER one with `save_pretrained`."""

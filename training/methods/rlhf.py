@@ -13,6 +13,7 @@ from training.lora import add_lora, target_names
 from training.methods import trl_trainer as common
 from training.methods.loop import loss, rows
 from training.methods.pairs import Pair, pairs
+from training.methods.trl_progress import Progress, held, learned, numbered, put, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
@@ -23,33 +24,43 @@ __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 Score = Callable[[list[list[int]]], list[float]]  # whole conversations as token ids → rewards
 
+_REWARD = "reward."  # before the numbers of the reward model's weights in a checkpoint
+
 
 def build(prepared: Prepared) -> Any:
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-    """Reward model, then policy. The figure of the second is the mean reward with its sign changed, in the reward model's units."""
-    found = pairs(prepared.encoder, prepared.dataset.train)
-    judge = reward_model(prepared, found, loop["pad_id"], lambda step: reporter.working("reward model", step.step, step.steps))
-    score = scorer(judge, loop["pad_id"])
-    weak = weak_rewards(preferred(score, found, prepared.recipe.batch_size), len(found))
+    """Reward model, then policy. The figure of the second is the mean reward with its sign changed, in the reward model's units.
+
+    The first checkpoint is written between them; each holds the reward model, so that a run which is taken up again learns from the same rewards.
+    """
+    found, resume, recipe = pairs(prepared.encoder, prepared.dataset.train), loop["resume"], prepared.recipe
+    judge = reward_base(prepared, loop["pad_id"])
+    if resume is None:
+        train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps))
+    else:
+        put(learned(judge), held(resume.tensors, _REWARD))
+    score = scorer(judge.eval(), loop["pad_id"])
+    followed = Progress(
+        recipe, loop["on_step"], len(found), _per_question(prepared, found) * _together(prepared, found),
+        read=lambda logs: -logs["reward"] if "reward" in logs else None, falls=False,
+        checkpoints=loop["checkpoints"], resume=resume, beside=numbered(_REWARD, learned(judge)),
+    )  # fmt: skip
+    if resume is None:
+        weak = weak_rewards(preferred(score, found, recipe.batch_size), len(found))
+        followed.state.signs += [weak] if weak else []
+        followed.write({})
     reporter.stage("training")
-    return _policy(model, prepared, found, score, loop["on_step"], [weak] if weak else [])
+    return _policy(model, prepared, found, score, followed)
 
 
-def reward_model(prepared: Prepared, found: list[Pair], pad_id: int, on_step: Callable[[Step], None]) -> Any:
-    """The base with LoRA and one output, trained so that chosen answers get more than rejected ones."""
-    from datasets import Dataset
+def reward_base(prepared: Prepared, pad_id: int) -> Any:
+    """The base with LoRA and one output, untrained. The same for the same recipe."""
+    import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification
-    from trl.trainer.reward_config import RewardConfig
-    from trl.trainer.reward_trainer import RewardTrainer
-
-    class Trainer(common.Ready, RewardTrainer):
-        pass
-
-    import torch
 
     recipe = prepared.recipe
     torch.manual_seed(recipe.seed)
@@ -62,14 +73,24 @@ def reward_model(prepared: Prepared, found: list[Pair], pad_id: int, on_step: Ca
     layers = target_names(bare, recipe.target_modules, served=True, head=bare.score)
     alpha = cast(int, recipe.alpha)  # as in `add_lora`: a fraction is as good
     config = LoraConfig(r=recipe.rank, lora_alpha=alpha, target_modules=layers, task_type="SEQ_CLS", modules_to_save=["score"])
-    model = common.float32_adapter(get_peft_model(bare, config))
+    return common.float32_adapter(get_peft_model(bare, config))
+
+
+def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None]) -> None:
+    """Train a reward model in place, so that chosen answers get more than rejected ones."""
+    from datasets import Dataset
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    class Trainer(common.Ready, RewardTrainer):
+        pass
+
+    recipe = prepared.recipe
     rows = Dataset.from_list([{"chosen_ids": [*each.prompt, *each.chosen], "rejected_ids": [*each.prompt, *each.rejected]} for each in found])
-    told = common.callback(prepared, on_step, sum(each.tokens for each in found) / len(found) * recipe.batch_size, lambda logs: logs.get("loss"))
-    with common.scratch_folder() as folder:
-        shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length}
-        config = common.on_one_gpu(RewardConfig(**shared))
-        common.go(Trainer(model, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]))
-    return model.eval()
+    followed = Progress(recipe, on_step, len(found), sum(each.tokens for each in found) / len(found) * recipe.batch_size)
+    with followed.folder() as folder:
+        config = common.on_one_gpu(RewardConfig(**common.arguments(prepared, folder, len(found)), max_length=recipe.max_length))
+        followed.train(Trainer(judge, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
 
 
 def scorer(judge: Any, pad_id: int) -> Score:
@@ -99,34 +120,50 @@ def preferred(score: Score, found: list[Pair], batch_size: int) -> int:
     return right
 
 
-def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, on_step: Callable[[Step], None], signs: list[str]) -> Trained:
+def _together(prepared: Prepared, found: list[Pair]) -> int:
+    """Questions of a step: TRL's sampler leaves out the rows that fill no batch."""
+    return min(prepared.recipe.batch_size, len(found))
+
+
+def _answer_tokens(found: list[Pair]) -> int:
+    return answer_limit(max(len(each.chosen) for each in found))
+
+
+def _per_question(prepared: Prepared, found: list[Pair]) -> float:
+    """Tokens of a question's conversations, each answer as long as it may be."""
+    return prepared.recipe.samples * (sum(len(each.prompt) for each in found) / len(found) + _answer_tokens(found))
+
+
+def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, followed: Progress) -> Trained:
     from datasets import Dataset
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
 
-    class Trainer(RLOOTrainer):
+    recipe, batch = prepared.recipe, _together(prepared, found)
+    epochs_done = followed.state.step // (len(found) // batch)
+
+    class Trainer(common.Bare, RLOOTrainer):
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [json.loads(prompt) for prompt in prompts], None, {}
+
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            """TRL's draws each epoch's order from one source; a run that goes on is in its middle."""
+            sampler = super()._get_train_sampler(dataset)
+            for _ in range(epochs_done):
+                next(iter(sampler))
+            return sampler
 
     def reward(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
         return list(score([[*json.loads(prompt), *ids] for prompt, ids in zip(prompts, completion_ids, strict=True)]))
 
-    recipe = prepared.recipe
-    batch = min(recipe.batch_size, len(found))  # TRL's sampler leaves out the rows that fill no batch
-    answer = answer_limit(max(len(each.chosen) for each in found))
     model.generation_config.eos_token_id = sorted(prepared.base.stop_ids)
     # Token ids as JSON: the trainer carries a question as a text, and asks for its tokens where they are needed.
     rows = Dataset.from_list([{"prompt": json.dumps(each.prompt)} for each in found])
-    per_question = recipe.samples * (sum(len(each.prompt) for each in found) / len(found) + answer)
-    told = common.callback(prepared, on_step, per_question * batch, lambda logs: -logs["reward"] if "reward" in logs else None, falls=False, signs=signs)
-    with common.scratch_folder() as folder:
+    with followed.folder() as folder:
         shared = common.arguments(prepared, folder, len(found))
         shared["per_device_train_batch_size"] = batch * recipe.samples
-        config = common.on_one_gpu(RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=answer))
-        trainer = Trainer(
-            common.float32_adapter(model), reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer, callbacks=[told]
-        )
-        common.go(trainer)
-    tokens = int(trainer.state.num_input_tokens_seen)
-    asked = recipe.samples * batch * len(told.losses) * sum(len(each.prompt) for each in found) / len(found)
-    return common.trained(told, tokens, max(0, round(tokens - asked)))
+        config = common.on_one_gpu(RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=_answer_tokens(found)))
+        followed.train(Trainer(common.float32_adapter(model), reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
+    tokens, steps = followed.state.tokens, followed.state.step
+    asked = recipe.samples * batch * steps * sum(len(each.prompt) for each in found) / len(found)
+    return trained(followed, tokens, max(0, round(tokens - asked)))

@@ -1,4 +1,4 @@
-"""TRL's trainers inside a run of ours: our tokens go in, steps and the wish to cancel come out, and the same things stop them.
+"""TRL's trainers inside a run of ours: our tokens go in, steps and the wish to cancel come out (`trl_progress.py`), and the same things stop them.
 
 TRL tokenises by its own reading of a chat template. Ours is proved to be what the engine sees, so the rows go in as token ids and TRL's
 preparation is left out (`Ready`).
@@ -6,24 +6,46 @@ preparation is left out (`Ready`).
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import errno
+from pathlib import Path
 from typing import Any
 
 from training.methods.loop import on_plain_base
 from training.methods.pairs import at_once
 from training.prepare import Prepared
-from training.run.signs import watch
-from training.trainer import FLOOR, Step, Trained, total_steps
-from whet.errors import TrainingError
+from training.run.faults import disk_in_words
+from training.trainer import FLOOR, total_steps
 
-__all__ = ["Ready", "arguments", "callback", "float32_adapter", "go", "on_one_gpu", "on_plain_base", "scratch_folder", "trained"]
+__all__ = ["Bare", "Ready", "arguments", "float32_adapter", "on_one_gpu", "on_plain_base"]
+
+_TORN = "inline_container"  # torch's writer of files, which names itself and no cause when a disk is full
 
 
-class Ready:
-    """Put before a TRL trainer among the bases of a class: its rows are tokens already."""
+class Bare:
+    """Put before a TRL trainer among the bases of a class: the weights of its checkpoints are kept and put back by `Progress`, and no card is written."""
+
+    args: Any
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
+
+    def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        from transformers import Trainer
+
+        with disk_in_words(Path(self.args.output_dir), "The checkpoint"):
+            try:
+                Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                if _TORN not in str(error):
+                    raise
+                raise OSError(errno.EIO, "not all of a file could be written") from error
+
+
+class Ready(Bare):
+    """As `Bare`, and its rows are tokens already."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
@@ -37,13 +59,6 @@ def float32_adapter(model: Any) -> Any:
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
     return model
-
-
-@contextmanager
-def scratch_folder() -> Iterator[str]:
-    """Trainers insist on a folder; nothing stays in it."""
-    with tempfile.TemporaryDirectory(prefix="whet-trl-") as folder:
-        yield folder
 
 
 def on_one_gpu(config: Any) -> Any:
@@ -65,6 +80,7 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
     return {
         "output_dir": folder,
         "per_device_train_batch_size": at_once(recipe),
+        "per_device_eval_batch_size": at_once(recipe),
         "gradient_accumulation_steps": recipe.batch_size // at_once(recipe),
         "max_steps": steps,
         "learning_rate": recipe.learning_rate,
@@ -78,79 +94,9 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # which would put an earlier mean in place of a loss that is no number, and `watch` never saw it
-        "save_strategy": "no",
+        "save_strategy": "no",  # nor held-out rows by its own clock: `Progress` says when
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
         **schedule,
     }
-
-
-def callback(
-    prepared: Prepared,
-    on_step: Callable[[Step], None],
-    tokens_per_step: float,
-    read: Callable[[dict[str, float]], float | None],
-    *,
-    falls: bool = True,
-    signs: Sequence[str] = (),
-) -> Any:
-    """A TrainerCallback that tells `on_step` of every step. `read` takes the step's figure from what the trainer logs.
-
-    `falls`: the figure is a loss, whose rise is watched; else only that it stays a number. `signs` are told with every step. `losses`, `signs` and `seconds`
-    stay on the object.
-    """
-    from transformers import TrainerCallback
-
-    class Told(TrainerCallback):
-        def __init__(self) -> None:
-            self.losses: list[float] = []
-            self.signs = list(signs)
-            self.began = time.monotonic()
-
-        @property
-        def seconds(self) -> float:
-            return time.monotonic() - self.began
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.began = time.monotonic()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            logs = logs or {}
-            figure = read(logs)
-            if figure is None:
-                return
-            self.losses.append(float(figure))
-            watch(self.losses if falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), state.global_step, prepared.recipe)
-            done, steps, seconds = state.global_step, state.max_steps, self.seconds
-            speed, left = tokens_per_step * done / max(seconds, 1e-9), seconds / max(done, 1) * (steps - done)
-            on_step(Step(done, steps, self.losses[-1], speed, left, seconds, float(logs.get("learning_rate", 0.0)), signs=tuple(self.signs)))
-
-    return Told()
-
-
-def go(trainer: Any) -> Any:
-    """Train, without the line per step that transformers prints to standard output, where data for scripts goes; returns the trainer."""
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return trainer
-
-
-def trained(told: Any, tokens: int, trained_tokens: int) -> Trained:
-    """How it went, in the words of our own loop. Raises TrainingError when no step was taken: there is nothing to judge or keep."""
-    losses = told.losses
-    if not losses:
-        raise TrainingError("The run ended without a single step.", hint="Give more rows, or use a smaller batch_size.")
-    tenth = max(1, len(losses) // 10)
-    return Trained(
-        steps=len(losses),
-        tokens=tokens,
-        trained_tokens=trained_tokens,
-        seconds=told.seconds,
-        first_loss=sum(losses[:tenth]) / tenth,
-        last_loss=sum(losses[-tenth:]) / tenth,
-        best_step=len(losses),
-        signs=list(told.signs),
-    )

@@ -1,7 +1,8 @@
 """Checkpoints: everything from which a run goes on to the bit, in one file each, written whole or not at all.
 
 A file is `step-<step>-<digest>.safetensors`; the digest is of its bytes, so a torn or altered file is told from a whole one without trusting
-anything in it. No pickle is read: tensors are safetensors, the rest is JSON in the header.
+anything in it. No pickle is read: tensors are safetensors, the rest is JSON in the header. (TRL's trainers keep files of torch in some of the tensors, and torch reads those as plain
+data, `weights_only`.)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.methods.registry import ANSWERS, METHODS
 from training.run.faults import disk_in_words
 from whet.context import Context
 from whet.errors import TrainingError
@@ -70,13 +72,16 @@ def identity_of(prepared: Prepared) -> dict[str, str]:
     def rows(some: list[Encoded]) -> str:
         return digest_json([[row.ids, row.trained, row.weight] for row in some])
 
-    return {
+    found = {
         "recipe": digest_json(prepared.recipe.as_json()),
         "base": prepared.base.digest,
         "chat template": prepared.base.template_digest,
         "training rows": rows(prepared.train),
         "validation rows": rows(prepared.validation),
     }
+    if METHODS[prepared.recipe.method].rows != ANSWERS:  # the tokens above are of chosen answers alone
+        found["dataset"] = prepared.dataset.digest
+    return found
 
 
 def run_folder(context: Context, run_id: str) -> Path:
@@ -139,6 +144,18 @@ class Checkpoints:
             )
         self._last_s = snapshot.state.seconds
         return snapshot
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder beside the checkpoints; it goes at the end, or, after a kill, when another attempt asks for it or the checkpoints go."""
+        folder = self.folder / "scratch"
+        shutil.rmtree(folder, ignore_errors=True)
+        with disk_in_words(self.folder, "What training needs beside its checkpoints"):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
         """Nothing goes on from here any more."""

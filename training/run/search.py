@@ -55,7 +55,7 @@ class Plan:
 def require_searchable(recipe: Recipe, parameters: Sequence[str]) -> None:
     """Raises InputError for a method whose trials this could not train as its runs do, or that does not read what is to be searched."""
     method = METHODS[recipe.method]
-    if "patience" not in method.reads or "teacher" in method.reads:
+    if not method.own_loop or "teacher" in method.reads:
         raise InputError(
             f"A search tries rows and recipes in Whet's own loop; the method {method.name} needs more than that.",
             hint="Search with lora and carry over what it finds, or compare recipes by `whet train run`.",

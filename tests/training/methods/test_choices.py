@@ -45,7 +45,7 @@ def test_every_method_has_a_family_a_recipe_of_its_own_and_words_where_the_engin
 
 @pytest.mark.parametrize(
     ("method", "field", "value"),
-    [("prompt", "rank", 8), ("full", "dropout", 0.1), ("lora", "beta", 0.5), ("dpo", "virtual_tokens", 5), ("kto", "teacher", "x"), ("ia3", "target_modules", ["q_proj"]), ("prefix", "init_from", "production")],
+    [("prompt", "rank", 8), ("full", "dropout", 0.1), ("lora", "beta", 0.5), ("dpo", "virtual_tokens", 5), ("orpo", "dropout", 0.1), ("kto", "teacher", "x"), ("ia3", "target_modules", ["q_proj"]), ("prefix", "init_from", "production")],
 )  # fmt: skip
 def test_a_field_that_a_method_does_not_read_is_refused_instead_of_ignored(method: str, field: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"The method {method} has no {field}"):

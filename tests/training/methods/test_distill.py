@@ -23,10 +23,11 @@ from training.methods.distill import distillation_loss, rows
 from training.pipeline import run_training
 from training.recipe import load_recipe
 from training.reporter import Reporter
+from training.run.checkpoint import run_folder
 from training.trainer import Step, batch_loss
 from whet.clock import now_ms
 from whet.context import Context
-from whet.errors import InputError, TrainingError
+from whet.errors import EndpointError, InputError, TrainingError
 from whet.settings import load_settings
 
 QUICK: dict[str, Any] = {"rank": 8, "alpha": 16.0, "epochs": 2.0, "learning_rate": 5e-3, "dtype": "float32"}
@@ -106,6 +107,7 @@ class _Teacher(BaseHTTPRequestHandler):
 
     asked: list[dict[str, Any]]
     body: bytes
+    up: bool
 
     def do_POST(self) -> None:
         self.asked.append({"path": self.path, **json.loads(self.rfile.read(int(self.headers["Content-Length"])))})
@@ -177,13 +179,51 @@ def test_a_run_that_is_taken_up_again_learns_the_answers_it_has_and_asks_for_no_
     assert outcome.adapter.card["recipe"]["dataset_name"] == row["recipe"]["dataset_name"]
 
 
-def test_rows_that_another_teacher_taught_are_asked_about(home: Context, endpoint: tuple[str, type[_Teacher]]) -> None:
+def test_each_row_learns_the_answer_to_its_own_question_and_an_endpoint_that_ends_costs_none_that_it_gave(
+    home: Context, endpoint: tuple[str, type[_Teacher]], tmp_path: Path
+) -> None:
+    """Questions are asked several at once, and come back in any order."""
+    address, handler = endpoint
+
+    def echo(self: _Teacher) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body)
+        down = len(self.asked) > 12 and not self.up
+        content = json.dumps({"choices": [{"message": {"content": f"You asked: {body['messages'][-1]['content']}"}}]}).encode()
+        self.send_response(404 if down else 200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"{}" if down else content)
+
+    handler.do_POST, handler.up = echo, False
+    prepared, run = prepared_run(home, [*facts(24), facts(1)[0]], load_recipe("distill"), teacher=address, **QUICK)
+    with Reporter(home, run) as reporter, pytest.raises(EndpointError, match="answered 404") as caught:
+        run_training(home, run, prepared, reporter, actor="test")
+    assert f"`whet train resume {run.id}`" in caught.value.hint
+    runs.end(home, run, runs.FAILED, str(caught.value), now_ms())
+    kept = run_folder(home, run.id) / "taught.jsonl"
+    before = len(kept.read_bytes().splitlines())
+    assert 0 < before <= 12, "what was answered before the end, up to the first question that was not"
+    kept.write_bytes(kept.read_bytes()[:-5])  # as a kill in the middle of a line leaves it
+    handler.asked.clear()
+    handler.up = True
+    again, row = runs.reopen(home, run.id, worker="test", actor="test", now=now_ms() + 60_000)
+    with Reporter(home, again) as reporter:
+        outcome = run_training(home, again, _prepared(home, row), reporter, actor="test")
+    assert len(handler.asked) == len({row.digest for row in prepared.dataset.train}) - (before - 1) and not kept.exists()
+    assert outcome.adapter is not None
+    stored = datasets.load(home.store, outcome.adapter.card["dataset_path"], outcome.adapter.dataset_digest or "", "taught")
+    assert len(stored.train) == len(prepared.dataset.train)
+    assert all(row.answer == f"You asked: {row.messages[-2]['content']}" for row in stored.train)
+
+
+def test_rows_that_another_teacher_taught_are_asked_about(home: Context, endpoint: tuple[str, type[_Teacher]], tmp_path: Path) -> None:
     address, handler = endpoint
     prepared, run = prepared_run(home, facts(8), load_recipe("distill"), teacher=address, **QUICK)
     with Reporter(home, run) as reporter:
-        told = rows(home, replace(prepared, dataset=replace(prepared.dataset, name="facts-taught-" + "x" * 51)), reporter)
+        told = rows(home, replace(prepared, dataset=replace(prepared.dataset, name="facts-taught-" + "x" * 51)), reporter, tmp_path)
         asked = len(handler.asked)
         assert asked == len(prepared.dataset.train) and len(told.dataset.name) == 64
-        assert rows(home, told, reporter) is told and len(handler.asked) == asked
-        rows(home, replace(told, recipe=replace(told.recipe, teacher=address.replace("#large", "#larger"))), reporter)
+        assert rows(home, told, reporter, tmp_path) is told and len(handler.asked) == asked
+        rows(home, replace(told, recipe=replace(told.recipe, teacher=address.replace("#large", "#larger"))), reporter, tmp_path)
     assert len(handler.asked) == 2 * asked

@@ -18,6 +18,8 @@ from training.methods import rlhf
 from training.methods import trl_trainer as common
 from training.methods.pairs import Pair, Rated, Work, check_batches, examples, mismatched, pairs, rated, work
 from training.methods.registry import METHODS, RATINGS
+from training.methods.trl_progress import Progress
+from training.methods.trl_progress import trained as done
 from training.recipe import Recipe, load_recipe, recipe_from
 from training.reporter import Reporter
 from training.run.signs import weak_rewards
@@ -170,7 +172,7 @@ def test_the_rate_of_each_step_is_told_and_a_loss_that_is_no_number_ends_the_run
 def test_a_run_without_a_step_is_no_success(home: Context) -> None:
     prepared, _ = prepared_run(home, preferences(10), load_recipe("rlhf"))
     with pytest.raises(TrainingError, match="without a single step"):
-        common.trained(common.callback(prepared, lambda step: None, 1.0, lambda logs: None), 0, 0)
+        done(Progress(prepared.recipe, lambda step: None, 10, 1.0), 0, 0)
 
 
 def test_rlhf_learns_from_fewer_rows_than_a_batch_has_in_bfloat16_and_says_when_its_rewards_are_weak(home: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +192,8 @@ def test_a_reward_model_in_bfloat16_scores_by_a_float32_output_and_keeps_a_fract
 
     prepared, _ = prepared_run(home, preferences(10), load_recipe("rlhf"), alpha=0.5, rank=8, dtype="bfloat16", epochs=1.0, threads=1)
     found = pairs(prepared.encoder, prepared.dataset.train)
-    judge = rlhf.reward_model(prepared, found, 0, lambda step: None)
+    judge = rlhf.reward_base(prepared, 0)
+    rlhf.train_rewards(judge, prepared, found, lambda step: None)
     layer = next(module for name, module in judge.named_modules() if name.endswith("q_proj"))
     assert layer.scaling["default"] == pytest.approx(0.5 / 8)
     kept = judge.get_base_model().score.modules_to_save["default"].weight

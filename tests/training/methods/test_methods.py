@@ -22,7 +22,7 @@ from training.fingerprint import logprobs
 from training.lora import with_stored
 from training.methods.pairs import pairs
 from training.methods.registry import ADAPTER, FOLDER, METHODS, MODEL, PREFERENCES, RATINGS, Method
-from training.methods.rlhf import reward_model, scorer
+from training.methods.rlhf import reward_base, scorer, train_rewards
 from training.methods.virtual import VirtualTokens
 from training.pipeline import Outcome
 from training.recipe import load_recipe
@@ -74,7 +74,9 @@ def test_the_reward_model_prefers_what_people_chose_and_the_policy_earns_more(ho
     fields: dict[str, Any] = {"rank": 8, "alpha": 16.0, "threads": 1, "dtype": "float32", "batch_size": 8, "learning_rate": 5e-3}
     prepared, _ = prepared_run(home, preferences(40), load_recipe("rlhf"), epochs=25.0, **fields)
     found = pairs(prepared.encoder, prepared.dataset.train)
-    score = scorer(reward_model(prepared, found, 0, lambda step: None), 0)
+    judge = reward_base(prepared, 0)
+    train_rewards(judge, prepared, found, lambda step: None)
+    score = scorer(judge.eval(), 0)
     chosen, rejected = (score([[*pair.prompt, *getattr(pair, which)] for pair in found]) for which in ("chosen", "rejected"))
     assert sum(better > worse for better, worse in zip(chosen, rejected, strict=True)) >= 0.9 * len(found)
     assert score([[*found[0].prompt, *found[0].chosen]]) == pytest.approx(chosen[:1], abs=1e-4), "padding beside a longer conversation changes no reward"

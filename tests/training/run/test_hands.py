@@ -39,7 +39,7 @@ _ROUNDING = 1e-5
 _OWN_LOOP = [
     (name, recomputed)
     for name, method in METHODS.items()
-    if "patience" in method.reads and "teacher" not in method.reads
+    if method.own_loop and "teacher" not in method.reads
     for recomputed in (False, True)
     if not recomputed or "gradient_checkpointing" in method.reads
 ]

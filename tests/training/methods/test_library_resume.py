@@ -1,0 +1,221 @@
+"""Runs in a library's trainers that are killed go on to the bits of an undisturbed one, keep their best weights, and stop early, as runs in our own loop do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.methods.test_methods import preferences
+from tests.training.run.small import in_a_fork
+from tests.training.test_trainer import read_rows
+from tests.training.tiny import facts
+from training import datasets
+from training.base_model import open_base
+from training.data.split import split
+from training.methods import preference
+from training.methods.registry import METHODS, family
+from training.prepare import Prepared, prepare
+from training.recipe import load_recipe
+from training.run import checkpoint
+from training.run.checkpoint import Checkpoints, Snapshot, identity_of
+from training.trainer import Step, Trained
+from whet.context import Context
+from whet.errors import TrainingError
+from whet.settings import load_settings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Everything that is kept between steps is on: parts of a step, held-out rows, an epoch's end between two kills; and with RLHF, random numbers.
+FIELDS: dict[str, Any] = {
+    "rank": 4, "alpha": 8.0, "learning_rate": 5e-3, "epochs": 3.0, "batch_size": 8, "dtype": "float32", "threads": 1, "seed": 3,
+}  # fmt: skip
+METHOD_FIELDS: dict[str, dict[str, Any]] = {
+    "dpo": {"micro_batch": 4},
+    "kto": {"micro_batch": 4, "epochs": 2.0},
+    "orpo": {},
+    "rlhf": {"samples": 2, "batch_size": 4},
+}
+
+
+class _Quiet:
+    """In place of a reporter, which needs a run's row."""
+
+    def working(self, stage: str, done: int, total: int) -> None:
+        pass
+
+    def stage(self, name: str) -> None:
+        pass
+
+
+@pytest.fixture
+def home(sqlite_context: Context, base_folder: Path) -> Context:
+    return replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a fork has no other threads, and would wait for them
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass
+class Attempt:
+    """One attempt at a run: what it made, and the steps it was told of."""
+
+    weights: Any
+    trained: Trained
+    told: list[Step]
+
+
+def _prepared(home: Context, method: str, rows: list[dict[str, Any]] | None = None, **fields: Any) -> Prepared:
+    dataset = datasets.save(home.store, "facts", split(read_rows(rows or preferences(24)), datasets.Shares(0.2, 0.2)).parts)
+    recipe = replace(load_recipe(method), **{**FIELDS, **METHOD_FIELDS.get(method, {}), **fields})
+    return prepare(home, "support", dataset, recipe, open_base(home.settings))
+
+
+def _attempt(prepared: Prepared, folder: Path, on_step: Callable[[Step], None] = lambda step: None, every_s: float = 0.0) -> Attempt:
+    """Train as far as it comes, from what the attempt before left in the folder."""
+    import torch
+
+    method, told = family(METHODS[prepared.recipe.method]), []
+    kept = Checkpoints(folder, every_s=every_s)
+    kept.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
+
+    def tell(step: Step) -> None:
+        told.append(step)
+        on_step(step)
+
+    model = method.build(prepared)
+    done = method.run(model, prepared, _Quiet(), pad_id=0, loss_of=method.loss(prepared), on_step=tell, checkpoints=kept, resume=kept.resume())  # type: ignore[arg-type]
+    adapter = [parameter.detach().flatten() for name, parameter in sorted(model.named_parameters()) if ".lora_" in name and ".default." in name]
+    return Attempt(torch.cat(adapter), done, told)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed(prepared: Prepared, folder: Path, at: int, *, torn: bool = False) -> None:
+    """An attempt in a fork that is killed with SIGKILL when it tells its step `at`, or, `torn`, when half of that step's checkpoint is written."""
+
+    def attempt() -> None:
+        def half(path: Path, content: bytes, real: Any = checkpoint._write_whole) -> None:
+            if int(path.name.split("-")[1]) >= at:
+                path.with_suffix(".partial").write_bytes(content[: len(content) // 2])
+                _die()
+            real(path, content)
+
+        if torn:
+            checkpoint._write_whole = half
+        _attempt(prepared, folder, lambda step: _die() if step.step >= at and not torn else None)
+
+    status = in_a_fork(attempt)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"was to be killed at step {at}, but ended with {status}"
+
+
+@pytest.mark.parametrize("method", ["dpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kto", "orpo", "rlhf"))])
+def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(home: Context, tmp_path: Path, method: str) -> None:
+    import torch
+
+    prepared = _prepared(home, method)
+    undisturbed = _attempt(prepared, tmp_path / "undisturbed", every_s=1e9)
+    steps = undisturbed.trained.steps
+    assert steps >= 5, "too few steps for the kills below"
+    folder = tmp_path / "killed"
+    for at, torn in ((2, False), (steps // 2, True), (steps // 2 + 1, False), (steps, False)):
+        _killed(prepared, folder, at, torn=torn)
+    resumed = _attempt(prepared, folder)
+    assert torch.equal(resumed.weights, undisturbed.weights), "a killed run has other weights"
+    assert [step.step for step in resumed.told] == [steps], "it went on from the checkpoint before the last kill"
+    one, other = (replace(each.trained, seconds=0.0) for each in (resumed, undisturbed))
+    assert one == other, "what is said of the run differs"
+    assert method == "rlhf" or len(one.validation) == FIELDS["epochs"] or method == "kto"
+    again = _attempt(prepared, folder)  # killed while it was judged
+    assert again.told == [] and torch.equal(again.weights, undisturbed.weights)
+    assert [path.name for path in (folder / "checkpoints").iterdir() if path.is_dir()] == [], "the library's files are left behind"
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("dpo", ("nothing", "learned.", "file/optimizer.pt", "file/scheduler.pt")),
+        pytest.param("rlhf", ("nothing", "file/rng_state.pth", "reward."), marks=pytest.mark.slow),
+    ],
+)
+def test_leaving_out_any_part_of_the_state_would_be_noticed(
+    home: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, parts: tuple[str, ...]
+) -> None:
+    """The fault behind the rule: each part of a checkpoint matters, so equal bits above prove that it is there."""
+    import torch
+
+    prepared = _prepared(home, method)
+    prepared = replace(prepared, validation=[], dataset=replace(prepared.dataset, validation=[]))  # the last weights are kept then, not those of a better step
+    undisturbed = _attempt(prepared, tmp_path / "undisturbed", every_s=1e9)
+    _killed(prepared, tmp_path / "killed", 4)
+    real = Checkpoints.newest
+    for number, forgotten in enumerate(parts):
+
+        def newest(self: Checkpoints, forgotten: str = forgotten) -> Snapshot | None:
+            found = real(self)
+            assert found is not None and found.state.step == 3
+            return replace(found, tensors={name: tensor for name, tensor in found.tensors.items() if not name.startswith(forgotten)})
+
+        folder = shutil.copytree(tmp_path / "killed", tmp_path / f"copy{number}")
+        monkeypatch.setattr(Checkpoints, "newest", newest)
+        same = torch.equal(_attempt(prepared, folder, every_s=1e9).weights, undisturbed.weights)
+        assert same == (forgotten == "nothing"), f"without {forgotten}"
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence(home: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")  # what torch.save makes of a full disk
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="The checkpoint could not be written: the disk of"):
+        _attempt(_prepared(home, "dpo"), tmp_path)
+
+
+def test_kto_is_not_judged_by_answers_that_are_all_liked(home: Context, tmp_path: Path) -> None:
+    """A model that likes everything more would look better and better."""
+    rated = [{**row, "rating": 1 if number % 2 else -1} for number, row in enumerate(facts(40))]
+    prepared = _prepared(home, "kto", rated, epochs=1.0)
+    assert prepared.dataset.validation and all(row.rating > 0 for row in prepared.dataset.validation)
+    assert preference._held_out(prepared) == []
+    both = _prepared(home, "kto", preferences(40))
+    assert len(preference._held_out(both)) == 2 * len(both.dataset.validation) > 0
+
+
+def test_a_preference_run_stops_early_and_keeps_its_best_weights(home: Context, tmp_path: Path) -> None:
+    """The right answers of the training rows are the wrong ones of the held-out rows: what is learned there is worse here."""
+    import torch
+
+    rows = preferences(30)
+    prepared = _prepared(home, "dpo", rows, patience=2, epochs=20.0)
+    turned = [
+        replace(
+            row,
+            messages=(*row.messages[:-1], {"role": "assistant", "content": row.rejected}),
+            raw={**row.raw, "chosen": row.rejected, "rejected": row.answer},
+            rejected=row.answer,
+        )
+        for row in prepared.dataset.train
+    ]
+    prepared = replace(prepared, dataset=replace(prepared.dataset, validation=turned))
+    made = _attempt(prepared, tmp_path)
+    assert made.trained.steps < prepared.steps and made.trained.best_step < made.trained.steps
+    assert made.trained.signs and made.trained.signs[0].startswith("Overfitting") and made.told[-1].signs == tuple(made.trained.signs)
+    assert made.told[-1].validation == tuple(made.trained.validation) and len(made.trained.validation) == 3, "one check an epoch, and two without a new best"
+    assert torch.equal(_attempt(prepared, tmp_path).weights, made.weights), "the best weights are those of the last checkpoint"

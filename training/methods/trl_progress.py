@@ -1,0 +1,230 @@
+"""How a TRL trainer's run goes, as our own loop would tell it: steps to the reporter, checks on held-out rows, and checkpoints from which it goes on.
+
+A checkpoint is one file of ours, whole or not there, as everywhere (`training/run/checkpoint.py`). In it lie what is learned, as tensors, and the files in which the
+library keeps the rest (optimiser, schedule, random sources, its place in the rows), byte by byte; a run that goes on gives the library these files back.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.recipe import Recipe
+from training.run.checkpoint import Checkpoints, LoopState, Snapshot
+from training.run.faults import disk_in_words
+from training.run.signs import finite, no_longer_better, watch
+from training.trainer import Step, Trained
+from whet.errors import TrainingError
+
+_FILE = "file/"  # before the names of the library's files among a checkpoint's tensors
+_BEST, _LEARNED = "best.", "learned."
+
+
+@dataclass
+class Progress:
+    """One run of a trainer. `state` is where it is; it begins as a checkpoint left it, where there is one."""
+
+    recipe: Recipe
+    on_step: Callable[[Step], None]
+    examples: int  # rows of an epoch, as the method counts them
+    tokens_per_step: float
+    read: Callable[[dict[str, float]], float | None] = lambda logs: logs.get("loss")  # a step's figure, of what the trainer logs
+    falls: bool = True  # the figure is a loss, whose rise is watched; else only that it stays a number
+    checkpoints: Checkpoints | None = None
+    resume: Snapshot | None = None
+    beside: dict[str, Any] = field(default_factory=dict)  # tensors that every checkpoint holds as well
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.state = self.resume.state if self.resume else LoopState()
+        self.losses = self.state.losses
+        self._tensors = self.resume.tensors if self.resume else {}
+        self._began, self._before = self.clock(), self.state.seconds
+        self._parameters: list[Any] = []
+        self._best: list[Any] = []
+        self._validated = False
+
+    @contextmanager
+    def folder(self) -> Iterator[str]:
+        """For the trainer's own files, which do not outlive it. A run with checkpoints has it beside them, where what a killed process left is found and removed."""
+        if self.checkpoints is None:
+            with tempfile.TemporaryDirectory(prefix="whet-trl-") as made:
+                yield made
+        else:
+            with self.checkpoints.scratch() as folder:
+                yield str(folder)
+
+    def train(self, trainer: Any) -> Any:
+        """Train to the end, or from the checkpoint to the end; what stays in the model are the best weights. Returns the trainer."""
+        from transformers import PrinterCallback
+
+        trainer.remove_callback(PrinterCallback)  # which prints a line per step to standard output, where data for scripts goes
+        trainer.add_callback(_callback(self))
+        self._validated = trainer.eval_dataset is not None
+        if self.state.stopped or self.state.step >= trainer.args.max_steps:
+            self.begins(trainer.model)
+        else:
+            trainer.train(resume_from_checkpoint=self._unpacked(Path(trainer.args.output_dir)))
+            self._ends()
+        return trainer
+
+    # --- what the trainer tells ---------------------------------------------------------------------------------------
+
+    def begins(self, model: Any) -> None:
+        """Right before the first step of this attempt: the weights are those of the checkpoint."""
+        self._parameters = learned(model)
+        put(self._parameters, held(self._tensors, _LEARNED))
+        self._best = held(self._tensors, _BEST)
+        self._began = self.clock()
+
+    def stepped(self, step: int, steps: int) -> tuple[bool, bool]:
+        """(whether to look at the held-out rows, whether to keep a checkpoint), after a step."""
+        ends = step % math.ceil(self.examples / self.recipe.batch_size) == 0 or step == steps
+        due = self.checkpoints is not None and step < steps and self.checkpoints.due(self._seconds(), epoch_ends=ends)
+        return self._validated and ends, due
+
+    def logged(self, logs: dict[str, float], step: int, steps: int, tokens: int, *, tell: bool) -> None:
+        """The figures of a step. `tokens`: seen so far, where the trainer counts them."""
+        figure = self.read(logs)
+        if figure is None:
+            return
+        state, rate = self.state, float(logs.get("learning_rate", 0.0))
+        state.step, state.seconds, state.tokens = step, self._seconds(), tokens
+        state.history.append([step, float(figure), state.seconds, rate])
+        self.losses.append(float(figure))
+        watch(self.losses if self.falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), step, self.recipe)
+        if tell:
+            self.tell(steps)
+
+    def checked(self, loss: float, steps: int) -> bool:
+        """The loss on held-out rows after a step; returns whether the run should stop here."""
+        state = self.state
+        state.validation.append([state.step, finite(loss, "loss on held-out rows", state.step, self.recipe)])
+        if loss <= min(value for _, value in state.validation):
+            self._best, state.best_step = [parameter.detach().clone() for parameter in self._parameters], state.step
+        if sign := no_longer_better(state.validation, self.losses, self.recipe.patience):
+            state.signs.append(sign)
+            state.stopped = True
+        self.tell(steps)
+        return state.stopped
+
+    def tell(self, steps: int) -> None:
+        """Say how it goes. Raises what `on_step` raises."""
+        state = self.state
+        step, loss, seconds, rate = state.history[-1]
+        speed, left = self.tokens_per_step * step / max(seconds, 1e-9), 0 if state.stopped else seconds / step * (steps - step)
+        validation = tuple((int(at), value) for at, value in state.validation)
+        self.on_step(Step(int(step), steps, loss, speed, left, seconds, rate, validation, tuple(state.signs)))
+
+    def keep(self, folder: Path) -> None:
+        """A checkpoint of the state and of the files that the trainer has just put into `folder`, which go."""
+        import torch
+
+        files = {_FILE + path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in sorted(folder.iterdir())}
+        shutil.rmtree(folder)
+        self.write(files)
+
+    def write(self, more: dict[str, Any]) -> None:
+        """A checkpoint with these tensors too."""
+        assert self.checkpoints is not None
+        self.checkpoints.write(self.state, {**self.beside, **more, **numbered(_LEARNED, self._parameters), **numbered(_BEST, self._best)})
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _seconds(self) -> float:
+        return self._before + self.clock() - self._began
+
+    def _unpacked(self, folder: Path) -> str | None:
+        """The library's files of the checkpoint, as it left them; None where the run begins."""
+        files = {name.removeprefix(_FILE): tensor for name, tensor in self._tensors.items() if name.startswith(_FILE)}
+        if not files:
+            return None
+        found = folder / "resumed"
+        with disk_in_words(folder, "What the checkpoint holds"):
+            found.mkdir()
+            for name, tensor in files.items():
+                (found / name).write_bytes(tensor.numpy().tobytes())
+        return str(found)
+
+    def _ends(self) -> None:
+        """The best weights stay. A kill while they are judged does not cost the training."""
+        put(self._parameters, self._best)
+        self._best = []
+        if self.checkpoints is not None and self.losses:
+            self.write({})
+
+
+def _callback(progress: Progress) -> Any:
+    """The TrainerCallback that tells a `Progress` what transformers' loop does: after a step it logs, then looks at held-out rows, then keeps a checkpoint."""
+    from transformers import TrainerCallback
+
+    class Told(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            progress.begins(given["model"])
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_evaluate, control.should_save = progress.stepped(state.global_step, state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            progress.logged(logs or {}, state.global_step, state.max_steps, state.num_input_tokens_seen, tell=not control.should_evaluate)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if progress.checked(given["metrics"]["eval_loss"], state.max_steps):
+                control.should_training_stop, control.should_save = True, False
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress.keep(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    return Told()
+
+
+def learned(model: Any) -> list[Any]:
+    """The parameters that are trained, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def numbered(prefix: str, tensors: Sequence[Any]) -> dict[str, Any]:
+    """Tensors under the names by which a checkpoint holds them."""
+    return {f"{prefix}{number}": tensor.detach() for number, tensor in enumerate(tensors)}
+
+
+def held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
+    """The other way, in the order they were given in."""
+    found = {int(name.removeprefix(prefix)): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return [found[number] for number in sorted(found)]
+
+
+def put(parameters: Sequence[Any], weights: Sequence[Any]) -> None:
+    """Other weights in place of the present ones; no weights change nothing."""
+    import torch
+
+    with torch.no_grad():
+        for parameter, weight in zip(parameters, weights, strict=bool(weights)):
+            parameter.copy_(weight)
+
+
+def trained(progress: Progress, tokens: int, trained_tokens: int) -> Trained:
+    """How it went, in the words of our own loop. Raises TrainingError when no step was taken: there is nothing to judge or keep."""
+    losses, state = progress.losses, progress.state
+    if not losses:
+        raise TrainingError("The run ended without a single step.", hint="Give more rows, or use a smaller batch_size.")
+    tenth = max(1, len(losses) // 10)
+    first, last = losses[:tenth], losses[-tenth:]
+    return Trained(
+        steps=len(losses),
+        tokens=tokens,
+        trained_tokens=trained_tokens,
+        seconds=state.seconds,
+        first_loss=sum(first) / tenth,
+        last_loss=sum(last) / tenth,
+        validation=[(int(step), loss) for step, loss in state.validation],
+        best_step=state.best_step or len(losses),
+        signs=list(state.signs),
+    )
