@@ -12,6 +12,7 @@ from training.batches import epoch_batches
 from training.encode import Encoded
 from training.hands import Hands, hands, shared_by
 from training.masters import Masters
+from training.methods.pairs import sequences
 from training.recipe import Recipe
 from training.run.ranks import ALONE
 from training.trainer import Loss, batch_loss, recomputing, step_gradients
@@ -41,7 +42,7 @@ def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
 def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> float:
     """Of whole steps: the gradients of what is computed at once, and what a step's update takes. Changes no weight."""
     device = next(model.parameters()).device.type
-    at_once = recipe.micro_batch or recipe.batch_size
+    at_once = (recipe.micro_batch or recipe.batch_size) * sequences(recipe)
     parts = sorted(epoch_batches(rows, at_once, recipe.seed, 0), key=_tokens)
     timed = [parts[(2 * number + 1) * len(parts) // (2 * _PARTS)] for number in range(_PARTS)]
     masters = Masters(model)
@@ -62,7 +63,7 @@ def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
         optimiser.step()
 
     update()
-    tokens_of_a_step = min(recipe.batch_size, len(rows)) * _tokens(rows) / len(rows)
+    tokens_of_a_step = min(recipe.batch_size, len(rows)) * sequences(recipe) * _tokens(rows) / len(rows)
     return 1 / (per_token + _seconds(device, update) / tokens_of_a_step)
 
 

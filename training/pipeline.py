@@ -26,7 +26,7 @@ from training.prepare import Prepared
 from training.recipe import check_into
 from training.reporter import Reporter
 from training.run.checkpoint import identity_of, run_folder
-from training.run.estimates import compared, estimate, memory_by_part, peak_memory_bytes
+from training.run.estimates import compared, estimate, memory_of, peak_memory_bytes
 from training.run.faults import file_signature, memory_in_words, require_room, require_unchanged
 from training.run.resume import checkpoints_of
 from training.run.signs import never_stop
@@ -167,9 +167,7 @@ def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) 
         threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
         prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
         return_memory()  # what computing some steps left behind is memory that the run will use again
-        memory = memory_by_part(model, prepared.train, prepared.recipe, pad_id, loss_of, validated=bool(prepared.validation))
-    if prepared.recipe.method == "qlora":
-        memory["judging"] = prepared.base.parameters * next(parameter.element_size() for parameter in model.parameters() if parameter.is_floating_point())
+        memory = memory_of(model, prepared, pad_id, loss_of)
     return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour)
 
 

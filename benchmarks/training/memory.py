@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,7 @@ def main(given: list[str] | None = None) -> int:
 
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="whet-memory-") as scratch:
-        folder = _built(options.shape, options.base or Path(scratch) / "base")
+        folder = built(options.shape, options.base or Path(scratch) / "base")
         base = BaseModel(folder, options.shape)
         rows = mixed_rows(options.steps * options.batch_size, int(base.config["vocab_size"]), min(options.longest, base.max_positions))
         recipe = replace(
@@ -75,7 +76,7 @@ def main(given: list[str] | None = None) -> int:
         )  # fmt: skip
         model = trainable(base, recipe)
         loading = peak_memory_bytes()
-        _forget_peak()
+        forget_peak()
         memory = memory_by_part(model, rows, recipe, 0, batch_loss, validated=False)
         parameters = base.parameters
         with _tensors(model) if options.tensors else nullcontext({}) as tensors:
@@ -105,7 +106,7 @@ def _tensors(model: Any) -> Iterator[dict[str, int]]:
     found["peak_tensors"] = weights + most
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """From here on the peak is that of what is still to come."""
     import torch
 
@@ -115,13 +116,17 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the largest resident size
 
 
-def _built(shape: str, folder: Path) -> Path:
+def built(shape: str, folder: Path) -> Path:
     """A base of random weights of that shape, made in another process, whose memory is not ours."""
     if not SHAPES[shape]:
         return BUILTIN_BASE
     if not (folder / "config.json").is_file():
         code = "import sys, json; from benchmarks.training.memory import build; build(json.loads(sys.argv[1]), sys.argv[2])"
         subprocess.run([sys.executable, "-c", code, json.dumps(SHAPES[shape]), str(folder)], check=True)
+        for path in BUILTIN_BASE.glob("*token*"):  # words, for who needs them: its vocabulary is the smallest of all
+            shutil.copy(path, folder)
+        for path in BUILTIN_BASE.glob("*.jinja"):
+            shutil.copy(path, folder)
     return folder
 
 

@@ -16,8 +16,13 @@ def mixed_rows(count: int, vocabulary: int, longest: int, seed: int = 0) -> list
     chance = random.Random(seed)
     rows = []
     for _ in range(count):
-        length = min(longest, max(_SHORTEST, round(chance.lognormvariate(_MEAN_LOG, _SPREAD_LOG))))
-        prompt = 2 * length // 3
-        ids = tuple(chance.randrange(FIRST_WORD, vocabulary) for _ in range(length))
-        rows.append(Encoded(ids, (False,) * prompt + (True,) * (length - prompt), prompt, 1.0))
+        tokens = length(chance, longest)
+        prompt = 2 * tokens // 3
+        ids = tuple(chance.randrange(FIRST_WORD, vocabulary) for _ in range(tokens))
+        rows.append(Encoded(ids, (False,) * prompt + (True,) * (tokens - prompt), prompt, 1.0))
     return rows
+
+
+def length(chance: random.Random, longest: int) -> int:
+    """Tokens of one conversation."""
+    return min(longest, max(_SHORTEST, round(chance.lognormvariate(_MEAN_LOG, _SPREAD_LOG))))

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from training.encode import Encoded, Encoder
-from training.methods.registry import ANSWERS, METHODS, RATINGS
+from training.methods.registry import ANSWERS, METHODS, PREFERENCES, RATINGS
 from training.recipe import Recipe
 from training.rows import BadLine, Row
 from whet.errors import InputError
@@ -47,6 +47,7 @@ class Work:
     examples: int  # what a batch is counted in
     tokens: int
     trained_tokens: int
+    padding: float = 1.0  # times the tokens, what is computed: a library's batches are of any lengths; ours are of like ones, and measured with what they waste
 
 
 def check_batches(recipe: Recipe) -> None:
@@ -72,6 +73,13 @@ def at_once(recipe: Recipe) -> int:
     return min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
 
 
+def sequences(recipe: Recipe) -> int:
+    """That are learned from of each row: both answers of a preference, what RLHF writes; KTO's answer to another question is only compared with."""
+    if recipe.method == "rlhf":
+        return recipe.samples
+    return 2 if METHODS[recipe.method].rows == PREFERENCES else 1
+
+
 def examples(method: str, rows: list[Row]) -> int:
     """How many the method makes of these rows: a preference is two to a method that learns from ratings, one to every other."""
     return sum(2 if row.kind == "preference" and METHODS[method].rows == RATINGS else 1 for row in rows)
@@ -82,14 +90,24 @@ def work(recipe: Recipe, encoder: Encoder, rows: list[Row]) -> Work:
 
     Raises InputError as `pairs` does.
     """
+    parts = at_once(recipe)
     if recipe.method == "kto":
         answers = rated(encoder, rows)
-        return Work(len(answers), sum(each.tokens for each in answers), sum(len(each.answer) for each in answers))
+        padding = padded([[each.tokens] for each, _ in mismatched(answers, parts, recipe.seed)], parts)
+        return Work(len(answers), sum(each.tokens for each in answers), sum(len(each.answer) for each in answers), padding)
     found = pairs(encoder, rows)
     if recipe.method == "rlhf":
         written = recipe.samples * sum(len(each.chosen) for each in found)
         return Work(len(found), recipe.samples * sum(len(each.prompt) for each in found) + written, written)
-    return Work(len(found), sum(each.tokens for each in found), sum(len(each.chosen) + len(each.rejected) for each in found))
+    mixed = random.Random(recipe.seed).sample(found, len(found))
+    padding = padded([[len(each.prompt) + len(answer) for answer in (each.chosen, each.rejected)] for each in mixed], parts)
+    return Work(len(found), sum(each.tokens for each in found), sum(len(each.chosen) + len(each.rejected) for each in found), padding)
+
+
+def padded(lengths: list[list[int]], parts: int) -> float:
+    """How much more is computed than there is, where `parts` rows (each of one or more sequences) are filled up to the longest of them."""
+    batches = [[length for row in lengths[first : first + parts] for length in row] for first in range(0, len(lengths), parts)]
+    return sum(len(batch) * max(batch) for batch in batches) / max(1, sum(map(sum, batches)))
 
 
 def mismatched(found: list[Rated], size: int, seed: int) -> list[tuple[Rated, Rated]]:

@@ -4,26 +4,47 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from training.batches import Batch
 from training.lora import add_lora
 from training.methods import trl_trainer as common
-from training.methods.loop import loss, rows
+from training.methods.loop import rows
 from training.methods.pairs import Pair, Rated, at_once, check_batches, mismatched, pairs, rated
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.rows import Row
-from training.trainer import Loop, Trained
+from training.trainer import Loop, Loss, Trained, batch_loss
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 Examples = list[Pair] | list[Rated]
+# What is computed of each sequence without gradients, beside the step's own pass: by DPO the reference; by KTO the reference, and policy and reference of the answer to
+# another question.
+_BESIDE = {"dpo": 1, "kto": 3, "orpo": 0}
 _MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's tensor cores like them
 
 
 def build(prepared: Prepared) -> Any:
     check_batches(prepared.recipe)
+    import trl.experimental.orpo
+    import trl.trainer.dpo_trainer
+    import trl.trainer.kto_trainer  # noqa: F401
+
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
+
+
+def loss(prepared: Prepared) -> Loss:
+    """What a step of the method costs, to be timed and weighed; TRL has the loss itself."""
+    import torch
+
+    def costs(model: Any, batch: Batch) -> Any:
+        with torch.no_grad():
+            for _ in range(_BESIDE[prepared.recipe.method]):
+                batch_loss(model, batch)
+        return batch_loss(model, batch)
+
+    return costs
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:

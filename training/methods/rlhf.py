@@ -28,6 +28,9 @@ _REWARD = "reward."  # before the numbers of the reward model's weights in a che
 
 
 def build(prepared: Prepared) -> Any:
+    import trl.trainer.reward_trainer
+    import trl.trainer.rloo_trainer  # noqa: F401
+
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
 from training.hands import how_many, shared_by
-from training.methods.registry import METHODS, PREFERENCES, RATINGS
+from training.methods.pairs import sequences
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ _IN_FLIGHT = 3
 # Times what torch counts as activations, by bytes of a weight, on a processor: there the heap holds 1.2 to 1.8 times as much at its fullest (three shapes in
 # two dtypes, training/RESULTS.md): holes between tensors of different batches, and in bfloat16 oneDNN's kernels and packed weights. A GPU's peak is torch's own count.
 _HEAP = {2: 1.4, 4: 1.3}
-_ANSWERS = {PREFERENCES: 2, RATINGS: 2}  # sequences of a row: the rejected answer, or KTO's answer to another question, is computed with it
+# Times that in TRL's loops, whose batches are of ever other shapes, and in DPO and KTO, whose references are computed between what is kept (three shapes in float32, there too).
+_LIBRARY_HEAP = {"dpo": 2.35, "kto": 2.35, "orpo": 1.75, "rlhf": 1.75}
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 _FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six products of a LoRA layer and two of the four of a frozen one, and little besides
 
@@ -33,13 +34,13 @@ def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], pr
     """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked)."""
     tokens = round(prepared.work.tokens * prepared.recipe.epochs)
     validated = sum(len(row.ids) for row in prepared.validation) * math.ceil(prepared.recipe.epochs)
-    seconds = (tokens + _FORWARD * validated) / max(tokens_per_s, 1e-9)
+    seconds = (tokens * prepared.work.padding + _FORWARD * validated) / max(tokens_per_s, 1e-9)
     found = {
         "rows": len(prepared.train),
         "tokens": tokens,
         "trained_tokens": round(prepared.work.trained_tokens * prepared.recipe.epochs),
         "steps": prepared.steps,
-        "tokens_per_s": round(tokens_per_s),
+        "tokens_per_s": round(tokens_per_s / prepared.work.padding),
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_of(memory),
         "memory": memory,
@@ -79,7 +80,7 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
     first = next(model.parameters())
     hands = how_many(shared_by(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
-    heap = _HEAP.get(first.element_size(), 1.0) if first.device.type == "cpu" else 1.0
+    heap = _HEAP.get(first.element_size(), 1.0) * _LIBRARY_HEAP.get(recipe.method, 1.0) if first.device.type == "cpu" else 1.0
     activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of))
     return {
         "process": max(0, resident_bytes() - base - compute),
@@ -92,6 +93,17 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     }
 
 
+def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:
+    """`memory_by_part` of a whole run, with what its method holds besides: a reward model while the policy trains; after the training, the base in 16 bits."""
+    recipe = prepared.recipe
+    found = memory_by_part(model, prepared.train, recipe, pad_id, loss_of, validated=bool(prepared.validation))
+    if recipe.method == "rlhf":
+        found["reward model"] = found["base"] + (found["adapter"] - found["optimiser"]) // 2  # its adapter has no optimiser any more
+    if recipe.method == "qlora":
+        found["judging"] = prepared.base.parameters * next(each.element_size() for each in model.parameters() if each.is_floating_point())
+    return found
+
+
 def _activations(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> int:
     """Bytes kept between the forward and the backward pass of the largest part of a step, and what the loss needs besides."""
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -99,13 +111,13 @@ def _activations(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
     from training.trainer import recomputing
 
     found = 0
-    for sequences, batch in _largest(model, rows, recipe, pad_id):
+    for count, batch in _largest(model, rows, recipe, pad_id):
         with recomputing(model, recipe):
             if recipe.gradient_checkpointing:  # on the way back one layer is there whole: as if the first were never given up
                 first = next(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
                 first.gradient_checkpointing = False
             kept, loss = _saved(model, batch, loss_of)
-        found = max(found, sequences * (kept + loss))
+        found = max(found, count * (kept + loss))
     return found
 
 
@@ -114,7 +126,8 @@ def _largest(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> li
 
     Beyond that length attention goes block by block and keeps no scores, so a longer row can need less.
     """
-    device, at_once, answers = next(model.parameters()).device.type, recipe.micro_batch or recipe.batch_size, _ANSWERS.get(METHODS[recipe.method].rows, 1)
+    device, at_once = next(model.parameters()).device.type, recipe.micro_batch or recipe.batch_size
+    answers = sequences(recipe)
     longest = sorted(rows, key=lambda row: -len(row.ids))
     short = [row for row in longest if len(row.ids) <= PACKED_TOKENS]
     if not recipe.packing:

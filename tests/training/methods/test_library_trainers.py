@@ -13,17 +13,19 @@ from tests.training.methods.test_methods import preferences, trained
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts
 from training.base_model import BaseModel
+from training.batches import collate
 from training.encode import Encoder
-from training.methods import rlhf
+from training.methods import preference, rlhf
 from training.methods import trl_trainer as common
-from training.methods.pairs import Pair, Rated, Work, check_batches, examples, mismatched, pairs, rated, work
+from training.methods.pairs import Pair, Rated, Work, check_batches, examples, mismatched, padded, pairs, rated, sequences, work
 from training.methods.registry import METHODS, RATINGS
 from training.methods.trl_progress import Progress
 from training.methods.trl_progress import trained as done
+from training.pipeline import measured
 from training.recipe import Recipe, load_recipe, recipe_from
 from training.reporter import Reporter
 from training.run.signs import weak_rewards
-from training.trainer import Step
+from training.trainer import Step, batch_loss
 from whet.context import Context
 from whet.errors import InputError, TrainingError
 from whet.settings import load_settings
@@ -96,8 +98,15 @@ def test_how_much_there_is_to_learn_is_known_before_training(home: Context, base
     assert (examples("kto", [*some, *thumbs]), examples("dpo", some), examples("lora", some)) == (15, 6, 6)
     found, answers = pairs(encoder, some), rated(encoder, [*some, *thumbs])
     learned = sum(len(pair.chosen) + len(pair.rejected) for pair in found)
-    assert work(Recipe(method="dpo"), encoder, some) == Work(6, sum(pair.tokens for pair in found), learned)
-    assert work(Recipe(method="kto"), encoder, [*some, *thumbs]) == Work(15, sum(each.tokens for each in answers), sum(len(each.answer) for each in answers))
+    one_by_one, by_two = (replace(Recipe(method=method, batch_size=1), micro_batch=parts) for method, parts in (("dpo", 1), ("kto", 2)))
+    filled = sum(2 * (len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))) for pair in found) / sum(pair.tokens for pair in found)
+    assert work(one_by_one, encoder, some) == Work(6, sum(pair.tokens for pair in found), learned, pytest.approx(filled))  # type: ignore[arg-type]
+    rated_work = work(by_two, encoder, [*some, *thumbs])
+    assert (rated_work.examples, rated_work.tokens) == (15, sum(each.tokens for each in answers))
+    assert rated_work.trained_tokens == sum(len(each.answer) for each in answers) and rated_work.padding == pytest.approx(1.0), (
+        "one row at once is filled up to nothing"
+    )
+    assert work(replace(by_two, batch_size=4), encoder, [*some, *thumbs]).padding > 1
     written = work(Recipe(method="rlhf", samples=3), encoder, some)
     assert written == Work(6, 3 * sum(len(pair.prompt) + len(pair.chosen) for pair in found), 3 * sum(len(pair.chosen) for pair in found))
     prepared, _ = prepared_run(home, preferences(40), load_recipe("kto"), batch_size=8)
@@ -199,6 +208,36 @@ def test_a_reward_model_in_bfloat16_scores_by_a_float32_output_and_keeps_a_fract
     kept = judge.get_base_model().score.modules_to_save["default"].weight
     assert (kept.dtype, layer.base_layer.weight.dtype) == (torch.float32, torch.bfloat16)
     assert all(map(math.isfinite, rlhf.scorer(judge, 0)([[*found[0].prompt, *found[0].chosen]])))
+
+
+def test_batches_are_filled_up_to_their_longest_sequence() -> None:
+    assert padded([[10, 20], [30, 40]], 1) == (2 * 20 + 2 * 40) / 100
+    assert padded([[10, 20], [30, 40]], 2) == 4 * 40 / 100
+    assert padded([[7], [7], [7]], 2) == 1.0 and padded([], 2) == 0.0
+
+
+@pytest.mark.parametrize(("method", "learned", "passes"), [("dpo", 2, 2), ("kto", 1, 4), ("orpo", 2, 1)])
+def test_what_is_timed_and_weighed_before_a_run_is_what_its_steps_compute(
+    home: Context, monkeypatch: pytest.MonkeyPatch, method: str, learned: int, passes: int
+) -> None:
+    """The reference's passes, and both answers of a preference."""
+    import torch
+
+    forward: list[bool] = []
+    monkeypatch.setattr(preference, "batch_loss", lambda model, batch: (forward.append(torch.is_grad_enabled()), batch_loss(model, batch))[1])
+    prepared, _ = prepared_run(home, preferences(20), load_recipe(method), batch_size=4, dtype="float32")
+    _, model, loss_of, expected = measured(home, prepared)
+    forward.clear()
+    loss_of(model, collate(prepared.train[:2], 0, "cpu"))
+    assert forward == [False] * (passes - 1) + [True]
+    assert sequences(prepared.recipe) == learned
+    assert expected["seconds"] == pytest.approx(expected["tokens"] / expected["tokens_per_s"], rel=0.02, abs=0.06), "padding is in both"
+
+
+def test_a_reward_model_is_in_the_estimate_of_memory(home: Context) -> None:
+    prepared, _ = prepared_run(home, preferences(20), load_recipe("rlhf"), batch_size=4, dtype="float32")
+    memory = measured(home, prepared)[3]["memory"]
+    assert memory["base"] < memory["reward model"] < memory["base"] + memory["adapter"]
 
 
 def test_pairs_that_a_reward_model_orders_rightly_are_counted() -> None:

@@ -226,6 +226,7 @@ def test_measuring_changes_no_weight(base: BaseModel) -> None:
 
 def test_an_estimate_counts_the_validation_rows_and_every_hands_gradients(base: BaseModel) -> None:
     class Work:
+        padding = 1.0
         tokens, trained_tokens = 1000, 300
 
     class Run:
