@@ -105,7 +105,7 @@ def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter, kept: Pat
                 if row.digest not in known:
                     with _resumable(kept):
                         known[row.digest] = next(answers)
-                    file.write(canonical_json([row.digest, known[row.digest]]) + b"\n")
+                    file.write(b"\n" + canonical_json([row.digest, known[row.digest]]))  # the line before may be torn, and must not spoil this one
                     file.flush()
                 reporter.working("asking the teacher", number, len(rows))
                 tokens, kept_rows, bad = prepared.encoder.encode_all([_told(row, known[row.digest])])
@@ -132,7 +132,7 @@ def _resumable(kept: Path) -> Iterator[None]:
 
 
 def _answered(kept: Path) -> dict[str, str]:
-    """Row digest → answer, of an attempt before this one. Its last line may be torn."""
+    """Row digest → answer, of attempts before this one. What a kill tore is passed over."""
     found = {}
     for line in kept.read_bytes().splitlines() if kept.is_file() else []:
         try:

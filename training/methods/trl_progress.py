@@ -61,8 +61,8 @@ class Progress:
             with self.checkpoints.scratch() as folder:
                 yield str(folder)
 
-    def train(self, trainer: Any) -> Any:
-        """Train to the end, or from the checkpoint to the end; what stays in the model are the best weights. Returns the trainer."""
+    def train(self, trainer: Any) -> None:
+        """Train to the end, or from the checkpoint to the end; what stays in the model are the best weights."""
         from transformers import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)  # which prints a line per step to standard output, where data for scripts goes
@@ -73,7 +73,6 @@ class Progress:
         else:
             trainer.train(resume_from_checkpoint=self._unpacked(Path(trainer.args.output_dir)))
             self._ends()
-        return trainer
 
     # --- what the trainer tells ---------------------------------------------------------------------------------------
 

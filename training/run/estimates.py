@@ -98,7 +98,9 @@ def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dic
     recipe = prepared.recipe
     found = memory_by_part(model, prepared.train, recipe, pad_id, loss_of, validated=bool(prepared.validation))
     if recipe.method == "rlhf":
-        found["reward model"] = found["base"] + (found["adapter"] - found["optimiser"]) // 2  # its adapter has no optimiser any more
+        learned = found["optimiser"] // _MOMENTS  # float32, as a reward model's are
+        found["reward model"] = found["base"] + learned
+        found["checkpoint"] += learned
     if recipe.method == "qlora":
         found["judging"] = prepared.base.parameters * next(each.element_size() for each in model.parameters() if each.is_floating_point())
     return found
