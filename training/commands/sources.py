@@ -52,7 +52,7 @@ def rows_of(
     return datasets.save(context.store, name, parts), notices
 
 
-def warned(rows: list[Any]) -> list[str]:
+def warnings_of(rows: list[Any]) -> list[str]:
     """What `whet data check` would warn of in the rows that are learned."""
     from training.data.warnings import warnings
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from training.commands.sources import rows_of, warned
+from training.commands.sources import rows_of, warnings_of
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import iso, now_ms
 from whet.context import Context
@@ -99,7 +99,7 @@ def run(
 
         here = on_ray.prepared_for(recipe) if ray else recipe
         prepared = prepare(context, name, rows, here, base, skip_bad=skip_bad, drop_leaks=drop_leaks or file is None)
-        notices += [*prepared.notices, *(warned(prepared.dataset.train) if file else [])]
+        notices += [*prepared.notices, *(warnings_of(prepared.dataset.train) if file else [])]
         if prepared.left_out:
             notices.append(f"{len(prepared.left_out)} rows were left out: " + "; ".join(map(str, prepared.left_out[:5])))
         if dry_run:
