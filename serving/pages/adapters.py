@@ -205,7 +205,7 @@ def _version_values(shell: Shell, name: str, number: int) -> dict[str, Any]:
         "questions": {row["interaction_id"]: clip(reading.question(row["request"]), 90) for row in trail.conversations},
         "against": against.label if against else "the base",
         "headline": version_headline(version),
-        "recipe": [(key, ", ".join(map(str, value)) if isinstance(value, list) else value) for key, value in (card.get("recipe") or {}).items()],
+        "recipe": [(key, versions.in_words(value)) for key, value in (card.get("recipe") or {}).items()],
         **_words(shell),
     }
 

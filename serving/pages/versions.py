@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, select
 from whet.registry import Adapter, Rollout, current_rollouts, list_adapters, rollout_history
 from whet.tables import evaluations, replicas
 
+_DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 LINE_SHOWN = 12  # versions on the line; more do not fit a screen, the table below has them all
 
 
@@ -200,7 +202,18 @@ def _n(version: Version, group: str) -> int | None:
     return int(found) if found is not None else None
 
 
-def recipe_differences(first: Adapter, second: Adapter) -> list[tuple[str, Any, Any]]:
+def recipe_differences(first: Adapter, second: Adapter) -> list[tuple[str, str, str]]:
     """Choices in which the two versions' recipes differ."""
     one, two = first.card.get("recipe") or {}, second.card.get("recipe") or {}
-    return [(name, one.get(name, "–"), two.get(name, "–")) for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
+    return [(name, in_words(one.get(name, "")), in_words(two.get(name, ""))) for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
+
+
+def in_words(value: Any) -> str:
+    """A recipe's value for people: counts by name, lists, and of a digest what tells it from others."""
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _DIGEST.sub(r"\1", str(value)) or "–"

@@ -91,3 +91,8 @@ def test_a_version_that_an_engine_refused_says_why(sqlite_context: Context) -> N
         builders.add_replica(connection, NOW, ready=(digests[0],), refused={digests[1]: "log-probabilities differ by 1.4"})
     assert "log-probabilities differ by 1.4" in client.get("/adapters/support/v2").text
     assert "refused on 1" in client.get("/adapters/support").text
+
+
+def test_a_recipe_is_shown_in_words() -> None:
+    shown = [versions.in_words(value) for value in ({"train": 602, "test": 145}, ["q_proj", "v_proj"], True, "", 0, 2e-3, f"datasets/{'7fda8780' + 56 * 'a'}")]
+    assert shown == ["602 train, 145 test", "q_proj, v_proj", "yes", "–", "0", "0.002", "datasets/7fda8780"]
