@@ -11,6 +11,8 @@ import json
 import random
 import secrets
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +104,7 @@ def demo(
     story = Story()
     product = Product(home, {name: value for name, (value, _) in COMPRESSED.items()})
     began = time.monotonic()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: the product that was started here ends too
     try:
         _tell(story, product, folder, seed=seed, questions=questions)
         story.facts["total_seconds"] = round(time.monotonic() - began, 1)
@@ -114,6 +117,7 @@ def demo(
             wait_for(lambda: False, "Ctrl-C", timeout_s=7 * 24 * 3600)
     finally:
         product.stop()
+        signal.signal(signal.SIGTERM, before)
     if story.ledger.failures:
         raise ProcessError(f"{len(story.ledger.failures)} requests failed; the first: {story.ledger.failures[0]}")
     if story.facts["log_rows"] != story.facts["responses_received"]:
