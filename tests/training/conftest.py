@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,13 @@ def base(bases: dict[str, BaseModel]) -> BaseModel:
 @pytest.fixture(scope="session")
 def base_folder(base: BaseModel) -> Path:
     return base.folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a fork has no other threads, and would wait for them
+    yield
+    torch.set_num_threads(before)

@@ -27,6 +27,7 @@ _MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kerne
 
 def build(prepared: Prepared) -> Any:
     check_batches(prepared.recipe)
+    # Now, so that the estimate of memory knows what the library takes.
     import trl.experimental.orpo
     import trl.trainer.dpo_trainer
     import trl.trainer.kto_trainer  # noqa: F401

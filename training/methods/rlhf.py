@@ -28,6 +28,7 @@ _REWARD = "reward."  # before the numbers of the reward model's weights in a che
 
 
 def build(prepared: Prepared) -> Any:
+    # Now, so that the estimate of memory knows what the library takes.
     import trl.trainer.reward_trainer
     import trl.trainer.rloo_trainer  # noqa: F401
 

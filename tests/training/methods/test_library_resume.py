@@ -59,16 +59,6 @@ def home(sqlite_context: Context, base_folder: Path) -> Context:
     return replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
 
 
-@pytest.fixture
-def one_thread() -> Any:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a fork has no other threads, and would wait for them
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass
 class Attempt:
     """One attempt at a run: what it made, and the steps it was told of."""
