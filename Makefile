@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-ray up demo test test-unit test-all bench lock docs lint format types screenshots clean
+.PHONY: help setup setup-test setup-ray setup-trackers up demo test test-unit test-all bench lock docs lint format types screenshots clean
 
 BIN := .venv/bin
 # Two workers: one waits for the real engine most of the time, the other runs everything else (tests/conftest.py says which runs what).
@@ -23,6 +23,9 @@ setup-test: setup ## what the tests need from the system: Chromium, PostgreSQL's
 setup-ray: setup ## Ray, for runs and searches on a cluster (200 MB)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/ray.txt
 
+setup-trackers: setup ## Weights & Biases and MLflow, for training runs that they follow (70 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/trackers.txt
+
 up: setup ## start the product and keep it up until Ctrl-C
 	@exec $(BIN)/whet up
 
@@ -35,7 +38,7 @@ test: setup setup-test ## all tests that fit into 25 minutes on 2 cores
 test-unit: setup ## the unit tests alone, in less than a minute
 	$(BIN)/python -m pytest $(WORKERS) -m unit $(PYTEST_ARGS)
 
-test-all: setup setup-test setup-ray ## the slow tests too
+test-all: setup setup-test setup-ray setup-trackers ## the slow tests too
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks that need no GPU

@@ -1,4 +1,4 @@
-"""`make lock`: resolves product.in into the complete lists cpu.txt and gpu.txt, and ray.in into what it needs besides, without installing anything.
+"""`make lock`: resolves product.in into the complete lists cpu.txt and gpu.txt, and ray.in and trackers.in into what they need besides, without installing anything.
 
 Present pins are kept unless `--upgrade` is given. The lists name no address: pip looks where it is configured to look.
 """
@@ -21,8 +21,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec", "triton"}
 NEVER_PINNED = {"pip", "whet", "wheel"}
 
-RAY_HEADER = """\
-# Complete and pinned: what `make setup-ray` installs beside cpu.txt or gpu.txt, which hold the rest that it needs. Made from ray.in by `make lock`.
+BESIDE = ("ray", "trackers")
+BESIDE_HEADER = """\
+# Complete and pinned: what `make setup-{name}` installs beside cpu.txt or gpu.txt, which hold the rest that it needs. Made from {name}.in by `make lock`.
 # Installed with --no-deps, so that nothing else comes along.
 """
 HEADER = """\
@@ -38,7 +39,8 @@ def main() -> int:
     given = parser.parse_args()
     for kind in given.kinds or ["cpu", "gpu"]:
         write(kind, upgrade=given.upgrade)
-    write_ray(upgrade=given.upgrade)
+    for name in BESIDE:
+        write_beside(name, upgrade=given.upgrade)
     return 0
 
 
@@ -50,18 +52,19 @@ def write(kind: str, *, upgrade: bool) -> None:
     print(f"{target.name}: {len(found)} packages")
 
 
-def write_ray(*, upgrade: bool) -> None:
-    """What Ray needs that cpu.txt does not hold. Raises SystemExit where the other list holds another version of one of them."""
-    target, cpu, gpu = FOLDER / "ray.txt", FOLDER / "cpu.txt", FOLDER / "gpu.txt"
-    kept = ["-c", str(target)] if target.exists() and not upgrade else []
-    found = pip_resolves(["-r", str(FOLDER / "ray.in"), "-c", str(cpu), *kept], dict(os.environ))
-    held = {name for name in found if f"\n{name}==" in cpu.read_text()}
-    other = [name for name in set(found) - held if f"\n{name}==" in gpu.read_text()]
+def write_beside(name: str, *, upgrade: bool) -> None:
+    """What `<name>.in` needs that cpu.txt does not hold. Raises SystemExit where another list holds another version of one of them."""
+    target, cpu, gpu = FOLDER / f"{name}.txt", FOLDER / "cpu.txt", FOLDER / "gpu.txt"
+    others = [FOLDER / f"{other}.txt" for other in BESIDE if other != name and (FOLDER / f"{other}.txt").exists()]
+    kept = [target] if target.exists() and not upgrade else []
+    found = pip_resolves(["-r", str(FOLDER / f"{name}.in"), *(word for path in (cpu, *others, *kept) for word in ("-c", str(path)))], dict(os.environ))
+    held = {package for package in found if f"\n{package}==" in cpu.read_text()}
+    other = [package for package in set(found) - held if f"\n{package}==" in gpu.read_text()]
     if other:
-        sys.exit(f"gpu.txt holds {', '.join(sorted(other))} already, cpu.txt does not: ray.txt cannot be one list for both.")
-    pins = {name: version for name, version in found.items() if name not in held | NEVER_PINNED}
-    target.write_text(RAY_HEADER + "".join(f"{name}=={version}\n" for name, version in sorted(pins.items())))
-    print(f"ray.txt: {len(pins)} packages")
+        sys.exit(f"gpu.txt holds {', '.join(sorted(other))} already, cpu.txt does not: {target.name} cannot be one list for both.")
+    pins = {package: version for package, version in found.items() if package not in held | NEVER_PINNED}
+    target.write_text(BESIDE_HEADER.format(name=name) + "".join(f"{package}=={version}\n" for package, version in sorted(pins.items())))
+    print(f"{target.name}: {len(pins)} packages")
 
 
 def resolve(kind: str, *, keep: Path | None) -> dict[str, str]:

@@ -152,7 +152,8 @@ def test_a_list_pins_each_package_once_and_everything_that_is_asked_for(kind: st
     found = pins(kind)
     lines = [line for line in (ROOT / "requirements" / f"{kind}.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert len(lines) == len(found)
-    assert not set(pins("ray")) & set(found), "what `make setup-ray` installs beside a list changes nothing of it"
+    for name in lock.BESIDE:
+        assert not set(pins(name)) & set(found), f"what `make setup-{name}` installs beside a list changes nothing of it"
     for source in ("product.in", f"engine-{kind}.in"):
         asked = re.findall(r"^([A-Za-z0-9._-]+)", (ROOT / "requirements" / source).read_text(), re.M)
         assert {lock.normal(name) for name in asked} <= set(found)
@@ -166,6 +167,6 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     lock = script("lock")
     installed = {lock.normal(each.metadata["Name"]): each.version.partition("+")[0] for each in metadata.distributions()}
     found = pins("gpu" if "vllm" in installed else "cpu")
-    known = found | pins("ray")  # which `make setup-ray` installs where somebody wants it
+    known = found | {package: version for name in lock.BESIDE for package, version in pins(name).items()}  # which are installed where somebody wants them
     assert {name: version for name, version in installed.items() if name not in lock.NEVER_PINNED | {"setuptools"} and known.get(name) != version} == {}
     assert set(found) <= set(installed)

@@ -89,24 +89,27 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     clock.mark("loading")
 
     reporter.stage("training")
-    with Trackers(context, run, prepared, folder) as trackers, memory_in_words(prepared.recipe):
+    with Trackers(context, run, prepared, folder, resume.state if resume else None) as trackers:
 
         def on_step(step: Step) -> None:
             trackers.step(step)
             reporter.step(step)
 
-        trained = method.run(model, prepared, reporter, pad_id=pad_id, loss_of=loss_of, on_step=on_step, checkpoints=checkpoints, resume=resume)
-    expected = compared(expected, trained, peak_memory_bytes(), prepared.recipe.processes)
-    runs.describe(context, run, estimate=expected)
-    clock.mark("training")
+        with memory_in_words(prepared.recipe):
+            trained = method.run(model, prepared, reporter, pad_id=pad_id, loss_of=loss_of, on_step=on_step, checkpoints=checkpoints, resume=resume)
+        expected = compared(expected, trained, peak_memory_bytes(), prepared.recipe.processes)
+        runs.describe(context, run, estimate=expected)
+        clock.mark("training")
 
-    require_unchanged(prepared.base, as_loaded)
-    reporter.stage("evaluating")
-    with memory_in_words(prepared.recipe, judging=run.id):
-        model = method.candidate(model, prepared)
-        judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating)
-        evidence = fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder) if into is None else None
-    endless = never_stop(judgement.decision.metrics if judgement.decision else {})
+        require_unchanged(prepared.base, as_loaded)
+        reporter.stage("evaluating")
+        with memory_in_words(prepared.recipe, judging=run.id):
+            model = method.candidate(model, prepared)
+            judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating)
+            evidence = fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder) if into is None else None
+        metrics = judgement.decision.metrics if judgement.decision else {}
+        trackers.judged(trained.steps, metrics)
+    endless = never_stop(metrics)
     trained = replace(trained, signs=[*trained.signs, *([endless] if endless else [])])
     require_unchanged(prepared.base, as_loaded)
     clock.mark("evaluating")

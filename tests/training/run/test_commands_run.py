@@ -1,4 +1,4 @@
-"""The run's commands as a person calls them: estimates, a killed run that is resumed, a search, and who follows a run."""
+"""The run's commands as a person calls them: estimates, a killed run that is resumed, a search."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def test_a_dry_run_prints_memory_by_part_and_what_it_costs(shell: Shell, rows: s
 
 def test_a_killed_run_is_resumed_to_the_version_it_would_have_made(shell: Shell, rows: str, tmp_path: Path, base_folder: Path) -> None:
     import torch
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     torch.set_num_threads(1)
 
@@ -67,6 +68,8 @@ def test_a_killed_run_is_resumed_to_the_version_it_would_have_made(shell: Shell,
     context.close()
     assert (row.state, row.attempt, [point[0] for point in row.curve]) == ("succeeded", 2, list(range(1, row.progress["steps"] + 1)))
     assert not (tmp_path / "home" / "runs" / run["id"] / "checkpoints").exists(), "a run that ended well keeps no checkpoint"
+    shown = EventAccumulator(str(tmp_path / "home" / "runs" / run["id"] / "tensorboard")).Reload().Scalars("loss")
+    assert [event.step for event in shown] == [point[0] for point in row.curve], "TensorBoard lacks what the killed attempt had not written yet"
     undisturbed = Shell(tmp_path / "other", base_folder).json("train", "run", rows, *_QUICK)
     assert undisturbed["digest"] == resumed["digest"], "a resumed run made another version"
     assert "has ended: succeeded" in _conflict(shell, "train", "resume", run["id"])
@@ -101,52 +104,6 @@ def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(shell: Shell, 
     shown = shell.json("train", "show", made["run"])["estimate"]
     assert shown["measured"]["seconds"] > 0 and set(shown["error"]) == {"seconds", "tokens_per_s", "peak_memory_bytes"} == set(made["estimate_error"])
     assert list((tmp_path / "home" / "runs" / made["run"] / "tensorboard").glob("events.out.tfevents.*")), "TensorBoard follows every run"
-
-
-def test_tensorboard_gets_loss_rate_and_validation_at_their_steps(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from training.run.trackers import _TensorBoard
-
-    writer = _TensorBoard(tmp_path)
-    for step in (1, 2, 3):
-        writer.log(step, {"loss": 1.0 / step, "learning_rate": 1e-3, **({"validation_loss": 0.5} if step == 3 else {})})
-    writer.close(failed=False)
-    found = EventAccumulator(str(tmp_path))
-    found.Reload()
-    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3] and [event.step for event in found.Scalars("validation_loss")] == [3]
-
-
-@pytest.mark.parametrize(("name", "module"), [("WHET_WANDB_PROJECT", "wandb"), ("WHET_MLFLOW_TRACKING_URI", "mlflow")])
-def test_a_tracker_that_is_asked_for_and_not_installed_is_said_first(shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
-    monkeypatch.setattr("training.run.trackers.find_spec", lambda wanted: None)
-    shell._environment[name] = "somewhere"
-    said = shell.refused("train", "run", rows, *_QUICK)
-    assert f"{name} is set, but the package {module!r} is not installed." in said and f"pip install {module}" in said
-    assert shell.json("train", "list") == []
-
-
-def test_a_tracker_that_fails_on_the_way_is_left_out_and_the_run_goes_on() -> None:
-    from training.run.trackers import Trackers
-    from training.trainer import Step
-
-    class Broken:
-        name, errors = "Broken", (OSError,)
-        calls = 0
-
-        def log(self, step: int, values: dict[str, float]) -> None:
-            self.calls += 1
-            raise OSError("no route")
-
-        def close(self, *, failed: bool) -> None:
-            raise AssertionError("it was left out")
-
-    broken, trackers = Broken(), Trackers.__new__(Trackers)
-    trackers._open, trackers._checks = [broken], 0
-    with trackers:
-        for number in (1, 2):
-            trackers.step(Step(number, 2, 1.0, 1.0, 1.0, 1.0))
-    assert broken.calls == 1
 
 
 def test_a_search_finds_a_recipe_within_its_trials_and_goes_on_where_it_stopped(shell: Shell, tmp_path: Path) -> None:
