@@ -30,6 +30,14 @@ class Masters:
         groups = [{"params": some, "weight_decay": share} for some, share in ((matrices, decay), (others, 0.0)) if some]
         return self._torch.optim.AdamW(groups, betas=_BETAS, fused=True)
 
+    def under(self, optimiser: Any) -> None:
+        """Let a library's optimiser over the parameters have the copies instead: its steps take the gradients from the parameters and give the weights back."""
+        copy_of = dict(zip(map(id, self.parameters), self.copies, strict=True))
+        for group in optimiser.param_groups:
+            group["params"] = [copy_of[id(parameter)] for parameter in group["params"]]
+        optimiser.register_step_pre_hook(lambda *_: self.add([parameter.grad for parameter in self.parameters]))
+        optimiser.register_step_post_hook(lambda *_: self.give_back())
+
     def gradients(self, loss: Any, *, sharded: bool) -> list[Any]:
         """Of `loss`, by the parameters; None for one that took no part. Where processes hold them in shares (`sharded`), only a backward pass sums them up."""
         if not sharded:
@@ -58,9 +66,17 @@ class Masters:
         for copy in self.copies:
             copy.grad = None
 
+    def weights(self) -> dict[str, Any]:
+        """What a checkpoint holds of them: `master.<n>`."""
+        return {f"master.{number}": whole(copy.detach()) for number, copy in enumerate(self.copies)}
+
+    def take(self, tensors: dict[str, Any]) -> None:
+        """The other way."""
+        self.put([shares_of(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
+
     def tensors(self, optimiser: Any) -> dict[str, Any]:
-        """What a checkpoint holds of them: `master.<n>`, `optimiser.<n>.<name>`."""
-        found = {f"master.{number}": whole(copy.detach()) for number, copy in enumerate(self.copies)}
+        """What a checkpoint holds of them and of their optimiser, `optimiser.<n>.<name>`."""
+        found = self.weights()
         # Sorted: what was loaded stands in another order in each process, and all have to put the same tensor together at a time.
         for number, values in sorted(optimiser.state_dict()["state"].items()):
             found.update({f"optimiser.{number}.{name}": whole(value) for name, value in sorted(values.items())})
@@ -74,7 +90,7 @@ class Masters:
                 _, number, key = name.split(".", 2)
                 state.setdefault(int(number), {})[key] = tensor if tensor.dim() == 0 else shares_of(tensor, self.copies[int(number)])
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.put([shares_of(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
+        self.take(tensors)
 
     def put(self, values: list[Any]) -> None:
         """Other weights in place of the present ones."""

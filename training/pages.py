@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,16 +11,16 @@ from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
 from training import answer_pages, runs, vote_pages
+from training.words import SILENT_MS, estimated, run_headline, said_progress, said_value
 from whet.access import User
 from whet.clock import iso
 from whet.database import reading
 from whet.errors import NotFoundError
 from whet.tables import adapters, datasets, evaluations, training_requests, training_runs
-from whet.web.filters import clip, duration, number, plural, relative
+from whet.web.filters import clip, plural, relative
 from whet.web.shell import Shell
 
 _PAGE_ROWS = 30
-_SILENT_MS = 120_000  # the trainer writes its heartbeat every 5 s; after this much silence it is gone
 ENDS = {runs.SUCCEEDED: "succeeded", runs.FAILED: "failed", runs.CANCELLED: "were cancelled"}
 _DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe; shown as its data
 STAGES = ("loading", "training", "evaluating", "storing")
@@ -107,7 +106,7 @@ def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str,
     ended, now = ended[:_PAGE_ROWS], shell.now()
     for row in [*now_on, *ended]:
         row["spark"] = sparkline(row["curve"])
-        row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > _SILENT_MS
+        row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > SILENT_MS
     headline = list_headline([*now_on, *ended], len(waiting), now)
     if before > 0 or state or alias:  # a part of the list does not say what trains now
         since = f", started before {iso(before)[:16].replace('T', ' ')} UTC" if before > 0 else ""
@@ -150,18 +149,6 @@ def list_headline(rows: list[dict[str, Any]], waiting: int, now: int) -> str:
     if last["state"] == runs.SUCCEEDED:
         return f"Nothing trains now; the last run made {last['label'] or 'a version that was removed'} {relative(last['finished_at'], now)}"
     return f"Nothing trains now; the last run {'failed' if last['state'] == runs.FAILED else 'was cancelled'} {relative(last['finished_at'] or last['started_at'], now)}"
-
-
-def said_progress(row: dict[str, Any]) -> str:
-    """`step 88 of 160, 31 s left`, or the stage."""
-    progress = row["progress"] or {}
-    stage = progress.get("stage", "loading")
-    if stage == "training" and progress.get("steps"):
-        left = f", {duration(1000 * progress['eta_s'])} left" if progress.get("eta_s") else ""
-        return f"step {number(progress['step'])} of {number(progress['steps'])}{left}"
-    if stage == "evaluating" and progress.get("to_answer"):
-        return f"{number(progress['answered'])} of {number(progress['to_answer'])} held-out answers compared"
-    return str(stage)
 
 
 def share(progress: dict[str, Any]) -> float:
@@ -224,7 +211,7 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         against = (
             _mapping(connection, select(adapters.c.name, adapters.c.version).where(adapters.c.digest == evaluation["against_digest"])) if evaluation else None
         )
-    row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > _SILENT_MS
+    row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > SILENT_MS
     elapsed = (row["finished_at"] or now) - row["started_at"]
     curve = row["curve"] or []
     return {
@@ -252,46 +239,6 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "first_loss": curve[0][1] if curve else None,
         "last_loss": curve[-1][1] if curve else None,
     }
-
-
-def estimated(estimate: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(what, estimated, measured, how far the estimate was off) of each figure that was both estimated and measured."""
-    measured, error = estimate.get("measured", {}), estimate.get("error", {})
-    figures: dict[str, tuple[str, Callable[[float], str]]] = {
-        "seconds": ("Training", lambda value: duration(1000 * value)),
-        "tokens_per_s": ("Speed", lambda value: f"{number(value)} tokens/s"),
-        "peak_memory_bytes": ("Peak of memory", lambda value: f"{value / 1e6:,.0f} MB"),
-    }
-    return [
-        (title, said(estimate[name]), said(measured[name]), f"{100 * error[name]:+.0f} %" if error.get(name) is not None else "–")
-        for name, (title, said) in figures.items()
-        if estimate.get(name) is not None and measured.get(name) is not None
-    ]
-
-
-def said_value(value: Any) -> str:
-    """A recipe's value in words: `yes` and `no`, lists and parts without brackets, nothing as a dash."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {said_value(part)}" for name, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(said_value, value))
-    return "–" if value is None or value == "" else str(value)
-
-
-def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: int) -> str:
-    if row["silent"]:
-        return f"The run for {row['alias']} is silent since {relative(row['heartbeat_at'], now).removesuffix(' ago')}: its process may be gone"
-    if row["state"] == runs.RUNNING:
-        return f"{row['alias']} is in training: {said_progress(row)}"
-    if row["state"] == runs.FAILED:
-        return f"The run for {row['alias']} failed"
-    if row["state"] == runs.CANCELLED:
-        return f"The run for {row['alias']} was cancelled" + (f" by {row['cancel_requested_by']}" if row["cancel_requested_by"] else "")
-    made = row["label"] or "a version that was removed"
-    verdicts = {"pass": f"{made} passed its gate", "fail": f"{made} did not pass its gate", "inconclusive": f"The gate could not decide on {made}"}
-    return verdicts.get(evaluation["verdict"], f"The run made {made}") if evaluation else f"The run made {made}; nothing was held out to judge it by"
 
 
 def _mapping(connection: Connection, query: Any) -> dict[str, Any] | None:

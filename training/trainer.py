@@ -170,15 +170,12 @@ def train(
                 checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
     best.restore()
     model.eval()
-    tenth = max(1, steps // 10)
-    first, last = losses[:tenth], losses[-tenth:]
     return Trained(
         state.step,
         state.tokens,
         state.trained_tokens,
         state.seconds,
-        sum(first) / len(first),
-        sum(last) / len(last),
+        *state.first_and_last(),
         [(int(step), loss) for step, loss in state.validation],
         state.best_step or state.step,
         state.signs,

@@ -12,7 +12,9 @@ from sqlalchemy import select
 from tests import builders, worlds
 from tests.web import NOW, console_client, headline
 from training.answer_pages import marked
-from training.pages import estimated, list_headline, run_headline, said_value, sparkline
+from training.commands.shown import loss_bars
+from training.pages import list_headline, sparkline
+from training.words import estimated, run_headline, said_value
 from whet.context import Context
 from whet.database import reading as reads
 from whet.database import writing
@@ -193,3 +195,10 @@ def test_a_curve_of_any_length_draws() -> None:
     assert sparkline([]) == "" and sparkline([[1, 2.0, 0.1]]) == ""
     assert sparkline([[1, 2.0, 0.1], [2, 2.0, 0.2]]).startswith("M0.0")
     assert sparkline(builders.curve(5000)).count("L") < 260
+
+
+def test_the_command_line_draws_a_loss_in_as_many_bars_as_fit() -> None:
+    assert loss_bars([]) == "" and loss_bars([2.0]) == "▁" and loss_bars([1.0, 1.0]) == "▁▁"
+    falling = loss_bars([10.0 / (step + 1) for step in range(1000)])
+    assert len(falling) == 50 and falling[0] == "█" and falling[-1] == "▁" and list(falling) == sorted(falling, reverse=True)
+    assert loss_bars([1.0, 0.0]) == "█▁", "a loss of nothing"

@@ -18,6 +18,7 @@ from whet.context import Context
 from whet.database import reading
 from whet.errors import TrainingError, WhetError
 from whet.ids import check_name
+from whet.registry import list_adapters
 
 train = typer.Typer(no_args_is_help=True, help="Train adapters: from a file or a dataset version to a judged, stored version.")
 
@@ -327,11 +328,13 @@ def show(run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or 
         with reading(context.database) as connection:
             row = runs.find(connection, run_id)
             row["evaluations"] = evaluations_of(connection, row["adapter_digest"])
-        if not as_json:
-            row["curve"] = f"{len(row['curve'])} points (--json prints them)"
-            for name in ("started_at", "heartbeat_at", "finished_at"):
-                row[name] = iso(row[name])
-        emit(row, as_json)
+            labels = {each.digest: each.label for each in list_adapters(connection, removed=True)}
+        if as_json:
+            emit(row, True)
+            return
+        from training.commands.shown import show_run
+
+        show_run({**row, "label": labels.get(row["adapter_digest"], "")}, labels, now_ms())
 
 
 @train.command("cancel")

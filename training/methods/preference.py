@@ -11,6 +11,7 @@ from training.methods.loop import rows
 from training.methods.pairs import Pair, Rated, at_once, check_batches, mismatched, pairs, rated
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
+from training.platform_tuning import keep_few_kernels
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.rows import Row
@@ -27,6 +28,7 @@ _MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kerne
 
 def build(prepared: Prepared) -> Any:
     check_batches(prepared.recipe)
+    keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
     import trl.experimental.orpo
     import trl.trainer.dpo_trainer
@@ -56,7 +58,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     with followed.folder() as folder:
         shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length, "beta": recipe.beta}
         make = {"dpo": _dpo, "kto": _kto, "orpo": _orpo}[recipe.method]
-        followed.train(make(common.float32_adapter(model), prepared, shared, found, _held_out(prepared)))
+        followed.train(make(model, prepared, shared, found, _held_out(prepared)))
     learned = sum(len(each.chosen) + len(each.rejected) if isinstance(each, Pair) else len(each.answer) for each in found)
     steps = followed.state.step
     return trained(followed, round(per_step * steps), round(learned / len(found) * recipe.batch_size * steps))

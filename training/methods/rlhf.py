@@ -9,12 +9,13 @@ from typing import Any, Unpack, cast
 
 from training.device import device
 from training.evaluate import answer_limit
-from training.lora import add_lora, target_names
+from training.lora import add_lora, cast_parameters, target_names
 from training.methods import trl_trainer as common
 from training.methods.loop import loss, rows
 from training.methods.pairs import Pair, pairs
 from training.methods.trl_progress import Progress, held, learned, numbered, put, trained
 from training.methods.trl_trainer import on_plain_base as candidate
+from training.platform_tuning import keep_few_kernels
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.run.signs import weak_rewards
@@ -28,6 +29,7 @@ _REWARD = "reward."  # before the numbers of the reward model's weights in a che
 
 
 def build(prepared: Prepared) -> Any:
+    keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
     import trl.trainer.reward_trainer
     import trl.trainer.rloo_trainer  # noqa: F401
@@ -77,7 +79,10 @@ def reward_base(prepared: Prepared, pad_id: int) -> Any:
     layers = target_names(bare, recipe.target_modules, served=True, head=bare.score)
     alpha = cast(int, recipe.alpha)  # as in `add_lora`: a fraction is as good
     config = LoraConfig(r=recipe.rank, lora_alpha=alpha, target_modules=layers, task_type="SEQ_CLS", modules_to_save=["score"])
-    return common.float32_adapter(get_peft_model(bare, config))
+    judge = get_peft_model(bare, config, autocast_adapter_dtype=False)
+    cast_parameters((weight for weight in judge.parameters() if weight.requires_grad), getattr(torch, recipe.dtype))
+    cast_parameters((weight for name, weight in judge.named_parameters() if weight.requires_grad and ".score." in name), torch.float32)
+    return judge
 
 
 def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None]) -> None:
@@ -167,7 +172,7 @@ def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, fol
         shared = common.arguments(prepared, folder, len(found))
         shared["per_device_train_batch_size"] = batch * recipe.samples
         config = common.on_one_gpu(RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=_answer_tokens(found)))
-        followed.train(Trainer(common.float32_adapter(model), reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
+        followed.train(Trainer(model, reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
     tokens, steps = followed.state.tokens, followed.state.step
     asked = recipe.samples * batch * steps * sum(len(each.prompt) for each in found) / len(found)
     return trained(followed, tokens, max(0, round(tokens - asked)))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.masters import Best, Masters
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot
 from training.run.faults import disk_in_words
@@ -24,7 +25,6 @@ from training.trainer import Step, Trained
 from whet.errors import TrainingError
 
 _FILE = "file/"  # before the names of the library's files among a checkpoint's tensors
-_BEST, _LEARNED = "best.", "learned."
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Progress:
         self.losses = self.state.losses
         self._tensors = self.resume.tensors if self.resume else {}
         self._began, self._before = self.clock(), self.state.seconds
-        self._parameters: list[Any] = []
-        self._best: list[Any] = []
+        self._masters: Masters | None = None
+        self._best: Best | None = None
         self._validated = False
 
     @contextmanager
@@ -66,21 +66,22 @@ class Progress:
         from transformers import PrinterCallback
 
         trainer.remove_callback(PrinterCallback)  # which prints a line per step to standard output, where data for scripts goes
-        trainer.add_callback(_callback(self))
+        trainer.add_callback(_callback(self, trainer))
         self._validated = trainer.eval_dataset is not None
         if self.state.stopped or self.state.step >= trainer.args.max_steps:
-            self.begins(trainer.model)
+            self.begins(Masters(trainer.model))
         else:
             trainer.train(resume_from_checkpoint=self._unpacked(Path(trainer.args.output_dir)))
             self._ends()
 
     # --- what the trainer tells ---------------------------------------------------------------------------------------
 
-    def begins(self, model: Any) -> None:
+    def begins(self, masters: Masters) -> None:
         """Right before the first step of this attempt: the weights are those of the checkpoint."""
-        self._parameters = learned(model)
-        put(self._parameters, held(self._tensors, _LEARNED))
-        self._best = held(self._tensors, _BEST)
+        self._masters, self._best = masters, Best(masters)
+        if held(self._tensors, "master."):  # RLHF's first checkpoint has none: it is written before its policy begins
+            masters.take(self._tensors)
+        self._best.load(self._tensors, self.state)
         self._began = self.clock()
 
     def stepped(self, step: int, steps: int) -> tuple[bool, bool]:
@@ -105,9 +106,8 @@ class Progress:
     def checked(self, loss: float, steps: int) -> bool:
         """The loss on held-out rows after a step; returns whether the run should stop here."""
         state = self.state
-        state.validation.append([state.step, finite(loss, "loss on held-out rows", state.step, self.recipe)])
-        if loss <= min(value for _, value in state.validation):
-            self._best, state.best_step = [parameter.detach().clone() for parameter in self._parameters], state.step
+        assert self._best is not None
+        self._best.offer(state, finite(loss, "loss on held-out rows", state.step, self.recipe))
         if sign := no_longer_better(state.validation, self.losses, self.recipe.patience):
             state.signs.append(sign)
             state.stopped = True
@@ -133,7 +133,8 @@ class Progress:
     def write(self, more: dict[str, Any]) -> None:
         """A checkpoint with these tensors too."""
         assert self.checkpoints is not None
-        self.checkpoints.write(self.state, {**self.beside, **more, **numbered(_LEARNED, self._parameters), **numbered(_BEST, self._best)})
+        weights = self._masters.weights() if self._masters else {}
+        self.checkpoints.write(self.state, {**self.beside, **more, **weights, **(self._best.tensors() if self._best else {})})
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -154,19 +155,19 @@ class Progress:
 
     def _ends(self) -> None:
         """The best weights stay. A kill while they are judged does not cost the training."""
-        put(self._parameters, self._best)
-        self._best = []
+        assert self._best is not None
+        self._best.restore()
         if self.checkpoints is not None and self.losses:
             self.write({})
 
 
-def _callback(progress: Progress) -> Any:
+def _callback(progress: Progress, trainer: Any) -> Any:
     """The TrainerCallback that tells a `Progress` what transformers' loop does: after a step it logs, then looks at held-out rows, then keeps a checkpoint."""
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            progress.begins(given["model"])
+            progress.begins(trainer.masters)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_evaluate, control.should_save = progress.stepped(state.global_step, state.max_steps)
@@ -214,15 +215,14 @@ def trained(progress: Progress, tokens: int, trained_tokens: int) -> Trained:
     losses, state = progress.losses, progress.state
     if not losses:
         raise TrainingError("The run ended without a single step.", hint="Give more rows, or use a smaller batch_size.")
-    tenth = max(1, len(losses) // 10)
-    first, last = losses[:tenth], losses[-tenth:]
+    first, last = state.first_and_last()
     return Trained(
         steps=len(losses),
         tokens=tokens,
         trained_tokens=trained_tokens,
         seconds=state.seconds,
-        first_loss=sum(first) / tenth,
-        last_loss=sum(last) / tenth,
+        first_loss=first,
+        last_loss=last,
         validation=[(int(step), loss) for step, loss in state.validation],
         best_step=state.best_step or len(losses),
         signs=list(state.signs),

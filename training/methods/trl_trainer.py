@@ -10,21 +10,32 @@ import errno
 from pathlib import Path
 from typing import Any
 
+from training.masters import Masters
 from training.methods.loop import on_plain_base
 from training.methods.pairs import at_once
 from training.prepare import Prepared
 from training.run.faults import disk_in_words
 from training.trainer import FLOOR, total_steps
 
-__all__ = ["Bare", "Ready", "arguments", "float32_adapter", "on_one_gpu", "on_plain_base"]
+__all__ = ["Bare", "Ready", "arguments", "on_one_gpu", "on_plain_base"]
 
 _TORN = "inline_container"  # torch's writer of files, which names itself and no cause when a disk is full
 
 
 class Bare:
-    """Put before a TRL trainer among the bases of a class: the weights of its checkpoints are kept and put back by `Progress`, and no card is written."""
+    """Put before a TRL trainer among the bases of a class: its optimiser sees float32 copies of what is trained (`masters`), the weights of its checkpoints are kept and
+    put back by `Progress`, and no card is written."""
 
     args: Any
+    model: Any
+    masters: Masters
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        made: Any = super().create_optimizer(model)  # type: ignore[misc]
+        if not hasattr(self, "masters"):
+            self.masters = Masters(self.model)
+            self.masters.under(made)
+        return made
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -49,16 +60,6 @@ class Ready(Bare):
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
-
-
-def float32_adapter(model: Any) -> Any:
-    """Cast what is trained to float32: TRL's optimiser sees these parameters themselves, and in bfloat16 small updates would be lost."""
-    import torch
-
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
-    return model
 
 
 def on_one_gpu(config: Any) -> Any:
@@ -89,7 +90,7 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
         "max_grad_norm": recipe.clip,
         "seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,  # the base computes in the recipe's dtype already; autocast would cast what is float32 on purpose
+        "bf16": False,  # the model computes in the recipe's dtype already; autocast would cast what is float32 on purpose
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": 1,

@@ -55,6 +55,12 @@ class LoopState:
     def losses(self) -> list[float]:
         return [point[1] for point in self.history]
 
+    def first_and_last(self) -> tuple[float, float]:
+        """Mean loss of the first tenth of the steps, and of the last."""
+        losses = self.losses
+        tenth = max(1, len(losses) // 10)
+        return sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+
 
 @dataclass(frozen=True)
 class Snapshot:

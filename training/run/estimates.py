@@ -24,8 +24,10 @@ _IN_FLIGHT = 3
 # Times what torch counts as activations, by bytes of a weight, on a processor: there the heap holds 1.2 to 1.8 times as much at its fullest (three shapes in
 # two dtypes, training/RESULTS.md): holes between tensors of different batches, and in bfloat16 oneDNN's kernels and packed weights. A GPU's peak is torch's own count.
 _HEAP = {2: 1.4, 4: 1.3}
-# Times that in TRL's loops, whose batches are of ever other shapes, and in DPO and KTO, whose references are computed between what is kept (three shapes in float32, there too).
-_LIBRARY_HEAP = {"dpo": 2.35, "kto": 2.35, "orpo": 1.75, "rlhf": 1.75}
+# The same of TRL's loops, whose batches are of ever other shapes, and of DPO and KTO, whose references are computed between what is kept; and besides, what oneDNN's kernels
+# for bfloat16 keep in such a loop, by bytes of a weight (three shapes in two dtypes, there too).
+_LIBRARY_HEAP = {"dpo": 3.0, "kto": 3.0, "orpo": 2.25, "rlhf": 2.25}
+_LIBRARY_KERNELS = {2: 150 << 20}
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 _FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six products of a LoRA layer and two of the four of a frozen one, and little besides
 
@@ -80,8 +82,8 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
     first = next(model.parameters())
     hands = how_many(shared_by(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
-    heap = _HEAP.get(first.element_size(), 1.0) * _LIBRARY_HEAP.get(recipe.method, 1.0) if first.device.type == "cpu" else 1.0
-    activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of))
+    heap, kernels = _on_a_processor(recipe.method, first.element_size()) if first.device.type == "cpu" else (1.0, 0)
+    activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of)) + kernels
     return {
         "process": max(0, resident_bytes() - base - compute),
         "base": base,
@@ -91,6 +93,13 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
         "checkpoint": kept,
         "loading": peak_memory_bytes(),
     }
+
+
+def _on_a_processor(method: str, weight_bytes: int) -> tuple[float, int]:
+    """(what the heap makes of a byte of activations, bytes that kernels keep besides)."""
+    if method in _LIBRARY_HEAP:
+        return _LIBRARY_HEAP[method], _LIBRARY_KERNELS.get(weight_bytes, 0)
+    return _HEAP.get(weight_bytes, 1.0), 0
 
 
 def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:

@@ -114,11 +114,17 @@ def _killed(prepared: Prepared, folder: Path, at: int, *, torn: bool = False) ->
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"was to be killed at step {at}, but ended with {status}"
 
 
-@pytest.mark.parametrize("method", ["dpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kto", "orpo", "rlhf"))])
-def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(home: Context, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [
+        ("dpo", "float32"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("dpo", "bfloat16"), ("kto", "float32"), ("orpo", "float32"), ("rlhf", "float32"))),
+    ],
+)
+def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(home: Context, tmp_path: Path, method: str, dtype: str) -> None:
     import torch
 
-    prepared = _prepared(home, method)
+    prepared = _prepared(home, method, dtype=dtype)
     undisturbed = _attempt(prepared, tmp_path / "undisturbed", every_s=1e9)
     steps = undisturbed.trained.steps
     assert steps >= 5, "too few steps for the kills below"
@@ -126,6 +132,7 @@ def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(h
     for at, torn in ((2, False), (steps // 2, True), (steps // 2 + 1, False), (steps, False)):
         _killed(prepared, folder, at, torn=torn)
     resumed = _attempt(prepared, folder)
+    assert resumed.weights.dtype == getattr(torch, dtype), "each layer would cast its input to what is trained and back"
     assert torch.equal(resumed.weights, undisturbed.weights), "a killed run has other weights"
     assert [step.step for step in resumed.told] == [steps], "it went on from the checkpoint before the last kill"
     one, other = (replace(each.trained, seconds=0.0) for each in (resumed, undisturbed))
@@ -139,7 +146,7 @@ def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(h
 @pytest.mark.parametrize(
     ("method", "parts"),
     [
-        ("dpo", ("nothing", "learned.", "file/optimizer.pt", "file/scheduler.pt")),
+        ("dpo", ("nothing", "master.", "file/optimizer.pt", "file/scheduler.pt")),
         pytest.param("rlhf", ("nothing", "file/rng_state.pth", "reward."), marks=pytest.mark.slow),
     ],
 )

@@ -1,0 +1,63 @@
+"""`whet train show` for people: what the run's page says, in lines."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from training.commands.evaluate import metrics_table
+from training.methods.registry import METHODS, SOME
+from training.words import SILENT_MS, estimated, run_headline, said_value
+from whet.cli import emit, out
+from whet.clock import iso
+from whet.web.filters import duration
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 50  # columns of the loss's picture
+_DATA = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe
+_COLOURS = {"pass": "green", "fail": "red"}
+
+
+def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
+    """`row`: as the table has it, with `label` (of the adapter it made) and `evaluations`; `against`: labels by digest of what those compared with."""
+    recipe, estimate, progress = (row[name] or {} for name in ("recipe", "estimate", "progress"))
+    row = {**row, "silent": row["state"] == "running" and now - row["heartbeat_at"] > SILENT_MS}
+    newest = row["evaluations"][0] if row["evaluations"] else None
+    out.print(f"[bold]{row['id']}[/bold]  ", end="")
+    out.print(run_headline(row, newest, now), markup=False)
+    for sentence in (row["error"], *progress.get("signs", [])):
+        if sentence:
+            out.print(f"• {sentence}", style="yellow", markup=False)
+    method, curve = METHODS.get(recipe.get("method", "")), row["curve"] or []
+    unread = {*_DATA, *(SOME - method.reads if method else ())}
+    lines = {
+        "started": f"{iso(row['started_at'])} by {row['worker']}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
+        "took": duration((row["finished_at"] or now) - row["started_at"]) + ("" if row["finished_at"] else " so far"),
+        "data": f"{said_value(recipe.get('rows'))} rows, {recipe.get('dataset_path', row['dataset_digest'])}",
+        "recipe": ", ".join(f"{name} {said_value(value)}" for name, value in recipe.items() if name not in unread and value not in ("", None)),
+        "steps": f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
+        "loss": f"{curve[0][1]:.3g} {loss_bars([point[1] for point in curve])} {curve[-1][1]:.3g}" if curve else "",
+        "expected": "" if estimate.get("measured") else _expected(estimate),
+        **{title.lower(): f"{measured}, expected {expected} ({error})" for title, expected, measured, error in estimated(estimate)},
+        "memory": ", ".join(f"{part} {size / 1e6:,.0f} MB" for part, size in estimate.get("memory", {}).items()),
+    }
+    emit({name: line for name, line in lines.items() if line}, False)
+    for evaluation in row["evaluations"]:
+        other = against.get(evaluation["against_digest"], "the base")
+        emit(metrics_table(evaluation["metrics"] or {}, row["label"] or "this run", other), False, title="held-out rows")
+        out.print(f"[bold {_COLOURS.get(evaluation['verdict'], 'yellow')}]{evaluation['verdict']}[/]  ", end="")
+        out.print(evaluation["reason"], markup=False)
+        out.print(f"Every answer: {evaluation['samples_path']} in the store", markup=False)
+
+
+def _expected(estimate: dict[str, Any]) -> str:
+    return f"{duration(1000 * estimate['seconds'])}, {estimate['peak_memory_bytes'] / 1e6:,.0f} MB" if estimate.get("seconds") else ""
+
+
+def loss_bars(losses: list[float], width: int = _WIDTH) -> str:
+    """A row of bars, on a logarithmic scale, of at most `width` means over equal parts of the losses."""
+    width = min(width, len(losses))
+    parts = [losses[number * len(losses) // width : (number + 1) * len(losses) // width] for number in range(width)]
+    heights = [math.log(max(sum(part) / len(part), 1e-9)) for part in parts]  # a loss of nothing has no logarithm
+    low, span = min(heights, default=0.0), max(heights, default=0.0) - min(heights, default=0.0)
+    return "".join(_BARS[round((height - low) / span * (len(_BARS) - 1))] if span else _BARS[0] for height in heights)
