@@ -19,6 +19,7 @@ from training.trainer import Loss, batch_loss, recomputing, step_gradients
 
 # So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
 _WORTH = 1.2
+_WRITTEN = 16  # tokens that are timed; what the questions themselves take is shared out among them, which is little of it
 _PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once and all count, because the fastest of several is faster than a run will be
 
 
@@ -65,6 +66,27 @@ def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
     update()
     tokens_of_a_step = min(recipe.batch_size, len(rows)) * sequences(recipe) * _tokens(rows) / len(rows)
     return 1 / (per_token + _seconds(device, update) / tokens_of_a_step)
+
+
+def seconds_per_written(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> float:
+    """Of one more token of each answer that a step writes, to questions of middle length."""
+    import torch
+
+    ordered = sorted(rows, key=lambda row: row.prompt_tokens)
+    first = max(0, (len(ordered) - recipe.batch_size) // 2)
+    some = ordered[first : first + recipe.batch_size]
+    longest, device = max(row.prompt_tokens for row in some), next(model.parameters()).device
+    ids = torch.tensor(
+        [[pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens]) for row in some for _ in range(recipe.samples)], device=device
+    )
+    mask = torch.tensor([[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some for _ in range(recipe.samples)], device=device)
+
+    def write(tokens: int) -> None:
+        with torch.no_grad():
+            model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=pad_id)
+
+    write(1)  # the first is slower
+    return _seconds(device.type, write, _WRITTEN) / _WRITTEN
 
 
 def _tokens(rows: list[Encoded]) -> int:

@@ -43,7 +43,7 @@ def main(given: list[str] | None = None) -> int:
     from training.encode import Encoder
     from training.methods.pairs import work
     from training.methods.registry import METHODS, family
-    from training.pace import choose_threads
+    from training.pace import choose_threads, seconds_per_written
     from training.run.checkpoint import Checkpoints
     from training.run.estimates import estimate, memory_of, peak_memory_bytes, peak_of
     from training.trainer import total_steps
@@ -67,13 +67,15 @@ def main(given: list[str] | None = None) -> int:
         model, loss_of = method.build(prepared), method.loss(prepared)
         _, speed = choose_threads(model, train, recipe, 0, loss_of)
         return_memory()
-        expected = estimate(prepared, speed, memory_of(model, prepared, 0, loss_of))
+        memory = memory_of(model, prepared, 0, loss_of)
+        written = seconds_per_written(model, train, recipe, 0) if done.written else 0.0
+        expected = estimate(prepared, speed, memory, seconds_per_written=written)
         forget_peak()
         reporter: Any = SimpleNamespace(working=lambda *_: None, stage=lambda _: None)
         made = method.run(
             model, prepared, reporter, pad_id=0, loss_of=loss_of, on_step=lambda step: None, checkpoints=Checkpoints(Path(scratch) / "run"), resume=None
         )
-    peak, memory = peak_memory_bytes(), expected["memory"]
+    peak = peak_memory_bytes()
     sizes = {"expected": peak_of({**memory, "loading": 0}), "measured": peak}
     seconds = {"expected_seconds": expected["seconds"], "seconds": round(made.seconds, 1)}
     errors = {"memory_error": round(sizes["expected"] / peak - 1, 3), "time_error": round(expected["seconds"] / made.seconds - 1, 3)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from training.encode import Encoded, Encoder
+from training.evaluate import answer_limit
 from training.methods.registry import ANSWERS, METHODS, PREFERENCES, RATINGS
 from training.recipe import Recipe
 from training.rows import BadLine, Row
@@ -48,6 +50,7 @@ class Work:
     tokens: int
     trained_tokens: int
     padding: float = 1.0  # times the tokens, what is computed: a library's batches are of any lengths; ours are of like ones, and measured with what they waste
+    written: float = 0.0  # tokens that a step writes one after the other, before it learns: the longest of its answers
 
 
 def check_batches(recipe: Recipe) -> None:
@@ -98,10 +101,27 @@ def work(recipe: Recipe, encoder: Encoder, rows: list[Row]) -> Work:
     found = pairs(encoder, rows)
     if recipe.method == "rlhf":
         written = recipe.samples * sum(len(each.chosen) for each in found)
-        return Work(len(found), recipe.samples * sum(len(each.prompt) for each in found) + written, written)
+        tokens = recipe.samples * sum(len(each.prompt) for each in found) + written
+        mixed = random.Random(recipe.seed).sample(found, len(found))
+        steps = [mixed[first : first + recipe.batch_size] for first in range(0, len(mixed), recipe.batch_size)]
+        asked, longest = ([max(len(part(each)) for each in step) for step in steps] for part in (attrgetter("prompt"), attrgetter("chosen")))
+        computed = sum(recipe.samples * len(step) * (prompt + answer) for step, prompt, answer in zip(steps, asked, longest, strict=True))
+        return Work(len(found), tokens, written, computed / max(1, tokens), sum(longest) / max(1, len(steps)))
     mixed = random.Random(recipe.seed).sample(found, len(found))
     padding = padded([[len(each.prompt) + len(answer) for answer in (each.chosen, each.rejected)] for each in mixed], parts)
     return Work(len(found), sum(each.tokens for each in found), sum(len(each.chosen) + len(each.rejected) for each in found), padding)
+
+
+def at_their_longest(rows: list[Encoded], recipe: Recipe) -> list[Encoded]:
+    """The rows as RLHF may come to learn from them: any answer may be as long as the longest may be."""
+    longest = max(len(row.ids) - row.prompt_tokens for row in rows)
+    most = answer_limit(longest)
+
+    def filled(row: Encoded) -> Encoded:
+        prompt = row.ids[: row.prompt_tokens]
+        return replace(row, ids=prompt + row.ids[-1:] * most, trained=(False,) * len(prompt) + (True,) * most)
+
+    return [filled(row) for row in rows] if recipe.method == "rlhf" else rows
 
 
 def padded(lengths: list[list[int]], parts: int) -> float:

@@ -21,8 +21,8 @@ __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 Examples = list[Pair] | list[Rated]
 # What is computed of each sequence without gradients, beside the step's own pass: by DPO the reference; by KTO the reference, and policy and reference of the answer to
-# another question.
-_BESIDE = {"dpo": 1, "kto": 3, "orpo": 0}
+# another question; by RLHF the policy as it was, the reference, and the reward.
+_BESIDE = {"dpo": 1, "kto": 3, "orpo": 0, "rlhf": 3}
 _MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's tensor cores like them
 
 

@@ -11,8 +11,9 @@ from training.device import device
 from training.evaluate import answer_limit
 from training.lora import add_lora, cast_parameters, target_names
 from training.methods import trl_trainer as common
-from training.methods.loop import loss, rows
+from training.methods.loop import rows
 from training.methods.pairs import Pair, pairs
+from training.methods.preference import loss
 from training.methods.trl_progress import Progress, held, learned, numbered, put, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.platform_tuning import keep_few_kernels

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
 from training.hands import how_many, shared_by
-from training.methods.pairs import sequences
+from training.methods.pairs import at_their_longest, sequences
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -24,25 +24,32 @@ _IN_FLIGHT = 3
 # Times what torch counts as activations, by bytes of a weight, on a processor: there the heap holds 1.2 to 1.8 times as much at its fullest (three shapes in
 # two dtypes, training/RESULTS.md): holes between tensors of different batches, and in bfloat16 oneDNN's kernels and packed weights. A GPU's peak is torch's own count.
 _HEAP = {2: 1.4, 4: 1.3}
-# The same of TRL's loops, whose batches are of ever other shapes, and of DPO and KTO, whose references are computed between what is kept; and besides, what oneDNN's kernels
+# The same of TRL's loops, whose batches are of ever other shapes, and of DPO, KTO and RLHF, whose references are computed between what is kept; and besides, what oneDNN's kernels
 # for bfloat16 keep in such a loop, by bytes of a weight (three shapes in two dtypes, there too).
-_LIBRARY_HEAP = {"dpo": 3.0, "kto": 3.0, "orpo": 2.25, "rlhf": 2.25}
+_LIBRARY_HEAP = {"dpo": 3.0, "kto": 3.0, "orpo": 2.25, "rlhf": 3.0}
 _LIBRARY_KERNELS = {2: 150 << 20}
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 _FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six products of a LoRA layer and two of the four of a frozen one, and little besides
 
 
-def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0) -> dict[str, Any]:
-    """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked)."""
+def estimate(
+    prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0, *, seconds_per_written: float = 0.0
+) -> dict[str, Any]:
+    """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked).
+
+    `seconds_per_written`: of a token of the answers that a step writes, where it writes any.
+    """
     tokens = round(prepared.work.tokens * prepared.recipe.epochs)
     validated = sum(len(row.ids) for row in prepared.validation) * math.ceil(prepared.recipe.epochs)
-    seconds = (tokens * prepared.work.padding + _FORWARD * validated) / max(tokens_per_s, 1e-9)
+    speed = max(tokens_per_s, 1e-9)
+    learning = tokens * prepared.work.padding / speed + prepared.steps * prepared.work.written * seconds_per_written
+    seconds = learning + _FORWARD * validated / speed
     found = {
         "rows": len(prepared.train),
         "tokens": tokens,
         "trained_tokens": round(prepared.work.trained_tokens * prepared.recipe.epochs),
         "steps": prepared.steps,
-        "tokens_per_s": round(tokens_per_s / prepared.work.padding),
+        "tokens_per_s": round(tokens / max(learning, 1e-9)),
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_of(memory),
         "memory": memory,
@@ -105,7 +112,7 @@ def _on_a_processor(method: str, weight_bytes: int) -> tuple[float, int]:
 def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:
     """`memory_by_part` of a whole run, with what its method holds besides: a reward model while the policy trains; after the training, the base in 16 bits."""
     recipe = prepared.recipe
-    found = memory_by_part(model, prepared.train, recipe, pad_id, loss_of, validated=bool(prepared.validation))
+    found = memory_by_part(model, at_their_longest(prepared.train, recipe), recipe, pad_id, loss_of, validated=bool(prepared.validation))
     if recipe.method == "rlhf":
         learned = found["optimiser"] // _MOMENTS  # float32, as a reward model's are
         found["reward model"] = found["base"] + learned

@@ -15,9 +15,10 @@ from tests.training.tiny import facts
 from training.base_model import BaseModel
 from training.batches import collate
 from training.encode import Encoder
+from training.evaluate import answer_limit
 from training.methods import preference, rlhf
 from training.methods import trl_trainer as common
-from training.methods.pairs import Pair, Rated, Work, check_batches, examples, mismatched, padded, pairs, rated, sequences, work
+from training.methods.pairs import Pair, Rated, Work, at_their_longest, check_batches, examples, mismatched, padded, pairs, rated, sequences, work
 from training.methods.registry import METHODS, RATINGS
 from training.methods.trl_progress import Progress
 from training.methods.trl_progress import trained as done
@@ -107,8 +108,15 @@ def test_how_much_there_is_to_learn_is_known_before_training(home: Context, base
         "one row at once is filled up to nothing"
     )
     assert work(replace(by_two, batch_size=4), encoder, [*some, *thumbs]).padding > 1
-    written = work(Recipe(method="rlhf", samples=3), encoder, some)
-    assert written == Work(6, 3 * sum(len(pair.prompt) + len(pair.chosen) for pair in found), 3 * sum(len(pair.chosen) for pair in found))
+    sampled = Recipe(method="rlhf", samples=3, batch_size=6)
+    longest = max(len(pair.chosen) for pair in found)
+    tokens, learned = 3 * sum(len(pair.prompt) + len(pair.chosen) for pair in found), 3 * sum(len(pair.chosen) for pair in found)
+    together = 18 * (max(len(pair.prompt) for pair in found) + longest) / tokens
+    assert work(sampled, encoder, some) == Work(6, tokens, learned, pytest.approx(together), longest)  # type: ignore[arg-type]
+    alone = work(replace(sampled, batch_size=1), encoder, some)
+    assert (alone.padding, alone.written) == pytest.approx((1.0, learned / 18)), "a question alone is filled up to nothing"
+    most = [len(row.ids) - row.prompt_tokens for row in at_their_longest(encoder.encode_all(some)[0], sampled)]
+    assert most == [answer_limit(longest)] * 6, "any answer may become as long as the longest may be"
     prepared, _ = prepared_run(home, preferences(40), load_recipe("kto"), batch_size=8)
     assert METHODS["kto"].rows == RATINGS and examples("kto", prepared.dataset.train) == 2 * len(prepared.train)
 
