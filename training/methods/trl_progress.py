@@ -79,7 +79,7 @@ class Progress:
     def begins(self, masters: Masters) -> None:
         """Right before the first step of this attempt: the weights are those of the checkpoint."""
         self._masters, self._best = masters, Best(masters)
-        if held(self._tensors, "master."):  # RLHF's first checkpoint has none: it is written before its policy begins
+        if "master.0" in self._tensors:  # RLHF's first checkpoint has none: it is written before its policy begins
             masters.take(self._tensors)
         self._best.load(self._tensors, self.state)
         self._began = self.clock()
