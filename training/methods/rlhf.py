@@ -19,6 +19,7 @@ from training.methods.trl_trainer import on_plain_base as candidate
 from training.platform_tuning import keep_few_kernels
 from training.prepare import Prepared
 from training.reporter import Reporter
+from training.run.checkpoint import Checkpoints
 from training.run.signs import weak_rewards
 from training.trainer import Loop, Step, Trained
 
@@ -41,12 +42,14 @@ def build(prepared: Prepared) -> Any:
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
     """Reward model, then policy. The figure of the second is the mean reward with its sign changed, in the reward model's units.
 
-    The first checkpoint is written between them; each holds the reward model, so that a run which is taken up again learns from the same rewards.
+    The reward model has checkpoints of its own until the first of the policy is written; each of those holds the reward model, so that a run which is taken up again learns
+    from the same rewards.
     """
     found, resume, recipe = pairs(prepared.encoder, prepared.dataset.train), loop["resume"], prepared.recipe
     judge = reward_base(prepared, loop["pad_id"])
+    kept = loop["checkpoints"].of_part("reward")
     if resume is None:
-        train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps))
+        train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps), kept)
     else:
         put(learned(judge), held(resume.tensors, _REWARD))
     score = scorer(judge.eval(), loop["pad_id"])
@@ -59,6 +62,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
         weak = weak_rewards(preferred(score, found, recipe.batch_size), len(found))
         followed.state.signs += [weak] if weak else []
         followed.write({})
+    kept.remove()
     reporter.stage("training")
     return _policy(model, prepared, found, score, followed)
 
@@ -86,8 +90,8 @@ def reward_base(prepared: Prepared, pad_id: int) -> Any:
     return judge
 
 
-def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None]) -> None:
-    """Train a reward model in place, so that chosen answers get more than rejected ones."""
+def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None], kept: Checkpoints | None = None) -> None:
+    """Train a reward model in place, so that chosen answers get more than rejected ones; from where the last attempt left it in `kept`."""
     from datasets import Dataset
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
@@ -97,7 +101,14 @@ def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Ca
 
     recipe = prepared.recipe
     rows = Dataset.from_list([{"chosen_ids": [*each.prompt, *each.chosen], "rejected_ids": [*each.prompt, *each.rejected]} for each in found])
-    followed = Progress(recipe, on_step, len(found), sum(each.tokens for each in found) / len(found) * recipe.batch_size)
+    followed = Progress(
+        recipe,
+        on_step,
+        len(found),
+        sum(each.tokens for each in found) / len(found) * recipe.batch_size,
+        checkpoints=kept,
+        resume=kept.resume() if kept else None,
+    )
     with followed.folder() as folder:
         config = common.on_one_gpu(RewardConfig(**common.arguments(prepared, folder, len(found)), max_length=recipe.max_length))
         followed.train(Trainer(judge, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))

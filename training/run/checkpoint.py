@@ -108,6 +108,13 @@ class Checkpoints:
         """Say once what later checkpoints are of."""
         self._recipe, self._identity = recipe, identity
 
+    def of_part(self, name: str) -> Checkpoints:
+        """Those of a part of the run that comes before what these are of; in their folder, so that they go with it."""
+        made = Checkpoints(self.folder, every_s=self.every_s)
+        made.folder = self.folder / name
+        made.belongs_to(self._recipe, self._identity)
+        return made
+
     def due(self, seconds: float, *, epoch_ends: bool) -> bool:
         """Whether the loop, `seconds` old, should keep its state now."""
         since = seconds if self._last_s is None else seconds - self._last_s

@@ -45,10 +45,15 @@ METHOD_FIELDS: dict[str, dict[str, Any]] = {
 
 
 class _Quiet:
-    """In place of a reporter, which needs a run's row."""
+    """In place of a reporter, which needs a run's row. `worked`: the steps it was told of before the training itself."""
+
+    def __init__(self, on_work: Callable[[int], None] = lambda done: None) -> None:
+        self.worked: list[int] = []
+        self._on_work = on_work
 
     def working(self, stage: str, done: int, total: int) -> None:
-        pass
+        self.worked.append(done)
+        self._on_work(done)
 
     def stage(self, name: str) -> None:
         pass
@@ -74,7 +79,9 @@ def _prepared(home: Context, method: str, rows: list[dict[str, Any]] | None = No
     return prepare(home, "support", dataset, recipe, open_base(home.settings))
 
 
-def _attempt(prepared: Prepared, folder: Path, on_step: Callable[[Step], None] = lambda step: None, every_s: float = 0.0) -> Attempt:
+def _attempt(
+    prepared: Prepared, folder: Path, on_step: Callable[[Step], None] = lambda step: None, every_s: float = 0.0, reporter: _Quiet | None = None
+) -> Attempt:
     """Train as far as it comes, from what the attempt before left in the folder."""
     import torch
 
@@ -87,7 +94,7 @@ def _attempt(prepared: Prepared, folder: Path, on_step: Callable[[Step], None] =
         on_step(step)
 
     model = method.build(prepared)
-    done = method.run(model, prepared, _Quiet(), pad_id=0, loss_of=method.loss(prepared), on_step=tell, checkpoints=kept, resume=kept.resume())  # type: ignore[arg-type]
+    done = method.run(model, prepared, reporter or _Quiet(), pad_id=0, loss_of=method.loss(prepared), on_step=tell, checkpoints=kept, resume=kept.resume())  # type: ignore[arg-type]
     adapter = [parameter.detach().flatten() for name, parameter in sorted(model.named_parameters()) if ".lora_" in name and ".default." in name]
     return Attempt(torch.cat(adapter), done, told)
 
@@ -172,6 +179,25 @@ def test_leaving_out_any_part_of_the_state_would_be_noticed(
         monkeypatch.setattr(Checkpoints, "newest", newest)
         same = torch.equal(_attempt(prepared, folder, every_s=1e9).weights, undisturbed.weights)
         assert same == (forgotten == "nothing"), f"without {forgotten}"
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_reward_model_learns_costs_the_steps_since_its_checkpoint(home: Context, tmp_path: Path) -> None:
+    import torch
+
+    prepared = _prepared(home, "rlhf", epochs=1.0)
+    whole = _Quiet()
+    undisturbed = _attempt(prepared, tmp_path / "undisturbed", every_s=1e9, reporter=whole)
+    last = whole.worked[-1]
+    assert whole.worked == list(range(1, last + 1)) and last >= 3
+    folder = tmp_path / "killed"
+    status = in_a_fork(lambda: _attempt(prepared, folder, reporter=_Quiet(lambda done: _die() if done == last - 1 else None)))
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    left = _Quiet()
+    resumed = _attempt(prepared, folder, reporter=left)
+    assert left.worked == [last - 1, last], "the checkpoint before the kill is of the step before"
+    assert torch.equal(resumed.weights, undisturbed.weights), "the rewards of a killed reward model taught something else"
+    assert [path.name for path in (folder / "checkpoints").iterdir() if path.is_dir()] == [], "the reward model's checkpoints are left behind"
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence(home: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
