@@ -16,7 +16,7 @@ from training.methods.pairs import Pair, pairs
 from training.methods.preference import loss
 from training.methods.trl_progress import Progress, held, learned, numbered, put, trained
 from training.methods.trl_trainer import on_plain_base as candidate
-from training.platform_tuning import keep_few_kernels
+from training.platform_tuning import keep_few_kernels, return_memory
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.run.checkpoint import Checkpoints
@@ -166,6 +166,12 @@ def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, fol
     class Trainer(common.Bare, RLOOTrainer):
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [json.loads(prompt) for prompt in prompts], None, {}
+
+        def _generate(self, prompts: list[str]) -> Any:
+            """The caches of answers grow by a token at a time and leave holes in the heap, into which nothing of the step fits that follows."""
+            made = super()._generate(prompts)
+            return_memory()
+            return made
 
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             """TRL's draws each epoch's order from one source; a run that goes on is in its middle."""
