@@ -23,7 +23,7 @@ setup-test: setup ## what the tests need from the system: Chromium, PostgreSQL's
 setup-ray: setup ## Ray, for runs and searches on a cluster (200 MB)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/ray.txt
 
-setup-trackers: setup ## Weights & Biases and MLflow, for training runs that they follow (70 MB)
+setup-trackers: setup ## Weights & Biases and MLflow, for training runs that they follow (85 MB)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/trackers.txt
 
 up: setup ## start the product and keep it up until Ctrl-C

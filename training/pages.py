@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
 from training import answer_pages, runs, vote_pages
-from training.words import SILENT_MS, estimated, run_headline, said_progress, said_value
+from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_progress, said_value
 from whet.access import User
 from whet.clock import iso
 from whet.database import reading
@@ -22,7 +22,6 @@ from whet.web.shell import Shell
 
 _PAGE_ROWS = 30
 ENDS = {runs.SUCCEEDED: "succeeded", runs.FAILED: "failed", runs.CANCELLED: "were cancelled"}
-_DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe; shown as its data
 STAGES = ("loading", "training", "evaluating", "storing")
 GROUPS = {
     "old": ("Old", "held-out rows that came from files"),
@@ -106,7 +105,7 @@ def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str,
     ended, now = ended[:_PAGE_ROWS], shell.now()
     for row in [*now_on, *ended]:
         row["spark"] = sparkline(row["curve"])
-        row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > SILENT_MS
+        row["silent"] = is_silent(row, now)
     headline = list_headline([*now_on, *ended], len(waiting), now)
     if before > 0 or state or alias:  # a part of the list does not say what trains now
         since = f", started before {iso(before)[:16].replace('T', ' ')} UTC" if before > 0 else ""
@@ -211,7 +210,7 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         against = (
             _mapping(connection, select(adapters.c.name, adapters.c.version).where(adapters.c.digest == evaluation["against_digest"])) if evaluation else None
         )
-    row["silent"] = row["state"] == runs.RUNNING and now - row["heartbeat_at"] > SILENT_MS
+    row["silent"] = is_silent(row, now)
     elapsed = (row["finished_at"] or now) - row["started_at"]
     curve = row["curve"] or []
     return {
@@ -233,7 +232,7 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         if evaluation
         else [],
         "without_rows": [title for name, (title, _) in GROUPS.items() if evaluation and name in evaluation["metrics"] and not evaluation["metrics"][name]["n"]],
-        "recipe": [(name, said_value(value)) for name, value in (row["recipe"] or {}).items() if name not in _DATA_IN_RECIPE],
+        "recipe": [(name, said_value(value)) for name, value in (row["recipe"] or {}).items() if name not in DATA_IN_RECIPE],
         "thresholds": json.dumps(evaluation["thresholds"], indent=1) if evaluation else "",
         "spark": sparkline(curve, 640, 200),
         "first_loss": curve[0][1] if curve else None,

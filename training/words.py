@@ -8,7 +8,13 @@ from typing import Any
 from training import runs
 from whet.web.filters import duration, number, relative
 
-SILENT_MS = 120_000  # the trainer writes its heartbeat every 5 s; after this much silence it is gone
+DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe; shown as its data
+_SILENT_MS = 120_000  # the trainer writes its heartbeat every 5 s; after this much silence it is gone
+
+
+def is_silent(row: Mapping[str, Any], now: int) -> bool:
+    """Whether a run that should be running has not been heard of for long."""
+    return bool(row["state"] == runs.RUNNING and now - row["heartbeat_at"] > _SILENT_MS)
 
 
 def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: int) -> str:

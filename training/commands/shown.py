@@ -7,21 +7,20 @@ from typing import Any
 
 from training.commands.evaluate import metrics_table
 from training.methods.registry import METHODS, SOME
-from training.words import SILENT_MS, estimated, run_headline, said_value
+from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
 from whet.cli import emit, out
 from whet.clock import iso
 from whet.web.filters import duration
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 50  # columns of the loss's picture
-_DATA = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe
 _COLOURS = {"pass": "green", "fail": "red"}
 
 
 def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
     """`row`: as the table has it, with `label` (of the adapter it made) and `evaluations`; `against`: labels by digest of what those compared with."""
     recipe, estimate, progress = (row[name] or {} for name in ("recipe", "estimate", "progress"))
-    row = {**row, "silent": row["state"] == "running" and now - row["heartbeat_at"] > SILENT_MS}
+    row = {**row, "silent": is_silent(row, now)}
     newest = row["evaluations"][0] if row["evaluations"] else None
     out.print(f"[bold]{row['id']}[/bold]  ", end="")
     out.print(run_headline(row, newest, now), markup=False)
@@ -29,7 +28,7 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
         if sentence:
             out.print(f"• {sentence}", style="yellow", markup=False)
     method, curve = METHODS.get(recipe.get("method", "")), row["curve"] or []
-    unread = {*_DATA, *(SOME - method.reads if method else ())}
+    unread = {*DATA_IN_RECIPE, *(SOME - method.reads if method else ())}
     lines = {
         "started": f"{iso(row['started_at'])} by {row['worker']}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
         "took": duration((row["finished_at"] or now) - row["started_at"]) + ("" if row["finished_at"] else " so far"),

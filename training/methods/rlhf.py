@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
 from training.device import device
@@ -14,7 +14,7 @@ from training.methods import trl_trainer as common
 from training.methods.loop import rows
 from training.methods.pairs import Pair, pairs
 from training.methods.preference import loss
-from training.methods.trl_progress import Progress, held, learned, numbered, put, trained
+from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.platform_tuning import keep_few_kernels, return_memory
 from training.prepare import Prepared
@@ -51,12 +51,12 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     if resume is None:
         train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps), kept)
     else:
-        put(learned(judge), held(resume.tensors, _REWARD))
+        _put(_learned(judge), _held(resume.tensors, _REWARD))
     score = scorer(judge.eval(), loop["pad_id"])
     followed = Progress(
         recipe, loop["on_step"], len(found), _per_question(prepared, found) * _together(prepared, found),
         read=lambda logs: -logs["reward"] if "reward" in logs else None, falls=False,
-        checkpoints=loop["checkpoints"], resume=resume, beside=numbered(_REWARD, learned(judge)),
+        checkpoints=loop["checkpoints"], resume=resume, beside=_numbered(_REWARD, _learned(judge)),
     )  # fmt: skip
     if resume is None:
         weak = weak_rewards(preferred(score, found, recipe.batch_size), len(found))
@@ -139,6 +139,31 @@ def preferred(score: Score, found: list[Pair], batch_size: int) -> int:
         rewards = score([[*each.prompt, *answer] for each in some for answer in (each.chosen, each.rejected)])
         right += sum(chosen > rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True))
     return right
+
+
+def _learned(model: Any) -> list[Any]:
+    """The parameters that are trained, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _numbered(prefix: str, tensors: Sequence[Any]) -> dict[str, Any]:
+    """Tensors under the names by which a checkpoint holds them."""
+    return {f"{prefix}{number}": tensor.detach() for number, tensor in enumerate(tensors)}
+
+
+def _held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
+    """The other way, in the order they were given in."""
+    found = {int(name.removeprefix(prefix)): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return [found[number] for number in sorted(found)]
+
+
+def _put(parameters: Sequence[Any], weights: Sequence[Any]) -> None:
+    """Other weights in place of the present ones; no weights change nothing."""
+    import torch
+
+    with torch.no_grad():
+        for parameter, weight in zip(parameters, weights, strict=bool(weights)):
+            parameter.copy_(weight)
 
 
 def _together(prepared: Prepared, found: list[Pair]) -> int:

@@ -10,7 +10,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +166,7 @@ def _callback(progress: Progress, trainer: Any) -> Any:
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             progress.begins(trainer.masters)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -183,31 +183,6 @@ def _callback(progress: Progress, trainer: Any) -> Any:
             progress.keep(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     return Told()
-
-
-def learned(model: Any) -> list[Any]:
-    """The parameters that are trained, in the model's order."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def numbered(prefix: str, tensors: Sequence[Any]) -> dict[str, Any]:
-    """Tensors under the names by which a checkpoint holds them."""
-    return {f"{prefix}{number}": tensor.detach() for number, tensor in enumerate(tensors)}
-
-
-def held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
-    """The other way, in the order they were given in."""
-    found = {int(name.removeprefix(prefix)): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return [found[number] for number in sorted(found)]
-
-
-def put(parameters: Sequence[Any], weights: Sequence[Any]) -> None:
-    """Other weights in place of the present ones; no weights change nothing."""
-    import torch
-
-    with torch.no_grad():
-        for parameter, weight in zip(parameters, weights, strict=bool(weights)):
-            parameter.copy_(weight)
 
 
 def trained(progress: Progress, tokens: int, trained_tokens: int) -> Trained:
