@@ -18,6 +18,10 @@ from whet.errors import ConfigurationError
 
 BUILTIN_BASE = Path(__file__).parent / "assets" / "base"
 
+# Seconds that our servers keep an idle connection: beyond the five of usual client pools. Who closes first decides, because
+# a request sent just while the server closes comes back as "disconnected", and a client cannot tell whether it was heard.
+IDLE_CONNECTION_S = 75
+
 
 class Settings(BaseSettings):
     """All settings. Build with `load_settings()`, pass on as an argument; nothing reads the environment later."""

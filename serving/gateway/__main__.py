@@ -11,10 +11,9 @@ import uvicorn
 
 from whet.context import open_context
 from whet.errors import WhetError
-from whet.settings import Settings, load_settings
+from whet.settings import IDLE_CONNECTION_S, Settings, load_settings
 
 STOP_WITHIN_S = 10  # running answers may finish; longer ones are cut and say so in their row
-IDLE_CONNECTION_S = 75  # beyond the idle time of usual client pools, so that the client closes first
 BACKLOG = 4096
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import Depends
 
@@ -47,6 +49,17 @@ def test_the_process_starts_answers_and_stops_within_its_time(tmp_path: Path) ->
                 time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("server", ["serving.gateway.__main__", "whet.web.__main__"])
+def test_a_client_gives_an_idle_connection_up_before_the_server_does(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a request that is sent while the server closes is lost: uvicorn's own five seconds are also those of httpx."""
+    given: dict[str, Any] = {}
+    monkeypatch.setenv("WHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("uvicorn.run", lambda *application, **options: given.update(options))
+    importlib.import_module(server).main()
+    expiry = httpx._config.DEFAULT_LIMITS.keepalive_expiry
+    assert expiry is not None and given.get("timeout_keep_alive", 5) >= 2 * expiry
 
 
 def test_the_specification_names_the_port_that_is_checked_and_asked(sqlite_context: Context) -> None:

@@ -10,7 +10,7 @@ import uvicorn
 
 from whet.context import open_context
 from whet.errors import WhetError
-from whet.settings import load_settings
+from whet.settings import IDLE_CONNECTION_S, load_settings
 from whet.web.shell import create_console
 
 _GOODBYE_S = 3  # open event streams end when the process does; nobody waits for them longer than this
@@ -32,6 +32,7 @@ def main() -> int:
         access_log=False,
         server_header=False,
         log_level="warning",
+        timeout_keep_alive=IDLE_CONNECTION_S,
         timeout_graceful_shutdown=_GOODBYE_S,
     )
     context.close()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -62,7 +63,7 @@ def _train(base: BaseModel, model: Any, recipe: Recipe, ranks: Ranks, checkpoint
 
 
 def _in_two(base: BaseModel, make: Callable[[], Any], recipe: Recipe, work: Callable[[Any, Ranks], Any]) -> Any:
-    """What `work(model in shares, ranks)` returns in rank 0 of two copies of this process; None when one of them failed.
+    """What `work(model in shares, ranks)` returns in rank 0 of two copies of this process; None when rank 0 killed itself.
 
     Copies, so that nothing is imported twice; torchrun itself is tried below.
     """
@@ -71,16 +72,24 @@ def _in_two(base: BaseModel, make: Callable[[], Any], recipe: Recipe, work: Call
     with tempfile.TemporaryDirectory() as folder:
 
         def share(rank: int) -> None:
-            torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-            model = make()
-            shard(model, plain(model)._no_split_modules)
-            found = work(model, Ranks(rank, 2))
-            if rank == 0:
-                torch.save(found, f"{folder}/found")
+            try:
+                torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+                model = make()
+                shard(model, plain(model)._no_split_modules)
+                found = work(model, Ranks(rank, 2))
+                if rank == 0:
+                    torch.save(found, f"{folder}/found")
+            except BaseException:
+                Path(folder, f"said-by-{rank}").write_text(traceback.format_exc())
+                raise
 
         pids = [begun_in_a_fork(partial(share, rank)) for rank in range(2)]
-        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
-        return torch.load(f"{folder}/found", weights_only=False) if statuses == [0, 0] else None
+        ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        if ends[0] == -signal.SIGKILL:
+            return None
+        said = "\n".join(path.read_text() for path in sorted(Path(folder).glob("said-by-*")))
+        assert ends == [0, 0], f"the processes ended with {ends}; a negative number is a signal\n{said}"
+        return torch.load(f"{folder}/found", weights_only=False)
 
 
 def _apart(one: Any, two: Any) -> float:
@@ -92,7 +101,7 @@ def test_two_processes_make_the_adapter_of_one(base: BaseModel, changed: dict[st
     recipe = replace(PLAIN, **changed)
     one = _train(base, fresh(base, recipe), recipe, Ranks())
     two = _in_two(base, lambda: fresh(base, recipe), recipe, lambda model, ranks: _train(base, model, recipe, ranks))
-    assert two is not None and _apart(one, two) < _TOLERANCE
+    assert _apart(one, two) < _TOLERANCE
     assert (two[0].tokens, two[0].trained_tokens, two[0].steps, two[0].best_step) == (one[0].tokens, one[0].trained_tokens, one[0].steps, one[0].best_step)
     assert two[0].validation == [(step, pytest.approx(loss, abs=_TOLERANCE)) for step, loss in one[0].validation]
     assert (two[0].first_loss, two[0].last_loss) == pytest.approx((one[0].first_loss, one[0].last_loss), abs=_TOLERANCE)
@@ -103,7 +112,7 @@ def test_a_mean_of_the_processes_means_would_be_noticed(base: BaseModel, monkeyp
     one = _train(base, fresh(base, PLAIN), PLAIN, Ranks())
     monkeypatch.setattr(trainer, "_weight", lambda batch: 1.0 if batch.trained else 0.0)
     two = _in_two(base, lambda: fresh(base, PLAIN), PLAIN, lambda model, ranks: _train(base, model, PLAIN, ranks))
-    assert two is not None and _apart(one, two) > 100 * _TOLERANCE
+    assert _apart(one, two) > 100 * _TOLERANCE
 
 
 _SHARED = [name for name, method in METHODS.items() if "processes" in method.reads]
@@ -118,7 +127,7 @@ def test_every_method_that_says_so_can_hold_its_weights_in_shares(base: BaseMode
 
     one = _train(base, make(), recipe, Ranks())
     two = _in_two(base, make, recipe, lambda model, ranks: _train(base, model, recipe, ranks))
-    assert two is not None and _apart(one, two) < _TOLERANCE
+    assert _apart(one, two) < _TOLERANCE
 
 
 def test_two_processes_that_were_killed_go_on_to_the_same_weights_and_one_can_end_it(base: BaseModel, tmp_path: Path) -> None:
