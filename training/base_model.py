@@ -39,6 +39,15 @@ def quiet_environment() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for 4-bit weights, which a CPU lacks
 
 
+def import_transformers() -> None:
+    """To be called before anything else imports it: for one way of generating that nothing here uses it would import scikit-learn, SciPy and pandas, two seconds of
+    each start."""
+    quiet_environment()
+    from transformers import utils
+
+    vars(utils)["is_sklearn_available"] = lambda: False
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A base in Hugging Face format. Weights and tokenizer are loaded when first used."""
@@ -82,7 +91,7 @@ class BaseModel:
     @cached_property
     def tokenizer(self) -> Any:
         """Raises ConfigurationError when the folder has no tokenizer or no chat template, or a tokenizer of another model."""
-        quiet_environment()
+        import_transformers()
         from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoTokenizer
 
@@ -200,7 +209,7 @@ class BaseModel:
 
         Raises ConfigurationError when the weights cannot be loaded, TrainingError when memory does not hold them.
         """
-        quiet_environment()
+        import_transformers()
         import torch
         from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoModelForCausalLM

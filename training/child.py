@@ -31,9 +31,9 @@ def main(parent: int) -> None:
 
 
 def _import_everything() -> None:
-    from training.base_model import quiet_environment
+    from training.base_model import import_transformers
 
-    quiet_environment()
+    import_transformers()
     import peft  # noqa: F401
     import torch
     import torch.utils.tensorboard  # noqa: F401  # half a second that the first step would wait for

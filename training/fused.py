@@ -15,37 +15,8 @@ _SHORT_TOKENS = 384
 ATTENTION = "whet_short_rows"
 
 
-class LoraLinear(torch.autograd.Function):
-    """y = x Wᵀ + s (x Aᵀ) Bᵀ with the second product added in place; W is frozen.
-
-    x [T, in], W [out, in], A [r, in], B [out, r]. PEFT's form makes three more tensors of the size of y.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-        inner = x @ a.t()
-        y = x @ weight.t()
-        y.addmm_(inner, b.t(), alpha=scale)
-        ctx.save_for_backward(x, weight, a, b, inner)
-        ctx.scale = scale
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, a, b, inner = ctx.saved_tensors
-        grad_b = (grad.t() @ inner).mul_(ctx.scale)
-        grad_inner = (grad @ b).mul_(ctx.scale)
-        grad_a = grad_inner.t() @ x
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
-            grad_x.addmm_(grad_inner, a)
-        return grad_x, None, grad_a, grad_b, None
-
-
 def fuse_lora(peft_model: Any) -> None:
-    """Let every plain LoRA layer of the model compute with `LoraLinear` while it trains. Layers with dropout, a bias or another
-    variant keep PEFT's forward."""
+    """Let every plain LoRA layer of the model compute with fewer tensors. Layers with dropout, a bias or another variant keep PEFT's forward."""
     from peft.tuners.lora.layer import Linear
 
     for module in peft_model.modules():
@@ -56,19 +27,23 @@ def fuse_lora(peft_model: Any) -> None:
 
 
 class _Forward:
-    """The replaced `forward` of one layer."""
+    """The replaced `forward` of one layer: y = x Wᵀ + s (x Aᵀ) Bᵀ with the second product added in place; W is frozen.
+
+    x [..., in], W [out, in], A [r, in], B [out, r]. PEFT's form makes three more tensors of the size of y. Of torch's own operations, although a function with a
+    backward of its own would add one product more in place: that backward would be Python, for which hands (training/hands.py) wait for each other.
+    """
 
     def __init__(self, layer: Any) -> None:
         self._layer, self._plain = layer, layer.forward
+        self._base, self._a, self._b = layer.get_base_layer(), layer.lora_A["default"], layer.lora_B["default"]
         self._scale = float(layer.scaling["default"])
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        layer = self._layer
-        if layer.disable_adapters or layer.merged or not torch.is_grad_enabled():
+        if self._layer.disable_adapters or self._layer.merged:
             return cast(torch.Tensor, self._plain(x, *args, **kwargs))
-        a, b, weight = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.get_base_layer().weight
-        y = cast(torch.Tensor, cast(Any, LoraLinear).apply(x.reshape(-1, x.shape[-1]), weight, a, b, self._scale))
-        return y.view(*x.shape[:-1], y.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
+        y = (rows @ self._base.weight.t()).addmm_(rows @ self._a.weight.t(), self._b.weight.t(), alpha=self._scale)
+        return cast(torch.Tensor, y.view(*x.shape[:-1], y.shape[-1]))
 
 
 def short_attention(
@@ -81,34 +56,38 @@ def short_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention as two batched products; query [B, H, L, D], key and value [B, G, L, D] with H a multiple of G.
+    """Attention as two batched products; query [B, H, L, D], key and value [B, G, K, D] with H a multiple of G.
 
-    Used in training only, where nothing is cached and rows are padded on the right, so the mask is the causal one unless the
-    model brings its own (a sliding window).
+    Of whole rows that are padded on the right (L = K), so the mask is the causal one unless the model brings its own (a sliding window); and of one token each
+    after those in a cache (L = 1), which torch's kernel takes five times as long for. Questions padded on the left have positions that see nothing: they are
+    torch's, as is all that is long.
     """
     batch, heads, length, width = query.shape
-    if length > _SHORT_TOKENS or key.shape[2] != length or dropout or not torch.is_grad_enabled():
+    keys = key.shape[2]
+    whole = length == keys and (attention_mask is None or torch.is_grad_enabled())
+    if keys > _SHORT_TOKENS or dropout or not (whole or length == 1):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     if key.shape[1] != heads:
         key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
-    bias = _bias(attention_mask, batch, heads, length, query)
+    bias = _bias(attention_mask, batch, heads, length, keys, query)
     flat = batch * heads
     scores = torch.baddbmm(
-        bias, query.reshape(flat, length, width), key.reshape(flat, length, width).transpose(1, 2), alpha=scaling if scaling is not None else width**-0.5
+        bias, query.reshape(flat, length, width), key.reshape(flat, keys, width).transpose(1, 2), alpha=scaling if scaling is not None else width**-0.5
     )
-    mixed = torch.bmm(torch.softmax(scores, -1), value.reshape(flat, length, width))
+    mixed = torch.bmm(torch.softmax(scores, -1), value.reshape(flat, keys, width))
     return mixed.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
 
 
-def _bias(mask: torch.Tensor | None, batch: int, heads: int, length: int, like: torch.Tensor) -> torch.Tensor:
-    """What is added to the scores, [B·H, L, L]."""
+def _bias(mask: torch.Tensor | None, batch: int, heads: int, length: int, keys: int, like: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores, [B·H, L, K]. Without a mask each position sees itself and those before it, of which it is the last."""
     if mask is None:
-        return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1).expand(batch * heads, length, length)
+        hidden = torch.full((length, keys), float("-inf"), dtype=like.dtype, device=like.device)
+        return hidden.triu_(1 + keys - length).expand(batch * heads, length, keys)
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, float("-inf"))
-    return mask[..., :length, :length].expand(batch, heads, length, length).reshape(batch * heads, length, length)
+    return mask[..., :length, :keys].expand(batch, heads, length, keys).reshape(batch * heads, length, keys)
 
 
 def use_short_attention(model: Any) -> None:

@@ -18,7 +18,7 @@ from training.run.ranks import ALONE
 from training.trainer import Loss, batch_loss, recomputing, step_gradients
 
 # So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
-_WORTH = 1.2
+_WORTH = 1.1
 _WRITTEN = 16  # tokens that are timed; what the questions themselves take is shared out among them, which is little of it
 _PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once and all count, because the fastest of several is faster than a run will be
 

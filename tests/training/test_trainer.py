@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.training.tiny import CHATML, build_base, facts
-from training import datasets, pipeline, runs
+from training import datasets, fused, pipeline, runs
 from training.base_model import BaseModel, open_base
 from training.batches import IGNORED, collate, epoch_batches
 from training.data.split import split
@@ -95,16 +95,16 @@ def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(base: BaseMod
     assert logprobs(again, ids) == evidence["prompts"][0]["adapter_logprobs"]
 
 
-@pytest.mark.parametrize(
-    ("architecture", "extra"),
-    [
-        ("Llama", {}),
-        ("Llama", {"num_key_value_heads": 4}),
-        ("Mistral", {"sliding_window": 16}),
-        ("Qwen2", {}),
-        ("Gemma2", {"attn_logit_softcapping": 5.0, "sliding_window": 16}),
-    ],
-)
+_SHAPES = [
+    ("Llama", {}),
+    ("Llama", {"num_key_value_heads": 4}),
+    ("Mistral", {"sliding_window": 16}),
+    ("Qwen2", {}),
+    ("Gemma2", {"attn_logit_softcapping": 5.0, "sliding_window": 16}),
+]
+
+
+@pytest.mark.parametrize(("architecture", "extra"), _SHAPES)
 @pytest.mark.seconds
 def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture: str, extra: dict[str, Any]) -> None:
     """Loss and every gradient, against plain PEFT with full logits, on rows of mixed length."""
@@ -112,16 +112,12 @@ def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture
 
     base = BaseModel(build_base(tmp_path / "base", architecture=architecture, layers=2, **extra), "x")
     rows = _encoded(base, 20)
-    plain = _model(base, replace(RECIPE, dtype="float32"))
-    with torch.no_grad():
-        for name, parameter in plain.named_parameters():
-            if ".lora_B" in name:
-                parameter.normal_(0, 0.02, generator=torch.Generator().manual_seed(1))
-    fused = copy.deepcopy(plain)
-    fuse_lora(fused)
-    use_short_attention(fused.get_base_model())
+    plain = _disturbed(_model(base, replace(RECIPE, dtype="float32")))
+    quick = copy.deepcopy(plain)
+    fuse_lora(quick)
+    use_short_attention(quick.get_base_model())
     batch = collate(rows[:8], 0, "cpu")
-    fast = batch_loss(fused.train(), batch)
+    fast = batch_loss(quick.train(), batch)
     fast.backward()
     mask = torch.zeros_like(batch.ids)
     for number, row in enumerate(rows[:8]):
@@ -133,10 +129,56 @@ def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture
     slow.backward()
     assert float(fast.detach()) == pytest.approx(float(slow.detach()), rel=1e-5)
     gradients = {name: parameter.grad for name, parameter in plain.named_parameters() if parameter.grad is not None}
-    for name, parameter in fused.named_parameters():
+    for name, parameter in quick.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-6)
     assert gradients
+
+
+@pytest.mark.parametrize(("architecture", "extra"), _SHAPES)
+@pytest.mark.seconds
+def test_answers_come_as_from_pefts_computation(tmp_path: Path, architecture: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token by token after a cache, beside questions of other lengths, of which some end before others."""
+    import torch
+
+    base = BaseModel(build_base(tmp_path / "base", architecture=architecture, layers=2, **extra), "x")
+    plain = _disturbed(_model(base, replace(RECIPE, dtype="float32"))).eval()
+    fast = copy.deepcopy(plain)
+    fuse_lora(fast)
+    use_short_attention(fast.get_base_model())
+    questions = [list(row.ids[: row.prompt_tokens]) for row in _encoded(base, 12)]
+    assert len(set(map(len, questions))) > 2, "questions of several lengths are what this is about"
+    wanted, sure = _answered(plain, questions)
+    found, as_sure = _answered(fast, questions)
+    assert found == wanted
+    torch.testing.assert_close(as_sure, sure, rtol=1e-4, atol=1e-4)
+    if extra.get("sliding_window"):  # which leaves the padding out in any case
+        return
+    monkeypatch.setattr(fused, "_bias", lambda mask, *shape: _BIAS(None, *shape))  # planted: what pads a short question is seen
+    assert float((_answered(fast, questions)[1] - sure).abs().max()) > 1e-3
+
+
+def _answered(model: Any, questions: list[list[int]]) -> tuple[list[list[int]], Any]:
+    """(answers, logits [questions, 1, V] of their second tokens, which are the first to come after a cache)."""
+    logits: list[Any] = []
+    watching = model.register_forward_hook(lambda *call: logits.append(call[-1].logits))
+    answers = greedy(model, questions, frozenset(range(5)), 12)
+    watching.remove()
+    return answers, logits[1]
+
+
+_BIAS = fused._bias
+
+
+def _disturbed(model: Any) -> Any:
+    """An adapter that changes what the base says."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                parameter.normal_(0, 0.02, generator=torch.Generator().manual_seed(1))
+    return model
 
 
 def _loss(model: Any, rows: list[Encoded]) -> float:
