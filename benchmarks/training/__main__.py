@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def main(given: list[str] | None = None) -> int:
     from training.device import compute_dtype
     from whet.settings import BUILTIN_BASE
 
+    as_anybody = dict(os.environ)
     quiet_environment()
     dtype = options.dtype or compute_dtype("auto")
     if "speed" in options.what or not options.what:
@@ -42,7 +44,7 @@ def main(given: list[str] | None = None) -> int:
         for turn in range(options.rounds):
             rates.append(gemm_rate(dtype, options.threads))
             for name in ARMS if turn % 2 == 0 else reversed(ARMS):
-                arm = _child("arm", name, "--rows", str(options.rows), "--dtype", dtype, "--threads", str(options.threads))
+                arm = _child("arm", name, "--rows", str(options.rows), "--dtype", dtype, "--threads", str(options.threads), environment=as_anybody)
                 found[name].append(arm["tokens_per_s"])
                 print(f"round {turn + 1}: {name} {arm['tokens_per_s']:,.0f} tokens/s in {arm['steps']} steps", file=sys.stderr)
         _tell_speed(found, rates, BaseModel(BUILTIN_BASE, "the base").parameters, dtype, options.threads)
@@ -65,8 +67,8 @@ def gemm_rate(dtype: str, threads: int) -> float:
     return 2 * _GEMM_SIZE**3 / best
 
 
-def _child(module: str, *given: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", f"benchmarks.training.{module}", *given], capture_output=True, text=True)
+def _child(module: str, *given: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.training.{module}", *given], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise BenchmarkError(f"The arm {given[0]} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}.")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
