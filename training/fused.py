@@ -34,16 +34,19 @@ class _Forward:
     """
 
     def __init__(self, layer: Any) -> None:
-        self._layer, self._plain = layer, layer.forward
-        self._base, self._a, self._b = layer.get_base_layer(), layer.lora_A["default"], layer.lora_B["default"]
-        self._scale = float(layer.scaling["default"])
+        self._layer, self._base, self._plain = layer, layer.get_base_layer(), layer.forward
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self._layer.disable_adapters or self._layer.merged:
+        layer, name = self._layer, _only(self._layer.active_adapters)
+        if layer.disable_adapters or layer.merged or name not in layer.lora_A:
             return cast(torch.Tensor, self._plain(x, *args, **kwargs))
-        rows = x.reshape(-1, x.shape[-1])
-        y = (rows @ self._base.weight.t()).addmm_(rows @ self._a.weight.t(), self._b.weight.t(), alpha=self._scale)
+        a, b, rows = layer.lora_A[name].weight, layer.lora_B[name].weight, x.reshape(-1, x.shape[-1])
+        y = (rows @ self._base.weight.t()).addmm_(rows @ a.t(), b.t(), alpha=layer.scaling[name])
         return cast(torch.Tensor, y.view(*x.shape[:-1], y.shape[-1]))
+
+
+def _only(names: list[str]) -> str | None:
+    return names[0] if len(names) == 1 else None
 
 
 def short_attention(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.batches import epoch_batches
@@ -19,7 +19,7 @@ from training.trainer import Loss, batch_loss, recomputing, step_gradients
 
 # So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
 _WORTH = 1.1
-_WRITTEN = 16  # tokens that are timed; what the questions themselves take is shared out among them, which is little of it
+_PATIENCE_S = 20.0  # for a step's answers before the first step: a small base writes them whole, of a large one on a processor their pace has to do
 _PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once and all count, because the fastest of several is faster than a run will be
 
 
@@ -68,25 +68,40 @@ def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
     return 1 / (per_token + _seconds(device, update) / tokens_of_a_step)
 
 
-def seconds_per_written(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int) -> float:
-    """Of one more token of each answer that a step writes, to questions of middle length."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answers of one step, as the base writes them before it has learned anything."""
+
+    lengths: tuple[int, ...]  # tokens, the end-of-turn token included
+    seconds: float
+
+
+def write(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, stop_ids: frozenset[int], limit: int) -> Written:
+    """Answers to questions of middle length, drawn as RLHF's policy draws them, each of at most `limit` tokens. One that has no end after `_PATIENCE_S` counts as that long."""
     import torch
 
     ordered = sorted(rows, key=lambda row: row.prompt_tokens)
     first = max(0, (len(ordered) - recipe.batch_size) // 2)
-    some = ordered[first : first + recipe.batch_size]
+    some = [row for row in ordered[first : first + recipe.batch_size] for _ in range(recipe.samples)]
     longest, device = max(row.prompt_tokens for row in some), next(model.parameters()).device
-    ids = torch.tensor(
-        [[pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens]) for row in some for _ in range(recipe.samples)], device=device
-    )
-    mask = torch.tensor([[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some for _ in range(recipe.samples)], device=device)
+    ids = torch.tensor([[pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens]) for row in some], device=device)
+    mask = torch.tensor([[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some], device=device)
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    given: dict[str, Any] = {"eos_token_id": sorted(stop_ids), "pad_token_id": pad_id, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    written: list[Any] = []
 
-    def write(tokens: int) -> None:
+    def draw(tokens: int) -> None:
         with torch.no_grad():
-            model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=pad_id)
+            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, max_time=_PATIENCE_S, **given)
+        written[:] = [made[:, longest:]]
 
-    write(1)  # the first is slower
-    return _seconds(device.type, write, _WRITTEN) / _WRITTEN
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(recipe.seed)
+        draw(1)  # the first is slower
+        seconds = _seconds(device.type, draw, limit)
+    ended = torch.isin(written[0], stops)
+    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, limit).tolist()
+    return Written(tuple(lengths), seconds * max(lengths) / written[0].shape[1])
 
 
 def _tokens(rows: list[Encoded]) -> int:

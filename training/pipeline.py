@@ -19,8 +19,9 @@ from training.folders import write_folder
 from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
 from training.lora import adapter_weights, plain_config, set_adapter_weights
+from training.methods.pairs import most_written
 from training.methods.registry import METHODS, MODEL, family
-from training.pace import choose_threads, seconds_per_written
+from training.pace import choose_threads, write
 from training.platform_tuning import return_memory
 from training.prepare import Prepared
 from training.recipe import check_into
@@ -171,8 +172,10 @@ def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) 
         prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
         return_memory()  # what computing some steps left behind is memory that the run will use again
         memory = memory_of(model, prepared, pad_id, loss_of)
-        written = seconds_per_written(model, prepared.train, prepared.recipe, pad_id) if prepared.work.written else 0.0
-    return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour, seconds_per_written=written)
+        written = None
+        if "samples" in METHODS[prepared.recipe.method].reads:
+            written = write(model, prepared.train, prepared.recipe, pad_id, prepared.base.stop_ids, most_written(prepared.train))
+    return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour, written=written)
 
 
 def load(context: Context, prepared: Prepared) -> Any:

@@ -41,9 +41,9 @@ def main(given: list[str] | None = None) -> int:
     import torch
 
     from training.encode import Encoder
-    from training.methods.pairs import work
+    from training.methods.pairs import most_written, work
     from training.methods.registry import METHODS, family
-    from training.pace import choose_threads, seconds_per_written
+    from training.pace import choose_threads, write
     from training.run.checkpoint import Checkpoints
     from training.run.estimates import estimate, memory_of, peak_memory_bytes, peak_of
     from training.trainer import total_steps
@@ -68,8 +68,8 @@ def main(given: list[str] | None = None) -> int:
         _, speed = choose_threads(model, train, recipe, 0, loss_of)
         return_memory()
         memory = memory_of(model, prepared, 0, loss_of)
-        written = seconds_per_written(model, train, recipe, 0) if done.written else 0.0
-        expected = estimate(prepared, speed, memory, seconds_per_written=written)
+        written = write(model, train, recipe, 0, base.stop_ids, most_written(train)) if options.method == "rlhf" else None
+        expected = estimate(prepared, speed, memory, written=written)
         forget_peak()
         reporter: Any = SimpleNamespace(working=lambda *_: None, stage=lambda _: None)
         made = method.run(

@@ -158,6 +158,29 @@ def test_answers_come_as_from_pefts_computation(tmp_path: Path, architecture: st
     assert float((_answered(fast, questions)[1] - sure).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_the_version_that_is_set_is_the_one_that_answers(base: BaseModel, grad: bool) -> None:
+    """A candidate and the version in production share one base while they are compared."""
+    import torch
+
+    plain = _disturbed(_model(base, replace(RECIPE, dtype="float32"))).eval()
+    stored = {name.replace(".default", ""): -2 * parameter for name, parameter in plain.state_dict().items() if ".lora_" in name}
+    config = {"r": RECIPE.rank, "lora_alpha": RECIPE.alpha / 2, "target_modules": sorted(plain.peft_config["default"].target_modules)}
+    quick = copy.deepcopy(plain)
+    fuse_lora(quick)
+    batch, said = collate(_encoded(base, 4), 0, "cpu"), {}
+    with torch.set_grad_enabled(grad):
+        for computing, model in (("plain", plain), ("quick", quick)):
+            said[computing, "default"] = model(input_ids=batch.ids).logits
+            with_stored(model, config, stored, "production").set_adapter("production")
+            said[computing, "production"] = model(input_ids=batch.ids).logits
+            model.set_adapter("default")
+            said[computing, "default again"] = model(input_ids=batch.ids).logits
+    for which in ("default", "production", "default again"):
+        torch.testing.assert_close(said["quick", which], said["plain", which], rtol=1e-4, atol=1e-4)
+    assert float((said["plain", "production"] - said["plain", "default"]).detach().abs().max()) > 1e-2
+
+
 def _answered(model: Any, questions: list[list[int]]) -> tuple[list[list[int]], Any]:
     """(answers, logits [questions, 1, V] of their second tokens, which are the first to come after a cache)."""
     logits: list[Any] = []

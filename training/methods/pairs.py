@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import attrgetter
 
 from training.encode import Encoded, Encoder
 from training.evaluate import answer_limit
@@ -50,7 +50,6 @@ class Work:
     tokens: int
     trained_tokens: int
     padding: float = 1.0  # times the tokens, what is computed: a library's batches are of any lengths; ours are of like ones, and measured with what they waste
-    written: float = 0.0  # tokens that a step writes one after the other, before it learns: the longest of its answers
 
 
 def check_batches(recipe: Recipe) -> None:
@@ -88,8 +87,9 @@ def examples(method: str, rows: list[Row]) -> int:
     return sum(2 if row.kind == "preference" and METHODS[method].rows == RATINGS else 1 for row in rows)
 
 
-def work(recipe: Recipe, encoder: Encoder, rows: list[Row]) -> Work:
-    """Of a method that learns from preferences or ratings. For RLHF that of the policy, its own answers taken to be as long as the chosen ones.
+def work(recipe: Recipe, encoder: Encoder, rows: list[Row], written: Sequence[int] = ()) -> Work:
+    """Of a method that learns from preferences or ratings. For RLHF that of the policy, whose answers have the lengths of one step's that were `written` (tokens), or else of
+    the chosen ones.
 
     Raises InputError as `pairs` does.
     """
@@ -100,22 +100,32 @@ def work(recipe: Recipe, encoder: Encoder, rows: list[Row]) -> Work:
         return Work(len(answers), sum(each.tokens for each in answers), sum(len(each.answer) for each in answers), padding)
     found = pairs(encoder, rows)
     if recipe.method == "rlhf":
-        written = recipe.samples * sum(len(each.chosen) for each in found)
-        tokens = recipe.samples * sum(len(each.prompt) for each in found) + written
-        mixed = random.Random(recipe.seed).sample(found, len(found))
-        steps = [mixed[first : first + recipe.batch_size] for first in range(0, len(mixed), recipe.batch_size)]
-        asked, longest = ([max(len(part(each)) for each in step) for step in steps] for part in (attrgetter("prompt"), attrgetter("chosen")))
-        computed = sum(recipe.samples * len(step) * (prompt + answer) for step, prompt, answer in zip(steps, asked, longest, strict=True))
-        return Work(len(found), tokens, written, computed / max(1, tokens), sum(longest) / max(1, len(steps)))
+        return _policys_work(recipe, found, written)
     mixed = random.Random(recipe.seed).sample(found, len(found))
     padding = padded([[len(each.prompt) + len(answer) for answer in (each.chosen, each.rejected)] for each in mixed], parts)
     return Work(len(found), sum(each.tokens for each in found), sum(len(each.chosen) + len(each.rejected) for each in found), padding)
 
 
+def _policys_work(recipe: Recipe, found: list[Pair], written: Sequence[int]) -> Work:
+    mixed = random.Random(recipe.seed).sample(found, len(found))
+    steps = [mixed[first : first + recipe.batch_size] for first in range(0, len(mixed), recipe.batch_size)]
+    asked = [max(len(each.prompt) for each in step) for step in steps]
+    longest = [max(written or (len(each.chosen) for each in step)) for step in steps]
+    mean = sum(written) / len(written) if written else sum(len(each.chosen) for each in found) / len(found)
+    learned = round(recipe.samples * len(found) * mean)
+    tokens = recipe.samples * sum(len(each.prompt) for each in found) + learned
+    computed = sum(recipe.samples * len(step) * (prompt + answer) for step, prompt, answer in zip(steps, asked, longest, strict=True))
+    return Work(len(found), tokens, learned, computed / max(1, tokens))
+
+
+def most_written(rows: list[Encoded]) -> int:
+    """Tokens at which RLHF cuts an answer."""
+    return answer_limit(max(len(row.ids) - row.prompt_tokens for row in rows))
+
+
 def at_their_longest(rows: list[Encoded], recipe: Recipe) -> list[Encoded]:
     """The rows as RLHF may come to learn from them: any answer may be as long as the longest may be."""
-    longest = max(len(row.ids) - row.prompt_tokens for row in rows)
-    most = answer_limit(longest)
+    most = most_written(rows)
 
     def filled(row: Encoded) -> Encoded:
         prompt = row.ids[: row.prompt_tokens]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
 from training.hands import how_many, shared_by
-from training.methods.pairs import at_their_longest, sequences
+from training.methods.pairs import at_their_longest, sequences, work
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from training.pace import Written
     from training.prepare import Prepared
     from training.trainer import Loss, Trained
 
@@ -32,22 +33,21 @@ _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 _FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six products of a LoRA layer and two of the four of a frozen one, and little besides
 
 
-def estimate(
-    prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0, *, seconds_per_written: float = 0.0
-) -> dict[str, Any]:
+def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0, *, written: Written | None = None) -> dict[str, Any]:
     """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked).
 
-    `seconds_per_written`: of a token of the answers that a step writes, where it writes any.
+    `written`: the answers of a step that writes some.
     """
-    tokens = round(prepared.work.tokens * prepared.recipe.epochs)
+    done = work(prepared.recipe, prepared.encoder, prepared.dataset.train, written.lengths) if written else prepared.work
+    tokens = round(done.tokens * prepared.recipe.epochs)
     validated = sum(len(row.ids) for row in prepared.validation) * math.ceil(prepared.recipe.epochs)
     speed = max(tokens_per_s, 1e-9)
-    learning = tokens * prepared.work.padding / speed + prepared.steps * prepared.work.written * seconds_per_written
+    learning = tokens * done.padding / speed + prepared.steps * (written.seconds if written else 0.0)
     seconds = learning + _FORWARD * validated / speed
     found = {
         "rows": len(prepared.train),
         "tokens": tokens,
-        "trained_tokens": round(prepared.work.trained_tokens * prepared.recipe.epochs),
+        "trained_tokens": round(done.trained_tokens * prepared.recipe.epochs),
         "steps": prepared.steps,
         "tokens_per_s": round(tokens / max(learning, 1e-9)),
         "seconds": round(seconds, 1),

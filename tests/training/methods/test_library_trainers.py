@@ -18,13 +18,15 @@ from training.encode import Encoder
 from training.evaluate import answer_limit
 from training.methods import preference, rlhf
 from training.methods import trl_trainer as common
-from training.methods.pairs import Pair, Rated, Work, at_their_longest, check_batches, examples, mismatched, padded, pairs, rated, sequences, work
+from training.methods.pairs import Pair, Rated, Work, at_their_longest, check_batches, examples, mismatched, most_written, padded, pairs, rated, sequences, work
 from training.methods.registry import METHODS, RATINGS
 from training.methods.trl_progress import Progress
 from training.methods.trl_progress import trained as done
+from training.pace import Written, write
 from training.pipeline import measured
 from training.recipe import Recipe, load_recipe, recipe_from
 from training.reporter import Reporter
+from training.run.estimates import estimate
 from training.run.signs import weak_rewards
 from training.trainer import Step, batch_loss
 from whet.context import Context
@@ -112,13 +114,35 @@ def test_how_much_there_is_to_learn_is_known_before_training(home: Context, base
     longest = max(len(pair.chosen) for pair in found)
     tokens, learned = 3 * sum(len(pair.prompt) + len(pair.chosen) for pair in found), 3 * sum(len(pair.chosen) for pair in found)
     together = 18 * (max(len(pair.prompt) for pair in found) + longest) / tokens
-    assert work(sampled, encoder, some) == Work(6, tokens, learned, pytest.approx(together), longest)  # type: ignore[arg-type]
-    alone = work(replace(sampled, batch_size=1), encoder, some)
-    assert (alone.padding, alone.written) == pytest.approx((1.0, learned / 18)), "a question alone is filled up to nothing"
+    assert work(sampled, encoder, some) == Work(6, tokens, learned, pytest.approx(together))  # type: ignore[arg-type]
+    assert work(replace(sampled, batch_size=1), encoder, some).padding == pytest.approx(1.0), "a question alone is filled up to nothing"
+    asked = [len(pair.prompt) for pair in found]
+    as_written = work(sampled, encoder, some, [10, 10, 40])
+    assert (as_written.tokens, as_written.trained_tokens) == (3 * sum(asked) + 360, 360) and as_written.padding * as_written.tokens == pytest.approx(
+        18 * (max(asked) + 40)
+    )
     most = [len(row.ids) - row.prompt_tokens for row in at_their_longest(encoder.encode_all(some)[0], sampled)]
     assert most == [answer_limit(longest)] * 6, "any answer may become as long as the longest may be"
     prepared, _ = prepared_run(home, preferences(40), load_recipe("kto"), batch_size=8)
     assert METHODS["kto"].rows == RATINGS and examples("kto", prepared.dataset.train) == 2 * len(prepared.train)
+
+
+def test_a_step_of_rlhf_is_timed_by_what_its_base_writes(home: Context) -> None:
+    import torch
+
+    prepared, _ = prepared_run(home, preferences(40), load_recipe("rlhf"), batch_size=4)
+    recipe, rows, most = prepared.recipe, prepared.train, most_written(prepared.train)
+    model, before = prepared.base.load_model("float32"), torch.get_rng_state()
+    every = frozenset(range(int(prepared.base.config["vocab_size"])))
+    assert write(model, rows, recipe, 0, every, most).lengths == (1,) * 4 * recipe.samples, "an answer ends with its end-of-turn token"
+    found, again = (write(model, rows, recipe, 0, prepared.base.stop_ids, most) for _ in range(2))
+    assert found.lengths == again.lengths and torch.equal(before, torch.get_rng_state()), "what the run draws later is not touched"
+    assert max(found.lengths) <= most and found.seconds > 0
+    memory = {"process": 1, "base": 1, "adapter": 1, "optimiser": 1, "activations": 1, "checkpoint": 1, "loading": 1}
+    short, long = (estimate(prepared, 100.0, memory, written=Written((length,), 0.5)) for length in (10, 50))
+    answers = recipe.samples * len(rows) * recipe.epochs
+    assert long["tokens"] - short["tokens"] == 40 * answers and long["trained_tokens"] == 50 * answers
+    assert estimate(prepared, 1e9, memory, written=Written((10,), 0.5))["seconds"] == pytest.approx(prepared.steps * 0.5, abs=0.2), "a step writes first"
 
 
 # --- KTO's pairs ------------------------------------------------------------------------------------------------------
