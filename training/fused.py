@@ -72,25 +72,28 @@ def short_attention(
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    if key.shape[1] != heads:
-        key, value = (part.repeat_interleave(heads // part.shape[1], dim=1) for part in (key, value))
-    bias = _bias(attention_mask, batch, heads, length, keys, query)
-    flat = batch * heads
-    scores = torch.baddbmm(
-        bias, query.reshape(flat, length, width), key.reshape(flat, keys, width).transpose(1, 2), alpha=scaling if scaling is not None else width**-0.5
-    )
+    groups = key.shape[1]
+    if length == 1:  # the heads of a group are as good as positions that see the same
+        flat, rows = batch * groups, heads // groups
+    else:
+        flat, rows = batch * heads, length
+        if groups != heads:
+            key, value = (part.repeat_interleave(heads // groups, dim=1) for part in (key, value))
+    bias = _bias(attention_mask, length, keys, query).expand(batch, flat // batch, rows, keys).reshape(flat, rows, keys)
+    asked, offered = query.reshape(flat, rows, width), key.reshape(flat, keys, width).transpose(1, 2)
+    scores = torch.baddbmm(bias, asked, offered, alpha=scaling if scaling is not None else width**-0.5)
     mixed = torch.bmm(torch.softmax(scores, -1), value.reshape(flat, keys, width))
     return mixed.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
 
 
-def _bias(mask: torch.Tensor | None, batch: int, heads: int, length: int, keys: int, like: torch.Tensor) -> torch.Tensor:
-    """What is added to the scores, [B·H, L, K]. Without a mask each position sees itself and those before it, of which it is the last."""
+def _bias(mask: torch.Tensor | None, length: int, keys: int, like: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores, [B or 1, 1, L, K]. Without a mask each position sees itself and those before it, and the last one is the last of all."""
     if mask is None:
         hidden = torch.full((length, keys), float("-inf"), dtype=like.dtype, device=like.device)
-        return hidden.triu_(1 + keys - length).expand(batch * heads, length, keys)
+        return hidden.triu_(1 + keys - length)[None, None]
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, float("-inf"))
-    return mask[..., :length, :keys].expand(batch, heads, length, keys).reshape(batch * heads, length, keys)
+    return mask[..., :length, :keys]
 
 
 def use_short_attention(model: Any) -> None:
