@@ -61,20 +61,21 @@ def short_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention as two batched products; query [B, H, L, D], key and value [B, G, K, D] with H a multiple of G.
 
-    Of whole rows that are padded on the right (L = K), so the mask is the causal one unless the model brings its own (a sliding window); and of one token each
-    after those in a cache (L = 1), which torch's kernel takes five times as long for. Questions padded on the left have positions that see nothing: they are
-    torch's, as is all that is long.
+    In training, of whole rows that are padded on the right (L = K), so the mask is the causal one unless the model brings its own (a sliding window). Of one token
+    each after those in a cache (L = 1), for which torch's kernel for bfloat16 takes three times as long, in float32: scores are not rounded, as the engine's are
+    not. Everything else is torch's: questions padded on the left have positions that see nothing.
     """
     batch, heads, length, width = query.shape
     keys = key.shape[2]
-    whole = length == keys and (attention_mask is None or torch.is_grad_enabled())
+    whole = length == keys and torch.is_grad_enabled()
     if keys > _SHORT_TOKENS or dropout or not (whole or length == 1):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
-    groups = key.shape[1]
+    groups, dtype = key.shape[1], query.dtype
     if length == 1:  # the heads of a group are as good as positions that see the same
         flat, rows = batch * groups, heads // groups
+        query, key, value = query.float(), key.float(), value.float()
     else:
         flat, rows = batch * heads, length
         if groups != heads:
@@ -83,7 +84,7 @@ def short_attention(
     asked, offered = query.reshape(flat, rows, width), key.reshape(flat, keys, width).transpose(1, 2)
     scores = torch.baddbmm(bias, asked, offered, alpha=scaling if scaling is not None else width**-0.5)
     mixed = torch.bmm(torch.softmax(scores, -1), value.reshape(flat, keys, width))
-    return mixed.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
+    return mixed.view(batch, heads, length, width).transpose(1, 2).contiguous().to(dtype), None
 
 
 def _bias(mask: torch.Tensor | None, length: int, keys: int, like: torch.Tensor) -> torch.Tensor:
@@ -93,7 +94,7 @@ def _bias(mask: torch.Tensor | None, length: int, keys: int, like: torch.Tensor)
         return hidden.triu_(1 + keys - length)[None, None]
     if mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=like.dtype).masked_fill_(~mask, float("-inf"))
-    return mask[..., :length, :keys]
+    return mask[..., :length, :keys].to(like.dtype)
 
 
 def use_short_attention(model: Any) -> None:
