@@ -185,7 +185,7 @@ def test_a_prompt_that_is_too_long_is_the_clients_to_shorten(live: Running) -> N
 
 
 def test_a_client_that_leaves_in_mid_stream_stops_the_engine(live: Running) -> None:
-    for _ in range(50):  # this engine is so small that, on busy processors, a whole answer is often there before the client has left; then it was complete
+    for _ in range(6):  # this engine is so small that a whole answer may be there before the client has left; then it was complete
         stream = live.client().chat.completions.create(model="support", messages=HELLO, max_tokens=LONG, temperature=0, stream=True)
         next(stream)
         next(stream)
