@@ -40,8 +40,8 @@ def quiet_environment() -> None:
 
 
 def import_transformers() -> None:
-    """To be called before anything else imports it: for one way of generating that nothing here uses it would import scikit-learn, SciPy and pandas, two seconds of
-    each start."""
+    """To be called before anything else imports transformers: for a way of generating that nothing here uses it would import scikit-learn, SciPy and pandas, two
+    seconds of each start."""
     quiet_environment()
     from transformers import utils
 
