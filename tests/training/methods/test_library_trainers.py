@@ -142,7 +142,9 @@ def test_a_step_of_rlhf_is_timed_by_what_its_base_writes(home: Context) -> None:
     short, long = (estimate(prepared, 100.0, memory, written=Written((length,), 0.5)) for length in (10, 50))
     answers = recipe.samples * len(rows) * recipe.epochs
     assert long["tokens"] - short["tokens"] == 40 * answers and long["trained_tokens"] == 50 * answers
-    assert estimate(prepared, 1e9, memory, written=Written((10,), 0.5))["seconds"] == pytest.approx(prepared.steps * 0.5, abs=0.2), "a step writes first"
+    writes = estimate(prepared, 1e9, memory, written=Written((10,), 0.5))
+    assert writes["seconds"] == pytest.approx(prepared.steps * 0.5, abs=0.2), "a step writes first"
+    assert writes["tokens_per_s"] == pytest.approx(writes["tokens"] / (prepared.steps * 0.5), abs=1), "and its pace counts that"
 
 
 # --- KTO's pairs ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tests.training.tiny import facts
@@ -50,8 +51,8 @@ def in_a_fork(work: Callable[[], None]) -> int:
     return os.waitpid(begun_in_a_fork(work), 0)[1]
 
 
-def begun_in_a_fork(work: Callable[[], None]) -> int:
-    """Begin to do something in a copy of this process; returns its id."""
+def begun_in_a_fork(work: Callable[[], None], said: Path | None = None) -> int:
+    """Begin to do something in a copy of this process; returns its id. `said` is the file for the traceback of an error, where somebody reads it."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -62,6 +63,8 @@ def begun_in_a_fork(work: Callable[[], None]) -> int:
             status = 0
         except BaseException:  # noqa: BLE001  the copy has nobody above it who would print it
             traceback.print_exc()
+            if said is not None:
+                said.write_text(traceback.format_exc())
         finally:
             os._exit(status)
     return pid

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
@@ -72,18 +71,14 @@ def _in_two(base: BaseModel, make: Callable[[], Any], recipe: Recipe, work: Call
     with tempfile.TemporaryDirectory() as folder:
 
         def share(rank: int) -> None:
-            try:
-                torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-                model = make()
-                shard(model, plain(model)._no_split_modules)
-                found = work(model, Ranks(rank, 2))
-                if rank == 0:
-                    torch.save(found, f"{folder}/found")
-            except BaseException:
-                Path(folder, f"said-by-{rank}").write_text(traceback.format_exc())
-                raise
+            torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+            model = make()
+            shard(model, plain(model)._no_split_modules)
+            found = work(model, Ranks(rank, 2))
+            if rank == 0:
+                torch.save(found, f"{folder}/found")
 
-        pids = [begun_in_a_fork(partial(share, rank)) for rank in range(2)]
+        pids = [begun_in_a_fork(partial(share, rank), Path(folder, f"said-by-{rank}")) for rank in range(2)]
         ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         if ends[0] == -signal.SIGKILL:
             return None
