@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+# Listening to Ctrl-C as from a terminal: what is started in a shell's background ignores it, and so does all that it starts.
 _DEMO = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import examples.zenith.demo as told
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class Product:
     def __init__(self, *_): pass
