@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +21,19 @@ from training.trainer import Loss, batch_loss, recomputing, step_gradients
 
 # So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
 _WORTH = 1.1
-_PATIENCE_S = 20.0  # for a step's answers before the first step: a small base writes them whole, of a large one on a processor their pace has to do
+_PATIENCE_S = 20.0  # for answers before the first step: a small base writes them whole, of a large one on a processor their pace has to do
 _PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once and all count, because the fastest of several is faster than a run will be
+_FEW = 16  # tokens, by which the pace of writing is known
+_WRITTEN = 3  # steps whose answers are: a step is as long as its longest, and of one step alone that is anything between half and all of what it may be
 
 
-def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss) -> tuple[int, float]:
-    """(threads, tokens per second): some of the run's own steps with one thread and with all; on a GPU nothing is chosen."""
+def choose_threads(
+    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, writing: Callable[[], float] = lambda: 0.0
+) -> tuple[int, float]:
+    """(threads, tokens per second): some of the run's own steps with one thread and with all; on a GPU nothing is chosen.
+
+    `writing`: seconds that the answers of a step take now, where a step writes some. A second thread can be worth it to learn and not to write.
+    """
     import torch
 
     if next(model.parameters()).device.type != "cpu":
@@ -32,10 +41,12 @@ def choose_threads(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     available = max(1, len(os.sched_getaffinity(0)) // recipe.processes)
     choices = [recipe.threads] if recipe.threads else sorted({1, available})
     speeds: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     for threads in choices:
         torch.set_num_threads(threads)
         speeds[threads] = tokens_per_s(model, rows, replace(recipe, threads=threads), pad_id, loss_of)
-    best = choices[-1] if speeds[choices[-1]] > _WORTH * speeds[choices[0]] else choices[0]
+        seconds[threads] = _tokens_of_a_step(rows, recipe) / speeds[threads] + writing()
+    best = choices[-1] if seconds[choices[0]] > _WORTH * seconds[choices[-1]] else choices[0]
     torch.set_num_threads(best)
     return best, speeds[best]
 
@@ -64,44 +75,74 @@ def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
         optimiser.step()
 
     update()
-    tokens_of_a_step = min(recipe.batch_size, len(rows)) * sequences(recipe) * _tokens(rows) / len(rows)
-    return 1 / (per_token + _seconds(device, update) / tokens_of_a_step)
+    return 1 / (per_token + _seconds(device, update) / _tokens_of_a_step(rows, recipe))
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The answers of one step, as the base writes them before it has learned anything."""
+    """The answers of some steps, as the base writes them before it has learned anything."""
 
-    lengths: tuple[int, ...]  # tokens, the end-of-turn token included
-    seconds: float
+    lengths: tuple[tuple[int, ...], ...]  # of each step's: tokens, the end-of-turn token included
+    seconds: float  # that those of one step take
 
 
 def write(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, stop_ids: frozenset[int], limit: int) -> Written:
-    """Answers to questions of middle length, drawn as RLHF's policy draws them, each of at most `limit` tokens. One that has no end after `_PATIENCE_S` counts as that long."""
+    """The answers of some of the run's steps, drawn as RLHF's policy draws them, each of at most `limit` tokens. One that has no end after `_PATIENCE_S` counts as that long."""
+    with _draws(model, recipe, pad_id, stop_ids) as draw:
+        draw(_questions(rows, recipe, 0), 1, _PATIENCE_S)  # the first is slower
+        lengths, seconds, began = [], 0.0, time.perf_counter()
+        for number in range(_WRITTEN):
+            spent = time.perf_counter() - began
+            if spent > _PATIENCE_S / 2:  # what is left might cut the next ones
+                break
+            answers, took = draw(_questions(rows, recipe, number), limit, _PATIENCE_S - spent)
+            lengths.append(answers)
+            seconds += took
+    return Written(tuple(lengths), seconds / len(lengths))
+
+
+def writing_seconds(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, stop_ids: frozenset[int], limit: int) -> float:
+    """What a step's answers take if one is as long as it may be, by the pace of the first `_FEW` tokens."""
+    with _draws(model, recipe, pad_id, stop_ids) as draw:
+        some = _questions(rows, recipe, 0)
+        draw(some, 1, _PATIENCE_S)
+        answers, seconds = draw(some, min(_FEW, limit), _PATIENCE_S)
+    return seconds / max(answers) * limit
+
+
+def _questions(rows: list[Encoded], recipe: Recipe, number: int) -> list[Encoded]:
+    """The rows of a step like those of the run."""
+    return random.Random(recipe.seed + number).sample(rows, min(recipe.batch_size, len(rows)))
+
+
+@contextmanager
+def _draws(model: Any, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]) -> Iterator[Callable[[list[Encoded], int, float], tuple[tuple[int, ...], float]]]:
+    """(rows, most tokens, most seconds) → (lengths of the answers, seconds). What is drawn at random elsewhere stays as it would be."""
     import torch
 
-    ordered = sorted(rows, key=lambda row: row.prompt_tokens)
-    first = max(0, (len(ordered) - recipe.batch_size) // 2)
-    some = [row for row in ordered[first : first + recipe.batch_size] for _ in range(recipe.samples)]
-    longest, device = max(row.prompt_tokens for row in some), next(model.parameters()).device
-    ids = torch.tensor([[pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens]) for row in some], device=device)
-    mask = torch.tensor([[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some], device=device)
+    device = next(model.parameters()).device
     stops = torch.tensor(sorted(stop_ids), device=device)
     given: dict[str, Any] = {"eos_token_id": sorted(stop_ids), "pad_token_id": pad_id, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    written: list[Any] = []
 
-    def draw(tokens: int) -> None:
+    def draw(some: list[Encoded], tokens: int, patience: float) -> tuple[tuple[int, ...], float]:
+        some = [row for row in some for _ in range(recipe.samples)]
+        longest = max(row.prompt_tokens for row in some)
+        ids = torch.tensor([[pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens]) for row in some], device=device)
+        mask = torch.tensor([[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some], device=device)
+        began = time.perf_counter()
         with torch.no_grad():
-            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, max_time=_PATIENCE_S, **given)
-        written[:] = [made[:, longest:]]
+            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, max_time=patience, **given)[:, longest:]
+        ended = torch.isin(made, stops)
+        lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, tokens).tolist()
+        return tuple(lengths), (time.perf_counter() - began) * max(lengths) / made.shape[1]
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.seed)
-        draw(1)  # the first is slower
-        seconds = _seconds(device.type, draw, limit)
-    ended = torch.isin(written[0], stops)
-    lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, limit).tolist()
-    return Written(tuple(lengths), seconds * max(lengths) / written[0].shape[1])
+        yield draw
+
+
+def _tokens_of_a_step(rows: list[Encoded], recipe: Recipe) -> float:
+    return min(recipe.batch_size, len(rows)) * sequences(recipe) * _tokens(rows) / len(rows)
 
 
 def _tokens(rows: list[Encoded]) -> int:

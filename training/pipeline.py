@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from training.judging.survey import survey
 from training.lora import adapter_weights, plain_config, set_adapter_weights
 from training.methods.pairs import most_written
 from training.methods.registry import METHODS, MODEL, family
-from training.pace import choose_threads, write
+from training.pace import choose_threads, write, writing_seconds
 from training.platform_tuning import return_memory
 from training.prepare import Prepared
 from training.recipe import check_into
@@ -168,13 +169,14 @@ def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) 
     pad_id = pad_token(prepared)
     with memory_in_words(prepared.recipe):
         model, loss_of = load(context, prepared), family(METHODS[prepared.recipe.method]).loss(prepared)
-        threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)
+        recipe, answers = prepared.recipe, (prepared.base.stop_ids, most_written(prepared.train))
+        writes = "samples" in METHODS[recipe.method].reads
+        writing = partial(writing_seconds, model, prepared.train, recipe, pad_id, *answers) if writes else float
+        threads, speed = choose_threads(model, prepared.train, recipe, pad_id, loss_of, writing)
         prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
         return_memory()  # what computing some steps left behind is memory that the run will use again
         memory = memory_of(model, prepared, pad_id, loss_of)
-        written = None
-        if "samples" in METHODS[prepared.recipe.method].reads:
-            written = write(model, prepared.train, prepared.recipe, pad_id, prepared.base.stop_ids, most_written(prepared.train))
+        written = write(model, prepared.train, recipe, pad_id, *answers) if writes else None
     return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour, written=written)
 
 

@@ -53,7 +53,7 @@ class Trained:
     steps: int  # taken; fewer than planned when the run was stopped early
     tokens: int
     trained_tokens: int
-    seconds: float
+    seconds: float  # with those of what RLHF learns from, its reward model
     first_loss: float  # mean of the first epoch's first tenth of steps
     last_loss: float  # mean of the last tenth of all steps
     validation: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)

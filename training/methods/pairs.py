@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from training.encode import Encoded, Encoder
 from training.evaluate import answer_limit
@@ -13,6 +14,10 @@ from training.methods.registry import ANSWERS, METHODS, PREFERENCES, RATINGS
 from training.recipe import Recipe
 from training.rows import BadLine, Row
 from whet.errors import InputError
+
+# What is computed of each sequence without gradients, beside the step's own pass: by DPO the reference; by KTO the reference, and policy and reference of the answer to
+# another question; by RLHF the policy as it was, the reference, and the reward.
+BESIDE = {"dpo": 1, "kto": 3, "orpo": 0, "rlhf": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +92,33 @@ def examples(method: str, rows: list[Row]) -> int:
     return sum(2 if row.kind == "preference" and METHODS[method].rows == RATINGS else 1 for row in rows)
 
 
-def work(recipe: Recipe, encoder: Encoder, rows: list[Row], written: Sequence[int] = ()) -> Work:
-    """Of a method that learns from preferences or ratings. For RLHF that of the policy, whose answers have the lengths of one step's that were `written` (tokens), or else of
-    the chosen ones.
+def work(recipe: Recipe, encoder: Encoder, rows: list[Row], written: Sequence[Sequence[int]] = ()) -> Work:
+    """Of a method that learns from preferences or ratings. For RLHF that of the policy, whose answers have the lengths of those of some steps that were `written` (tokens), or
+    else of the chosen ones.
 
     Raises InputError as `pairs` does.
     """
-    parts = at_once(recipe)
     if recipe.method == "kto":
-        answers = rated(encoder, rows)
+        answers, parts = rated(encoder, rows), at_once(recipe)
         padding = padded([[each.tokens] for each, _ in mismatched(answers, parts, recipe.seed)], parts)
         return Work(len(answers), sum(each.tokens for each in answers), sum(len(each.answer) for each in answers), padding)
+    return _policys_work(recipe, pairs(encoder, rows), written) if recipe.method == "rlhf" else work_of_pairs(recipe, encoder, rows)
+
+
+def work_of_pairs(recipe: Recipe, encoder: Encoder, rows: list[Row]) -> Work:
+    """Of what reads both answers of each preference: DPO, ORPO, and RLHF's reward model."""
     found = pairs(encoder, rows)
-    if recipe.method == "rlhf":
-        return _policys_work(recipe, found, written)
     mixed = random.Random(recipe.seed).sample(found, len(found))
-    padding = padded([[len(each.prompt) + len(answer) for answer in (each.chosen, each.rejected)] for each in mixed], parts)
+    padding = padded([[len(each.prompt) + len(answer) for answer in (each.chosen, each.rejected)] for each in mixed], at_once(recipe))
     return Work(len(found), sum(each.tokens for each in found), sum(len(each.chosen) + len(each.rejected) for each in found), padding)
 
 
-def _policys_work(recipe: Recipe, found: list[Pair], written: Sequence[int]) -> Work:
+def _policys_work(recipe: Recipe, found: list[Pair], written: Sequence[Sequence[int]]) -> Work:
     mixed = random.Random(recipe.seed).sample(found, len(found))
     steps = [mixed[first : first + recipe.batch_size] for first in range(0, len(mixed), recipe.batch_size)]
     asked = [max(len(each.prompt) for each in step) for step in steps]
-    longest = [max(written or (len(each.chosen) for each in step)) for step in steps]
-    mean = sum(written) / len(written) if written else sum(len(each.chosen) for each in found) / len(found)
+    longest = [fmean(map(max, written)) if written else max(len(each.chosen) for each in step) for step in steps]
+    mean = fmean([length for step in written for length in step] or [len(each.chosen) for each in found])
     learned = round(recipe.samples * len(found) * mean)
     tokens = recipe.samples * sum(len(each.prompt) for each in found) + learned
     computed = sum(recipe.samples * len(step) * (prompt + answer) for step, prompt, answer in zip(steps, asked, longest, strict=True))

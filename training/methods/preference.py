@@ -8,7 +8,7 @@ from training.batches import Batch
 from training.lora import add_lora
 from training.methods import trl_trainer as common
 from training.methods.loop import rows
-from training.methods.pairs import Pair, Rated, at_once, check_batches, mismatched, pairs, rated
+from training.methods.pairs import BESIDE, Pair, Rated, at_once, check_batches, mismatched, pairs, rated
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.platform_tuning import keep_few_kernels
@@ -20,9 +20,6 @@ from training.trainer import Loop, Loss, Trained, batch_loss
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 Examples = list[Pair] | list[Rated]
-# What is computed of each sequence without gradients, beside the step's own pass: by DPO the reference; by KTO the reference, and policy and reference of the answer to
-# another question; by RLHF the policy as it was, the reference, and the reward.
-_BESIDE = {"dpo": 1, "kto": 3, "orpo": 0, "rlhf": 3}
 _MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's tensor cores like them
 
 
@@ -43,7 +40,7 @@ def loss(prepared: Prepared) -> Loss:
 
     def costs(model: Any, batch: Batch) -> Any:
         with torch.no_grad():
-            for _ in range(_BESIDE[prepared.recipe.method]):
+            for _ in range(BESIDE[prepared.recipe.method]):
                 batch_loss(model, batch)
         return batch_loss(model, batch)
 

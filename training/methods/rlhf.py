@@ -48,8 +48,9 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     found, resume, recipe = pairs(prepared.encoder, prepared.dataset.train), loop["resume"], prepared.recipe
     judge = reward_base(prepared, loop["pad_id"])
     kept = loop["checkpoints"].of_part("reward")
+    judge_seconds = 0.0
     if resume is None:
-        train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps), kept)
+        judge_seconds = train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps), kept)
     else:
         _put(_learned(judge), _held(resume.tensors, _REWARD))
     score = scorer(judge.eval(), loop["pad_id"])
@@ -59,6 +60,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
         checkpoints=loop["checkpoints"], resume=resume, beside=_numbered(_REWARD, _learned(judge)),
     )  # fmt: skip
     if resume is None:
+        followed.state.earlier = judge_seconds
         weak = weak_rewards(preferred(score, found, recipe.batch_size), len(found))
         followed.state.signs += [weak] if weak else []
         followed.write({})
@@ -90,8 +92,8 @@ def reward_base(prepared: Prepared, pad_id: int) -> Any:
     return judge
 
 
-def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None], kept: Checkpoints | None = None) -> None:
-    """Train a reward model in place, so that chosen answers get more than rejected ones; from where the last attempt left it in `kept`."""
+def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None], kept: Checkpoints | None = None) -> float:
+    """Train a reward model in place, so that chosen answers get more than rejected ones; from where the last attempt left it in `kept`. Returns the seconds of all attempts."""
     from datasets import Dataset
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
@@ -112,6 +114,7 @@ def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Ca
     with followed.folder() as folder:
         config = common.on_one_gpu(RewardConfig(**common.arguments(prepared, folder, len(found)), max_length=recipe.max_length))
         followed.train(Trainer(judge, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
+    return followed.state.seconds
 
 
 def scorer(judge: Any, pad_id: int) -> Score:

@@ -195,7 +195,7 @@ def trained(progress: Progress, tokens: int, trained_tokens: int) -> Trained:
         steps=len(losses),
         tokens=tokens,
         trained_tokens=trained_tokens,
-        seconds=state.seconds,
+        seconds=state.earlier + state.seconds,
         first_loss=first,
         last_loss=last,
         validation=[(int(step), loss) for step, loss in state.validation],

@@ -45,6 +45,7 @@ class LoopState:
     tokens: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0  # in the loop, over all attempts
+    earlier: float = 0.0  # seconds of what this loop learns from, as RLHF's reward model
     history: list[list[float]] = field(default_factory=list)  # [step, loss, seconds, learning rate] of each step
     validation: list[list[float]] = field(default_factory=list)  # [step, loss]
     best_step: int = 0

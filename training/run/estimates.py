@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
 from training.hands import how_many, shared_by
-from training.methods.pairs import at_their_longest, sequences, work
+from training.methods.pairs import BESIDE, at_their_longest, sequences, work, work_of_pairs
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ _FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six pro
 def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], price_per_hour: float = 0.0, *, written: Written | None = None) -> dict[str, Any]:
     """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in any currency (0: not asked).
 
-    `written`: the answers of a step that writes some.
+    `written`: the answers of steps that write some.
     """
     done = work(prepared.recipe, prepared.encoder, prepared.dataset.train, written.lengths) if written else prepared.work
     tokens = round(done.tokens * prepared.recipe.epochs)
     validated = sum(len(row.ids) for row in prepared.validation) * math.ceil(prepared.recipe.epochs)
     speed = max(tokens_per_s, 1e-9)
-    learning = tokens * done.padding / speed + prepared.steps * (written.seconds if written else 0.0)
+    learning = tokens * done.padding / speed + (prepared.steps * written.seconds + _rewards_seconds(prepared, speed) if written else 0.0)
     seconds = learning + _FORWARD * validated / speed
     found = {
         "rows": len(prepared.train),
@@ -57,6 +57,12 @@ def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], pr
     return {**found, "cost": round(seconds / 3600 * price_per_hour, 4)} if price_per_hour else found
 
 
+def _rewards_seconds(prepared: Prepared, speed: float) -> float:
+    """What RLHF's reward model takes, which computes nothing beside its steps: `speed` is that of the policy, which does."""
+    done = work_of_pairs(prepared.recipe, prepared.encoder, prepared.dataset.train)
+    return done.tokens * done.padding * prepared.recipe.epochs / (speed * (1 + BESIDE["rlhf"] * _FORWARD))
+
+
 def compared(expected: dict[str, Any], trained: Trained, peak_bytes: int, processes: int = 1) -> dict[str, Any]:
     """`expected` with what was measured, and the error of each figure as a share of what was measured (0.1: 10 % too high).
 
@@ -64,9 +70,9 @@ def compared(expected: dict[str, Any], trained: Trained, peak_bytes: int, proces
     """
     if processes > 1:
         return {**expected, "measured": {"seconds": round(trained.seconds, 1), "tokens_per_s": round(trained.tokens_per_s)}, "error": {}}
-    tokens = {**expected, "seconds": expected["seconds"] * trained.tokens / max(1, expected["tokens"])}  # a run that stopped early took less
+    done = {**expected, "seconds": expected["seconds"] * trained.steps / max(1, expected["steps"])}  # a run that stopped early took less
     measured = {"seconds": round(trained.seconds, 1), "tokens_per_s": round(trained.tokens_per_s), "peak_memory_bytes": peak_bytes}
-    return {**expected, "measured": measured, "error": {name: round(tokens[name] / value - 1, 3) for name, value in measured.items() if value}}
+    return {**expected, "measured": measured, "error": {name: round(done[name] / value - 1, 3) for name, value in measured.items() if value}}
 
 
 def peak_of(memory: dict[str, int]) -> int:

@@ -12,17 +12,33 @@ import pytest
 from tests.training.methods.test_methods import preferences, trained
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts
+from training import pace
 from training.base_model import BaseModel
 from training.batches import collate
 from training.encode import Encoder
 from training.evaluate import answer_limit
 from training.methods import preference, rlhf
 from training.methods import trl_trainer as common
-from training.methods.pairs import Pair, Rated, Work, at_their_longest, check_batches, examples, mismatched, most_written, padded, pairs, rated, sequences, work
+from training.methods.pairs import (
+    Pair,
+    Rated,
+    Work,
+    at_their_longest,
+    check_batches,
+    examples,
+    mismatched,
+    most_written,
+    padded,
+    pairs,
+    rated,
+    sequences,
+    work,
+    work_of_pairs,
+)
 from training.methods.registry import METHODS, RATINGS
 from training.methods.trl_progress import Progress
 from training.methods.trl_progress import trained as done
-from training.pace import Written, write
+from training.pace import Written, write, writing_seconds
 from training.pipeline import measured
 from training.recipe import Recipe, load_recipe, recipe_from
 from training.reporter import Reporter
@@ -117,32 +133,38 @@ def test_how_much_there_is_to_learn_is_known_before_training(home: Context, base
     assert work(sampled, encoder, some) == Work(6, tokens, learned, pytest.approx(together))  # type: ignore[arg-type]
     assert work(replace(sampled, batch_size=1), encoder, some).padding == pytest.approx(1.0), "a question alone is filled up to nothing"
     asked = [len(pair.prompt) for pair in found]
-    as_written = work(sampled, encoder, some, [10, 10, 40])
-    assert (as_written.tokens, as_written.trained_tokens) == (3 * sum(asked) + 360, 360) and as_written.padding * as_written.tokens == pytest.approx(
-        18 * (max(asked) + 40)
-    )
+    as_written = work(sampled, encoder, some, [[10, 10, 40], [10, 10, 60]])
+    learned = 18 * 140 // 6
+    assert (as_written.tokens, as_written.trained_tokens) == (3 * sum(asked) + learned, learned)
+    assert as_written.padding * as_written.tokens == pytest.approx(18 * (max(asked) + 50)), "a step is as long as its longest, on average"
+    rewarded = work_of_pairs(sampled, encoder, some)
+    assert (rewarded.examples, rewarded.tokens) == (6, sum(pair.tokens for pair in found)), "the reward model reads both answers once"
     most = [len(row.ids) - row.prompt_tokens for row in at_their_longest(encoder.encode_all(some)[0], sampled)]
     assert most == [answer_limit(longest)] * 6, "any answer may become as long as the longest may be"
     prepared, _ = prepared_run(home, preferences(40), load_recipe("kto"), batch_size=8)
     assert METHODS["kto"].rows == RATINGS and examples("kto", prepared.dataset.train) == 2 * len(prepared.train)
 
 
-def test_a_step_of_rlhf_is_timed_by_what_its_base_writes(home: Context) -> None:
+def test_a_step_of_rlhf_is_timed_by_what_its_base_writes(home: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     prepared, _ = prepared_run(home, preferences(40), load_recipe("rlhf"), batch_size=4)
     recipe, rows, most = prepared.recipe, prepared.train, most_written(prepared.train)
     model, before = prepared.base.load_model("float32"), torch.get_rng_state()
     every = frozenset(range(int(prepared.base.config["vocab_size"])))
-    assert write(model, rows, recipe, 0, every, most).lengths == (1,) * 4 * recipe.samples, "an answer ends with its end-of-turn token"
+    assert write(model, rows, recipe, 0, every, most).lengths == ((1,) * 4 * recipe.samples,) * 3, "an answer ends with its end-of-turn token"
     found, again = (write(model, rows, recipe, 0, prepared.base.stop_ids, most) for _ in range(2))
     assert found.lengths == again.lengths and torch.equal(before, torch.get_rng_state()), "what the run draws later is not touched"
-    assert max(found.lengths) <= most and found.seconds > 0
+    assert max(map(max, found.lengths)) <= most and found.seconds > 0
+    assert writing_seconds(model, rows, recipe, 0, prepared.base.stop_ids, most) > 0
+    assert torch.equal(before, torch.get_rng_state())
+    monkeypatch.setattr(pace, "_PATIENCE_S", 0.05)
+    assert len(write(model, rows, recipe, 0, prepared.base.stop_ids, most).lengths) == 1, "of a slow base one step has to do"
     memory = {"process": 1, "base": 1, "adapter": 1, "optimiser": 1, "activations": 1, "checkpoint": 1, "loading": 1}
-    short, long = (estimate(prepared, 100.0, memory, written=Written((length,), 0.5)) for length in (10, 50))
+    short, long = (estimate(prepared, 100.0, memory, written=Written(((length,),), 0.5)) for length in (10, 50))
     answers = recipe.samples * len(rows) * recipe.epochs
     assert long["tokens"] - short["tokens"] == 40 * answers and long["trained_tokens"] == 50 * answers
-    writes = estimate(prepared, 1e9, memory, written=Written((10,), 0.5))
+    writes = estimate(prepared, 1e9, memory, written=Written(((10,),), 0.5))
     assert writes["seconds"] == pytest.approx(prepared.steps * 0.5, abs=0.2), "a step writes first"
     assert writes["tokens_per_s"] == pytest.approx(writes["tokens"] / (prepared.steps * 0.5), abs=1), "and its pace counts that"
 

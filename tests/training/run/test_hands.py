@@ -199,8 +199,13 @@ def test_rows_are_shared_where_nothing_depends_on_who_comes_first(recipe: Recipe
     assert shared_by(recipe, device) == expected
 
 
-@pytest.mark.parametrize(("alone", "together", "chosen"), [(100.0, 109.0, 1), (100.0, 111.0, 2), (100.0, 80.0, 1)])
-def test_all_threads_are_taken_where_they_are_worth_it(base: BaseModel, monkeypatch: pytest.MonkeyPatch, alone: float, together: float, chosen: int) -> None:
+@pytest.mark.parametrize(
+    ("alone", "together", "writing", "chosen"),
+    [(100.0, 109.0, 0.0, 1), (100.0, 111.0, 0.0, 2), (100.0, 80.0, 0.0, 1), (100.0, 150.0, 0.0, 2), (100.0, 150.0, 1000.0, 1)],
+)
+def test_all_threads_are_taken_where_they_are_worth_it(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch, alone: float, together: float, writing: float, chosen: int
+) -> None:
     import torch
 
     before = torch.get_num_threads()
@@ -208,7 +213,7 @@ def test_all_threads_are_taken_where_they_are_worth_it(base: BaseModel, monkeypa
     monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(pace, "tokens_per_s", lambda model, rows, recipe, pad_id, loss_of: speeds[recipe.threads])
     try:
-        found = choose_threads(fresh(base, TWO), [], replace(TWO, threads=0), 0)
+        found = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss, lambda: writing)
         assert found == (chosen, speeds[chosen]) and torch.get_num_threads() == chosen
     finally:
         torch.set_num_threads(before)

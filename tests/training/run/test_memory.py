@@ -20,9 +20,9 @@ from training.lora import cast_parameters, merged_once, trainable
 from training.methods.loop import let_go, place
 from training.pace import choose_threads
 from training.recipe import load_recipe
-from training.run.estimates import memory_by_part, peak_of
+from training.run.estimates import compared, memory_by_part, peak_of
 from training.run.faults import memory_in_words
-from training.trainer import batch_loss, mean_loss
+from training.trainer import Trained, batch_loss, mean_loss
 from whet.errors import InputError, TrainingError
 
 PLAIN = replace(RECIPE, dropout=0.0, micro_batch=0, threads=1)
@@ -167,6 +167,16 @@ def test_what_is_measured_before_the_first_step_gives_activations_up_as_the_run_
         assert seen and set(seen) == {wanted}
         assert not any(layer.gradient_checkpointing for layer in layers), "and nothing of it stays"
         assert not model.get_input_embeddings()._forward_hooks
+
+
+def test_an_estimate_is_held_against_the_steps_that_were_taken() -> None:
+    """And not against the tokens: answers that came out shorter took no less where the longest of each step did not."""
+    expected = {"seconds": 100.0, "tokens": 4000, "steps": 40, "tokens_per_s": 40, "peak_memory_bytes": 900}
+    trained = Trained(steps=20, tokens=1000, trained_tokens=500, seconds=62.5, first_loss=1.0, last_loss=0.5)
+    found = compared(expected, trained, 1000)
+    assert found["measured"] == {"seconds": 62.5, "tokens_per_s": 16, "peak_memory_bytes": 1000}
+    assert found["error"] == {"seconds": -0.2, "tokens_per_s": 1.5, "peak_memory_bytes": -0.1}
+    assert compared(expected, trained, 1000, processes=2)["error"] == {}, "the estimate is of one process"
 
 
 def test_judging_in_16_bits_is_told_beside_the_peak_of_training() -> None:
