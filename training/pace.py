@@ -115,9 +115,12 @@ def _questions(rows: list[Encoded], recipe: Recipe, number: int) -> list[Encoded
     return random.Random(recipe.seed + number).sample(rows, min(recipe.batch_size, len(rows)))
 
 
+_Draw = Callable[[list[Encoded], int, float], tuple[tuple[int, ...], float]]  # (rows, most tokens, most seconds) → (lengths of their answers, seconds)
+
+
 @contextmanager
-def _draws(model: Any, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]) -> Iterator[Callable[[list[Encoded], int, float], tuple[tuple[int, ...], float]]]:
-    """(rows, most tokens, most seconds) → (lengths of the answers, seconds). What is drawn at random elsewhere stays as it would be."""
+def _draws(model: Any, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]) -> Iterator[_Draw]:
+    """Writes as RLHF's policy does. What is drawn at random elsewhere stays as it would be."""
     import torch
 
     device = next(model.parameters()).device
