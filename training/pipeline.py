@@ -25,7 +25,7 @@ from training.methods.registry import METHODS, MODEL, family
 from training.pace import choose_threads, write, writing_seconds
 from training.platform_tuning import return_memory
 from training.prepare import Prepared
-from training.recipe import check_into
+from training.recipe import check_into, recipe_read
 from training.reporter import Reporter
 from training.run.checkpoint import identity_of, run_folder
 from training.run.estimates import compared, estimate, memory_of, peak_memory_bytes
@@ -239,7 +239,7 @@ def _card(prepared: Prepared, trained: Trained, expected: dict[str, Any], second
     return {
         "base": prepared.base.name,
         "dataset_path": prepared.dataset.path,
-        "recipe": recipe_json(prepared),
+        "recipe": recipe_read(recipe_json(prepared)),
         "training": {
             "steps": trained.steps,
             "tokens": trained.tokens,

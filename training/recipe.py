@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,13 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
             raise InputError(f"A recipe has no field {name!r}.", hint=f"It has {', '.join(known)}.")
         changed[name] = _cast(name, value, known[name])
     return replace(base, **changed)
+
+
+def recipe_read(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a recipe as it is stored, what its method reads: how hard DPO holds to its start says nothing about a LoRA run. All of one whose method is not known."""
+    method = METHODS.get(recipe.get("method", ""))
+    unread = SOME - method.reads if method else ()
+    return {name: value for name, value in recipe.items() if name not in unread}
 
 
 def _cast(name: str, value: Any, kind: type) -> Any:

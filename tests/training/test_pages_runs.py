@@ -14,6 +14,7 @@ from tests.web import NOW, console_client, headline
 from training.answer_pages import marked
 from training.commands.shown import loss_bars
 from training.pages import list_headline, sparkline
+from training.recipe import load_recipe, recipe_read
 from training.words import estimated, run_headline, said_value
 from whet.context import Context
 from whet.database import reading as reads
@@ -76,6 +77,23 @@ def test_a_failed_run_says_how_it_goes_on_and_long_errors_and_commands_are_shown
     assert "whet train resume" not in client.get(f"/runs/{early}").text, "it ended before it knew its rows"
     page = client.get(f"/runs/{file}").text
     assert "500 rows" in page and "<dd>no</dd>" in page and "datasets/x" not in page and "{&#39;" not in page
+
+
+@pytest.mark.parametrize(
+    ("method", "shown", "hidden"),
+    [
+        ("lora", {"rank", "packing"}, {"beta", "samples", "virtual tokens", "teacher"}),
+        ("dpo", {"rank", "beta"}, {"samples", "teacher"}),
+        ("prompt", {"virtual tokens"}, {"rank", "beta"}),
+    ],
+)
+def test_a_page_shows_of_a_recipe_what_its_method_reads(sqlite_context: Context, method: str, shown: set[str], hidden: set[str]) -> None:
+    with writing(sqlite_context.database) as connection:
+        run = builders.add_run(connection, NOW, dataset="f" * 64, recipe={**load_recipe(method).as_json(), "rows": {"train": 5}})
+    page = console_client(sqlite_context, "viewer", clock=lambda: NOW).get(f"/runs/{run}").text
+    named = set(re.findall(r"<dt>([^<]+)</dt>", page))
+    assert shown <= named and not hidden & named, named
+    assert recipe_read({"method": "unheard of", "beta": 0.1}) == {"method": "unheard of", "beta": 0.1}, "what it reads is not known"
 
 
 def test_what_was_estimated_stands_beside_what_was_measured() -> None:

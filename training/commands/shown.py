@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from training.commands.evaluate import metrics_table
-from training.methods.registry import METHODS, SOME
+from training.recipe import recipe_read
 from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
 from whet.cli import emit, out
 from whet.clock import iso
@@ -27,13 +27,14 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
     for sentence in (row["error"], *progress.get("signs", [])):
         if sentence:
             out.print(f"• {sentence}", style="yellow", markup=False)
-    method, curve = METHODS.get(recipe.get("method", "")), row["curve"] or []
-    unread = {*DATA_IN_RECIPE, *(SOME - method.reads if method else ())}
+    curve = row["curve"] or []
     lines = {
         "started": f"{iso(row['started_at'])} by {row['worker']}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
         "took": duration((row["finished_at"] or now) - row["started_at"]) + ("" if row["finished_at"] else " so far"),
         "data": f"{said_value(recipe.get('rows'))} rows, {recipe.get('dataset_path', row['dataset_digest'])}",
-        "recipe": ", ".join(f"{name} {said_value(value)}" for name, value in recipe.items() if name not in unread and value not in ("", None)),
+        "recipe": ", ".join(
+            f"{name} {said_value(value)}" for name, value in recipe_read(recipe).items() if name not in DATA_IN_RECIPE and value not in ("", None)
+        ),
         "steps": f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
         "loss": f"{curve[0][1]:.3g} {loss_bars([point[1] for point in curve])} {curve[-1][1]:.3g}" if curve else "",
         "expected": "" if estimate.get("measured") else _expected(estimate),
