@@ -208,9 +208,10 @@ def test_counts_are_right_although_answers_to_decisions_overtake_each_other(
     expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
     page.keyboard.press("a")
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    wait_for(page, lambda: held, "the first decision's answer, without which the second's would say that one still waits")
     page.keyboard.press("a")
     expect(page.get_by_text("All judged.")).to_be_visible()
-    wait_for(page, lambda: len(standing(sqlite_context)) == 2 and held, "both decisions")
+    wait_for(page, lambda: len(standing(sqlite_context)) == 2, "both decisions")
     expect(page.locator("h1")).to_have_text("Nothing waits for review.")
     route, response = held[0]
     route.fulfill(response=response)

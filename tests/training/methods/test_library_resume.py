@@ -144,6 +144,8 @@ def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(h
     assert [step.step for step in resumed.told] == [steps], "it went on from the checkpoint before the last kill"
     one, other = (replace(each.trained, seconds=0.0) for each in (resumed, undisturbed))
     assert one == other, "what is said of the run differs"
+    earlier = [each.trained.seconds - each.told[-1].seconds for each in (undisturbed, resumed)]
+    assert all((seconds > 0) == (method == "rlhf") for seconds in earlier), "the reward model's time is in the run's, also after kills"
     assert method == "rlhf" or len(one.validation) == FIELDS["epochs"] or method == "kto"
     again = _attempt(prepared, folder)  # killed while it was judged
     assert again.told == [] and torch.equal(again.weights, undisturbed.weights)

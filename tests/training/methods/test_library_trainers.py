@@ -250,6 +250,7 @@ def test_rlhf_learns_from_fewer_rows_than_a_batch_has_in_bfloat16_and_says_when_
     assert outcome.trained.steps == 2 and math.isfinite(outcome.trained.last_loss)
     assert outcome.trained.signs[0].startswith("The reward model prefers the chosen answer in 50 % of 4 pairs")
     assert told[0].signs == (outcome.trained.signs[0],), "said while there is still something to stop"
+    assert outcome.trained.seconds > told[-1].seconds, "the reward model takes time, too"
 
 
 def test_a_reward_model_in_bfloat16_scores_by_a_float32_output_and_keeps_a_fraction_of_alpha(home: Context) -> None:
