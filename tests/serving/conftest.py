@@ -30,14 +30,14 @@ from whet.tables import adapters, interactions, replicas
 BASE_DIGEST = "b" * 64
 
 
-def wait_for(condition: Callable[[], Any], what: str, *, timeout_s: float = 10.0) -> Any:
-    """The first true value of `condition`; fails after the deadline."""
+def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], *, timeout_s: float = 10.0) -> Any:
+    """The first true value of `condition`; fails after the deadline, with `what` as it is then."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.02)
-    pytest.fail(f"not within {timeout_s:g} s: {what}")
+    pytest.fail(f"not within {timeout_s:g} s: {what if isinstance(what, str) else what()}")
 
 
 def free_port() -> int:
@@ -113,13 +113,18 @@ class Running:
             return list(connection.execute(select(interactions).order_by(interactions.c.created_at, interactions.c.id)))
 
     def row(self, interaction_id: str) -> Any:
-        """The one row of an interaction; waits for the drain."""
+        """The one row of an interaction; waits for the drain, which a busy machine and another writer of the database can keep waiting for some seconds."""
 
         def look() -> Any:
             with reading(self.context.database) as connection:
                 return connection.execute(select(interactions).where(interactions.c.id == interaction_id)).first()
 
-        return wait_for(look, f"the row of {interaction_id}")
+        def state() -> str:
+            """Whether the request has not ended, its record lies in the spool, or neither."""
+            in_flight = {name: [each.in_flight for each in route.stable.replicas] for name, route in self.app.core.refresher.current.routes.items()}
+            return f"the row of {interaction_id}: in flight {in_flight}, {self.app.core.spool.pending_bytes} bytes in the spool ({self.app.core.spool.failure or 'whole'})"
+
+        return wait_for(look, state, timeout_s=30.0)
 
     def refresh(self) -> None:
         """Make the gateway read the database now. Twice: callers share a read that is going on, and that one may have begun before the test's change."""
