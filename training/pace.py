@@ -45,8 +45,9 @@ def choose_threads(
     for threads in choices:
         torch.set_num_threads(threads)
         speeds[threads] = tokens_per_s(model, rows, replace(recipe, threads=threads), pad_id, loss_of)
-        seconds[threads] = _tokens_of_a_step(rows, recipe) / speeds[threads] + writing()
-    best = choices[-1] if seconds[choices[0]] > _WORTH * seconds[choices[-1]] else choices[0]
+        if len(choices) > 1:
+            seconds[threads] = _tokens_of_a_step(rows, recipe) / speeds[threads] + writing()
+    best = choices[-1] if seconds and seconds[choices[0]] > _WORTH * seconds[choices[-1]] else choices[0]
     torch.set_num_threads(best)
     return best, speeds[best]
 

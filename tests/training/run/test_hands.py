@@ -215,6 +215,8 @@ def test_all_threads_are_taken_where_they_are_worth_it(
     try:
         found = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss, lambda: writing)
         assert found == (chosen, speeds[chosen]) and torch.get_num_threads() == chosen
+        asked = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=2), 0, batch_loss, lambda: pytest.fail("there is nothing to choose"))
+        assert asked == (2, together)
     finally:
         torch.set_num_threads(before)
 
