@@ -7,7 +7,9 @@ Measured in benchmarks/README.md.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import time
 from typing import Any
 
 from whet.errors import EngineError
@@ -15,6 +17,11 @@ from whet.errors import EngineError
 # How long a process of the engine looks for its next work without pause after the last. The next step of an answer comes within milliseconds. vLLM's own second is a quarter
 # of a processor for an engine that nobody asks anything but the gateway's question every three seconds, and training pays for it.
 REST_AFTER_S = 0.05
+# Between two such looks vLLM yields the processor, some million times a second, and every yield wakes the scheduler. A sleep of this length (Linux makes 75 microseconds of it)
+# halves what an answer costs, and on Linux 6.18 keeps the rest of the machine alive: its scheduler let processes that yield so often run for up to half a minute before any other.
+LOOK_EVERY_S = 20e-6
+
+_PINNED = "Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md says why."
 
 Groups = list[tuple[int, Any]]  # (slot, positions of its tokens; None: all of them)
 
@@ -33,7 +40,7 @@ def register() -> None:
         if not hasattr(PunicaWrapperCPU, name):
             raise EngineError(
                 f"This vLLM's PunicaWrapperCPU has no {name}, which Whet's LoRA layers for the CPU stand on.",
-                hint="Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md says why.",
+                hint=_PINNED,
             )
     PunicaWrapperCPU.update_metadata = update_metadata  # type: ignore[method-assign]
     PunicaWrapperCPU.add_lora_linear = add_lora_linear  # type: ignore[method-assign]
@@ -50,16 +57,22 @@ def allow_tiles() -> None:
 
 
 def rest_soon() -> None:
-    """Let queues that are made from now on wait for a signal instead of looking without pause, `REST_AFTER_S` after the last work. Raises EngineError where this vLLM waits otherwise."""
-    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    """Let queues look every `LOOK_EVERY_S` instead of without pause, and those made from now on wait for a signal `REST_AFTER_S` after the last work.
 
-    parameters = inspect.signature(SpinCondition.__init__).parameters
+    Raises EngineError where this vLLM waits otherwise.
+    """
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    parameters = inspect.signature(shm_broadcast.SpinCondition.__init__).parameters
     if list(parameters)[-1] != "busy_loop_s":
         raise EngineError(
             f"This vLLM's SpinCondition ends in {list(parameters)[-1]}, where busy_loop_s is expected.",
-            hint="Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md says why.",
+            hint=_PINNED,
         )
-    SpinCondition.__init__.__defaults__ = (REST_AFTER_S,)
+    if not hasattr(shm_broadcast, "sched_yield"):
+        raise EngineError("This vLLM's shm_broadcast has no sched_yield, which Whet replaces by a short sleep.", hint=_PINNED)
+    shm_broadcast.SpinCondition.__init__.__defaults__ = (REST_AFTER_S,)
+    shm_broadcast.sched_yield = functools.partial(time.sleep, LOOK_EVERY_S)
 
 
 def update_metadata(self: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **_: Any) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -65,14 +68,18 @@ class _WaitsOtherwise:
         self.spins = spins
 
 
-def _vllm_with(monkeypatch: pytest.MonkeyPatch, condition: type) -> None:
+def _vllm_with(monkeypatch: pytest.MonkeyPatch, condition: type, *, yields: bool = True) -> Any:
     """Importing vLLM itself takes half a minute; that the engine rests is looked at on a real one (tests/serving/test_real_engine.py)."""
     name = "vllm.distributed.device_communicators.shm_broadcast"
     for part in ("vllm", "vllm.distributed", "vllm.distributed.device_communicators"):
         monkeypatch.setitem(sys.modules, part, ModuleType(part))
     module = ModuleType(name)
     module.SpinCondition = condition  # type: ignore[attr-defined]
+    if yields:
+        module.sched_yield = os.sched_yield  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, module)
+    sys.modules["vllm.distributed.device_communicators"].shm_broadcast = module  # type: ignore[attr-defined]
+    return module
 
 
 def test_queues_that_are_made_from_now_on_rest_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +88,19 @@ def test_queues_that_are_made_from_now_on_rest_soon(monkeypatch: pytest.MonkeyPa
     assert _Waits(True).busy_loop_s == REST_AFTER_S
 
 
+def test_between_two_looks_at_a_queue_a_process_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    vllm = _vllm_with(monkeypatch, _Waits)
+    rest_soon()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    for _ in range(20):
+        vllm.sched_yield()
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw >= before + 20, "a look that gives the processor away without sleeping comes back at once"
+
+
 def test_a_vllm_that_waits_otherwise_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     _vllm_with(monkeypatch, _WaitsOtherwise)
     with pytest.raises(EngineError, match="ends in spins"):
+        rest_soon()
+    _vllm_with(monkeypatch, _Waits, yields=False)
+    with pytest.raises(EngineError, match="has no sched_yield"):
         rest_soon()
