@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from training.batches import epoch_batches
@@ -23,6 +24,9 @@ from training.trainer import Loss, batch_loss, recomputing, step_gradients
 _WORTH = 1.1
 _PATIENCE_S = 20.0  # for answers before the first step: a small base writes them whole, of a large one on a processor their pace has to do
 _PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once and all count, because the fastest of several is faster than a run will be
+# A machine that others use as well changes its speed by a third within seconds. So, where measuring took no longer than this, it is done once more and in the other order, by which
+# what is measured first and what comes after meet the same machine.
+_TWICE_WITHIN_S = 5.0
 _FEW = 16  # tokens, by which the pace of writing is known
 _WRITTEN = 3  # steps whose answers are: a step is as long as its longest, and of one step alone that is anything between half and all of what it may be
 
@@ -40,16 +44,22 @@ def choose_threads(
         return recipe.threads, tokens_per_s(model, rows, recipe, pad_id, loss_of)
     available = max(1, len(os.sched_getaffinity(0)) // recipe.processes)
     choices = [recipe.threads] if recipe.threads else sorted({1, available})
-    speeds: dict[int, float] = {}
-    seconds: dict[int, float] = {}
-    for threads in choices:
-        torch.set_num_threads(threads)
-        speeds[threads] = tokens_per_s(model, rows, replace(recipe, threads=threads), pad_id, loss_of)
-        if len(choices) > 1:
-            seconds[threads] = _tokens_of_a_step(rows, recipe) / speeds[threads] + writing()
-    best = choices[-1] if seconds and seconds[choices[0]] > _WORTH * seconds[choices[-1]] else choices[0]
+    learning: dict[int, list[float]] = {threads: [] for threads in choices}  # seconds of a token, each time that it was measured
+    writes: dict[int, list[float]] = {threads: [] for threads in choices}
+    began = time.perf_counter()
+    for order in (choices, choices[::-1]):
+        for threads in order:
+            torch.set_num_threads(threads)
+            learning[threads].append(1 / tokens_per_s(model, rows, replace(recipe, threads=threads), pad_id, loss_of))
+            if len(choices) > 1:
+                writes[threads].append(writing())
+        if time.perf_counter() - began > _TWICE_WITHIN_S:
+            break
+    tokens = _tokens_of_a_step(rows, recipe)
+    seconds = {threads: fmean(learning[threads]) * tokens + fmean(writes[threads] or [0.0]) for threads in choices}
+    best = choices[-1] if seconds[choices[0]] > _WORTH * seconds[choices[-1]] else choices[0]
     torch.set_num_threads(best)
-    return best, speeds[best]
+    return best, 1 / fmean(learning[best])
 
 
 def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> float:
