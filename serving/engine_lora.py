@@ -17,8 +17,8 @@ from whet.errors import EngineError
 # How long a process of the engine looks for its next work without pause after the last. The next step of an answer comes within milliseconds. vLLM's own second is a quarter
 # of a processor for an engine that nobody asks anything but the gateway's question every three seconds, and training pays for it.
 REST_AFTER_S = 0.05
-# Between two such looks vLLM yields the processor, some million times a second, and every yield wakes the scheduler. A sleep of this length (Linux makes 75 microseconds of it)
-# halves what an answer costs, and on Linux 6.18 keeps the rest of the machine alive: its scheduler let processes that yield so often run for up to half a minute before any other.
+# Between two such looks vLLM yields the processor, a million times a second, and every yield wakes the scheduler. A sleep of this length (Linux makes 75 microseconds of it)
+# takes a third off the processor time of an answer, and on Linux 6.18 keeps the rest of the machine alive: its scheduler let processes that yield so often run for up to half a minute before any other.
 LOOK_EVERY_S = 20e-6
 
 _PINNED = "Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md says why."

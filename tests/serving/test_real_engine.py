@@ -91,7 +91,7 @@ def test_an_engine_that_has_answered_rests(live: Running, live_engine: LiveEngin
 
 
 def test_a_process_of_the_engine_sleeps_while_it_waits_for_another(live: Running, live_engine: LiveEngine) -> None:
-    """Without the plugin's `rest_soon` they yield the processor a million times a second: half of an answer's cost, and Linux 6.18 then lets no other process run for up to half a minute."""
+    """Without the plugin's `rest_soon` they yield the processor a million times a second: a third of what an answer costs, and Linux 6.18 then lets no other process run for up to half a minute."""
     assert live_engine.process is not None
     processes = [process for process in psutil.Process(live_engine.process.pid).children(recursive=True) if "VLLM::" in process.name()]
     assert len(processes) == 2, f"expected the engine's core and its worker, found {processes}"
