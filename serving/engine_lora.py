@@ -14,7 +14,7 @@ from typing import Any
 
 from whet.errors import EngineError
 
-# How long a process of the engine looks for its next work without pause after the last. The next step of an answer comes within milliseconds. vLLM's own second is a quarter
+# How long a process of the engine looks for its next work after the last, before it waits for a signal. The next step of an answer comes within milliseconds. vLLM's own second is a quarter
 # of a processor for an engine that nobody asks anything but the gateway's question every three seconds, and training pays for it.
 REST_AFTER_S = 0.05
 # Between two such looks vLLM yields the processor, a million times a second, and every yield wakes the scheduler. A sleep of this length (Linux makes 75 microseconds of it)

@@ -112,7 +112,7 @@ class Running:
         with reading(self.context.database) as connection:
             return list(connection.execute(select(interactions).order_by(interactions.c.created_at, interactions.c.id)))
 
-    def row(self, interaction_id: str, *, timeout_s: float = 10.0) -> Any:
+    def row(self, interaction_id: str) -> Any:
         """The one row of an interaction; waits for the drain."""
 
         def look() -> Any:
@@ -124,7 +124,7 @@ class Running:
             in_flight = {name: [each.in_flight for each in route.stable.replicas] for name, route in self.app.core.refresher.current.routes.items()}
             return f"the row of {interaction_id}: in flight {in_flight}, {self.app.core.spool.pending_bytes} bytes in the spool ({self.app.core.spool.failure or 'whole'})"
 
-        return wait_for(look, state, timeout_s=timeout_s)
+        return wait_for(look, state)
 
     def refresh(self) -> None:
         """Make the gateway read the database now. Twice: callers share a read that is going on, and that one may have begun before the test's change."""
