@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from whet.base_folder import local_base_folder
 from whet.context import Context
 from whet.store import base_model_digest, digest_bytes
 
@@ -29,23 +30,12 @@ def base_of(context: Context) -> Base:
     Raises StoreError for a folder that is not a model.
     """
     source = context.settings.resolved_base_model
-    folder = Path(source) if Path(source).is_dir() or source.startswith(("/", ".", "~")) else _hub_folder(source)
+    folder = local_base_folder(source)
     if folder is None:
         return Base(source, None, f"base--{digest_bytes(source.encode())[:8]}", None)
     digest = _cached_digest(context.settings.home / "cache" / "base-digest.json", folder)
     name = digest[:8] if folder == Path(source) else digest_bytes(source.encode())[:8]
     return Base(source, digest, f"base--{name}", folder)
-
-
-def _hub_folder(model_id: str) -> Path | None:
-    """Where the hub's client keeps the files of `model_id`, if it has them."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model_id, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
 
 
 def _cached_digest(cache: Path, folder: Path) -> str:
