@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, false, func, insert, literal, or_, select, update
 
 from whet.auditlog import record
 from whet.errors import AccessError, ConflictError, InputError, NotFoundError
@@ -80,14 +80,51 @@ def hash_key(key: str, secret: bytes) -> str:
     return hmac.new(secret, key.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def create_key(connection: Connection, name: str, *, secret: bytes, actor: str, now: int) -> tuple[str, str]:
-    """Returns (id, the key itself, which is shown once and not stored)."""
+def create_key(
+    connection: Connection, name: str, *, secret: bytes, actor: str, now: int, group: str = ""
+) -> tuple[str, str]:
+    """Returns (id, the key itself, which is shown once and not stored).
+
+    `group`: keys of one group may rate each other's answers; empty: the key is a group of its own.
+    """
     check_name(name, "key name")
+    if group:
+        check_name(group, "key group")
     key = _KEY_PREFIX + secrets.token_urlsafe(32)
     key_id = new_id("key", at=now)
-    connection.execute(insert(api_keys).values(id=key_id, name=name, hash=hash_key(key, secret), hint=key[:10], created_at=now))
-    record(connection, actor=actor, action="key.create", subject=key_id, detail={"name": name}, now=now)
+    connection.execute(
+        insert(api_keys).values(
+            id=key_id,
+            name=name,
+            hash=hash_key(key, secret),
+            hint=key[:10],
+            group_name=group or key_id,
+            created_at=now,
+        )
+    )
+    detail = {"name": name, "group": group} if group else {"name": name}
+    record(connection, actor=actor, action="key.create", subject=key_id, detail=detail, now=now)
     return key_id, key
+
+
+def same_group(
+    key: ColumnElement[str] | str, other: ColumnElement[str] | str
+) -> ColumnElement[bool]:
+    """Compare the groups of two key ids, columns or values, in SQL; revoked keys keep their group.
+
+    Feedback counts only where its key and the key that asked are of one group, so whoever joins
+    `ratings` with `interactions` adds this condition. Two lookups by primary key at most, and none
+    where both ids are the same, which is the usual case.
+    """
+    left, right = (literal(each) if isinstance(each, str) else each for each in (key, other))
+    same = _group_of(left) == _group_of(right)
+    return or_(left == right, func.coalesce(same, false()))
+
+
+def _group_of(key: ColumnElement[str]) -> ColumnElement[str]:
+    keys = api_keys.alias()
+    query = select(keys.c.group_name).where(keys.c.id == key)
+    return query.correlate_except(keys).scalar_subquery()
 
 
 def revoke_key(connection: Connection, reference: str, *, actor: str, now: int) -> str:

@@ -60,6 +60,8 @@ interactions = _table(
     Column("stream", Boolean, nullable=False),
     Column("status", String(16), nullable=False),  # complete | cancelled | error | cut
     Column("http_status", Integer, nullable=False),
+    # How often the client's SDK had asked before (x-stainless-retry-count); null: it does not say.
+    Column("retry", Integer),
     Column("error", Text),
     Column("finish_reason", String(32)),
     Column("request", JSON, nullable=False),  # the request body as received, less `user` and `metadata`
@@ -254,6 +256,17 @@ review_items = _table(
     Index(None, "state", "priority"),
 )
 
+review_left_out = _table(
+    "feedback",
+    "review_left_out",  # answers with feedback that the flagging job looked at and did not queue
+    Column("interaction_id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    Column("reason", String(24), nullable=False),  # a code of feedback.selection.LeftOut
+    Column("sentence", Text, nullable=False),  # the same for a person
+    _at("created_at"),
+    _at("changed_at"),  # when the reason became this one
+)
+
 reviews = _table(
     "feedback",
     "reviews",
@@ -409,6 +422,8 @@ api_keys = _table(
     Column("name", String(64), nullable=False),
     Column("hash", String(64), nullable=False, unique=True),  # HMAC-SHA256 under the installation's secret
     Column("hint", String(16), nullable=False),  # first characters, to recognise a key
+    # Keys of one group may rate each other's answers; a key alone has its own id here.
+    Column("group_name", String(64), nullable=False),
     _at("created_at"),
     _at("revoked_at", nullable=True),
 )

@@ -36,6 +36,7 @@ class InteractionRecord(msgspec.Struct, tag="interaction", tag_field="kind", omi
     stream: bool
     status: str
     http_status: int
+    retry: int | None = None
     error: str | None = None
     finish_reason: str | None = None
     request: msgspec.Raw

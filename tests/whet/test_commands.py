@@ -116,6 +116,10 @@ def test_a_key_is_shown_once_listed_by_its_hint_and_revoked(home: Path) -> None:
     assert data(whet(home, "keys", "revoke", "shop", "--json")) == {"revoked": made["id"]}
     again = whet(home, "keys", "revoke", "shop")
     assert again.returncode == 2 and "no active key 'shop'" in again.stderr
+    grouped = data(whet(home, "keys", "create", "batch", "--group", "shops", "--json"))
+    groups = {row["name"]: row["group"] for row in data(whet(home, "keys", "list", "--json"))}
+    assert (made["group"], grouped["group"]) == (made["id"], "shops")
+    assert (groups["shop"], groups["batch"]) == (made["id"], "shops")
 
 
 def test_users_are_added_with_a_password_from_standard_input(home: Path) -> None:

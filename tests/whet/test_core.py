@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from whet import access, auditlog, leases
 from whet.context import Context
@@ -88,6 +88,32 @@ def test_keys_are_stored_hashed_and_die_with_revocation(context: Context) -> Non
     with writing(context.database) as connection:
         access.revoke_key(connection, "app", actor="t", now=2)
         assert access.active_keys(connection) == {}
+
+
+def test_keys_of_one_group_are_the_same_application_also_after_revocation(
+    context: Context,
+) -> None:
+    with writing(context.database) as connection:
+
+        def make(name: str, group: str = "") -> str:
+            return access.create_key(
+                connection, name, secret=context.secret, actor="t", now=1, group=group
+            )[0]
+
+        alone, other = make("alone"), make("other")
+        web, batch, joined = make("web", "shop"), make("batch", "shop"), make("new", alone)
+        access.revoke_key(connection, "batch", actor="t", now=2)
+
+        def same(key: str, against: str) -> bool:
+            return bool(connection.execute(select(access.same_group(key, against))).scalar_one())
+
+        assert same(alone, alone) and same(web, batch) and same(batch, web)
+        assert same(alone, joined), "a key joins another's own group by that key's id"
+        assert not same(alone, other) and not same(web, other)
+        assert same("key_gone", "key_gone"), "a key is in its own group, known or not"
+        assert not same("key_gone", web) and not same("key_gone", "key_also_gone")
+        with pytest.raises(InputError, match="key group"):
+            make("x", "Not A Group")
 
 
 def test_a_wrong_password_and_an_unknown_name_fail_alike(context: Context) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from whet.context import Context
-from whet.database import migrate, reading, schema_state, writing
+from whet.database import _alembic, migrate, open_database, reading, schema_state, writing
 from whet.errors import DatabaseError
-from whet.tables import WRITERS, metadata
+from whet.tables import WRITERS, api_keys, metadata
 
 
 def test_migrations_build_exactly_the_declared_tables(context: Context) -> None:
@@ -24,6 +27,24 @@ def test_migrating_twice_changes_nothing(context: Context) -> None:
     before = schema_state(context.database)
     migrate(context.database)
     assert schema_state(context.database) == before
+
+
+def test_keys_from_before_groups_are_each_their_own_group(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path / 'old.db'}")
+    command.upgrade(_alembic(database), "0007")
+    with writing(database) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO api_keys (id, name, hash, hint, created_at) "
+                "VALUES ('key_1', 'app', 'aa', 'whet-', 1), ('key_2', 'old', 'bb', 'whet-', 2)"
+            )
+        )
+    migrate(database)
+    with reading(database) as connection:
+        found = connection.execute(select(api_keys.c.id, api_keys.c.group_name)).all()
+        assert sorted(found) == [("key_1", "key_1"), ("key_2", "key_2")]
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    database.dispose()
 
 
 def test_a_database_newer_than_the_code_is_refused_and_untouched(context: Context) -> None:

@@ -23,7 +23,9 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(context: Context) -> None:
     assert key[0] not in again and "my-app" in again
     with reads(context.database) as connection:
         row = connection.execute(select(api_keys).where(api_keys.c.name == "my-app")).one()
-    assert key[0] not in str(row)
+    assert key[0] not in str(row) and row.group_name == row.id
+    client.post("/settings/keys", data={"name": "batch", "group": "shops"})
+    assert "shops" in client.get("/settings/keys").text
     client.post(f"/settings/keys/{row.id}/revoke")
     assert "revoked" in client.get("/settings/keys").text
     assert client.post(f"/settings/keys/{row.id}/revoke").status_code == 404

@@ -22,12 +22,22 @@ users = typer.Typer(no_args_is_help=True, help="People who may log in to the con
 
 
 @keys.command("create")
-def create_key(name: str = typer.Argument(help="What will use it, such as `shop`."), as_json: bool = _JSON) -> None:
+def create_key(
+    name: str = typer.Argument(help="What will use it, such as `shop`."),
+    group: str = typer.Option(
+        "",
+        help="Keys of one group may rate each other's answers; a key that replaces another "
+        "takes that one's group. Default: a group of its own.",
+    ),
+    as_json: bool = _JSON,
+) -> None:
     """Make a key. It is shown once and stored only as a hash."""
     with opened() as context, writing(context.database) as connection:
-        key_id, key = access.create_key(connection, name, secret=context.secret, actor=actor(), now=now_ms())
+        key_id, key = access.create_key(
+            connection, name, secret=context.secret, actor=actor(), now=now_ms(), group=group
+        )
     if as_json:
-        emit({"id": key_id, "name": name, "key": key}, True)
+        emit({"id": key_id, "name": name, "group": group or key_id, "key": key}, True)
         return
     out.print(key, markup=False, soft_wrap=True)
     out.print(f"This is key {key_id} ({name}). It is not shown again; `whet keys revoke {key_id}` ends it.", markup=False, soft_wrap=True)
@@ -40,11 +50,18 @@ def list_keys(as_json: bool = _JSON) -> None:
         rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at)).mappings().all()
     emit(
         [
-            {"id": row["id"], "name": row["name"], "hint": row["hint"] + "…", "created": iso(row["created_at"]), "revoked": iso(row["revoked_at"]) or None}
+            {
+                "id": row["id"],
+                "name": row["name"],
+                "group": row["group_name"],
+                "hint": row["hint"] + "…",
+                "created": iso(row["created_at"]),
+                "revoked": iso(row["revoked_at"]) or None,
+            }
             for row in rows
         ],
         as_json,
-        columns=["id", "name", "hint", "created", "revoked"],
+        columns=["id", "name", "group", "hint", "created", "revoked"],
         title="API keys",
     )
 

@@ -118,10 +118,20 @@ def _keys(routes: APIRouter, shell: Shell) -> None:
         return page(request)
 
     @routes.post("/settings/keys")
-    def create(request: Request, name: _Text = "", user: User = admin) -> Response:
-        """Answers with the page itself instead of going there: the key is shown in this one answer and nowhere else."""
+    def create(
+        request: Request, name: _Text = "", group: _Text = "", user: User = admin
+    ) -> Response:
+        """Answer with the page itself instead of a redirect: the key is shown in this one answer
+        and nowhere else."""
         with writing(shell.context.database) as connection:
-            _, key = access.create_key(connection, name.strip(), secret=shell.context.secret, actor=user.name, now=shell.now())
+            _, key = access.create_key(
+                connection,
+                name.strip(),
+                secret=shell.context.secret,
+                actor=user.name,
+                now=shell.now(),
+                group=group.strip(),
+            )
         return page(request, made=key, made_name=name.strip())
 
     @routes.post("/settings/keys/{key_id}/revoke")
