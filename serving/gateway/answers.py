@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape, and the few ways a plain ASGI endpoint answers."""
+"""Errors in OpenAI's shape, and how a plain ASGI endpoint answers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON_TYPE = (b"content-type", b"application/json")
 SSE_TYPE = (b"content-type", b"text/event-stream; charset=utf-8")
+# A stream must reach the client as it is written: no cache may keep it, and nginx and those that
+# read its header (`X-Accel-Buffering`) must not collect it first.
+STREAM_HEADERS: Headers = [
+    SSE_TYPE,
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 
 _TYPES = {
     400: "invalid_request_error",
@@ -28,16 +35,46 @@ _TYPES = {
 class ApiError(Exception):
     """What a client did that cannot be answered, or what keeps us from answering; becomes an HTTP error."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int | None = None,
+        headers: Headers | None = None,
+    ) -> None:
+        """`headers`: what the response carries besides those that its status asks for."""
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+        self.headers = headers or []
+
+    def all_headers(self) -> Headers:
+        """The response's headers, without its length."""
+        found: Headers = [JSON_TYPE, *self.headers]
+        if self.retry_after_s is not None:
+            found.append((b"retry-after", b"%d" % self.retry_after_s))
+        if self.status == 401:
+            found.append((b"www-authenticate", b"Bearer"))
+        return found
 
     def body(self) -> bytes:
         return error_body(self.status, self.message, self.param, self.code)
+
+
+def method_not_allowed(*allowed: str) -> ApiError:
+    """405 for a path that answers the methods `allowed` alone."""
+    return ApiError(
+        405,
+        f"Use {' or '.join(allowed)}.",
+        code="method_not_allowed",
+        headers=[(b"allow", ", ".join(allowed).encode())],
+    )
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:
@@ -53,44 +90,4 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> 
 
 
 async def send_error(send: Send, error: ApiError, headers: Headers | None = None) -> None:
-    extra: Headers = [JSON_TYPE, *(headers or [])]
-    if error.retry_after_s is not None:
-        extra.append((b"retry-after", b"%d" % error.retry_after_s))
-    if error.status == 401:
-        extra.append((b"www-authenticate", b"Bearer"))
-    await send_bytes(send, error.status, error.body(), extra)
-
-
-async def read_body(receive: Receive, headers_length: int | None, limit: int) -> bytes | None:
-    """The request body; None when the client went away while sending it. Raises ApiError 413 beyond `limit` bytes."""
-    if headers_length is not None and headers_length > limit:
-        raise _too_large(limit)
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        return None
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-    parts, size = [body], len(body)
-    while True:
-        if size > limit:
-            raise _too_large(limit)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if not message.get("more_body"):
-            if size > limit:
-                raise _too_large(limit)
-            return b"".join(parts)
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(
-        413,
-        f"The request body is longer than {limit} bytes, the limit of this gateway (WHET_REQUEST_MAX_BYTES). Send a shorter prompt.",
-        code="request_too_large",
-    )
+    await send_bytes(send, error.status, error.body(), error.all_headers() + (headers or []))

@@ -148,8 +148,9 @@ def _add_errors(app: Gateway) -> None:
 
     async def known(_: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else None
-        return Response(error.body(), error.status, headers=headers, media_type="application/json")
+        response = Response(error.body(), error.status)
+        response.raw_headers += error.all_headers()
+        return response
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from serving.gateway.answers import ApiError, Receive, Scope, Send, read_body, send_error
+from serving.gateway.answers import ApiError, Receive, Scope, Send, method_not_allowed, send_error
 from serving.gateway.core import Core
 from serving.gateway.exchange import RETRY_AFTER_S, Exchange
+from serving.gateway.request_body import read_body
 from serving.gateway.requests import Rag, ResponsesRequest, logged_body, parse, wants_usage
 from whet.clock import now_ms
 from whet.ids import new_id
@@ -33,13 +34,13 @@ class Completions:
         """The checked and routed request, or None when the client left before it had sent it. Raises ApiError."""
         core = self._core
         if scope["method"] != "POST":
-            raise ApiError(405, "Use POST.", code="method_not_allowed")
+            raise method_not_allowed("POST")
         caller = await core.caller(scope)
         if core.spool.failure:
             raise ApiError(
                 503, f"{core.spool.failure} Nothing is answered that is not logged; try again later.", code="log_unavailable", retry_after_s=RETRY_AFTER_S
             )
-        body = await read_body(receive, caller.content_length, core.context.settings.request_max_bytes)
+        body = await read_body(receive, caller, core.context.settings.request_max_bytes)
         if body is None:
             return None
         request = parse(self._route, body)

@@ -7,7 +7,7 @@ import hmac
 import re
 from dataclasses import dataclass, field
 
-from serving.gateway.answers import ApiError, Scope
+from serving.gateway.answers import ApiError, Headers, Scope
 from serving.gateway.metrics import Metrics
 from serving.gateway.routing import Choice, choose
 from serving.gateway.snapshot import Refresher
@@ -25,6 +25,7 @@ class Caller:
     key_id: str = ""
     request_id: str = ""  # empty: none usable was given
     content_length: int | None = None
+    headers: Headers = field(default_factory=list)  # all, with lower-case names
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class Core:
 
     async def caller(self, scope: Scope) -> Caller:
         """Raises ApiError 401."""
-        caller = Caller()
+        caller = Caller(headers=scope["headers"])
         key = b""
         for name, value in scope["headers"]:
             if name == b"authorization":

@@ -8,9 +8,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from serving.gateway.answers import JSON_TYPE, ApiError, Receive, Scope, Send, read_body, send_bytes, send_error
+from serving.gateway.answers import (
+    JSON_TYPE,
+    ApiError,
+    Receive,
+    Scope,
+    Send,
+    method_not_allowed,
+    send_bytes,
+    send_error,
+)
 from serving.gateway.core import Core
 from serving.gateway.exchange import RETRY_AFTER_S
+from serving.gateway.request_body import read_body
 from serving.gateway.requests import explain
 from serving.log.records import NULL, RatingRecord, encode, rating_id
 from serving.log.spool import SpoolError
@@ -49,9 +59,9 @@ class Ratings:
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         core = self._core
         if scope["method"] != "POST":
-            raise ApiError(405, "Use POST.", code="method_not_allowed")
+            raise method_not_allowed("POST")
         caller = await core.caller(scope)
-        body = await read_body(receive, caller.content_length, core.context.settings.request_max_bytes)
+        body = await read_body(receive, caller, core.context.settings.request_max_bytes)
         if body is None:
             return
         feedback = _parse(body)
