@@ -10,31 +10,104 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 
 from whet.errors import ConfigurationError, DatabaseError
+from whet.urls import credentials_problem, mask_secrets, mask_url
 
 _BUSY_TIMEOUT_MS = 15_000  # writers queue behind each other; a migration or a large batch may hold the lock for seconds
 
 
+# Scheme of a URL → SQLAlchemy's driver. `postgres://` is what hosts of databases hand out.
+_DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgres+psycopg": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+_FORMS = "Use sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE in WHET_DATABASE_URL."
+
+
 def open_database(url: str, *, full_durability: bool = False) -> Engine:
-    """An engine for `url`; it does not migrate. Raises ConfigurationError for a URL that is not one."""
+    """Return an engine for `url`; it does not migrate.
+
+    Raises ConfigurationError for a URL that is not one, or of a database that is not supported.
+    """
+    parsed = parse_database_url(url)
     try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ConfigurationError(f"database_url {url!r} is not an SQLAlchemy URL.", hint="Use sqlite:///FILE or postgresql+psycopg://…") from error
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() == "sqlite":
+        if parsed.get_backend_name() != "sqlite":
+            return create_engine(parsed, pool_pre_ping=True)
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
-        _prepare_sqlite(engine, full_durability)
-        return engine
-    return create_engine(parsed, pool_pre_ping=True)
+        connect_args = {"timeout": _BUSY_TIMEOUT_MS / 1000}
+        engine = create_engine(parsed, connect_args=connect_args)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The database {mask_url(url)} needs the module {error.name!r}, which is not installed.",
+            hint="Run `make setup`.",
+        ) from None
+    except (ArgumentError, OSError, TypeError) as error:
+        raise ConfigurationError(
+            f"The database {mask_url(url)} cannot be used: {mask_secrets(str(error), url)}.",
+            hint=_FORMS,
+        ) from None
+    _prepare_sqlite(engine, full_durability)
+    return engine
+
+
+def parse_database_url(url: str) -> URL:
+    """Return `url` with the driver that is used for it. Raises ConfigurationError, without passwords."""
+    scheme, separator, rest = url.strip().partition("://")
+    driver = _DRIVERS.get(scheme.lower())
+    if not separator or driver is None:
+        if not separator:  # not shown: it may be anything, also a password
+            raise ConfigurationError("The database URL has no scheme such as sqlite://.", hint=_FORMS)
+        raise _unusable(url, _scheme_problem(scheme.lower()))
+    if driver != "sqlite":
+        if any(ord(character) <= 32 for character in rest):
+            raise _unusable(url, "holds spaces or control characters")
+        if problem := credentials_problem(f"{driver}://{rest}"):
+            raise _unusable(url, f"cannot be read: {problem}")
+    try:
+        parsed = make_url(f"{driver}://{rest}")
+        (parsed.host or "").encode("idna")  # as the driver will
+    except UnicodeError:
+        raise _unusable(url, "names a host that cannot exist") from None
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        raise _unusable(url, "cannot be read: its port is no number, or it is no URL") from None
+    if driver == "sqlite" and (parsed.host or parsed.username or parsed.password):
+        raise _unusable(url, "names a host; a SQLite file follows three slashes")
+    if parsed.port is not None and not 1 <= parsed.port <= 65535:
+        raise _unusable(url, f"has the port {parsed.port}; expected 1 to 65535")
+    return parsed
+
+
+def _scheme_problem(scheme: str) -> str:
+    backend = scheme.partition("+")[0]
+    if backend in ("postgres", "postgresql", "sqlite"):
+        return f"names the driver {scheme!r}; Whet brings its own, so leave out what follows the +"
+    return f"begins with {scheme[:40]!r}; Whet keeps its data in SQLite or PostgreSQL"
+
+
+def _unusable(url: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"The database URL {mask_url(url)!r} {problem}.", hint=_FORMS)
+
+
+def database_name(engine: Engine) -> str:
+    """Return the engine's URL as it may be shown."""
+    return mask_url(engine.url.render_as_string(hide_password=False))
+
+
+def error_text(engine: Engine, error: Exception) -> str:
+    """Return the first line of a driver's error, without the password of the engine's URL."""
+    original = getattr(error, "orig", None) or error
+    lines = str(original).strip().splitlines() or [type(original).__name__]
+    return mask_secrets(lines[0], engine.url.render_as_string(hide_password=False))
 
 
 def _prepare_sqlite(engine: Engine, full_durability: bool) -> None:
@@ -95,14 +168,22 @@ def schema_state(engine: Engine) -> tuple[str | None, str]:
 def migrate(engine: Engine) -> None:
     """Bring the schema to this code's version, or leave it as it was.
 
-    Raises DatabaseError when the database cannot be reached, or was written by a newer version.
+    Raises DatabaseError when the database cannot be reached, or was written by a newer version, and
+    ConfigurationError when its URL holds an option that the driver does not know.
     """
     try:
         current, head = schema_state(engine)
-    except OperationalError as error:
+    except DBAPIError as error:
+        problem = error_text(engine, error).rstrip(".")
+        if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) is None:
+            # Refused by the driver before it asked the server: an unknown option in the URL.
+            raise ConfigurationError(
+                f"The database URL {database_name(engine)!r} is refused: {problem}.", hint=_FORMS
+            ) from None
         raise DatabaseError(
-            f"The database {engine.url.render_as_string()} cannot be opened: {error.orig}.", hint="Check WHET_DATABASE_URL and that the server runs."
-        ) from error
+            f"The database {database_name(engine)} cannot be opened: {problem}.",
+            hint="Check WHET_DATABASE_URL and that the server runs.",
+        ) from None
     if current == head:
         return
     known = {revision.revision for revision in ScriptDirectory.from_config(_alembic(engine)).walk_revisions()}

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from whet import access
 from whet.context import Context, open_context
-from whet.database import open_database, reading, schema_state, writing
+from whet.database import database_name, open_database, reading, schema_state, writing
 from whet.settings import Settings
 from whet.tables import api_keys
 from whet.up.preflight import check_disk
@@ -51,7 +51,7 @@ def prepare_home(settings: Settings, *, actor: str, now: int) -> tuple[Context, 
     access.engine_key(home, settings.engine_key)
     made.append(Made("engine key", "setting engine_key" if settings.engine_key else str(home / "engine.key"), new_engine_key))
     revision, _ = schema_state(context.database)
-    made.append(Made("database", f"{context.database.url.render_as_string()} at schema {revision}", new_database))
+    made.append(Made("database", f"{database_name(context.database)} at schema {revision}", new_database))
     made.append(_first_key(context, actor=actor, now=now))
     made.append(_first_user(context, now=now))
     return context, made
@@ -61,7 +61,7 @@ def _is_empty(settings: Settings) -> bool:
     database = open_database(settings.resolved_database_url)
     try:
         return schema_state(database)[0] is None
-    except OperationalError:  # opening it for use will say why
+    except DBAPIError:  # opening it for use will say why
         return False
     finally:
         database.dispose()

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from whet import __version__, access, auditlog
-from whet.database import open_database, reading, schema_state
+from whet.database import database_name, error_text, open_database, reading, schema_state
 from whet.errors import WhetError
 from whet.settings import Settings
 from whet.store import Store, base_model_digest, digest_files
@@ -151,11 +151,11 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _schema(database: Engine) -> Iterator[Check]:
-    shown = database.url.render_as_string()
+    shown = database_name(database)
     try:
         current, head = schema_state(database)
     except SQLAlchemyError as error:
-        yield Check("database", "fail", f"{shown} cannot be opened: {str(error).splitlines()[0]}", "Check WHET_DATABASE_URL and that the server runs.")
+        yield Check("database", "fail", f"{shown} cannot be opened: {error_text(database, error)}", "Check WHET_DATABASE_URL and that the server runs.")
         return
     if current == head:
         yield Check("database", "ok", f"{shown} at schema {current}.")
