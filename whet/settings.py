@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from whet.errors import ConfigurationError
+from whet.urls import credentials_problem, mask_url, parse_origins
 
 BUILTIN_BASE = Path(__file__).parent / "assets" / "base"
 
@@ -23,10 +24,14 @@ BUILTIN_BASE = Path(__file__).parent / "assets" / "base"
 IDLE_CONNECTION_S = 75
 
 
+# Settings whose values are secrets themselves; of the others only passwords inside URLs are.
+SECRET_SETTINGS = frozenset({"engine_key", "notify_urls"})
+
+
 class Settings(BaseSettings):
     """All settings. Build with `load_settings()`, pass on as an argument; nothing reads the environment later."""
 
-    model_config = SettingsConfigDict(env_prefix="WHET_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="WHET_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
     home: Path = Field(Path(".whet"), description="State folder: database, files, spool, logs. Relative to the current folder.")
     database_url: str = Field("", description="SQLAlchemy URL. Empty: SQLite in the home folder, which needs no server.")
@@ -61,6 +66,23 @@ class Settings(BaseSettings):
     metrics_port: int = Field(8082, ge=1, le=65535, description="Loopback port where the scheduler offers drift and loop metrics to Prometheus.")
 
     request_max_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes; a longer one is refused with 413.")
+    head_timeout_s: float = Field(
+        15,
+        gt=0,
+        description="Seconds in which the head of a request has to arrive, once its first byte did; "
+        "a head is a few hundred bytes, so only a broken or hostile client needs longer.",
+    )
+    body_timeout_s: float = Field(
+        60,
+        gt=0,
+        description="Seconds in which the body of a request has to arrive; "
+        "the largest body then needs 17 kB/s.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Comma-separated origins whose pages may call the gateway from a browser, "
+        "such as https://app.example.com; `*` for every page. Empty: none.",
+    )
     request_timeout_s: float = Field(600, gt=0, description="Seconds after which an unfinished completion is cut.")
     log_durability: Literal["normal", "full"] = Field(
         "normal", description="`normal`: a row survives a killed process. `full`: also a power loss, at one disk flush per batch."
@@ -124,6 +146,35 @@ class Settings(BaseSettings):
     def _absolute_home(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        parse_origins(value)
+        return value
+
+    @field_validator("engine_urls")
+    @classmethod
+    def _no_credentials(cls, value: str) -> str:
+        if any("@" in url for url in value.split(",")):
+            raise ValueError(
+                "engines are asked with WHET_ENGINE_KEY; leave user and password out of their URLs"
+            )
+        return value
+
+    @field_validator("alertmanager_url", "mlflow_tracking_uri")
+    @classmethod
+    def _encoded_credentials(cls, value: str) -> str:
+        if problem := credentials_problem(value):
+            raise ValueError(problem)
+        return value
+
+    @field_validator("engine_key")
+    @classmethod
+    def _header_value(cls, value: str) -> str:
+        if not all("!" <= character <= "~" for character in value):
+            raise ValueError("a key is sent in an HTTP header: letters, digits and marks of ASCII")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -154,6 +205,11 @@ class Settings(BaseSettings):
         given = [url.strip().rstrip("/") for url in self.engine_urls.split(",") if url.strip()]
         return given or [f"http://127.0.0.1:{self.engine_port}"]
 
+    @cached_property
+    def allowed_origins(self) -> list[str]:
+        """The origins whose pages may call the gateway; `["*"]` for all."""
+        return parse_origins(self.cors_origins)
+
     @property
     def starts_engine(self) -> bool:
         return not self.engine_urls.strip()
@@ -177,13 +233,28 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise ConfigurationError(
-            f"Setting {name!r} has the value {first.get('input')!r}: {first['msg']}.",
-            hint=f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all.",
-        ) from error
+        raise _invalid_setting(error) from None  # pydantic's own text holds the value
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"whet.toml in the home folder cannot be read: {error}.", hint="Correct the file or its permissions, or set WHET_HOME to a folder of yours."
         ) from error
+
+
+def _invalid_setting(error: ValidationError) -> ConfigurationError:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":  # its value may be a password under a mistyped name
+        return ConfigurationError(
+            f"There is no setting {name!r}.",
+            hint="Correct its name in whet.toml; docs/settings.md lists them all.",
+        )
+    problem = str(first["msg"]).removeprefix("Value error, ")
+    shown = "" if name in SECRET_SETTINGS else f" has the value {_shown(first.get('input'))}:"
+    return ConfigurationError(
+        f"Setting {name!r}{shown or ' is not what it should be:'} {problem}.",
+        hint=f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all.",
+    )
+
+
+def _shown(value: object) -> str:
+    return repr(mask_url(value) if isinstance(value, str) else value)

@@ -11,6 +11,10 @@ _SECRET_PARAMETER = re.compile(
 )
 _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MIN_SECRET = 3  # characters; replacing shorter ones would garble a text and give them away
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?"
+)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def mask_url(url: str) -> str:
@@ -61,6 +65,32 @@ def credentials_problem(url: str) -> str:
             "percent-encoded: @ as %40, / as %2F, % as %25, ? as %3F, # as %23"
         )
     return ""
+
+
+def parse_origins(text: str) -> list[str]:
+    """Return the comma-separated origins of `text` as browsers send them; `["*"]` for all.
+
+    Raises ValueError for what no browser sends, which would silently allow nothing.
+    """
+    given = [part.strip() for part in text.split(",") if part.strip()]
+    if "*" in given:
+        if len(given) > 1:
+            raise ValueError("* allows every origin already; leave the others out, or leave out *")
+        return given
+    return [_parse_origin(part) for part in given]
+
+
+def _parse_origin(text: str) -> str:
+    match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
+    if match is None:
+        raise ValueError(
+            f"{mask_url(text)!r} is no origin; expected SCHEME://HOST or SCHEME://HOST:PORT, such as "
+            "https://app.example.com, without a path and without a * in it"
+        )
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if port is None or port == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
 
 
 def split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
