@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from feedback import conversations, selection
 from feedback.erasing import erased_subjects, is_erased
 from feedback.selection import DAY_MS, Candidate, Item, Limits, Taken
+from whet.access import same_group
 from whet.auditlog import record
 from whet.database import insert_ignore, reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
@@ -102,6 +103,7 @@ def _from_ratings(connection: Connection, now: int) -> list[Candidate]:
             (ratings.c.rating < 0) | ratings.c.correction.is_not(None),
             review_items.c.id.is_(None),
             ratings.c.created_at >= now - _RATING_LOOKBACK_MS,
+            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
         )
         .order_by(ratings.c.created_at.desc())
         .limit(_PER_RUN)

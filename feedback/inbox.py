@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from feedback import conversations
 from feedback.selection import DAY_MS, SHARES
+from whet.access import same_group
 from whet.errors import NotFoundError
 from whet.tables import alerts, examples, interactions, ratings, review_items, reviews
 
@@ -57,7 +58,14 @@ def load(connection: Connection, item_id: str) -> View:
         raise NotFoundError(
             "The conversation behind this item is gone: its retention ended, or its user was erased.", hint="Open the review page for the next one."
         )
-    posted = connection.execute(select(ratings).where(ratings.c.interaction_id == row.id).order_by(ratings.c.created_at.desc())).all()
+    posted = connection.execute(
+        select(ratings)
+        .where(
+            ratings.c.interaction_id == row.id,
+            same_group(ratings.c.api_key_id, row.api_key_id),
+        )
+        .order_by(ratings.c.created_at.desc())
+    ).all()
     alert = connection.execute(select(alerts.c.id, alerts.c.title, alerts.c.state).where(alerts.c.id == item.alert_id)).first() if item.alert_id else None
     decisions = [dict(r._mapping) for r in connection.execute(select(reviews).where(reviews.c.item_id == item_id).order_by(reviews.c.created_at.desc()))]
     return View(

@@ -17,6 +17,7 @@ from monitoring.audit import BASELINE_WEEKS, Estimate, Judged, Standing, Week, c
 from monitoring.days import DAY_MS
 from monitoring.each import for_each_alias
 from monitoring.run import apply
+from whet.access import same_group
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
 from whet.tables import alerts, audit_weeks, interactions, ratings, review_items, reviews
@@ -189,8 +190,16 @@ def _population(connection: Connection, alias: str, week: int, stored: Mapping[s
     totals = {row.day: row.n for row in connection.execute(select(_DAY.label("day"), func.count().label("n")).where(*within).group_by(_DAY))}
     # Ratings are few beside answers, so they are gathered first. Whoever rated it down counts, whatever others said.
     rated = (
-        select(ratings.c.interaction_id, func.min(ratings.c.rating).label("lowest"), func.max(ratings.c.rating).label("highest"))
-        .where(ratings.c.created_at >= first * DAY_MS)
+        select(
+            ratings.c.interaction_id,
+            func.min(ratings.c.rating).label("lowest"),
+            func.max(ratings.c.rating).label("highest"),
+        )
+        .join(interactions, interactions.c.id == ratings.c.interaction_id)
+        .where(
+            ratings.c.created_at >= first * DAY_MS,
+            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+        )
         .group_by(ratings.c.interaction_id)
         .subquery()
     )
@@ -211,8 +220,12 @@ def _population(connection: Connection, alias: str, week: int, stored: Mapping[s
 
 
 def _judged(connection: Connection, alias: str, since: int) -> list[Judged]:
-    lowest = select(func.min(ratings.c.rating)).where(ratings.c.interaction_id == interactions.c.id).scalar_subquery()
-    highest = select(func.max(ratings.c.rating)).where(ratings.c.interaction_id == interactions.c.id).scalar_subquery()
+    counted = (
+        ratings.c.interaction_id == interactions.c.id,
+        same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+    )
+    lowest = select(func.min(ratings.c.rating)).where(*counted).scalar_subquery()
+    highest = select(func.max(ratings.c.rating)).where(*counted).scalar_subquery()
     query = (
         select(interactions.c.id, interactions.c.created_at, reviews.c.decision, lowest.label("lowest"), highest.label("highest"))
         .join_from(review_items, interactions, interactions.c.id == review_items.c.interaction_id)

@@ -13,7 +13,7 @@ from monitoring.audit_views import audit_view
 from monitoring.day_views import HOURS_SHOWN, days_view
 from monitoring.rendering import POLICY, evidently_html
 from monitoring.rows import question_of
-from whet.access import User
+from whet.access import User, same_group
 from whet.database import reading
 from whet.errors import InputError
 from whet.tables import interactions, ratings, review_items
@@ -205,9 +205,16 @@ def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[
         row.interaction_id: row.state
         for row in connection.execute(select(review_items.c.interaction_id, review_items.c.state).where(review_items.c.interaction_id.in_(ids)))
     }
-    rated = {
-        row.interaction_id: row.rating for row in connection.execute(select(ratings).where(ratings.c.interaction_id.in_(ids)).order_by(ratings.c.created_at))
-    }
+    counted = (
+        select(ratings.c.interaction_id, ratings.c.rating)
+        .join(interactions, interactions.c.id == ratings.c.interaction_id)
+        .where(
+            ratings.c.interaction_id.in_(ids),
+            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+        )
+        .order_by(ratings.c.created_at)
+    )
+    rated = {row.interaction_id: row.rating for row in connection.execute(counted)}
     return [
         {
             "id": one,

@@ -56,7 +56,7 @@ def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row
         ttft_ms=record["ttft_ms"],
         duration_ms=record["duration_ms"],
         wants_json=_wants_json(request),
-        calls_tools=bool(response.get("tool_calls")),
+        calls_tools=_calls_tools(response),
         retrieval_score=_best_score(record["retrieved"]),
         rating=rating,
         adapter=f"{record['adapter']}@v{record['version']}" if record["adapter"] else "base",
@@ -92,6 +92,15 @@ def _text_of(content: Any) -> str:
 def shorten(text: str) -> str:
     """At most two edges of a text."""
     return text if len(text) <= 2 * _TEXT_EDGE else f"{text[:_TEXT_EDGE]}\n{text[-_TEXT_EDGE:]}"
+
+
+def _calls_tools(response: Mapping[str, Any]) -> bool:
+    """In chat a message has `tool_calls`; in the Responses API a call is an item of the output."""
+    if response.get("tool_calls"):
+        return True
+    output = response.get("output")
+    items = output if isinstance(output, list) else []
+    return any(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
 
 
 def _wants_json(request: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from monitoring.rows import Row, row_from_record
+from whet.access import same_group
 from whet.errors import NotFoundError
 from whet.registry import rollout_history
 from whet.tables import alerts, interactions, ratings, rollouts
@@ -223,7 +224,15 @@ def fetch_rows(connection: Connection, keys: Sequence[Key]) -> list[Row]:
     rows: list[Row] = []
     for start in range(0, len(keys), _CHUNK):
         ids = [key.id for key in keys[start : start + _CHUNK]]
-        rated = select(ratings.c.interaction_id, ratings.c.rating).where(ratings.c.interaction_id.in_(ids)).order_by(ratings.c.created_at, ratings.c.id)
+        rated = (
+            select(ratings.c.interaction_id, ratings.c.rating)
+            .join(interactions, interactions.c.id == ratings.c.interaction_id)
+            .where(
+                ratings.c.interaction_id.in_(ids),
+                same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+            )
+            .order_by(ratings.c.created_at, ratings.c.id)
+        )
         latest = {row.interaction_id: row.rating for row in connection.execute(rated)}
         found = connection.execute(select(*_COLUMNS).where(interactions.c.id.in_(ids)).execution_options(yield_per=50))
         rows += [row_from_record(dict(record), latest.get(record["id"])) for record in found.mappings()]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from sqlalchemy import Connection, case, distinct, func, select
+from sqlalchemy import Connection, and_, case, distinct, func, select
 
 from serving.rollout import Action, Counts, Policy, candidate_for, decide
 from serving.rollout_store import RolloutStore
+from whet.access import same_group
 from whet.context import Context
 from whet.database import reading
 from whet.errors import ConflictError
+from whet.outcomes import counts_for_version, is_empty_answer, service_failed
 from whet.registry import Adapter, Rollout, current_rollouts, objection, rollout_history
 from whet.tables import adapters, interactions, ratings, replicas
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "rollout-controller"
-_BROKEN = ("error", "cut")
 
 
 def policy_of(context: Context) -> Policy:
@@ -27,25 +28,32 @@ def policy_of(context: Context) -> Policy:
 
 
 def count_arms(connection: Connection, rollout: Rollout) -> dict[str, Counts]:
-    """Arm → what it did in this generation: requests answered by the engine's fault or well; a caller's own mistakes (4xx) count for neither."""
+    """Map each arm to what it did in this generation, of the requests that count for a version."""
     unit = func.coalesce(interactions.c.end_user, interactions.c.id)
-    broken = interactions.c.status.in_(_BROKEN)
-    empty = (
-        (interactions.c.status == "complete")
-        & (func.coalesce(interactions.c.response_text, "") == "")
-        & (func.coalesce(interactions.c.finish_reason, "") != "tool_calls")
+    here = and_(
+        interactions.c.alias == rollout.alias,
+        interactions.c.created_at >= rollout.created_at,
+        interactions.c.rollout_generation == rollout.generation,
+        counts_for_version(),
     )
-    here = (
-        (interactions.c.alias == rollout.alias) & (interactions.c.created_at >= rollout.created_at) & (interactions.c.rollout_generation == rollout.generation)
-        & (interactions.c.status != "cancelled") & ((interactions.c.http_status < 400) | (interactions.c.http_status >= 500))
-    )  # fmt: skip
-    counted = select(
-        interactions.c.arm, func.count().label("answers"), func.count(distinct(case((broken, unit)))).label("broken"), func.count(distinct(case((empty, unit)))).label("empty")
-    ).where(here).group_by(interactions.c.arm)  # fmt: skip
+    counted = (
+        select(
+            interactions.c.arm,
+            func.count().label("answers"),
+            func.count(distinct(case((service_failed(), unit)))).label("broken"),
+            func.count(distinct(case((is_empty_answer(), unit)))).label("empty"),
+        )
+        .where(here)
+        .group_by(interactions.c.arm)
+    )
     unhappy = (
         select(interactions.c.arm, func.count(distinct(unit)).label("negative"))
         .join(ratings, ratings.c.interaction_id == interactions.c.id)
-        .where(here, ratings.c.rating < 0)
+        .where(
+            here,
+            ratings.c.rating < 0,
+            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+        )
         .group_by(interactions.c.arm)
     )
     negative = {row.arm: row.negative for row in connection.execute(unhappy)}

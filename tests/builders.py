@@ -104,13 +104,14 @@ def add_rating(
     comment: str | None = None,
     correction: str | None = None,
     labels: list[str] | None = None,
+    api_key_id: str = "key_test",
 ) -> str:
-    rating_id = digest(interaction_id, rating, comment, correction)
+    rating_id = digest(interaction_id, rating, comment, correction, api_key_id)
     connection.execute(
         insert(ratings).values(
             id=rating_id,
             interaction_id=interaction_id,
-            api_key_id="key_test",
+            api_key_id=api_key_id,
             rating=rating,
             comment=comment,
             correction=correction,
@@ -367,26 +368,41 @@ def add_review_item(
     return item_id
 
 
-def add_example(connection: Connection, interaction_id: str, at: int, *, reviewer: str = "reviewer", answer: str = "36 months.") -> tuple[str, str]:
-    """A standing review with its example: (example id, review id)."""
-    item = add_review_item(connection, interaction_id, at, state="done")
+def add_review(
+    connection: Connection,
+    interaction_id: str,
+    item_id: str,
+    at: int,
+    *,
+    decision: str = "edit",
+    answer: str | None = None,
+    reviewer: str = "reviewer",
+) -> str:
+    """A decision that stands; returns its id. The item's state is the caller's."""
     review = new_id("rev", at=at)
     connection.execute(
         insert(reviews).values(
             id=review,
-            item_id=item,
+            item_id=item_id,
             interaction_id=interaction_id,
             reviewer=reviewer,
-            decision="edit",
+            decision=decision,
             answer=answer,
             labels=[],
             note=None,
             seconds=14.0,
             created_at=at,
             undone_at=None,
-            standing=item,
+            standing=item_id,
         )
     )
+    return review
+
+
+def add_example(connection: Connection, interaction_id: str, at: int, *, reviewer: str = "reviewer", answer: str = "36 months.") -> tuple[str, str]:
+    """A standing review with its example: (example id, review id)."""
+    item = add_review_item(connection, interaction_id, at, state="done")
+    review = add_review(connection, interaction_id, item, at, answer=answer, reviewer=reviewer)
     example = new_id("exm", at=at)
     row = {"id": example, "messages": [{"role": "user", "content": "How long is the warranty?"}, {"role": "assistant", "content": answer}]}
     connection.execute(

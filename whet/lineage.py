@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, Text, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, Text, and_, cast, func, or_, select
 
 from whet import tables as t
+from whet.access import same_group
 from whet.errors import NotFoundError
 from whet.registry import parse_model
 
@@ -94,9 +95,17 @@ def _interaction_before(connection: Connection, row: RowMapping, limit: int) -> 
     return links
 
 
+def _counted_ratings(interaction: RowMapping) -> ColumnElement[bool]:
+    """Those of the application that asked; a rating of another one counts nowhere."""
+    return and_(
+        t.ratings.c.interaction_id == interaction["id"],
+        same_group(t.ratings.c.api_key_id, interaction["api_key_id"]),
+    )
+
+
 def _interaction_after(connection: Connection, row: RowMapping, limit: int) -> list[Link]:
     return [
-        _matching(connection, "rating", t.ratings.c.interaction_id == row["id"], limit),
+        _matching(connection, "rating", _counted_ratings(row), limit),
         _matching(connection, "review item", t.review_items.c.interaction_id == row["id"], limit),
         _matching(connection, "alert", _holds(t.alerts.c.detail, row["id"]), limit),
     ]

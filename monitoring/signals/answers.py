@@ -87,8 +87,8 @@ def _repetition(row: Row) -> bool | None:
 
 
 def _broken_json(row: Row) -> bool | None:
-    if not row.wants_json:
-        return None
+    if not row.wants_json or (row.calls_tools and not row.answer.strip()):
+        return None  # a tool call has its arguments instead of a JSON answer
     try:
         json.loads(row.answer)
     except ValueError:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, or_, select
 
+from whet.access import same_group
 from whet.tables import interactions, ratings, review_items, reviews
 
 PAGE_ROWS = 50  # two screens; the next page is one key away
@@ -70,7 +71,11 @@ def _bounds(filters: Filters, now: int) -> list[ColumnElement[bool]]:
         conditions.append(interactions.c.end_user == filters.user)
     if filters.rating in RATINGS:
         vote = {"up": ratings.c.rating > 0, "down": ratings.c.rating < 0}.get(filters.rating, ratings.c.rating != 0)
-        conditions.append(select(ratings.c.id).where(ratings.c.interaction_id == interactions.c.id, vote).exists())
+        counted = (
+            ratings.c.interaction_id == interactions.c.id,
+            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+        )
+        conditions.append(select(ratings.c.id).where(*counted, vote).exists())
     return conditions
 
 
@@ -133,7 +138,16 @@ def newest_at(connection: Connection) -> int | None:
 def flags(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:
     """For the rows of one page: the ratings that were given and what review did with them."""
     found: dict[str, dict[str, Any]] = {key: {"up": 0, "down": 0, "review": ""} for key in ids}
-    for row in connection.execute(select(ratings.c.interaction_id, ratings.c.rating).where(ratings.c.interaction_id.in_(ids), ratings.c.rating != 0)):
+    rated = (
+        select(ratings.c.interaction_id, ratings.c.rating)
+        .join(interactions, interactions.c.id == ratings.c.interaction_id)
+        .where(
+            ratings.c.interaction_id.in_(ids),
+            ratings.c.rating != 0,
+            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
+        )
+    )
+    for row in connection.execute(rated):
         found[row.interaction_id]["up" if row.rating > 0 else "down"] += 1
     for row in connection.execute(select(review_items.c.interaction_id, review_items.c.state).where(review_items.c.interaction_id.in_(ids))):
         found[row.interaction_id]["review"] = row.state

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from serving.pages import lineage, reading, search
+from whet.access import same_group
 from whet.database import reading as reads
 from whet.errors import NotFoundError
 from whet.registry import current_rollouts, list_adapters
@@ -121,8 +122,13 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
                 f"There is no conversation {clip(interaction_id, 60)!r} in the log.", hint="It may have been erased, or be older than the retention period."
             )
         item = dict(row._mapping)
+        counted = select(ratings).where(
+            ratings.c.interaction_id == interaction_id,
+            same_group(ratings.c.api_key_id, item["api_key_id"]),
+        )
         votes = [
-            dict(vote._mapping) for vote in connection.execute(select(ratings).where(ratings.c.interaction_id == interaction_id).order_by(ratings.c.created_at))
+            dict(vote._mapping)
+            for vote in connection.execute(counted.order_by(ratings.c.created_at))
         ]
         queue = connection.execute(select(review_items).where(review_items.c.interaction_id == interaction_id)).first()
         decisions = list(connection.execute(select(reviews).where(reviews.c.interaction_id == interaction_id).order_by(reviews.c.created_at)))

@@ -199,7 +199,7 @@ def test_days_that_are_settled_are_not_counted_again_and_late_ratings_of_newer_o
     with writing(context.database) as connection:
         for day in (0, 3):
             item = connection.execute(select(review_items.c.interaction_id).where(review_items.c.created_at >= (MONDAY + day) * DAY_MS)).scalars().first()
-            builders.add_rating(connection, str(item), friday + 1)
+            builders.add_rating(connection, str(item), friday + 1, api_key_id="key_1")
         assert connection.execute(select(ratings)).all()
     run_alias(context, "support", friday + 2)
     assert cells(0) == {"quiet": 100}, "Monday has been over for more than two days"

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, insert, select
 
-from serving.controller import RolloutController
+from serving.controller import RolloutController, count_arms
 from serving.log.drain import insert_records
 from serving.log.records import InteractionRecord, RatingRecord
 from serving.rollout import Action, Counts, Policy, candidate_for, decide, rejected
@@ -18,6 +19,7 @@ from serving.rollout_store import RolloutStore
 from serving.sequential import evidence
 from tests.serving.conftest import add_version, set_replica
 from tests.serving.test_log import record
+from whet import access
 from whet.context import Context, open_context
 from whet.database import reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
@@ -419,6 +421,168 @@ def test_one_unhappy_user_does_not_weigh_like_many(controlled: tuple[RolloutCont
     traffic(context, 2, "candidate", 15, start=0, negative=15, users=1)
     traffic(context, 2, "stable", 300, start=1000)
     assert controller.tick(3000) == []
+
+
+CALL = b'{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}'
+# What one row of a candidate counts as: (answers, broken, empty).
+COUNTED: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
+    ("text", {"response_text": "x"}, (1, 0, 0)),
+    ("no text", {"response_text": ""}, (1, 0, 1)),
+    ("no text, as null", {"response_text": None, "response": msgspec.Raw(b"null")}, (1, 0, 1)),
+    (
+        "a tool call",
+        {
+            "response_text": "",
+            "finish_reason": "tool_calls",
+            "response": msgspec.Raw(b'{"content":null,"tool_calls":[%s]}' % CALL),
+        },
+        (1, 0, 0),
+    ),
+    (
+        "a named tool call, which ends with stop",
+        {
+            "response_text": "",
+            "finish_reason": "stop",
+            "response": msgspec.Raw(b'{"content":null,"tool_calls":[%s]}' % CALL),
+        },
+        (1, 0, 0),
+    ),
+    (
+        "no tool calls, said so",
+        {
+            "response_text": "",
+            "finish_reason": "stop",
+            "response": msgspec.Raw(b'{"content":"","tool_calls":[]}'),
+        },
+        (1, 0, 1),
+    ),
+    (
+        "thoughts that speak of tool calls",
+        {
+            "response_text": "",
+            "finish_reason": "stop",
+            "response": msgspec.Raw(
+                b'{"content":"","reasoning":"\\"tool_calls\\": [\\"function_call\\"]"}'
+            ),
+        },
+        (1, 0, 1),
+    ),
+    (
+        "a function call of the Responses API",
+        {
+            "route": "responses",
+            "response_text": "",
+            "finish_reason": "stop",
+            "response": msgspec.Raw(
+                b'{"output":[{"type":"reasoning"},{"type":"function_call","name":"f"}]}'
+            ),
+        },
+        (1, 0, 0),
+    ),
+    (
+        "an empty message of the Responses API",
+        {
+            "route": "responses",
+            "response_text": "",
+            "response": msgspec.Raw(
+                b'{"output":[{"type":"message","content":[{"text":"\\"function_call\\""}]}]}'
+            ),
+        },
+        (1, 0, 1),
+    ),
+    ("broken", {"status": "error", "http_status": 502}, (1, 1, 0)),
+    ("cut in a stream", {"status": "cut", "http_status": 200}, (1, 1, 0)),
+    ("broken at its first try", {"status": "error", "http_status": 502, "retry": 0}, (1, 1, 0)),
+    ("broken at a retry", {"status": "error", "http_status": 502, "retry": 1}, (0, 0, 0)),
+    ("cut at a retry", {"status": "cut", "http_status": 200, "retry": 2}, (0, 0, 0)),
+    ("answered at a retry", {"response_text": "x", "retry": 2}, (1, 0, 0)),
+    ("empty at a retry", {"response_text": "", "retry": 1}, (1, 0, 1)),
+    ("the application's mistake", {"status": "error", "http_status": 400}, (0, 0, 0)),
+    ("too much at once", {"status": "error", "http_status": 429}, (0, 0, 0)),
+    ("left by the client", {"status": "cancelled", "http_status": 499}, (0, 0, 0)),
+]
+
+
+def test_what_counts_for_an_arm(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
+    controlled[0].tick(1500)
+    common = {"alias": "support", "rollout_generation": 2, "created_at": 2000}
+    records = [
+        record(number, arm=f"arm-{number}", **common, **changes)
+        for number, (_, changes, _) in enumerate(COUNTED)
+    ]
+    with writing(context.database) as connection:
+        insert_records(connection, records)
+    with reading(context.database) as connection:
+        arms = count_arms(connection, live(context))
+    found = {}
+    for number, (name, _, _) in enumerate(COUNTED):
+        counts = arms.get(f"arm-{number}", Counts())
+        found[name] = (counts.answers, counts.failures.get("broken", 0), counts.failures.get("empty", 0))
+    assert found == {name: expected for name, _, expected in COUNTED}
+
+
+def test_retries_of_one_question_are_one_failure(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
+    """Without `user` each try is an arm of its own and has an id of its own."""
+    controlled[0].tick(1500)
+    tries = [
+        record(
+            number,
+            alias="support",
+            arm="candidate",
+            rollout_generation=2,
+            created_at=2000,
+            status="cut",
+            http_status=504,
+            retry=number % 3,
+        )
+        for number in range(9)
+    ]
+    with writing(context.database) as connection:
+        insert_records(connection, tries)
+    with reading(context.database) as connection:
+        counts = count_arms(connection, live(context))["candidate"]
+    assert (counts.answers, counts.failures["broken"]) == (3, 3), "three questions, each asked thrice"
+
+
+def test_ratings_of_another_application_do_not_move_a_rollout(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
+    controlled[0].tick(1500)
+    with writing(context.database) as connection:
+        how = {"secret": context.secret, "actor": "t", "now": 1}
+        asks = access.create_key(connection, "web", group="shop", **how)[0]
+        same = access.create_key(connection, "batch", group="shop", **how)[0]
+        other = access.create_key(connection, "other", **how)[0]
+        access.revoke_key(connection, same, actor="t", now=2)
+    records: list[InteractionRecord | RatingRecord] = []
+    for number, rated_by in enumerate([asks, same, other, "key_unknown"]):
+        interaction = record(
+            number,
+            alias="support",
+            arm=f"by-{number}",
+            rollout_generation=2,
+            created_at=2000,
+            api_key_id=asks,
+            response_text="x",
+        )
+        rating = RatingRecord(
+            id=f"rat_{number}",
+            interaction_id=interaction.id,
+            api_key_id=rated_by,
+            rating=-1,
+            created_at=2000,
+        )
+        records += [interaction, rating]
+    with writing(context.database) as connection:
+        insert_records(connection, records)
+    with reading(context.database) as connection:
+        arms = count_arms(connection, live(context))
+    negative = [arms[f"by-{number}"].failures["negative"] for number in range(4)]
+    assert negative == [1, 1, 0, 0], "its own key and a (revoked) one of its group count"
 
 
 def test_a_person_who_acts_in_between_wins(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:

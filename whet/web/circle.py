@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select
 
+from whet.access import same_group
+from whet.outcomes import service_failed
 from whet.registry import Adapter, Rollout, current_rollouts, list_adapters, rollout_history
 from whet.tables import (
     alerts,
@@ -347,19 +349,26 @@ def alias_states(connection: Connection, facts: Facts) -> list[AliasState]:
 def doing_of(connection: Connection, alias: str, now: int, days: int = 7) -> dict[str | None, tuple[int, int, int, int, float | None]]:
     """Adapter digest (None: the base) → (answers, failed, rated, liked, mean time to first byte in ms), over the newest answers."""
     newest = (
-        select(interactions.c.id, interactions.c.adapter_digest, interactions.c.status, interactions.c.ttft_ms)
+        select(
+            interactions.c.id,
+            interactions.c.adapter_digest,
+            interactions.c.api_key_id,
+            interactions.c.ttft_ms,
+            service_failed().label("failed"),
+        )
         .where(interactions.c.alias == alias, interactions.c.created_at > now - days * 24 * HOUR_MS)
         .order_by(interactions.c.created_at.desc())
         .limit(_MOST)
         .subquery()
     )
-    failed = func.sum(case((newest.c.status.in_(("error", "cut")), 1), else_=0))
+    failed = func.sum(case((newest.c.failed, 1), else_=0))
     counts = select(newest.c.adapter_digest, func.count().label("n"), failed.label("failed"), func.avg(newest.c.ttft_ms).label("ttft")).group_by(
         newest.c.adapter_digest
     )
     voted = (
         select(newest.c.adapter_digest, func.count().label("rated"), func.sum(case((ratings.c.rating > 0, 1), else_=0)).label("liked"))
         .join(ratings, and_(ratings.c.interaction_id == newest.c.id, ratings.c.rating != 0))
+        .where(same_group(ratings.c.api_key_id, newest.c.api_key_id))
         .group_by(newest.c.adapter_digest)
     )
     votes = {row.adapter_digest: (int(row.rated), int(row.liked)) for row in connection.execute(voted)}

@@ -1,0 +1,52 @@
+"""SQL conditions on `interactions`: what counts for the version that answered, and what never does."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, and_, func, not_, or_
+
+from whet.tables import interactions
+
+_FAILED = ("error", "cut")
+
+
+def counts_for_version() -> ColumnElement[bool]:
+    """Requests that say something about the version that answered.
+
+    Left out: requests whose client left; refused ones (HTTP 400 to 499), which are the application's
+    own mistake; and a failed answer to an SDK's retry, because its first try has counted already.
+    """
+    client_mistake = interactions.c.http_status.between(400, 499)
+    failed_retry = and_(_failed(), func.coalesce(interactions.c.retry, 0) > 0)
+    return and_(interactions.c.status != "cancelled", not_(or_(client_mistake, failed_retry)))
+
+
+def service_failed() -> ColumnElement[bool]:
+    """Answers that failed or broke off, and count for the version that gave them."""
+    return and_(_failed(), counts_for_version())
+
+
+def is_empty_answer() -> ColumnElement[bool]:
+    """Complete answers without text and without a tool call.
+
+    A named tool call (`tool_choice` with a function's name) ends with `stop` instead of
+    `tool_calls`, and in the Responses API a call is an item of the output: so the calls themselves
+    are looked for in the response.
+    """
+    return and_(
+        interactions.c.status == "complete",
+        func.coalesce(interactions.c.response_text, "") == "",
+        func.coalesce(interactions.c.finish_reason, "") != "tool_calls",
+        not_(_calls_tools()),
+    )
+
+
+def _failed() -> ColumnElement[bool]:
+    return interactions.c.status.in_(_FAILED)
+
+
+def _calls_tools() -> ColumnElement[bool]:
+    response = interactions.c.response
+    chat = func.coalesce(response["tool_calls"].as_string(), "[]") != "[]"
+    # As JSON text: within a string value the quotes would be escaped, so only a whole value matches.
+    output = func.coalesce(response["output"].as_string(), "").contains('"function_call"')
+    return or_(chat, output)
