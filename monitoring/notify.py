@@ -21,6 +21,7 @@ from whet.database import insert_ignore, reading, writing
 from whet.errors import NotificationError
 from whet.settings import Settings
 from whet.tables import alerts, notifications
+from whet.urls import mask_url, split_credentials
 
 _log = logging.getLogger(__name__)
 _ROUTED = {"bad": "page", "attention": "ticket", "information": "information"}
@@ -159,12 +160,19 @@ def tell_alertmanager(context: Context, now: int) -> None:
         found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]
     if not found:
         return
-    address = context.settings.alertmanager_url.rstrip("/") + "/api/v2/alerts"
+    address, credentials = split_credentials(context.settings.alertmanager_url.rstrip("/"))
+    told = [alertmanager_alert(alert, now, context.settings) for alert in found]
     try:
-        httpx.post(address, json=[alertmanager_alert(alert, now, context.settings) for alert in found], timeout=_TIMEOUT_S).raise_for_status()
+        # Without credentials in the URL, which httpx writes into its log and its errors.
+        answer = httpx.post(
+            f"{address}/api/v2/alerts", json=told, auth=credentials, timeout=_TIMEOUT_S
+        )
+        answer.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NotificationError(
-            f"The Alertmanager at {context.settings.alertmanager_url} was not told: {error}", hint="Check WHET_ALERTMANAGER_URL."
+            f"The Alertmanager at {mask_url(context.settings.alertmanager_url)} was not told: "
+            f"{error}",
+            hint="Check WHET_ALERTMANAGER_URL.",
         ) from error
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from whet.errors import EndpointError, InputError
+from whet.urls import mask_url, split_credentials
 
 TIMEOUT_S = 120.0  # a large model on a slow machine writes a long answer within it
 TOGETHER = 8  # requests in flight: enough to keep an endpoint busy, below what free tiers refuse
@@ -33,7 +34,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")) or not self.model:
             raise InputError(
-                f"{self.url!r} with the model {self.model!r} names no endpoint; expected http://… and a model.",
+                f"{mask_url(self.url)!r} with the model {self.model!r} names no endpoint; expected http://… and a model.",
                 hint="Such as http://127.0.0.1:8000/v1 and base.",
             )
 
@@ -48,17 +49,17 @@ class Endpoint:
             text = found.choices[0].message.content
         except openai.APIStatusError as error:
             raise EndpointError(
-                f"{self.url} answered {error.status_code} for {self.model}: {_first_line(error)}", hint="Check the address, the model's name and the key."
+                f"{mask_url(self.url)} answered {error.status_code} for {self.model}: {_first_line(error)}", hint="Check the address, the model's name and the key."
             ) from error
         except openai.APIError as error:
-            raise EndpointError(f"{self.url} cannot be asked: {_first_line(error)}", hint="Check that it runs and can be reached from here.") from error
+            raise EndpointError(f"{mask_url(self.url)} cannot be asked: {_first_line(error)}", hint="Check that it runs and can be reached from here.") from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise EndpointError(
-                f"{self.url} answered something that is not a chat completion.", hint="Name an OpenAI-compatible endpoint, up to /v1."
+                f"{mask_url(self.url)} answered something that is not a chat completion.", hint="Name an OpenAI-compatible endpoint, up to /v1."
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise EndpointError(
-                f"{self.model} at {self.url} answered without text.", hint="Use a model that follows instructions; one that reasons may need more tokens."
+                f"{self.model} at {mask_url(self.url)} answered without text.", hint="Use a model that follows instructions; one that reasons may need more tokens."
             )
         return text.strip()
 
@@ -66,8 +67,12 @@ class Endpoint:
     def _client(self) -> Any:
         import openai
 
-        http = openai.DefaultHttpxClient(follow_redirects=False, timeout=TIMEOUT_S)
-        return openai.OpenAI(base_url=self.url, api_key=self.key or "none", max_retries=self.retries, timeout=TIMEOUT_S, http_client=http)
+        # Without credentials in the URL, which httpx writes into its log.
+        address, credentials = split_credentials(self.url)
+        http = openai.DefaultHttpxClient(
+            follow_redirects=False, timeout=TIMEOUT_S, auth=credentials
+        )
+        return openai.OpenAI(base_url=address, api_key=self.key or "none", max_retries=self.retries, timeout=TIMEOUT_S, http_client=http)
 
 
 @contextmanager

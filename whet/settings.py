@@ -171,8 +171,8 @@ class Settings(BaseSettings):
     @field_validator("engine_key")
     @classmethod
     def _header_value(cls, value: str) -> str:
-        if not all("!" <= character <= "~" for character in value):
-            raise ValueError("a key is sent in an HTTP header: letters, digits and marks of ASCII")
+        if value != value.strip() or not all(" " <= character <= "~" for character in value):
+            raise ValueError("a key is sent in an HTTP header: printable ASCII, no spaces around it")
         return value
 
     @classmethod

@@ -19,7 +19,8 @@ from typing import Any
 
 import fsspec
 
-from whet.errors import StoreError
+from whet.errors import ConfigurationError, StoreError
+from whet.urls import mask_secrets, mask_url
 
 _READ_BLOCK = 1 << 20
 
@@ -85,7 +86,14 @@ class Store:
     """Content under a root that fsspec understands (a local folder, `s3://bucket/prefix`, …)."""
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
-        self.filesystem, self.root = fsspec.core.url_to_fs(url)
+        """Raises ConfigurationError for a URL that no file system here understands."""
+        try:
+            self.filesystem, self.root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"The store URL {mask_url(url)!r} cannot be used: {mask_secrets(str(error), url)}.",
+                hint="Correct WHET_STORE_URL, or install the package that its scheme needs.",
+            ) from None
         self.is_local = isinstance(self.filesystem, fsspec.implementations.local.LocalFileSystem)
         self._cache = cache or Path(tempfile.gettempdir()) / "whet-store-cache"
 

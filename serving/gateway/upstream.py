@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 import httptools
 
 from whet.errors import ConfigurationError
+from whet.urls import mask_url
 
 HIGH_WATER_BYTES = 1 << 18  # of one answer kept for a slow client before the engine has to wait
 HEAD_BYTES = 1 << 16  # of a response's status line and headers; an engine sends a few hundred
@@ -218,7 +219,7 @@ class _Address:
     def of(cls, url: str) -> _Address:
         parts: SplitResult = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or any(ord(character) <= 32 for character in url):
-            raise ConfigurationError(f"{url!r} is no address of an engine; expected http://HOST:PORT.")
+            raise ConfigurationError(f"{mask_url(url)!r} is no address of an engine; expected http://HOST:PORT.")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").encode(), parts.netloc.rpartition("@")[2].encode())
 

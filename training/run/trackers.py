@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from training.run.faults import disk_in_words
 from whet.context import Context
 from whet.errors import ConfigurationError
+from whet.urls import mask_secrets
 
 if TYPE_CHECKING:
     from training.prepare import Prepared
@@ -105,7 +106,7 @@ class _MLflow:
                 for name, value in config.items():
                     self._client.log_param(self._run, name, value)
         except self.errors as error:
-            raise _refused(self.name, error, "Check WHET_MLFLOW_TRACKING_URI") from error
+            raise _refused(self.name, error, "Check WHET_MLFLOW_TRACKING_URI", uri) from None
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -115,9 +116,11 @@ class _MLflow:
         self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
 
 
-def _refused(name: str, error: Exception, hint: str) -> ConfigurationError:
+def _refused(name: str, error: Exception, hint: str, url: str = "") -> ConfigurationError:
+    """`url`: whose password the error's text may hold."""
+    problem = mask_secrets(str(error), url).splitlines()[0] if str(error) else type(error).__name__
     return ConfigurationError(
-        f"{name} cannot follow the run: {str(error).splitlines()[0] if str(error) else type(error).__name__}.", hint=f"{hint}, or turn it off."
+        f"{name} cannot follow the run: {problem}.", hint=f"{hint}, or turn it off."
     )
 
 
@@ -137,6 +140,7 @@ class Trackers:
     def __init__(self, context: Context, run: Run, prepared: Prepared, folder: Path, earlier: LoopState | None = None) -> None:
         """`earlier`: where the run goes on from."""
         settings = context.settings
+        self._uri = settings.mlflow_tracking_uri
         config = {**prepared.recipe.as_json(), "dataset": prepared.dataset.digest, "base": prepared.base.digest}
         self._open: list[Tracker] = [_TensorBoard(folder / "tensorboard")]
         if settings.wandb_project:
@@ -174,8 +178,12 @@ class Trackers:
             try:
                 tracker.log(step, values)
             except tracker.errors as error:
-                log.warning("%s no longer follows the run: %s", tracker.name, error)
+                log.warning("%s no longer follows the run: %s", tracker.name, self._text(error))
                 self._open.remove(tracker)
+
+    def _text(self, error: Exception) -> str:
+        """A tracker's error without the password of its server's URL."""
+        return mask_secrets(str(error), self._uri)
 
     def __enter__(self) -> Trackers:
         return self
@@ -185,4 +193,4 @@ class Trackers:
             try:
                 tracker.close(failed=error is not None)
             except tracker.errors as refused:
-                log.warning("%s was not closed: %s", tracker.name, refused)
+                log.warning("%s was not closed: %s", tracker.name, self._text(refused))

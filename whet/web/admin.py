@@ -7,21 +7,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request
 from pydantic_core import PydanticUndefined
 from sqlalchemy import func, select
-from sqlalchemy.engine import make_url
 from starlette.responses import Response
 
 from whet import access, auditlog
 from whet.access import User
 from whet.database import reading, writing
 from whet.errors import ConflictError
-from whet.settings import Settings
+from whet.settings import SECRET_SETTINGS, Settings
 from whet.tables import api_keys, audit, users
+from whet.urls import mask_url
 from whet.web.security import client_address
 from whet.web.shell import Shell
 
 _AUDIT_ROWS = 100
 _VERIFY_ALONE = 5_000  # a chain up to this long is checked with the page (well under a second); a longer one by a press
-_SECRET = frozenset({"engine_key", "notify_urls"})
 _Text = Annotated[str, Form()]
 
 ROLE_WORDS = {
@@ -84,10 +83,10 @@ def _setting(settings: Settings, name: str) -> dict[str, Any]:
     field, value = Settings.model_fields[name], getattr(settings, name)
     default = "" if field.default is PydanticUndefined else field.default
     changed = name in settings.model_fields_set and str(value) != str(default)
-    if name in _SECRET and value:
+    if name in SECRET_SETTINGS and value:
         value = "set, not shown"
-    elif name == "database_url" and value:
-        value = make_url(str(value)).render_as_string(hide_password=True)
+    elif isinstance(value, str):
+        value = mask_url(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return {"name": name, "variable": f"WHET_{name.upper()}", "value": value, "default": default, "changed": changed, "what": field.description or ""}
