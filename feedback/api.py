@@ -12,6 +12,7 @@ from feedback import datasets, flagging, inbox, queue, retraining
 from feedback.policy import decide as policy_decides
 from feedback.policy import policy_of
 from whet.access import User
+from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.web.shell import Shell
 
@@ -26,6 +27,7 @@ class DecisionBody(BaseModel):
     note: str = ""
     seconds: float | None = None
     checks: list[str] = Field(default_factory=list)
+    accept_cut: bool = False
 
 
 class BuildBody(BaseModel):
@@ -80,9 +82,17 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
 
     @routes.post("/api/review/{item_id}")
     def decide(item_id: str, body: DecisionBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
-        """Decide: `{"decision", "answer"?, "labels"?, "note"?, "seconds"?, "checks"?}`; 409 when somebody else holds or decided it."""
-        said = queue.Decision(body.decision, body.answer, body.labels, body.note, body.seconds, body.checks)
-        return {**asdict(queue.decide(database, item_id, user.name, said, now=shell.now())), "stats": stats_of(user)}
+        """Decide; 409 when somebody else holds or decided it.
+
+        The body is `{"decision", "answer"?, "labels"?, "note"?, "seconds"?, "checks"?,
+        "accept_cut"?}`.
+        """
+        said = queue.Decision(**body.model_dump())
+        outcome = queue.decide(
+            database, item_id, user.name, said, now=shell.now(),
+            control=load_control_tokens(context),
+        )  # fmt: skip
+        return {**asdict(outcome), "stats": stats_of(user)}
 
     @routes.post("/api/review/{item_id}/claim")
     def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:

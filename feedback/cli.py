@@ -11,6 +11,7 @@ import typer
 
 from whet.cli import actor, emit, opened
 from whet.clock import iso, now_ms
+from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import InputError
 
@@ -53,6 +54,9 @@ def review_decide(
     answer: Annotated[str, typer.Option(help="The right answer, for `edit`; `-` reads it from standard input.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
     note: str = "",
+    accept_cut: Annotated[
+        bool, typer.Option(help="Approve although the answer ended at its token limit.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Record a decision."""
@@ -60,8 +64,12 @@ def review_decide(
 
     text = sys.stdin.read().rstrip("\n") if answer == "-" else answer
     with opened() as context:
-        said = queue.Decision(decision, text or None, label or [], note)
-        emit(asdict(queue.decide(context.database, item_id, actor(), said, now=now_ms())), as_json)
+        said = queue.Decision(decision, text or None, label or [], note, accept_cut=accept_cut)
+        outcome = queue.decide(
+            context.database, item_id, actor(), said, now=now_ms(),
+            control=load_control_tokens(context),
+        )  # fmt: skip
+        emit(asdict(outcome), as_json)
 
 
 @datasets.command("build")

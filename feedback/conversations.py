@@ -1,4 +1,4 @@
-"""What a logged interaction says, whichever route it came by: its turns, its question, its answer, its training row."""
+"""Training rows: the question, the answer and the instructions of one, and how one is made from a conversation."""
 
 from __future__ import annotations
 
@@ -7,50 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from whet.conversation import text_of
+
 _WORDS = re.compile(r"\s+|[^\s]+")
 # Beyond this many pieces the word diff is quadratic work for something nobody reads; it becomes one removal and one addition.
 _DIFF_LIMIT = 4000
-
-
-def text_of(content: Any) -> str:
-    """Text of a message's `content`: a string, or OpenAI's list of parts (other parts than text are named, not shown)."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence):
-        return "".join(_part(part) for part in content)
-    return str(content)
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if isinstance(part, Mapping):
-        return str(part["text"]) if "text" in part else f"[{part.get('type', 'part')}]"
-    return str(part)
-
-
-def turns(route: str, request: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The conversation before the answer, as `{"role", "content"}` in order."""
-    if route == "completions":
-        return [{"role": "user", "content": _prompt(request.get("prompt"))}]
-    found: list[dict[str, str]] = []
-    if request.get("instructions"):
-        found.append({"role": "system", "content": text_of(request["instructions"])})
-    messages = request.get("messages", request.get("input")) or []
-    if isinstance(messages, str):
-        return [*found, {"role": "user", "content": messages}]
-    for message in messages:
-        if isinstance(message, Mapping):
-            found.append({"role": str(message.get("role", "user")), "content": text_of(message.get("content"))})
-    return found
-
-
-def _prompt(prompt: Any) -> str:
-    if isinstance(prompt, list) and all(isinstance(item, str) for item in prompt):
-        return "\n".join(prompt)
-    return text_of(prompt) if isinstance(prompt, str) else str(prompt or "")
 
 
 def question(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -86,7 +47,7 @@ TRAINABLE_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def training_row(
-    *, example_id: str, messages: Sequence[Mapping[str, str]], answer: str, context: Sequence[str] = (), checks: Sequence[str] = ()
+    *, example_id: str, messages: Sequence[Mapping[str, Any]], answer: str, context: Sequence[str] = (), checks: Sequence[str] = ()
 ) -> dict[str, Any]:
     """One row in the documented JSONL format. The end user's name stays out of it."""
     row: dict[str, Any] = {"id": example_id, "origin": "review", "messages": [*map(dict, messages), {"role": "assistant", "content": answer}]}

@@ -14,6 +14,7 @@ from feedback.erasing import erased_subjects, is_erased
 from feedback.selection import DAY_MS, Candidate, Item, Limits, Taken
 from whet.access import same_group
 from whet.auditlog import record
+from whet.conversation import history
 from whet.database import insert_ignore, reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import new_id
@@ -90,7 +91,7 @@ def taken_today(connection: Connection, alias: str, candidate_ids: Sequence[str]
         interaction_ids=frozenset(known),
         by_reason=Counter(row.reason for row in rows),
         by_user=Counter(row.end_user for row in rows if row.end_user),
-        questions=[_question(row.route, row.request) for row in rows if row.request],
+        questions=[_question(row.request) for row in rows if row.request],
     )
 
 
@@ -162,13 +163,13 @@ def _candidate(
 ) -> Candidate:
     return Candidate(
         interaction_id=row.id, alias=alias or row.alias or row.adapter, reason=reason, why=why, status=row.status,
-        question=_question(row.route, row.request), created_at=row.created_at, end_user=row.end_user, alert_id=alert_id,
+        question=_question(row.request), created_at=row.created_at, end_user=row.end_user, alert_id=alert_id,
         sampling_probability=probability,
     )  # fmt: skip
 
 
-def _question(route: str, request: dict[str, Any]) -> str:
-    return conversations.question(conversations.turns(route, request))
+def _question(request: dict[str, Any]) -> str:
+    return conversations.question([message.as_chat() for message in history(request)])
 
 
 def _interactions(connection: Connection, ids: Sequence[str]) -> list[Row[*tuple[Any, ...]]]:

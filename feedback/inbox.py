@@ -7,14 +7,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from feedback import conversations
+from feedback.acceptance import LENGTH
 from feedback.selection import DAY_MS, SHARES
 from whet.access import same_group
+from whet.conversation import Answer, Message, answer_of, history, last_question
 from whet.errors import NotFoundError
 from whet.tables import alerts, examples, interactions, ratings, review_items, reviews
 
 PAGE = 50  # rows of a list at a time
 _PACE_WINDOW_MS = 3_600_000  # pace is said per hour, so an hour is looked at
+_LIST_TEXTS = ("request", "response", "response_text")  # read for a list, and not shown as they are
 _RECENT = 200  # newest decisions from which the usual time per decision is taken
 
 
@@ -23,8 +25,9 @@ class View:
     """One item, with everything a reviewer needs to judge it."""
 
     item: dict[str, Any]
-    turns: list[dict[str, str]]
-    answer: str
+    turns: list[Message]
+    answered: Answer
+    finish_reason: str | None
     retrieved: list[dict[str, Any]]
     feedback: list[dict[str, Any]]  # ratings: {"rating", "comment", "correction", "labels", "created_at"}
     alert: dict[str, Any] | None
@@ -32,6 +35,15 @@ class View:
     history: list[dict[str, Any]]  # every decision, also undone ones, newest first
     answered_by: str
     created_at: int
+
+    @property
+    def answer(self) -> str:
+        return self.answered.text
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer ended at its token limit."""
+        return self.finish_reason == LENGTH
 
     @property
     def suggestion(self) -> str:
@@ -42,7 +54,10 @@ class View:
         return {
             "item_id": self.item["id"], "interaction_id": self.item["interaction_id"], "alias": self.item["alias"], "reason": self.item["reason"],
             "why": self.item["why"], "state": self.item["state"], "sampling_probability": self.item["sampling_probability"],
-            "claimed_by": self.item["claimed_by"], "claimed_until": self.item["claimed_until"], "messages": self.turns, "answer": self.answer,
+            "claimed_by": self.item["claimed_by"], "claimed_until": self.item["claimed_until"],
+            "messages": [message.as_chat() for message in self.turns], "answer": self.answer,
+            "tool_calls": [call.as_chat() for call in self.answered.tool_calls],
+            "finish_reason": self.finish_reason,
             "suggestion": self.suggestion, "retrieved": self.retrieved, "feedback": self.feedback, "answered_by": self.answered_by,
             "created_at": self.created_at, "review": self.review,
         }  # fmt: skip
@@ -70,8 +85,9 @@ def load(connection: Connection, item_id: str) -> View:
     decisions = [dict(r._mapping) for r in connection.execute(select(reviews).where(reviews.c.item_id == item_id).order_by(reviews.c.created_at.desc()))]
     return View(
         item=dict(item._mapping),
-        turns=conversations.turns(row.route, row.request),
-        answer=row.response_text or "",
+        turns=history(row.request),
+        answered=answer_of(row.request, row.response, row.response_text),
+        finish_reason=row.finish_reason,
         retrieved=list(row.retrieved or []),
         feedback=[{key: r._mapping[key] for key in ("rating", "comment", "correction", "labels", "created_at")} for r in posted],
         alert=dict(alert._mapping) if alert else None,
@@ -88,7 +104,8 @@ def listing(
     """One page of items in queue order, and the mark with which the next page starts (empty: this was the last)."""
     query: Select[Any] = (
         select(
-            review_items, interactions.c.route, interactions.c.request, interactions.c.response_text, reviews.c.decision, reviews.c.reviewer,
+            review_items, interactions.c.request, interactions.c.response,
+            interactions.c.response_text, reviews.c.decision, reviews.c.reviewer,
             reviews.c.id.label("review_id"), reviews.c.created_at.label("decided_at"),
         )
         .join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True)
@@ -118,8 +135,12 @@ def _mark(after: str) -> tuple[float, str] | None:
 
 
 def _list_row(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
-    asked = [turn["content"] for turn in conversations.turns(row.route, row.request) if turn["role"] == "user"] if row.request else []
-    return {**row._mapping, "question": asked[-1] if asked else "", "request": None}
+    answered = answer_of(row.request, row.response, row.response_text)
+    calls = ", ".join(f"calls {call.name}" for call in answered.tool_calls)
+    return {
+        "question": last_question(row.request), "answer": answered.text or calls,
+        **{name: value for name, value in row._mapping.items() if name not in _LIST_TEXTS},
+    }  # fmt: skip
 
 
 def choices(connection: Connection) -> dict[str, list[str]]:

@@ -9,9 +9,11 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from feedback import api, dataset_pages, flagging, inbox, queue
-from feedback.conversations import word_diff
+from feedback.acceptance import CutAnswerError, question_control_token
+from feedback.conversations import retrieved_texts, word_diff
 from feedback.selection import SHARES
 from whet.access import User
+from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import NotFoundError, WhetError
 from whet.web.shell import Shell
@@ -58,6 +60,10 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "may_undo": view.review is not None and (view.review["reviewer"] == user.name or user.may("operator")),
         "typed": view.answer,
         "problem": None,
+        "ask_cut": False,
+        "unlearnable": question_control_token(
+            load_control_tokens(shell.context), view.turns, retrieved_texts(view.retrieved)
+        ),
         "typed_note": "",
         "typed_labels": (),
         "typed_checks": "",
@@ -142,6 +148,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         note: Annotated[str, Form()] = "",
         checks: Annotated[str, Form()] = "",
         label: Annotated[list[str] | None, Form()] = None,
+        accept_cut: Annotated[bool, Form()] = False,
         alias: Annotated[str, Form()] = "",
         reason: Annotated[str, Form()] = "",
         user: User = Depends(shell.require("reviewer")),
@@ -149,13 +156,19 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         """The form without JavaScript: decide, then on to the next."""
         text = plain_newlines(answer)
         wanted = tuple(line.strip() for line in plain_newlines(checks).split("\n") if line.strip())
-        said = queue.Decision(decision, text if decision in ("edit", "approve") else None, tuple(label or ()), plain_newlines(note), None, wanted)
+        decision = decision or ("approve" if accept_cut else "")
+        said = queue.Decision(
+            decision, text if decision in ("edit", "approve") else None, tuple(label or ()),
+            plain_newlines(note), None, wanted, accept_cut,
+        )  # fmt: skip
+        control = load_control_tokens(shell.context)
         try:
-            queue.decide(database, item_id, user.name, said, now=shell.now())
+            queue.decide(database, item_id, user.name, said, now=shell.now(), control=control)
         except NotFoundError:
             raise
         except WhetError as error:
             typed = {"typed": text, "typed_note": note, "typed_labels": tuple(label or ()), "typed_checks": checks, "problem": error}
+            typed["ask_cut"] = isinstance(error, CutAnswerError)
             return _page(shell, request, user, item_id, alias=alias, reason=reason, status=error.status, **typed)
         query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})
         return shell.redirect(f"/review?{query}" if query else "/review", f"Recorded: {decision}.")

@@ -13,8 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from feedback import conversations
+from feedback import acceptance, conversations
 from whet.auditlog import record
+from whet.control_tokens import ControlTokens
+from whet.conversation import answer_of, history
 from whet.database import reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import new_id
@@ -28,6 +30,7 @@ _MAX_ANSWER = 100_000  # characters; longer than any context window that is serv
 _MAX_NOTE = 4000
 _MAX_LABELS = 20
 _MAX_LABEL = 64
+_NO_CONTROL_TOKENS = ControlTokens(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Decision:
     note: str = ""
     seconds: float | None = None  # spent on it
     checks: Sequence[str] = ()  # strings that every right answer to this question contains; kept in the example
+    accept_cut: bool = False  # approve although the answer ended at its token limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +106,21 @@ def _free_for(reviewer: str, now: int) -> Any:
     return review_items.c.claimed_by.is_(None) | (review_items.c.claimed_until <= now) | (review_items.c.claimed_by == reviewer)
 
 
-def decide(database: Engine, item_id: str, reviewer: str, said: Decision, *, now: int) -> Outcome:
+def decide(
+    database: Engine,
+    item_id: str,
+    reviewer: str,
+    said: Decision,
+    *,
+    now: int,
+    control: ControlTokens = _NO_CONTROL_TOKENS,
+) -> Outcome:
     """Record a decision, once. The same decision sent twice by the same reviewer is one decision.
 
-    Raises InputError (what is said does not fit), NotFoundError, or ConflictError when somebody else holds the item
-    or has decided it. Nothing is written then.
+    `control` finds the base model's control tokens: no example may hold one.
+    Raises InputError (what is said does not fit), CutAnswerError (an answer that ended at its
+    token limit, without `accept_cut`), NotFoundError, or ConflictError when somebody else holds
+    the item or has decided it. Nothing is written then.
     """
     _check(said)
     try:
@@ -117,7 +131,7 @@ def decide(database: Engine, item_id: str, reviewer: str, said: Decision, *, now
                 return _repeated(connection, standing, reviewer, said)
             if item.claimed_by not in (None, reviewer) and item.claimed_until > now:
                 raise ConflictError(f"{item.claimed_by} is looking at this conversation now.", hint="Take the next one; your text has not been stored.")
-            return _record_decision(connection, item, reviewer, said, now)
+            return _record_decision(connection, item, reviewer, said, now, control)
     except IntegrityError as error:  # PostgreSQL: another transaction committed its decision first
         raise ConflictError("Somebody else decided this conversation at the same moment.", hint="Take the next one; your text has not been stored.") from error
 
@@ -144,8 +158,9 @@ def _unstorable(text: str) -> bool:
 
 def _load(connection: Connection, item_id: str) -> Row[*tuple[Any, ...]]:
     columns = (
-        review_items, interactions.c.route, interactions.c.request, interactions.c.response_text, interactions.c.retrieved,
-        interactions.c.end_user, interactions.c.status,
+        review_items, interactions.c.request, interactions.c.response, interactions.c.response_text,
+        interactions.c.finish_reason, interactions.c.retrieved, interactions.c.end_user,
+        interactions.c.status,
     )  # fmt: skip
     query = select(*columns).join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True).where(review_items.c.id == item_id)
     row = connection.execute(query).first()
@@ -170,7 +185,14 @@ def _equivalents(decision: str) -> tuple[str, ...]:
     return ("edit", "approve") if decision == "edit" else (decision,)
 
 
-def _record_decision(connection: Connection, item: Row[*tuple[Any, ...]], reviewer: str, said: Decision, now: int) -> Outcome:
+def _record_decision(
+    connection: Connection,
+    item: Row[*tuple[Any, ...]],
+    reviewer: str,
+    said: Decision,
+    now: int,
+    control: ControlTokens,
+) -> Outcome:
     decision, answer = _settle(item, said)
     review_id = new_id("rev", at=now)
     connection.execute(
@@ -182,7 +204,11 @@ def _record_decision(connection: Connection, item: Row[*tuple[Any, ...]], review
     )  # fmt: skip
     state = "skipped" if decision == "skip" else "done"
     connection.execute(update(review_items).where(review_items.c.id == item.id).values(state=state, claimed_by=None, claimed_until=None))
-    example_id = _make_example(connection, item, review_id, decision, answer, said.checks, now) if answer is not None else None
+    example_id = None
+    if answer is not None:
+        example_id = _make_example(
+            connection, item, review_id, decision, answer, said.checks, now, control
+        )
     return Outcome(review_id, item.id, decision, example_id)
 
 
@@ -190,33 +216,53 @@ def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, str | Non
     """The decision as it will stand, and the right answer if there is one."""
     if said.decision not in ("approve", "edit"):
         return said.decision, None
-    original = item.response_text or ""
+    original = _original(item)
     if said.decision == "approve" and said.answer is not None and said.answer != original:
         raise InputError("The answer was changed, and approving would throw the change away.", hint="Save it as an edit, or restore the original and approve.")
     if said.decision == "edit" and said.answer != original:
         return "edit", said.answer
     if not original.strip():
         raise InputError("There is no text to approve: the model answered with nothing, or with a tool call.", hint="Edit, reject or skip it.")
+    acceptance.require_whole_answer(item.finish_reason, accept_cut=said.accept_cut)
     return "approve", original  # an edit that changes nothing is an approval
 
 
-def _make_example(connection: Connection, item: Row[*tuple[Any, ...]], review_id: str, decision: str, answer: str, checks: Sequence[str], now: int) -> str:
+def _original(item: Row[*tuple[Any, ...]]) -> str:
+    return answer_of(item.request, item.response, item.response_text).text
+
+
+def _make_example(
+    connection: Connection,
+    item: Row[*tuple[Any, ...]],
+    review_id: str,
+    decision: str,
+    answer: str,
+    checks: Sequence[str],
+    now: int,
+    control: ControlTokens,
+) -> str:
     missing = [check for check in checks if not _contains(answer, check)]
     if missing:
         raise InputError(f"The answer does not contain {missing[0]!r}, which every right answer is said to contain.", hint="Correct the answer or the check.")
-    messages = conversations.turns(item.route, item.request)
-    strange = next((turn["role"] for turn in messages if turn["role"] not in conversations.TRAINABLE_ROLES), None)
+    messages = history(item.request)
+    roles = (message.role for message in messages)
+    strange = next((role for role in roles if role not in conversations.TRAINABLE_ROLES), None)
     if strange is not None or not messages:
         found = f"a turn with the role {strange!r}" if strange is not None else "no question"
         raise InputError(f"This conversation has {found}, which no training row can hold.", hint="Reject or skip it.")
+    passages = conversations.retrieved_texts(item.retrieved)
+    acceptance.require_no_control_tokens(
+        control, messages=messages, passages=passages, answer=answer, checks=checks,
+        is_edit=decision == "edit",
+    )  # fmt: skip
     example_id = new_id("exm", at=now)
     row = conversations.training_row(
-        example_id=example_id, messages=messages, answer=answer,
-        context=conversations.retrieved_texts(item.retrieved), checks=checks,
+        example_id=example_id, messages=[message.as_chat() for message in messages],
+        answer=answer, context=passages, checks=checks,
     )  # fmt: skip
     digest = digest_json({key: value for key, value in row.items() if key != "id"})
     if decision == "edit":
-        row[REPLACED] = item.response_text or ""
+        row[REPLACED] = _original(item)
     connection.execute(
         insert(examples).values(
             id=example_id, digest=digest, alias=item.alias, interaction_id=item.interaction_id, review_id=review_id, row=row, source="approved" if decision == "approve" else "edited",

@@ -108,7 +108,15 @@
     return body;
   }
 
-  async function decide(decision) {
+  // An answer that ended at its token limit is approved by a second press on another control, so that
+  // two quick presses of `a`, meant for two conversations, never approve one unread.
+  function askAboutCut() {
+    find("[data-cut-question]").hidden = false;
+    find("[data-accept-cut]").focus();
+    whet.say("This answer ended at its token limit. Enter approves it all the same; e lets you write the rest.", "bad");
+  }
+
+  async function decide(decision, acceptCut = false) {
     const node = current();
     if (!decidable(node)) return;
     if (decision === "approve" && editor().value !== original()) {
@@ -120,7 +128,13 @@
       whet.say("An edit needs the right answer; the text is empty.", "bad");
       return;
     }
+    const unchanged = decision === "approve" || (decision === "edit" && editor().value === original());
+    if (unchanged && "cut" in node.dataset && !acceptCut) {
+      askAboutCut();
+      return;
+    }
     const body = said(decision);
+    if (acceptCut) body.accept_cut = true;
     const item = node.dataset.item;
     inFlight.add(item);
     decisions += 1;
@@ -228,7 +242,8 @@
     if (event.target.matches("[data-review-form]")) {
       event.preventDefault();
       const button = event.submitter;
-      decide(button && button.dataset.decision ? button.dataset.decision : "edit");
+      if (button && "acceptCut" in button.dataset) decide("approve", true);
+      else decide(button && button.dataset.decision ? button.dataset.decision : "edit");
     } else if (event.target.matches("[data-undo-form]")) {
       event.preventDefault();
       undo();
