@@ -9,23 +9,27 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from feedback import conversations, selection
+from feedback import conversations, left_out, selection
 from feedback.erasing import erased_subjects, is_erased
-from feedback.selection import DAY_MS, Candidate, Item, Limits, Taken
+from feedback.left_out import NotQueued
+from feedback.selection import DAY_MS, Candidate, Item, LeftOut, Limits, Selection, Taken
 from whet.access import same_group
 from whet.auditlog import record
 from whet.conversation import history
 from whet.database import insert_ignore, reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
+from whet.feedback_rules import RATING_LOOKBACK_DAYS
 from whet.ids import new_id
 from whet.tables import alerts, interactions, ratings, review_items
 
 AUDIT_SEED = "audit-1"  # a constant, so that a restart draws the same conversations
-_RATING_LOOKBACK_MS = 14 * DAY_MS  # older unhappiness is about versions that are gone
+_RATING_LOOKBACK_MS = RATING_LOOKBACK_DAYS * DAY_MS
 _PER_RUN = 2000  # newest candidates of each reason read per run: ten days of the default budget
 _PER_ALERT = 50  # conversations one alert brings in; enough to see what it is about
 _IN_CLAUSE = 500  # ids per query: SQLite and PostgreSQL both take far more, but plans stay simple
 _QUOTE = 120  # characters of an end user's comment that the reason repeats
+
+_ERASED = LeftOut("erased", "What this end user said before an erasure is not reviewed.")
 
 _COLUMNS = (
     interactions.c.id, interactions.c.alias, interactions.c.adapter, interactions.c.status, interactions.c.route,
@@ -44,23 +48,41 @@ def flag(database: Engine, *, budget: int, secret: bytes, now: int, audit_from: 
     """
     limits = selection.limits_for(budget)
     with reading(database) as connection:
-        candidates = [*_from_ratings(connection, now), *_from_alerts(connection), *_from_audit(connection, budget, audit_from, volumes, now)]
+        rated = _from_ratings(connection, now)
+        drawn = _from_audit(connection, budget, audit_from, volumes, now)
         erased = erased_subjects(connection)
         by_alias: dict[str, list[Candidate]] = defaultdict(list)
-        for candidate in candidates:
-            if not is_erased(erased, candidate.end_user, candidate.created_at, secret):
+        not_queued: dict[str, NotQueued] = {}
+        for candidate in [*rated, *_from_alerts(connection), *drawn]:
+            if is_erased(erased, candidate.end_user, candidate.created_at, secret):
+                not_queued[candidate.interaction_id] = NotQueued(candidate.alias, _ERASED)
+            else:
                 by_alias[candidate.alias].append(candidate)
-        chosen = [item for alias, found in sorted(by_alias.items()) for item in _choose(connection, alias, found, limits, now)]
-    return dict(_write(database, chosen, now)) if chosen else {}
+        chosen: list[Item] = []
+        for alias, found in sorted(by_alias.items()):
+            selected = _choose(connection, alias, found, limits, now)
+            chosen += selected.items
+            for interaction_id, why in selected.left_out.items():
+                not_queued[interaction_id] = NotQueued(alias, why)
+    added = dict(_write(database, chosen, now)) if chosen else {}
+    with_feedback = {candidate.interaction_id for candidate in rated}
+    with_feedback -= {item.candidate.interaction_id for item in chosen}
+    kept = {key: item for key, item in not_queued.items() if key in with_feedback}
+    left_out.store(database, kept, now=now)
+    return added
 
 
-def _choose(connection: Connection, alias: str, found: Sequence[Candidate], limits: Limits, now: int) -> list[Item]:
-    return selection.select(found, taken_today(connection, alias, [c.interaction_id for c in found], now), limits).items
+def _choose(
+    connection: Connection, alias: str, found: Sequence[Candidate], limits: Limits, now: int
+) -> Selection:
+    ids = [candidate.interaction_id for candidate in found]
+    return selection.select(found, taken_today(connection, alias, ids, now), limits)
 
 
-def _write(database: Engine, items: Iterable[Item], now: int) -> Counter[str]:
+def _write(database: Engine, items: Sequence[Item], now: int) -> Counter[str]:
     added: Counter[str] = Counter()
     with writing(database) as connection:
+        left_out.forget(connection, (item.candidate.interaction_id for item in items))
         for item in items:
             candidate = item.candidate
             new = connection.execute(
@@ -231,6 +253,7 @@ def request_review(database: Engine, interaction_id: str, *, actor: str, now: in
 
 def _insert_item(connection: Connection, row: Row[*tuple[Any, ...]], alias: str, reason: str, why: str, alert_id: str | None, now: int) -> str:
     item_id = new_id("itm", at=now)
+    left_out.forget(connection, [row.id])
     try:
         with connection.begin_nested():
             connection.execute(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import Engine, delete, select
 
-from feedback import flagging, retraining
+from feedback import flagging, left_out, retraining
 from feedback.selection import DAY_MS
 from whet.context import Context
 from whet.database import reading, writing
+from whet.feedback_rules import RATING_LOOKBACK_DAYS
 from whet.plugins import Job
 from whet.tables import review_items, reviews
 
@@ -39,6 +40,8 @@ def jobs(context: Context) -> list[Job]:
 
     def retain(now: int) -> str | None:
         removed = forget_old_items(context.database, before=now - context.settings.retention_days * DAY_MS)
+        with writing(context.database) as connection:
+            left_out.prune(connection, before=now - RATING_LOOKBACK_DAYS * DAY_MS)
         return f"{removed} old queue items removed" if removed else None
 
     settings = context.settings

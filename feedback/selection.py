@@ -28,6 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from feedback.similar import groups
+from whet.feedback_rules import LeftOutCode
 
 SHARES: dict[str, float] = {"correction": 0.25, "rating": 0.25, "drift": 0.25, "audit": 0.25}
 REQUEST_PRIORITY = 1000.0  # above every other item: somebody waits for it
@@ -77,9 +78,17 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Why a candidate was not selected."""
+
+    code: LeftOutCode
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
     items: list[Item]
-    left_out: dict[str, str]  # interaction id -> why not
+    left_out: dict[str, LeftOut]  # by interaction id
 
 
 def limits_for(budget: int) -> Limits:
@@ -101,7 +110,7 @@ def drawn(interaction_id: str, probability: float, seed: str) -> bool:
 
 def select(candidates: Iterable[Candidate], taken: Taken, limits: Limits) -> Selection:
     """Choose among the candidates of ONE alias. Within a reason the newest comes first."""
-    left_out: dict[str, str] = {}
+    left_out: dict[str, LeftOut] = {}
     eligible = _eligible(candidates, taken, left_out)
     group_of, group_count = _group(eligible, taken)
     users = Counter(taken.by_user)
@@ -113,9 +122,17 @@ def select(candidates: Iterable[Candidate], taken: Taken, limits: Limits) -> Sel
         group = group_of[candidate.interaction_id]
         capped = reason != "audit"
         if capped and candidate.end_user and users[candidate.end_user] >= limits.per_user:
-            left_out[candidate.interaction_id] = f"{limits.per_user} conversations of this end user are in the queue today"
+            left_out[candidate.interaction_id] = LeftOut(
+                "end_user",
+                f"{limits.per_user} conversations of this end user are in the queue today, "
+                "which is as many as one may have.",
+            )
         elif capped and group_count[group] >= limits.per_group:
-            left_out[candidate.interaction_id] = f"{limits.per_group} conversations with nearly the same question are in the queue today"
+            left_out[candidate.interaction_id] = LeftOut(
+                "similar",
+                f"{limits.per_group} conversations with nearly the same question are in the queue "
+                "today, which is as many as it takes.",
+            )
         else:
             counts[reason] += 1
             group_count[group] += 1
@@ -123,11 +140,16 @@ def select(candidates: Iterable[Candidate], taken: Taken, limits: Limits) -> Sel
                 users[candidate.end_user] += 1
             items.append(Item(candidate, _priority(reason, counts[reason])))
     for candidate in (c for rest in waiting.values() for c in rest):
-        left_out[candidate.interaction_id] = f"the budget of {limits.budget} a day is used up"
+        left_out[candidate.interaction_id] = LeftOut(
+            "budget",
+            f"The day's budget of {limits.budget} conversations for reviewers is used up.",
+        )
     return Selection(items, left_out)
 
 
-def _eligible(candidates: Iterable[Candidate], taken: Taken, left_out: dict[str, str]) -> list[Candidate]:
+def _eligible(
+    candidates: Iterable[Candidate], taken: Taken, left_out: dict[str, LeftOut]
+) -> list[Candidate]:
     """Complete, new, once per interaction (drawn at random before all else, then under its strongest reason), newest first."""
     strength = {"audit": -1} | {reason: rank for rank, reason in enumerate(SHARES) if reason != "audit"}
     best: dict[str, Candidate] = {}
@@ -135,7 +157,10 @@ def _eligible(candidates: Iterable[Candidate], taken: Taken, left_out: dict[str,
         if candidate.interaction_id in taken.interaction_ids:
             continue
         if candidate.status != "complete":
-            left_out[candidate.interaction_id] = f"its status is {candidate.status!r}: only complete answers are judged"
+            left_out[candidate.interaction_id] = LeftOut(
+                "incomplete",
+                f"Its status is {candidate.status!r}: only complete answers are reviewed.",
+            )
             continue
         known = best.get(candidate.interaction_id)
         if known is None or strength[candidate.reason] < strength[known.reason]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from feedback import flagging, selection
 from feedback.erasing import erase_user
+from feedback.jobs import jobs
 from feedback.selection import Candidate, Limits, Taken
 from tests import builders
 from tests.feedback.world import NOW
 from whet.context import Context
 from whet.database import reading, writing
-from whet.tables import alerts, review_items
+from whet.tables import alerts, review_items, review_left_out
 
 LIMITS = Limits(budget=8, per_user=2, per_group=2)
 
@@ -60,7 +62,7 @@ def test_reasons_share_the_budget_and_every_refusal_has_its_reason() -> None:
     found = selection.select(pool, Taken(), LIMITS)
     assert Counter(item.candidate.reason for item in found.items) == dict.fromkeys(selection.SHARES, 2)
     assert len(found.left_out) == len(pool) - 8
-    assert all("budget" in why for why in found.left_out.values())
+    assert {why.code for why in found.left_out.values()} == {"budget"}
 
 
 def test_the_queue_mixes_reasons_so_that_the_audit_is_not_starved() -> None:
@@ -154,3 +156,52 @@ def test_an_erased_user_is_not_flagged(context: Context) -> None:
         builders.add_rating(connection, builders.add_interaction(connection, NOW - 5, end_user="u-1"), NOW - 4)
     erase_user(context.database, "u-1", secret=context.secret, actor="t", now=NOW)
     assert flag(context) == {}
+
+
+def _left_out(context: Context) -> dict[str, tuple[str, int]]:
+    with reading(context.database) as connection:
+        rows = connection.execute(select(review_left_out)).all()
+    return {row.interaction_id: (row.reason, row.changed_at) for row in rows}
+
+
+def _rated(connection: Connection, at: int, **over: Any) -> str:
+    interaction = builders.add_interaction(connection, at, **over)
+    builders.add_rating(connection, interaction, NOW)
+    return interaction
+
+
+def test_why_rated_answers_are_not_queued_is_kept_until_it_changes(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "drawn", lambda *_: False)
+    with writing(context.database) as connection:
+        ids = [_rated(connection, NOW - n, question=f"matter {n} of the day") for n in range(9)]
+        cut = _rated(connection, NOW - 100, question="cut", status="cut")
+        gone = _rated(connection, NOW - 101, question="gone", end_user="u-1")
+        unrated = builders.add_interaction(connection, NOW - 102, status="cut")
+    erase_user(context.database, "u-1", secret=context.secret, actor="t", now=NOW)
+    assert flag(context, NOW, budget=8) == {"rating": 6}
+    first = dict.fromkeys(ids[6:], ("budget", NOW))
+    expected = {**first, cut: ("incomplete", NOW), gone: ("erased", NOW)}
+    assert _left_out(context) == expected and unrated not in expected
+    flag(context, NOW + 60_000, budget=8)
+    assert _left_out(context) == expected, "a reason that has not changed is not written again"
+    tomorrow = NOW + builders.DAY
+    assert flag(context, tomorrow, budget=2) == {"rating": 2}
+    left = {key: value for key, value in expected.items() if key not in ids[6:8]}
+    left[ids[8]] = ("budget", tomorrow)
+    assert _left_out(context) == left, "the sentence names the new budget; queued ones are gone"
+    flagging.request_review(context.database, ids[8], actor="ann", now=tomorrow)
+    assert ids[8] not in _left_out(context), "a person queued it"
+
+
+def test_reasons_are_pruned_when_their_ratings_are_too_old_to_be_queued(context: Context) -> None:
+    with writing(context.database) as connection:
+        _rated(connection, NOW, status="cut")
+    assert not flag(context) and len(_left_out(context)) == 1
+    retain = next(job for job in jobs(context) if job.name == "review-retention")
+    retain.run(NOW + 13 * builders.DAY)
+    assert len(_left_out(context)) == 1
+    retain.run(NOW + 15 * builders.DAY)
+    assert _left_out(context) == {}
+    assert not flag(context, NOW + 15 * builders.DAY) and _left_out(context) == {}
