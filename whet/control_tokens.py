@@ -115,6 +115,16 @@ def _read_cached(folder: Path, stamps: tuple[tuple[int, int], ...]) -> tuple[str
     return read_control_tokens(folder)
 
 
+def load_control_tokens(context: Context) -> ControlTokens:
+    """Return what finds the control tokens of the installation's base model in texts."""
+    return _compiled(control_tokens_of(context))
+
+
+@lru_cache(maxsize=16)
+def _compiled(tokens: tuple[str, ...]) -> ControlTokens:
+    return ControlTokens(tokens)
+
+
 class ControlTokens:
     """Finds control tokens in texts and takes their effect away."""
 
