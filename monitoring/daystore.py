@@ -21,8 +21,8 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import EMBEDDING, Table
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.hourstore import stored_hours
-from monitoring.rows import question_of
 from whet.context import Context
+from whet.conversation import last_question
 from whet.database import insert_ignore, reading, writing
 from whet.errors import StoreError
 from whet.tables import alerts, drift_days, interactions
@@ -165,5 +165,5 @@ def _questions(context: Context, ids: list[str]) -> dict[str, str]:
     with reading(context.database) as connection:
         for start in range(0, len(ids), _CHUNK):
             query = select(interactions.c.id, interactions.c.request).where(interactions.c.id.in_(ids[start : start + _CHUNK]))
-            found.update({row.id: question_of(row.request or {}) for row in connection.execute(query)})
+            found.update({row.id: last_question(row.request) for row in connection.execute(query)})
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -12,8 +13,8 @@ from monitoring import queries, views
 from monitoring.audit_views import audit_view
 from monitoring.day_views import HOURS_SHOWN, days_view
 from monitoring.rendering import POLICY, evidently_html
-from monitoring.rows import question_of
 from whet.access import User, same_group
+from whet.conversation import answer_of, last_question
 from whet.database import reading
 from whet.errors import InputError
 from whet.tables import interactions, ratings, review_items
@@ -197,9 +198,18 @@ def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
     }
 
 
+_EXAMPLE_COLUMNS = (
+    "id", "created_at", "request", "response", "response_text", "adapter", "version",
+)  # fmt: skip
+
+
+def _answer_text(row: Mapping[str, Any]) -> str:
+    return answer_of(row["request"], row["response"], row["response_text"]).text
+
+
 def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[dict[str, Any]]:
     """The conversations in the order of `ids`; those that were erased meanwhile are left out."""
-    columns = [interactions.c[name] for name in ("id", "created_at", "request", "response_text", "adapter", "version")]
+    columns = [interactions.c[name] for name in _EXAMPLE_COLUMNS]
     found = {row["id"]: row for row in connection.execute(select(*columns).where(interactions.c.id.in_(ids))).mappings()}
     queued = {
         row.interaction_id: row.state
@@ -219,8 +229,8 @@ def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[
         {
             "id": one,
             "created_at": found[one]["created_at"],
-            "question": views.marked(question_of(found[one]["request"] or {}), words),
-            "answer": views.marked(found[one]["response_text"] or "", words, 160),
+            "question": views.marked(last_question(found[one]["request"]), words),
+            "answer": views.marked(_answer_text(dict(found[one])), words, 160),
             "review": queued.get(one, ""),
             "rating": rated.get(one),
         }

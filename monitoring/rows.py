@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from whet.conversation import answer_of, last_question
+
 _TEXT_EDGE = 1000  # characters kept at each end of a text: what a question asks stands at its edges, and memory stays bounded
 
 
@@ -41,13 +43,13 @@ class Row:
 def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row:
     """Reduce an `interactions` record to a Row. Odd shapes become empty texts: monitoring must survive what clients send."""
     request = record["request"] if isinstance(record["request"], dict) else {}
-    response = record["response"] if isinstance(record["response"], dict) else {}
+    answer = answer_of(request, record["response"], record["response_text"])
     return Row(
         id=record["id"],
         created_at=record["created_at"],
         end_user=record["end_user"] or None,
-        question=shorten(question_of(request)),
-        answer=shorten(record["response_text"] or ""),
+        question=shorten(last_question(request)),
+        answer=shorten(answer.text),
         status=record["status"],
         stream=bool(record["stream"]),
         finish_reason=record["finish_reason"],
@@ -56,7 +58,7 @@ def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row
         ttft_ms=record["ttft_ms"],
         duration_ms=record["duration_ms"],
         wants_json=_wants_json(request),
-        calls_tools=_calls_tools(response),
+        calls_tools=bool(answer.tool_calls),
         retrieval_score=_best_score(record["retrieved"]),
         rating=rating,
         adapter=f"{record['adapter']}@v{record['version']}" if record["adapter"] else "base",
@@ -64,43 +66,9 @@ def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row
     )
 
 
-def question_of(request: Mapping[str, Any]) -> str:
-    """The last user turn of a chat, the prompt of a completion, the input of a response request; else an empty string."""
-    for field in ("messages", "input"):
-        turns = request.get(field)
-        if isinstance(turns, list):
-            for turn in reversed(turns):
-                if isinstance(turn, dict) and turn.get("role") == "user":
-                    return _text_of(turn.get("content"))
-    for field in ("prompt", "input"):
-        value = request.get(field)
-        if value is not None:
-            return _text_of(value)
-    return ""
-
-
-def _text_of(content: Any) -> str:
-    """A string as it is; of a list of parts, the text parts."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        parts = [part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict)]
-        return "\n".join(part for part in parts if isinstance(part, str))
-    return ""
-
-
 def shorten(text: str) -> str:
     """At most two edges of a text."""
     return text if len(text) <= 2 * _TEXT_EDGE else f"{text[:_TEXT_EDGE]}\n{text[-_TEXT_EDGE:]}"
-
-
-def _calls_tools(response: Mapping[str, Any]) -> bool:
-    """In chat a message has `tool_calls`; in the Responses API a call is an item of the output."""
-    if response.get("tool_calls"):
-        return True
-    output = response.get("output")
-    items = output if isinstance(output, list) else []
-    return any(isinstance(item, dict) and item.get("type") == "function_call" for item in items)
 
 
 def _wants_json(request: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from monitoring.run import apply
 from monitoring.windows import list_aliases
 from whet.access import engine_key
 from whet.context import Context
+from whet.conversation import Message, answer_of, history
 from whet.database import insert_ignore, reading, writing
 from whet.errors import EngineError
 from whet.ids import new_id
@@ -38,6 +39,9 @@ LEAST_COMPARED = 15
 # smallest difference that any adapter trained in this repository's tests made is above 0.3.
 WITHOUT_EFFECT = 0.01
 _SPAN_MS = 6 * HOUR_MS  # answers that the comparison may use: on a quiet service an hour holds too few
+
+# Fields of a request that change the prompt or the answer's form; scoring does not repeat them.
+_CHANGE_PROMPT = ("tools", "response_format", "chat_template_kwargs")
 
 Ask = Callable[[str, str, list[dict[str, str]]], list[float | None]]  # (replica URL, engine name, messages) → log-probability of each prompt token
 
@@ -205,11 +209,23 @@ def answered(row: Mapping[str, Any]) -> Answered | None:
     """A logged row as a conversation to score; None where question or answer are not plain text, or the log does not say how long the prompt was."""
     request = row["request"] if isinstance(row["request"], dict) else {}
     said = request.get("messages")
-    if not isinstance(said, list) or not row["response_text"] or not row["prompt_tokens"] or request.get("tools") or request.get("response_format"):
+    if not isinstance(said, list) or not row["response_text"] or not row["prompt_tokens"] or any(request.get(name) for name in _CHANGE_PROMPT):
         return None
-    messages = [{"role": turn.get("role"), "content": turn.get("content")} for turn in said if isinstance(turn, dict)]
-    plain = len(messages) == len(said) and all(isinstance(turn["role"], str) and isinstance(turn["content"], str) for turn in messages)
-    if not plain or not messages or messages[-1]["role"] != "user":
+    messages = history(request)
+    answer = answer_of(request, row["response"], row["response_text"])
+    if len(messages) + bool(answer.given) != len(said) or not all(map(_is_plain, messages)):
         return None
-    messages.append({"role": "assistant", "content": row["response_text"]})
-    return Answered(row["id"], row["adapter_digest"], row["created_at"], messages, row["prompt_tokens"])  # type: ignore[arg-type]  # checked above
+    if not messages or messages[-1].role != "user" or answer.tool_calls:
+        return None
+    # Of a continued answer the engine counted the given beginning as part of the prompt, so only
+    # the continuation is scored.
+    chat = [message.as_chat() for message in messages]
+    chat.append({"role": "assistant", "content": answer.text})
+    return Answered(
+        row["id"], row["adapter_digest"], row["created_at"], chat, row["prompt_tokens"]
+    )
+
+
+def _is_plain(message: Message) -> bool:
+    """Whether a message is text alone: no parts, no call of a tool and no result of one."""
+    return isinstance(message.parts, str) and not message.tool_calls and not message.tool_call_id

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from whet.access import create_key, revoke_key
 from whet.context import Context
+from whet.conversation import answer_of, given_beginning
 from whet.database import reading, writing
 from whet.errors import EngineError, InputError, NotFoundError
 from whet.tables import interactions
@@ -49,7 +50,10 @@ def replay_interaction(context: Context, interaction_id: str, *, model: str, key
             with writing(context.database) as connection:
                 revoke_key(connection, made, actor=actor, now=now)
     text, finish = _text(row.route, answer)
-    before = {"version": version, "text": row.response_text or "", "finish_reason": row.finish_reason}
+    before_text = answer_of(row.request, row.response, row.response_text).text
+    if not row.request.get("echo"):
+        text = given_beginning(row.request) + text  # the log holds a continued answer whole
+    before = {"version": version, "text": before_text, "finish_reason": row.finish_reason}
     after = {"version": headers.get("x-whet-adapter"), "text": text, "finish_reason": finish, "interaction_id": headers.get("x-whet-interaction-id")}
     return {"before": before, "after": after, "same": before["text"] == text}
 

@@ -98,7 +98,9 @@ def _row(row: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
         "who": label(row),
         "arm": row["arm"],
         "question": clip(reading.question(row["request"]), 160),
-        "answer": clip(row["response_text"], 160),
+        "answer": clip(
+            reading.answer_line(row["request"], row["response"], row["response_text"]), 160
+        ),
         "error": row["error"],
         "tokens": row["completion_tokens"],
         "ttft_ms": row["ttft_ms"],

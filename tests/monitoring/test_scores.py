@@ -118,6 +118,34 @@ def test_only_plain_conversations_can_be_scored() -> None:
     ):
         assert answered({**plain, "request": request}) is None, request
     assert answered({**plain, "response_text": ""}) is None
+    for messages in (
+        [*asked, {"role": "assistant", "content": "", "tool_calls": [{"id": "c"}]}, asked[-1]],
+        [{"role": "tool", "content": "ok", "tool_call_id": "c"}, *asked],
+    ):
+        found = answered({**plain, "request": {"messages": messages}})
+        assert found is None, "a call of a tool must not be dropped from what is scored"
+    thinking = {"messages": asked, "chat_template_kwargs": {"enable_thinking": False}}
+    assert answered({**plain, "request": thinking}) is None, "its prompt was another one"
+
+
+@pytest.mark.parametrize("stored", ["It lasts 48 months.", " 48 months."])
+def test_a_continued_answer_is_scored_as_one_assistant_message(stored: str) -> None:
+    """Also of an older row, whose text lacks the beginning that the client gave."""
+    plain = builders.interaction_row(NOW)
+    asked = plain["request"]["messages"]
+    messages = [*asked, {"role": "assistant", "content": "It lasts"}]
+    row = {
+        **plain,
+        "request": {"messages": messages, "continue_final_message": True},
+        "response": {"role": "assistant", "content": " 48 months."},
+        "response_text": stored,
+        "prompt_tokens": PROMPT,
+    }
+    found = answered(row)
+    assert found is not None
+    whole = {"role": "assistant", "content": "It lasts 48 months."}
+    assert found.messages == [*asked, whole]
+    assert found.prompt_tokens == PROMPT, "the beginning counts as prompt, and is not scored"
     assert answered({**plain, "prompt_tokens": None}) is None
 
 

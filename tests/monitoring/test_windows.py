@@ -7,10 +7,11 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitoring.rows import question_of, shorten
+from monitoring.rows import row_from_record, shorten
 from monitoring.windows import Key, cap_per_user, choose, current_epoch, list_aliases, read_windows
 from tests.monitoring.build import HOUR, NOW, insert_records, promote, records
 from whet.context import Context
+from whet.conversation import last_question
 from whet.database import reading
 
 START = NOW - 100 * HOUR
@@ -81,9 +82,25 @@ def test_the_text_of_a_question_is_the_last_user_turn_whatever_the_form() -> Non
         {"role": "assistant", "content": "no"},
         {"role": "user", "content": [{"type": "text", "text": "last"}, {"type": "image_url"}]},
     ]
-    assert question_of({"messages": turns}) == "last"
-    assert question_of({"prompt": ["one", "two"]}) == "one\ntwo"
-    assert question_of({"input": "asked"}) == "asked"
+    assert last_question({"messages": turns}) == "last"
+    assert last_question({"prompt": ["one", "two"]}) == "one\ntwo"
+    assert last_question({"input": "asked"}) == "asked"
     for odd in ({}, {"messages": "x"}, {"messages": [1, None]}, {"messages": [{"role": "user", "content": None}]}, {"prompt": [1, 2]}, {"prompt": 5}):
-        assert question_of(odd) == ""
+        assert last_question(odd) == ""
     assert len(shorten("x" * 100_000)) < 2100
+
+
+def test_a_row_holds_a_continued_answer_whole_and_knows_calls_of_both_routes() -> None:
+    (record,) = records(1, 1)
+    begun = {"role": "assistant", "content": "It lasts"}
+    request = {
+        "messages": [{"role": "user", "content": "q"}, begun],
+        "continue_final_message": True,
+    }
+    older = {**record, "request": request, "response": None, "response_text": " 48 months."}
+    assert row_from_record(older).answer == "It lasts 48 months."
+    assert row_from_record(older).question == "q"
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    assert row_from_record({**record, "response": {"output": [call]}}).calls_tools
+    assert row_from_record({**record, "response": {"tool_calls": [{}]}}).calls_tools
+    assert not row_from_record({**record, "response": {"output": []}}).calls_tools

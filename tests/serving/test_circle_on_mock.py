@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from serving import cli
@@ -126,8 +127,6 @@ def test_promoting_what_was_just_trained_waits_until_it_is_proved(circle: Runnin
 
 
 def test_replay_asks_again_and_shows_the_difference(circle: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    import typer
-
     app = typer.Typer()
     app.command()(cli.replay)
     first = circle.client().chat.completions.create(model="support", messages=HELLO, user="anna")
@@ -138,6 +137,29 @@ def test_replay_asks_again_and_shows_the_difference(circle: Running, monkeypatch
     assert other["same"] is False and other["after"]["version"] == "support@v2"
     assert circle.row(other["after"]["interaction_id"]).version == 2
     assert "There is no interaction" in str(command(circle, app, "int_nope", monkeypatch=monkeypatch).exception)
+
+
+def test_replay_of_a_continued_answer_compares_whole_answers(
+    circle: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = typer.Typer()
+    app.command()(cli.replay)
+    begun = {"role": "assistant", "content": "Well: "}
+    first = circle.client().chat.completions.create(
+        model="support",
+        messages=[*HELLO, begun],
+        user="anna",
+        extra_body={"continue_final_message": True, "add_generation_prompt": False},
+    )
+    asked = circle.row(first.id).request
+    told = json.loads(
+        command(circle, app, first.id, "--json", monkeypatch=monkeypatch).output
+    )
+    assert told["same"] is True, told
+    assert told["after"]["text"] == f"Well: {first.choices[0].message.content}"
+    again = circle.row(told["after"]["interaction_id"]).request
+    assert again["messages"] == asked["messages"], "it is asked exactly as before"
+    assert again["continue_final_message"] is True
 
 
 def test_word_diff_marks_what_went_and_what_came() -> None:

@@ -87,6 +87,19 @@ def test_a_text_search_stops_after_its_bound_and_goes_on_from_there(sqlite_conte
             {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
             [("assistant", "", "calls f({})")],
         ),
+        (
+            {"messages": [{"role": "tool", "name": "f", "tool_call_id": "c1", "content": "ok"}]},
+            [("tool", "ok", "result of f (c1)")],
+        ),
+        (
+            {
+                "input": [
+                    {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+                    {"type": "function_call_output", "call_id": "c1", "output": "ok"},
+                ]
+            },
+            [("assistant", "", "calls f({}) (c1)"), ("tool", "ok", "result (c1)")],
+        ),
         ({}, []),
         ([], []),
         ({"messages": ["not a message", 3]}, []),
@@ -94,6 +107,32 @@ def test_a_text_search_stops_after_its_bound_and_goes_on_from_there(sqlite_conte
 )
 def test_a_request_of_any_form_reads_as_turns(request_body: Any, said: list[tuple[str, str, str]]) -> None:
     assert [(turn.role, turn.text, turn.note) for turn in reading.asked(request_body)] == said
+
+
+@pytest.mark.parametrize("stored", ["It lasts 48 months.", " 48 months."])
+def test_a_continued_answer_is_one_turn_of_the_assistant(stored: str) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "It lasts"}]
+    asked = {"messages": messages, "continue_final_message": True}
+    found = reading.turns(asked, {"role": "assistant", "content": " 48 months."}, stored)
+    assert [(turn.role, turn.text) for turn in found] == [
+        ("user", "q"),
+        ("assistant", "It lasts 48 months."),
+    ]
+    assert "gave the beginning" in found[-1].note and "It lasts" in found[-1].note
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+        {"output": [{"type": "function_call", "name": "f", "arguments": "{}"}]},
+    ],
+)
+def test_an_answer_that_is_a_tool_call_is_shown(response: Any) -> None:
+    assert reading.answered({}, response, "") == [reading.Turn("assistant", "", "calls f({})")]
+    assert reading.answer_line({}, response, "") == "calls f({})"
+    assert reading.answered({}, {"output": []}, None) == []
+    assert reading.answer_line({}, None, None) == ""
 
 
 def test_a_conversation_leads_back_to_the_people_and_forward_to_what_it_taught(context: Context) -> None:
