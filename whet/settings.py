@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from whet.errors import ConfigurationError
+from whet.template_kwargs import parse_template_kwargs
 from whet.urls import credentials_problem, mask_url, parse_origins
 
 BUILTIN_BASE = Path(__file__).parent / "assets" / "base"
@@ -83,6 +84,36 @@ class Settings(BaseSettings):
         description="Comma-separated origins whose pages may call the gateway from a browser, "
         "such as https://app.example.com; `*` for every page. Empty: none.",
     )
+    allowed_template_kwargs: str = Field(
+        "",
+        description="Comma-separated names that a request's `chat_template_kwargs` may hold, each "
+        "with a text, a number or a truth value, such as enable_thinking. Empty: none, since a "
+        "template may do anything with them.",
+    )
+    schema_max_bytes: int = Field(
+        65_536,
+        ge=256,
+        description="Largest constraint on an answer in bytes: a JSON schema, a regex, a grammar, "
+        "a list of choices, a tool's parameters. The engine compiles it while others wait.",
+    )
+    schema_max_nodes: int = Field(
+        5_000,
+        ge=16,
+        description="Most values and keys in one constraint; 5,000 take the engine about half a "
+        "second on two cores.",
+    )
+    schema_max_depth: int = Field(
+        64,
+        ge=4,
+        description="Deepest nesting of objects and lists in one constraint; the engine itself "
+        "stops at 64.",
+    )
+    schema_max_alternatives: int = Field(
+        128,
+        ge=2,
+        description="Most branches of anyOf, oneOf and allOf in one constraint, those that only "
+        "name a plain type not counted. Nesting multiplies them.",
+    )
     request_timeout_s: float = Field(600, gt=0, description="Seconds after which an unfinished completion is cut.")
     log_durability: Literal["normal", "full"] = Field(
         "normal", description="`normal`: a row survives a killed process. `full`: also a power loss, at one disk flush per batch."
@@ -145,6 +176,12 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_home(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("allowed_template_kwargs")
+    @classmethod
+    def _template_kwargs(cls, value: str) -> str:
+        parse_template_kwargs(value)
+        return value
 
     @field_validator("cors_origins")
     @classmethod
@@ -209,6 +246,11 @@ class Settings(BaseSettings):
     def allowed_origins(self) -> list[str]:
         """The origins whose pages may call the gateway; `["*"]` for all."""
         return parse_origins(self.cors_origins)
+
+    @cached_property
+    def template_kwargs(self) -> frozenset[str]:
+        """Names that `chat_template_kwargs` of a request may hold."""
+        return parse_template_kwargs(self.allowed_template_kwargs)
 
     @property
     def starts_engine(self) -> bool:

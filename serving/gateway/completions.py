@@ -1,14 +1,15 @@
-"""The endpoint of the three completion routes: who asks, what, of whom; then `Exchange` does the rest."""
+"""The endpoint of the three completion routes: who asks, what, of whom; `Exchange` does the rest."""
 
 from __future__ import annotations
 
-import msgspec
-
 from serving.gateway.answers import ApiError, Receive, Scope, Send, method_not_allowed, send_error
 from serving.gateway.core import Core
-from serving.gateway.exchange import RETRY_AFTER_S, Exchange
+from serving.gateway.engine_errors import RETRY_AFTER_S
+from serving.gateway.exchange import Exchange
+from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_body import read_body
-from serving.gateway.requests import Rag, ResponsesRequest, logged_body, parse, wants_usage
+from serving.gateway.request_types import Rag, Request, ResponsesRequest
+from serving.gateway.requests import logged_body, parse, wants_usage
 from whet.clock import now_ms
 from whet.ids import new_id
 
@@ -31,32 +32,56 @@ class Completions:
             await exchange.run()
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-        """The checked and routed request, or None when the client left before it had sent it. Raises ApiError."""
+        """The checked and routed request, or None when the client left before it had sent it.
+        Raises ApiError."""
         core = self._core
         if scope["method"] != "POST":
             raise method_not_allowed("POST")
         caller = await core.caller(scope)
         if core.spool.failure:
             raise ApiError(
-                503, f"{core.spool.failure} Nothing is answered that is not logged; try again later.", code="log_unavailable", retry_after_s=RETRY_AFTER_S
+                503,
+                f"{core.spool.failure} Nothing is answered that is not logged; try again later.",
+                code="log_unavailable",
+                retry_after_s=RETRY_AFTER_S,
             )
         body = await read_body(receive, caller, core.context.settings.request_max_bytes)
         if body is None:
             return None
-        request = parse(self._route, body)
+        parsed = parse(self._route, body, core.request_policy)
+        request = parsed.request
         now = now_ms()
-        interaction_id, user, metadata = new_id("int", at=now), request.user or None, request.metadata
-        choice = await core.choose(request.model, user or interaction_id)
-        rag = getattr(request, "rag", None)
-        if isinstance(rag, Rag):
-            raise ApiError(
-                400,
-                f"There is no collection {rag.collection!r} to retrieve from. Remove the field 'rag'.",
-                param="rag.collection",
-                code="collection_not_found",
-            )
+        interaction_id = new_id("int", at=now)
+        choice = await core.choose(request.model, request.user or interaction_id)
+        _refuse_retrieval(request)
+        row = RowBuilder(
+            self._route,
+            request,
+            interaction_id=interaction_id,
+            caller=caller,
+            created_at=now,
+            ignored=parsed.ignored,
+        )
+        row.request_json = logged_body(request)
+        is_chat_stream = not isinstance(request, ResponsesRequest)
         return Exchange(
-            core, self._route, receive, send, caller=caller, choice=choice, logged_request=logged_body(request), request=request,
-            interaction_id=interaction_id, model=request.model, user=user, metadata=msgspec.json.encode(metadata) if metadata else None,
-            strip_usage=not wants_usage(request) and not isinstance(request, ResponsesRequest), created_at=now,
-        )  # fmt: skip
+            core,
+            self._route,
+            receive,
+            send,
+            choice=choice,
+            request=request,
+            row=row,
+            strip_usage=is_chat_stream and not wants_usage(request),
+        )
+
+
+def _refuse_retrieval(request: Request) -> None:
+    rag = getattr(request, "rag", None)
+    if isinstance(rag, Rag):
+        raise ApiError(
+            400,
+            f"There is no collection {rag.collection!r} to retrieve from. Remove the field 'rag'.",
+            param="rag.collection",
+            code="collection_not_found",
+        )

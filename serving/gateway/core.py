@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from serving.gateway.answers import ApiError, Headers, Scope
 from serving.gateway.metrics import Metrics
+from serving.gateway.request_policy import ANY_REQUEST, RequestPolicy
 from serving.gateway.routing import Choice, choose
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
@@ -25,6 +26,7 @@ class Caller:
     key_id: str = ""
     request_id: str = ""  # empty: none usable was given
     content_length: int | None = None
+    retry: int | None = None  # how often an SDK asked before; None: it does not say
     headers: Headers = field(default_factory=list)  # all, with lower-case names
 
 
@@ -39,6 +41,7 @@ class Core:
     metrics: Metrics
     secret: bytes
     engine_headers: dict[str, str]
+    request_policy: RequestPolicy = ANY_REQUEST
     waiting: int = 0  # requests that wait for an engine to become ready
     last_progress: dict[str, float] = field(default_factory=dict)  # replica URL -> loop time of its last finished answer
 
@@ -53,6 +56,8 @@ class Core:
                 caller.content_length = int(value) if value.isdigit() else None
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 caller.request_id = value.decode()
+            elif name == b"x-stainless-retry-count" and value.isdigit() and len(value) < 4:
+                caller.retry = int(value)
         if key[:7].lower() != b"bearer " or len(key) > 512:
             raise ApiError(
                 401, "This gateway needs a key: send the header 'Authorization: Bearer KEY'. `whet keys create NAME` makes one.", code="invalid_api_key"

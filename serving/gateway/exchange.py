@@ -1,9 +1,8 @@
-"""One accepted request: from the choice of a replica to the row in the log, and only then the last byte."""
+"""One accepted request: from the choice of a replica to its row in the log, then the last byte."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +10,46 @@ from typing import Any
 import msgspec
 
 from serving.gateway import sse
-from serving.gateway.answers import JSON_TYPE, SSE_TYPE, ApiError, Headers, Receive, Send, error_body, send_bytes, send_error
-from serving.gateway.core import Caller, Core
-from serving.gateway.requests import Request, engine_body
+from serving.gateway.answers import (
+    JSON_TYPE,
+    STREAM_HEADERS,
+    ApiError,
+    Headers,
+    Receive,
+    Send,
+    error_body,
+    send_bytes,
+    send_error,
+)
+from serving.gateway.core import Core
+from serving.gateway.engine_errors import (
+    RETRY_AFTER_S,
+    EngineError,
+    EngineRefusal,
+    read_error,
+    refusal,
+)
+from serving.gateway.interaction_row import RowBuilder
+from serving.gateway.request_types import Request
+from serving.gateway.requests import engine_body
 from serving.gateway.routing import Choice, Replica, pick_replica
-from serving.gateway.structured import readable
+from serving.gateway.structured import is_well_formed
+from serving.gateway.tool_choice import make_strict, relax
 from serving.gateway.upstream import NoAnswerError, Response, UpstreamError
-from serving.log.records import NULL, InteractionRecord, encode
 from serving.log.spool import SpoolError
 
-PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
-ENGINE_WAIT_S = 5.0  # a restarting replica behind others is replaced within a second; a cold start takes a minute, which no client should wait
-MAX_WAITING = 512  # requests held back while no engine is ready; more are refused at once, so that an outage does not fill the memory
-RETRY_AFTER_S = 5
-END_WAIT_S = 1.0  # for the few bytes that follow `[DONE]`; the client has its answer by then
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+}
+# A restarting replica behind others is replaced within a second; a cold start takes a minute,
+# which no client should wait.
+ENGINE_WAIT_S = 5.0
+# Requests held back while no engine is ready; more are refused at once, so that an outage does not
+# fill the memory.
+MAX_WAITING = 512
+END_WAIT_S = 1.0  # for the few bytes after `[DONE]`; the client has its answer by then
 _ABNORMAL_FINISH = {"abort", "error"}  # the engine ended the answer, the model did not
 _READERS: dict[str, tuple[Callable[[bytes], sse.Answer], Callable[[bytes], sse.Answer]]] = {
     "chat": (sse.read_json, sse.read_stream),
@@ -38,24 +63,20 @@ class EngineBrokeError(Exception):
 
 
 class Exchange:
-    """Runs once. Its row is written before the last bytes leave, or when the client or the engine goes away."""
+    """Runs once. Its row is written before the last bytes leave, or when the client or the engine
+    goes away; that of a stream is begun before its first bytes leave."""
 
     __slots__ = (
-        "caller",
         "choice",
         "core",
-        "created_at",
         "gone",
-        "interaction_id",
-        "logged_request",
         "logged_status",
-        "metadata",
-        "model",
         "receive",
         "replica",
         "request",
         "response",
         "route",
+        "row",
         "send",
         "sent",
         "started",
@@ -64,17 +85,23 @@ class Exchange:
         "strip_usage",
         "task",
         "ttft_ms",
-        "user",
     )
 
     def __init__(
-        self, core: Core, route: str, receive: Receive, send: Send, *, caller: Caller, choice: Choice, request: Request, logged_request: bytes,
-        interaction_id: str, model: str, user: str | None, metadata: bytes | None, strip_usage: bool, created_at: int,
-    ) -> None:  # fmt: skip
+        self,
+        core: Core,
+        route: str,
+        receive: Receive,
+        send: Send,
+        *,
+        choice: Choice,
+        request: Request,
+        row: RowBuilder,
+        strip_usage: bool,
+    ) -> None:
         self.core, self.route, self.receive, self.send = core, route, receive, send
-        self.caller, self.choice, self.request, self.logged_request = caller, choice, request, logged_request
-        self.interaction_id, self.model, self.user, self.metadata = interaction_id, model, user, metadata
-        self.strip_usage, self.stream, self.created_at = strip_usage, bool(request.stream), created_at
+        self.choice, self.request, self.row = choice, request, row
+        self.strip_usage, self.stream = strip_usage, bool(request.stream)
         self.started_at = time.perf_counter()
         self.ttft_ms: float | None = None
         self.replica: Replica | None = None
@@ -85,12 +112,14 @@ class Exchange:
         self.gone = False  # the client went away
         self.task: asyncio.Task[None] | None = None
 
-    # --- the path ---------------------------------------------------------------------------------------------------
+    # --- the path ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Answer the client, whatever happens to the engine, the log or the client itself."""
         self.task = asyncio.current_task()
-        watcher: asyncio.Task[Any] = asyncio.get_running_loop().create_task(self.receive())  # type: ignore[arg-type]
+        watcher: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+            self.receive()  # type: ignore[arg-type]
+        )
         watcher.add_done_callback(self._client_left)
         try:
             try:
@@ -105,19 +134,34 @@ class Exchange:
             self._interrupted()
             if not self.gone:
                 raise
-            self.task.uncancel()  # type: ignore[union-attr]  # it was our own doing, and it is dealt with
+            self.task.uncancel()  # type: ignore[union-attr]  # it was our own doing, and is done
         finally:
             watcher.cancel()
             if self.replica is not None:
                 self.replica.in_flight -= 1
             if self.response is not None:
-                self.response.close()  # gives the connection back when it was read to its end; else closes it, and the engine stops generating
+                # Gives the connection back when it was read to its end; else closes it, and the
+                # engine stops generating.
+                self.response.close()
 
     async def _answer(self) -> None:
+        is_strict = make_strict(self.request)
+        try:
+            await self._ask()
+        except EngineRefusal as error:
+            if not (is_strict and error.status == 400):
+                raise
+            relax(self.request)  # a schema that the engine cannot follow: as the client sent it
+            await self._ask()
+
+    async def _ask(self) -> None:
+        """Raises EngineRefusal before anything is sent to the client."""
+        if self.response is not None:
+            self.response.close()
         response = self.response = await self._forward()
         if response.status != 200:
-            await self._engine_refused(response)
-        elif self.stream:
+            raise self._refusal(response.status, await response.read())
+        if self.stream:
             await self._relay(response)
         else:
             await self._whole(response)
@@ -126,9 +170,9 @@ class Exchange:
         """The client left, or the gateway is being stopped: the row says how far it came."""
         try:
             if self.gone:
-                self._record("cancelled", sse.Answer(), http_status=499, partial=True)
+                self._record("cancelled", sse.Answer(), http_status=499, is_partial=True)
             else:
-                self._record("cut", sse.Answer(error="The gateway was stopped."), partial=True)
+                self._record("cut", sse.Answer(error="The gateway was stopped."), is_partial=True)
         except SpoolError:
             self.core.metrics.refused(503)  # nobody is there to be told
 
@@ -138,7 +182,8 @@ class Exchange:
             self.task.cancel()
 
     async def _forward(self) -> Response:
-        """The head of an engine's response. A connection that breaks before it is tried once more, elsewhere if possible."""
+        """The head of an engine's response. A connection that breaks before it is tried once more,
+        elsewhere if possible."""
         core, avoid, tries = self.core, None, 0
         deadline = time.perf_counter() + ENGINE_WAIT_S
         while True:
@@ -153,8 +198,11 @@ class Exchange:
                 response = await self._post(replica, tries)
             except NoAnswerError as error:
                 if tries > 1 and time.perf_counter() > deadline:
-                    raise EngineBrokeError(f"The engine at {replica.url} cannot be reached: {error}.") from error
-                # A kept connection that the engine had closed breaks at once: the same replica may be tried again.
+                    raise EngineBrokeError(
+                        f"The engine at {replica.url} cannot be reached: {error}."
+                    ) from error
+                # A kept connection that the engine had closed breaks at once: the same replica may
+                # be tried again.
                 avoid = replica if tries > 1 else None
             else:
                 if response.status != 404 or tries > 2:
@@ -170,9 +218,12 @@ class Exchange:
         replica.in_flight += 1
 
     async def _post(self, replica: Replica, tries: int) -> Response:
-        body = engine_body(self.request, self.choice.target.engine_model or replica.base_model, self.interaction_id)
-        name = self.interaction_id if tries == 1 else f"{self.interaction_id}-{tries}"
-        return await self.core.upstream.post(replica.url, PATHS[self.route], body, name)
+        own = self.row.interaction_id
+        name = self.choice.target.engine_model or replica.base_model
+        body = engine_body(self.request, name, own)
+        return await self.core.upstream.post(
+            replica.url, PATHS[self.route], body, own if tries == 1 else f"{own}-{tries}"
+        )
 
     async def _wait_for_engine(self, deadline: float) -> None:
         """Return when the snapshot was read again. Raises ApiError 503 when the time is over."""
@@ -185,28 +236,33 @@ class Exchange:
             await core.refresher.next_change(left)
         finally:
             core.waiting -= 1
-        self.choice = await core.choose(self.model, self.user or self.interaction_id)
+        self.choice = await core.choose(self.row.model, self.row.user or self.row.interaction_id)
 
     def _nobody_ready(self) -> ApiError:
         label = self.choice.target.label
-        what = "No engine is ready" if not self.core.refresher.current.base_ready else f"No engine has {label} ready"
+        is_base_ready = self.core.refresher.current.base_ready
+        what = f"No engine has {label} ready" if is_base_ready else "No engine is ready"
         return ApiError(
             503,
-            f"{what} at this moment. Try again in {RETRY_AFTER_S} seconds; `whet status` and `whet adapters show {label}` say why.",
+            f"{what} at this moment. Try again in {RETRY_AFTER_S} seconds; `whet status` and "
+            f"`whet adapters show {label}` say why.",
             code="engine_unavailable",
             retry_after_s=RETRY_AFTER_S,
         )
 
-    # --- what the client gets ---------------------------------------------------------------------------------------
+    # --- what the client gets ------------------------------------------------------------------
 
-    def _headers(self, kind: tuple[bytes, bytes]) -> Headers:
-        own = self.interaction_id.encode()
-        return [
-            kind,
+    def _headers(self, first: Headers) -> Headers:
+        own = self.row.interaction_id.encode()
+        headers = [
+            *first,
             (b"x-whet-interaction-id", own),
             (b"x-whet-adapter", self.choice.target.label.encode()),
-            (b"x-request-id", self.caller.request_id.encode() or own),
+            (b"x-request-id", self.row.caller.request_id.encode() or own),
         ]
+        if self.row.ignored:
+            headers.append((b"x-whet-ignored", self.row.ignored))
+        return headers
 
     async def _whole(self, response: Response) -> None:
         self.ttft_ms = self._elapsed_ms()
@@ -215,65 +271,77 @@ class Exchange:
             answer = _READERS[self.route][0](raw)
         except msgspec.DecodeError as error:
             raise EngineBrokeError(f"The engine's answer cannot be read: {error}.") from error
-        body = sse.Rewriter(self.interaction_id, self.model).once(raw)
-        self.sent.append(body)
-        abnormal = answer.error or answer.finish_reason in _ABNORMAL_FINISH
-        if abnormal:
-            self.sent.clear()
+        if answer.error or answer.finish_reason in _ABNORMAL_FINISH:
             raise EngineBrokeError(answer.error or "The engine ended the answer early.")
+        body = sse.Rewriter(self.row.interaction_id, self.row.model).once(raw)
+        self.sent.append(body)
         self._record("complete", answer)
         await self.core.spool.flushed()
-        await send_bytes(self.send, 200, body, self._headers(JSON_TYPE))
+        await send_bytes(self.send, 200, body, self._headers([JSON_TYPE]))
 
     async def _relay(self, response: Response) -> None:
-        await self.send({"type": "http.response.start", "status": 200, "headers": self._headers(SSE_TYPE)})
-        self.started = True
-        rewrite = sse.Rewriter(self.interaction_id, self.model)
-        send, sent, strip, openai_end = self.send, self.sent, self.strip_usage, self.route != "responses"
-        raw: list[bytes] = []
-        tail, held, ended = b"", b"", False
+        """Pass a stream on. Its head waits for the first event, because an engine that refuses a
+        stream says so in an event; the log's first record waits for it too."""
+        editor = sse.StreamEditor(
+            sse.Rewriter(self.row.interaction_id, self.row.model),
+            without_usage=self.strip_usage,
+            has_done=self.route != "responses",
+        )
+        send, sent = self.send, self.sent
         try:
-            while data := await response.some():
-                if not raw:
-                    self.ttft_ms = self._elapsed_ms()
-                raw.append(data)
-                if tail:
-                    data = tail + data
-                if data.endswith(b"\n\n"):
-                    tail = b""
-                else:
-                    cut = data.rfind(b"\n\n") + 2
-                    if cut == 1:
-                        tail = data
+            while data := await response.read_chunk():
+                out = editor.feed(data)
+                if not self.started:
+                    if self.ttft_ms is None:
+                        self.ttft_ms = self._elapsed_ms()
+                    if not editor.has_event:
                         continue
-                    data, tail = data[:cut], data[cut:]
-                data = rewrite(held + data)
-                held = b""
-                if strip and (b'"choices":[]' in data or b'"choices": []' in data):
-                    data = sse.without_usage(data)
-                if openai_end:
-                    if data.endswith(sse.DONE):
-                        held, ended = data, True
+                    self._check_first_event(editor.raw)
+                    if not editor.ended:
+                        await self._begin_stream()
+                if editor.ended:
+                    if editor.has_done:
                         break
-                elif sse.ends_response(data):
-                    held, ended = data, True
                     continue
-                if data:
-                    sent.append(data)
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                if out:
+                    sent.append(out)
+                    await send({"type": "http.response.body", "body": out, "more_body": True})
         except UpstreamError:
-            if not ended:
+            if not editor.ended:
                 raise
-        await self._end_stream(response, b"".join(raw), held, ended)
+        await self._end_stream(response, editor)
 
-    async def _end_stream(self, response: Response, raw: bytes, held: bytes, ended: bool) -> None:
-        answer = _READERS[self.route][1](raw)
+    def _check_first_event(self, raw: list[bytes]) -> None:
+        """Raises EngineRefusal when the stream begins with an error."""
+        error = sse.leading_error(b"".join(raw) if len(raw) > 1 else raw[0])
+        if error is not None:
+            found = read_error(error)
+            raise refusal(found.code or 500, self._renamed(found), self.request)
+
+    async def _begin_stream(self) -> None:
+        """Log that a stream begins, then send its head: whatever is killed from here on, a client
+        that has an interaction id finds its row."""
+        self.core.spool.append(self.row.begun(self.choice, self.replica))
+        await self._send_head()
+
+    async def _send_head(self) -> None:
+        self.started = True
+        head = self._headers(STREAM_HEADERS)
+        await self.send({"type": "http.response.start", "status": 200, "headers": head})
+
+    async def _end_stream(self, response: Response, editor: sse.StreamEditor) -> None:
+        held = editor.held
+        answer = _READERS[self.route][1](b"".join(editor.raw))
         if answer.error:
             held = held.removesuffix(sse.DONE)  # the error event itself is the client's notice
             self.sent.append(held)
-            self._record("error", answer, partial=True)
-        elif not ended or answer.finish_reason is None or answer.finish_reason in _ABNORMAL_FINISH:
-            if rest := held.removesuffix(sse.DONE):
+            self._record("error", answer, is_partial=True)
+        elif (
+            not editor.ended
+            or answer.finish_reason is None
+            or answer.finish_reason in _ABNORMAL_FINISH
+        ):
+            if self.started and (rest := held.removesuffix(sse.DONE)):
                 self.sent.append(rest)
                 await self.send({"type": "http.response.body", "body": rest, "more_body": True})
             raise EngineBrokeError("It ended the stream before the answer was complete.")
@@ -281,44 +349,55 @@ class Exchange:
             self.sent.append(held)
             self._record("complete", answer)
         await self.core.spool.flushed()
+        if not self.started:  # the whole answer came at once
+            await self._send_head()
         await self.send({"type": "http.response.body", "body": held, "more_body": False})
-        if not response.complete:  # the end of the transfer, on its way: reading it keeps the connection usable
+        if not response.complete:  # the end of the transfer: reading it keeps the connection usable
             async with asyncio.timeout(END_WAIT_S):
-                while await response.some():
+                while await response.read_chunk():
                     pass
 
-    # --- what went wrong --------------------------------------------------------------------------------------------
+    # --- what went wrong -----------------------------------------------------------------------
 
     async def _refuse(self, error: ApiError) -> None:
         self._record("error", sse.Answer(error=error.message), http_status=error.status)
-        await send_error(self.send, error, self._headers(JSON_TYPE)[1:])
+        await send_error(self.send, error, self._headers([]))
 
-    async def _engine_refused(self, response: Response) -> None:
-        """The engine said no before it began: its sentence goes to the client, its inner names do not."""
-        raw = await response.read()
-        message = sse.error_message(raw).replace(self.choice.target.engine_model or "\0", self.model)
-        status = response.status if response.status in {400, 422, 429, 503} else 502
-        if status == 502:
-            message = f"The engine failed ({response.status}): {message[:500]}"
-        code = "engine_refused" if status < 500 else "engine_error"
-        raise ApiError(400 if status == 422 else status, message, code=code, retry_after_s=RETRY_AFTER_S if status in {429, 503} else None)
+    def _refusal(self, status: int, raw: bytes) -> EngineRefusal:
+        return refusal(status, self._renamed(read_error(raw)), self.request)
+
+    def _renamed(self, error: EngineError) -> EngineError:
+        """The client knows the model by another name than the engine."""
+        inner = self.choice.target.engine_model or (self.replica.base_model if self.replica else "")
+        if not inner:
+            return error
+        return EngineError(error.message.replace(inner, self.row.model), error.param, error.code)
 
     async def _engine_broke(self, cause: Exception) -> None:
-        """The engine went away or ran out of time; what the client has so far is marked as not complete."""
-        late = isinstance(cause, TimeoutError)
-        why = f"The answer took longer than {self.core.context.settings.request_timeout_s:g} s and was cut." if late else f"The engine broke off: {cause}"
+        """The engine went away or ran out of time; what the client has is marked as incomplete."""
+        is_late = isinstance(cause, TimeoutError)
+        limit_s = self.core.context.settings.request_timeout_s
+        why = (
+            f"The answer took longer than {limit_s:g} s and was cut."
+            if is_late
+            else f"The engine broke off: {cause}"
+        )
         why = why if why.endswith(".") else why + "."
         if self.logged_status:
             return
-        if late:
+        if is_late:
             self.core.metrics.timeouts.inc()
         if not self.started:
-            error = ApiError(504 if late else 502, f"{why} Try again.", code="engine_error", retry_after_s=1)
-            self._record("cut" if late else "error", sse.Answer(error=why), http_status=error.status)
-            await send_error(self.send, error, self._headers(JSON_TYPE)[1:])
+            error = ApiError(
+                504 if is_late else 502, f"{why} Try again.", code="engine_error", retry_after_s=1
+            )
+            status = "cut" if is_late else "error"
+            self.sent.clear()
+            self._record(status, sse.Answer(error=why), http_status=error.status)
+            await send_error(self.send, error, self._headers([]))
             return
         notice = self._notice(f"{why} What arrived is not the whole answer; ask again.")
-        self._record("cut", sse.Answer(error=why), partial=True)
+        self._record("cut", sse.Answer(error=why), is_partial=True)
         await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
     async def _log_broke(self, error: SpoolError) -> None:
@@ -327,42 +406,56 @@ class Exchange:
         if not self.started:
             await send_error(
                 self.send,
-                ApiError(503, f"{error} Nothing is answered that is not logged.", code=error.code, retry_after_s=RETRY_AFTER_S),
-                self._headers(JSON_TYPE)[1:],
+                ApiError(
+                    503,
+                    f"{error} Nothing is answered that is not logged.",
+                    code=error.code,
+                    retry_after_s=RETRY_AFTER_S,
+                ),
+                self._headers([]),
             )
         else:
-            await self.send({"type": "http.response.body", "body": self._notice(f"{error} The answer was withheld."), "more_body": False})
+            notice = self._notice(f"{error} The answer was withheld.")
+            await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
     def _notice(self, message: str) -> bytes:
         if self.route == "responses":
-            return b"event: error\ndata: %s\n\n" % msgspec.json.encode({"type": "error", "code": "engine_error", "message": message, "param": None})
+            event = {"type": "error", "code": "engine_error", "message": message, "param": None}
+            return b"event: error\ndata: %s\n\n" % msgspec.json.encode(event)
         return b"data: %s\n\n" % error_body(502, message, code="engine_error")
 
-    # --- the row ----------------------------------------------------------------------------------------------------
+    # --- the row -------------------------------------------------------------------------------
 
     def _elapsed_ms(self) -> float:
         return (time.perf_counter() - self.started_at) * 1000
 
-    def _record(self, status: str, answer: sse.Answer, *, http_status: int = 200, partial: bool = False) -> None:
+    def _record(
+        self,
+        status: str,
+        answer: sse.Answer,
+        *,
+        http_status: int = 200,
+        is_partial: bool = False,
+    ) -> None:
         """Write the row, once. Raises SpoolError."""
         if self.logged_status:
             return
-        if partial and answer.response is None and self.sent:
+        if is_partial and answer.response is None and self.sent:
             found = _READERS[self.route][1](b"".join(self.sent))
             found.error, answer = answer.error, found
-        choice, adapter, duration_ms = self.choice, self.choice.target.adapter, self._elapsed_ms()
-        record = InteractionRecord(
-            id=self.interaction_id, request_id=self.caller.request_id or self.interaction_id, created_at=self.created_at, completed_at=self.created_at + round(duration_ms),
-            api_key_id=self.caller.key_id, end_user=self.user, route=self.route, model=self.model, alias=choice.alias,
-            adapter=adapter.name if adapter else None, version=adapter.version if adapter else None, adapter_digest=adapter.digest if adapter else None,
-            arm=choice.arm, rollout_generation=choice.generation, replica=self.replica.url if self.replica else None, stream=self.stream,
-            status=status, http_status=http_status, error=answer.error or None, finish_reason=answer.finish_reason and answer.finish_reason[:32],
-            request=msgspec.Raw(self.logged_request), response=msgspec.Raw(msgspec.json.encode(answer.response)) if answer.response is not None else NULL,
-            response_text=answer.text, response_sha256=hashlib.sha256(b"".join(self.sent)).hexdigest() if self.sent else None,
-            prompt_tokens=answer.prompt_tokens, completion_tokens=answer.completion_tokens,
-            ttft_ms=self.ttft_ms and round(self.ttft_ms, 3), duration_ms=round(duration_ms, 3), metadata=msgspec.Raw(self.metadata) if self.metadata else NULL,
-        )  # fmt: skip
-        self.core.spool.append(encode(record))
+        duration_ms = self._elapsed_ms()
+        self.core.spool.append(
+            self.row.ended(
+                self.choice,
+                self.replica,
+                answer,
+                status=status,
+                http_status=http_status,
+                sent=self.sent,
+                ttft_ms=self.ttft_ms,
+                duration_ms=duration_ms,
+            )
+        )
         self.logged_status = status
         self._count(status, answer, duration_ms)
 
@@ -376,9 +469,11 @@ class Exchange:
             metrics.prompt_tokens.inc(answer.prompt_tokens)
         if answer.completion_tokens:
             metrics.completion_tokens.inc(answer.completion_tokens)
-        if self.stream and self.ttft_ms is not None and answer.completion_tokens and answer.completion_tokens > 1:
-            metrics.time_per_token.observe((duration_ms - self.ttft_ms) / 1000 / (answer.completion_tokens - 1))
-        if status == "complete" and (valid := readable(self.request, answer)) is not None:
-            metrics.structured[valid].inc()
-        if status == "complete" and self.replica is not None:
-            self.core.last_progress[self.replica.url] = time.monotonic()
+            if self.stream and self.ttft_ms is not None and answer.completion_tokens > 1:
+                generating_s = (duration_ms - self.ttft_ms) / 1000
+                metrics.time_per_token.observe(generating_s / (answer.completion_tokens - 1))
+        if status == "complete":
+            if (is_valid := is_well_formed(self.request, answer)) is not None:
+                metrics.structured[is_valid].inc()
+            if self.replica is not None:
+                self.core.last_progress[self.replica.url] = time.monotonic()

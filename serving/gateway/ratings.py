@@ -19,7 +19,7 @@ from serving.gateway.answers import (
     send_error,
 )
 from serving.gateway.core import Core
-from serving.gateway.exchange import RETRY_AFTER_S
+from serving.gateway.engine_errors import RETRY_AFTER_S
 from serving.gateway.request_body import read_body
 from serving.gateway.requests import explain
 from serving.log.records import NULL, RatingRecord, encode, rating_id

@@ -11,8 +11,11 @@ from typing import Any
 
 import msgspec
 
+from serving.gateway.engine_errors import read_error
+
 DONE = b"data: [DONE]\n\n"
 _BOUNDARY = b"\n\n"
+_ERROR_WITHIN = 64  # bytes from a stream's start: an event that is an error names it there
 _ID = re.compile(rb'"id": ?"[^"\\]*"')
 _MODEL = re.compile(rb'"model": ?"(?:[^"\\]|\\.)*"')
 _RESPONSE_END = re.compile(rb"^event: ?response\.(?:completed|incomplete|failed)$", re.MULTILINE)
@@ -67,6 +70,66 @@ def without_usage(data: bytes) -> bytes:
 def ends_response(data: bytes) -> bool:
     """True if these events end a stream of the Responses API, which has no `[DONE]`."""
     return b"event: response." in data and _RESPONSE_END.search(data) is not None
+
+
+def leading_error(raw: bytes) -> Any:
+    """The error that a stream begins with, decoded; None for a stream that begins well."""
+    if b"error" not in raw[:_ERROR_WITHIN]:
+        return None
+    for line in raw[: raw.find(_BOUNDARY)].split(b"\n"):
+        if not line.startswith(b"data:"):
+            continue
+        try:
+            event = msgspec.json.decode(line[5:].strip())
+        except msgspec.DecodeError:
+            return None
+        if isinstance(event, dict) and event.get("error") is not None:
+            return event["error"]
+        if isinstance(event, dict) and event.get("type") == "error":
+            return event
+    return None
+
+
+class StreamEditor:
+    """Cuts what arrives of a stream at its event boundaries and edits it for the client."""
+
+    def __init__(self, rewrite: Rewriter, *, without_usage: bool, has_done: bool) -> None:
+        """`has_done`: the stream ends with `[DONE]`; those of the Responses API do not."""
+        self.has_done = has_done
+        self.raw: list[bytes] = []  # everything, as the engine sent it
+        self.held = b""  # the last events, which wait for the row
+        self.ended = False  # the answer's last event has arrived
+        self.has_event = False  # one whole event has arrived
+        self._rewrite = rewrite
+        self._without_usage = without_usage
+        self._tail = b""  # the beginning of an event
+
+    def feed(self, data: bytes) -> bytes:
+        """What may go to the client now; empty while an event is incomplete and at the end."""
+        self.raw.append(data)
+        if self._tail:
+            data = self._tail + data
+        if data.endswith(_BOUNDARY):
+            self._tail = b""
+        else:
+            cut = data.rfind(_BOUNDARY) + len(_BOUNDARY)
+            if cut < len(_BOUNDARY):
+                self._tail = data
+                return b""
+            data, self._tail = data[:cut], data[cut:]
+        self.has_event = True
+        data = self._rewrite(data)
+        if self._without_usage and (b'"choices":[]' in data or b'"choices": []' in data):
+            data = without_usage(data)
+        if self.has_done:
+            if data.endswith(DONE):
+                self.held, self.ended = data, True
+                return b""
+        elif self.ended or ends_response(data):
+            self.held += data
+            self.ended = True
+            return b""
+        return data
 
 
 # --- after the end --------------------------------------------------------------------------------------------------
@@ -149,18 +212,6 @@ def _chunks_by_line(raw: bytes) -> list[_Chunk]:
     return found
 
 
-def error_message(value: Any) -> str:
-    """The message in an engine's `error` (decoded, or the bytes of a whole body), whatever its form."""
-    if isinstance(value, bytes):
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            return str(value[:200], "utf-8", "replace")
-    value = value.get("error", value) if isinstance(value, dict) else value
-    message = value.get("message") if isinstance(value, dict) else value
-    return str(message)[:2000]
-
-
 def read_stream(raw: bytes) -> Answer:
     """The answer that a chat or completions stream carried, complete or not."""
     answer = Answer()
@@ -170,7 +221,7 @@ def read_stream(raw: bytes) -> Answer:
     role, plain = "assistant", False
     for chunk in _chunks(raw):
         if chunk.error is not None:
-            answer.error = error_message(chunk.error)
+            answer.error = read_error(chunk.error).message
         if chunk.usage is not None:
             answer.prompt_tokens, answer.completion_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
         for choice in chunk.choices:
@@ -298,7 +349,7 @@ def _from_responses(whole: _ResponsesBody) -> Answer:
     if whole.usage is not None:
         answer.prompt_tokens, answer.completion_tokens = whole.usage.input_tokens, whole.usage.output_tokens
     if whole.error is not None:
-        answer.error = error_message(whole.error)
+        answer.error = read_error(whole.error).message
     return answer
 
 
@@ -320,6 +371,6 @@ def read_responses_stream(raw: bytes) -> Answer:
         if event.type == "response.output_text.delta" and isinstance(event.delta, str):
             deltas.append(event.delta)
         if event.error is not None:
-            failure = error_message(event.error)
+            failure = read_error(event.error).message
     text = "".join(deltas)
     return Answer(response={"output": [], "text": text}, text=text, error=failure)

@@ -185,7 +185,7 @@ class Response:
     def __init__(self, connection: _Connection, pool: _Pool) -> None:
         self._connection, self._pool, self.status = connection, pool, connection.status
 
-    async def some(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The bytes that have arrived, at least one; empty at the end. Raises UpstreamError or TimeoutError."""
         return await self._connection.read()
 

@@ -1,6 +1,8 @@
 """From the spool to the database: a thread that inserts records in batches and removes a file after its commit.
 
-Inserting a record that is there already does nothing, so a crash between commit and removal costs nothing.
+Inserting a record that is there already does nothing, so a crash between commit and removal costs
+nothing. A stream's first record becomes a row only when its process died before it wrote another:
+until then the file that holds it stays.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,7 +18,14 @@ from sqlalchemy import JSON, Column, Connection, Engine, MetaData, Table
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.types import UserDefinedType
 
-from serving.log.records import InteractionRecord, RatingRecord, Record, decode, without_nul
+from serving.log.records import (
+    BEGUN,
+    InteractionRecord,
+    RatingRecord,
+    Record,
+    decode,
+    without_nul,
+)
 from serving.log.spool import Spool, SpoolFile, orphans
 from whet.database import insert_ignore, writing
 from whet.tables import interactions, ratings
@@ -66,8 +76,23 @@ def insert_records(connection: Connection, records: Iterable[Record]) -> None:
         connection.execute(insert_ignore(connection, _TABLES[kind]), rows)
 
 
+@dataclass(frozen=True, slots=True)
+class BegunStream:
+    """A stream whose end has not been seen, and the file that holds its first record."""
+
+    record: InteractionRecord
+    file: SpoolFile
+
+
+def cut_off(record: InteractionRecord) -> InteractionRecord:
+    """The row of a stream whose process died: the client has its head and some of its text."""
+    return msgspec.structs.replace(
+        record, status="cut", error="The gateway ended while it was answering."
+    )
+
+
 class Drain:
-    """Runs in a thread of the gateway process, for its own spool and for those of processes that died."""
+    """Runs in a thread of the gateway process, for its own spool and those of dead processes."""
 
     def __init__(self, engine: Engine, spool: Spool, *, on_rows: Callable[[int], None] = lambda _: None) -> None:
         self._engine = engine
@@ -75,6 +100,7 @@ class Drain:
         self._on_rows = on_rows
         self._stop = threading.Event()
         self._orphans: list[SpoolFile] = []
+        self._begun: dict[str, BegunStream] = {}  # by interaction id
         self.failure = ""  # why the database does not take rows; empty: it does
         self._thread = threading.Thread(target=self._run, name="log-drain", daemon=True)
 
@@ -111,19 +137,28 @@ class Drain:
     def step(self) -> int:
         """One batch from every file; returns the bytes moved. Raises SQLAlchemyError while the database is away."""
         moved = 0
-        for file in list(self._orphans):
+        for file in self._orphans:
             moved += self._batch(file)
-            if not file.read_pending(BATCH_BYTES):
-                file.discard()
-                self._orphans.remove(file)
+        if self._orphans and not any(file.read_pending(BATCH_BYTES) for file in self._orphans):
+            self._give_up_orphans()
         for file in list(self._spool.files):
             count = self._batch(file)
             self._spool.drained_bytes += count
             moved += count
-            if file.closed and file.drained >= file.written:
+            if file.closed and file.drained >= file.written and not file.begun:
                 self._spool.files.remove(file)
                 file.discard()
         return moved
+
+    def _give_up_orphans(self) -> None:
+        """Dead processes' files hold nothing more: what only began in them was cut off."""
+        left = [stream for stream in self._begun.values() if stream.file in self._orphans]
+        if left:
+            self._insert([cut_off(stream.record) for stream in left])
+        for stream in left:
+            del self._begun[stream.record.id]
+        while self._orphans:
+            self._orphans.pop().discard()
 
     def _batch(self, file: SpoolFile) -> int:
         block = file.read_pending(BATCH_BYTES)
@@ -135,14 +170,30 @@ class Drain:
                 records.append(decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self._reject(line, "it is not a whole record")
+        ended = [record for record in records if not self._is_begun(record, file)]
+        if ended:
+            self._insert(ended)
+        for record in ended:
+            if stream := self._begun.pop(record.id, None):
+                stream.file.begun.discard(record.id)
+        file.drained += len(block)
+        return len(block)
+
+    def _is_begun(self, record: Record, file: SpoolFile) -> bool:
+        """True for a stream's first record, which is kept until its last one comes."""
+        if not isinstance(record, InteractionRecord) or record.status != BEGUN:
+            return False
+        self._begun[record.id] = BegunStream(record, file)
+        file.begun.add(record.id)
+        return True
+
+    def _insert(self, records: list[Record]) -> None:
         try:
             with writing(self._engine) as connection:
                 insert_records(connection, records)
         except (DataError, IntegrityError, ValueError):
             self._one_by_one(records)
-        file.drained += len(block)
         self._on_rows(len(records))
-        return len(block)
 
     def _one_by_one(self, records: list[Record]) -> None:
         """One record that the database refuses must not hold back the others."""

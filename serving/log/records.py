@@ -13,6 +13,7 @@ import msgspec
 from whet.store import digest_json
 
 NULL = msgspec.Raw(b"null")  # a JSON column without a value; it becomes NULL
+BEGUN = "begun"  # status of a stream's first record; it becomes a row only if no other follows
 
 
 class InteractionRecord(msgspec.Struct, tag="interaction", tag_field="kind", omit_defaults=True, kw_only=True):

@@ -16,7 +16,7 @@ import itertools
 import os
 import shutil
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from whet.errors import WhetError
@@ -33,7 +33,7 @@ class SpoolError(WhetError):
     status = 503
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SpoolFile:
     """One file and how far its records are in the database."""
 
@@ -42,6 +42,7 @@ class SpoolFile:
     written: int = 0  # bytes
     drained: int = 0  # bytes
     closed: bool = False  # no more records will be added
+    begun: set[str] = field(default_factory=set)  # interactions whose first record alone is here
 
     def read_pending(self, limit: int) -> bytes:
         """Whole lines not drained yet, about `limit` bytes of them; one line at least, however long. Empty when there is none."""
@@ -175,7 +176,7 @@ class Spool:
     def close(self) -> None:
         """Give the files up; what is not drained is taken over by whoever looks for orphans next."""
         for file in self.files:
-            if file.drained >= file.written:
+            if file.drained >= file.written and not file.begun:
                 file.discard()
             else:
                 os.close(file.handle)

@@ -26,9 +26,13 @@ def only_row(gateway: Running) -> Any:
     return found[0]
 
 
-@pytest.mark.parametrize("fault", [{"cut_after": 4}, {"cut_after": 0}, {"eof_after": 4}, {"cut_after": 4, "split_bytes": 13}])
-def test_a_stream_that_the_engine_cuts_ends_with_an_error_and_no_done(gateway: Running, fault: dict[str, int]) -> None:
-    vars(gateway.engine.faults).update(fault)
+@pytest.mark.parametrize(
+    "fault", [{"cut_after": 4}, {"eof_after": 4}, {"cut_after": 4, "split_bytes": 13}]
+)
+def test_a_stream_that_the_engine_cuts_ends_with_an_error_and_no_done(
+    gateway: Running, fault: dict[str, int]
+) -> None:
+    vars(gateway.engine.faults).update(fault, chunk_delay_s=0.01)
     status, _, content = post(gateway, "/v1/chat/completions", STREAM)
     assert status == 200 and b"[DONE]" not in content
     last = content.rstrip().split(b"\n\n")[-1]
@@ -36,6 +40,13 @@ def test_a_stream_that_the_engine_cuts_ends_with_an_error_and_no_done(gateway: R
     row = only_row(gateway)
     assert row.status == "cut" and row.error and row.finish_reason is None
     assert (row.response_text or "").count("support") == max(0, next(iter(fault.values())) - 1)
+
+
+def test_a_stream_cut_before_its_first_event_is_502(gateway: Running) -> None:
+    gateway.engine.faults.cut_after = 0
+    status, _, content = post(gateway, "/v1/chat/completions", STREAM)
+    assert (status, json.loads(content)["error"]["code"]) == (502, "engine_error")
+    assert (only_row(gateway).status, only_row(gateway).http_status) == ("error", 502)
 
 
 def test_the_openai_client_raises_when_a_stream_is_cut(gateway: Running) -> None:
@@ -56,6 +67,7 @@ def test_done_after_an_error_event_is_not_success(gateway: Running) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_the_engine_aborts_is_not_complete(gateway: Running, stream: bool) -> None:
     gateway.engine.faults.finish_reason = "abort"
+    gateway.engine.faults.chunk_delay_s = 0.01  # so that the stream has begun before it ends
     status, _, content = post(gateway, "/v1/chat/completions", {**STREAM, "stream": stream})
     assert status == (200 if stream else 502) and b"error" in content and b"[DONE]" not in content
     assert only_row(gateway).status in {"cut", "error"}
@@ -187,10 +199,11 @@ def test_an_answer_over_the_time_limit_is_cut(gateway: Running) -> None:
 def test_nothing_is_answered_that_cannot_be_logged(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up while answers are on their way, then new requests are refused, then it goes on by itself."""
     write = os.write
-    full = True
+    full, has_begun = True, False
 
     def no_space(handle: int, data: bytes) -> int:
-        if full and data.startswith(b'{"kind":'):
+        begins = has_begun and b'"status":"begun"' in data
+        if full and data.startswith(b'{"kind":') and not begins:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(handle, data)
 
@@ -199,13 +212,20 @@ def test_nothing_is_answered_that_cannot_be_logged(gateway: Running, monkeypatch
     assert (status, json.loads(content)["error"]["code"]) == (503, "log_unavailable")
     gateway.app.core.spool.failure = ""
     status, _, content = post(gateway, "/v1/chat/completions", STREAM)
+    assert status == 503 and b"[DONE]" not in content, "a stream's first record comes first"
+    gateway.app.core.spool.failure, has_begun = "", True
+    gateway.engine.faults.chunk_delay_s = 0.01
+    status, _, content = post(gateway, "/v1/chat/completions", STREAM)
     assert status == 200 and b"[DONE]" not in content and b"withheld" in content
     seen = len(gateway.engine.seen)
     status, headers, _ = post(gateway, "/v1/chat/completions", STREAM)
     assert (status, headers["retry-after"], len(gateway.engine.seen)) == (503, "5", seen)
     full = False
     wait_for(lambda: post(gateway, "/v1/chat/completions", STREAM)[2].endswith(b"data: [DONE]\n\n"), "the log's recovery")
-    assert {row.status for row in wait_for(gateway.rows, "rows")} == {"complete"}
+    wait_for(lambda: "complete" in {row.status for row in gateway.rows()}, "rows")
+    assert {row.status for row in gateway.rows()} == {"complete"}, (
+        "a stream whose end could not be logged is still open in the spool"
+    )
 
 
 def test_a_disk_that_fills_within_a_line_leaves_no_piece_of_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'{"model": NaN}', 400, "invalid_json"),
     (b'{"model":"support","messages":[{"role":"user","content":"\xff"}]}', 400, "invalid_json"),
     (b'{"model":"support","messages":[{"role":"user","content":"\\ud800"}]}', 400, "invalid_json"),
-    (b"[" * 100_000, 400, "invalid_value"),
+    (b"[" * 100_000, 400, "invalid_json"),
     (b'{"model":"support","messages":[{"role":"user","content":"x"}],"tools":' + b'[{"a":' * 20_000 + b"1" + b"}]" * 20_000 + b"}", 400, "invalid_json"),
     (b'{"messages":[{"role":"user","content":"x"}]}', 400, "missing_field"),
     (b'{"model":"support"}', 400, "missing_field"),
@@ -221,7 +221,6 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'{"model":"support","messages":[{"role":"user","content":7}]}', 400, "invalid_value"),
     (b'{"model":"support","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://169.254.169.254/"}}]}]}', 400, ""),
     (b'{"model":"support","messages":[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"x"}}]}]}', 400, ""),
-    (b'{"model":"support","messages":[{"role":"user","content":"x","secret":1}]}', 400, "unknown_field"),
     (b'{"model":"support","messages":[{"role":"user","content":"x"}],"n":9}', 400, "invalid_value"),
     (b'{"model":"support","messages":[{"role":"user","content":"x"}],"n":0}', 400, "invalid_value"),
     (b'{"model":"support","messages":[{"role":"user","content":"x"}],"n":1e400}', 400, ""),
@@ -235,8 +234,10 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     *[
         (b'{"model":"support","messages":[{"role":"user","content":"x"}],"%s":%s}' % (name.encode(), value.encode()), 400, "unknown_field")
         for name, value in {
-            "chat_template": '"{{ 7*7 }}"', "chat_template_kwargs": "{}", "documents": "[]", "mm_processor_kwargs": "{}", "media_io_kwargs": "{}", "kv_transfer_params": "{}",
-            "vllm_xargs": "{}", "priority": "-9", "request_id": '"x"', "cache_salt": '"x"', "use_beam_search": "true", "echo": "true", "best_of": "100", "session_id": '"x"', "nonsense": "1",
+            "chat_template": '"{{ 7*7 }}"', "chat_template_kwargs": '{"a": 1}',
+            "documents": '[{"a": "b"}]', "mm_processor_kwargs": '{"a": 1}',
+            "media_io_kwargs": '{"a": 1}', "kv_transfer_params": '{"a": 1}',
+            "vllm_xargs": '{"a": 1}', "priority": "-9", "request_id": '"x"', "cache_salt": '"x"', "use_beam_search": "true", "echo": "true", "best_of": "100", "session_id": '"x"', "nonsense": "1",
         }.items()
     ],
 ]  # fmt: skip

@@ -91,7 +91,7 @@ async def test_pieces_that_came_together_are_handed_out_together() -> None:
     stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"3\r\nabc\r\n" * 100 + b"0\r\n\r\n"
     async with serving(says(stream)) as (server, client):
         response = await client.post(server.url, "/v1/x", b"{}", "int_1")
-        assert await response.some() == b"abc" * 100 and response.complete and await response.some() == b""
+        assert await response.read_chunk() == b"abc" * 100 and response.complete and await response.read_chunk() == b""
         response.close()
 
 
@@ -182,7 +182,7 @@ async def test_a_limit_of_time_holds_for_the_whole_answer() -> None:
 async def test_a_response_closed_early_breaks_the_connection_so_that_the_engine_stops() -> None:
     async with serving(says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")) as (server, client):
         response = await client.post(server.url, "/v1/x", b"{}", "int_1")
-        assert await response.some() == b"hello"
+        assert await response.read_chunk() == b"hello"
         response.close()
         await asyncio.wait_for(server.left.wait(), 5)
         assert client.idle == 0

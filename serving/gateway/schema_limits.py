@@ -1,0 +1,121 @@
+"""How large a constraint on an answer may be: JSON schemas, choices, regexes, grammars, tools.
+
+An engine turns a constraint into a grammar in its front process before the first token, and every
+other client of that engine waits meanwhile. The cost grows with the number of values in a schema
+and with the branches of its alternatives, which nesting multiplies; the limits keep one request's
+share below what a long prompt costs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from serving.gateway.answers import ApiError
+from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
+
+_ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaLimits:
+    """Bounds for one constraint. The defaults leave room for what code generators write, and keep
+    the engine's work on a constraint below about half a second on two cores."""
+
+    max_bytes: int = 65_536  # of the constraint as JSON
+    max_nodes: int = 5_000  # values and keys in it
+    max_depth: int = 64  # objects and lists within each other; the engine itself stops at 64 levels
+    max_alternatives: int = 128  # branches of anyOf, oneOf and allOf that are more than a plain type
+
+
+def check_constraints(
+    request: ChatRequest | CompletionRequest | ResponsesRequest, limits: SchemaLimits
+) -> None:
+    """Raises ApiError 400 for a constraint beyond the limits; names the field and the limit."""
+    for place, constraint in _constraints(request):
+        check_constraint(place, constraint, limits)
+
+
+def _constraints(
+    request: ChatRequest | CompletionRequest | ResponsesRequest,
+) -> Iterator[tuple[str, Any]]:
+    if request.structured_outputs is not None:
+        yield "structured_outputs", request.structured_outputs
+    if isinstance(request, ResponsesRequest):
+        if request.text is not None:
+            yield "text", request.text
+        for number, item in enumerate(request.tools or ()):
+            yield f"tools[{number}].parameters", item.get("parameters")
+        return
+    if request.response_format is not None:
+        yield "response_format", request.response_format
+    if isinstance(request, ChatRequest):
+        for number, tool in enumerate(request.tools or ()):
+            yield f"tools[{number}].function.parameters", tool.function.parameters
+
+
+def check_constraint(place: str, constraint: Any, limits: SchemaLimits) -> None:
+    """Raises ApiError 400. `constraint` is decoded JSON; texts that hold JSON are looked into."""
+    size = len(msgspec.json.encode(constraint))
+    if size > limits.max_bytes:
+        raise _refusal(place, f"has {size:,} bytes; at most {limits.max_bytes:,} are accepted")
+    nodes = alternatives = 0
+    waiting: list[tuple[Any, int]] = [(_decoded(constraint), 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        nodes += 1
+        if nodes > limits.max_nodes:
+            raise _refusal(place, f"has more than {limits.max_nodes:,} values")
+        if depth > limits.max_depth:
+            raise _refusal(place, f"is nested more than {limits.max_depth} levels deep")
+        if isinstance(value, dict):
+            alternatives += _branches(value)
+            nodes += len(value)
+            waiting.extend((_decoded(each), depth + 1) for each in value.values())
+        elif isinstance(value, list):
+            waiting.extend((each, depth + 1) for each in value)
+        if alternatives > limits.max_alternatives:
+            raise _refusal(
+                place,
+                f"has more than {limits.max_alternatives} alternatives (branches of "
+                "anyOf, oneOf and allOf)",
+            )
+
+
+def _refusal(place: str, what: str) -> ApiError:
+    return ApiError(
+        400,
+        f"{place} {what}, because an engine that works on it keeps everybody else waiting. "
+        "Make it smaller: name shared parts once in `$defs`, split the question, or check the "
+        "answer afterwards.",
+        param=place,
+        code="schema_too_large",
+    )
+
+
+def _decoded(value: Any) -> Any:
+    """`structured_outputs.json` and structural tags may hold their JSON as a text."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _branches(value: dict[str, Any]) -> int:
+    """Alternatives that hold more than a plain type: `{"type": "null"}` costs nothing."""
+    found = 0
+    for name in _ALTERNATIVES:
+        branches = value.get(name)
+        if isinstance(branches, list):
+            found += sum(
+                isinstance(branch, dict) and not branch.keys() <= {"type", "title", "description"}
+                for branch in branches
+            )
+    return found
+
