@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from serving.gateway.answers import ApiError, Receive, Scope, Send, error_body
 from serving.gateway.completions import Completions
 from serving.gateway.core import Core
+from serving.gateway.feedback_lookup import PREFIX, FeedbackStatus
 from serving.gateway.metrics import Metrics
 from serving.gateway.ratings import Ratings
 from serving.gateway.snapshot import Refresher
@@ -111,6 +112,11 @@ def _add_pages(app: Gateway) -> None:
     async def models(request: Request) -> Response:
         await app.core.caller(request.scope)
         return Response(app.core.refresher.current.models_body, media_type="application/json")
+
+    @app.get(f"{PREFIX}{{interaction_id}}")
+    async def feedback_status(request: Request, interaction_id: str) -> Response:
+        body = await FeedbackStatus(app.core).answer(request.scope, interaction_id)
+        return Response(body, media_type="application/json")
 
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:

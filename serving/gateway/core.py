@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from serving.gateway.answers import ApiError, Headers, Scope
 from serving.gateway.metrics import Metrics
+from serving.gateway.reads import BoundedReads
+from serving.gateway.recent import RecentRatings
 from serving.gateway.request_policy import ANY_REQUEST, RequestPolicy
 from serving.gateway.routing import Choice, choose
 from serving.gateway.snapshot import Refresher
@@ -44,6 +46,11 @@ class Core:
     request_policy: RequestPolicy = ANY_REQUEST
     waiting: int = 0  # requests that wait for an engine to become ready
     last_progress: dict[str, float] = field(default_factory=dict)  # replica URL -> loop time of its last finished answer
+    recent_ratings: RecentRatings = field(default_factory=RecentRatings)
+    reads: BoundedReads = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reads = BoundedReads(self.context.database)
 
     async def caller(self, scope: Scope) -> Caller:
         """Raises ApiError 401."""
