@@ -29,26 +29,15 @@ from serving.gateway.engine_errors import (
     read_error,
     refusal,
 )
+from serving.gateway.forwarding import EngineBrokeError, Forwarding
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_types import Request
-from serving.gateway.requests import engine_body
-from serving.gateway.routing import Choice, Replica, pick_replica
+from serving.gateway.routing import Choice
 from serving.gateway.structured import is_well_formed
 from serving.gateway.tool_choice import make_strict, relax
-from serving.gateway.upstream import NoAnswerError, Response, UpstreamError
+from serving.gateway.upstream import Response, UpstreamError
 from serving.log.spool import SpoolError
 
-PATHS = {
-    "chat": "/v1/chat/completions",
-    "completions": "/v1/completions",
-    "responses": "/v1/responses",
-}
-# A restarting replica behind others is replaced within a second; a cold start takes a minute,
-# which no client should wait.
-ENGINE_WAIT_S = 5.0
-# Requests held back while no engine is ready; more are refused at once, so that an outage does not
-# fill the memory.
-MAX_WAITING = 512
 END_WAIT_S = 1.0  # for the few bytes after `[DONE]`; the client has its answer by then
 _ABNORMAL_FINISH = {"abort", "error"}  # the engine ended the answer, the model did not
 _READERS: dict[str, tuple[Callable[[bytes], sse.Answer], Callable[[bytes], sse.Answer]]] = {
@@ -58,21 +47,16 @@ _READERS: dict[str, tuple[Callable[[bytes], sse.Answer], Callable[[bytes], sse.A
 }
 
 
-class EngineBrokeError(Exception):
-    """The engine's answer ended before its end; the argument says how."""
-
-
 class Exchange:
     """Runs once. Its row is written before the last bytes leave, or when the client or the engine
     goes away; that of a stream is begun before its first bytes leave."""
 
     __slots__ = (
-        "choice",
         "core",
+        "forwarding",
         "gone",
         "logged_status",
         "receive",
-        "replica",
         "request",
         "response",
         "route",
@@ -100,11 +84,11 @@ class Exchange:
         strip_usage: bool,
     ) -> None:
         self.core, self.route, self.receive, self.send = core, route, receive, send
-        self.choice, self.request, self.row = choice, request, row
+        self.request, self.row = request, row
+        self.forwarding = Forwarding(core, route, choice, request, row)
         self.strip_usage, self.stream = strip_usage, bool(request.stream)
         self.started_at = time.perf_counter()
         self.ttft_ms: float | None = None
-        self.replica: Replica | None = None
         self.response: Response | None = None
         self.sent: list[bytes] = []  # body bytes handed to the client
         self.started = False  # the response's head was sent
@@ -137,8 +121,7 @@ class Exchange:
             self.task.uncancel()  # type: ignore[union-attr]  # it was our own doing, and is done
         finally:
             watcher.cancel()
-            if self.replica is not None:
-                self.replica.in_flight -= 1
+            self.forwarding.release()
             if self.response is not None:
                 # Gives the connection back when it was read to its end; else closes it, and the
                 # engine stops generating.
@@ -158,7 +141,7 @@ class Exchange:
         """Raises EngineRefusal before anything is sent to the client."""
         if self.response is not None:
             self.response.close()
-        response = self.response = await self._forward()
+        response = self.response = await self.forwarding.send()
         if response.status != 200:
             raise self._refusal(response.status, await response.read())
         if self.stream:
@@ -181,75 +164,6 @@ class Exchange:
             self.gone = True
             self.task.cancel()
 
-    async def _forward(self) -> Response:
-        """The head of an engine's response. A connection that breaks before it is tried once more,
-        elsewhere if possible."""
-        core, avoid, tries = self.core, None, 0
-        deadline = time.perf_counter() + ENGINE_WAIT_S
-        while True:
-            replica = pick_replica(self.choice.target.replicas, avoid)
-            if replica is None or replica is avoid:
-                await self._wait_for_engine(deadline)
-                avoid = None
-                continue
-            tries += 1
-            self._take(replica)
-            try:
-                response = await self._post(replica, tries)
-            except NoAnswerError as error:
-                if tries > 1 and time.perf_counter() > deadline:
-                    raise EngineBrokeError(
-                        f"The engine at {replica.url} cannot be reached: {error}."
-                    ) from error
-                # A kept connection that the engine had closed breaks at once: the same replica may
-                # be tried again.
-                avoid = replica if tries > 1 else None
-            else:
-                if response.status != 404 or tries > 2:
-                    return response
-                response.close()
-                avoid = replica  # it restarted and does not have the version yet
-            core.metrics.retries.inc()
-
-    def _take(self, replica: Replica) -> None:
-        if self.replica is not None:
-            self.replica.in_flight -= 1
-        self.replica = replica
-        replica.in_flight += 1
-
-    async def _post(self, replica: Replica, tries: int) -> Response:
-        own = self.row.interaction_id
-        name = self.choice.target.engine_model or replica.base_model
-        body = engine_body(self.request, name, own)
-        return await self.core.upstream.post(
-            replica.url, PATHS[self.route], body, own if tries == 1 else f"{own}-{tries}"
-        )
-
-    async def _wait_for_engine(self, deadline: float) -> None:
-        """Return when the snapshot was read again. Raises ApiError 503 when the time is over."""
-        core = self.core
-        left = deadline - time.perf_counter()
-        if left <= 0 or core.waiting >= MAX_WAITING:
-            raise self._nobody_ready()
-        core.waiting += 1
-        try:
-            await core.refresher.next_change(left)
-        finally:
-            core.waiting -= 1
-        self.choice = await core.choose(self.row.model, self.row.user or self.row.interaction_id)
-
-    def _nobody_ready(self) -> ApiError:
-        label = self.choice.target.label
-        is_base_ready = self.core.refresher.current.base_ready
-        what = f"No engine has {label} ready" if is_base_ready else "No engine is ready"
-        return ApiError(
-            503,
-            f"{what} at this moment. Try again in {RETRY_AFTER_S} seconds; `whet status` and "
-            f"`whet adapters show {label}` say why.",
-            code="engine_unavailable",
-            retry_after_s=RETRY_AFTER_S,
-        )
-
     # --- what the client gets ------------------------------------------------------------------
 
     def _headers(self, first: Headers) -> Headers:
@@ -257,7 +171,7 @@ class Exchange:
         headers = [
             *first,
             (b"x-whet-interaction-id", own),
-            (b"x-whet-adapter", self.choice.target.label.encode()),
+            (b"x-whet-adapter", self.forwarding.choice.target.label.encode()),
             (b"x-request-id", self.row.caller.request_id.encode() or own),
         ]
         if self.row.ignored:
@@ -321,7 +235,7 @@ class Exchange:
     async def _begin_stream(self) -> None:
         """Log that a stream begins, then send its head: whatever is killed from here on, a client
         that has an interaction id finds its row."""
-        self.core.spool.append(self.row.begun(self.choice, self.replica))
+        self.core.spool.append(self.row.begun(self.forwarding.choice, self.forwarding.replica))
         await self._send_head()
 
     async def _send_head(self) -> None:
@@ -368,7 +282,7 @@ class Exchange:
 
     def _renamed(self, error: EngineError) -> EngineError:
         """The client knows the model by another name than the engine."""
-        inner = self.choice.target.engine_model or (self.replica.base_model if self.replica else "")
+        inner = self.forwarding.engine_model
         if not inner:
             return error
         return EngineError(error.message.replace(inner, self.row.model), error.param, error.code)
@@ -446,8 +360,8 @@ class Exchange:
         duration_ms = self._elapsed_ms()
         self.core.spool.append(
             self.row.ended(
-                self.choice,
-                self.replica,
+                self.forwarding.choice,
+                self.forwarding.replica,
                 answer,
                 status=status,
                 http_status=http_status,
@@ -461,7 +375,7 @@ class Exchange:
 
     def _count(self, status: str, answer: sse.Answer, duration_ms: float) -> None:
         metrics = self.core.metrics
-        metrics.answers[self.route, status, self.choice.arm].inc()
+        metrics.answers[self.route, status, self.forwarding.choice.arm].inc()
         metrics.duration[self.route].observe(duration_ms / 1000)
         if self.ttft_ms is not None:
             metrics.ttft[self.route].observe(self.ttft_ms / 1000)
@@ -475,5 +389,5 @@ class Exchange:
         if status == "complete":
             if (is_valid := is_well_formed(self.request, answer)) is not None:
                 metrics.structured[is_valid].inc()
-            if self.replica is not None:
-                self.core.last_progress[self.replica.url] = time.monotonic()
+            if self.forwarding.replica is not None:
+                self.core.last_progress[self.forwarding.replica.url] = time.monotonic()

@@ -190,7 +190,6 @@ class CompletionRequest(_Sampled, kw_only=True):
     prompt: str | Annotated[list[str | Int31 | list[Int31]], Meta(min_length=1)]
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    suffix: None = None
 
 
 class ResponsesRequest(_Common, kw_only=True):

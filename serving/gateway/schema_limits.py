@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from serving.gateway.answers import ApiError
+from serving.gateway.regex_size import repeated_size
 from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
@@ -29,6 +30,9 @@ class SchemaLimits:
     max_bytes: int = 65_536  # of the constraint as JSON
     max_nodes: int = 5_000  # values and keys in it
     max_depth: int = 64  # objects and lists within each other; the engine itself stops at 64 levels
+    # Atoms that quantifiers in a regex stand for: the engine's work grows with their square, and
+    # it failed at {1,1000}.
+    max_repeated: int = 512
     max_alternatives: int = 128  # branches of anyOf, oneOf and allOf that are more than a plain type
 
 
@@ -73,6 +77,7 @@ def check_constraint(place: str, constraint: Any, limits: SchemaLimits) -> None:
         if depth > limits.max_depth:
             raise _refusal(place, f"is nested more than {limits.max_depth} levels deep")
         if isinstance(value, dict):
+            _check_patterns(place, value, limits)
             alternatives += _branches(value)
             nodes += len(value)
             waiting.extend((_decoded(each), depth + 1) for each in value.values())
@@ -95,6 +100,17 @@ def _refusal(place: str, what: str) -> ApiError:
         param=place,
         code="schema_too_large",
     )
+
+
+def _check_patterns(place: str, value: dict[str, Any], limits: SchemaLimits) -> None:
+    patterns = [value.get("pattern"), value.get("regex")]
+    if isinstance(value.get("patternProperties"), dict):
+        patterns.extend(value["patternProperties"])
+    for pattern in patterns:
+        if isinstance(pattern, str) and repeated_size(pattern) > limits.max_repeated:
+            raise _refusal(
+                place, f"has a regex that repeats more than {limits.max_repeated} characters"
+            )
 
 
 def _decoded(value: Any) -> Any:

@@ -366,7 +366,7 @@ def test_a_request_id_is_taken_over_if_it_is_harmless(gateway: Running) -> None:
 
 
 def test_without_a_ready_replica_the_answer_is_503_with_a_time_to_try_again(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.gateway.exchange.ENGINE_WAIT_S", 0.3)
+    monkeypatch.setattr("serving.gateway.forwarding.ENGINE_WAIT_S", 0.3)
     from tests.serving.conftest import set_replica
 
     set_replica(gateway.context, gateway.engine.url, {}, state="gone")
