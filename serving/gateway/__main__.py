@@ -9,6 +9,7 @@ import sys
 
 import uvicorn
 
+from serving.gateway.http_protocol import GatewayHttpProtocol
 from whet.context import open_context
 from whet.errors import WhetError
 from whet.settings import IDLE_CONNECTION_S, Settings, load_settings
@@ -34,7 +35,7 @@ def main() -> None:
         port=settings.gateway_port,
         workers=settings.gateway_workers,
         loop="uvloop",
-        http="httptools",
+        http=GatewayHttpProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -7,18 +7,31 @@ import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from serving.gateway.answers import ApiError, Receive, Scope, Send, error_body
+from serving.gateway.answers import (
+    ApiError,
+    Receive,
+    Scope,
+    Send,
+    error_body,
+    method_not_allowed,
+)
 from serving.gateway.completions import Completions
 from serving.gateway.core import Core
+from serving.gateway.cors import CrossOrigin
 from serving.gateway.feedback_lookup import PREFIX, FeedbackStatus
+from serving.gateway.http_protocol import STATE_KEY, ConnectionWatch
 from serving.gateway.metrics import Metrics
+from serving.gateway.paths import base_url, find_meant_path, normalise_path
 from serving.gateway.ratings import Ratings
+from serving.gateway.request_policy import policy_of
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.log.drain import Drain
@@ -42,16 +55,62 @@ class Gateway(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             direct = self.direct.get(scope["path"])
+            if direct is None:  # seldom: look again, more closely
+                scope = _as_routed(scope)
+                direct = self.direct.get(scope["path"])
             if direct is not None:
                 await direct(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
+    def methods_of(self, path: str) -> list[str]:
+        """Return the methods that `path` answers; none for a path that there is not."""
+        if path in self.direct:
+            return ["POST"]
+        scope = {"type": "http", "path": path, "method": "GET"}
+        found: set[str] = set()
+        for route in self.router.routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                found |= getattr(route, "methods", None) or set()
+        return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
+class CrossOriginGateway(Gateway):
+    """A gateway that pages of other origins may call; a request without Origin pays one look."""
+
+    cross_origin: CrossOrigin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_from_page = scope["type"] == "http" and any(
+            name == b"origin" for name, _ in scope["headers"]
+        )
+        if is_from_page:
+            await self.cross_origin(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _as_routed(scope: Scope) -> Scope:
+    """Return `scope` as the routes know it: a tidy path, and GET for HEAD, which the server cuts."""
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "path": normalise_path(scope["path"]), "method": method}
+
 
 def create_gateway(context: Context, *, services: tuple[Service, ...] | None = None) -> Gateway:
     """The application for `context`. `services` run beside it while it is up; by default the reconciler and the rollout
     controller, of which one process of all holds the lease."""
-    app = Gateway(title="Whet gateway", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=_lifespan)
+    origins = context.settings.allowed_origins
+    app = (CrossOriginGateway if origins else Gateway)(
+        title="Whet gateway",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirected POST would lose its body in some clients
+        lifespan=_lifespan,
+    )
+    if isinstance(app, CrossOriginGateway):
+        app.cross_origin = CrossOrigin(partial(Gateway.__call__, app), origins)
     app.direct = {}
     app.state.context = context
     app.state.services = _default_services() if services is None else services
@@ -72,7 +131,7 @@ def _default_services() -> tuple[Service, ...]:
 
 
 @asynccontextmanager
-async def _lifespan(app: Gateway) -> AsyncIterator[None]:
+async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     context: Context = app.state.context
     settings = context.settings
     metrics = Metrics()
@@ -80,17 +139,20 @@ async def _lifespan(app: Gateway) -> AsyncIterator[None]:
     key = engine_key(settings.home, settings.engine_key)
     engine_headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     upstream = Upstream(engine_headers, settings.request_timeout_s)
-    core = app.core = Core(context, Refresher(context), spool, upstream, metrics, context.secret, engine_headers)
+    core = app.core = Core(context, Refresher(context), spool, upstream, metrics, context.secret, engine_headers, policy_of(context))
     drain = Drain(context.database, spool, on_rows=metrics.rows.inc)
     drain.start()
     await core.refresher.refresh()
     chat, completions, responses = (Completions(route, core) for route in ("chat", "completions", "responses"))
     app.direct = {"/v1/chat/completions": chat, "/v1/completions": completions, "/v1/responses": responses, "/v1/feedback": Ratings(core)}
-    tasks = [asyncio.create_task(work) for work in (core.refresher.run(), _watch_disk(core), *(service(core) for service in app.state.services))]
+    watch = ConnectionWatch(settings.head_timeout_s, settings.body_timeout_s)
+    services = (service(core) for service in app.state.services)
+    work = (core.refresher.run(), _watch_disk(core), watch.run(), *services)
+    tasks = [asyncio.create_task(each) for each in work]
     gc.collect()
     gc.freeze()  # what is there now stays; without it every full collection walks over all imported modules in the middle of requests
     try:
-        yield
+        yield {STATE_KEY: watch}
     finally:
         for task in tasks:
             task.cancel()
@@ -160,12 +222,32 @@ def _add_errors(app: Gateway) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = {404: f"There is no {request.url.path} here.", 405: f"{request.url.path} does not answer {request.method}."}.get(
-            error.status_code, str(error.detail)
-        )
-        return Response(
-            error_body(error.status_code, f"{message} docs/gateway.md lists what there is.", code="not_found"), error.status_code, media_type="application/json"
-        )
+        path = request.url.path
+        if error.status_code == 405:
+            allowed = app.methods_of(path)
+            return await known(request, method_not_allowed(*allowed))
+        message = _not_found(app, request) if error.status_code == 404 else str(error.detail)
+        return await known(request, ApiError(error.status_code, message, code="not_found"))
+
+    async def defect(_: Request, __: Exception) -> Response:
+        """Starlette raises the error again after this answer, so that it is logged."""
+        message = "The gateway failed on this request; its log says why."
+        body = error_body(500, message, code="internal_error")
+        return Response(body, 500, media_type="application/json")
 
     app.add_exception_handler(ApiError, known)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, defect)
+
+
+def _not_found(app: Gateway, request: Request) -> str:
+    path, settings = request.url.path, app.state.context.settings
+    meant = find_meant_path(path, lambda name: bool(app.methods_of(name)))
+    if meant is None and not path.lower().startswith("/v1/v1"):
+        return f"There is no {path} here. docs/gateway.md lists what there is."
+    default = f"{settings.gateway_host}:{settings.gateway_port}"
+    address = base_url(request.url.scheme, request.headers.get("host", ""), default)
+    return (
+        f"There is no {path} here{f', but there is {meant}' if meant else ''}. "
+        f"The client's base_url is the gateway's address with /v1 at its end, once: {address}"
+    )

@@ -18,7 +18,7 @@ _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # the header of the data decides which of t
 _RAW_DEFLATE = -zlib.MAX_WBITS  # what some clients send as `deflate`, against RFC 9110
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")  # byte order marks
-_JSON = re.compile(rb"[ \t\r\n]*[\[{\"\-0-9tfn]")  # how a JSON text begins
+_JSON = re.compile(rb"[ \t\r\n]*[\[{]")  # how a JSON object or list begins
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
 
 

@@ -17,6 +17,7 @@ import uvicorn
 from sqlalchemy import insert, select
 
 from serving.gateway.app import Gateway, create_gateway
+from serving.gateway.http_protocol import GatewayHttpProtocol
 from tests.serving.mock_engine import BASE, MockEngine, fingerprint
 from whet.access import create_key
 from whet.clock import now_ms
@@ -141,7 +142,19 @@ def serve(context: Context, engine: MockEngine, *, services: tuple[Any, ...] | N
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=port, log_level="warning", http="httptools", loop="uvloop", lifespan="on", access_log=False, timeout_graceful_shutdown=2
+            app,
+            host="127.0.0.1",
+            port=port,
+            log_level="warning",
+            http=GatewayHttpProtocol,
+            ws="none",
+            loop="uvloop",
+            lifespan="on",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=2,
         )
     )
     running = Running(context, engine, app, port, key)
