@@ -31,6 +31,17 @@ class Served:
     name: str
     path: str  # of the adapter's folder; of the base, whatever the engine says
     is_adapter: bool
+    max_model_len: int | None = None  # tokens of prompt and answer; None: it does not say
+
+
+def _served(card: dict[str, Any]) -> Served:
+    length = card.get("max_model_len")
+    return Served(
+        str(card["id"]),
+        str(card.get("root") or ""),
+        card.get("parent") is not None,
+        length if isinstance(length, int) else None,
+    )
 
 
 class EngineClient:
@@ -61,7 +72,7 @@ class EngineClient:
     async def served(self) -> list[Served]:
         """The base and every adapter the engine has a name for. A name says nothing about readiness."""
         body = await self._call("GET", "/v1/models", timeout_s=LIST_TIMEOUT_S)
-        return [Served(str(card["id"]), str(card.get("root") or ""), card.get("parent") is not None) for card in body["data"]]
+        return [_served(card) for card in body["data"]]
 
     async def process_started_at(self) -> float | None:
         """When the engine's process was started (seconds since 1970), which tells it from one that was started after it; None if it does not say."""

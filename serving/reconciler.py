@@ -40,6 +40,7 @@ class Reconciler:
         self._differences: dict[str, str] = {}  # adapter digest -> how its base differs from ours; bases do not change while a process lives
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._base_names: dict[str, str] = {}
+        self._lengths: dict[str, int | None] = {}  # replica URL -> tokens of its context
         self._base_logprobs: dict[tuple[str, str], list[float]] = {}  # (url, adapter digest) while its process lives
 
     async def tick(self, now: int) -> None:
@@ -111,9 +112,11 @@ class Reconciler:
     async def _look(self, client: EngineClient, state: ReplicaState) -> set[str]:
         """The names the engine answers to. Notes the base's name, and voids what was proved on another process."""
         served = await client.served()
-        base_name = next((name.name for name in served if not name.is_adapter), "")
-        if not base_name:
+        found = next((name for name in served if not name.is_adapter), None)
+        if found is None:
             raise EngineError(f"The engine at {client.url} serves no base model.")
+        base_name = found.name
+        self._lengths[client.url] = found.max_model_len
         proof = state.ready.get("base")
         if state.probed_at == 0 and (proof is None or proof.get("process") is None or proof["process"] != await client.process_started_at()):
             self._void(state, "starting", "")
@@ -167,7 +170,12 @@ class Reconciler:
             self._void(state, "hung" if state.state in {"ready", "hung"} else "starting", str(error))
             return False
         if "base" not in state.ready:
-            state.ready["base"] = {"engine_name": self._base_names[client.url], "proved_at": now, "process": await client.process_started_at()}
+            state.ready["base"] = {
+                "engine_name": self._base_names[client.url],
+                "proved_at": now,
+                "process": await client.process_started_at(),
+                "max_model_len": self._lengths[client.url],
+            }
         if state.state != "ready":
             logger.info("Engine %s is ready.", state.url)
         state.state, state.detail, state.probed_at = "ready", "", now

@@ -31,6 +31,7 @@ from serving.gateway.http_protocol import STATE_KEY, ConnectionWatch
 from serving.gateway.metrics import Metrics
 from serving.gateway.paths import base_url, find_meant_path, normalise_path
 from serving.gateway.ratings import Ratings
+from serving.gateway.reference_routes import add_reference_routes
 from serving.gateway.request_policy import policy_of
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
@@ -170,10 +171,7 @@ async def _watch_disk(core: Core) -> None:
 
 
 def _add_pages(app: Gateway) -> None:
-    @app.get("/v1/models")
-    async def models(request: Request) -> Response:
-        await app.core.caller(request.scope)
-        return Response(app.core.refresher.current.models_body, media_type="application/json")
+    add_reference_routes(app)
 
     @app.get(f"{PREFIX}{{interaction_id}}")
     async def feedback_status(request: Request, interaction_id: str) -> Response:

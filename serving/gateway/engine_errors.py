@@ -57,8 +57,11 @@ def read_error(value: Any) -> EngineError:
     )
 
 
-def refusal(status: int, error: EngineError, request: Request) -> EngineRefusal:
-    """The error for the client. `status`: of the engine's response, or of its error event."""
+def refusal(status: int, error: EngineError, request: Request | None) -> EngineRefusal:
+    """The error for the client. `status`: of the engine's response, or of its error event.
+
+    `request`: what was asked; None for a request that generates nothing.
+    """
     if status in _BUSY_STATUSES:
         return EngineRefusal(
             status, error.message, param=error.param, code="engine_busy",
@@ -67,7 +70,8 @@ def refusal(status: int, error: EngineError, request: Request) -> EngineRefusal:
     if status in _CLIENT_STATUSES:
         sentence, param = _sentence(error)
         return EngineRefusal(400, sentence, param=param, code="engine_refused")
-    if (field := _constraint_field(request)) and not _is_lost(error):
+    field = _constraint_field(request) if request is not None else ""
+    if field and not _is_lost(error):
         return EngineRefusal(
             400,
             f"The engine cannot follow the constraint in {field}: {error.message[:500]}. "

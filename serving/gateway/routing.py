@@ -22,6 +22,7 @@ class Replica:
     url: str
     base_model: str = ""  # the name under which it serves the base
     in_flight: int = 0
+    max_model_len: int | None = None  # tokens of prompt and answer; None: it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Snapshot:
     keys: Mapping[str, str] = field(default_factory=dict)  # hash -> key id
     routes: Mapping[str, Route] = field(default_factory=dict)  # model name -> route
     models_body: bytes = b'{"object":"list","data":[]}'
+    cards: Mapping[str, bytes] = field(default_factory=dict)  # model name -> its card
     base_ready: bool = False
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 
 import msgspec
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.gateway.routing import Replica, Route, Snapshot, build_routes
+from serving.gateway.models import Limits, model_cards
+from serving.gateway.routing import Replica, Snapshot, build_routes
 from whet.access import active_keys
 from whet.context import Context
 from whet.database import reading
 from whet.registry import Adapter, current_rollouts
+from whet.settings import Settings
 from whet.tables import adapters, replicas
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,14 @@ REFRESH_S = 0.4  # a rollback must be felt within 2 s and a revoked key must die
 MISS_REFRESH_S = 0.25  # an unknown key or model makes us look at once, but no oftener than this, whoever knocks
 
 
-def load_snapshot(connection: Connection, known: dict[str, Replica], *, base_alias: str, now: int) -> Snapshot:
-    """Read keys, versions, rollouts and replicas. `known` keeps one object per replica, so that its load is not forgotten."""
+def load_snapshot(
+    connection: Connection, known: dict[str, Replica], *, settings: Settings, started_at: int
+) -> Snapshot:
+    """Read keys, versions, rollouts and replicas.
+
+    `known` keeps one object per replica, so that its load is not forgotten. `started_at`: when this
+    gateway started, in ms.
+    """
     columns = [column for column in adapters.columns if column.name != "card"]  # cards are long and play no part here
     versions = [Adapter(**row._mapping, card={}) for row in connection.execute(select(*columns).where(adapters.c.removed_at.is_(None)))]
     ready: dict[str, tuple[Replica, ...]] = {}
@@ -38,27 +45,26 @@ def load_snapshot(connection: Connection, known: dict[str, Replica], *, base_ali
             ready[digest] = (*ready.get(digest, ()), replica)
             if digest == "base":
                 replica.base_model = proof["engine_name"]
-    routes = build_routes(adapters=versions, rollouts=current_rollouts(connection), ready=ready, base_alias=base_alias)
-    return Snapshot(keys=active_keys(connection), routes=routes, models_body=_models_body(routes, now), base_ready="base" in ready)
-
-
-def _models_body(routes: Mapping[str, Route], now: int) -> bytes:
-    data = []
-    for name, route in sorted(routes.items(), key=lambda item: (item[1].arm == "exact", item[0])):
-        if not route.stable.replicas:
-            continue
-        created = (route.stable.adapter.created_at if route.stable.adapter else now) // 1000
-        data.append(
-            {
-                "id": name,
-                "object": "model",
-                "created": created,
-                "owned_by": "whet",
-                "root": route.stable.label,
-                "parent": None if route.arm == "base" else "base",
-            }
-        )
-    return msgspec.json.encode({"object": "list", "data": data})
+                replica.max_model_len = proof.get("max_model_len")
+    routes = build_routes(
+        adapters=versions,
+        rollouts=current_rollouts(connection),
+        ready=ready,
+        base_alias=settings.base_alias,
+    )
+    cards = model_cards(
+        routes,
+        Limits.of(settings),
+        default_length=settings.engine_max_model_len,
+        started_at=started_at,
+    )
+    return Snapshot(
+        keys=active_keys(connection),
+        routes=routes,
+        models_body=msgspec.json.encode({"object": "list", "data": cards}),
+        cards={card["id"]: msgspec.json.encode(card) for card in cards},
+        base_ready="base" in ready,
+    )
 
 
 class Refresher:
@@ -78,7 +84,12 @@ class Refresher:
 
     def _load(self) -> Snapshot:
         with reading(self._context.database) as connection:
-            return load_snapshot(connection, self._replicas, base_alias=self._context.settings.base_alias, now=self._started_at)
+            return load_snapshot(
+                connection,
+                self._replicas,
+                settings=self._context.settings,
+                started_at=self._started_at,
+            )
 
     async def refresh(self) -> None:
         """Read once; callers at the same time share one read."""

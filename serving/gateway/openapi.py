@@ -1,0 +1,249 @@
+"""The gateway's OpenAPI document, made from the types that check its requests, and a page of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from serving.gateway.ratings import Feedback
+from serving.gateway.request_fields import IGNORED, SUBSTITUTES
+from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
+from serving.gateway.tokenization import DetokenizeRequest
+from whet import __version__
+
+_REF = "#/components/schemas/{name}"
+_JSON = "application/json"
+
+_ERRORS: Mapping[str, str] = {
+    "400": "The body is not what the route takes, or the engine refused it.",
+    "401": "No key, an unknown one, or a revoked one.",
+    "404": "There is no such model, interaction or path.",
+    "413": "The body is longer than WHET_REQUEST_MAX_BYTES.",
+    "415": "The body is compressed or encoded in a way that is not read.",
+    "429": "The engine is busy; Retry-After says when to try again.",
+    "502": "The engine broke off before it sent anything.",
+    "503": "No engine is ready, or the log cannot be written; Retry-After says when to try again.",
+    "504": "The answer took longer than WHET_REQUEST_TIMEOUT_S.",
+}
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_EXAMPLES: Mapping[str, Any] = {
+    "ChatRequest": {
+        "model": "support",
+        "messages": [{"role": "user", "content": "My tablet does not charge."}],
+        "user": "customer-17",
+    },
+    "CompletionRequest": {"model": "base", "prompt": "The warranty lasts", "max_tokens": 16},
+    "ResponsesRequest": {"model": "support", "input": "My tablet does not charge."},
+    "Feedback": {"interaction_id": "int_0000000000000000000000", "rating": -1,
+                 "correction": "Tablets have 24 months."},
+    "DetokenizeRequest": {"model": "support", "tokens": [1, 2, 3]},
+    "tokenize": {"model": "support", "messages": [{"role": "user", "content": "Hello"}]},
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def openapi_document() -> dict[str, Any]:
+    """OpenAPI 3.1. The answers of the completion routes are OpenAI's, which clients know."""
+    kinds = (ChatRequest, CompletionRequest, ResponsesRequest, Feedback, DetokenizeRequest)
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Whet gateway",
+            "version": __version__,
+            "description": "OpenAI's API over LoRA adapters that keep learning. `null` means "
+            "absent in every optional field. Fields without effect are dropped and named in the "
+            "response header `x-whet-ignored`: " + ", ".join(IGNORED) + ". Fields that would "
+            "change the answer are refused with what to use instead: "
+            + "; ".join(f"{name}: {advice}" for name, advice in SUBSTITUTES.items()) + ".",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": _paths(),
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {**schemas, "Error": _ERROR_SCHEMA},
+        },
+    }  # fmt: skip
+
+
+def _paths() -> dict[str, Any]:
+    completion = ("400", "401", "404", "413", "415", "429", "502", "503", "504")
+    asked = ("400", "401", "404", "413", "415", "502", "503")
+    return {
+        "/v1/chat/completions": {
+            "post": _operation(
+                "Answer a conversation", "A chat completion, or server-sent events with `stream`.",
+                completion, body="ChatRequest", streams=True,
+            )
+        },
+        "/v1/completions": {
+            "post": _operation(
+                "Continue a prompt", "A completion, or server-sent events with `stream`.",
+                completion, body="CompletionRequest", streams=True,
+            )
+        },
+        "/v1/responses": {
+            "post": _operation(
+                "Answer in the form of the Responses API",
+                "A response, or server-sent events with `stream`. Nothing is stored for "
+                "`previous_response_id`.",
+                completion, body="ResponsesRequest", streams=True,
+            )
+        },
+        "/v1/models": {
+            "get": _operation("List what can be asked", "Cards of aliases, base and versions.",
+                              ("401",))
+        },
+        "/v1/models/{model}": {
+            "parameters": [_path_parameter("model", "A name such as support or support@v7.")],
+            "get": _operation("Show one model", "Its card: context length, what it stands for, a "
+                              "running trial, limits.", ("401", "404")),
+        },
+        "/v1/tokenize": {
+            "post": _operation(
+                "Count and show the tokens of a prompt",
+                "`count`, `max_model_len`, `tokens`, `token_strs`. The body is that of "
+                "/v1/chat/completions, or a `model` and a `prompt`; `return_token_strs` adds the "
+                "texts.",
+                asked, body="ChatRequest", example=_EXAMPLES["tokenize"],
+            )
+        },
+        "/v1/detokenize": {
+            "post": _operation("Show the text of tokens", "`prompt`.", asked,
+                               body="DetokenizeRequest")
+        },
+        "/v1/feedback": {
+            "post": _operation("Say what somebody thought of an answer", "Kept.",
+                               ("400", "401", "404", "413", "415", "503"), body="Feedback",
+                               status="202")
+        },
+        "/v1/feedback/{interaction_id}": {
+            "parameters": [_path_parameter("interaction_id", "From x-whet-interaction-id.")],
+            "get": _operation("Say what became of the feedback", "Its state, and a sentence.",
+                              ("400", "401", "404", "503")),
+        },
+        "/v1/embeddings": {
+            "post": _operation("Make embeddings", "Not yet: this gateway has no embedding model.",
+                               ("401", "501"), status="501")
+        },
+        "/healthz": {"get": _open_operation("Say whether the process lives")},
+        "/readyz": {"get": _open_operation("Say whether a request can be answered now")},
+        "/metrics": {"get": _open_operation("Metrics for Prometheus")},
+    }  # fmt: skip
+
+
+def _path_parameter(name: str, description: str) -> dict[str, Any]:
+    return {
+        "name": name, "in": "path", "required": True, "description": description,
+        "schema": {"type": "string"},
+    }  # fmt: skip
+
+
+def _operation(
+    summary: str,
+    description: str,
+    errors: Iterable[str],
+    *,
+    body: str = "",
+    example: Any = None,
+    streams: bool = False,
+    status: str = "200",
+) -> dict[str, Any]:
+    content: dict[str, Any] = {_JSON: {"schema": {"type": "object"}}}
+    if streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    responses: dict[str, Any] = {status: {"description": description, "content": content}}
+    for error in errors:
+        schema = {"$ref": _REF.format(name="Error")}
+        responses.setdefault(
+            error,
+            {"description": _ERRORS.get(error, "Not here."), "content": {_JSON: {"schema": schema}}},
+        )
+    found: dict[str, Any] = {"summary": summary, "responses": responses}
+    if body:
+        media = {
+            "schema": {"$ref": _REF.format(name=body)},
+            "example": _EXAMPLES[body] if example is None else example,
+        }
+        found["requestBody"] = {"required": True, "content": {_JSON: media}}
+    return found
+
+
+def _open_operation(summary: str) -> dict[str, Any]:
+    """One that asks for no key."""
+    return {"summary": summary, "security": [], "responses": {"200": {"description": "Yes."}}}
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+_templates = Environment(
+    loader=PackageLoader("serving.gateway"), autoescape=select_autoescape(), trim_blocks=True
+)
+
+
+def openapi_page() -> str:
+    """The document as a page for people, without scripts."""
+    document = openapi_document()
+    return _templates.get_template("openapi.html.jinja").render(
+        info=document["info"],
+        operations=[
+            (method.upper(), path, operation, _fields(document, operation))
+            for path, item in document["paths"].items()
+            for method, operation in item.items()
+            if method in ("get", "post")
+        ],
+        ignored=IGNORED,
+        substitutes=SUBSTITUTES,
+    )
+
+
+def _fields(document: dict[str, Any], operation: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """(name, type in words, required) of each field of an operation's body."""
+    body = operation.get("requestBody")
+    if body is None:
+        return []
+    name = body["content"][_JSON]["schema"]["$ref"].rpartition("/")[2]
+    schema = document["components"]["schemas"][name]
+    required = schema.get("required", [])
+    return [
+        (field, describe_type(value), field in required)
+        for field, value in schema["properties"].items()
+    ]
+
+
+def describe_type(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in a few words: `integer, 0 to 20`."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        parts = [describe_type(part) for part in schema["anyOf"] if part != {"type": "null"}]
+        return " or ".join(dict.fromkeys(parts))
+    if "enum" in schema:
+        return ", ".join(map(str, filter(lambda value: value is not None, schema["enum"])))
+    kind = str(schema.get("type", "any"))
+    if kind == "array" and isinstance(schema.get("items"), Mapping):
+        kind = f"list of {describe_type(schema['items'])}"
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None and high < 2**31 - 1:
+        return f"{kind}, {low:g} to {high:g}"
+    return f"{kind}, at least {low:g}" if low is not None and low > -(2**31) else kind
