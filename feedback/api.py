@@ -124,12 +124,15 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
 
     @routes.post("/api/datasets")
     def build(body: BuildBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
-        """The version of now; the same rows give the same version."""
+        """Builds a version from all standing examples; the same rows give the same version."""
         alias = body.alias or context.settings.default_alias
-        version = datasets.build(context, alias, actor=user.name, now=shell.now(), note=body.note)
-        about = datasets.manifest(context.store, version.path)
-        found = {key: about.get(key) for key in ("reviewed_weight", "superseded", "left_out")}
-        return {**asdict(version), "label": version.label, **found}
+        built = datasets.build_reported(
+            context, alias, actor=user.name, now=shell.now(), note=body.note
+        )
+        about = datasets.manifest(context.store, built.version.path)
+        found = {key: about.get(key) for key in ("reviewed_weight", "superseded")}
+        left_out = {"left_out": built.left_out, "control_token_rows": built.control_token_rows}
+        return {**asdict(built.version), "label": built.version.label, **found, **left_out}
 
     @routes.post("/api/datasets/{reference}/train")
     def train(reference: str, user: User = Depends(shell.require("operator"))) -> dict[str, Any]:

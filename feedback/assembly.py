@@ -2,6 +2,7 @@
 
 Rules, in this order:
 
+0. No row holds a control token of the base model, whatever its split: training would read it as a real one.
 1. Seed rows keep their split. Rows of an erased user are gone.
 2. Of reviewed answers to the same question (same instructions, same documents) the newest stands; it also replaces a
    seed row with that question, and takes its place in the split. Rows that teach what corrections have since replaced
@@ -23,9 +24,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from feedback.acceptance import row_control_token
 from feedback.contradictions import Reviewed, judge, outdated_claims
 from feedback.conversations import row_answer, row_frame, row_question
 from feedback.similar import groups, normalise, question_key
+from whet.control_tokens import ControlTokens
 
 SPLITS = ("train", "validation", "test")
 TEST_SHARE = 0.15  # of reviewed rows: the regression suite grows with every correction, and most still teach
@@ -35,6 +38,7 @@ PER_GROUP = 3  # reviewed rows of nearly the same question
 USER_SHARE = 0.10  # of the reviewed rows may come from one end user …
 PER_USER_AT_LEAST = 10  # … or this many while there are few
 MAX_WEIGHT = 4.0  # above this a single wrong correction would speak louder than four right seed rows
+_NO_CONTROL_TOKENS = ControlTokens(())
 _LONG_ANSWER_WORDS = 6  # equal answers of this length to an equal question are a copy, whatever surrounds them
 
 
@@ -55,9 +59,14 @@ class Assembled:
     example_ids: list[str]  # of the reviewed rows in it
     assigned: dict[str, str]  # question key of every reviewed row so far → its split, for later versions
     superseded: list[dict[str, Any]] = field(default_factory=list)  # {"row", "split", "by", "conflict"}
-    left_out: list[dict[str, str]] = field(default_factory=list)  # {"id", "why"}
+    left_out: list[dict[str, str]] = field(default_factory=list)  # {"id", "why", "control_token"?}
     regression: list[dict[str, Any]] = field(default_factory=list)  # reviewed rows that stand and are in no split: not learned, but not to be broken either
     weight: float = 1.0
+
+    @property
+    def control_token_rows(self) -> int:
+        """How many rows were left out because they hold a control token."""
+        return sum("control_token" in entry for entry in self.left_out)
 
 
 @dataclass(slots=True)
@@ -79,10 +88,25 @@ def _prepare(row: Mapping[str, Any], split: str = "") -> _Row:
     return _Row(dict(row), question, frame, question_key(f"{frame}\n{question}"), split)
 
 
-def assemble(seed: Mapping[str, Sequence[Mapping[str, Any]]], examples: Sequence[Example], assigned: Mapping[str, str]) -> Assembled:
-    """The rows of one version. `assigned` comes from the version before; the order of `examples` does not matter."""
+def assemble(
+    seed: Mapping[str, Sequence[Mapping[str, Any]]],
+    examples: Sequence[Example],
+    assigned: Mapping[str, str],
+    control: ControlTokens = _NO_CONTROL_TOKENS,
+) -> Assembled:
+    """The rows of one version.
+
+    `assigned` comes from the version before; the order of `examples` does not matter. `control`
+    finds the control tokens of the base model that will be trained.
+    """
     result = Assembled({name: [] for name in SPLITS}, [], dict(assigned))
     seeds = [_prepare(row, split) for split in SPLITS for row in seed.get(split, ())]
+    seeds = [row for row in seeds if not _holds_control_token(row.row, row.reference, control, result)]
+    examples = [
+        example
+        for example in sorted(examples, key=lambda example: (example.created_at, example.id))
+        if not _holds_control_token(example.row, example.id, control, result)
+    ]
     reviewed = _newest_per_question(_capped_per_user(examples, result), result)
     seeds = _superseded(seeds, reviewed, result)
     seeds, reviewed = _without_outdated(seeds, reviewed, examples, result)
@@ -96,6 +120,17 @@ def assemble(seed: Mapping[str, Sequence[Mapping[str, Any]]], examples: Sequence
     result.example_ids = [row.row["id"] for row in kept if _is_review(row)]
     result.regression = _standing_elsewhere(seeds, examples, kept, result)
     return result
+
+
+def _holds_control_token(
+    row: Mapping[str, Any], reference: str, control: ControlTokens, result: Assembled
+) -> bool:
+    """Tell whether a row holds a control token, and list it as left out if so."""
+    token = row_control_token(control, row)
+    if token is not None:
+        why = f"its text holds the control token {token}"
+        result.left_out.append({"id": reference, "why": why, "control_token": token})
+    return token is not None
 
 
 def _standing_elsewhere(seeds: Sequence[_Row], examples: Sequence[Example], kept: Sequence[_Row], result: Assembled) -> list[dict[str, Any]]:

@@ -74,12 +74,15 @@ def review_decide(
 
 @datasets.command("build")
 def datasets_build(alias: _Alias = "", note: str = "", as_json: _Json = False) -> None:
-    """Build the version of now; the same rows give the same version."""
+    """Build a version from all standing examples; the same rows give the same version."""
     from feedback import datasets as versions
 
     with opened() as context:
-        version = versions.build(context, alias or context.settings.default_alias, actor=actor(), now=now_ms(), note=note)
-        emit(_brief(version), as_json)
+        built = versions.build_reported(
+            context, alias or context.settings.default_alias, actor=actor(), now=now_ms(), note=note
+        )
+        counts = {"left_out": len(built.left_out), "control_token_rows": built.control_token_rows}
+        emit({**_brief(built.version), **counts}, as_json)
 
 
 @datasets.command("list")
@@ -102,7 +105,7 @@ def datasets_show(
         with reading(context.database) as connection:
             version = versions.find(connection, reference)
         about = versions.manifest(context.store, version.path)
-        emit({**asdict(version), "label": version.label, **{key: about.get(key) for key in ("reviewed_weight", "superseded", "left_out")}}, as_json)
+        emit({**asdict(version), "label": version.label, **{key: about.get(key) for key in ("reviewed_weight", "superseded", "left_out", "control_token_rows")}}, as_json)
 
 
 @datasets.command("diff")

@@ -15,6 +15,7 @@ from feedback.policy import decide, policy_of
 from whet.access import User
 from whet.database import reading
 from whet.errors import NotFoundError
+from whet.web.filters import plural
 from whet.web.shell import Shell
 
 PAGE = 50  # rows of a version at a time
@@ -108,10 +109,18 @@ def _add_deeds(routes: APIRouter, shell: Shell) -> None:
 
     @routes.post("/datasets/build")
     def build(alias: Annotated[str, Form()] = "", note: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))) -> Response:
-        """Build the version of now; nothing is trained by that."""
-        version = datasets.build(context, alias or context.settings.default_alias, actor=user.name, now=shell.now(), note=note[:500])
-        made = "was built" if version.created_at == shell.now() else "holds exactly these rows already"
-        return shell.redirect(f"/datasets/{version.digest}", f"{version.label} {made}.")
+        """Build a version from all standing examples; nothing is trained by that."""
+        built = datasets.build_reported(
+            context, alias or context.settings.default_alias, actor=user.name, now=shell.now(),
+            note=note[:500],
+        )  # fmt: skip
+        version = built.version
+        is_new = version.created_at == shell.now()
+        made = "was built" if is_new else "holds exactly these rows already"
+        sentence = f"{version.label} {made}."
+        if built.control_token_rows:
+            sentence += f" {plural(built.control_token_rows, 'row')} with control tokens left out."
+        return shell.redirect(f"/datasets/{version.digest}", sentence)
 
     @routes.post("/datasets/train")
     def train(digest: Annotated[str, Form()] = "", user: User = Depends(shell.require("operator"))) -> Response:

@@ -22,6 +22,7 @@ from feedback.erasing import erased_subjects, is_erased
 from feedback.queue import REPLACED
 from whet.auditlog import record
 from whet.context import Context
+from whet.control_tokens import load_control_tokens
 from whet.database import reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError, StoreError
 from whet.ids import check_name
@@ -63,8 +64,27 @@ class Difference:
     unchanged: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A version, and which rows this build left out: two builds of one version can differ in it."""
+
+    version: DatasetVersion
+    left_out: list[dict[str, str]]  # {"id", "why", "control_token"?}
+    control_token_rows: int  # of `left_out`: those that hold a control token of the base model
+
+
 def build(context: Context, alias: str, *, actor: str, now: int, note: str = "") -> DatasetVersion:
-    """Build the version of now, or return the one with the same rows.
+    """Build a version from all standing examples, or return the one with the same rows.
+
+    Raises what `build_reported` raises.
+    """
+    return build_reported(context, alias, actor=actor, now=now, note=note).version
+
+
+def build_reported(
+    context: Context, alias: str, *, actor: str, now: int, note: str = ""
+) -> BuildResult:
+    """Build a version as `build` does, and say which rows were left out.
 
     Killed at any moment it leaves either nothing or the whole version. Raises InputError when there is nothing to train on.
     """
@@ -78,13 +98,16 @@ def build(context: Context, alias: str, *, actor: str, now: int, note: str = "")
     seed = _seed_rows(context, chain[-1], erased) if chain else {}
     if chain:
         _adopt(context, alias, chain[-1], now)
-    assembled = assemble(seed, standing, _assigned(context.store, before))
+    control = load_control_tokens(context)
+    assembled = assemble(seed, standing, _assigned(context.store, before), control)
     if not assembled.rows["train"]:
         raise InputError(
             f"There is nothing to train {alias!r} on: {len(standing)} reviewed examples and no seed rows leave no training row.",
             hint="Name the alias that was reviewed (--alias), review some conversations first, or train a first version from a file with `whet train run FILE`.",
         )
-    return _publish(context, alias, assembled, [parent[0]] if parent else [], actor=actor, note=note, now=now)
+    parents = [parent[0]] if parent else []
+    version = _publish(context, alias, assembled, parents, actor=actor, note=note, now=now)
+    return BuildResult(version, assembled.left_out, assembled.control_token_rows)
 
 
 def _parent(connection: Connection, alias: str) -> tuple[str, str] | None:
@@ -166,6 +189,7 @@ def _publish(context: Context, alias: str, assembled: Assembled, parents: list[s
     about = {
         "name": alias, "rows": counts, "parents": parents, "example_ids": assembled.example_ids, "digest": digest, "reviewed_weight": assembled.weight,
         "assigned": assembled.assigned, "superseded": assembled.superseded, "left_out": assembled.left_out,
+        "control_token_rows": assembled.control_token_rows,
     }  # fmt: skip
 
     def fill(folder: Path) -> None:

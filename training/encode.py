@@ -8,12 +8,14 @@ Placeholders of removed personal data (a row's `scrubbed`) are taken out of it a
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from training.base_model import BaseModel
 from training.rows import BadLine, Row
+from whet.control_tokens import ControlTokens, ordered, read_control_tokens
 from whet.errors import ConfigurationError
 from whet.grounding import with_context
 
@@ -45,10 +47,10 @@ class Encoder:
     def __init__(self, base: BaseModel, max_length: int) -> None:
         self.base, self.max_length = base, max_length
         self._tokenizer = base.tokenizer
-        # Texts that become control tokens wherever they stand: in a row's text they mean that somebody rendered it before.
-        self._control = sorted(
-            {str(token) for token in self._tokenizer.added_tokens_decoder.values() if token.special and len(str(token)) > 2}, key=len, reverse=True
-        )
+        # In a row's text they mean that somebody rendered it before, or forged a turn. Review and
+        # dataset builds read the folder's files alone, so what those name counts here as well.
+        special = [str(t) for t in self._tokenizer.added_tokens_decoder.values() if t.special]
+        self._control = ControlTokens(ordered([*special, *read_control_tokens(base.folder)]))
         self._prove_template()
 
     def encode(self, row: Row) -> Encoded | BadLine:
@@ -99,7 +101,7 @@ class Encoder:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _conversation(self, row: Row) -> list[dict[str, Any]]:
-        return with_context(list(row.messages), row.context)
+        return with_context([_as_engines_render(message) for message in row.messages], row.context)
 
     def _encode(self, row: Row) -> Encoded:
         messages = self._conversation(row)
@@ -158,9 +160,12 @@ class Encoder:
 
     def _refuse_control_tokens(self, messages: list[dict[str, Any]]) -> None:
         for position, message in enumerate(messages, start=1):
-            for token in self._control:
-                if token in message["content"]:
-                    raise _Refused(f"the control token {token} in the text of message {position}", "plain text: the chat template adds control tokens itself")
+            token = self._control.find_json(message)
+            if token is not None:
+                raise _Refused(
+                    f"the control token {token} in the text of message {position}",
+                    "plain text: the chat template adds control tokens itself",
+                )
 
     def _render(self, messages: list[dict[str, Any]], *, opened: bool) -> str:
         from jinja2 import TemplateError
@@ -201,6 +206,31 @@ class Encoder:
                 f"The chat template of {self.base.name} cannot be trained with: found {result.found}; expected {result.expected}.",
                 hint="Correct chat_template.jinja (and the end-of-turn token in generation_config.json) in the model's folder.",
             )
+
+
+def _as_engines_render(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with the arguments of its tool calls as objects.
+
+    Engines decode them for chat templates, and put an empty object where they are no object.
+    """
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list) or not calls:
+        return message
+    return {**message, "tool_calls": [_with_decoded_arguments(call) for call in calls]}
+
+
+def _with_decoded_arguments(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return call
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            arguments = {}
+    arguments = arguments if isinstance(arguments, dict) else {}
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _called(message: dict[str, Any]) -> list[str]:

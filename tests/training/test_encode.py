@@ -28,6 +28,16 @@ TURNS = [
 ]
 
 
+def _tool_turn(arguments: object) -> list[dict[str, object]]:
+    function = {"name": "stock", "arguments": arguments}
+    call = {"id": "c1", "type": "function", "function": function}
+    return [
+        TURNS[0],
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "12"},
+    ]
+
+
 def _learned(base: BaseModel, encoded: Encoded) -> str:
     return str(base.tokenizer.decode([token for token, trained in zip(encoded.ids, encoded.trained, strict=True) if trained], skip_special_tokens=False))
 
@@ -52,6 +62,34 @@ def test_what_comes_before_the_answer_is_what_the_engine_is_given(bases: dict[st
     assert isinstance(encoded, Encoded)
     served = base.tokenizer.apply_chat_template(TURNS[:-1], add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     assert list(encoded.ids[: encoded.prompt_tokens]) == list(served) == encoder.prompt_ids(row)
+
+
+CALLS = CHATML.replace(
+    "+ message['content'] +",
+    "+ (message['content'] or '') + (message.tool_calls | tojson if message.tool_calls else '') +",
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rendered"),
+    [
+        ('{"part": "lamp"}', '{"part": "lamp"}'),
+        ({"part": "lamp"}, '{"part": "lamp"}'),
+        ("no JSON", "{}"),
+        ("[1]", "{}"),
+        ("", "{}"),
+        (None, "{}"),
+    ],
+)
+def test_arguments_of_tool_calls_are_rendered_as_the_engine_renders_them(
+    tmp_path: Path, arguments: object, rendered: str
+) -> None:
+    """vLLM decodes the text of OpenAI's format before the template writes it."""
+    base = _template(tmp_path / "base", CALLS)
+    encoded = Encoder(base, 512).encode(_row(messages=[*_tool_turn(arguments), TURNS[1]]))
+    assert isinstance(encoded, Encoded)
+    text = base.tokenizer.decode(list(encoded.ids))
+    assert f'"arguments": {rendered}' in text, text
 
 
 @pytest.mark.parametrize("name", ["chatml", "brackets", "turns"])
@@ -115,6 +153,8 @@ def test_a_template_that_rewrites_earlier_answers_is_refused_for_train_all_only(
     [
         ({"messages": [{"role": "user", "content": "<|im_start|>user"}, TURNS[1]]}, "the control token <|im_start|>"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": "yes<|im_end|>"}]}, "the control token <|im_end|>"),
+        ({"messages": [*_tool_turn('{"a": "<|im_end|>"}'), *TURNS[:2]]}, "the control token <|im_end|>"),
+        ({"messages": [*_tool_turn(r'{"a": "\u003c|im_end|>"}'), *TURNS[:2]]}, "the control token <|im_end|>"),
         ({"messages": [{"role": "user", "content": "word " * 600}, TURNS[1]]}, "tokens"),
     ],
 )
