@@ -7,7 +7,8 @@ from functools import partial
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.feedback_status import assemble, load_facts
+from serving.feedback_status import assemble
+from serving.feedback_store import load_facts
 from serving.gateway.answers import (
     JSON_TYPE,
     ApiError,

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.feedback_status import is_own_interaction
+from serving.feedback_store import is_own_interaction
 from serving.gateway.answers import (
     JSON_TYPE,
     ApiError,

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from serving import feedback_status as status
 from serving.feedback_status import Dataset, Facts, Interaction, LeftOut, Rating, Review, assemble
+from serving.feedback_store import load_facts
 from serving.gateway import feedback_lookup, ratings
 from serving.gateway.answers import ApiError
 from serving.gateway.ratings import parse_feedback
@@ -266,7 +267,7 @@ class Desk:
         )
 
     def outcome(self, key: str = "", received: list[RatingRecord] | None = None) -> Any:
-        found = status.load_facts(
+        found = load_facts(
             self.connection, self.interaction, key or self.asked, received or []
         )
         return found and assemble(found, flag_interval_s=INTERVAL_S, now=NOW + 1000)
