@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -200,8 +201,12 @@ class _LeaseKeeper:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    context = open_context(load_settings())
-    worker = Worker(context)
+    try:
+        context = open_context(load_settings())
+        worker = Worker(context)
+    except WhetError as error:
+        log.error("%s", error)
+        sys.exit(error.exit_code)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop.set())
     try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from whet.errors import ProcessError
+from whet.errors import ConfigurationError, ProcessError
 from whet.settings import load_settings
 
 T = TypeVar("T")
@@ -40,7 +40,10 @@ class Product:
 
         def ready() -> bool:
             if self._process is not None and self._process.poll() is not None:
-                raise ProcessError(f"`whet up` ended with code {self._process.returncode}: {log.read_text(errors='replace')[-2000:].strip()}")
+                last = log.read_text(errors="replace")[-2000:].strip()
+                code = self._process.returncode
+                kind = ConfigurationError if code == ConfigurationError.exit_code else ProcessError
+                raise kind(f"`whet up` ended with code {code}: {last}")
             return answers(f"{self.gateway}/readyz") and answers(f"{self.console}/healthz")
 
         wait_for(ready, "the product to be ready", timeout_s=timeout_s, every_s=0.5)
