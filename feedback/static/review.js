@@ -113,7 +113,6 @@
   function askAboutCut() {
     find("[data-cut-question]").hidden = false;
     find("[data-accept-cut]").focus();
-    whet.say("This answer ended at its token limit. Enter approves it all the same; e lets you write the rest.", "bad");
   }
 
   async function decide(decision, acceptCut = false) {

@@ -187,6 +187,82 @@ def test_the_page_works_without_javascript(browser: Browser, sqlite_context: Con
     tab.close()
 
 
+def cut_and_whole(context: Context) -> tuple[str, str]:
+    """Two conversations: an answer that ended at its token limit, and after it a whole one."""
+    with writing(context.database) as connection:
+        made = []
+        for n, (answer, reason) in enumerate((("It lasts 48", "length"), ("24 months.", "stop"))):
+            interaction = builders.add_interaction(
+                connection, now_ms() - 60_000 + n, answer=answer, finish_reason=reason
+            )
+            item = builders.add_review_item(
+                connection, interaction, now_ms() - 60_000 + n, priority=float(9 - n)
+            )
+            made.append(item)
+    return made[0], made[1]
+
+
+def test_a_cut_answer_is_approved_by_a_second_press_on_another_control(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    cut, whole = cut_and_whole(sqlite_context)
+    page, problems = open_page(tab, console[0] + "/review")
+    expect(page.locator(".notice", has_text="ended at its token limit")).to_be_visible()
+    question = page.locator("[data-cut-question]")
+    expect(question).to_be_hidden()
+    page.keyboard.press("a")
+    expect(question).to_be_visible()
+    page.keyboard.press("a")  # quick presses, meant for two conversations
+    expect(page.locator(f'[data-item="{cut}"]')).to_be_visible()
+    assert standing(sqlite_context) == {}, "the same key twice must not approve a cut answer"
+    page.keyboard.press("Control+Enter")
+    assert standing(sqlite_context) == {}, "an edit that changes nothing is an approval"
+    expect(page.locator("[data-accept-cut]")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator(f'[data-item="{whole}"]')).to_be_visible()
+    wait_for(page, lambda: standing(sqlite_context) == {cut: "approve"}, "the decision")
+    expect(page.locator("[data-cut-question]")).to_have_count(0)
+    page.keyboard.press("a")
+    expect(page.get_by_text("All judged.")).to_be_visible()
+    wait_for(page, lambda: len(standing(sqlite_context)) == 2, "the whole one asks nothing")
+    assert problems == []
+
+
+def test_a_cut_answer_can_be_completed_or_accepted_with_the_mouse(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    cut, whole = cut_and_whole(sqlite_context)
+    page, problems = open_page(tab, console[0] + "/review")
+    page.keyboard.press("e")
+    page.keyboard.type(" months.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(f'[data-item="{whole}"]')).to_be_visible()
+    wait_for(page, lambda: standing(sqlite_context) == {cut: "edit"}, "an edit asks nothing")
+    page.keyboard.press("u")
+    expect(page.locator(f'[data-item="{cut}"]')).to_be_visible()
+    page.get_by_role("button", name="Approve", exact=False).first.click()
+    page.get_by_role("button", name="Approve the cut answer").click()
+    wait_for(page, lambda: standing(sqlite_context) == {cut: "approve"}, "the decision")
+    assert problems == []
+
+
+def test_a_cut_answer_is_approved_without_javascript(
+    browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]
+) -> None:
+    cut, whole = cut_and_whole(sqlite_context)
+    tab = browser.new_context(java_script_enabled=False)
+    tab.add_cookies([console[1]])  # type: ignore[list-item]
+    page = tab.new_page()
+    page.goto(console[0] + "/review")
+    expect(page.locator("[data-cut-question]")).to_be_hidden()
+    page.locator("[data-decision=approve]").click()
+    expect(page.locator(f'[data-item="{cut}"]')).to_be_visible()
+    page.get_by_role("button", name="Approve the cut answer").click()
+    expect(page.locator(f'[data-item="{whole}"]')).to_be_visible()
+    assert standing(sqlite_context) == {cut: "approve"}
+    tab.close()
+
+
 def test_a_phone_has_no_sideways_scroll(browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]) -> None:
     queued(sqlite_context, 2, at=now_ms() - 60_000, question="How do I " + "x" * 300 + " {n}?", answer="y" * 400)
     tab = browser.new_context(viewport={"width": 390, "height": 844})
