@@ -133,7 +133,7 @@ def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
     found = []
     for url in context.settings.notify_urls.split():
         accepted = sender(url, "A test from Whet", f"Alerts will come here. The console is at {console_url(context.settings)}.", "attention")
-        found.append({"address": f"{url.partition('://')[0]}://…", "accepted": accepted})
+        found.append({"address": _shown(url), "accepted": accepted})
     return found
 
 
@@ -141,10 +141,18 @@ def send_by_apprise(address: str, title: str, text: str, severity: str) -> bool:
     """Raises NotificationError for an address that Apprise cannot read."""
     import apprise
 
+    for name in ("apprise", "urllib3"):  # below this level they log addresses, which are secrets
+        logging.getLogger(name).setLevel(logging.WARNING)
     sender = apprise.Apprise()
-    if not sender.add(address):
+    log = logging.getLogger("apprise")
+    log.disabled = True  # what it cannot read it logs whole
+    try:
+        is_readable = sender.add(address)
+    finally:
+        log.disabled = False
+    if not is_readable:
         raise NotificationError(
-            f"WHET_NOTIFY_URLS holds an address that cannot be read; it begins with {address.partition('://')[0][:20]}://.",
+            f"WHET_NOTIFY_URLS holds an address that cannot be read: {_shown(address)}.",
             hint="The forms are at https://github.com/caronc/apprise/wiki.",
         )
     kind = apprise.NotifyType.FAILURE if severity == "bad" else apprise.NotifyType.WARNING
@@ -186,6 +194,12 @@ def alertmanager_alert(alert: Mapping[str, Any], now: int, settings: Settings) -
         "endsAt": ends,
         "generatorURL": f"{console_url(settings)}/drift/incidents/{alert['id']}",
     }
+
+
+def _shown(address: str) -> str:
+    """The kind of an address; everything after it may be a secret."""
+    scheme, separator, _ = address.partition("://")
+    return f"{scheme[:20]}://…" if separator else "one without ://"
 
 
 def _target(address: str) -> str:

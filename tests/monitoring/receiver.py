@@ -13,12 +13,14 @@ class Receiver:
 
     def __init__(self) -> None:
         self.got: list[tuple[str, Any]] = []
+        self.headers: list[dict[str, str]] = []  # of each of them
         self.status = 200
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.headers.append(dict(self.headers.items()))
                 receiver.got.append((self.path, json.loads(body)))
                 self.send_response(receiver.status)
                 self.end_headers()

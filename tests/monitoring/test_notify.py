@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from monitoring.notify import events_of, run_notify, try_out
+from monitoring.notify import events_of, run_notify, send_by_apprise, try_out
 from tests.monitoring.build import NOW
 from tests.monitoring.receiver import Receiver
 from whet.context import Context, open_context
@@ -148,10 +150,39 @@ def test_an_alertmanager_that_is_away_and_an_unreadable_address_are_said_in_a_se
         run_notify(context, NOW)
     context.close()
     context = open_context(load_settings(home=tmp_path / "home", notify_urls="nonsense://secret-token@x"))
-    with pytest.raises(NotificationError, match="begins with nonsense://") as caught:
+    with pytest.raises(NotificationError, match="cannot be read: nonsense://…") as caught:
         try_out(context)
     context.close()
     assert "secret-token" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["mailto://Xq7zSecret", "json://u:Xq7zSecret@h:abc/", "Xq7zSecret", "nope://Xq7zSecret"]
+)
+def test_an_address_that_cannot_be_read_is_logged_nowhere(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(NotificationError) as caught:
+        send_by_apprise(address, "title", "text", "bad")
+    assert "Xq7zSecret" not in f"{caught.value} {caplog.text}"
+
+
+def test_the_password_of_an_alertmanager_is_sent_and_shown_nowhere(
+    tmp_path: Path, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = f"http://user:p%40Xq7zSecret@127.0.0.1:{receiver.port}/"
+    context = open_context(load_settings(home=tmp_path / "home", alertmanager_url=url))
+    an_alert(context, severity="bad")
+    run_notify(context, NOW)
+    basic = base64.b64encode(b"user:p@Xq7zSecret").decode()
+    assert [headers["Authorization"] for headers in receiver.headers] == [f"Basic {basic}"]
+    receiver.status = 401
+    with pytest.raises(NotificationError, match="was not told") as caught:
+        run_notify(context, NOW)
+    context.close()
+    assert "Xq7zSecret" not in f"{caught.value} {caplog.text}"
 
 
 def test_a_test_message_says_which_address_took_it_and_shows_no_secret(told: Context, receiver: Receiver) -> None:
