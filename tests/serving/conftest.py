@@ -18,6 +18,8 @@ from sqlalchemy import insert, select
 
 from serving.gateway.app import Gateway, create_gateway
 from serving.gateway.http_protocol import GatewayHttpProtocol
+from serving.rollout_store import RolloutStore
+from tests.engine_fixture import CONTEXT, LiveEngine
 from tests.serving.mock_engine import BASE, MockEngine, fingerprint
 from whet.access import create_key
 from whet.clock import now_ms
@@ -190,8 +192,6 @@ def gateway(tmp_path: Path, engine: MockEngine) -> Iterator[Running]:
         ready[digest] = engine_name("support", version, digest)
         engine.adapters[ready[digest]] = "/x"
     set_replica(context, engine.url, ready)
-    from serving.rollout_store import RolloutStore
-
     RolloutStore(context.database, context.settings).promote("support", "support@v1", actor="tests", reason="first", now=now_ms())
     yield from serve(context, engine)
     context.close()
@@ -204,4 +204,39 @@ def gateway_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     with MockEngine() as engine:
         set_replica(context, engine.url, {})
         yield from serve(context, engine)
+    context.close()
+
+
+# --- a gateway in front of the real engine ------------------------------------------------------
+
+READY_S = 120  # proving a version on a busy two-core machine takes seconds
+
+
+def replica(gateway: Running) -> Any:
+    with reading(gateway.context.database) as connection:
+        return connection.execute(replicas.select()).first()
+
+
+def ready(gateway: Running, count: int) -> bool:
+    """True when `count` versions and the base are proved."""
+    row = replica(gateway)
+    return bool(row and row.state == "ready" and len(row.ready) == count + 1)
+
+
+@pytest.fixture(scope="module")
+def live(live_engine: LiveEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A gateway with its reconciler, `support` v1 (live) and v2, `imported` without a fingerprint."""
+    home = tmp_path_factory.mktemp("live") / "home"
+    context = live_engine.context(
+        home, engine_max_model_len=CONTEXT, engine_max_lora_rank=8, rollout_auto=False
+    )
+    live_engine.register(context, 0, "support", 1)
+    live_engine.register(context, 1, "support", 2)
+    live_engine.register(context, 2, "imported", 1, fingerprint=False)
+    for running in serve(context, live_engine, services=None):  # type: ignore[arg-type]
+        wait_for(lambda: ready(running, 3), "three proved versions", timeout_s=READY_S)  # noqa: B023
+        store = RolloutStore(context.database, context.settings)
+        store.promote("support", "support@v1", actor="tests", reason="first", now=now_ms())
+        running.refresh()
+        yield running
     context.close()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -16,41 +15,14 @@ import pytest
 from monitoring.scores import run_scores
 from serving.rollout_store import RolloutStore
 from tests.engine_fixture import CONTEXT, LiveEngine
-from tests.serving.conftest import Running, serve, wait_for
+from tests.serving.conftest import READY_S, Running, ready, replica, wait_for
 from tests.serving.test_protocol import HELLO
 from whet.clock import now_ms
 from whet.database import reading
-from whet.tables import answer_scores, replicas
+from whet.tables import answer_scores
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]  # with the start of the engine, which shares its cores
-# Proving a version on a busy two-core machine takes seconds.
-READY_S = 120
 LONG = 6000  # tokens of an answer that something happens to: many seconds of the engine
-
-
-def replica(gateway: Running) -> Any:
-    with reading(gateway.context.database) as connection:
-        return connection.execute(replicas.select()).first()
-
-
-def ready(gateway: Running, count: int) -> bool:
-    row = replica(gateway)
-    return bool(row and row.state == "ready" and len(row.ready) == count + 1)
-
-
-@pytest.fixture(scope="module")
-def live(live_engine: LiveEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A gateway with its reconciler, `support` v1 (live) and v2, and v3 without a fingerprint."""
-    context = live_engine.context(tmp_path_factory.mktemp("live") / "home", engine_max_model_len=CONTEXT, engine_max_lora_rank=8, rollout_auto=False)
-    live_engine.register(context, 0, "support", 1)
-    live_engine.register(context, 1, "support", 2)
-    live_engine.register(context, 2, "imported", 1, fingerprint=False)
-    for running in serve(context, live_engine, services=None):  # type: ignore[arg-type]
-        wait_for(lambda: ready(running, 3), "three proved versions", timeout_s=READY_S)  # noqa: B023
-        RolloutStore(context.database, context.settings).promote("support", "support@v1", actor="tests", reason="first", now=now_ms())
-        running.refresh()
-        yield running
-    context.close()
 
 
 def test_every_version_is_proved_against_what_training_computed(live: Running) -> None:
