@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,13 @@ def test_ordinary_characters_never_count_as_control_tokens() -> None:
     assert not is_control_text("")
 
 
+@cache
+def _builtin_tokenizer() -> Any:
+    return BaseModel(BUILTIN_BASE, "the built-in base").tokenizer
+
+
 def test_the_files_name_all_special_tokens_of_the_loaded_tokenizer() -> None:
-    tokenizer = BaseModel(BUILTIN_BASE, "the built-in base").tokenizer
+    tokenizer = _builtin_tokenizer()
     loaded = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     assert set(read_control_tokens(BUILTIN_BASE)) == loaded
 
@@ -149,6 +155,23 @@ def test_no_neutralised_text_contains_a_control_token(tokens: list[str], text: s
     if not any(token in text for token in tokens):
         assert neutral is text
     assert control.neutralise(neutral) is neutral
+
+
+BUILTIN = read_control_tokens(BUILTIN_BASE)
+_CUTS = [token[:n] for token in BUILTIN[:3] for n in (1, 2, 5)] + ["|>", "end|>", " ", "<"]
+
+
+@given(st.lists(st.sampled_from((*BUILTIN, *_CUTS)), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_a_real_tokenizer_finds_no_special_token_in_a_neutralised_text(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    tokenizer = _builtin_tokenizer()
+    special = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+    neutral = ControlTokens(BUILTIN).neutralise(text)
+    ids = tokenizer(neutral, add_special_tokens=False)["input_ids"]
+    assert not special & set(ids), neutral
+    if ControlTokens(BUILTIN).find(text) is None:
+        assert not special & set(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @given(FORGED)
