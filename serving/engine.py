@@ -24,6 +24,12 @@ class EngineRefusedError(EngineError):
     code = "engine_refused"
 
 
+class EngineSilentError(EngineError):
+    """The engine did not answer in time: it hangs, or it is busy."""
+
+    code = "engine_silent"
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """One name the engine answers to."""
@@ -62,7 +68,9 @@ class EngineClient:
                     return await response.json(content_type=None) if content.startswith((b"{", b"[")) else content.decode()
                 message = f"The engine at {self.url} answered {response.status} to {path}: {content[:300].decode('utf-8', 'replace')}"
         except TimeoutError as error:
-            raise EngineError(f"The engine at {self.url} did not answer {path} within {timeout_s:g} s.") from error
+            raise EngineSilentError(
+                f"The engine at {self.url} did not answer {path} within {timeout_s:g} s."
+            ) from error
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
             raise EngineError(f"The engine at {self.url} cannot be reached: {error}.") from error
         if response.status in final:

@@ -15,6 +15,9 @@ from whet.registry import Adapter, Rollout
 
 PROBE_EVERY_MS = 3_000  # with the deadline below, a hung engine leaves rotation within 10 s
 PROBE_TIMEOUT_S = 6.0  # a busy engine starts a new request within a few steps; a CPU engine's step under load takes up to a second
+# How long an engine that computes may stay silent before it counts as hung: a prompt that fills its
+# context, on a processor, or a grammar at its limits.
+BUSY_LIMIT_S = 60.0
 LOADS_PER_TICK = 4  # between two looks at the engine's health; loads run between its steps and hold up running answers
 NEAR_IDENTITY = 1e-3  # mean difference from the base, in nats: below it "did it load at all" cannot be told from rounding
 _ALIKE = 0.8  # cosine of two effects that are one adapter's at two strengths: above it for half and double, as tried with trained adapters
@@ -42,6 +45,12 @@ class ReplicaState:
     refused: dict[str, str] = field(default_factory=dict)
     base_digest: str | None = None
     probed_at: int = 0  # the last time a real completion came back
+
+
+def is_busy(silent_s: float, *, is_computing: bool) -> bool:
+    """True for an engine that has not answered for `silent_s` seconds and is only busy: it stays in
+    rotation, and what was proved of it stays true."""
+    return is_computing and silent_s < BUSY_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import Any
 
@@ -11,8 +12,21 @@ import aiohttp
 from sqlalchemy import Connection, delete, insert, select, update
 
 from serving.base import base_of
-from serving.engine import EngineClient, EngineRefusedError
-from serving.reconcile import PROBE_TIMEOUT_S, Measured, Plan, ReplicaState, Verdict, Wanted, base_difference, judge, plan, wanted_versions
+from serving.engine import EngineClient, EngineRefusedError, EngineSilentError
+from serving.engine_activity import Activity, EngineProcesses, is_computing
+from serving.reconcile import (
+    PROBE_TIMEOUT_S,
+    Measured,
+    Plan,
+    ReplicaState,
+    Verdict,
+    Wanted,
+    base_difference,
+    is_busy,
+    judge,
+    plan,
+    wanted_versions,
+)
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import EngineError, StoreError
@@ -40,6 +54,8 @@ class Reconciler:
         self._differences: dict[str, str] = {}  # adapter digest -> how its base differs from ours; bases do not change while a process lives
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._base_names: dict[str, str] = {}
+        self._processes = EngineProcesses()
+        self._listed_s: dict[str, float] = {}  # replica URL -> monotonic time it last said its names
         self._lengths: dict[str, int | None] = {}  # replica URL -> tokens of its context
         self._base_logprobs: dict[tuple[str, str], list[float]] = {}  # (url, adapter digest) while its process lives
 
@@ -97,8 +113,15 @@ class Reconciler:
 
     async def _replica(self, url: str, wanted: Wanted, removed: set[str], now: int) -> None:
         client, state = self._clients[url], self._states[url]
+        before = await self._activity(url)
         try:
             served = await self._look(client, state)
+            self._listed_s[url] = time.monotonic()
+        except EngineSilentError as error:
+            silent_s = time.monotonic() - self._listed_s.get(url, -math.inf)
+            if not await self._is_busy(state, before, silent_s):
+                is_starting = state.state == "starting"
+                self._void(state, "starting" if is_starting else "hung", str(error))
         except EngineError as error:
             self._void(state, "starting" if state.state == "starting" else "gone", str(error))
         else:
@@ -108,6 +131,24 @@ class Reconciler:
                 step = plan(state, served, wanted, removed=removed, now=now)
             await self._act(client, state, step, now)
         await self._write(state, now)
+
+    async def _activity(self, url: str) -> Activity | None:
+        return await asyncio.to_thread(self._processes.activity, url, time.monotonic())
+
+    async def _is_busy(
+        self, state: ReplicaState, before: Activity | None, silent_s: float
+    ) -> bool:
+        """Whether a ready engine that has been silent works on something. Says so in its detail.
+
+        `before`: its activity when the question was asked that it did not answer.
+        """
+        url = state.url
+        computes = is_computing(before, await self._activity(url))
+        if state.state != "ready" or not is_busy(silent_s, is_computing=computes):
+            return False
+        state.detail = f"Busy: it computes, and has not answered for {silent_s:.0f} s."
+        logger.info("Engine %s is busy and stays in rotation.", url)
+        return True
 
     async def _look(self, client: EngineClient, state: ReplicaState) -> set[str]:
         """The names the engine answers to. Notes the base's name, and voids what was proved on another process."""
@@ -162,11 +203,17 @@ class Reconciler:
 
     async def _probe(self, client: EngineClient, state: ReplicaState, now: int) -> bool:
         began = time.monotonic()
+        before = await self._activity(client.url)
         try:
             await client.one_token(self._base_names[client.url], timeout_s=PROBE_TIMEOUT_S)
         except EngineError as error:
             if self._progress.get(client.url, 0.0) > began:
                 return True  # it finished somebody's answer meanwhile: slow, not hung
+            silent_s = (now - state.probed_at) / 1000
+            if isinstance(error, EngineSilentError) and await self._is_busy(
+                state, before, silent_s
+            ):
+                return False  # what else is to be done can wait
             self._void(state, "hung" if state.state in {"ready", "hung"} else "starting", str(error))
             return False
         if "base" not in state.ready:

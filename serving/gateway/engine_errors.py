@@ -14,7 +14,7 @@ from serving.gateway.request_types import ChatRequest, Request, ResponsesRequest
 
 RETRY_AFTER_S = 5
 _MAX_SENTENCE = 2000  # characters of an engine's message that are passed on
-_CLIENT_STATUSES = frozenset({400, 404, 408, 409, 413, 415, 422})
+_CLIENT_STATUSES = frozenset({400, 413, 415, 422})
 _BUSY_STATUSES = frozenset({429, 503})
 # How the engine names the field at the end of a sentence: "… (parameter=tools, value=[])".
 _PARAMETER = re.compile(r"\s*\(parameter=([^,)]+)[^)]*\)\.?\s*$")

@@ -27,6 +27,7 @@ class Faults:
     error_after: int | None = None  # an error event, then [DONE], after this many chunks
     eof_after: int | None = None  # end the transfer properly, without [DONE]
     hang: bool = False  # take requests and never answer
+    hang_list: bool = False  # never say which names there are
     refuse_status: int | None = None  # answer completions with this status
     drop: int = 0  # close this many connections before any byte
     chunk_delay_s: float = 0.0
@@ -136,6 +137,8 @@ class MockEngine:
         return web.Response(text=f"# HELP process_start_time_seconds x\nprocess_start_time_seconds {self.started_at}\n")
 
     async def _models(self, _: web.Request) -> web.Response:
+        while self.faults.hang_list:
+            await asyncio.sleep(0.02)
         cards = [{"id": BASE, "root": "/base", "parent": None}, *({"id": name, "root": path, "parent": BASE} for name, path in self.adapters.items())]
         return web.json_response({"object": "list", "data": cards})
 

@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from serving import engine as engine_module
 from serving import reconciler as reconciler_module
+from serving.engine_activity import Activity
 from serving.reconcile import PROBE_EVERY_MS, Measured, ReplicaState, Wanted, judge, plan, wanted_versions
 from serving.reconciler import Reconciler
 from tests.serving.conftest import BASE_DIGEST, add_version, wait_for
@@ -302,6 +304,37 @@ async def test_a_slow_engine_that_finishes_answers_is_not_called_hung(
     reconciler._progress[engine.url] = float("inf")  # an answer of somebody else came back meanwhile
     await reconciler.tick(1000 + PROBE_EVERY_MS)
     assert row(context).state == "ready"
+
+
+class _Computing:
+    """Processes that use a whole processor, as a clock's worth of time between two looks."""
+
+    def activity(self, url: str, now_s: float) -> Activity:
+        return Activity(now_s, now_s)
+
+
+@pytest.mark.parametrize("what", ["probe", "list"])
+async def test_an_engine_that_computes_is_not_called_hung(
+    made: tuple[Reconciler, Context],
+    engine: MockEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    reconciler, context = made
+    digest = add_version(context, "support", 1)
+    await reconciler.tick(1000)
+    monkeypatch.setattr(reconciler_module, "PROBE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(engine_module, "LIST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(reconciler, "_processes", _Computing())
+    engine.faults.hang, engine.faults.hang_list = what == "probe", what == "list"
+    await reconciler.tick(1000 + PROBE_EVERY_MS)
+    await asyncio.to_thread(wait_for, lambda: "Busy" in (row(context).detail or ""), "the look")
+    assert row(context).state == "ready" and digest in row(context).ready
+    engine.faults.hang = engine.faults.hang_list = False
+    await reconciler.tick(9000)
+    found = row(context)
+    assert (found.state, found.detail) == ("ready", None)
+    assert found.ready[digest]["proved_at"] == 1000, "what was proved stayed true"
 
 
 async def test_removed_versions_are_unloaded_and_replicas_that_are_no_longer_configured_vanish(made: tuple[Reconciler, Context], engine: MockEngine) -> None:
