@@ -31,15 +31,21 @@ class Phase(Enum):
     HEAD = "the rest of a head"
     BODY = "the rest of a body"
     ANSWER = "the application"
+    READ = "the client, to read what was sent"
+    CLOSE = "the client, to read the last that was sent"
 
 
 class ConnectionWatch:
     """Closes connections whose client does not get on. One per server process."""
 
-    def __init__(self, head_timeout_s: float, body_timeout_s: float) -> None:
+    def __init__(
+        self, head_timeout_s: float, body_timeout_s: float, read_timeout_s: float
+    ) -> None:
+        """Limits for heads and bodies to arrive, and for an answer that nobody reads."""
         self.connections: set[GatewayHttpProtocol] = set()
         self.head_timeout_s = head_timeout_s
         self.body_timeout_s = body_timeout_s
+        self.read_timeout_s = read_timeout_s
 
     async def run(self) -> None:
         pause = min(_LOOK_S, self.head_timeout_s / 4, self.body_timeout_s / 4)
@@ -136,8 +142,16 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         elif phase is Phase.IDLE and waited > self.timeout_keep_alive:
             # Without a word: a client that is just sending would take it for its answer.
             self.transport.close()
+        elif (phase is Phase.READ and waited > watch.read_timeout_s) or (
+            phase is Phase.CLOSE and waited > watch.body_timeout_s
+        ):
+            self.transport.abort()  # closing would wait until everything is read
 
     def _current_phase(self) -> Phase:
+        if self.transport.is_closing():
+            return Phase.CLOSE
+        if self.flow.write_paused:
+            return Phase.READ
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
             is_begun = self.scope is not None and (cycle is None or self.scope is not cycle.scope)
@@ -154,7 +168,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            if self._current_phase() is Phase.ANSWER:
+            if self._current_phase() is not Phase.BODY:
                 self.cycle.keep_alive = False
                 return
             self.cycle.disconnected = True  # for the application, which waits for the body

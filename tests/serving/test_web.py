@@ -506,6 +506,26 @@ def test_many_slow_clients_go_and_nobody_waits_for_them(impatient: Running) -> N
     assert watch.spool.failure is None or watch.spool.failure == ""
 
 
+def test_a_client_that_does_not_read_its_stream_is_let_go(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", body_timeout_s=0.6, request_timeout_s=1.5)
+    context = open_context(settings)
+    with MockEngine(words=60_000) as engine:
+        set_replica(context, engine.url, {})
+        for running in serve(context, engine):
+            body = json.dumps(CHAT | {"stream": True, "max_tokens": 4_000}).encode()
+            opened = socket.socket()
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            opened.connect(("127.0.0.1", running.port))
+            opened.sendall(
+                head_of(running, extra=f"Content-Length: {len(body)}\r\n") + b"\r\n" + body
+            )
+            wait_for(running.rows, "the row of the stream that nobody reads", timeout_s=20)
+            wait_for(lambda: engine.running == 0, "the engine's rest")
+            assert running.rows()[0].status != "complete"
+            opened.close()
+    context.close()
+
+
 def test_silent_connections_close_without_a_word(
     impatient: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
