@@ -8,16 +8,12 @@ from serving.gateway.answers import ApiError
 from serving.gateway.core import Core
 from serving.gateway.engine_errors import RETRY_AFTER_S
 from serving.gateway.interaction_row import RowBuilder
+from serving.gateway.request_normalise import ROUTE_PATHS
 from serving.gateway.request_types import Request
 from serving.gateway.requests import engine_body
 from serving.gateway.routing import Choice, Replica, pick_replica
 from serving.gateway.upstream import NoAnswerError, Response
 
-PATHS = {
-    "chat": "/v1/chat/completions",
-    "completions": "/v1/completions",
-    "responses": "/v1/responses",
-}
 # A restarting replica behind others is replaced within a second; a cold start takes a minute,
 # which no client should wait.
 ENGINE_WAIT_S = 5.0
@@ -95,7 +91,7 @@ class Forwarding:
         own = self._row.interaction_id
         body = engine_body(self._request, self.engine_model, own)
         return await self._core.upstream.post(
-            replica.url, PATHS[self._route], body, own if tries == 1 else f"{own}-{tries}"
+            replica.url, ROUTE_PATHS[self._route], body, own if tries == 1 else f"{own}-{tries}"
         )
 
     async def _wait_for_engine(self, deadline: float) -> None:

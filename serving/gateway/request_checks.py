@@ -22,7 +22,9 @@ _MAY_BE_SILENT = ("assistant", "function")  # roles whose content may be null
 
 def check_chat(request: ChatRequest, policy: RequestPolicy) -> None:
     for number, message in enumerate(request.messages):
-        if message.content is None and message.role not in _MAY_BE_SILENT:
+        if message.content is None and message.role == "tool":
+            message.content = ""  # a tool that gave nothing back
+        elif message.content is None and message.role not in _MAY_BE_SILENT:
             raise ApiError(
                 400,
                 f"messages[{number}].content is null; expected a text or a list of text parts. "

@@ -38,6 +38,10 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "priority": (0,),
     "modalities": (["text"],),
     "background": (False,),
+    "use_beam_search": (False,),
+    "echo": (False,),
+    "return_mm_kwargs": (False, True),
+    "watermarking": (False,),
     "routed_experts_prompt_start": (0,),
     "mm_payload": ("tensors", "none"),
     "function_call": ("none", "auto"),  # without `functions`, which has its own sentence
@@ -65,6 +69,7 @@ SUBSTITUTES: Mapping[str, str] = {
     "use_beam_search": "use `n`; there is no beam search",
     "documents": "put the texts into a message",
     "chat_template": _TEMPLATE,
+    "chat_template_kwargs": "plain completions use no template; ask /v1/chat/completions",
     "enable_thinking": "use `chat_template_kwargs`: {\"enable_thinking\": …}, if the operator "
     "allows it (WHET_ALLOWED_TEMPLATE_KWARGS), or `reasoning_effort`",
     "thinking": "use `reasoning_effort`, or `chat_template_kwargs` as the model's template has it",
@@ -98,6 +103,7 @@ SUBSTITUTES: Mapping[str, str] = {
     "repetition_detection": "use `repetition_penalty`",
     "watermarking": "there is no watermark",
     "stream_interval": "every token is sent as it comes",
+    "max_completion_tokens": "use `max_tokens`",
     "max_new_tokens": "use `max_tokens`",
     "num_predict": "use `max_tokens`",
     "num_ctx": "GET /v1/models/{model} says the context length; it cannot be changed",
@@ -129,6 +135,6 @@ def judge_field(name: str, value: Any) -> Verdict:
         return Verdict(is_dropped=True, is_said=value is not None and name in IGNORED)
     if name in IGNORED and name not in _NEUTRAL_ONLY:
         return Verdict(is_dropped=True, is_said=True)
-    if name in SUBSTITUTES and (value is False or value in ([], {}, "")):
+    if name in SUBSTITUTES and value in ([], {}, ""):
         return Verdict(is_dropped=True)
     return Verdict(is_dropped=False, substitute=SUBSTITUTES.get(name, ""))

@@ -35,6 +35,12 @@ REQUEST_TYPES: Mapping[str, type[Request]] = {
     "responses": ResponsesRequest,
 }
 
+ROUTE_PATHS: Mapping[str, str] = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+}
+
 # Annotations whose value is dropped when it is no text, instead of being refused for its type:
 # providers put objects and lists there.
 _FREE_FORM = ("reasoning", "reasoning_content", "refusal")
@@ -68,10 +74,17 @@ def normalise(route: str, body: dict[str, Any], dropped: Dropped) -> dict[str, A
             continue
         verdict = judge_field(name, value)
         if not verdict.is_dropped:
-            raise unknown_field(name, verdict.substitute, known)
+            raise unknown_field(name, verdict.substitute or _belongs_elsewhere(name), known)
         if verdict.is_said:
             dropped.add(name)
     return found
+
+
+def _belongs_elsewhere(name: str) -> str:
+    for route, kind in REQUEST_TYPES.items():
+        if name in kind.__struct_fields__:
+            return f"it belongs to {ROUTE_PATHS[route]}"
+    return ""
 
 
 def unknown_field(name: str, substitute: str, known: Mapping[str, Any]) -> ApiError:
@@ -186,8 +199,6 @@ def _prepare_message(message: dict[str, Any], path: str, dropped: Dropped) -> di
         if found.get(name) is not None and not isinstance(found[name], str):
             dropped.add(f"{path}.{name}")
             del found[name]
-    if found.get("role") == "tool" and "content" in found and found["content"] is None:
-        found["content"] = ""  # a tool that gave nothing back
     calls = found.get("tool_calls")
     if isinstance(calls, list):
         found["tool_calls"] = [

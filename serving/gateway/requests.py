@@ -66,12 +66,29 @@ def _parse_patiently(route: str, body: bytes) -> ParsedRequest:
         if not isinstance(found, dict):
             raise ApiError(400, "The body: expected a JSON object.", code="invalid_value")
         found = normalise(route, found, dropped)
+        _check_bias(found.get("logit_bias"))
         request = msgspec.convert(found, REQUEST_TYPES[route])
     except msgspec.ValidationError as error:
         raise explain(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_json(error, body, "Send the documented fields.") from None
     return ParsedRequest(request, dropped.names())
+
+
+_MAX_BIAS = 100.0  # OpenAI's and the engine's
+
+
+def _check_bias(bias: Any) -> None:
+    """Name the token whose bias is wrong, which the decoder cannot."""
+    for token, value in bias.items() if isinstance(bias, dict) else ():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or abs(value) > _MAX_BIAS:
+            raise ApiError(
+                400,
+                f"logit_bias[{token[:20]!r}]: expected a number from -100 to 100.",
+                param=f"logit_bias[{token[:20]!r}]",
+                code="invalid_value",
+            )
 
 
 _HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -110,22 +127,27 @@ def explain(message: str) -> ApiError:
         )
     if text.startswith("Object missing required field"):
         param = f"{param}.{quoted}" if param else quoted
+        if param.endswith(".type") and "content[" in param:
+            return _only_text(param)
         return ApiError(
             400, f"The field {param!r} is missing.", param=param, code="missing_field"
         )
     if param and param.endswith(".type") and "content" in param:
-        return ApiError(
-            400,
-            f"{param}: only text parts are accepted; this gateway fetches no images, audio or "
-            "files.",
-            param=param,
-            code="unsupported_content",
-        )
+        return _only_text(param)
     where = f"{param}: " if param else "The body: "
     return ApiError(
         400, f"{where}{text[:1].lower()}{text[1:]}{_allowed(param)}.", param=param,
         code="invalid_value",
     )  # fmt: skip
+
+
+def _only_text(param: str) -> ApiError:
+    return ApiError(
+        400,
+        f"{param}: only text parts are accepted; this gateway fetches no images, audio or files.",
+        param=param,
+        code="unsupported_content",
+    )
 
 
 # The values of fields that take one of a few; msgspec names the wrong value only.
