@@ -146,7 +146,7 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     await core.refresher.refresh()
     chat, completions, responses = (Completions(route, core) for route in ("chat", "completions", "responses"))
     app.direct = {"/v1/chat/completions": chat, "/v1/completions": completions, "/v1/responses": responses, "/v1/feedback": Ratings(core)}
-    watch = ConnectionWatch(
+    watch = app.state.connection_watch = ConnectionWatch(
         settings.head_timeout_s, settings.body_timeout_s, settings.request_timeout_s
     )
     services = (service(core) for service in app.state.services)

@@ -3,6 +3,7 @@ or do not speak HTTP. Everything over real sockets."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -15,10 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from serving.gateway.answers import STREAM_HEADERS
 from serving.gateway.cors import EXPOSED_HEADERS
-from serving.gateway.http_protocol import MAX_HEAD_BYTES
+from serving.gateway.http_protocol import (
+    MAX_HEAD_BYTES,
+    STATE_KEY,
+    ConnectionWatch,
+    GatewayHttpProtocol,
+)
 from serving.gateway.paths import find_meant_path, normalise_path
 from tests.serving.conftest import Running, serve, set_replica, wait_for
 from tests.serving.mock_engine import MockEngine
@@ -502,35 +510,62 @@ def test_many_slow_clients_go_and_nobody_waits_for_them(impatient: Running) -> N
     assert all(b" 408 " in read_all(opened)[:20] for opened in slow)
     for opened in slow:
         opened.close()
-    watch = impatient.app.core  # the gateway itself is well
-    assert watch.spool.failure is None or watch.spool.failure == ""
+    watch: ConnectionWatch = impatient.app.state.connection_watch
+    wait_for(lambda: not watch.connections, "the end of all connections")
 
 
-def test_a_client_that_does_not_read_its_stream_is_let_go(tmp_path: Path) -> None:
-    settings = load_settings(home=tmp_path / "home", body_timeout_s=0.6, request_timeout_s=1.5)
-    context = open_context(settings)
-    with MockEngine(words=60_000) as engine:
-        set_replica(context, engine.url, {})
-        for running in serve(context, engine):
-            body = json.dumps(CHAT | {"stream": True, "max_tokens": 4_000}).encode()
-            opened = socket.socket()
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            opened.connect(("127.0.0.1", running.port))
-            opened.sendall(
-                head_of(running, extra=f"Content-Length: {len(body)}\r\n") + b"\r\n" + body
-            )
-            wait_for(running.rows, "the row of the stream that nobody reads", timeout_s=20)
-            wait_for(lambda: engine.running == 0, "the engine's rest")
-            assert running.rows()[0].status != "complete"
-            opened.close()
-    context.close()
+class FullTransport(asyncio.Transport):
+    """A connection whose client reads nothing, so that closing it never ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_closed = self.is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview[int]) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def is_closing(self) -> bool:
+        return self.is_closed or self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_a_client_that_does_not_read_is_let_go() -> None:
+    """The time is handed in: a limit of minutes takes no minutes to test."""
+    watch = ConnectionWatch(head_timeout_s=15, body_timeout_s=60, read_timeout_s=600)
+    config = uvicorn.Config(lambda: None, http=GatewayHttpProtocol, ws="none", log_config=None)
+    config.load()
+
+    def connect() -> tuple[GatewayHttpProtocol, FullTransport]:
+        state = {STATE_KEY: watch}
+        protocol = GatewayHttpProtocol(config=config, server_state=ServerState(), app_state=state)
+        transport = FullTransport()
+        protocol.connection_made(transport)
+        return protocol, transport
+
+    protocol, transport = connect()
+    protocol.pause_writing()
+    for now, is_aborted in ((0, False), (599, False), (601, True)):
+        protocol.check(now, watch)
+        assert transport.is_aborted is is_aborted, now
+    protocol, transport = connect()
+    protocol.data_received(b"nonsense\r\n\r\n")
+    assert transport.is_closed and not transport.is_aborted
+    for now, is_aborted in ((0, False), (59, False), (61, True)):
+        protocol.check(now, watch)
+        assert transport.is_aborted is is_aborted, now
+    assert watch.connections
+    protocol.connection_lost(None)
+    assert protocol not in watch.connections
 
 
 def test_silent_connections_close_without_a_word(
     impatient: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serving.gateway.http_protocol import GatewayHttpProtocol
-
     monkeypatch.setattr(GatewayHttpProtocol, "timeout_keep_alive", 0.5, raising=False)
     with open_socket(impatient) as silent, open_socket(impatient, b"\r\n") as blank:
         for opened in (silent, blank):
