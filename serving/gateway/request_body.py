@@ -28,36 +28,36 @@ async def read_body(receive: Receive, caller: Caller, limit: int) -> bytes | Non
     Raises ApiError 413 beyond `limit` bytes, before or after decompression, and 415 or 400 for a
     body that is compressed or encoded in a way that cannot be read.
     """
-    body = await _receive_all(receive, caller.content_length, limit)
-    if body is None or (body[:1] == b"{" and body[-1:] == b"}"):
-        return body
-    return decode_body(body, caller.headers, limit)
-
-
-async def _receive_all(receive: Receive, announced: int | None, limit: int) -> bytes | None:
+    announced = caller.content_length
     if announced is not None and announced > limit:
         raise _too_large(limit)
     message = await receive()
     if message["type"] == "http.disconnect":
         return None
     body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        if len(body) > limit:
-            raise _too_large(limit)
+    if message.get("more_body"):
+        rest = await _receive_rest(receive, body, limit)
+        if rest is None:
+            return None
+        body = rest
+    if len(body) > limit:
+        raise _too_large(limit)
+    if body[:1] == b"{" and body[-1:] == b"}":
         return body
-    parts, size = [body], len(body)
-    while True:
-        if size > limit:
-            raise _too_large(limit)
+    return decode_body(body, caller.headers, limit)
+
+
+async def _receive_rest(receive: Receive, first: bytes, limit: int) -> bytes | None:
+    parts, size = [first], len(first)
+    while size <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if not message.get("more_body"):
-            if size > limit:
-                raise _too_large(limit)
             return b"".join(parts)
+    raise _too_large(limit)
 
 
 def decode_body(body: bytes, headers: Headers, limit: int) -> bytes:
