@@ -37,6 +37,7 @@ from whet.tables import adapters, replicas
 logger = logging.getLogger(__name__)
 
 _PROBE_TOKENS = list(range(1, 33))  # for adapters without a fingerprint: low ids exist in every vocabulary
+_ACTIVITY_S = 0.5  # over which a silent engine's processor time is looked at
 TICK_WAIT_S = 1.0  # for the replicas' looks; most take milliseconds
 _HEARTBEAT_MS = 5_000  # `seen_at` moves at least this often, so that pages can tell a stopped reconciler from a quiet one
 
@@ -113,13 +114,12 @@ class Reconciler:
 
     async def _replica(self, url: str, wanted: Wanted, removed: set[str], now: int) -> None:
         client, state = self._clients[url], self._states[url]
-        before = await self._activity(url)
         try:
             served = await self._look(client, state)
             self._listed_s[url] = time.monotonic()
         except EngineSilentError as error:
             silent_s = time.monotonic() - self._listed_s.get(url, -math.inf)
-            if not await self._is_busy(state, before, silent_s):
+            if not await self._is_busy(state, silent_s):
                 is_starting = state.state == "starting"
                 self._void(state, "starting" if is_starting else "hung", str(error))
         except EngineError as error:
@@ -135,14 +135,11 @@ class Reconciler:
     async def _activity(self, url: str) -> Activity | None:
         return await asyncio.to_thread(self._processes.activity, url, time.monotonic())
 
-    async def _is_busy(
-        self, state: ReplicaState, before: Activity | None, silent_s: float
-    ) -> bool:
-        """Whether a ready engine that has been silent works on something. Says so in its detail.
-
-        `before`: its activity when the question was asked that it did not answer.
-        """
+    async def _is_busy(self, state: ReplicaState, silent_s: float) -> bool:
+        """Whether a ready engine that has been silent works on something. Says so in its detail."""
         url = state.url
+        before = await self._activity(url)
+        await asyncio.sleep(_ACTIVITY_S)
         computes = is_computing(before, await self._activity(url))
         if state.state != "ready" or not is_busy(silent_s, is_computing=computes):
             return False
@@ -203,16 +200,13 @@ class Reconciler:
 
     async def _probe(self, client: EngineClient, state: ReplicaState, now: int) -> bool:
         began = time.monotonic()
-        before = await self._activity(client.url)
         try:
             await client.one_token(self._base_names[client.url], timeout_s=PROBE_TIMEOUT_S)
         except EngineError as error:
             if self._progress.get(client.url, 0.0) > began:
                 return True  # it finished somebody's answer meanwhile: slow, not hung
             silent_s = (now - state.probed_at) / 1000
-            if isinstance(error, EngineSilentError) and await self._is_busy(
-                state, before, silent_s
-            ):
+            if isinstance(error, EngineSilentError) and await self._is_busy(state, silent_s):
                 return False  # what else is to be done can wait
             self._void(state, "hung" if state.state in {"ready", "hung"} else "starting", str(error))
             return False

@@ -9,6 +9,7 @@ from whet.clock import now_ms
 from whet.errors import InputError
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no letter that reads as a digit
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]  # of 10 bits each
 _TIME_CHARS = 9  # 45 bits of milliseconds: enough until the year 3084
 _RANDOM_CHARS = 13  # 65 bits: a billion ids in the same millisecond collide with probability 1 in 70
 
@@ -19,9 +20,14 @@ _RESERVED_IN_NAMES = "--"  # separates the parts of an engine name
 def new_id(prefix: str, *, at: int | None = None) -> str:
     """A new id such as `int_0d3kq…`. `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud."""
     moment = now_ms() if at is None else at
-    stamp = "".join(ALPHABET[(moment >> (5 * i)) & 31] for i in reversed(range(_TIME_CHARS)))
     noise = int.from_bytes(os.urandom(9), "big")
-    return f"{prefix}_{stamp}{''.join(ALPHABET[(noise >> (5 * i)) & 31] for i in range(_RANDOM_CHARS))}"
+    return f"{prefix}_{_base32(moment, _TIME_CHARS)}{_base32(noise, _RANDOM_CHARS)}"
+
+
+def _base32(number: int, length: int) -> str:
+    """The lowest `5 * length` bits of `number`, `length` odd; two characters at a time."""
+    pairs = [_PAIRS[(number >> shift) & 1023] for shift in range(5 * (length - 3), -1, -10)]
+    return ALPHABET[(number >> (5 * (length - 1))) & 31] + "".join(pairs)
 
 
 def check_name(name: str, what: str = "name") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -43,6 +44,9 @@ from whet.context import Context, open_context
 from whet.settings import load_settings
 
 DISK_CHECK_S = 1.0
+# Seconds after which a thread that waits may have the interpreter. Threads of this process read and
+# write the database; an answer must not wait the default of 5 ms for each of their turns.
+SWITCH_INTERVAL_S = 0.0005
 
 Service = Callable[[Core], Awaitable[None]]  # a task that runs as long as the gateway
 
@@ -122,6 +126,7 @@ def create_gateway(context: Context, *, services: tuple[Service, ...] | None = N
 
 def from_environment() -> Gateway:
     """For uvicorn, in each worker process."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     return create_gateway(open_context(load_settings()))
 
 

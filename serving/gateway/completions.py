@@ -67,6 +67,7 @@ class Completions:
         return Exchange(
             core,
             self._route,
+            scope,
             receive,
             send,
             choice=choice,

@@ -18,6 +18,7 @@ from serving.gateway.upstream import Upstream
 from serving.log.spool import Spool
 from whet.context import Context
 
+_MAX_HASHES = 4096  # of keys in use that are remembered; one is 150 bytes
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -46,6 +47,7 @@ class Core:
     request_policy: RequestPolicy = ANY_REQUEST
     waiting: int = 0  # requests that wait for an engine to become ready
     last_progress: dict[str, float] = field(default_factory=dict)  # replica URL -> loop time of its last finished answer
+    _hashes: dict[bytes, str] = field(default_factory=dict)
     recent_ratings: RecentRatings = field(default_factory=RecentRatings)
     reads: BoundedReads = field(init=False)
 
@@ -69,8 +71,7 @@ class Core:
             raise ApiError(
                 401, "This gateway needs a key: send the header 'Authorization: Bearer KEY'. `whet keys create NAME` makes one.", code="invalid_api_key"
             )
-        # The same as whet.access.hash_key, in one call into C.
-        hashed = hmac.digest(self.secret, key[7:].strip(), hashlib.sha256).hex()
+        hashed = self._hash(key)
         key_id = self.refresher.current.keys.get(hashed)
         if key_id is None:
             await self.refresher.missed()
@@ -83,6 +84,18 @@ class Core:
                 )
         caller.key_id = key_id
         return caller
+
+    def _hash(self, header: bytes) -> str:
+        """The hash by which the key of an `Authorization` header is known; revoking works on it."""
+        known = self._hashes.get(header)
+        if known is None:
+            # The same as whet.access.hash_key, in one call into C.
+            known = hmac.digest(self.secret, header[7:].strip(), hashlib.sha256).hex()
+            if known in self.refresher.current.keys:
+                if len(self._hashes) >= _MAX_HASHES:
+                    self._hashes.clear()
+                self._hashes[header] = known
+        return known
 
     async def choose(self, model: str, unit: str) -> Choice:
         """Raises ApiError 404 for a name that is still unknown after another look."""

@@ -16,6 +16,7 @@ from serving.gateway.answers import (
     ApiError,
     Headers,
     Receive,
+    Scope,
     Send,
     error_body,
     send_bytes,
@@ -30,6 +31,7 @@ from serving.gateway.engine_errors import (
     refusal,
 )
 from serving.gateway.forwarding import EngineBrokeError, Forwarding
+from serving.gateway.http_protocol import CONNECTION_KEY
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_types import Request
 from serving.gateway.routing import Choice
@@ -61,6 +63,7 @@ class Exchange:
         "response",
         "route",
         "row",
+        "scope",
         "send",
         "sent",
         "started",
@@ -75,6 +78,7 @@ class Exchange:
         self,
         core: Core,
         route: str,
+        scope: Scope,
         receive: Receive,
         send: Send,
         *,
@@ -83,7 +87,8 @@ class Exchange:
         row: RowBuilder,
         strip_usage: bool,
     ) -> None:
-        self.core, self.route, self.receive, self.send = core, route, receive, send
+        self.core, self.route = core, route
+        self.scope, self.receive, self.send = scope, receive, send
         self.request, self.row = request, row
         self.forwarding = Forwarding(core, route, choice, request, row)
         self.strip_usage, self.stream = strip_usage, bool(request.stream)
@@ -101,10 +106,7 @@ class Exchange:
     async def run(self) -> None:
         """Answer the client, whatever happens to the engine, the log or the client itself."""
         self.task = asyncio.current_task()
-        watcher: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
-            self.receive()  # type: ignore[arg-type]
-        )
-        watcher.add_done_callback(self._client_left)
+        unwatch = self._watch_client()
         try:
             try:
                 await self._answer()
@@ -120,7 +122,7 @@ class Exchange:
                 raise
             self.task.uncancel()  # type: ignore[union-attr]  # it was our own doing, and is done
         finally:
-            watcher.cancel()
+            unwatch()
             self.forwarding.release()
             if self.response is not None:
                 # Gives the connection back when it was read to its end; else closes it, and the
@@ -159,8 +161,32 @@ class Exchange:
         except SpoolError:
             self.core.metrics.refused(503)  # nobody is there to be told
 
-    def _client_left(self, watcher: asyncio.Task[object]) -> None:
-        if not watcher.cancelled() and not self.logged_status and self.task is not None:
+    def _watch_client(self) -> Callable[[], object]:
+        """Have `_client_left` called when the client goes away; returns what ends this.
+
+        Our own server says it itself. With another one a task waits for the message.
+        """
+        connection = self.scope.get(CONNECTION_KEY)
+        if connection is not None:
+            connection.on_disconnect = self._client_left
+
+            def forget() -> None:
+                connection.on_disconnect = None
+
+            return forget
+        watcher: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+            self.receive()  # type: ignore[arg-type]
+        )
+        watcher.add_done_callback(self._message_came)
+        return watcher.cancel
+
+    def _message_came(self, watcher: asyncio.Task[object]) -> None:
+        """After the body a server has one more message: that the client is gone."""
+        if not watcher.cancelled():
+            self._client_left()
+
+    def _client_left(self) -> None:
+        if not self.logged_status and self.task is not None:
             self.gone = True
             self.task.cancel()
 

@@ -8,6 +8,7 @@ a request itself sets no timer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.gateway.answers import ApiError, Receive, Scope, Send, send_error
 
+CONNECTION_KEY = "whet.connection"  # of a scope, under which a request finds its connection
 STATE_KEY = "connection_watch"  # of the lifespan state, by which a connection finds its watch
 MAX_HEAD_BYTES = 65_536  # request line and headers; nginx takes 32 KiB, Apache 8 KiB a line
 _READ_HEAD_BYTES = 4 * MAX_HEAD_BYTES  # read on so far, to answer: closing at once would reset
@@ -67,6 +69,12 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._phase = Phase.IDLE
         self._phase_scope: object = None  # the request that the phase is of
         self._phase_since = 0.0
+        self.on_disconnect: Callable[[], None] | None = None  # of the request being answered
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        scope: Scope = self.scope  # type: ignore[assignment]  # a key of our own in it
+        scope[CONNECTION_KEY] = self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,6 +84,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.on_disconnect is not None:
+            self.on_disconnect()
         if self._watch is not None:
             self._watch.connections.discard(self)
 

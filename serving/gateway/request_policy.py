@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from serving.gateway.schema_limits import SchemaLimits
 from whet.context import Context
-from whet.control_tokens import ControlTokens, control_tokens_of
+from whet.control_tokens import ControlTokens, load_control_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +32,5 @@ def policy_of(context: Context) -> RequestPolicy:
             max_depth=settings.schema_max_depth,
             max_alternatives=settings.schema_max_alternatives,
         ),
-        control_tokens=ControlTokens(control_tokens_of(context)),
+        control_tokens=load_control_tokens(context),
     )

@@ -172,7 +172,7 @@ def _allowed(param: str | None) -> str:
 
 # Where a person's text may stand. `prompt` of plain completions is left alone: it exists for those
 # who write the template's control tokens themselves.
-_TEXT_FIELDS = ("messages", "input", "instructions", "tools")
+_TEXT_FIELDS = ("messages", "input", "instructions", "tools", "chat_template_kwargs")
 
 
 def _without_control_tokens(route: str, request: Request, policy: RequestPolicy) -> Request:
