@@ -48,7 +48,7 @@ def open_database(url: str, *, full_durability: bool = False) -> Engine:
         engine = create_engine(parsed, connect_args=connect_args)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"The database {mask_url(url)} needs the module {error.name!r}, which is not installed.",
+            f"The database {mask_url(url)} needs {error.name!r}, which is not installed.",
             hint="Run `make setup`.",
         ) from None
     except (ArgumentError, OSError, TypeError) as error:
@@ -61,12 +61,12 @@ def open_database(url: str, *, full_durability: bool = False) -> Engine:
 
 
 def parse_database_url(url: str) -> URL:
-    """Return `url` with the driver that is used for it. Raises ConfigurationError, without passwords."""
+    """Return `url` with the driver used for it. Raises ConfigurationError, without passwords."""
     scheme, separator, rest = url.strip().partition("://")
     driver = _DRIVERS.get(scheme.lower())
     if not separator or driver is None:
         if not separator:  # not shown: it may be anything, also a password
-            raise ConfigurationError("The database URL has no scheme such as sqlite://.", hint=_FORMS)
+            raise ConfigurationError("The database URL has no scheme.", hint=_FORMS)
         raise _unusable(url, _scheme_problem(scheme.lower()))
     if driver != "sqlite":
         if any(ord(character) <= 32 for character in rest):

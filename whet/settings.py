@@ -35,7 +35,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="WHET_", extra="forbid", frozen=True, hide_input_in_errors=True)
 
     home: Path = Field(Path(".whet"), description="State folder: database, files, spool, logs. Relative to the current folder.")
-    database_url: str = Field("", description="SQLAlchemy URL. Empty: SQLite in the home folder, which needs no server.")
+    database_url: str = Field(
+        "",
+        description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE (postgres:// too) or "
+        "sqlite:///FILE; special characters in a password are percent-encoded. "
+        "Empty: SQLite in the home folder, which needs no server.",
+    )
     store_url: str = Field("", description="fsspec URL for datasets, adapters and reports. Empty: `store` in the home folder.")
 
     base_model: str = Field("", description="Folder or hub id of the base model. Empty: the built-in tiny model, so that nothing is downloaded.")
@@ -70,7 +75,7 @@ class Settings(BaseSettings):
     head_timeout_s: float = Field(
         15,
         gt=0,
-        description="Seconds in which the head of a request has to arrive, once its first byte did; "
+        description="Seconds in which the head of a request has to arrive after its first byte; "
         "a head is a few hundred bytes, so only a broken or hostile client needs longer.",
     )
     body_timeout_s: float = Field(
@@ -209,7 +214,7 @@ class Settings(BaseSettings):
     @classmethod
     def _header_value(cls, value: str) -> str:
         if value != value.strip() or not all(" " <= character <= "~" for character in value):
-            raise ValueError("a key is sent in an HTTP header: printable ASCII, no spaces around it")
+            raise ValueError("a key is sent in a header: printable ASCII, no spaces around it")
         return value
 
     @classmethod
@@ -292,9 +297,9 @@ def _invalid_setting(error: ValidationError) -> ConfigurationError:
         )
     problem = str(first["msg"]).removeprefix("Value error, ")
     shown = "" if name in SECRET_SETTINGS else f" has the value {_shown(first.get('input'))}:"
+    hint = f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all."
     return ConfigurationError(
-        f"Setting {name!r}{shown or ' is not what it should be:'} {problem}.",
-        hint=f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all.",
+        f"Setting {name!r}{shown or ' is not what it should be:'} {problem}.", hint=hint
     )
 
 

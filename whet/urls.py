@@ -21,7 +21,8 @@ def mask_url(url: str) -> str:
     """Return `url` as it may be shown: no password, no token, whatever form they have.
 
     Everything from the first `:` after the scheme to the last `@` counts as password, since people
-    forget to encode an `@`; so does the rest of a query from the first parameter named like a secret.
+    forget to encode an `@`; so does the rest of a query, from its first parameter that is named
+    like a secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -84,8 +85,8 @@ def _parse_origin(text: str) -> str:
     match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
     if match is None:
         raise ValueError(
-            f"{mask_url(text)!r} is no origin; expected SCHEME://HOST or SCHEME://HOST:PORT, such as "
-            "https://app.example.com, without a path and without a * in it"
+            f"{mask_url(text)!r} is no origin; expected SCHEME://HOST or SCHEME://HOST:PORT, "
+            "such as https://app.example.com, without a path and without a * in it"
         )
     scheme, host, port = match["scheme"], match["host"], match["port"]
     if port is None or port == _DEFAULT_PORTS.get(scheme):
@@ -116,4 +117,5 @@ def _secrets(url: str) -> list[str]:
 
 def _spellings(secret: str) -> set[str]:
     plain = unquote(secret)
-    return {secret, plain, quote(plain, safe=""), quote(plain), quote_plus(plain), repr(plain)[1:-1]}
+    quoted = {quote(plain, safe=""), quote(plain), quote_plus(plain)}
+    return {secret, plain, repr(plain)[1:-1], *quoted}

@@ -96,7 +96,7 @@ class CrossOriginGateway(Gateway):
 
 
 def _as_routed(scope: Scope) -> Scope:
-    """Return `scope` as the routes know it: a tidy path, and GET for HEAD, which the server cuts."""
+    """Return `scope` as the routes know it: a tidy path, and GET for HEAD (uvicorn cuts it)."""
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
     return {**scope, "path": normalise_path(scope["path"]), "method": method}
 

@@ -1,4 +1,4 @@
-"""Pages of other origins may call the gateway from a browser: Starlette's CORS around everything."""
+"""Pages of other origins may call the gateway: Starlette's CORS around everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths that are nearly right: understood where nothing can be meant but one thing, else explained."""
+"""Paths that are nearly right: understood where one thing alone can be meant, else explained."""
 
 from __future__ import annotations
 

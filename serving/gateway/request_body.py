@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded, decompressed where needed, and UTF-8 without a byte order mark.
+"""Reading a request's body: bounded, decompressed where needed, and in UTF-8.
 
 The usual body begins with `{` and ends with `}`: two comparisons say so, and nothing else is done.
 Only for other bodies are the headers looked at.
@@ -73,7 +73,7 @@ def decode_body(body: bytes, headers: Headers, limit: int) -> bytes:
     if b"\0" in body[:4] or body.startswith(_UTF16_OR_32):
         raise ApiError(
             400,
-            "The body is encoded in UTF-16 or UTF-32. JSON is sent as UTF-8 (RFC 8259): encode it so.",
+            "The body is in UTF-16 or UTF-32. JSON is sent in UTF-8 (RFC 8259): encode it so.",
             code="invalid_encoding",
         )
     media_type = _values(headers, b"content-type").lower()
@@ -118,7 +118,7 @@ def _decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if len(found) > limit:
         raise _too_large(limit)
     if not decompressor.eof or decompressor.unused_data:
-        # Several gzip members in one body would be legal; thousands of tiny ones would cost seconds.
+        # Several gzip members would be legal; thousands of tiny ones would cost seconds.
         raise ApiError(
             400,
             f"The body ends before its {name} data does, or goes on after it. "

@@ -1,4 +1,4 @@
-"""A page of another origin that calls the gateway from the browser: with the setting, and without."""
+"""A page of another origin calls the gateway from a browser, with the setting and without."""
 
 from __future__ import annotations
 

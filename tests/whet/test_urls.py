@@ -1,4 +1,4 @@
-"""Addresses in settings: databases by their usual names, and no password in anything a person sees."""
+"""Addresses in settings: databases by their usual names, and no password where people look."""
 
 from __future__ import annotations
 
