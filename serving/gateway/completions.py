@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.gateway.answers import ApiError, Receive, Scope, Send, method_not_allowed, send_error
 from serving.gateway.core import Core
-from serving.gateway.engine_errors import RETRY_AFTER_S
+from serving.gateway.engine_errors import log_unavailable
 from serving.gateway.exchange import Exchange
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_body import read_body
@@ -39,12 +39,7 @@ class Completions:
             raise method_not_allowed("POST")
         caller = await core.caller(scope)
         if core.spool.failure:
-            raise ApiError(
-                503,
-                f"{core.spool.failure} Nothing is answered that is not logged; try again later.",
-                code="log_unavailable",
-                retry_after_s=RETRY_AFTER_S,
-            )
+            raise log_unavailable(core.spool.failure)
         body = await read_body(receive, caller, core.context.settings.request_max_bytes)
         if body is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from serving.gateway.answers import ApiError
+from serving.gateway.answers import ApiError, error_body
 from serving.gateway.request_types import ChatRequest, Request, ResponsesRequest
 
 RETRY_AFTER_S = 5
@@ -18,9 +18,9 @@ _CLIENT_STATUSES = frozenset({400, 413, 415, 422})
 _BUSY_STATUSES = frozenset({429, 503})
 # How the engine names the field at the end of a sentence: "… (parameter=tools, value=[])".
 _PARAMETER = re.compile(r"\s*\(parameter=([^,)]+)[^)]*\)\.?\s*$")
-# One entry of the list of faults that pydantic prints: {'type': …, 'loc': (…), 'msg': '…'}.
-_PYDANTIC_ENTRY = re.compile(r"'loc': \(?'?(?P<loc>[^)']*(?:'[^)]*)?)\)?.*?'msg': (?P<msg>'[^']*'|\"[^\"]*\")")
-_UNION_MEMBER = re.compile(r"^[A-Z]\w*|^function-|^list\[|^str$|^dict\[|^literal|^is-instance", re.ASCII)
+# One fault in the list that the engine prints: {'type': …, 'loc': 'body.tools.0', 'msg': '…', …}.
+_FAULT = re.compile(r"'loc': '(?P<loc>[^']*)', 'msg': (?P<msg>'[^']*'|\"[^\"]*\")")
+_MEMBER = re.compile(r"[A-Z]\w*")  # of a union of types, in a fault's place
 _ENGINE_IS_LOST = ("EngineCore", "EngineDead", "engine is dead")
 
 
@@ -85,6 +85,33 @@ def refusal(status: int, error: EngineError, request: Request | None) -> EngineR
     )  # fmt: skip
 
 
+def engine_broke(cause: Exception, limit_s: float) -> ApiError:
+    """502 for an engine that went away, 504 for one that took longer than `limit_s`."""
+    if isinstance(cause, TimeoutError):
+        status, why = 504, f"The answer took longer than {limit_s:g} s and was cut."
+    else:
+        status, why = 502, f"The engine broke off: {str(cause).rstrip('.')}."
+    return ApiError(status, why, code="engine_error", retry_after_s=1)
+
+
+def log_unavailable(reason: str) -> ApiError:
+    """503: what cannot be logged is not answered."""
+    return ApiError(
+        503,
+        f"{reason} Nothing is answered that is not logged; try again later.",
+        code="log_unavailable",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def stream_notice(route: str, message: str) -> bytes:
+    """The event that ends a stream whose answer is not whole."""
+    if route == "responses":
+        event = {"type": "error", "code": "engine_error", "message": message, "param": None}
+        return b"event: error\ndata: %s\n\n" % msgspec.json.encode(event)
+    return b"data: %s\n\n" % error_body(502, message, code="engine_error")
+
+
 def _is_lost(error: EngineError) -> bool:
     return any(mark in error.message for mark in _ENGINE_IS_LOST)
 
@@ -95,25 +122,29 @@ def _sentence(error: EngineError) -> tuple[str, str | None]:
     if found := _PARAMETER.search(message):
         param = param or found[1].strip("'\" ")
         message = message[: found.start()]
-    if "validation error" in message and (entries := _PYDANTIC_ENTRY.findall(message)):
-        return _from_pydantic(entries, param)
-    return message, param
+    if "validation error" in message and (faults := _FAULT.findall(message)):
+        return _from_faults(faults, param)
+    return message, _name(param or "") or None
 
 
-def _from_pydantic(entries: list[tuple[str, str]], param: str | None) -> tuple[str, str | None]:
+def _from_faults(faults: list[tuple[str, str]], param: str | None) -> tuple[str, str | None]:
     """The deepest fault says most: the others are alternatives of a union that were tried."""
-    places = [([part for part in _place(loc) if not _UNION_MEMBER.match(part)], message)
-              for loc, message in entries]  # fmt: skip
-    parts, message = max(places, key=lambda place: len(place[0]))
-    name = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts).lstrip(".")
-    sentence = message.strip("'\"")
-    name = name or param or ""
+    place, quoted = max(faults, key=lambda fault: len(_parts(fault[0])))
+    name = _name(place) or _name(param or "")
+    sentence = quoted[1:-1].rstrip(".")
     return (f"{name}: {sentence}." if name else f"{sentence}."), name or None
 
 
-def _place(loc: str) -> list[str]:
-    parts = [part.strip(" '\"") for part in re.split(r"[.,]", loc)]
-    return [part for part in parts if part and part != "body"]
+def _name(place: str) -> str:
+    """`tools[0].function` for the engine's `body.tools.0.Tool.function`."""
+    return "".join(
+        f"[{part}]" if part.isdigit() else f".{part}" for part in _parts(place)
+    ).lstrip(".")
+
+
+def _parts(place: str) -> list[str]:
+    found = [part.strip(" '") for part in place.split(".")]
+    return [part for part in found if part and part != "body" and not _MEMBER.fullmatch(part)]
 
 
 def _constraint_field(request: Request) -> str:

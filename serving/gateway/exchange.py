@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -18,27 +17,36 @@ from serving.gateway.answers import (
     Receive,
     Scope,
     Send,
-    error_body,
     send_bytes,
     send_error,
 )
 from serving.gateway.core import Core
 from serving.gateway.engine_errors import (
-    RETRY_AFTER_S,
     EngineError,
     EngineRefusal,
+    engine_broke,
+    log_unavailable,
     read_error,
     refusal,
+    stream_notice,
 )
 from serving.gateway.forwarding import EngineBrokeError, Forwarding
-from serving.gateway.http_protocol import CONNECTION_KEY
+from serving.gateway.http_protocol import watch_client
 from serving.gateway.interaction_row import RowBuilder
-from serving.gateway.request_types import Request
+from serving.gateway.request_types import Request, ResponsesRequest
 from serving.gateway.routing import Choice
+from serving.gateway.stream_editor import (
+    DONE,
+    Opening,
+    Rewriter,
+    StreamEditor,
+    read_opening,
+)
 from serving.gateway.structured import is_well_formed
 from serving.gateway.tool_choice import make_strict, relax
 from serving.gateway.upstream import Response, UpstreamError
 from serving.log.spool import SpoolError
+from whet.outcomes import GATEWAY_STOPPED
 
 END_WAIT_S = 1.0  # for the few bytes after `[DONE]`; the client has its answer by then
 _ABNORMAL_FINISH = {"abort", "error"}  # the engine ended the answer, the model did not
@@ -57,6 +65,7 @@ class Exchange:
         "core",
         "forwarding",
         "gone",
+        "is_begun",
         "logged_status",
         "receive",
         "request",
@@ -96,6 +105,7 @@ class Exchange:
         self.ttft_ms: float | None = None
         self.response: Response | None = None
         self.sent: list[bytes] = []  # body bytes handed to the client
+        self.is_begun = False  # the log has a first record of the stream
         self.started = False  # the response's head was sent
         self.logged_status = ""
         self.gone = False  # the client went away
@@ -106,7 +116,7 @@ class Exchange:
     async def run(self) -> None:
         """Answer the client, whatever happens to the engine, the log or the client itself."""
         self.task = asyncio.current_task()
-        unwatch = self._watch_client()
+        unwatch = watch_client(self.scope, self.receive, self._client_left)
         try:
             try:
                 await self._answer()
@@ -124,6 +134,8 @@ class Exchange:
         finally:
             unwatch()
             self.forwarding.release()
+            if self.is_begun and not self.logged_status:
+                self.core.spool.abandon(self.row.interaction_id)
             if self.response is not None:
                 # Gives the connection back when it was read to its end; else closes it, and the
                 # engine stops generating.
@@ -157,33 +169,14 @@ class Exchange:
             if self.gone:
                 self._record("cancelled", sse.Answer(), http_status=499, is_partial=True)
             else:
-                self._record("cut", sse.Answer(error="The gateway was stopped."), is_partial=True)
+                self._record(
+                    "cut",
+                    sse.Answer(error="The gateway was stopped."),
+                    http_status=GATEWAY_STOPPED,
+                    is_partial=True,
+                )
         except SpoolError:
             self.core.metrics.refused(503)  # nobody is there to be told
-
-    def _watch_client(self) -> Callable[[], object]:
-        """Have `_client_left` called when the client goes away; returns what ends this.
-
-        Our own server says it itself. With another one a task waits for the message.
-        """
-        connection = self.scope.get(CONNECTION_KEY)
-        if connection is not None:
-            connection.on_disconnect = self._client_left
-
-            def forget() -> None:
-                connection.on_disconnect = None
-
-            return forget
-        watcher: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
-            self.receive()  # type: ignore[arg-type]
-        )
-        watcher.add_done_callback(self._message_came)
-        return watcher.cancel
-
-    def _message_came(self, watcher: asyncio.Task[object]) -> None:
-        """After the body a server has one more message: that the client is gone."""
-        if not watcher.cancelled():
-            self._client_left()
 
     def _client_left(self) -> None:
         if not self.logged_status and self.task is not None:
@@ -213,7 +206,7 @@ class Exchange:
             raise EngineBrokeError(f"The engine's answer cannot be read: {error}.") from error
         if answer.error or answer.finish_reason in _ABNORMAL_FINISH:
             raise EngineBrokeError(answer.error or "The engine ended the answer early.")
-        body = sse.Rewriter(self.row.interaction_id, self.row.model).once(raw)
+        body = Rewriter(self.row.interaction_id, self.row.model).once(raw)
         self.sent.append(body)
         self._record("complete", answer)
         await self.core.spool.flushed()
@@ -222,23 +215,26 @@ class Exchange:
     async def _relay(self, response: Response) -> None:
         """Pass a stream on. Its head waits for the first event, because an engine that refuses a
         stream says so in an event; the log's first record waits for it too."""
-        editor = sse.StreamEditor(
-            sse.Rewriter(self.row.interaction_id, self.row.model),
+        editor = StreamEditor(
+            Rewriter(self.row.interaction_id, self.row.model),
             without_usage=self.strip_usage,
             has_done=self.route != "responses",
         )
         send, sent = self.send, self.sent
+        opening = b""  # events that wait for the first token
+        broke: UpstreamError | None = None
         try:
             while data := await response.read_chunk():
                 out = editor.feed(data)
                 if not self.started:
+                    opening += out
                     if self.ttft_ms is None:
                         self.ttft_ms = self._elapsed_ms()
-                    if not editor.has_event:
-                        continue
-                    self._check_first_event(editor.raw)
-                    if not editor.ended:
+                    if self._has_begun(opening + editor.held) and not editor.ended:
                         await self._begin_stream()
+                        out = opening
+                    elif not editor.ended:
+                        continue
                 if editor.ended:
                     if editor.has_done:
                         break
@@ -246,22 +242,42 @@ class Exchange:
                 if out:
                     sent.append(out)
                     await send({"type": "http.response.body", "body": out, "more_body": True})
-        except UpstreamError:
-            if not editor.ended:
-                raise
-        await self._end_stream(response, editor)
+        except UpstreamError as error:
+            broke = error
+        if not editor.ended:
+            if opening and not self.started:
+                await self._find_refusal()
+            if broke is not None:
+                raise broke
+        held = editor.held if self.started else opening + editor.held
+        await self._end_stream(response, editor, held)
 
-    def _check_first_event(self, raw: list[bytes]) -> None:
-        """Raises EngineRefusal when the stream begins with an error."""
-        error = sse.leading_error(b"".join(raw) if len(raw) > 1 else raw[0])
-        if error is not None:
-            found = read_error(error)
+    def _has_begun(self, opening: bytes) -> bool:
+        """True when the stream has its first token. Raises EngineRefusal when it has an error."""
+        found = read_opening(opening)
+        if isinstance(found, EngineError):
             raise refusal(found.code or 500, self._renamed(found), self.request)
+        return found is Opening.ANSWER
+
+    async def _find_refusal(self) -> None:
+        """Some engines announce a stream of the Responses API and cut it when they refuse. Asked
+        without a stream they say why. Raises EngineRefusal then."""
+        if not isinstance(self.request, ResponsesRequest):
+            return
+        request = msgspec.structs.replace(self.request, stream=None, max_output_tokens=1)
+        response = await self.forwarding.send(request)
+        try:
+            if response.status != 200:
+                raise self._refusal(response.status, await response.read())
+        finally:
+            response.close()
 
     async def _begin_stream(self) -> None:
         """Log that a stream begins, then send its head: whatever is killed from here on, a client
         that has an interaction id finds its row."""
         self.core.spool.append(self.row.begun(self.forwarding.choice, self.forwarding.replica))
+        self.is_begun = True
+        await self.core.spool.flushed()
         await self._send_head()
 
     async def _send_head(self) -> None:
@@ -269,11 +285,12 @@ class Exchange:
         head = self._headers(STREAM_HEADERS)
         await self.send({"type": "http.response.start", "status": 200, "headers": head})
 
-    async def _end_stream(self, response: Response, editor: sse.StreamEditor) -> None:
-        held = editor.held
+    async def _end_stream(
+        self, response: Response, editor: StreamEditor, held: bytes
+    ) -> None:
         answer = _READERS[self.route][1](b"".join(editor.raw))
         if answer.error:
-            held = held.removesuffix(sse.DONE)  # the error event itself is the client's notice
+            held = held.removesuffix(DONE)  # the error event itself is the client's notice
             self.sent.append(held)
             self._record("error", answer, is_partial=True)
         elif (
@@ -281,7 +298,7 @@ class Exchange:
             or answer.finish_reason is None
             or answer.finish_reason in _ABNORMAL_FINISH
         ):
-            if self.started and (rest := held.removesuffix(sse.DONE)):
+            if self.started and (rest := held.removesuffix(DONE)):
                 self.sent.append(rest)
                 await self.send({"type": "http.response.body", "body": rest, "more_body": True})
             raise EngineBrokeError("It ended the stream before the answer was complete.")
@@ -315,54 +332,31 @@ class Exchange:
 
     async def _engine_broke(self, cause: Exception) -> None:
         """The engine went away or ran out of time; what the client has is marked as incomplete."""
-        is_late = isinstance(cause, TimeoutError)
-        limit_s = self.core.context.settings.request_timeout_s
-        why = (
-            f"The answer took longer than {limit_s:g} s and was cut."
-            if is_late
-            else f"The engine broke off: {cause}"
-        )
-        why = why if why.endswith(".") else why + "."
         if self.logged_status:
             return
-        if is_late:
+        error = engine_broke(cause, self.core.context.settings.request_timeout_s)
+        if error.status == 504:
             self.core.metrics.timeouts.inc()
         if not self.started:
-            error = ApiError(
-                504 if is_late else 502, f"{why} Try again.", code="engine_error", retry_after_s=1
-            )
-            status = "cut" if is_late else "error"
+            status = "cut" if error.status == 504 else "error"
             self.sent.clear()
-            self._record(status, sse.Answer(error=why), http_status=error.status)
+            self._record(status, sse.Answer(error=error.message), http_status=error.status)
             await send_error(self.send, error, self._headers([]))
             return
-        notice = self._notice(f"{why} What arrived is not the whole answer; ask again.")
-        self._record("cut", sse.Answer(error=why), is_partial=True)
+        notice = stream_notice(
+            self.route, f"{error.message} What arrived is not the whole answer; ask again."
+        )
+        self._record("cut", sse.Answer(error=error.message), is_partial=True)
         await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
     async def _log_broke(self, error: SpoolError) -> None:
         """What cannot be logged is not served: the answer's end is withheld."""
         self.core.metrics.refused(503)
         if not self.started:
-            await send_error(
-                self.send,
-                ApiError(
-                    503,
-                    f"{error} Nothing is answered that is not logged.",
-                    code=error.code,
-                    retry_after_s=RETRY_AFTER_S,
-                ),
-                self._headers([]),
-            )
+            await send_error(self.send, log_unavailable(str(error)), self._headers([]))
         else:
-            notice = self._notice(f"{error} The answer was withheld.")
+            notice = stream_notice(self.route, f"{error} The answer was withheld.")
             await self.send({"type": "http.response.body", "body": notice, "more_body": False})
-
-    def _notice(self, message: str) -> bytes:
-        if self.route == "responses":
-            event = {"type": "error", "code": "engine_error", "message": message, "param": None}
-            return b"event: error\ndata: %s\n\n" % msgspec.json.encode(event)
-        return b"data: %s\n\n" % error_body(502, message, code="engine_error")
 
     # --- the row -------------------------------------------------------------------------------
 
@@ -397,23 +391,17 @@ class Exchange:
             )
         )
         self.logged_status = status
-        self._count(status, answer, duration_ms)
-
-    def _count(self, status: str, answer: sse.Answer, duration_ms: float) -> None:
-        metrics = self.core.metrics
-        metrics.answers[self.route, status, self.forwarding.choice.arm].inc()
-        metrics.duration[self.route].observe(duration_ms / 1000)
-        if self.ttft_ms is not None:
-            metrics.ttft[self.route].observe(self.ttft_ms / 1000)
-        if answer.prompt_tokens:
-            metrics.prompt_tokens.inc(answer.prompt_tokens)
-        if answer.completion_tokens:
-            metrics.completion_tokens.inc(answer.completion_tokens)
-            if self.stream and self.ttft_ms is not None and answer.completion_tokens > 1:
-                generating_s = (duration_ms - self.ttft_ms) / 1000
-                metrics.time_per_token.observe(generating_s / (answer.completion_tokens - 1))
+        self.core.metrics.count_answer(
+            self.route,
+            status,
+            self.forwarding.choice.arm,
+            answer,
+            duration_ms=duration_ms,
+            ttft_ms=self.ttft_ms,
+            is_stream=self.stream,
+        )
         if status == "complete":
             if (is_valid := is_well_formed(self.request, answer)) is not None:
-                metrics.structured[is_valid].inc()
+                self.core.metrics.structured[is_valid].inc()
             if self.forwarding.replica is not None:
                 self.core.last_progress[self.forwarding.replica.url] = time.monotonic()

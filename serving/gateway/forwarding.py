@@ -48,11 +48,11 @@ class Forwarding:
         if self.replica is not None:
             self.replica.in_flight -= 1
 
-    async def send(self) -> Response:
-        """The head of an engine's response. A connection that breaks before it is tried once more,
-        elsewhere if possible.
+    async def send(self, request: Request | None = None) -> Response:
+        """Ask; `request`: another form of it than the client's.
 
-        Raises ApiError 503 when no engine becomes ready in time, EngineBrokeError, UpstreamError or
+        Returns the head of an engine's response. A connection that breaks before it is tried once more,
+        elsewhere if possible. Raises ApiError 503 when no engine becomes ready in time, EngineBrokeError, UpstreamError or
         TimeoutError when one fails.
         """
         core, avoid, tries = self._core, None, 0
@@ -66,7 +66,7 @@ class Forwarding:
             tries += 1
             self._take(replica)
             try:
-                response = await self._post(replica, tries)
+                response = await self._post(replica, tries, request or self._request)
             except NoAnswerError as error:
                 if tries > 1 and time.perf_counter() > deadline:
                     raise EngineBrokeError(
@@ -87,9 +87,9 @@ class Forwarding:
         self.replica = replica
         replica.in_flight += 1
 
-    async def _post(self, replica: Replica, tries: int) -> Response:
+    async def _post(self, replica: Replica, tries: int, request: Request) -> Response:
         own = self._row.interaction_id
-        body = engine_body(self._request, self.engine_model, own)
+        body = engine_body(request, self.engine_model, own)
         return await self._core.upstream.post(
             replica.url, ROUTE_PATHS[self._route], body, own if tries == 1 else f"{own}-{tries}"
         )

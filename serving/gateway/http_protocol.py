@@ -76,6 +76,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         scope: Scope = self.scope  # type: ignore[assignment]  # a key of our own in it
         scope[CONNECTION_KEY] = self
 
+    def forget_request(self) -> None:
+        """The request is answered: nobody is to be told any more that the client leaves."""
+        self.on_disconnect = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._phase_since = self.loop.time()
@@ -194,6 +198,29 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def _is_head_request(self) -> bool:
         return self.scope is not None and self.scope.get("method") == "HEAD"
+
+
+def watch_client(
+    scope: Scope, receive: Receive, on_disconnect: Callable[[], None]
+) -> Callable[[], object]:
+    """Have `on_disconnect` called when the client of a request goes away; returns what ends this.
+
+    Call it when the body was read. A connection of this server says it itself; with another server
+    a task waits for its message.
+    """
+    connection = scope.get(CONNECTION_KEY)
+    if isinstance(connection, GatewayHttpProtocol):
+        connection.on_disconnect = on_disconnect
+        return connection.forget_request
+    loop = asyncio.get_running_loop()
+    watcher: asyncio.Task[Any] = loop.create_task(receive())  # type: ignore[arg-type]
+
+    def message_came(task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            on_disconnect()
+
+    watcher.add_done_callback(message_came)
+    return watcher.cancel
 
 
 async def _answer_head_too_large(_: Scope, __: Receive, send: Send) -> None:

@@ -6,6 +6,8 @@ import os
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
+from serving.gateway.sse import Answer
+
 ROUTES = ("chat", "completions", "responses", "embeddings")
 STATUSES = ("complete", "cancelled", "error", "cut")
 ARMS = ("stable", "candidate", "pinned", "exact", "base")
@@ -60,6 +62,30 @@ class Metrics:
         self.structured = {True: structured.labels("yes"), False: structured.labels("no")}
         self.prompt_tokens = tokens.labels("prompt")
         self.completion_tokens = tokens.labels("completion")
+
+    def count_answer(
+        self,
+        route: str,
+        status: str,
+        arm: str,
+        answer: Answer,
+        *,
+        duration_ms: float,
+        ttft_ms: float | None,
+        is_stream: bool,
+    ) -> None:
+        """Count one request that was forwarded, when its row is written."""
+        self.answers[route, status, arm].inc()
+        self.duration[route].observe(duration_ms / 1000)
+        if ttft_ms is not None:
+            self.ttft[route].observe(ttft_ms / 1000)
+        if answer.prompt_tokens:
+            self.prompt_tokens.inc(answer.prompt_tokens)
+        if answer.completion_tokens:
+            self.completion_tokens.inc(answer.completion_tokens)
+            if is_stream and ttft_ms is not None and answer.completion_tokens > 1:
+                generating_s = (duration_ms - ttft_ms) / 1000
+                self.time_per_token.observe(generating_s / (answer.completion_tokens - 1))
 
     def refused(self, status: int) -> None:
         self._refused.labels(str(status)).inc()

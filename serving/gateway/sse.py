@@ -1,138 +1,13 @@
-"""Server-sent events as bytes: what is changed on the way to the client, and what is read of them afterwards.
-
-Nothing here looks at single events while they stream. Each network read is cut at its last event boundary, the
-constant beginning of the events (id, model) is replaced in one pass, and the text is parsed once, after the end.
-"""
+"""Reads the log's part of an engine's response: once, after its end, for JSON and for streams."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
 from serving.gateway.engine_errors import read_error
-
-DONE = b"data: [DONE]\n\n"
-_BOUNDARY = b"\n\n"
-_ERROR_WITHIN = 64  # bytes from a stream's start: an event that is an error names it there
-_ID = re.compile(rb'"id": ?"[^"\\]*"')
-_MODEL = re.compile(rb'"model": ?"(?:[^"\\]|\\.)*"')
-_RESPONSE_END = re.compile(rb"^event: ?response\.(?:completed|incomplete|failed)$", re.MULTILINE)
-
-
-class Rewriter:
-    """Puts our id and the model name that the client asked for into a response.
-
-    An engine writes `{"id":"…","object":"…","created":…,"model":"…","choices":` the same way into every event of a stream, so
-    the whole beginning is one needle. A needle starts with an unescaped quote, so it cannot match inside a text.
-    """
-
-    def __init__(self, interaction_id: str, model: str) -> None:
-        self._id = b'"id":"%s"' % interaction_id.encode()
-        self._model = b'"model":%s' % msgspec.json.encode(model)
-        self._needles: list[tuple[bytes, bytes]] | None = None
-
-    def _learn(self, data: bytes) -> list[tuple[bytes, bytes]]:
-        end = data.find(b'"choices"')
-        start = data.find(b'{"id"')
-        found_id, found_model = _ID.search(data), _MODEL.search(data)
-        if 0 <= start < end and found_id and found_model and found_id.end() <= end and found_model.end() <= end:
-            needle = data[start:end]
-            return [(needle, needle.replace(found_id[0], self._id, 1).replace(found_model[0], self._model, 1))]
-        pairs = ((found_id, self._id), (found_model, self._model))
-        return [(found[0], ours) for found, ours in pairs if found]
-
-    def __call__(self, data: bytes) -> bytes:
-        if self._needles is None:
-            self._needles = self._learn(data)
-        for needle, ours in self._needles:
-            data = data.replace(needle, ours)
-        return data
-
-    def once(self, body: bytes) -> bytes:
-        """The same for a JSON body, where each occurs once, near its beginning."""
-        for needle, ours in self._learn(body[:4096]):
-            body = body.replace(needle, ours, 1)
-        return body
-
-
-def without_usage(data: bytes) -> bytes:
-    """Whole events less those that carry usage alone, for a client that did not ask for it."""
-    for mark in (b'"choices":[]', b'"choices": []'):
-        while (at := data.find(mark)) >= 0:
-            start = data.rfind(_BOUNDARY, 0, at) + 2 if data.rfind(_BOUNDARY, 0, at) >= 0 else 0
-            end = data.find(_BOUNDARY, at)
-            data = data[:start] + (data[end + 2 :] if end >= 0 else b"")
-    return data
-
-
-def ends_response(data: bytes) -> bool:
-    """True if these events end a stream of the Responses API, which has no `[DONE]`."""
-    return b"event: response." in data and _RESPONSE_END.search(data) is not None
-
-
-def leading_error(raw: bytes) -> Any:
-    """The error that a stream begins with, decoded; None for a stream that begins well."""
-    if b"error" not in raw[:_ERROR_WITHIN]:
-        return None
-    for line in raw[: raw.find(_BOUNDARY)].split(b"\n"):
-        if not line.startswith(b"data:"):
-            continue
-        try:
-            event = msgspec.json.decode(line[5:].strip())
-        except msgspec.DecodeError:
-            return None
-        if isinstance(event, dict) and event.get("error") is not None:
-            return event["error"]
-        if isinstance(event, dict) and event.get("type") == "error":
-            return event
-    return None
-
-
-class StreamEditor:
-    """Cuts what arrives of a stream at its event boundaries and edits it for the client."""
-
-    def __init__(self, rewrite: Rewriter, *, without_usage: bool, has_done: bool) -> None:
-        """`has_done`: the stream ends with `[DONE]`; those of the Responses API do not."""
-        self.has_done = has_done
-        self.raw: list[bytes] = []  # everything, as the engine sent it
-        self.held = b""  # the last events, which wait for the row
-        self.ended = False  # the answer's last event has arrived
-        self.has_event = False  # one whole event has arrived
-        self._rewrite = rewrite
-        self._without_usage = without_usage
-        self._tail = b""  # the beginning of an event
-
-    def feed(self, data: bytes) -> bytes:
-        """What may go to the client now; empty while an event is incomplete and at the end."""
-        self.raw.append(data)
-        if self._tail:
-            data = self._tail + data
-        if data.endswith(_BOUNDARY):
-            self._tail = b""
-        else:
-            cut = data.rfind(_BOUNDARY) + len(_BOUNDARY)
-            if cut < len(_BOUNDARY):
-                self._tail = data
-                return b""
-            data, self._tail = data[:cut], data[cut:]
-        self.has_event = True
-        data = self._rewrite(data)
-        if self._without_usage and (b'"choices":[]' in data or b'"choices": []' in data):
-            data = without_usage(data)
-        if self.has_done:
-            if data.endswith(DONE):
-                self.held, self.ended = data, True
-                return b""
-        elif self.ended or ends_response(data):
-            self.held += data
-            self.ended = True
-            return b""
-        return data
-
-
-# --- after the end --------------------------------------------------------------------------------------------------
+from serving.gateway.stream_editor import BOUNDARY, DONE
 
 
 # gc=False: decoded JSON holds no cycles, and a stream makes hundreds of these, which would start collections in mid-request.
@@ -190,7 +65,7 @@ _chunk = msgspec.json.Decoder(_Chunk)
 
 def _chunks(raw: bytes) -> list[_Chunk]:
     """All events of a chat or completions stream, in one decoding pass where it has the usual form."""
-    body = raw.removesuffix(DONE).removesuffix(_BOUNDARY).removesuffix(b"\n")
+    body = raw.removesuffix(DONE).removesuffix(BOUNDARY).removesuffix(b"\n")
     if body.startswith(b"data: "):
         try:
             return _chunk_list.decode(b"[" + body[6:].replace(b"\n\ndata: ", b",") + b"]")
