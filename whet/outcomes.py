@@ -1,4 +1,4 @@
-"""SQL conditions on `interactions`: what counts for the version that answered, and what never does."""
+"""SQL conditions on `interactions`: what counts for the version that answered, and what not."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_
 
 from whet.tables import interactions
 
+# `http_status` of a row with status `cut` whose gateway was stopped or killed. What the client was
+# sent before says 200; as with 499 for a client that left, the row says how the answer ended.
+GATEWAY_STOPPED = 503
+
 _FAILED = ("error", "cut")
 
 
 def counts_for_version() -> ColumnElement[bool]:
     """Requests that say something about the version that answered.
 
-    Left out: requests whose client left; refused ones (HTTP 400 to 499), which are the application's
-    own mistake; and a failed answer to an SDK's retry, because its first try has counted already.
+    Left out: requests whose client left; refused ones (HTTP 400 to 499), which are the
+    application's own mistake; a failed answer to an SDK's retry, because its first try has counted
+    already; and answers whose gateway was stopped or killed, which no version causes.
     """
     client_mistake = interactions.c.http_status.between(400, 499)
+    gateway_stopped = and_(
+        interactions.c.status == "cut", interactions.c.http_status == GATEWAY_STOPPED
+    )
     failed_retry = and_(_failed(), func.coalesce(interactions.c.retry, 0) > 0)
-    return and_(interactions.c.status != "cancelled", not_(or_(client_mistake, failed_retry)))
+    left_out = or_(client_mistake, failed_retry, gateway_stopped)
+    return and_(interactions.c.status != "cancelled", not_(left_out))
 
 
 def service_failed() -> ColumnElement[bool]:

@@ -59,6 +59,7 @@ interactions = _table(
     Column("replica", String(200)),
     Column("stream", Boolean, nullable=False),
     Column("status", String(16), nullable=False),  # complete | cancelled | error | cut
+    # As answered, or would have been; 499: the client left; 503 with `cut`: the gateway ended.
     Column("http_status", Integer, nullable=False),
     # How often the client's SDK had asked before (x-stainless-retry-count); null: it does not say.
     Column("retry", Integer),

@@ -1,17 +1,18 @@
-"""From the spool to the database: a thread that inserts records in batches and removes a file after its commit.
+"""From the spool to the database: a thread that inserts records in batches, then removes files.
 
 Inserting a record that is there already does nothing, so a crash between commit and removal costs
-nothing. A stream's first record becomes a row only when its process died before it wrote another:
-until then the file that holds it stays.
+nothing. A stream's first record becomes a row only when no other can follow, because its process is
+gone or gave the stream up; until its end is known, the file that holds it stays.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 from sqlalchemy import JSON, Column, Connection, Engine, MetaData, Table
@@ -19,27 +20,32 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.types import UserDefinedType
 
 from serving.log.records import (
-    BEGUN,
     InteractionRecord,
     RatingRecord,
     Record,
     decode,
+    encode,
+    is_begun,
     without_nul,
 )
 from serving.log.spool import Spool, SpoolFile, orphans
 from whet.database import insert_ignore, writing
+from whet.outcomes import GATEWAY_STOPPED
 from whet.tables import interactions, ratings
 
 logger = logging.getLogger(__name__)
 
-BATCH_BYTES = 1 << 19  # about 250 answers: a transaction of some ten milliseconds, so other writers are not kept waiting
-IDLE_S = 0.2  # how long a row may wait for company; pages and the controller look once a second or less often
-ORPHANS_EVERY_S = 5.0  # a process that died is noticed after this long at most
+BATCH_BYTES = 1 << 19  # about 250 answers: some ten milliseconds, which other writers can wait
+IDLE_S = 0.2  # a row waits for company; pages and the controller look once a second or less often
+ORPHANS_EVERY_S = 5.0  # a process that died is noticed after this long
 BACK_OFF_S = (0.5, 1, 2, 5)  # while the database is away
+# The database does not take these values, and will not later. All else means that it is away.
+_REFUSALS = (DataError, IntegrityError, ValueError, OverflowError)
 
 
 class _JsonText(UserDefinedType):  # type: ignore[type-arg]
-    """A JSON column that is given JSON text, so that nothing is parsed and written again; None is NULL."""
+    """A JSON column that is given JSON text, so that nothing is parsed and written again; None is
+    NULL."""
 
     cache_ok = True
 
@@ -48,12 +54,21 @@ class _JsonText(UserDefinedType):  # type: ignore[type-arg]
 
 
 def _as_text(table: Table) -> Table:
-    return Table(
-        table.name, MetaData(), *[Column(c.name, _JsonText() if isinstance(c.type, JSON) else c.type, primary_key=c.primary_key) for c in table.columns]
+    columns = (
+        Column(
+            column.name,
+            _JsonText() if isinstance(column.type, JSON) else column.type,
+            primary_key=column.primary_key,
+        )
+        for column in table.columns
     )
+    return Table(table.name, MetaData(), *columns)
 
 
-_TABLES: dict[type, Table] = {InteractionRecord: _as_text(interactions), RatingRecord: _as_text(ratings)}
+_TABLES: dict[type, Table] = {
+    InteractionRecord: _as_text(interactions),
+    RatingRecord: _as_text(ratings),
+}
 
 
 def _values(record: Record) -> dict[str, object]:
@@ -78,28 +93,48 @@ def insert_records(connection: Connection, records: Iterable[Record]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BegunStream:
-    """A stream whose end has not been seen, and the file that holds its first record."""
+    """Where the first record of a stream lies whose end has not been seen.
 
-    record: InteractionRecord
+    Its file stays until then, so the record, which has the whole request in it, is not kept in
+    memory.
+    """
+
     file: SpoolFile
+    offset: int
+    length: int
+
+    def read(self) -> InteractionRecord:
+        record = decode(os.pread(self.file.handle, self.length, self.offset))
+        assert isinstance(record, InteractionRecord)  # it was one when it was found
+        return record
 
 
 def cut_off(record: InteractionRecord) -> InteractionRecord:
-    """The row of a stream whose process died: the client has its head and some of its text."""
+    """The row of a stream without a last record: its process was killed, or could not write it. The
+    client has the head and perhaps some of the text, which is not in the log."""
     return msgspec.structs.replace(
-        record, status="cut", error="The gateway ended while it was answering."
+        record,
+        status="cut",
+        http_status=GATEWAY_STOPPED,
+        error="The gateway ended before the answer did.",
     )
 
 
 class Drain:
-    """Runs in a thread of the gateway process, for its own spool and those of dead processes."""
+    """Runs in a thread of the gateway process, for its own spool and those of dead processes.
 
-    def __init__(self, engine: Engine, spool: Spool, *, on_rows: Callable[[int], None] = lambda _: None) -> None:
+    Files of one process are read in the order in which they were written, one after the other, so
+    that the last record of a stream is never seen before its first.
+    """
+
+    def __init__(
+        self, engine: Engine, spool: Spool, *, on_rows: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._engine = engine
         self._spool = spool
         self._on_rows = on_rows
         self._stop = threading.Event()
-        self._orphans: list[SpoolFile] = []
+        self._orphans: list[list[SpoolFile]] = []  # of each dead process
         self._begun: dict[str, BegunStream] = {}  # by interaction id
         self.failure = ""  # why the database does not take rows; empty: it does
         self._thread = threading.Thread(target=self._run, name="log-drain", daemon=True)
@@ -108,104 +143,143 @@ class Drain:
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Drain what can be drained within the time, then stop. What is left stays on disk for the next start."""
+        """Drain what can be drained within the time, then stop. What is left stays on disk for the
+        next start."""
         self._stop.set()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        failures, since_orphans = 0, ORPHANS_EVERY_S
+        failures, orphans_due = 0, 0.0
         while True:
             stopping = self._stop.is_set()
             try:
-                if since_orphans >= ORPHANS_EVERY_S:
-                    self._orphans += orphans(self._spool.folder)
-                    since_orphans = 0.0
+                if time.monotonic() >= orphans_due:
+                    self.take_over()
+                    orphans_due = time.monotonic() + ORPHANS_EVERY_S
                 moved = self.step()
                 failures, self.failure = 0, ""
             except (SQLAlchemyError, OSError) as error:
-                self.failure = f"Rows wait on disk, because the database does not take them: {str(error).splitlines()[0]}"
+                self.failure = (
+                    "Rows wait on disk, because the database does not take them: "
+                    f"{str(error).splitlines()[0]}"
+                )
                 if failures == 0:
                     logger.warning(self.failure)
                 failures, moved = failures + 1, 0
             if stopping and (moved == 0 or failures):
                 return
             if moved < BATCH_BYTES // 2:
-                pause = BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1] if failures else IDLE_S
-                since_orphans += pause
-                self._stop.wait(pause)
+                back_off = BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1]
+                self._stop.wait(back_off if failures else IDLE_S)
+
+    def take_over(self) -> None:
+        """Look for files whose process is gone; the next steps drain and remove them."""
+        self._orphans += orphans(self._spool.folder)
 
     def step(self) -> int:
-        """One batch from every file; returns the bytes moved. Raises SQLAlchemyError while the database is away."""
+        """One batch of each process's files; returns the bytes moved. Raises SQLAlchemyError while
+        the database is away."""
         moved = 0
-        for file in self._orphans:
-            moved += self._batch(file)
-        if self._orphans and not any(file.read_pending(BATCH_BYTES) for file in self._orphans):
-            self._give_up_orphans()
-        for file in list(self._spool.files):
-            count = self._batch(file)
-            self._spool.drained_bytes += count
+        for files in list(self._orphans):
+            count = self._drain(files)
             moved += count
-            if file.closed and file.drained >= file.written and not file.begun:
+            if count == 0:
+                self._finish_orphans(files)
+        own = list(self._spool.files)
+        count = self._drain(own)
+        self._spool.drained_bytes += count
+        self._cut_abandoned()
+        for file in own:
+            if file.closed and file.can_be_discarded:
                 self._spool.files.remove(file)
                 file.discard()
-        return moved
+        return moved + count
 
-    def _give_up_orphans(self) -> None:
-        """Dead processes' files hold nothing more: what only began in them was cut off."""
-        left = [stream for stream in self._begun.values() if stream.file in self._orphans]
-        if left:
-            self._insert([cut_off(stream.record) for stream in left])
-        for stream in left:
-            del self._begun[stream.record.id]
-        while self._orphans:
-            self._orphans.pop().discard()
+    def _drain(self, files: Iterable[SpoolFile]) -> int:
+        """The next batch of one process's files; returns its bytes, 0 when nothing is left."""
+        return next((count for file in files if (count := self._drain_batch(file))), 0)
 
-    def _batch(self, file: SpoolFile) -> int:
+    def _drain_batch(self, file: SpoolFile) -> int:
         block = file.read_pending(BATCH_BYTES)
         if not block:
             return 0
-        records = []
+        ended, offset = [], file.drained
         for line in block[:-1].split(b"\n"):
-            try:
-                records.append(decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                self._reject(line, "it is not a whole record")
-        ended = [record for record in records if not self._is_begun(record, file)]
-        if ended:
-            self._insert(ended)
+            record = self._decode(line)
+            if record is not None and is_begun(record):
+                self._begun[record.id] = BegunStream(file, offset, len(line))
+                file.begun.add(record.id)
+            elif record is not None:
+                ended.append(record)
+            offset += len(line) + 1
+        self._insert(ended)
         for record in ended:
-            if stream := self._begun.pop(record.id, None):
-                stream.file.begun.discard(record.id)
+            self._forget(record.id)
         file.drained += len(block)
         return len(block)
 
-    def _is_begun(self, record: Record, file: SpoolFile) -> bool:
-        """True for a stream's first record, which is kept until its last one comes."""
-        if not isinstance(record, InteractionRecord) or record.status != BEGUN:
-            return False
-        self._begun[record.id] = BegunStream(record, file)
-        file.begun.add(record.id)
-        return True
+    def _decode(self, line: bytes) -> Record | None:
+        try:
+            return decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._reject(line, "it is not a whole record")
+            return None
+
+    def _forget(self, interaction_id: str) -> None:
+        if stream := self._begun.pop(interaction_id, None):
+            stream.file.begun.discard(interaction_id)
+
+    def _cut_abandoned(self) -> None:
+        """Streams of this process that will have no last record, as soon as all that was written
+        before it gave them up is drained."""
+        abandoned = self._spool.abandoned
+        while abandoned and abandoned[0][1] <= self._spool.drained_bytes:
+            self._cut([abandoned[0][0]])
+            abandoned.popleft()
+
+    def _finish_orphans(self, files: list[SpoolFile]) -> None:
+        """A dead process's files hold nothing more: what only began in them was cut off."""
+        for file in files:
+            self._cut(list(file.begun))
+        self._orphans.remove(files)
+        for file in files:
+            file.discard()
+
+    def _cut(self, interaction_ids: list[str]) -> None:
+        """Insert the rows of begun streams, about BATCH_BYTES at a time."""
+        records: list[Record] = []
+        size = 0
+        for interaction_id in interaction_ids:
+            if stream := self._begun.get(interaction_id):
+                records.append(cut_off(stream.read()))
+                size += stream.length
+            if size >= BATCH_BYTES or interaction_id == interaction_ids[-1]:
+                self._insert(records)
+                for record in records:
+                    self._forget(record.id)
+                records, size = [], 0
 
     def _insert(self, records: list[Record]) -> None:
+        if not records:
+            return
         try:
             with writing(self._engine) as connection:
                 insert_records(connection, records)
-        except (DataError, IntegrityError, ValueError):
-            self._one_by_one(records)
+        except _REFUSALS:
+            self._insert_one_by_one(records)
         self._on_rows(len(records))
 
-    def _one_by_one(self, records: list[Record]) -> None:
+    def _insert_one_by_one(self, records: list[Record]) -> None:
         """One record that the database refuses must not hold back the others."""
         for record in records:
             try:
                 with writing(self._engine) as connection:
                     insert_records(connection, [record])
-            except (DataError, IntegrityError, ValueError) as error:
-                self._reject(msgspec.json.encode(record), str(error).splitlines()[0])
+            except _REFUSALS as error:
+                self._reject(encode(record)[:-1], str(error).splitlines()[0])
 
     def _reject(self, line: bytes, why: str) -> None:
         path = self._spool.folder / "rejected.lines"
         logger.error("A record of the interaction log was put into %s: %s.", path, why)
-        with Path(path).open("ab") as file:
+        with path.open("ab") as file:
             file.write(line + b"\n")

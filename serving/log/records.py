@@ -1,12 +1,13 @@
 """What the spool holds: one JSON line per record, tagged with its kind.
 
-Fields of a record are columns of its table (`whet.tables.interactions`, `whet.tables.ratings`). Columns of type JSON travel as raw
-bytes that are never parsed again on their way to the database.
+Fields of a record are columns of its table (`whet.tables.interactions`, `whet.tables.ratings`).
+Columns of type JSON travel as raw bytes that are never parsed again on their way to the database.
 """
 
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 import msgspec
 
@@ -16,7 +17,9 @@ NULL = msgspec.Raw(b"null")  # a JSON column without a value; it becomes NULL
 BEGUN = "begun"  # status of a stream's first record; it becomes a row only if no other follows
 
 
-class InteractionRecord(msgspec.Struct, tag="interaction", tag_field="kind", omit_defaults=True, kw_only=True):
+class InteractionRecord(
+    msgspec.Struct, tag="interaction", tag_field="kind", omit_defaults=True, kw_only=True
+):
     """One row of `interactions`."""
 
     id: str
@@ -52,7 +55,9 @@ class InteractionRecord(msgspec.Struct, tag="interaction", tag_field="kind", omi
     metadata: msgspec.Raw = NULL
 
 
-class RatingRecord(msgspec.Struct, tag="rating", tag_field="kind", omit_defaults=True, kw_only=True):
+class RatingRecord(
+    msgspec.Struct, tag="rating", tag_field="kind", omit_defaults=True, kw_only=True
+):
     """One row of `ratings`."""
 
     id: str
@@ -82,6 +87,11 @@ def decode(line: bytes) -> Record:
     return found
 
 
+def is_begun(record: Record) -> TypeGuard[InteractionRecord]:
+    """True for the first record of a stream, which another of the same interaction follows."""
+    return isinstance(record, InteractionRecord) and record.status == BEGUN
+
+
 def rating_id(interaction_id: str, api_key_id: str, content: dict[str, object]) -> str:
     """The same call twice has the same id, so it becomes one row."""
     return "rat_" + digest_json([interaction_id, api_key_id, content])[:48]
@@ -91,5 +101,6 @@ _NUL_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def without_nul(raw: bytes) -> bytes:
-    """JSON text without the escaped NUL character, which PostgreSQL cannot store; U+FFFD stands in its place."""
+    """JSON text with U+FFFD in the place of the escaped NUL character, which PostgreSQL cannot
+    store."""
     return _NUL_ESCAPE.sub(rb"\1\\ufffd", raw) if b"\\u0000" in raw else raw

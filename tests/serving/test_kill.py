@@ -138,7 +138,11 @@ def run(tmp_path: Path, database_url: str, code: str, kills: int) -> tuple[list[
     spool = Spool(context.settings.home / "spool", "taker")
     drain = Drain(context.database, spool)
     drain.start()
-    wait_for(lambda: sorted(path.name for path in spool.folder.glob("*.jsonl")) == ["taker-0.jsonl"], "the orphans' end", timeout_s=30)
+    wait_for(
+        lambda: list(spool.folder.glob("*.jsonl")) == [spool.files[0].path],
+        "the orphans' end",
+        timeout_s=30,
+    )
     drain.stop()
     return killed.ledger, killed.rows(), context
 

@@ -103,7 +103,7 @@ def test_what_a_dead_process_left_is_taken_over_and_a_torn_line_is_skipped(sqlit
     drain.start()
     wait_for(lambda: count(sqlite_context) == 21, "all rows")
     drain.stop()
-    assert [path.name for path in folder.glob("*.jsonl")] == ["alive-0.jsonl"]
+    assert list(folder.glob("*.jsonl")) == [file.path for file in spool.files]
     assert not (folder / "rejected.lines").exists()
 
 
@@ -111,8 +111,9 @@ def test_files_of_a_living_process_are_left_alone(tmp_path: Path) -> None:
     spool = Spool(tmp_path, "a")
     spool.append(b"{}\n")
     assert orphans(tmp_path) == []
+    path = spool.files[0].path
     spool.close()
-    assert [file.path.name for file in orphans(tmp_path)] == ["a-0.jsonl"]
+    assert [[file.path for file in files] for files in orphans(tmp_path)] == [[path]]
 
 
 def test_a_record_that_the_database_refuses_holds_up_no_other(context: Context, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_a_record_that_the_database_refuses_holds_up_no_other(context: Context, 
 
 async def test_full_durability_shares_one_flush_between_all_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushes = []
-    monkeypatch.setattr(spool_module, "_flush_all", lambda handles: flushes.append(len(handles)))
+    monkeypatch.setattr(spool_module, "_flush_all", lambda handles, _: flushes.append(len(handles)))
     spool = Spool(tmp_path, "a", full_durability=True)
 
     async def one(number: int) -> None:
