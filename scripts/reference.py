@@ -21,6 +21,7 @@ from whet.firststart import toml_value
 from whet.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the tables that tests hold
 PACKAGES = ("whet", "serving", "training", "monitoring", "feedback")
 
 SETTINGS = """\
@@ -151,9 +152,37 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 PAGES = {"settings.md": settings, "commands.md": commands, "routes.md": routes, "metrics.md": metrics}
 
 
+def engine_differences() -> str:
+    """What the table of tests/serving/engine_differences.py allows."""
+    from tests.serving.engine_differences import table
+
+    return table()
+
+
+# Generated parts of pages that people write: page, name of the markers, maker.
+SECTIONS = (("gateway.md", "engine-differences", engine_differences),)
+
+
+def with_sections(page: str) -> str:
+    """The text of a page with its generated parts as the code has them now."""
+    text = (ROOT / "docs" / page).read_text()
+    for name, marker, make in SECTIONS:
+        if name != page:
+            continue
+        begin, end = f"<!-- {marker}: written by `make docs` -->\n", f"<!-- {marker}: end -->"
+        head, _, rest = text.partition(begin)
+        _, found, tail = rest.partition(end)
+        if not found:
+            raise SystemExit(f"docs/{page} lacks the markers of {marker!r}: {begin}{end}")
+        text = f"{head}{begin}{make()}{end}{tail}"
+    return text
+
+
 def outdated() -> list[str]:
     """Names of the pages that are not what the code says."""
-    return [name for name, make in PAGES.items() if not (ROOT / "docs" / name).exists() or (ROOT / "docs" / name).read_text() != make()]
+    docs = ROOT / "docs"
+    pages = [name for name, make in PAGES.items() if not (docs / name).exists() or (docs / name).read_text() != make()]
+    return pages + [name for name in {name for name, _, _ in SECTIONS} if (docs / name).read_text() != with_sections(name)]
 
 
 def main() -> int:
@@ -164,6 +193,8 @@ def main() -> int:
         return 1 if found else 0
     for name, make in PAGES.items():
         (ROOT / "docs" / name).write_text(make())
+    for name in {name for name, _, _ in SECTIONS}:
+        (ROOT / "docs" / name).write_text(with_sections(name))
     return 0
 
 

@@ -54,6 +54,11 @@ def test_the_reference_pages_are_what_the_code_says(reference: ModuleType, page:
     assert (ROOT / "docs" / page).read_text() == reference.PAGES[page](), "run `make docs`"
 
 
+def test_generated_parts_of_pages_are_what_the_code_says(reference: ModuleType) -> None:
+    for page in {page for page, _, _ in reference.SECTIONS}:
+        assert (ROOT / "docs" / page).read_text() == reference.with_sections(page), "run `make docs`"
+
+
 def test_every_setting_says_what_it_is() -> None:
     from whet.settings import Settings
 
