@@ -318,6 +318,7 @@ class Exchange:
 
     async def _refuse(self, error: ApiError) -> None:
         self._record("error", sse.Answer(error=error.message), http_status=error.status)
+        await self.core.spool.flushed()
         await send_error(self.send, error, self._headers([]))
 
     def _refusal(self, status: int, raw: bytes) -> EngineRefusal:
@@ -341,6 +342,7 @@ class Exchange:
             status = "cut" if error.status == 504 else "error"
             self.sent.clear()
             self._record(status, sse.Answer(error=error.message), http_status=error.status)
+            await self.core.spool.flushed()
             await send_error(self.send, error, self._headers([]))
             return
         notice = stream_notice(

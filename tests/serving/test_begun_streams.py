@@ -424,6 +424,26 @@ def test_first_record_is_flushed_before_the_head_with_full_durability(
     response.read()
 
 
+@pytest.mark.parametrize("fault", [{"refuse_status": 400}, {"cut_after": 0}])
+def test_errors_with_an_id_are_flushed_too(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, fault: dict[str, int]
+) -> None:
+    flushed: list[bytes] = []
+
+    def flush(handles: list[int], _: Path | None) -> None:
+        flushed.extend(os.pread(handle, 1 << 20, 0) for handle in handles)
+
+    monkeypatch.setattr(spool_module, "_flush_all", flush)
+    gateway.app.core.spool._full = True
+    vars(gateway.engine.faults).update(fault)
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(STREAM).encode(), headers)
+    response = connection.getresponse()
+    assert response.status in {400, 502} and len(flushed) == 1
+    assert str(response.headers["x-whet-interaction-id"]).encode() in flushed[0]
+
+
 def test_stream_that_a_defect_ends_has_a_row(
     slow_gateway: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
