@@ -352,10 +352,11 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
     async def _log_broke(self, error: SpoolError) -> None:
-        """What cannot be logged is not served: the answer's end is withheld."""
+        """What cannot be logged is not served: the answer's end is withheld. Without a head there
+        is no interaction id either, since it would name no row."""
         self.core.metrics.refused(503)
         if not self.started:
-            await send_error(self.send, log_unavailable(str(error)), self._headers([]))
+            await send_error(self.send, log_unavailable(str(error)))
         else:
             notice = stream_notice(self.route, f"{error} The answer was withheld.")
             await self.send({"type": "http.response.body", "body": notice, "more_body": False})

@@ -210,6 +210,7 @@ def test_nothing_is_answered_that_cannot_be_logged(gateway: Running, monkeypatch
     monkeypatch.setattr("serving.log.spool.os.write", no_space)
     status, headers, content = post(gateway, "/v1/chat/completions", {**STREAM, "stream": False})
     assert (status, json.loads(content)["error"]["code"]) == (503, "log_unavailable")
+    assert "x-whet-interaction-id" not in headers, "an id promises a row"
     gateway.app.core.spool.failure = ""
     status, _, content = post(gateway, "/v1/chat/completions", STREAM)
     assert status == 503 and b"[DONE]" not in content, "a stream's first record comes first"
