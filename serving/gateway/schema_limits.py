@@ -20,6 +20,7 @@ from serving.gateway.regex_size import repeated_size
 from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+_COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class SchemaLimits:
     max_bytes: int = 65_536  # of the constraint as JSON
     max_nodes: int = 5_000  # values and keys in it
     max_depth: int = 64  # objects and lists within each other; the engine itself stops at 64 levels
+    # Of list items and properties: with features that vLLM's first backend lacks, its second one
+    # writes them out, and 1,000,000 took all memory of the machine.
+    max_count: int = 10_000
     # Atoms that quantifiers in a regex stand for: the engine's work grows with their square, and
     # it failed at {1,1000}.
     max_repeated: int = 512
@@ -77,6 +81,7 @@ def check_constraint(place: str, constraint: Any, limits: SchemaLimits) -> None:
         if depth > limits.max_depth:
             raise _refusal(place, f"is nested more than {limits.max_depth} levels deep")
         if isinstance(value, dict):
+            _check_counts(place, value, limits)
             _check_patterns(place, value, limits)
             alternatives += _branches(value)
             nodes += len(value)
@@ -100,6 +105,13 @@ def _refusal(place: str, what: str) -> ApiError:
         param=place,
         code="schema_too_large",
     )
+
+
+def _check_counts(place: str, value: dict[str, Any], limits: SchemaLimits) -> None:
+    for name in _COUNTS:
+        count = value.get(name)
+        if isinstance(count, int | float) and count > limits.max_count:
+            raise _refusal(place, f"has {name} above {limits.max_count:,}")
 
 
 def _check_patterns(place: str, value: dict[str, Any], limits: SchemaLimits) -> None:
