@@ -20,6 +20,9 @@ from serving.gateway.regex_size import repeated_size
 from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
+# Together they reach vLLM's third grammar backend, which writes every reference out in its front
+# process: a schema of 250 bytes that refers to itself took all memory.
+_UNROLLED = {"$ref", "patternProperties"}
 _COUNTS = ("minItems", "maxItems", "minProperties", "maxProperties")
 
 
@@ -72,6 +75,7 @@ def check_constraint(place: str, constraint: Any, limits: SchemaLimits) -> None:
     if size > limits.max_bytes:
         raise _refusal(place, f"has {size:,} bytes; at most {limits.max_bytes:,} are accepted")
     nodes = alternatives = 0
+    keys: set[str] = set()
     waiting: list[tuple[Any, int]] = [(_decoded(constraint), 1)]
     while waiting:
         value, depth = waiting.pop()
@@ -85,9 +89,12 @@ def check_constraint(place: str, constraint: Any, limits: SchemaLimits) -> None:
             _check_patterns(place, value, limits)
             alternatives += _branches(value)
             nodes += len(value)
+            keys.update(value.keys() & _UNROLLED)
             waiting.extend((_decoded(each), depth + 1) for each in value.values())
         elif isinstance(value, list):
             waiting.extend((each, depth + 1) for each in value)
+        if keys == _UNROLLED:
+            raise _refusal(place, "holds `patternProperties` beside `$ref`")
         if alternatives > limits.max_alternatives:
             raise _refusal(
                 place,

@@ -474,6 +474,11 @@ TOO_LARGE = [
     {"type": "string", "pattern": "((a{1,20}){1,20}){1,20}"},
     {"type": "object", "patternProperties": {"x{1,1000}": {}}},
     {"description": "x" * 70_000},
+    {
+        "type": "object",
+        "properties": {"a": {"$ref": "#"}, "u": {"type": "array", "uniqueItems": True}},
+        "patternProperties": {"x": {}},
+    },
     *[{"type": "array", name: 1_000_000} for name in ("minItems", "maxItems")],
     {"type": "object", "minProperties": 1e9},
 ]
