@@ -9,12 +9,13 @@ import ast
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from serving.gateway.request_fields import IGNORED, SUBSTITUTES
 from whet.cli import app
 from whet.context import open_context
 from whet.firststart import toml_value
@@ -159,8 +160,27 @@ def engine_differences() -> str:
     return table()
 
 
+def _fields(head: str, rows: Mapping[str, str]) -> str:
+    lines = [head, "|---|---|", *(f"| `{name}` | {why} |" for name, why in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def ignored_fields() -> str:
+    """Fields that the gateway drops."""
+    return _fields("| field | why |", IGNORED)
+
+
+def refused_fields() -> str:
+    """Fields that the gateway refuses, with what does the same."""
+    return _fields("| field | instead |", SUBSTITUTES)
+
+
 # Generated parts of pages that people write: page, name of the markers, maker.
-SECTIONS = (("gateway.md", "engine-differences", engine_differences),)
+SECTIONS = (
+    ("gateway.md", "engine-differences", engine_differences),
+    ("gateway.md", "ignored-fields", ignored_fields),
+    ("gateway.md", "refused-fields", refused_fields),
+)
 
 
 def with_sections(page: str) -> str:
