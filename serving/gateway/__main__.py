@@ -16,6 +16,9 @@ from whet.settings import IDLE_CONNECTION_S, Settings, load_settings
 
 STOP_WITHIN_S = 10  # running answers may finish; longer ones are cut and say so in their row
 BACKLOG = 4096
+# With several workers, one that says nothing for so long is killed and replaced. A worker that starts
+# on a busy machine says nothing for seconds, while it imports.
+WORKER_SILENT_S = 30
 
 
 def main() -> None:
@@ -46,6 +49,7 @@ def main() -> None:
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_CONNECTION_S,
         timeout_graceful_shutdown=STOP_WITHIN_S,
+        timeout_worker_healthcheck=WORKER_SILENT_S,
     )
 
 

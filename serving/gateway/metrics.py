@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
@@ -52,7 +53,7 @@ class Metrics:
         self.rows = Counter("whet_log_rows", "Log records that reached the database.", registry=self.registry)
         self.pending = Gauge("whet_log_pending_bytes", "Log records on disk that wait for the database.", registry=self.registry, multiprocess_mode="livesum")
         self.unavailable = Gauge(
-            "whet_log_unavailable", "1 while the log cannot keep records and requests are refused.", registry=self.registry, multiprocess_mode="max"
+            "whet_log_unavailable", "1 while the log cannot keep records and requests are refused.", registry=self.registry, multiprocess_mode="livemax"
         )
         self.in_flight = Gauge("whet_gateway_in_flight", "Requests being answered.", registry=self.registry, multiprocess_mode="livesum")
         # Looked up once here: finding a child by its labels costs more than counting.
@@ -94,6 +95,26 @@ class Metrics:
         """The text that GET /metrics answers with."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
+        forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         everybody = CollectorRegistry()
         multiprocess.MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
         return generate_latest(everybody)
+
+
+def forget_dead_workers(folder: Path) -> None:
+    """Remove the gauges of killed workers, whose requests in flight would be counted for ever. Their
+    counters stay."""
+    workers = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}
+    for pid in workers:
+        if not _is_alive(pid):
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
