@@ -312,7 +312,9 @@ def test_a_day_without_answers_is_no_day(sqlite_context: Context) -> None:
     fill(sqlite_context, range(FIRST + 400, FIRST + 401))
     with writing(sqlite_context.database) as connection:
         failed = records(5, 1, start_at=(FIRST + 2) * DAY_MS)
-        connection.execute(insert(interactions), [{**row, "id": f"int_failed{n}", "status": "error", "http_status": 500} for n, row in enumerate(failed)])
+        endings = [{"status": "error", "http_status": 500}, {"status": "cut", "http_status": 503}]
+        rows = [{**row, "id": f"int_failed{n}", **endings[n % 2]} for n, row in enumerate(failed)]
+        connection.execute(insert(interactions), rows)
         connection.execute(update(interactions).where(interactions.c.id.like("int_failed%")).values(end_user=None))
     assert run_alias(sqlite_context, "support", at(FIRST + 400)) == (2, 0)
 

@@ -165,6 +165,7 @@ def test_cancelled_failed_candidate_and_foreign_answers_are_left_out(context: Co
     changes = [
         {"status": "cancelled"},
         {"status": "error", "http_status": 502},
+        {"status": "cut", "http_status": 503},  # the gateway itself ended
         {"arm": "candidate", "adapter_digest": "c" * 64},
         {"adapter_digest": "f" * 64},
         {"alias": "other"},
