@@ -177,6 +177,7 @@ class GatewayProcess:
     def __init__(self, context: Context, command: Sequence[str], workers: int) -> None:
         settings = context.settings
         self.port, self.workers, self._command = free_port(), workers, command
+        self._spool, self._killed = settings.home / "spool", 0
         self._environment = {
             **os.environ,
             "WHET_HOME": str(settings.home),
@@ -202,7 +203,9 @@ class GatewayProcess:
             self._process.kill()
             self._process.wait(10)
         else:
-            chance.choice(self._worker_processes()).send_signal(signal.SIGKILL)
+            worker = chance.choice(self._serving_workers())
+            self._killed = worker.pid
+            worker.kill()
 
     def restart(self) -> None:
         """Have it whole again. Of several workers uvicorn starts the killed one again."""
@@ -219,21 +222,19 @@ class GatewayProcess:
     def _is_up(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, "the gateway process has ended by itself"
-        if self.workers > 1 and len(self._worker_processes()) < self.workers:
+        if self.workers > 1 and len(self._serving_workers()) < self.workers:
             return False
         return get_status(self.port, "/readyz") == 200
 
-    def _worker_processes(self) -> list[psutil.Process]:
-        """Those that serve: they listen on the port."""
+    def _serving_workers(self) -> list[psutil.Process]:
+        """The children that have begun a spool, less the one that was killed."""
         assert self._process is not None
-        found = []
-        for child in psutil.Process(self._process.pid).children():
-            try:
-                if child.status() != psutil.STATUS_ZOMBIE and "spawn_main" in "".join(child.cmdline()):
-                    found.append(child)
-            except psutil.NoSuchProcess:
-                continue
-        return found
+        children = psutil.Process(self._process.pid).children()
+        return [
+            child
+            for child in children
+            if child.pid != self._killed and any(self._spool.glob(f"gateway-{child.pid}-*"))
+        ]
 
 
 @dataclass

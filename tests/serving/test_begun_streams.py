@@ -138,13 +138,17 @@ def test_file_stays_while_a_stream_of_it_is_open(context: Context, tmp_path: Pat
     assert not first.exists() and len(list(spool.folder.iterdir())) == 1
 
 
-@pytest.mark.usefixtures("small_files", "small_batches")
-def test_drain_that_is_behind_leaves_no_stream_open(context: Context, tmp_path: Path) -> None:
-    """The last record must not be looked at before the first, though both wait in other files."""
-    spool = Spool(tmp_path / "spool", "a")
+@pytest.mark.usefixtures("small_batches")
+def test_drain_that_is_behind_leaves_no_stream_open(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last record must not be looked at before the first, which ends the file before."""
     lines = [ended(9), ended(8), begun(1), ended(1), begun(2), ended(2)]
+    monkeypatch.setattr(spool_module, "FILE_BYTES", len(lines[0] + lines[1]) + 1)
+    spool = Spool(tmp_path / "spool", "a")
     for line in lines:
         spool.append(line)
+    assert [file.path.read_bytes().count(b"\n") for file in spool.files] == [3, 3, 0]
     drain = drain_all(context, spool)
     assert statuses(context) == {1: "complete", 2: "complete", 8: "complete", 9: "complete"}
     assert not drain._begun and len(list(spool.folder.iterdir())) == 1 and spool.pending_bytes == 0
