@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 
 from whet.clock import now_ms
 from whet.errors import InputError
@@ -13,6 +14,11 @@ _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]  # of 10 
 _TIME_CHARS = 9  # 45 bits of milliseconds: enough until the year 3084
 _RANDOM_CHARS = 13  # 65 bits: a billion ids in the same millisecond collide with probability 1 in 70
 
+_NOISE_BYTES = 9  # the 65 bits, in whole bytes
+_NOISE_AHEAD = 64
+_ahead: deque[bytes] = deque()  # random bytes of ids to come; taking one is atomic
+os.register_at_fork(after_in_child=_ahead.clear)  # two processes must not make the same ids
+
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _RESERVED_IN_NAMES = "--"  # separates the parts of an engine name
 
@@ -20,8 +26,20 @@ _RESERVED_IN_NAMES = "--"  # separates the parts of an engine name
 def new_id(prefix: str, *, at: int | None = None) -> str:
     """A new id such as `int_0d3kq…`. `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud."""
     moment = now_ms() if at is None else at
-    noise = int.from_bytes(os.urandom(9), "big")
-    return f"{prefix}_{_base32(moment, _TIME_CHARS)}{_base32(noise, _RANDOM_CHARS)}"
+    return f"{prefix}_{_base32(moment, _TIME_CHARS)}{_base32(_noise(), _RANDOM_CHARS)}"
+
+
+def _noise() -> int:
+    """72 random bits. They are fetched for many ids at a time: each call into the kernel gives the
+    interpreter away, and an answer would wait until it is its turn again."""
+    while True:
+        try:
+            return int.from_bytes(_ahead.popleft(), "big")
+        except IndexError:
+            block = os.urandom(_NOISE_BYTES * _NOISE_AHEAD)
+            _ahead.extend(
+                block[at : at + _NOISE_BYTES] for at in range(0, len(block), _NOISE_BYTES)
+            )
 
 
 def _base32(number: int, length: int) -> str:

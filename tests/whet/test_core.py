@@ -21,6 +21,20 @@ from whet.store import Store
 from whet.tables import audit
 
 
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    new_id("int")  # from here on random bytes lie ready
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, new_id("int", at=1).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    made = os.read(read, 100).decode()
+    os.close(read)
+    os.close(write)
+    assert made.startswith("int_") and made != new_id("int", at=1)
+
+
 def test_ids_sort_by_time() -> None:
     early, late = new_id("int", at=1_700_000_000_000), new_id("int", at=1_700_000_000_001)
     assert early < late
