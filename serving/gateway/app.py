@@ -166,8 +166,8 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         upstream.close()
-        await asyncio.to_thread(drain.stop)
-        spool.close()
+        if await asyncio.to_thread(drain.stop):
+            spool.close()
 
 
 async def _watch_disk(core: Core) -> None:

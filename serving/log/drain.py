@@ -142,11 +142,13 @@ class Drain:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
+    def stop(self, timeout_s: float = 5.0) -> bool:
         """Drain what can be drained within the time, then stop. What is left stays on disk for the
-        next start."""
+        next start. Returns False while the database still holds the thread, and with it the spool.
+        """
         self._stop.set()
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         failures, orphans_due = 0, 0.0

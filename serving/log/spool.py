@@ -269,7 +269,10 @@ def orphans(folder: Path) -> list[list[SpoolFile]]:
 def _take_over(paths: Sequence[Path]) -> list[SpoolFile]:
     files: list[SpoolFile] = []
     for path in paths:
-        handle = _lock(path, os.O_RDWR)
+        try:
+            handle = _lock(path, os.O_RDWR)
+        except OSError:  # such as too many open files: another look follows
+            handle = None
         if handle is None:
             for file in files:
                 os.close(file.handle)

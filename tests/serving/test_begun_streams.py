@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -348,6 +349,30 @@ def test_process_id_that_comes_again_hides_no_files(tmp_path: Path) -> None:
     alive = Spool(tmp_path, "gateway-7")
     assert locked_paths(orphans(tmp_path)) == [{dead.files[0].path.name}]
     alive.close()
+
+
+@pytest.mark.usefixtures("small_files")
+def test_look_that_fails_half_way_keeps_no_file_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = Spool(tmp_path, "a")
+    for number in range(3):
+        dead.append(begun(number))
+    names = {file.path.name for file in dead.files}
+    leave(dead)
+    opened, open_file = 0, os.open
+
+    def too_many(path: Any, *arguments: Any) -> int:
+        nonlocal opened
+        opened += 1
+        if opened > 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr("serving.log.spool.os.open", too_many)
+        assert orphans(tmp_path) == []
+    assert locked_paths(orphans(tmp_path)) == [names]
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
