@@ -1,7 +1,8 @@
-"""Hypothesis strategies for what clients send: chat, completions and responses, every message and field kind.
+"""Hypothesis strategies for what clients send: every message and field kind of each route.
 
-The requests are well-typed JSON, as SDKs write them, with the oddities that SDKs are known for: nulls for whatever is
-optional, whole floats for integers, provider fields in messages, and the same thing said in several forms.
+The requests are well-typed JSON, as SDKs write them, with the oddities that SDKs are known for:
+nulls for whatever is optional, whole floats for integers, provider fields in messages, and the same
+thing said in several forms.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _EXTRA = {
 
 
 def _some(draw: st.DrawFn, fields: dict[str, Values], *, at_most: int) -> Json:
-    """Draws values for at most `at_most` of the fields: a request that has all of them hides what one does."""
+    """Draws values for at most `at_most` of the fields: all of them would hide what one does."""
     names = draw(st.lists(st.sampled_from(sorted(fields)), unique=True, max_size=at_most))
     return {name: draw(fields[name]) for name in names}
 
@@ -60,7 +61,7 @@ def _or_null(values: Values) -> Values:
     return st.one_of(values, st.none())
 
 
-# --- messages of chat -----------------------------------------------------------------------------------------------
+# --- messages of chat ----------------------------------------------------------------------------
 
 
 _PART = {
@@ -163,7 +164,7 @@ _MESSAGES = st.one_of(
     st.lists(st.one_of(_USUAL, _OTHERS), min_size=1, max_size=3),
 )
 
-# --- fields ---------------------------------------------------------------------------------------------------------
+# --- fields --------------------------------------------------------------------------------------
 
 _FUNCTION = st.fixed_dictionaries(
     {"name": _NAME},
@@ -174,8 +175,12 @@ _FUNCTION = st.fixed_dictionaries(
     },
 )
 _CHAT_TOOLS = st.lists(
-    st.fixed_dictionaries({"function": _FUNCTION}, optional={"type": st.just("function"), **_EXTRA}), min_size=1, max_size=3
-)  # fmt: skip
+    st.fixed_dictionaries(
+        {"function": _FUNCTION}, optional={"type": st.just("function"), **_EXTRA}
+    ),
+    min_size=1,
+    max_size=3,
+)
 _RESPONSE_FORMAT = st.one_of(
     st.just({"type": "text"}),
     st.just({"type": "json_object"}),
@@ -276,7 +281,7 @@ _CHAT: dict[str, Values] = {
     "tools": st.none(),
     "tool_choice": st.sampled_from([None, "none"]),
 }
-# What only the engine offers, and values beyond the gateway's bounds: refused by the gateway, with a sentence.
+# What only the engine offers, and values beyond the gateway's bounds: refused with a sentence.
 _BEYOND: dict[str, Values] = {
     "prompt_logprobs": st.just(1),
     "use_beam_search": st.booleans(),
@@ -380,7 +385,7 @@ def completion_requests(draw: st.DrawFn) -> Json:
     )
 
 
-# --- items of responses ---------------------------------------------------------------------------------------------
+# --- items of responses --------------------------------------------------------------------------
 
 _INPUT_TEXT = st.fixed_dictionaries(
     {"type": st.just("input_text"), "text": _TEXT},

@@ -7,9 +7,23 @@ from typing import Any
 
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 _PATTERNS = (
-    "^[a-z]{1,8}$", "^\\d{4}-\\d{2}-\\d{2}$", "a+b*", "(ab|cd)*e?", "^(([a-c]{1,4}b){1,4}c)$", "[^x]",
-    "\\p{L}+", "(?=a)b", "(a)\\1", "[", "a{3,1}", "", "^.{0,100}$", "^.{0,200}$", "\\bword\\b", "é|漢",
-)  # fmt: skip
+    "^[a-z]{1,8}$",
+    "^\\d{4}-\\d{2}-\\d{2}$",
+    "a+b*",
+    "(ab|cd)*e?",
+    "^(([a-c]{1,4}b){1,4}c)$",
+    "[^x]",
+    "\\p{L}+",
+    "(?=a)b",
+    "(a)\\1",
+    "[",
+    "a{3,1}",
+    "",
+    "^.{0,100}$",
+    "^.{0,200}$",
+    "\\bword\\b",
+    "é|漢",
+)
 _FORMATS = ("date", "date-time", "email", "uuid", "ipv4", "uri", "hostname", "unheard-of")
 _VALUES: tuple[Any, ...] = (
     "a",

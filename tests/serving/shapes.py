@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.serving.engine_differences import BROKEN_OFF
+from tests.serving.engine_differences import BROKEN_OFF, FAILED_STREAM
 
 Json = dict[str, Any]
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -46,6 +46,8 @@ def _both(path: str, name: str, fields: Json, *, model: str = "base") -> Iterato
         yield Shape(f"{_NAMES[path]}/{name}/stream", path, {**body, "stream": True}, model=model)
 
 
+_AT_ONCE = {"logit_bias": {"0": 100}}  # token 0 ends an answer
+
 # --- every field with every kind of value -------------------------------------------------------
 
 _SHARED: dict[str, Json] = {
@@ -63,39 +65,74 @@ _SHARED: dict[str, Json] = {
     "skip_special_tokens": {"valid": False, "null": None, "type": "x"},
     "include_stop_str_in_output": {"valid": True, "null": None, "type": "x"},
     "logit_bias": {
-        "valid": {"40": 100}, "null": None, "type": "x", "empty": {}, "high": {"40": 150},
-        "unknown token": {"999999": 1}, "no number": {"a": 1},
+        "valid": {"40": 100},
+        "null": None,
+        "type": "x",
+        "empty": {},
+        "high": {"40": 150},
+        "unknown token": {"999999": 1},
+        "no number": {"a": 1},
     },
     "structured_outputs": {
-        "choice": {"choice": ["yes", "no"]}, "regex": {"regex": "[ab]{2}"}, "null": None,
-        "type": "x", "empty": {}, "empty choice": {"choice": []}, "bad regex": {"regex": "["},
-        "two": {"choice": ["a"], "regex": "b"}, "grammar": {"grammar": 'root ::= "ab"'},
-        "bad grammar": {"grammar": "root ::="}, "json": {"json": {"enum": ["b"]}},
+        "choice": {"choice": ["yes", "no"]},
+        "regex": {"regex": "[ab]{2}"},
+        "null": None,
+        "type": "x",
+        "empty": {},
+        "empty choice": {"choice": []},
+        "bad regex": {"regex": "["},
+        "two": {"choice": ["a"], "regex": "b"},
+        "grammar": {"grammar": 'root ::= "ab"'},
+        "bad grammar": {"grammar": "root ::="},
+        "json": {"json": {"enum": ["b"]}},
         "json text": {"json": '{"enum": ["b"]}'},
     },
     "user": {"valid": "customer-17", "null": None, "type": 5, "empty": ""},
     "metadata": {"valid": {"a": "b"}, "null": None, "type": "x", "empty": {}},
-}  # fmt: skip
+}
 _SAMPLED: dict[str, Json] = {
     "n": {"valid": 2, "null": None, "type": "x", "zero": 0, "high": 9, "low": -1, "float": 2.0},
     "max_tokens": {
-        "valid": 2, "type": "x", "zero": 0, "low": -1, "high": 10**6, "float": 3.0, "half": 2.5,
+        "valid": 2,
+        "type": "x",
+        "zero": 0,
+        "low": -1,
+        "high": 10**6,
+        "float": 3.0,
+        "half": 2.5,
     },
     "min_tokens": {"valid": 2, "null": None, "type": "x", "low": -1, "above max": 99},
     "response_format": {
-        "text": {"type": "text"}, "json_object": {"type": "json_object"}, "null": None,
+        "text": {"type": "text"},
+        "json_object": {"type": "json_object"},
+        "null": None,
         "schema": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["b"]}}},
-        "no schema": {"type": "json_schema"}, "type": "x", "empty": {}, "kind": {"type": "xml"},
+        "no schema": {"type": "json_schema"},
+        "type": "x",
+        "empty": {},
+        "kind": {"type": "xml"},
         "bad schema": {
-            "type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no type"}},
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": {"type": "no type"}},
         },
     },
-    "allowed_token_ids": {"valid": [40, 41], "null": None, "type": "x", "empty": [], "high": [10**6]},
+    "allowed_token_ids": {
+        "valid": [40, 41],
+        "null": None,
+        "type": "x",
+        "empty": [],
+        "high": [10**6],
+    },
     "bad_words": {"valid": ["a"], "null": None, "type": "x", "empty": []},
     "truncate_prompt_tokens": {"valid": 3, "null": None, "type": "x", "all": -1, "low": -2},
     "return_token_ids": {"valid": True, "null": None, "type": "x"},
-}  # fmt: skip
-_SCHEMA = {"type": "object", "properties": {"a": {"enum": ["b"]}}, "required": ["a"], "additionalProperties": False}
+}
+_SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"enum": ["b"]}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
 _TOOL = {"type": "function", "function": {"name": "look_up", "parameters": _SCHEMA, "strict": True}}
 _FLAT_TOOL = {"type": "function", "name": "look_up", "parameters": _SCHEMA, "strict": True}
 FIELDS: dict[str, dict[str, Json]] = {
@@ -107,7 +144,13 @@ FIELDS: dict[str, dict[str, Json]] = {
         "logprobs": {"valid": True, "null": None, "type": "x"},
         "top_logprobs": {"alone": 2, "null": None, "type": "x", "high": 21, "zero": 0},
         "tools": {"valid": [_TOOL], "null": None, "type": "x", "empty": [], "nonsense": [{"a": 1}]},
-        "tool_choice": {"none": "none", "auto": "auto", "required": "required", "null": None, "type": 5},
+        "tool_choice": {
+            "none": "none",
+            "auto": "auto",
+            "required": "required",
+            "null": None,
+            "type": 5,
+        },
         "parallel_tool_calls": {"valid": False, "null": None, "type": "x"},
         "reasoning_effort": {"valid": "low", "null": None, "type": "x"},
         "include_reasoning": {"valid": False, "null": None, "type": "x"},
@@ -127,9 +170,18 @@ FIELDS: dict[str, dict[str, Json]] = {
         **_SHARED,
         **_SAMPLED,
         "prompt": {
-            "ids": [41, 42], "one text": ["The quick"], "one of ids": [[41, 42]], "null": None,
-            "two texts": ["a", "b"], "empty": "", "empty list": [], "type": 5, "absent": ...,
-            "negative": [-1], "unknown id": [10**6], "mixed": ["a", 1],
+            "ids": [41, 42],
+            "one text": ["The quick"],
+            "one of ids": [[41, 42]],
+            "null": None,
+            "two texts": ["a", "b"],
+            "empty": "",
+            "empty list": [],
+            "type": 5,
+            "absent": ...,
+            "negative": [-1],
+            "unknown id": [10**6],
+            "mixed": ["a", 1],
         },
         "logprobs": {"valid": 3, "zero": 0, "null": None, "type": "x", "high": 21, "low": -1},
         "echo": {"valid": True, "null": None, "type": "x"},
@@ -140,20 +192,47 @@ FIELDS: dict[str, dict[str, Json]] = {
     },
     RESPONSES: {
         **_SHARED,
-        "input": {"null": None, "type": 5, "empty": [], "empty text": "", "absent": ..., "items": ["x"]},
+        "input": {
+            "null": None,
+            "type": 5,
+            "empty": [],
+            "empty text": "",
+            "absent": ...,
+            "items": ["x"],
+        },
         "instructions": {"valid": "Be brief.", "null": None, "type": 5, "empty": ""},
         "max_output_tokens": {"valid": 2, "type": "x", "zero": 0, "low": -1, "float": 2.0},
         "parallel_tool_calls": {"valid": False, "null": None, "type": "x"},
         "reasoning": {"valid": {"effort": "low"}, "null": None, "type": "x", "empty": {}},
         "text": {
-            "format": {"format": {"type": "text"}}, "null": None, "type": "x", "empty": {},
+            "format": {"format": {"type": "text"}},
+            "null": None,
+            "type": "x",
+            "empty": {},
             "schema": {"format": {"type": "json_schema", "name": "x", "schema": {"enum": ["b"]}}},
         },
-        "tools": {"valid": [_FLAT_TOOL], "null": None, "type": "x", "empty": [], "search": [{"type": "web_search"}]},
-        "tool_choice": {"none": "none", "auto": "auto", "required": "required", "null": None, "type": 5},
+        "tools": {
+            "valid": [_FLAT_TOOL],
+            "null": None,
+            "type": "x",
+            "empty": [],
+            "search": [{"type": "web_search"}],
+        },
+        "tool_choice": {
+            "none": "none",
+            "auto": "auto",
+            "required": "required",
+            "null": None,
+            "type": 5,
+        },
         "top_logprobs": {"valid": 2, "null": None, "type": "x", "high": 21},
         "truncation": {"valid": "disabled", "auto": "auto", "null": None, "type": "x"},
-        "include": {"valid": ["message.output_text.logprobs"], "null": None, "empty": [], "type": ["x"]},
+        "include": {
+            "valid": ["message.output_text.logprobs"],
+            "null": None,
+            "empty": [],
+            "type": ["x"],
+        },
         "store": {"valid": True, "null": None, "false": False},
         "background": {"valid": True, "false": False, "null": None},
         "previous_response_id": {"valid": "resp_1", "null": None},
@@ -161,7 +240,7 @@ FIELDS: dict[str, dict[str, Json]] = {
         "service_tier": {"valid": "auto", "null": None},
         "unheard_of": {"valid": 1, "null": None},
     },
-}  # fmt: skip
+}
 
 
 def field_shapes() -> Iterator[Shape]:
@@ -169,15 +248,25 @@ def field_shapes() -> Iterator[Shape]:
     for path, fields in FIELDS.items():
         for name, values in fields.items():
             for kind, value in values.items():
-                seeded = {"seed": 3} if name == "temperature" and value is None else {}
-                yield from _both(path, f"{name}: {kind}", {**seeded, name: value})
+                yield from _both(path, f"{name}: {kind}", {**_beside(name, value), name: value})
+
+
+def _beside(name: str, value: Any) -> Json:
+    """What makes an answer repeatable or short where the value alone would not."""
+    if name == "temperature" and value is None:
+        return {"seed": 3}
+    return _AT_ONCE if isinstance(value, int) and value > 1000 else {}
 
 
 # --- whole requests -----------------------------------------------------------------------------
 
 
 def _call(arguments: Any) -> Json:
-    return {"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": arguments}}
+    return {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "look_up", "arguments": arguments},
+    }
 
 
 def _asked(arguments: Any, **more: Any) -> Json:
@@ -193,7 +282,9 @@ CONVERSATIONS: dict[str, Any] = {
     "parts": [{"role": "user", "content": [_TEXT_PART, _TEXT_PART]}],
     "no parts": [{"role": "user", "content": []}],
     "text among parts": [{"role": "user", "content": ["The quick", _TEXT_PART]}],
-    "cache_control": [{"role": "user", "content": [{**_TEXT_PART, "cache_control": {"type": "ephemeral"}}]}],
+    "cache_control": [
+        {"role": "user", "content": [{**_TEXT_PART, "cache_control": {"type": "ephemeral"}}]}
+    ],
     "empty text": [{"role": "user", "content": ""}],
     "null content of user": [{"role": "user", "content": None}],
     "no content": [{"role": "user"}],
@@ -202,30 +293,56 @@ CONVERSATIONS: dict[str, Any] = {
     "unknown field": [{**USER, "mood": "good"}],
     "unknown role": [{"role": "critic", "content": "x"}],
     "no role": [{"content": "x"}],
-    "image": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/a.png"}}]}],
+    "image": [
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/a.png"}}],
+        }
+    ],
     "tool turn": [USER, _asked('{"a": "b"}'), _RESULT],
     "tool turn, empty arguments": [USER, _asked(""), _RESULT],
     "tool turn, broken arguments": [USER, _asked("{no"), _RESULT],
     "tool turn, object arguments": [USER, _asked({"a": "b"}), _RESULT],
     "tool turn, result in parts": [USER, _asked("{}"), {**_RESULT, "content": [_TEXT_PART]}],
     "tool turn, null result": [USER, _asked("{}"), {**_RESULT, "content": None}],
-    "tool turn, two calls": [USER, {**_asked("{}"), "tool_calls": [_call("{}"), _call("{}")]}, _RESULT],
+    "tool turn, two calls": [
+        USER,
+        {**_asked("{}"), "tool_calls": [_call("{}"), _call("{}")]},
+        _RESULT,
+    ],
     "tool turn, text beside the call": [USER, _asked("{}", content="wait"), _RESULT],
-    "tool call without type": [USER, {**_asked("{}"), "tool_calls": [{**_call("{}"), "type": ...}]}],
+    "tool call without type": [
+        USER,
+        {**_asked("{}"), "tool_calls": [{**_call("{}"), "type": ...}]},
+    ],
     "tool call without id": [USER, {**_asked("{}"), "tool_calls": [{**_call("{}"), "id": ...}]}],
     "reasoning": [USER, {"role": "assistant", "content": "fox", "reasoning": "r"}, USER],
-    "reasoning_content": [USER, {"role": "assistant", "content": "fox", "reasoning_content": "r"}, USER],
+    "reasoning_content": [
+        USER,
+        {"role": "assistant", "content": "fox", "reasoning_content": "r"},
+        USER,
+    ],
     "client's nulls": [
         USER,
         {
-            "role": "assistant", "content": "fox", "refusal": None, "annotations": None,
-            "audio": None, "function_call": None, "tool_calls": None, "reasoning": None,
+            "role": "assistant",
+            "content": "fox",
+            "refusal": None,
+            "annotations": None,
+            "audio": None,
+            "function_call": None,
+            "tool_calls": None,
+            "reasoning": None,
         },
         USER,
     ],
-    "provider fields": [USER, {"role": "assistant", "content": "fox", "provider_specific_fields": {"a": 1}}, USER],
+    "provider fields": [
+        USER,
+        {"role": "assistant", "content": "fox", "provider_specific_fields": {"a": 1}},
+        USER,
+    ],
     "answer last": [USER, {"role": "assistant", "content": "brown"}],
-}  # fmt: skip
+}
 _ITEM = {"role": "user", "content": [{"type": "input_text", "text": "The quick"}]}
 _CALL_ITEM = {"type": "function_call", "call_id": "call_1", "name": "look_up", "arguments": "{}"}
 _RESULT_ITEM = {"type": "function_call_output", "call_id": "call_1", "output": "fox"}
@@ -237,24 +354,47 @@ INPUTS: dict[str, Any] = {
     "output item": [
         _ITEM,
         {
-            "type": "message", "role": "assistant", "id": "msg_1", "status": "completed",
+            "type": "message",
+            "role": "assistant",
+            "id": "msg_1",
+            "status": "completed",
             "content": [{"type": "output_text", "text": "fox", "annotations": []}],
         },
         _ITEM,
     ],
     "output item without id": [
         _ITEM,
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "fox"}]},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "fox"}],
+        },
         _ITEM,
     ],
     "tool turn": [_ITEM, _CALL_ITEM, _RESULT_ITEM],
     "tool turn, object arguments": [_ITEM, {**_CALL_ITEM, "arguments": {}}, _RESULT_ITEM],
     "tool turn, nulls": [_ITEM, {**_CALL_ITEM, "id": None, "status": None}, _RESULT_ITEM],
-    "reasoning": [_ITEM, {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "r"}]}, _ITEM],
-    "image": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://127.0.0.1:1/a.png", "detail": "auto"}]}],
+    "reasoning": [
+        _ITEM,
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "r"}],
+        },
+        _ITEM,
+    ],
+    "image": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_image", "image_url": "http://127.0.0.1:1/a.png", "detail": "auto"}
+            ],
+        }
+    ],
     "unknown item": [{"type": "item_reference", "id": "x"}],
     "unknown role": [{"role": "critic", "content": "x"}],
-}  # fmt: skip
+}
 REQUESTS: dict[str, tuple[str, Json]] = {
     "logprobs": (CHAT, {"logprobs": True, "top_logprobs": 2}),
     "logprobs, none on top": (CHAT, {"logprobs": True, "top_logprobs": 0}),
@@ -271,10 +411,15 @@ REQUESTS: dict[str, tuple[str, Json]] = {
     "tool required": (CHAT, {"tools": [_TOOL], "tool_choice": "required", "max_tokens": 80}),
     "tool named": (
         CHAT,
-        {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "look_up"}}, "max_tokens": 80},
+        {
+            "tools": [_TOOL],
+            "tool_choice": {"type": "function", "function": {"name": "look_up"}},
+            "max_tokens": 80,
+        },
     ),
     "tool named, not there": (
-        CHAT, {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+        CHAT,
+        {"tools": [_TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
     ),
     "tool of no parameters": (CHAT, {"tools": [{"type": "function", "function": {"name": "f"}}]}),
     "tool without name": (CHAT, {"tools": [{"type": "function", "function": {}}]}),
@@ -284,39 +429,57 @@ REQUESTS: dict[str, tuple[str, Json]] = {
         CHAT,
         {
             "messages": [USER, {"role": "assistant", "content": "brown"}],
-            "continue_final_message": True, "add_generation_prompt": False,
+            "continue_final_message": True,
+            "add_generation_prompt": False,
         },
     ),
     "continued, prompt too": (
         CHAT,
         {
             "messages": [USER, {"role": "assistant", "content": "brown"}],
-            "continue_final_message": True, "add_generation_prompt": True,
+            "continue_final_message": True,
+            "add_generation_prompt": True,
         },
     ),
     "continued alone": (
-        CHAT, {"messages": [USER, {"role": "assistant", "content": "brown"}], "continue_final_message": True},
+        CHAT,
+        {
+            "messages": [USER, {"role": "assistant", "content": "brown"}],
+            "continue_final_message": True,
+        },
     ),
     "too long": (CHAT, {"messages": [{"role": "user", "content": "word " * 9000}]}),
     "too long ": (COMPLETIONS, {"prompt": "word " * 9000}),
     "too long  ": (RESPONSES, {"input": "word " * 9000}),
-    "adds up to too much": (CHAT, {"max_tokens": 8190}),
+    "adds up to too much": (CHAT, {"max_tokens": 8190, **_AT_ONCE}),
     "tool": (RESPONSES, {"tools": [_FLAT_TOOL]}),
-    "tool required ": (RESPONSES, {"tools": [_FLAT_TOOL], "tool_choice": "required", "max_output_tokens": 80}),
+    "tool required ": (
+        RESPONSES,
+        {"tools": [_FLAT_TOOL], "tool_choice": "required", "max_output_tokens": 80},
+    ),
     "tool named ": (
         RESPONSES,
-        {"tools": [_FLAT_TOOL], "tool_choice": {"type": "function", "name": "look_up"}, "max_output_tokens": 80},
+        {
+            "tools": [_FLAT_TOOL],
+            "tool_choice": {"type": "function", "name": "look_up"},
+            "max_output_tokens": 80,
+        },
     ),
     "logprobs  ": (RESPONSES, {"top_logprobs": 2, "include": ["message.output_text.logprobs"]}),
-}  # fmt: skip
+}
 STREAM_OPTIONS: dict[str, Any] = {
-    "absent": ..., "null": None, "empty": {}, "usage": {"include_usage": True},
-    "no usage": {"include_usage": False}, "null usage": {"include_usage": None},
+    "absent": ...,
+    "null": None,
+    "empty": {},
+    "usage": {"include_usage": True},
+    "no usage": {"include_usage": False},
+    "null usage": {"include_usage": None},
     "continuous": {"include_usage": True, "continuous_usage_stats": True},
     "continuous alone": {"continuous_usage_stats": True},
     "continuous, no usage": {"include_usage": False, "continuous_usage_stats": True},
-    "type": "x", "unknown": {"include_obfuscation": False},
-}  # fmt: skip
+    "type": "x",
+    "unknown": {"include_obfuscation": False},
+}
 
 
 def _without_dots(value: Any) -> Any:
@@ -346,7 +509,12 @@ def usual_shapes() -> Iterator[Shape]:
         for value in (None, "true", 1):
             yield Shape(f"{name}/stream: {value!r}", path, {**LEAST[path], "stream": value})
         yield Shape(f"{name}/no model", path, LEAST[path], model=None)
-        for kind, raw in (("broken", b'{"model":'), ("list", b"[]"), ("text", b'"x"'), ("empty", b"")):
+        for kind, raw in (
+            ("broken", b'{"model":'),
+            ("list", b"[]"),
+            ("text", b'"x"'),
+            ("empty", b""),
+        ):
             yield Shape(f"{name}/body {kind}", path, raw, model=None)
         yield Shape(f"{name}/GET", path, method="GET", model=None)
     yield Shape("models/list", "/v1/models", method="GET", model=None)
@@ -368,7 +536,16 @@ def usual_shapes() -> Iterator[Shape]:
 # --- what is compared ---------------------------------------------------------------------------
 
 # Whatever is new with every request, or is the gateway's own name for something.
-_UNSTABLE = {"id", "created", "created_at", "model", "item_id", "call_id", "request_id", "sequence_number"}
+_UNSTABLE = {
+    "id",
+    "created",
+    "created_at",
+    "model",
+    "item_id",
+    "call_id",
+    "request_id",
+    "sequence_number",
+}
 _STREAMED_PIECES = {"token_ids", "content", "logprobs"}
 
 
@@ -376,7 +553,7 @@ _STREAMED_PIECES = {"token_ids", "content", "logprobs"}
 class Observed:
     """What a client could build on, of one answer."""
 
-    status: int
+    status: int  # of HTTP, or BROKEN_OFF, or FAILED_STREAM
     param: str | None = None  # of an error
     body: Any = None  # of an answer that is whole, without what changes from request to request
     texts: dict[str, str] = field(default_factory=dict)  # of a stream, by choice and kind
@@ -387,7 +564,7 @@ class Observed:
 
     def aspects(self) -> Iterator[tuple[str, Any]]:
         yield "status", self.status
-        if self.status >= 400 or self.status == BROKEN_OFF:
+        if self.status != 200:
             yield "param", self.param
             return
         yield "body", self.body
@@ -403,10 +580,11 @@ def observe(client: httpx.Client, shape: Shape, model: str | None, path: str) ->
     body = shape.body
     if isinstance(body, dict):
         body = json.dumps(body if model is None else {"model": model, **body}).encode()
-    headers = {"content-type": "application/json"}
+    # A connection each: the engine closes one after an error of its own, at any moment.
+    headers = {"content-type": "application/json", "connection": "close"}
     try:
         answer = client.request(shape.method, path, content=body, headers=headers)
-    except httpx.RemoteProtocolError:
+    except (httpx.RemoteProtocolError, httpx.ReadError):
         return Observed(BROKEN_OFF)
     observed = Observed(answer.status_code)
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
@@ -442,7 +620,7 @@ def _read_stream(text: str, observed: Observed) -> None:
         observed.end = str(value.get("type") or value.get("object") or "error")
         if "error" in value or value.get("type") == "error":
             error = value.get("error", value)
-            observed.end, observed.param = "error", error.get("param")
+            observed.status, observed.param = FAILED_STREAM, error.get("param")
         kinds[_kind(value)] = None
         if usage := value.get("usage"):
             with_usage, last_usage = with_usage + 1, usage

@@ -1,8 +1,9 @@
-"""What the engine would accept from a client, the gateway accepts, and the engine understands the same.
+"""What the engine would accept from a client, the gateway accepts, and it means the same.
 
-vLLM's own request models are the judge: a client's body is read by them directly, and again after the gateway has
-decoded and encoded it. Both must give the same fields, the same sampling parameters and the same conversation for
-the chat template. Differences are allowed only where a table of this file names them.
+vLLM's own request models are the judge: a client's body is read by them directly, and again after
+the gateway has decoded and encoded it. Both must give the same fields, the same sampling parameters
+and the same conversation for the chat template. Differences are allowed only where a table of this
+file names them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ SDK_PARAMS: dict[str, Any] = {
 }
 EXAMPLES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
-# Fields that the gateway answers for itself, or that the engine never reads; everything else must be equal.
+# Fields that the gateway answers for itself, or that the engine never reads; all else is equal.
 OWN_FIELDS = {"model", "request_id", "user", "metadata", "messages", "input", *IGNORED}
 
 
@@ -82,7 +83,8 @@ TEMPLATE = (
     "{% if message.role == 'tool' %}<tool_response>{{ message.content }}</tool_response>"
     "{% elif message.content %}{{ message.content }}{% endif %}"
     "{% for call in message.tool_calls or () %}<tool_call>"
-    '{"name": {{ call.function.name | tojson }}, "arguments": {{ call.function.arguments | tojson }}}'
+    '{"name": {{ call.function.name | tojson }}, '
+    '"arguments": {{ call.function.arguments | tojson }}}'
     "</tool_call>{% endfor %}{% endfor %}"
 )
 
@@ -144,7 +146,7 @@ REFUSALS = (
 )
 
 
-# --- how the engine reads a body ------------------------------------------------------------------------------------
+# --- how the engine reads a body -----------------------------------------------------------------
 
 _NO_MEDIA: Any = SimpleNamespace(multimodal_config=None, enable_prompt_embeds=False)
 _MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning")
@@ -162,7 +164,7 @@ def _materialize(value: Any) -> Any:
 
 
 def _known(message: Json) -> Json:
-    """The message without what no template of vLLM's knows. `content: null` and no content stay apart."""
+    """The message without what no template knows. `content: null` and no content stay apart."""
     found = {
         key: message[key]
         for key in _MESSAGE_KEYS
@@ -251,7 +253,7 @@ def understood(route: str, body: bytes) -> Json | None:
     return result
 
 
-# --- how the gateway passes it on -----------------------------------------------------------------------------------
+# --- how the gateway passes it on ----------------------------------------------------------------
 
 Pass = Callable[[str, bytes], bytes]
 
@@ -269,7 +271,7 @@ def _unless_empty(value: Any) -> Any:
 
 
 def difference(route: str, body: Json, passing: Pass = through_gateway) -> str:
-    """How the engine's reading of the client's body differs from its reading of the gateway's; "" when it does not."""
+    """How the engine reads the gateway's body otherwise than the client's; "" if it does not."""
     encoded = json.dumps(body).encode()
     if understood(route, encoded) is None:
         return ""
@@ -315,7 +317,7 @@ def _same_ids() -> Iterator[None]:
         yield
 
 
-# --- the tests ------------------------------------------------------------------------------------------------------
+# --- the tests -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", STRATEGIES)
@@ -332,7 +334,7 @@ def test_engine_understands_gateway_as_it_understands_client(route: str) -> None
 
     check()
     assert taken > EXAMPLES.max_examples / 2, (
-        f"the engine takes {taken} of {EXAMPLES.max_examples} requests: the strategies make too few good ones"
+        f"the engine takes {taken} of {EXAMPLES.max_examples} requests: too few are good"
     )
 
 
@@ -370,20 +372,47 @@ def _clear(message: Json, name: str) -> None:
 FAULTS: dict[str, tuple[str, Pass]] = {
     "tool calls lose their type": ("chat", _edit_calls(lambda call: call.pop("type"))),
     "tool calls lose their id": ("chat", _edit_calls(lambda call: call.pop("id"))),
-    "arguments are rewritten": ("chat", _edit_calls(lambda call: call["function"].update(arguments="{}"))),
+    "arguments are rewritten": (
+        "chat",
+        _edit_calls(lambda call: call["function"].update(arguments="{}")),
+    ),
     "content: null vanishes": ("chat", _edit_messages(lambda message: _clear(message, "content"))),
-    "reasoning is lost": ("chat", _edit_messages(lambda message: [message.pop("reasoning", None), message.pop("reasoning_content", None)])),
-    "a tool's result loses its call": ("chat", _edit_messages(lambda message: message.pop("tool_call_id", None))),
+    "reasoning is lost": (
+        "chat",
+        _edit_messages(
+            lambda message: [message.pop("reasoning", None), message.pop("reasoning_content", None)]
+        ),
+    ),
+    "a tool's result loses its call": (
+        "chat",
+        _edit_messages(lambda message: message.pop("tool_call_id", None)),
+    ),
     "names are lost": ("chat", _edit_messages(lambda message: message.pop("name", None))),
-    "tools lose strict": ("chat", _edit_body(lambda body: [tool["function"].pop("strict", None) for tool in body.get("tools", ())])),
+    "tools lose strict": (
+        "chat",
+        _edit_body(
+            lambda body: [tool["function"].pop("strict", None) for tool in body.get("tools", ())]
+        ),
+    ),
     "the seed is lost": ("completions", _edit_body(lambda body: body.pop("seed", None))),
-    "temperature 0 is lost": ("completions", _edit_body(lambda body: body.get("temperature") == 0 and body.pop("temperature"))),
+    "temperature 0 is lost": (
+        "completions",
+        _edit_body(lambda body: body.get("temperature") == 0 and body.pop("temperature")),
+    ),
     "a stop text is lost": ("responses", _edit_body(lambda body: body.pop("stop", None))),
     "reasoning items are lost": (
         "responses",
-        _edit_body(lambda body: body.update(input=[item for item in body["input"] if item.get("type") != "reasoning"]) if isinstance(body["input"], list) else None),
+        _edit_body(
+            lambda body: (
+                body.update(
+                    input=[item for item in body["input"] if item.get("type") != "reasoning"]
+                )
+                if isinstance(body["input"], list)
+                else None
+            )
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -410,7 +439,7 @@ LEAST: dict[str, Json] = {
 
 
 def _optional_fields(route: str) -> list[str]:
-    """Every field that the gateway, the engine or OpenAI's client knows for a route, less those that must be there."""
+    """Every field that the gateway, the engine or OpenAI's client knows and that may be absent."""
     known = {field.encode_name for field in msgspec.structs.fields(REQUEST_TYPES[route])} | set(
         ENGINE_MODELS[route].model_fields
     )
@@ -432,9 +461,22 @@ MESSAGES: dict[str, Json] = {
     "tool": {"role": "tool", "content": "x", "tool_call_id": "call_1"},
 }
 ANNOTATIONS = (
-    "name", "refusal", "annotations", "audio", "function_call", "tool_calls", "reasoning", "reasoning_content",
-    "reasoning_details", "thinking_blocks", "provider_specific_fields", "cache_control", "tool_call_id", "id", "images",
-)  # fmt: skip
+    "name",
+    "refusal",
+    "annotations",
+    "audio",
+    "function_call",
+    "tool_calls",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "thinking_blocks",
+    "provider_specific_fields",
+    "cache_control",
+    "tool_call_id",
+    "id",
+    "images",
+)
 
 
 @pytest.mark.parametrize("role", MESSAGES)
@@ -510,21 +552,37 @@ def test_arguments_as_an_object_mean_their_json_text(arguments: Json) -> None:
 
 
 def test_rendered_prompt_shows_tool_turn_and_reasoning() -> None:
-    """Through a template in the manner of Hermes' and Qwen's, since what it does not see the model does not either."""
+    """Through a template like Hermes' and Qwen's: what it does not see, the model does not."""
     messages = [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Weather?", "cache_control": {"type": "ephemeral"}}]},
         {
-            "role": "assistant", "content": None, "reasoning_content": "I must look.", "refusal": None,
-            "tool_calls": [{"id": "call_1", "type": "function", "index": 0, "function": {"name": "look_up", "arguments": '{"city": "Bonn"}'}}],
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Weather?", "cache_control": {"type": "ephemeral"}}
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "I must look.",
+            "refusal": None,
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "index": 0,
+                    "function": {"name": "look_up", "arguments": '{"city": "Bonn"}'},
+                }
+            ],
         },
         {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "Rain"}]},
-    ]  # fmt: skip
+    ]
     body = {**LEAST["chat"], "messages": messages}
     for sent in (body, _passed("chat", body)):
         request = understood("chat", json.dumps(sent).encode())
         assert request is not None
         assert jinja2.Template(TEMPLATE).render(messages=request["conversations"][0]) == (
             "<|system|>Be brief.<|user|>Weather?<|assistant|><think>I must look.</think>"
-            '<tool_call>{"name": "look_up", "arguments": {"city": "Bonn"}}</tool_call><|tool|><tool_response>Rain</tool_response>'
+            '<tool_call>{"name": "look_up", "arguments": {"city": "Bonn"}}</tool_call>'
+            "<|tool|><tool_response>Rain</tool_response>"
         )

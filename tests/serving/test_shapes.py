@@ -1,4 +1,4 @@
-"""The engine asked directly and through the gateway: no difference that docs/gateway.md does not list.
+"""The engine asked directly and through the gateway: no difference but those of docs/gateway.md.
 
 Requests after what vLLM's own server tests cover (`shapes.py`); differences and their reasons are
 data (`engine_differences.py`).
@@ -103,7 +103,7 @@ FUZZ_CLIENTS = 4
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [17])
 def test_random_schemas_cost_no_engine(live: Running, live_engine: LiveEngine, seed: int) -> None:
-    """Schemas, sensible and not, in every place that takes one: no 5xx, no outage, no dead engine."""
+    """Schemas, sensible and not, wherever one may stand: no 5xx, no outage, no dead engine."""
     schemas = RandomSchemas(seed)
     bodies = [
         {"model": "base", **LEAST["/v1/chat/completions"], **as_request(schemas.draw(), number)}
