@@ -144,7 +144,8 @@ def test_drain_that_is_behind_leaves_no_stream_open(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last record must not be looked at before the first, which ends the file before."""
-    lines = [ended(9), ended(8), begun(1), ended(1), begun(2), ended(2)]
+    long = ended(8, error="x" * 10_000)  # so that it is in no batch with the record before it
+    lines = [ended(9), long, begun(1), ended(1), begun(2), ended(2)]
     monkeypatch.setattr(spool_module, "FILE_BYTES", len(lines[0] + lines[1]) + 1)
     spool = Spool(tmp_path / "spool", "a")
     for line in lines:
