@@ -209,7 +209,14 @@ def fields_used(sent: Sequence[Sent], forwarded: Sequence[Sent]) -> list[FieldUs
 def write_results(about: dict[str, Any], results: Sequence[ClientResult]) -> None:
     """Put a whole run into results.json."""
     data = {**about, "clients": [asdict(result) for result in results]}
-    RESULTS.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    # One line for each check and field.
+    text = re.sub(r"\{\s+([^{}]*?)\s+\}", lambda found: f"{{{_one_line(found[1])}}}", text)
+    RESULTS.write_text(text + "\n")
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\n\s*", " ", text)
 
 
 def read_results() -> tuple[dict[str, Any], list[ClientResult]]:
