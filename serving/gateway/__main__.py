@@ -17,8 +17,9 @@ from whet.settings import IDLE_CONNECTION_S, Settings, load_settings
 STOP_WITHIN_S = 10  # running answers may finish; longer ones are cut and say so in their row
 BACKLOG = 4096
 # With several workers, one that says nothing for so long is killed and replaced. A worker that starts
-# on a busy machine says nothing for seconds, while it imports.
-WORKER_SILENT_S = 30
+# on a busy machine says nothing for five seconds, while it imports; and one that dies just when it is
+# asked is missed for as long as this.
+WORKER_SILENT_S = 10
 
 
 def main() -> None:
