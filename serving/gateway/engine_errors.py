@@ -69,6 +69,7 @@ def refusal(status: int, error: EngineError, request: Request | None) -> EngineR
         )  # fmt: skip
     if status in _CLIENT_STATUSES:
         sentence, param = _sentence(error)
+        param = param or _first_word(sentence, request)
         return EngineRefusal(400, sentence, param=param, code="engine_refused")
     field = _constraint_field(request) if request is not None else ""
     if field and not _is_lost(error):
@@ -125,6 +126,12 @@ def _sentence(error: EngineError) -> tuple[str, str | None]:
     if "validation error" in message and (faults := _FAULT.findall(message)):
         return _from_faults(faults, param)
     return message, _name(param or "") or None
+
+
+def _first_word(sentence: str, request: Request | None) -> str | None:
+    """The field that a sentence begins with: "n must be 1 when …"."""
+    word = sentence.split(" ", 1)[0].strip("`'\"")
+    return word if request is not None and word in request.__struct_fields__ else None
 
 
 def _from_faults(faults: list[tuple[str, str]], param: str | None) -> tuple[str, str | None]:

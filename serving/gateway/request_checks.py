@@ -158,10 +158,16 @@ def _check_item(item: dict[str, Any], place: str) -> None:
         del item[name]
     kind = item.get("type", "message")
     if kind not in _ITEM_TYPES:
+        stored = (
+            " Nothing is stored here between requests: send the item itself (in the Vercel AI SDK "
+            "set `store: false`)."
+            if kind == "item_reference"
+            else ""
+        )
         raise ApiError(
             400,
             f"{place}.type {str(kind)[:40]!r} is not supported: expected one of "
-            f"{', '.join(_ITEM_TYPES)}.",
+            f"{', '.join(_ITEM_TYPES)}.{stored}",
             param=f"{place}.type",
             code="unsupported_value",
         )

@@ -66,7 +66,7 @@ def normalise(route: str, body: dict[str, Any], dropped: Dropped) -> dict[str, A
     struct = inspect.type_info(kind)
     assert isinstance(struct, inspect.StructType)
     known = {field.encode_name: field.type for field in struct.fields}
-    body = _rename(body, dropped)
+    body = _with_allowed_tools(_rename(body, dropped))
     found: dict[str, Any] = {}
     for name, value in body.items():
         if name in known:
@@ -113,6 +113,32 @@ def _rename(body: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
         )  # fmt: skip
     renamed = {name: value for name, value in body.items() if name != "safety_identifier"}
     return {**renamed, "user": identifier}
+
+
+def _with_allowed_tools(body: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's choice among some of the tools, as those tools alone: engines know no such choice."""
+    choice = body.get("tool_choice")
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return body
+    allowed = choice.get("allowed_tools", choice)
+    mode, chosen = allowed.get("mode"), allowed.get("tools")
+    if mode not in ("auto", "required") or not isinstance(chosen, list):
+        raise ApiError(
+            400,
+            "tool_choice of the type allowed_tools: expected `mode` (auto or required) and `tools`.",
+            param="tool_choice",
+            code="invalid_value",
+        )
+    names = {_tool_name(tool) for tool in chosen}
+    tools = [tool for tool in body.get("tools") or () if _tool_name(tool) in names]
+    return {**body, "tools": tools, "tool_choice": mode}
+
+
+def _tool_name(tool: Any) -> Any:
+    if not isinstance(tool, dict):
+        return None
+    function = tool.get("function")
+    return (function if isinstance(function, dict) else tool).get("name")
 
 
 # --- the walk along a type ---------------------------------------------------------------------

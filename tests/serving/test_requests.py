@@ -136,6 +136,19 @@ def test_a_call_that_cannot_be_made_is_refused_with_its_reason() -> None:
     assert error.param == "tool_choice" and "'g'" in error.message
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_a_choice_among_some_tools_is_those_tools(mode: str) -> None:
+    other = {"type": "function", "function": {"name": "g"}}
+    named = [{"type": "function", "function": {"name": "f"}}]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": named}}
+    found = sent("chat", {**LEAST["chat"], "tools": [TOOL, other], "tool_choice": choice})
+    assert (found["tools"], found["tool_choice"]) == ([TOOL], mode)
+    broken = {"type": "allowed_tools", "allowed_tools": {"mode": "some"}}
+    assert refused("chat", {**LEAST["chat"], "tools": [TOOL], "tool_choice": broken}).param == (
+        "tool_choice"
+    )
+
+
 def test_a_forced_call_is_held_to_its_schema_unless_the_client_says_otherwise() -> None:
     body: dict[str, Any] = {**LEAST["chat"], "tools": [TOOL], "tool_choice": "required"}
     request = parse("chat", json.dumps(body).encode()).request
