@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from sqlalchemy import JSON, Column, Connection, Engine, MetaData, Table
@@ -71,24 +72,40 @@ _TABLES: dict[type, Table] = {
 }
 
 
-def _values(record: Record) -> dict[str, object]:
-    values = msgspec.structs.asdict(record)
-    for name, value in values.items():
-        if isinstance(value, msgspec.Raw):
-            text = without_nul(bytes(value)).decode()
-            values[name] = None if text == "null" else text
-        elif isinstance(value, str) and "\0" in value:
-            values[name] = value.replace("\0", "\ufffd")
-    return values
+def _value(value: object) -> object:
+    """A field of a record as its column takes it."""
+    if isinstance(value, msgspec.Raw):
+        text = bytes(value)
+        return None if text == b"null" else without_nul(text).decode()
+    if isinstance(value, str) and "\0" in value:
+        return value.replace("\0", "\ufffd")
+    return value
+
+
+def _insert_statement(connection: Connection, kind: type[Record]) -> str:
+    """The database's own text of the statement that inserts what is not there yet.
+
+    SQLAlchemy writes it once per batch; filling it in for each row would cost as much as the
+    database itself, and the processor that does it is the one that answers requests.
+    """
+    names = kind.__struct_fields__
+    statement = insert_ignore(connection, _TABLES[kind])
+    compiled = statement.compile(dialect=connection.dialect, column_keys=list(names))
+    if compiled.positional:
+        assert compiled.positiontup == list(names), "columns stand in the order of the fields"
+    return str(compiled)
 
 
 def insert_records(connection: Connection, records: Iterable[Record]) -> None:
     """Insert each record that is not there yet."""
-    groups: dict[type, list[dict[str, object]]] = {}
+    groups: dict[type[Record], list[Record]] = {}
     for record in records:
-        groups.setdefault(type(record), []).append(_values(record))
-    for kind, rows in groups.items():
-        connection.execute(insert_ignore(connection, _TABLES[kind]), rows)
+        groups.setdefault(type(record), []).append(record)
+    for kind, found in groups.items():
+        rows: list[Any] = [tuple(map(_value, msgspec.structs.astuple(each))) for each in found]
+        if not connection.dialect.positional:
+            rows = [dict(zip(kind.__struct_fields__, row, strict=True)) for row in rows]
+        connection.exec_driver_sql(_insert_statement(connection, kind), rows)
 
 
 @dataclass(frozen=True, slots=True)
