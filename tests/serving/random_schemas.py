@@ -49,16 +49,18 @@ class RandomSchemas:
         self._random = random.Random(seed)
         self._depth, self._nodes = depth, nodes
         self._left = 0
+        self._definitions = "$defs"
         self._names: list[str] = []
 
     def draw(self) -> Any:
         """One schema; now and then its root is no object."""
         self._left = self._nodes
+        self._definitions = self._pick(("$defs", "$defs", "definitions"))
         self._names = [f"d{number}" for number in range(self._random.randrange(4))]
         schema = self._schema(self._depth)
         if self._names and isinstance(schema, dict):
             definitions = {name: self._schema(2) for name in self._names}
-            schema[self._pick(("$defs", "$defs", "definitions"))] = definitions
+            schema[self._definitions] = definitions
         return schema
 
     def _pick(self, values: Any) -> Any:
@@ -92,20 +94,29 @@ class RandomSchemas:
         if kind == 1:
             return {"const": self._pick(_VALUES)}
         if kind == 2 and self._names:
-            return {"$ref": f"#/$defs/{self._pick(self._names)}"}
+            return {"$ref": f"#/{self._definitions}/{self._pick(self._names)}"}
         if kind == 3:
             low = self._pick((0, -5, 3, 2.5, 10**18))
             limits = {"minimum": low, "maximum": low + self._random.randrange(200)}
             return {"type": self._pick(("integer", "number")), **limits}
         schema: dict[str, Any] = {"type": "string"}
-        if self._chance(0.15):
+        extra = self._random.randrange(12)  # two of them together are refused by most engines
+        if extra < 2:
             schema["pattern"] = self._pick(_PATTERNS)
-        if self._chance(0.2):
+        elif extra < 4:
             schema["format"] = self._pick(_FORMATS)
-        if self._chance(0.3):
-            schema["minLength"] = self._pick((0, 1, 5, 1000, -1))
-            schema["maxLength"] = self._pick((0, 3, 10, 100_000))
+        elif extra < 7:
+            schema |= self._bounds("minLength", "maxLength")
+        elif extra == 7:
+            schema |= {"pattern": self._pick(_PATTERNS), "format": "date", "maxLength": 5}
         return schema if self._chance(0.7) else {"type": self._pick(_TYPES)}
+
+    def _bounds(self, low: str, high: str) -> dict[str, int]:
+        """A least and a largest number, now and then impossible or huge."""
+        if self._chance(0.1):
+            return {low: self._pick((-1, 500, 5)), high: self._pick((0, 3, 100_000))}
+        least = self._pick((0, 1, 3))
+        return {low: least, high: least + self._pick((0, 2, 10, 100))}
 
     def _object(self, depth: int) -> Any:
         names = self._random.sample(_NAMES, self._random.randrange(1, 5))
@@ -119,12 +130,11 @@ class RandomSchemas:
             ]
         if self._chance(0.5):
             schema["additionalProperties"] = self._pick((False, False, True, {"type": "string"}))
-        if self._chance(0.1):
+        if self._chance(0.03):
             schema["patternProperties"] = {self._pick(_PATTERNS): self._schema(depth - 1)}
-        if self._chance(0.1):
-            schema["minProperties"] = self._random.randrange(4)
-            schema["maxProperties"] = self._random.randrange(6)
         if self._chance(0.05):
+            schema |= self._bounds("minProperties", "maxProperties")
+        if self._chance(0.02):
             schema["propertyNames"] = {"pattern": self._pick(_PATTERNS)}
         return schema
 
@@ -137,8 +147,7 @@ class RandomSchemas:
                 self._schema(depth - 1) for _ in range(self._random.randrange(3))
             ]
         if self._chance(0.4):
-            schema["minItems"] = self._pick((0, 1, 3, 500))
-            schema["maxItems"] = self._pick((0, 2, 10, 100_000))
+            schema |= self._bounds("minItems", "maxItems")
         if self._chance(0.03):
             schema["uniqueItems"] = True
         return schema
