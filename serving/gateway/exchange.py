@@ -17,7 +17,6 @@ from serving.gateway.answers import (
     Receive,
     Scope,
     Send,
-    send_bytes,
     send_error,
 )
 from serving.gateway.core import Core
@@ -31,7 +30,7 @@ from serving.gateway.engine_errors import (
     stream_notice,
 )
 from serving.gateway.forwarding import EngineBrokeError, Forwarding
-from serving.gateway.http_protocol import watch_client
+from serving.gateway.http_protocol import respond, watch_client
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_types import Request, ResponsesRequest
 from serving.gateway.routing import Choice
@@ -210,7 +209,7 @@ class Exchange:
         self.sent.append(body)
         self._record("complete", answer)
         await self.core.spool.flushed()
-        await send_bytes(self.send, 200, body, self._headers([JSON_TYPE]))
+        await respond(self.scope, self.send, 200, body, self._headers([JSON_TYPE]))
 
     async def _relay(self, response: Response) -> None:
         """Pass a stream on. Its head waits for the first event, because an engine that refuses a
@@ -306,9 +305,11 @@ class Exchange:
             self.sent.append(held)
             self._record("complete", answer)
         await self.core.spool.flushed()
-        if not self.started:  # the whole answer came at once
-            await self._send_head()
-        await self.send({"type": "http.response.body", "body": held, "more_body": False})
+        if self.started:
+            await self.send({"type": "http.response.body", "body": held, "more_body": False})
+        else:  # the whole answer came at once
+            self.started = True
+            await respond(self.scope, self.send, 200, held, self._headers(STREAM_HEADERS))
         if not response.complete:  # the end of the transfer: reading it keeps the connection usable
             async with asyncio.timeout(END_WAIT_S):
                 while await response.read_chunk():
