@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
@@ -144,10 +144,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def insert_ignore(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """`INSERT … ON CONFLICT DO NOTHING` on both databases: races settle in the database, not in code."""
-    dialect = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return dialect(table).on_conflict_do_nothing()
+def insert_ignore(where: Connection | Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """`INSERT … ON CONFLICT DO NOTHING` on both databases: races settle there, not in code."""
+    dialect = where.dialect if isinstance(where, Connection) else where
+    insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def _alembic(engine: Engine) -> Config:

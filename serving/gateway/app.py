@@ -105,8 +105,11 @@ def _as_routed(scope: Scope) -> Scope:
 
 
 def create_gateway(context: Context, *, services: tuple[Service, ...] | None = None) -> Gateway:
-    """The application for `context`. `services` run beside it while it is up; by default the reconciler and the rollout
-    controller, of which one process of all holds the lease."""
+    """The application for `context`.
+
+    `services` run beside it while it is up; by default the reconciler and the rollout controller,
+    of which one process of all holds the lease.
+    """
     origins = context.settings.allowed_origins
     app = (CrossOriginGateway if origins else Gateway)(
         title="Whet gateway",
@@ -149,7 +152,9 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     engine_headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     upstream = Upstream(engine_headers, settings.request_timeout_s)
     core = app.core = Core(context, Refresher(context), spool, upstream, metrics, context.secret, engine_headers, policy_of(context))
-    drain = Drain(context.database, spool, on_rows=metrics.rows.inc)
+    drain = Drain(
+        context.database, spool, on_rows=metrics.rows.inc, is_crowded=core.refresher.is_crowded
+    )
     drain.start()
     await core.refresher.refresh()
     chat, completions, responses = (Completions(route, core) for route in ("chat", "completions", "responses"))

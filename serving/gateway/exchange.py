@@ -229,7 +229,8 @@ class Exchange:
                     opening += out
                     if self.ttft_ms is None:
                         self.ttft_ms = self._elapsed_ms()
-                    if self._has_begun(opening + editor.held) and not editor.ended:
+                    has_begun = self._has_begun(opening + editor.held, is_whole=editor.ended)
+                    if has_begun and not editor.ended:
                         await self._begin_stream()
                         out = opening
                     elif not editor.ended:
@@ -251,8 +252,10 @@ class Exchange:
         held = editor.held if self.started else opening + editor.held
         await self._end_stream(response, editor, held)
 
-    def _has_begun(self, opening: bytes) -> bool:
+    def _has_begun(self, opening: bytes, *, is_whole: bool) -> bool:
         """True when the stream has its first token. Raises EngineRefusal when it has an error."""
+        if is_whole and b'"error"' not in opening:
+            return True
         found = read_opening(opening)
         if isinstance(found, EngineError):
             raise refusal(found.code or 500, self._renamed(found), self.request)

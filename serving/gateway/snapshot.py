@@ -25,6 +25,7 @@ from whet.tables import adapters, replicas
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 0.4  # a rollback must be felt within 2 s and a revoked key must die within 2 s; four small queries each time
+CROWDED = 4  # requests in flight; from some eight on, the processor is what they wait for
 MISS_REFRESH_S = 0.25  # an unknown key or model makes us look at once, but no oftener than this, whoever knocks
 
 
@@ -90,6 +91,10 @@ class Refresher:
                 settings=self._context.settings,
                 started_at=self._started_at,
             )
+
+    def is_crowded(self) -> bool:
+        """True while so many requests are being answered that they wait for each other."""
+        return sum(replica.in_flight for replica in list(self._replicas.values())) > CROWDED
 
     async def refresh(self) -> None:
         """Read once; callers at the same time share one read."""

@@ -86,10 +86,12 @@ def read_opening(raw: bytes) -> Opening | EngineError:
     Before its first token an engine may send a chunk with the role alone, or the Responses API's
     `response.created`, and then refuse.
     """
-    for event in raw.split(BOUNDARY)[:-1]:
-        found = _opening_of(event)
+    start = 0
+    while (end := raw.find(BOUNDARY, start)) >= 0:
+        found = _opening_of(raw[start:end])
         if found is not Opening.UNKNOWN:
             return found
+        start = end + len(BOUNDARY)
     return Opening.UNKNOWN
 
 

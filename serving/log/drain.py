@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, Engine, MetaData, Table
+from sqlalchemy import JSON, Column, Connection, Dialect, Engine, MetaData, Table
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.types import UserDefinedType
 
@@ -38,6 +39,12 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 19  # about 250 answers: some ten milliseconds, which other writers can wait
 IDLE_S = 0.2  # a row waits for company; pages and the controller look once a second or less often
+# The drain shares the interpreter, and perhaps the processor, with answers. While there are few at a
+# time, it takes some 16 rows, which is half a millisecond, and pauses: an answer waits that long at
+# most. While there are many, they wait for each other anyway, and whole batches cost less per row.
+SMALL_BATCH_BYTES = 24_576
+SMALL_PAUSE_S = 0.005
+BACKLOG_BYTES = 1 << 20  # behind by more than this, whole batches too
 ORPHANS_EVERY_S = 5.0  # a process that died is noticed after this long
 BACK_OFF_S = (0.5, 1, 2, 5)  # while the database is away
 # The database does not take these values, and will not later. All else means that it is away.
@@ -82,15 +89,16 @@ def _value(value: object) -> object:
     return value
 
 
-def _insert_statement(connection: Connection, kind: type[Record]) -> str:
+@lru_cache
+def _insert_statement(dialect: Dialect, kind: type[Record]) -> str:
     """The database's own text of the statement that inserts what is not there yet.
 
-    SQLAlchemy writes it once per batch; filling it in for each row would cost as much as the
-    database itself, and the processor that does it is the one that answers requests.
+    SQLAlchemy writes it once; writing it for each batch costs as much as 20 rows, and filling it in
+    for each row as much as the database itself.
     """
     names = kind.__struct_fields__
-    statement = insert_ignore(connection, _TABLES[kind])
-    compiled = statement.compile(dialect=connection.dialect, column_keys=list(names))
+    statement = insert_ignore(dialect, _TABLES[kind])
+    compiled = statement.compile(dialect=dialect, column_keys=list(names))
     if compiled.positional:
         assert compiled.positiontup == list(names), "columns stand in the order of the fields"
     return str(compiled)
@@ -105,7 +113,7 @@ def insert_records(connection: Connection, records: Iterable[Record]) -> None:
         rows: list[Any] = [tuple(map(_value, msgspec.structs.astuple(each))) for each in found]
         if not connection.dialect.positional:
             rows = [dict(zip(kind.__struct_fields__, row, strict=True)) for row in rows]
-        connection.exec_driver_sql(_insert_statement(connection, kind), rows)
+        connection.exec_driver_sql(_insert_statement(connection.dialect, kind), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +153,19 @@ class Drain:
     """
 
     def __init__(
-        self, engine: Engine, spool: Spool, *, on_rows: Callable[[int], None] = lambda _: None
+        self,
+        engine: Engine,
+        spool: Spool,
+        *,
+        on_rows: Callable[[int], None] = lambda _: None,
+        is_crowded: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`on_rows` is told how many rows arrived; `is_crowded` says whether many requests are
+        being answered now."""
         self._engine = engine
         self._spool = spool
         self._on_rows = on_rows
+        self._is_crowded = is_crowded
         self._stop = threading.Event()
         self._orphans: list[list[SpoolFile]] = []  # of each dead process
         self._begun: dict[str, BegunStream] = {}  # by interaction id
@@ -187,9 +203,14 @@ class Drain:
                 failures, moved = failures + 1, 0
             if stopping and (moved == 0 or failures):
                 return
-            if moved < BATCH_BYTES // 2:
-                back_off = BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1]
-                self._stop.wait(back_off if failures else IDLE_S)
+            if failures:
+                self._stop.wait(BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
+            elif moved < BATCH_BYTES // 2:
+                self._stop.wait(IDLE_S if self._is_crowded() else self._small_pause_s(moved))
+
+    def _small_pause_s(self, moved: int) -> float:
+        """Between small batches; longer when there was little to do."""
+        return SMALL_PAUSE_S if moved > SMALL_BATCH_BYTES // 2 else 4 * SMALL_PAUSE_S
 
     def take_over(self) -> None:
         """Look for files whose process is gone; the next steps drain and remove them."""
@@ -219,7 +240,8 @@ class Drain:
         return next((count for file in files if (count := self._drain_batch(file))), 0)
 
     def _drain_batch(self, file: SpoolFile) -> int:
-        block = file.read_pending(BATCH_BYTES)
+        is_small = file.written - file.drained < BACKLOG_BYTES and not self._is_crowded()
+        block = file.read_pending(SMALL_BATCH_BYTES if is_small else BATCH_BYTES)
         if not block:
             return 0
         ended, offset = [], file.drained
