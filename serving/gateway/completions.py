@@ -5,11 +5,12 @@ from __future__ import annotations
 from serving.gateway.answers import ApiError, Receive, Scope, Send, method_not_allowed, send_error
 from serving.gateway.core import Core
 from serving.gateway.engine_errors import log_unavailable
-from serving.gateway.exchange import Exchange
+from serving.gateway.exchange import Exchange, PlainExchange
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_body import read_body
 from serving.gateway.request_types import Rag, Request, ResponsesRequest
 from serving.gateway.requests import logged_body, parse, wants_usage
+from serving.gateway.stream_exchange import StreamExchange
 from whet.clock import now_ms
 from whet.ids import new_id
 
@@ -59,7 +60,8 @@ class Completions:
         )
         row.request_json = logged_body(request)
         is_chat_stream = not isinstance(request, ResponsesRequest)
-        return Exchange(
+        kind = StreamExchange if request.stream else PlainExchange
+        return kind(
             core,
             self._route,
             scope,

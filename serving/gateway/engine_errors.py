@@ -105,12 +105,15 @@ def log_unavailable(reason: str) -> ApiError:
     )
 
 
-def stream_notice(route: str, message: str) -> bytes:
-    """The event that ends a stream whose answer is not whole."""
+def stream_notice(route: str, message: str, error: ApiError | None = None) -> bytes:
+    """The event that ends a stream whose answer is not whole; `error`: of which kind it is."""
+    status, param, code = 502, None, "engine_error"
+    if error is not None:
+        status, param, code = error.status, error.param, error.code or code
     if route == "responses":
-        event = {"type": "error", "code": "engine_error", "message": message, "param": None}
+        event = {"type": "error", "code": code, "message": message, "param": param}
         return b"event: error\ndata: %s\n\n" % msgspec.json.encode(event)
-    return b"data: %s\n\n" % error_body(502, message, code="engine_error")
+    return b"data: %s\n\n" % error_body(status, message, param, code)
 
 
 def _is_lost(error: EngineError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import msgspec
@@ -11,7 +12,6 @@ import msgspec
 from serving.gateway import sse
 from serving.gateway.answers import (
     JSON_TYPE,
-    STREAM_HEADERS,
     ApiError,
     Headers,
     Receive,
@@ -32,31 +32,24 @@ from serving.gateway.engine_errors import (
 from serving.gateway.forwarding import EngineBrokeError, Forwarding
 from serving.gateway.http_protocol import respond, watch_client
 from serving.gateway.interaction_row import RowBuilder
-from serving.gateway.request_types import Request, ResponsesRequest
+from serving.gateway.request_types import Request
 from serving.gateway.routing import Choice
-from serving.gateway.stream_editor import (
-    DONE,
-    Opening,
-    Rewriter,
-    StreamEditor,
-    read_opening,
-)
+from serving.gateway.stream_editor import Rewriter
 from serving.gateway.structured import is_well_formed
 from serving.gateway.tool_choice import make_strict, relax
 from serving.gateway.upstream import Response, UpstreamError
 from serving.log.spool import SpoolError
 from whet.outcomes import GATEWAY_STOPPED
 
-END_WAIT_S = 1.0  # for the few bytes after `[DONE]`; the client has its answer by then
-_ABNORMAL_FINISH = {"abort", "error"}  # the engine ended the answer, the model did not
-_READERS: dict[str, tuple[Callable[[bytes], sse.Answer], Callable[[bytes], sse.Answer]]] = {
+ABNORMAL_FINISH = {"abort", "error"}  # the engine ended the answer, the model did not
+READERS: dict[str, tuple[Callable[[bytes], sse.Answer], Callable[[bytes], sse.Answer]]] = {
     "chat": (sse.read_json, sse.read_stream),
     "completions": (sse.read_json, sse.read_stream),
     "responses": (sse.read_responses, sse.read_responses_stream),
 }
 
 
-class Exchange:
+class Exchange(ABC):
     """Runs once. Its row is written before the last bytes leave, or when the client or the engine
     goes away; that of a stream is begun before its first bytes leave."""
 
@@ -157,10 +150,7 @@ class Exchange:
         response = self.response = await self.forwarding.send()
         if response.status != 200:
             raise self._refusal(response.status, await response.read())
-        if self.stream:
-            await self._relay(response)
-        else:
-            await self._whole(response)
+        await self._deliver(response)
 
     def _interrupted(self) -> None:
         """The client left, or the gateway is being stopped: the row says how far it came."""
@@ -196,127 +186,10 @@ class Exchange:
             headers.append((b"x-whet-ignored", self.row.ignored))
         return headers
 
-    async def _whole(self, response: Response) -> None:
-        self.ttft_ms = self._elapsed_ms()
-        raw = await response.read()
-        try:
-            answer = _READERS[self.route][0](raw)
-        except msgspec.DecodeError as error:
-            raise EngineBrokeError(f"The engine's answer cannot be read: {error}.") from error
-        if answer.error or answer.finish_reason in _ABNORMAL_FINISH:
-            raise EngineBrokeError(answer.error or "The engine ended the answer early.")
-        body = Rewriter(self.row.interaction_id, self.row.model).once(raw)
-        self.sent.append(body)
-        self._record("complete", answer)
-        await self.core.spool.flushed()
-        await respond(self.scope, self.send, 200, body, self._headers([JSON_TYPE]))
-
-    async def _relay(self, response: Response) -> None:
-        """Pass a stream on. Its head waits for the first event, because an engine that refuses a
-        stream says so in an event; the log's first record waits for it too."""
-        editor = StreamEditor(
-            Rewriter(self.row.interaction_id, self.row.model),
-            without_usage=self.strip_usage,
-            has_done=self.route != "responses",
-        )
-        send, sent = self.send, self.sent
-        opening = b""  # events that wait for the first token
-        broke: UpstreamError | None = None
-        try:
-            while data := await response.read_chunk():
-                out = editor.feed(data)
-                if not self.started:
-                    opening += out
-                    if self.ttft_ms is None:
-                        self.ttft_ms = self._elapsed_ms()
-                    has_begun = self._has_begun(opening + editor.held, is_whole=editor.ended)
-                    if has_begun and not editor.ended:
-                        await self._begin_stream()
-                        out = opening
-                    elif not editor.ended:
-                        continue
-                if editor.ended:
-                    if editor.has_done:
-                        break
-                    continue
-                if out:
-                    sent.append(out)
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
-        except UpstreamError as error:
-            broke = error
-        if not editor.ended:
-            if opening and not self.started:
-                await self._find_refusal()
-            if broke is not None:
-                raise broke
-        held = editor.held if self.started else opening + editor.held
-        await self._end_stream(response, editor, held)
-
-    def _has_begun(self, opening: bytes, *, is_whole: bool) -> bool:
-        """True when the stream has its first token. Raises EngineRefusal when it has an error."""
-        if is_whole and b'"error"' not in opening:
-            return True
-        found = read_opening(opening)
-        if isinstance(found, EngineError):
-            raise refusal(found.code or 500, self._renamed(found), self.request)
-        return found is Opening.ANSWER
-
-    async def _find_refusal(self) -> None:
-        """Some engines announce a stream of the Responses API and cut it when they refuse. Asked
-        without a stream they say why. Raises EngineRefusal then."""
-        if not isinstance(self.request, ResponsesRequest):
-            return
-        request = msgspec.structs.replace(self.request, stream=None, max_output_tokens=1)
-        response = await self.forwarding.send(request)
-        try:
-            if response.status != 200:
-                raise self._refusal(response.status, await response.read())
-        finally:
-            response.close()
-
-    async def _begin_stream(self) -> None:
-        """Log that a stream begins, then send its head: whatever is killed from here on, a client
-        that has an interaction id finds its row."""
-        self.core.spool.append(self.row.begun(self.forwarding.choice, self.forwarding.replica))
-        self.is_begun = True
-        await self.core.spool.flushed()
-        await self._send_head()
-
-    async def _send_head(self) -> None:
-        self.started = True
-        head = self._headers(STREAM_HEADERS)
-        await self.send({"type": "http.response.start", "status": 200, "headers": head})
-
-    async def _end_stream(
-        self, response: Response, editor: StreamEditor, held: bytes
-    ) -> None:
-        answer = _READERS[self.route][1](b"".join(editor.raw))
-        if answer.error:
-            held = held.removesuffix(DONE)  # the error event itself is the client's notice
-            self.sent.append(held)
-            self._record("error", answer, is_partial=True)
-        elif (
-            not editor.ended
-            or answer.finish_reason is None
-            or answer.finish_reason in _ABNORMAL_FINISH
-        ):
-            if self.started and (rest := held.removesuffix(DONE)):
-                self.sent.append(rest)
-                await self.send({"type": "http.response.body", "body": rest, "more_body": True})
-            raise EngineBrokeError("It ended the stream before the answer was complete.")
-        else:
-            self.sent.append(held)
-            self._record("complete", answer)
-        await self.core.spool.flushed()
-        if self.started:
-            await self.send({"type": "http.response.body", "body": held, "more_body": False})
-        else:  # the whole answer came at once
-            self.started = True
-            await respond(self.scope, self.send, 200, held, self._headers(STREAM_HEADERS))
-        if not response.complete:  # the end of the transfer: reading it keeps the connection usable
-            async with asyncio.timeout(END_WAIT_S):
-                while await response.read_chunk():
-                    pass
+    @abstractmethod
+    async def _deliver(self, response: Response) -> None:
+        """Give the client the engine's answer, and the log its row. Raises EngineRefusal before
+        anything is sent."""
 
     # --- what went wrong -----------------------------------------------------------------------
 
@@ -382,7 +255,7 @@ class Exchange:
         if self.logged_status:
             return
         if is_partial and answer.response is None and self.sent:
-            found = _READERS[self.route][1](b"".join(self.sent))
+            found = READERS[self.route][1](b"".join(self.sent))
             found.error, answer = answer.error, found
         duration_ms = self._elapsed_ms()
         self.core.spool.append(
@@ -412,3 +285,24 @@ class Exchange:
                 self.core.metrics.structured[is_valid].inc()
             if self.forwarding.replica is not None:
                 self.core.last_progress[self.forwarding.replica.url] = time.monotonic()
+
+
+class PlainExchange(Exchange):
+    """An answer that is sent as one JSON body."""
+
+    __slots__ = ()
+
+    async def _deliver(self, response: Response) -> None:
+        self.ttft_ms = self._elapsed_ms()
+        raw = await response.read()
+        try:
+            answer = READERS[self.route][0](raw)
+        except msgspec.DecodeError as error:
+            raise EngineBrokeError(f"The engine's answer cannot be read: {error}.") from error
+        if answer.error or answer.finish_reason in ABNORMAL_FINISH:
+            raise EngineBrokeError(answer.error or "The engine ended the answer early.")
+        body = Rewriter(self.row.interaction_id, self.row.model).once(raw)
+        self.sent.append(body)
+        self._record("complete", answer)
+        await self.core.spool.flushed()
+        await respond(self.scope, self.send, 200, body, self._headers([JSON_TYPE]))

@@ -112,6 +112,7 @@ def _opening_of(event: bytes) -> Opening | EngineError:
     return Opening.UNKNOWN if all(map(_is_role_only, value["choices"])) else Opening.ANSWER
 
 
+_ERROR_EVENTS = (b'data: {"error"', b"event: error\n")
 _PRELUDES = ("response.created", "response.in_progress", "response.queued")
 
 
@@ -132,6 +133,7 @@ class StreamEditor:
         self.held = b""  # the last events, which wait for the row
         self.ended = False  # the answer's last event has arrived
         self.has_event = False  # one whole event has arrived
+        self.error: EngineError | None = None  # that the engine ended the stream with
         self._rewrite = rewrite
         self._without_usage = without_usage
         self._tail = b""  # the beginning of an event
@@ -150,9 +152,12 @@ class StreamEditor:
                 return b""
             data, self._tail = data[:cut], data[cut:]
         self.has_event = True
-        data = self._rewrite(data)
+        data = self._without_error(self._rewrite(data))
         if self._without_usage and (b'"choices":[]' in data or b'"choices": []' in data):
             data = without_usage(data)
+        if self.error is not None:
+            self.held, self.ended = data, True
+            return b""
         if self.has_done:
             if data.endswith(DONE):
                 self.held, self.ended = data, True
@@ -161,4 +166,16 @@ class StreamEditor:
             self.held += data
             self.ended = True
             return b""
+        return data
+
+    def _without_error(self, data: bytes) -> bytes:
+        """The events before one that is an error. That one is kept here: the client gets it in the
+        form in which all our errors come."""
+        for mark in _ERROR_EVENTS:
+            at = data.find(mark)
+            if at == 0 or (at > 0 and data[:at].endswith(BOUNDARY)):
+                found = _opening_of(data[at : data.find(BOUNDARY, at)])
+                if isinstance(found, EngineError):
+                    self.error = found
+                    return data[:at]
         return data

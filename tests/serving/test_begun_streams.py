@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from serving.gateway.exchange import Exchange
+from serving.gateway.stream_exchange import StreamExchange
 from serving.log import drain as drain_module
 from serving.log import spool as spool_module
 from serving.log.drain import Drain
@@ -480,7 +480,7 @@ def test_stream_that_a_defect_ends_has_a_row(
     async def fail(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(Exchange, "_end_stream", fail)
+    monkeypatch.setattr(StreamExchange, "_end_stream", fail)
     response, interaction_id = open_stream(slow_gateway)
     with pytest.raises(http.client.IncompleteRead):
         response.read()

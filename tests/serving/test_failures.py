@@ -59,6 +59,8 @@ def test_done_after_an_error_event_is_not_success(gateway: Running) -> None:
     gateway.engine.faults.error_after = 3
     status, _, content = post(gateway, "/v1/chat/completions", STREAM)
     assert status == 200 and b"EngineCore encountered an issue" in content and b"[DONE]" not in content
+    error = json.loads(content.rstrip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "engine_error"), "in our own form"
     row = only_row(gateway)
     assert (row.status, row.error) == ("error", "EngineCore encountered an issue.")
     assert row.response_text.count("support") == 2
