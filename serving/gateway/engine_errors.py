@@ -4,6 +4,7 @@ field that is to blame, and a sentence without the engine's inner names."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,8 @@ def refusal(status: int, error: EngineError, request: Request | None) -> EngineR
     if status in _CLIENT_STATUSES:
         sentence, param = _sentence(error)
         param = param or _first_word(sentence, request)
-        return EngineRefusal(400, sentence, param=param, code="engine_refused")
+        code = "context_length_exceeded" if _is_too_long(sentence) else "engine_refused"
+        return EngineRefusal(400, sentence, param=param, code=code)
     field = _constraint_field(request) if request is not None else ""
     if field and not _is_lost(error):
         return EngineRefusal(
@@ -105,15 +107,42 @@ def log_unavailable(reason: str) -> ApiError:
     )
 
 
-def stream_notice(route: str, message: str, error: ApiError | None = None) -> bytes:
-    """The event that ends a stream whose answer is not whole; `error`: of which kind it is."""
+def _is_too_long(sentence: str) -> bool:
+    """OpenAI has a code of its own for a prompt beyond the context, which frameworks look for."""
+    return "maximum context length" in sentence or "longer than the maximum model length" in sentence
+
+
+def stream_notice(
+    route: str, message: str, sent: Sequence[bytes], error: ApiError | None = None
+) -> bytes:
+    """The event that ends a stream whose answer is not whole.
+
+    `sent`: the stream so far; events of the Responses API are numbered. `error`: of which kind the
+    notice is.
+    """
     status, param, code = 502, None, "engine_error"
     if error is not None:
         status, param, code = error.status, error.param, error.code or code
     if route == "responses":
-        event = {"type": "error", "code": code, "message": message, "param": param}
+        event = {
+            "type": "error",
+            "sequence_number": _next_number(sent),
+            "code": code,
+            "message": message,
+            "param": param,
+        }
         return b"event: error\ndata: %s\n\n" % msgspec.json.encode(event)
     return b"data: %s\n\n" % error_body(status, message, param, code)
+
+
+_NUMBER = re.compile(rb'"sequence_number": ?(\d+)')
+
+
+def _next_number(sent: Sequence[bytes]) -> int:
+    for data in reversed(sent):
+        if numbers := _NUMBER.findall(data):
+            return int(numbers[-1]) + 1
+    return 0
 
 
 def _is_lost(error: EngineError) -> bool:

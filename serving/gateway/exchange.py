@@ -222,9 +222,8 @@ class Exchange(ABC):
             await self.core.spool.flushed()
             await send_error(self.send, error, self._headers([]))
             return
-        notice = stream_notice(
-            self.route, f"{error.message} What arrived is not the whole answer; ask again."
-        )
+        why = f"{error.message} What arrived is not the whole answer; ask again."
+        notice = stream_notice(self.route, why, self.sent)
         self._record("cut", sse.Answer(error=error.message), is_partial=True)
         await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
@@ -235,7 +234,9 @@ class Exchange(ABC):
         if not self.started:
             await send_error(self.send, log_unavailable(str(error)))
         else:
-            notice = stream_notice(self.route, f"{error} The answer was withheld.")
+            notice = stream_notice(
+                self.route, f"{error} The answer was withheld.", self.sent
+            )
             await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
     # --- the row -------------------------------------------------------------------------------

@@ -19,14 +19,17 @@ _REF = "#/components/schemas/{name}"
 _JSON = "application/json"
 
 _ERRORS: Mapping[str, str] = {
-    "400": "The body is not what the route takes, or the engine refused it.",
+    "400": "The request is not what the route takes; the sentence says why.",
+    "405": "The path does not answer this method; Allow names those it does.",
+    "408": "The request did not arrive in time.",
+    "431": "The headers are longer than 64 KiB.",
     "401": "No key, an unknown one, or a revoked one.",
     "404": "There is no such model, interaction or path.",
     "413": "The body is longer than WHET_REQUEST_MAX_BYTES.",
     "415": "The body is compressed or encoded in a way that is not read.",
     "429": "The engine is busy; Retry-After says when to try again.",
     "502": "The engine broke off before it sent anything.",
-    "503": "No engine is ready, or the log cannot be written; Retry-After says when to try again.",
+    "503": "It cannot be answered at the moment; Retry-After says when to try again.",
     "504": "The answer took longer than WHET_REQUEST_TIMEOUT_S.",
 }
 _ERROR_SCHEMA = {
@@ -45,6 +48,48 @@ _ERROR_SCHEMA = {
         }
     },
 }
+_REQUESTS = ("ChatRequest", "CompletionRequest", "ResponsesRequest")
+_STRICT = ("Feedback", "DetokenizeRequest", "Rag")
+_MODEL_CARD = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by", "root", "parent", "max_model_len", "whet"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "model"},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+        "root": {"type": "string"},
+        "parent": {"type": ["string", "null"]},
+        "max_model_len": {"type": "integer"},
+        "whet": {
+            "type": "object",
+            "properties": {
+                "kind": {"enum": ["alias", "version", "base"]},
+                "stands_for": {"type": "string"},
+                "pinned": {"type": "boolean"},
+                "trial": {
+                    "type": ["object", "null"],
+                    "properties": {"version": {"type": "string"}, "share": {"type": "number"}},
+                },
+                "limits": {"type": "object"},
+            },
+        },
+    },
+}
+_FEEDBACK_STATUS = {
+    "type": "object",
+    "required": ["object", "interaction_id", "state", "sentence", "ratings"],
+    "properties": {
+        "object": {"const": "feedback"},
+        "interaction_id": {"type": "string"},
+        "state": {"type": "string"},
+        "sentence": {"type": "string"},
+        "ratings": {"type": "array", "items": {"type": "object"}},
+        "review": {"type": ["object", "null"]},
+        "datasets": {"type": "array", "items": {"type": "object"}},
+        "versions": {"type": "array", "items": {"type": "object"}},
+    },
+}
 _EXAMPLES: Mapping[str, Any] = {
     "ChatRequest": {
         "model": "support",
@@ -56,15 +101,13 @@ _EXAMPLES: Mapping[str, Any] = {
     "Feedback": {"interaction_id": "int_0000000000000000000000", "rating": -1,
                  "correction": "Tablets have 24 months."},
     "DetokenizeRequest": {"model": "support", "tokens": [1, 2, 3]},
-    "tokenize": {"model": "support", "messages": [{"role": "user", "content": "Hello"}]},
+    "TokenizeRequest": {"model": "support", "messages": [{"role": "user", "content": "Hello"}]},
 }  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def openapi_document() -> dict[str, Any]:
     """OpenAPI 3.1. The answers of the completion routes are OpenAI's, which clients know."""
-    kinds = (ChatRequest, CompletionRequest, ResponsesRequest, Feedback, DetokenizeRequest)
-    _, schemas = msgspec.json.schema_components(kinds, ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,13 +124,47 @@ def openapi_document() -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**schemas, "Error": _ERROR_SCHEMA},
+            "schemas": _schemas(),
         },
     }  # fmt: skip
 
 
+def _schemas() -> dict[str, Any]:
+    """The types' schemas, and what the walk of `request_normalise` accepts besides."""
+    kinds = (ChatRequest, CompletionRequest, ResponsesRequest, Feedback, DetokenizeRequest)
+    _, found = msgspec.json.schema_components(kinds, ref_template=_REF)
+    schemas: dict[str, Any] = dict(found)
+    for name, schema in schemas.items():
+        if name in _STRICT:
+            continue
+        schema.pop("additionalProperties", None)  # annotations are dropped
+        if name in _REQUESTS:
+            for field, why in IGNORED.items():
+                schema["properties"].setdefault(field, {"description": f"Dropped: {why}."})
+            schema["additionalProperties"] = False
+    schemas["Feedback"]["properties"]["rating"] = {"enum": [-1, 0, 1, None]}
+    prompt = {
+        "type": "object",
+        "required": ["model", "prompt"],
+        "properties": {
+            "model": {"type": "string"},
+            "prompt": {"type": "string"},
+            "add_special_tokens": {"type": ["boolean", "null"]},
+            "return_token_strs": {"type": ["boolean", "null"]},
+        },
+    }
+    chat = {**schemas["ChatRequest"], "additionalProperties": True}
+    return {
+        **schemas,
+        "Error": _ERROR_SCHEMA,
+        "TokenizeRequest": {"anyOf": [chat, prompt]},
+        "ModelCard": _MODEL_CARD,
+        "FeedbackStatus": _FEEDBACK_STATUS,
+    }
+
+
 def _paths() -> dict[str, Any]:
-    completion = ("400", "401", "404", "413", "415", "429", "502", "503", "504")
+    completion = ("400", "401", "404", "408", "413", "415", "429", "431", "502", "503", "504")
     asked = ("400", "401", "404", "413", "415", "502", "503")
     return {
         "/v1/chat/completions": {
@@ -117,7 +194,8 @@ def _paths() -> dict[str, Any]:
         "/v1/models/{model}": {
             "parameters": [_path_parameter("model", "A name such as support or support@v7.")],
             "get": _operation("Show one model", "Its card: context length, what it stands for, a "
-                              "running trial, limits.", ("401", "404")),
+                              "running trial, limits.", ("401", "404", "503"),
+                              answer="ModelCard"),
         },
         "/v1/tokenize": {
             "post": _operation(
@@ -125,7 +203,7 @@ def _paths() -> dict[str, Any]:
                 "`count`, `max_model_len`, `tokens`, `token_strs`. The body is that of "
                 "/v1/chat/completions, or a `model` and a `prompt`; `return_token_strs` adds the "
                 "texts.",
-                asked, body="ChatRequest", example=_EXAMPLES["tokenize"],
+                asked, body="TokenizeRequest",
             )
         },
         "/v1/detokenize": {
@@ -140,15 +218,18 @@ def _paths() -> dict[str, Any]:
         "/v1/feedback/{interaction_id}": {
             "parameters": [_path_parameter("interaction_id", "From x-whet-interaction-id.")],
             "get": _operation("Say what became of the feedback", "Its state, and a sentence.",
-                              ("400", "401", "404", "503")),
+                              ("400", "401", "404", "503"), answer="FeedbackStatus"),
         },
         "/v1/embeddings": {
             "post": _operation("Make embeddings", "Not yet: this gateway has no embedding model.",
                                ("401", "501"), status="501")
         },
-        "/healthz": {"get": _open_operation("Say whether the process lives")},
-        "/readyz": {"get": _open_operation("Say whether a request can be answered now")},
-        "/metrics": {"get": _open_operation("Metrics for Prometheus")},
+        "/healthz": {"get": _open_operation("Say whether the process lives", "It lives.")},
+        "/readyz": {
+            "get": _open_operation("Say whether a request can be answered now", "It can.",
+                                   {"503": "It cannot; the body says why."})
+        },
+        "/metrics": {"get": _open_operation("Metrics for Prometheus", "Prometheus's text form.")},
     }  # fmt: skip
 
 
@@ -165,11 +246,12 @@ def _operation(
     errors: Iterable[str],
     *,
     body: str = "",
-    example: Any = None,
     streams: bool = False,
     status: str = "200",
+    answer: str = "",
 ) -> dict[str, Any]:
-    content: dict[str, Any] = {_JSON: {"schema": {"type": "object"}}}
+    schema = {"$ref": _REF.format(name=answer)} if answer else {"type": "object"}
+    content: dict[str, Any] = {_JSON: {"schema": schema}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     responses: dict[str, Any] = {status: {"description": description, "content": content}}
@@ -183,15 +265,19 @@ def _operation(
     if body:
         media = {
             "schema": {"$ref": _REF.format(name=body)},
-            "example": _EXAMPLES[body] if example is None else example,
+            "example": _EXAMPLES[body],
         }
         found["requestBody"] = {"required": True, "content": {_JSON: media}}
     return found
 
 
-def _open_operation(summary: str) -> dict[str, Any]:
-    """One that asks for no key."""
-    return {"summary": summary, "security": [], "responses": {"200": {"description": "Yes."}}}
+def _open_operation(
+    summary: str, description: str, others: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """One that asks for no key. `others`: further statuses and when they come."""
+    responses = {"200": {"description": description}}
+    responses |= {status: {"description": when} for status, when in (others or {}).items()}
+    return {"summary": summary, "security": [], "responses": responses}
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -199,6 +285,7 @@ def _open_operation(summary: str) -> dict[str, Any]:
 _templates = Environment(
     loader=PackageLoader("serving.gateway"), autoescape=select_autoescape(), trim_blocks=True
 )
+_templates.policies["json.dumps_kwargs"] = {}  # examples in the order in which they are written
 
 
 def openapi_page() -> str:
@@ -224,10 +311,13 @@ def _fields(document: dict[str, Any], operation: dict[str, Any]) -> list[tuple[s
         return []
     name = body["content"][_JSON]["schema"]["$ref"].rpartition("/")[2]
     schema = document["components"]["schemas"][name]
-    required = schema.get("required", [])
+    kinds = schema.get("anyOf", [schema])
+    fields = {field: value for kind in kinds for field, value in kind["properties"].items()}
+    required = set.intersection(*(set(kind.get("required", [])) for kind in kinds))
     return [
         (field, describe_type(value), field in required)
-        for field, value in schema["properties"].items()
+        for field, value in fields.items()
+        if not str(value.get("description", "")).startswith("Dropped")
     ]
 
 
@@ -238,6 +328,8 @@ def describe_type(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         parts = [describe_type(part) for part in schema["anyOf"] if part != {"type": "null"}]
         return " or ".join(dict.fromkeys(parts))
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return ", ".join(map(str, filter(lambda value: value is not None, schema["enum"])))
     kind = str(schema.get("type", "any"))

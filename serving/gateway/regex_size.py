@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 
-_QUANTIFIER = re.compile(r"\{(\d{1,9})(?:,(\d{0,9}))?\}")
+# Engines differ: some take `{,64}` or spaces inside, most take leading zeros. Nothing is tried
+# twice (`++`, `*+`), so that a long run of spaces or digits costs its length alone.
+_QUANTIFIER = re.compile(
+    r"\{\s*+(?:([0-9]++)\s*+(?:,\s*+([0-9]*+)\s*+)?|,\s*+([0-9]++)\s*+)\}", re.ASCII
+)
+_MAX_DIGITS = 9
 _BIG = 1 << 40  # beyond every limit; keeps the numbers small
 
 
@@ -20,7 +25,7 @@ def repeated_size(pattern: str) -> int:
         character = pattern[position]
         quantifier = _QUANTIFIER.match(pattern, position) if character == "{" else None
         if quantifier:
-            bound = max(int(quantifier[1]), int(quantifier[2] or 0))
+            bound = max(1, *map(_count, quantifier.groups()))
             added = min(last * bound, _BIG)
             repeated = min(repeated + added, _BIG)
             sizes[-1] = min(sizes[-1] + added - last, _BIG)
@@ -39,6 +44,11 @@ def repeated_size(pattern: str) -> int:
             continue
         position += 1
     return repeated
+
+
+def _count(digits: str | None) -> int:
+    significant = (digits or "").lstrip("0")
+    return int(significant or 0) if len(significant) <= _MAX_DIGITS else _BIG
 
 
 def _end_of_atom(pattern: str, position: int) -> int:

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from serving.gateway.answers import ApiError
+from serving.gateway.request_normalise import with_allowed_tools
 from serving.gateway.request_policy import RequestPolicy
 from serving.gateway.request_types import (
     ChatRequest,
@@ -132,6 +133,8 @@ def check_responses(request: ResponsesRequest, policy: RequestPolicy) -> None:
     """The Responses API has many kinds of items and tools; those that fetch or run are refused."""
     for number, item in enumerate(request.input if isinstance(request.input, list) else []):
         _check_item(item, f"input[{number}]")
+    if isinstance(request.tool_choice, dict):
+        _check_responses_choice(request, request.tool_choice)
     if not request.tools:
         request.tools = None
         if request.tool_choice in ("none", "auto"):
@@ -151,6 +154,22 @@ def check_responses(request: ResponsesRequest, policy: RequestPolicy) -> None:
         tool.setdefault("strict", None)
     if request.chat_template_kwargs is not None:
         _check_template_kwargs(request, policy)
+
+
+def _check_responses_choice(request: ResponsesRequest, choice: dict[str, Any]) -> None:
+    """A choice that is an object names one function, or some of the tools."""
+    kind = choice.get("type")
+    if kind == "allowed_tools":
+        found = with_allowed_tools({"tools": request.tools, "tool_choice": choice})
+        request.tools, request.tool_choice = found["tools"], found["tool_choice"]
+    elif kind != "function":
+        raise ApiError(
+            400,
+            f"tool_choice.type {str(kind)[:40]!r} is not supported: expected 'function' or "
+            "'allowed_tools'; this gateway runs no tools itself.",
+            param="tool_choice.type",
+            code="unsupported_value",
+        )
 
 
 def _check_item(item: dict[str, Any], place: str) -> None:

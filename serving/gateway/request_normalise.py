@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -66,7 +66,7 @@ def normalise(route: str, body: dict[str, Any], dropped: Dropped) -> dict[str, A
     struct = inspect.type_info(kind)
     assert isinstance(struct, inspect.StructType)
     known = {field.encode_name: field.type for field in struct.fields}
-    body = _with_allowed_tools(_rename(body, dropped))
+    body = with_allowed_tools(_rename(body, dropped))
     found: dict[str, Any] = {}
     for name, value in body.items():
         if name in known:
@@ -115,13 +115,15 @@ def _rename(body: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
     return {**renamed, "user": identifier}
 
 
-def _with_allowed_tools(body: dict[str, Any]) -> dict[str, Any]:
+def with_allowed_tools(body: dict[str, Any]) -> dict[str, Any]:
     """OpenAI's choice among some of the tools, as those tools alone: engines know no such choice."""
     choice = body.get("tool_choice")
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
         return body
     allowed = choice.get("allowed_tools", choice)
-    mode, chosen = allowed.get("mode"), allowed.get("tools")
+    mode, chosen = (
+        (allowed.get("mode"), allowed.get("tools")) if isinstance(allowed, dict) else (None, None)
+    )
     if mode not in ("auto", "required") or not isinstance(chosen, list):
         raise ApiError(
             400,
@@ -129,34 +131,47 @@ def _with_allowed_tools(body: dict[str, Any]) -> dict[str, Any]:
             param="tool_choice",
             code="invalid_value",
         )
-    names = {_tool_name(tool) for tool in chosen}
-    tools = [tool for tool in body.get("tools") or () if _tool_name(tool) in names]
+    tools = body.get("tools")
+    if isinstance(tools, list):  # anything else is refused by the decoder
+        names = {_tool_name(tool) for tool in chosen}
+        tools = [tool for tool in tools if _tool_name(tool) in names]
     return {**body, "tools": tools, "tool_choice": mode}
 
 
-def _tool_name(tool: Any) -> Any:
+def _tool_name(tool: Any) -> str | None:
     if not isinstance(tool, dict):
         return None
     function = tool.get("function")
-    return (function if isinstance(function, dict) else tool).get("name")
+    name = (function if isinstance(function, dict) else tool).get("name")
+    return name if isinstance(name, str) else None
 
 
 # --- the walk along a type ---------------------------------------------------------------------
 
 
-def _members(expected: inspect.Type) -> tuple[inspect.Type, ...]:
-    return expected.types if isinstance(expected, inspect.UnionType) else (expected,)
+def _members(expected: inspect.Type) -> list[inspect.Type]:
+    """The types that a value may have, without their bounds."""
+    types = expected.types if isinstance(expected, inspect.UnionType) else (expected,)
+    return [_plain(member) for member in types]
 
 
 def _fit(value: Any, expected: inspect.Type, path: str, dropped: Dropped) -> Any:
-    members = [_plain(member) for member in _members(expected)]
+    if value is None or isinstance(value, str | int):
+        return value
+    return _fit_members(value, _members(expected), path, dropped)
+
+
+def _fit_members(
+    value: Any, members: Sequence[inspect.Type], path: str, dropped: Dropped
+) -> Any:
     if isinstance(value, float):
         return _whole(value, members)
     if isinstance(value, list):
         item = next((m.item_type for m in members if isinstance(m, inspect.ListType)), None)
         if item is None:
             return value
-        return [_fit(each, item, f"{path}[]", dropped) for each in value]
+        items, path = _members(item), f"{path}[]"
+        return [_fit_members(each, items, path, dropped) for each in value]
     if isinstance(value, dict):
         structs = [m for m in members if isinstance(m, inspect.StructType)]
         if structs:
@@ -171,11 +186,13 @@ def _plain(member: inspect.Type) -> inspect.Type:
     return member.type if isinstance(member, inspect.Metadata) else member
 
 
-def _whole(value: float, members: list[inspect.Type]) -> float | int:
+def _whole(value: float, members: Sequence[inspect.Type]) -> float | int:
     """16.0 where an integer is meant: some languages have one kind of number."""
+    if not value.is_integer():
+        return value
     wants_int = any(isinstance(member, inspect.IntType) for member in members)
     takes_float = any(isinstance(member, inspect.FloatType | inspect.AnyType) for member in members)
-    return int(value) if wants_int and not takes_float and value.is_integer() else value
+    return int(value) if wants_int and not takes_float else value
 
 
 def _fit_struct(

@@ -7,7 +7,7 @@ refuses is looked at once more, more patiently (`request_normalise`), before the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,19 +172,67 @@ def _allowed(param: str | None) -> str:
 
 # Where a person's text may stand. `prompt` of plain completions is left alone: it exists for those
 # who write the template's control tokens themselves.
-_TEXT_FIELDS = ("messages", "input", "instructions", "tools", "chat_template_kwargs")
+_TEXT_FIELDS = (
+    "messages", "input", "instructions", "tools", "tool_choice", "chat_template_kwargs",
+)  # fmt: skip
+_PART_FIELDS = ("content", "output", "summary")  # of a message or item: may be lists of parts
+_PART_TEXTS = ("text", "refusal", "thinking")  # where a part has its text
 
 
 def _without_control_tokens(route: str, request: Request, policy: RequestPolicy) -> Request:
     """Control tokens in texts become plain text, so that nobody can forge a turn."""
     pattern = policy.control_tokens.pattern
-    if pattern is None or route == "completions" or not pattern.search(_encode(request)):
+    if pattern is None or route == "completions":
+        return request
+    if not pattern.search(_encode(request)) and not _has_split_token(request, policy):
         return request
     found = msgspec.to_builtins(request)
     for name in _TEXT_FIELDS:
         if name in found:
             found[name] = policy.control_tokens.neutralise_json(found[name])
+    for parts in _part_lists(found):
+        texts = policy.control_tokens.separate([_part_text(part) for part in parts])
+        for number, (part, text) in enumerate(zip(parts, texts, strict=True)):
+            if isinstance(part, str):
+                parts[number] = text
+            elif (place := _text_place(part)) is not None:
+                part[place] = text
     return msgspec.convert(found, type(request))
+
+
+def _has_split_token(request: Request, policy: RequestPolicy) -> bool:
+    """True if parts of one message make a control token together."""
+    if isinstance(request, ChatRequest):
+        lists = [m.content for m in request.messages if isinstance(m.content, list)]
+        found: Any = {"messages": [{"content": msgspec.to_builtins(each)} for each in lists]}
+    else:
+        found = {"input": getattr(request, "input", None)}
+    find = policy.control_tokens.find
+    return any(find("".join(map(_part_text, parts))) for parts in _part_lists(found))
+
+
+def _part_lists(found: dict[str, Any]) -> Iterator[list[Any]]:
+    """Lists of two parts or more in the messages of chat or the items of Responses."""
+    messages = found.get("messages") or found.get("input")
+    for message in messages if isinstance(messages, list) else ():
+        for name in _PART_FIELDS:
+            parts = message.get(name)
+            if isinstance(parts, list) and len(parts) > 1:
+                yield parts
+
+
+def _text_place(part: Any) -> str | None:
+    for name in _PART_TEXTS if isinstance(part, dict) else ():
+        if isinstance(part.get(name), str):
+            return name
+    return None
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    place = _text_place(part)
+    return "" if place is None else str(part[place])
 
 
 # --- the bodies --------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def _check_patterns(place: str, value: dict[str, Any], limits: SchemaLimits) -> 
 
 def _decoded(value: Any) -> Any:
     """`structured_outputs.json` and structural tags may hold their JSON as a text."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):

@@ -95,7 +95,7 @@ class StreamExchange(Exchange):
             return b""
         found = self._renamed(error)
         refused = refusal(found.code or 500, found, None)
-        return stream_notice(self.route, refused.message or message, refused)
+        return stream_notice(self.route, refused.message or message, self.sent, refused)
 
     async def _begin_stream(self) -> None:
         """Log that a stream begins, then send its head: whatever is killed from here on, a client
