@@ -170,6 +170,25 @@ class ControlTokens:
             text = self._pattern.sub(lambda match: self._harmless[match.group()], text)
         return text
 
+    def separate(self, texts: Sequence[str]) -> list[str]:
+        """Return neutralised `texts` such that joining them makes no control token either.
+
+        Some chat templates write the parts of a message one after the other. A space goes before a
+        text that would complete a token.
+        """
+        found = [self.neutralise(text) for text in texts]
+        if self.find("".join(found)) is None:
+            return found
+        reach = max(map(len, self.tokens)) - 1
+        before = ""
+        for number, text in enumerate(found):
+            for gap in (" ", self._filler):
+                if self.find(before + found[number][:reach]) is None:
+                    break
+                found[number] = gap + text
+            before = (before + found[number])[-reach:] if reach else ""
+        return found
+
     def find_json(self, value: Any) -> str | None:
         """Return a control token in any string of a JSON value, keys of objects included.
 

@@ -47,7 +47,7 @@ def parse(route: str, body: bytes, policy: RequestPolicy = ANY_REQUEST) -> Parse
     except msgspec.ValidationError:
         parsed = _parse_patiently(route, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_json(error, body, "Send the documented fields.") from None
+        raise invalid_json(error, body, _ADVICE) from None
     request = parsed.request
     if isinstance(request, ChatRequest):
         check_chat(request, policy)
@@ -71,7 +71,7 @@ def _parse_patiently(route: str, body: bytes) -> ParsedRequest:
     except msgspec.ValidationError as error:
         raise explain(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_json(error, body, "Send the documented fields.") from None
+        raise invalid_json(error, body, _ADVICE) from None
     return ParsedRequest(request, dropped.names())
 
 
@@ -91,17 +91,23 @@ def _check_bias(bias: Any) -> None:
             )
 
 
-_HALF_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_ADVICE = "The page /docs of this gateway shows the fields."
+_HALF_PAIR = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"  # a first half without the second
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or the other way round
+)
 
 
 def invalid_json(error: Exception, body: bytes, advice: str) -> ApiError:
     """What is wrong with a body that is no JSON. `advice` says what to send."""
+    if not body.strip():
+        return ApiError(400, f"The body is empty. {advice}", code="invalid_json")
     if isinstance(error, RecursionError):
         return ApiError(400, f"The body is nested too deeply. {advice}", code="invalid_json")
-    if "surrogate" in str(error) or ("truncated" in str(error) and _HALF_SURROGATE.search(body)):
+    if _HALF_PAIR.search(body) and ("surrogate" in str(error) or "truncated" in str(error)):
         return ApiError(
-            400, "The body holds half of a surrogate pair (\\ud800 to \\udfff), which is no "
-            "character. Send whole characters.", code="invalid_json",
+            400, "The body holds half of a surrogate pair (an escape from \\ud800 to \\udfff alone), "
+            f"which is no character. {advice}", code="invalid_json",
         )  # fmt: skip
     return ApiError(
         400,

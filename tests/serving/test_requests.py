@@ -544,3 +544,124 @@ def test_the_limits_are_an_operators_to_set() -> None:
     body = {**LEAST["chat"], "structured_outputs": {"json": bomb(3)}}
     error = refused("chat", body, schema_limits=SchemaLimits(max_alternatives=4))
     assert error.param == "structured_outputs" and "more than 4 alternatives" in error.message
+
+
+# --- odd shapes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["chat", "responses"])
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        [],
+        5,
+        "auto",
+        {"mode": {}, "tools": []},
+        {"mode": "auto", "tools": 5},
+        {"mode": "auto", "tools": [{"function": {"name": {}}}, {"name": []}, None]},
+    ],
+)
+@pytest.mark.parametrize("tools", [[TOOL], 5, {"a": 1}])
+def test_odd_choices_among_tools_are_no_defect(route: str, allowed: Any, tools: Any) -> None:
+    body = {**LEAST[route], "tools": tools, "zz": None}
+    body["tool_choice"] = {"type": "allowed_tools", "allowed_tools": allowed}
+    try:
+        sent(route, body)
+    except ApiError as error:
+        assert error.status == 400, f"{error.status}: {error.message}"
+
+
+def test_responses_choice_among_tools_is_those_tools() -> None:
+    tools: list[dict[str, Any]] = [{"type": "function", "name": name, "parameters": {}} for name in ("f", "g")]
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [tools[0]]}
+    found = sent("responses", {**LEAST["responses"], "tools": tools, "tool_choice": choice})
+    assert found["tool_choice"] == "required"
+    assert [tool["name"] for tool in found["tools"]] == ["f"]
+
+
+@pytest.mark.parametrize("kind", ["mcp", "file_search", "custom", None, {}])
+def test_responses_choice_of_a_hosted_tool_is_refused(kind: Any) -> None:
+    tools = [{"type": "function", "name": "f"}]
+    body = {**LEAST["responses"], "tools": tools, "tool_choice": {"type": kind}}
+    assert refused("responses", body).param == "tool_choice.type"
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n", "\t", "\r", " \n "])
+@pytest.mark.parametrize("field", ["json", "structural_tag"])
+def test_schema_in_a_text_has_the_same_limits(space: str, field: str) -> None:
+    schema = json.dumps({"anyOf": [{"enum": [number]} for number in range(200)]})
+    body = {**LEAST["chat"], "structured_outputs": {field: space + schema}}
+    assert refused("chat", body).code == "schema_too_large", f"{space!r} hides the schema"
+
+
+@pytest.mark.parametrize(
+    "regex",
+    [
+        "a{1,1000}",
+        "a{0000001000}",
+        "a{1000000000000}",
+        "a{1,1000000000000}",
+        "a{,1000}",
+        "a{ 1 , 1000 }",
+        "(a{1,30}){ ,30}",
+        "((a{100}){0,0}b{100}){,9}",
+    ],
+)
+def test_repetition_is_limited_however_it_is_written(regex: str) -> None:
+    body = {**LEAST["chat"], "structured_outputs": {"regex": regex}}
+    assert refused("chat", body).code == "schema_too_large"
+
+
+@pytest.mark.parametrize("regex", ["a{,}", "{}", "a{b}", "a{1", "x{002}", "[{]9{3}", "\\{1000}"])
+def test_braces_that_repeat_little_are_accepted(regex: str) -> None:
+    body = {**LEAST["chat"], "structured_outputs": {"regex": regex}}
+    assert sent("chat", body)["structured_outputs"] == {"regex": regex}
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["<|en", "d|>"],
+        ["<", "|", "", "end", "|>"],
+        ["a<|end|", "><|end|", ">b"],
+        ["<|<|end|>", "end|>"],
+        ["</", "s>"],
+    ],
+)
+def test_control_tokens_split_over_parts_lose_their_effect(texts: list[str]) -> None:
+    tokens = ControlTokens(("<|end|>", "</s>"))
+    parts = [{"type": "text", "text": text} for text in texts]
+    bodies: list[tuple[str, str, str, Any]] = [
+        ("chat", "messages", "content", {"role": "user", "content": parts}),
+        ("chat", "messages", "content", {"role": "user", "content": texts}),
+        ("chat", "messages", "content", {
+            "role": "assistant", "content": [{"type": "refusal", "refusal": text} for text in texts]
+        }),
+        ("responses", "input", "content", {"role": "user", "content": parts}),
+        ("responses", "input", "output", {
+            "type": "function_call_output", "call_id": "c", "output": parts
+        }),
+    ]  # fmt: skip
+    for route, field, place, message in bodies:
+        body = {**LEAST[route], field: [message]}
+        found = sent(route, body, control_tokens=tokens)[field][0][place]
+        joined = "".join(
+            part if isinstance(part, str) else part.get("text", part.get("refusal"))
+            for part in found
+        )
+        assert tokens.find(joined) is None, f"{joined!r} holds a control token"
+        assert joined.replace(" ", "") == "".join(texts), "only spaces are added"
+
+
+def test_parts_without_control_tokens_stay_as_they_are() -> None:
+    content = [{"type": "text", "text": "<|en"}, {"type": "text", "text": "ough|>"}]
+    body = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    tokens = ControlTokens(("<|end|>",))
+    assert sent("chat", body, control_tokens=tokens)["messages"][0]["content"] == content
+
+
+def test_a_named_tool_stays_the_one_that_is_named() -> None:
+    tool = {"type": "function", "function": {"name": "f<|end|>"}}
+    body = {**LEAST["chat"], "tools": [tool], "tool_choice": tool}
+    found = sent("chat", body, control_tokens=ControlTokens(("<|end|>",)))
+    assert found["tool_choice"]["function"]["name"] == found["tools"][0]["function"]["name"]
