@@ -258,7 +258,7 @@ def _not_found(app: Gateway, request: Request) -> str:
     path, settings = request.url.path, app.state.context.settings
     meant = find_meant_path(path, lambda name: bool(app.methods_of(name)))
     if meant is None and not path.lower().startswith("/v1/v1"):
-        return f"There is no {path} here. docs/gateway.md lists what there is."
+        return f"There is no {path} here. The page /docs lists what there is."
     default = f"{settings.gateway_host}:{settings.gateway_port}"
     address = base_url(request.url.scheme, request.headers.get("host", ""), default)
     return (

@@ -147,6 +147,7 @@ class Exchange(ABC):
         """Raises EngineRefusal before anything is sent to the client."""
         if self.response is not None:
             self.response.close()
+        self.ttft_ms = None  # of an ask that was refused before
         response = self.response = await self.forwarding.send()
         if response.status != 200:
             raise self._refusal(response.status, await response.read())

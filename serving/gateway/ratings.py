@@ -29,7 +29,7 @@ from serving.gateway.answers import (
 from serving.gateway.core import Core
 from serving.gateway.engine_errors import RETRY_AFTER_S
 from serving.gateway.request_body import read_body
-from serving.gateway.requests import explain
+from serving.gateway.requests import explain, invalid_json
 from serving.log.records import NULL, RatingRecord, encode, rating_id
 from serving.log.spool import SpoolError
 from whet.clock import now_ms
@@ -40,10 +40,6 @@ OWNER_CHECK_S = 0.5  # a slow database must not slow feedback down by more
 _MAX_TEXT = 32_768
 _RATINGS = (-1, 0, 1)
 _SHOWN = 40  # characters of a wrong value that a message repeats
-_HALF_PAIR = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"  # a first half without the second
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # or the other way round
-)
 
 
 _Text = Annotated[str, Meta(max_length=_MAX_TEXT)]
@@ -141,9 +137,9 @@ def parse_feedback(body: bytes) -> Feedback:
     try:
         feedback = _decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise explain(str(error)) from None
+        raise explain(str(error), Feedback.__struct_fields__) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _no_json(error, body) from None
+        raise invalid_json(error, body, 'Send {"interaction_id", "rating"}.') from None
     if not INTERACTION_ID.fullmatch(feedback.interaction_id):
         raise ApiError(
             400,
@@ -186,17 +182,3 @@ def _rating(given: Any, correction: str | None) -> int:
             code="invalid_value",
         )
     return int(given)
-
-
-def _no_json(error: Exception, body: bytes) -> ApiError:
-    """What is wrong with a body that is no JSON."""
-    found = f"The body is not valid JSON: {error}."
-    if isinstance(error, RecursionError):
-        found = "The body is nested too deeply."
-    elif _HALF_PAIR.search(body) and ("surrogate" in str(error) or "truncated" in str(error)):
-        found = (
-            "The body holds half of a surrogate pair (an escape from \\ud800 to \\udfff alone), "
-            "which is no character."
-        )
-    advice = 'Send {"interaction_id", "rating"} as one JSON object in UTF-8.'
-    return ApiError(400, f"{found} {advice}", code="invalid_json")

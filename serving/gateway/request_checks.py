@@ -126,6 +126,13 @@ def check_completion(request: CompletionRequest) -> None:
 
 
 _ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning")
+_ITEM_KEYS = frozenset(
+    {
+        "type", "role", "content", "id", "status", "name", "namespace", "call_id", "arguments",
+        "output", "summary", "encrypted_content", "phase",
+    }
+)  # fmt: skip
+_PART_KEYS = frozenset({"type", "text", "refusal", "annotations", "logprobs"})
 _PART_TYPES = ("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text")
 
 
@@ -173,8 +180,8 @@ def _check_responses_choice(request: ResponsesRequest, choice: dict[str, Any]) -
 
 
 def _check_item(item: dict[str, Any], place: str) -> None:
-    for name in [name for name, value in item.items() if value is None]:
-        del item[name]
+    for name in [name for name, value in item.items() if value is None or name not in _ITEM_KEYS]:
+        del item[name]  # what an engine does not read, it must not have to look through
     kind = item.get("type", "message")
     if kind not in _ITEM_TYPES:
         stored = (
@@ -204,5 +211,5 @@ def _check_item(item: dict[str, Any], place: str) -> None:
                     param=f"{place}.{name}",
                     code="unsupported_content",
                 )
-            for key in [key for key, value in part.items() if value is None]:
+            for key in [key for key, each in part.items() if each is None or key not in _PART_KEYS]:
                 del part[key]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -87,15 +87,15 @@ def _belongs_elsewhere(name: str) -> str:
     return ""
 
 
-def unknown_field(name: str, substitute: str, known: Mapping[str, Any]) -> ApiError:
+def unknown_field(name: str, substitute: str, known: Iterable[str]) -> ApiError:
     """The refusal of a field, with what to use instead where that is known."""
-    if not substitute and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+    if not substitute and (close := difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)):
         substitute = f"did you mean `{close[0]}`?"
     advice = f"{substitute[:1].upper()}{substitute[1:]}" if substitute else "Remove it"
     return ApiError(
         400,
         f"The field {name[:80]!r} is not supported by this gateway. {advice.rstrip('.?')}"
-        f"{'?' if advice.endswith('?') else '.'} docs/gateway.md lists the fields that are passed on.",
+        f"{'?' if advice.endswith('?') else '.'} The page /docs of this gateway lists the fields.",
         param=name[:80],
         code="unknown_field",
     )

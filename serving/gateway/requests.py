@@ -7,7 +7,7 @@ refuses is looked at once more, more patiently (`request_normalise`), before the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import msgspec
 
 from serving.gateway.answers import ApiError
 from serving.gateway.request_checks import check_chat, check_completion, check_responses
-from serving.gateway.request_normalise import REQUEST_TYPES, Dropped, normalise
+from serving.gateway.request_normalise import REQUEST_TYPES, Dropped, normalise, unknown_field
 from serving.gateway.request_policy import ANY_REQUEST, RequestPolicy
 from serving.gateway.request_types import (
     ChatRequest,
@@ -117,20 +117,16 @@ def invalid_json(error: Exception, body: bytes, advice: str) -> ApiError:
     )
 
 
-def explain(message: str) -> ApiError:
-    """The refusal for msgspec's sentence, which names the place as `$.messages[0].role`."""
+def explain(message: str, known: Sequence[str] = ()) -> ApiError:
+    """The refusal for msgspec's sentence, which names the place as `$.messages[0].role`.
+
+    `known`: the fields of the body, for one that was misspelt.
+    """
     text, _, place = message.partition(" - at `")
     param = place.rstrip("`").removeprefix("$").removeprefix(".") or None
     quoted = text.split("`")[1] if text.count("`") > 1 else "?"
     if text.startswith("Object contains unknown field"):
-        param = f"{param}.{quoted}" if param else quoted
-        return ApiError(
-            400,
-            f"The field {param!r} is not supported by this gateway. Remove it; docs/gateway.md "
-            "lists the fields that are passed on.",
-            param=param,
-            code="unknown_field",
-        )
+        return unknown_field(f"{param}.{quoted}" if param else quoted, "", known)
     if text.startswith("Object missing required field"):
         param = f"{param}.{quoted}" if param else quoted
         if param.endswith(".type") and "content[" in param:
