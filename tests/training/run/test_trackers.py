@@ -68,7 +68,7 @@ def test_a_tracker_that_fails_on_the_way_is_left_out_and_the_run_goes_on() -> No
             raise AssertionError("it was left out")
 
     broken, trackers = Broken(), Trackers.__new__(Trackers)
-    trackers._open, trackers._checks = [broken], 0
+    trackers._open, trackers._checks, trackers._uri = [broken], 0, ""
     with trackers:
         for number in (1, 2):
             trackers.step(Step(number, 2, 1.0, 1.0, 1.0, 1.0))
