@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         "stops at 64.",
     )
     schema_max_alternatives: int = Field(
-        128,
+        64,
         ge=2,
         description="Most branches of anyOf, oneOf and allOf in one constraint, those that only "
         "name a plain type not counted. Nesting multiplies them.",

@@ -40,7 +40,7 @@ class SchemaLimits:
     # Atoms that quantifiers in a regex stand for: the engine's work grows with their square, and
     # it failed at {1,1000}.
     max_repeated: int = 512
-    max_alternatives: int = 128  # branches of anyOf, oneOf and allOf that are more than a plain type
+    max_alternatives: int = 64  # branches of anyOf, oneOf and allOf that are more than a plain type
 
 
 def check_constraints(

@@ -526,7 +526,7 @@ def optional_fields(count: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "schema",
     [
-        bomb(6),
+        bomb(5),
         deep(50),
         optional_fields(200),
         {"enum": [f"value{n}" for n in range(1000)]},
