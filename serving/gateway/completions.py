@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from serving.gateway.answers import ApiError, Receive, Scope, Send, method_not_allowed, send_error
 from serving.gateway.core import Core
 from serving.gateway.engine_errors import log_unavailable
@@ -14,6 +16,13 @@ from serving.gateway.stream_exchange import StreamExchange
 from whet.clock import now_ms
 from whet.ids import new_id
 
+logger = logging.getLogger(__name__)
+
+
+def _defect() -> ApiError:
+    message = "The gateway failed on this request; its log says why."
+    return ApiError(500, message, code="internal_error")
+
 
 class Completions:
     """A plain ASGI application for one route: `chat`, `completions` or `responses`."""
@@ -23,14 +32,19 @@ class Completions:
         self._core = core
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange | None = None
         try:
             exchange = await self._accept(scope, receive, send)
+            if exchange is not None:
+                await exchange.run()
         except ApiError as error:
             self._core.metrics.refused(error.status)
             await send_error(send, error)
-            return
-        if exchange is not None:
-            await exchange.run()
+        except Exception:  # the boundary of a request: a defect of ours, which the log explains
+            if exchange is not None and exchange.started:
+                raise  # the server breaks the connection off
+            logger.exception("A request to %s failed.", scope["path"])
+            await send_error(send, _defect())
 
     async def _accept(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         """The checked and routed request, or None when the client left before it had sent it.

@@ -42,6 +42,17 @@ def test_a_stream_that_the_engine_cuts_ends_with_an_error_and_no_done(
     assert (row.response_text or "").count("support") == max(0, next(iter(fault.values())) - 1)
 
 
+def test_a_defect_of_ours_is_an_error_in_openais_shape(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("serving.gateway.completions.parse", fail)
+    status, _, content = post(gateway, "/v1/chat/completions", STREAM)
+    assert (status, json.loads(content)["error"]["code"]) == (500, "internal_error")
+
+
 def test_a_stream_cut_before_its_first_event_is_502(gateway: Running) -> None:
     gateway.engine.faults.cut_after = 0
     status, _, content = post(gateway, "/v1/chat/completions", STREAM)
