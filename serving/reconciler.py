@@ -56,7 +56,7 @@ class Reconciler:
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._base_names: dict[str, str] = {}
         self._processes = EngineProcesses()
-        self._listed_s: dict[str, float] = {}  # replica URL -> monotonic time it last said its names
+        self._listed_s: dict[str, float] = {}  # replica URL -> monotonic time of its last list
         self._lengths: dict[str, int | None] = {}  # replica URL -> tokens of its context
         self._base_logprobs: dict[tuple[str, str], list[float]] = {}  # (url, adapter digest) while its process lives
 

@@ -44,8 +44,8 @@ from whet.context import Context, open_context
 from whet.settings import load_settings
 
 DISK_CHECK_S = 1.0
-# Of the collector's generations. Requests leave no cycles behind in their usual course, so the first
-# one is looked at after some hundred requests instead of ten.
+# Of the collector's generations. Requests leave no cycles behind in their usual course, so the
+# first one is looked at after some hundred requests instead of ten.
 GC_THRESHOLDS = (10_000, 20, 20)
 # Seconds after which a thread that waits may have the interpreter. Threads of this process read and
 # write the database; an answer must not wait the default of 5 ms for each of their turns.
@@ -151,7 +151,16 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     key = engine_key(settings.home, settings.engine_key)
     engine_headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     upstream = Upstream(engine_headers, settings.request_timeout_s)
-    core = app.core = Core(context, Refresher(context), spool, upstream, metrics, context.secret, engine_headers, policy_of(context))
+    core = app.core = Core(
+        context,
+        Refresher(context),
+        spool,
+        upstream,
+        metrics,
+        context.secret,
+        engine_headers,
+        policy_of(context),
+    )
     drain = Drain(
         context.database, spool, on_rows=metrics.rows.inc, is_crowded=core.refresher.is_crowded
     )

@@ -22,6 +22,7 @@ _PARAMETER = re.compile(r"\s*\(parameter=([^,)]+)[^)]*\)\.?\s*$")
 # One fault in the list that the engine prints: {'type': …, 'loc': 'body.tools.0', 'msg': '…', …}.
 _FAULT = re.compile(r"'loc': '(?P<loc>[^']*)', 'msg': (?P<msg>'[^']*'|\"[^\"]*\")")
 _MEMBER = re.compile(r"[A-Z]\w*")  # of a union of types, in a fault's place
+_TOO_LONG = ("maximum context length", "longer than the maximum model length")
 _ENGINE_IS_LOST = ("EngineCore", "EngineDead", "engine is dead")
 
 
@@ -109,7 +110,7 @@ def log_unavailable(reason: str) -> ApiError:
 
 def _is_too_long(sentence: str) -> bool:
     """OpenAI has a code of its own for a prompt beyond the context, which frameworks look for."""
-    return "maximum context length" in sentence or "longer than the maximum model length" in sentence
+    return any(mark in sentence for mark in _TOO_LONG)
 
 
 def stream_notice(

@@ -1,4 +1,5 @@
-"""Brings one request to an engine that can answer it: choice of a replica, waiting, a second try."""
+"""Brings one request to an engine that can answer it: choice of a replica, waiting, a second
+try."""
 
 from __future__ import annotations
 
@@ -51,9 +52,9 @@ class Forwarding:
     async def send(self, request: Request | None = None) -> Response:
         """Ask; `request`: another form of it than the client's.
 
-        Returns the head of an engine's response. A connection that breaks before it is tried once more,
-        elsewhere if possible. Raises ApiError 503 when no engine becomes ready in time, EngineBrokeError, UpstreamError or
-        TimeoutError when one fails.
+        Returns the head of an engine's response. A connection that breaks before it is tried once
+        more, elsewhere if possible. Raises ApiError 503 when no engine becomes ready in time,
+        EngineBrokeError, UpstreamError or TimeoutError when one fails.
         """
         core, avoid, tries = self._core, None, 0
         deadline = time.perf_counter() + ENGINE_WAIT_S

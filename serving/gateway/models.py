@@ -1,4 +1,4 @@
-"""The cards of `GET /v1/models`: what each name stands for, how long a context it has, the limits."""
+"""The cards of `GET /v1/models`: what each name stands for, its context length, the limits."""
 
 from __future__ import annotations
 

@@ -259,7 +259,10 @@ def _operation(
         schema = {"$ref": _REF.format(name="Error")}
         responses.setdefault(
             error,
-            {"description": _ERRORS.get(error, "Not here."), "content": {_JSON: {"schema": schema}}},
+            {
+                "description": _ERRORS.get(error, "Not here."),
+                "content": {_JSON: {"schema": schema}},
+            },
         )
     found: dict[str, Any] = {"summary": summary, "responses": responses}
     if body:

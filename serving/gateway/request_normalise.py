@@ -116,7 +116,7 @@ def _rename(body: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
 
 
 def with_allowed_tools(body: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's choice among some of the tools, as those tools alone: engines know no such choice."""
+    """OpenAI's choice among some of the tools, as those tools: engines know no such choice."""
     choice = body.get("tool_choice")
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
         return body
@@ -127,7 +127,7 @@ def with_allowed_tools(body: dict[str, Any]) -> dict[str, Any]:
     if mode not in ("auto", "required") or not isinstance(chosen, list):
         raise ApiError(
             400,
-            "tool_choice of the type allowed_tools: expected `mode` (auto or required) and `tools`.",
+            "tool_choice of the type allowed_tools: expected `mode` (auto, required) and `tools`.",
             param="tool_choice",
             code="invalid_value",
         )

@@ -255,7 +255,8 @@ def engine_body(request: Request, engine_model: str, interaction_id: str) -> byt
     request.rag = None
     if request.stream:
         options = request.stream_options
-        keep = options.continuous_usage_stats if options is not None and options.include_usage else None
+        has_usage = options is not None and options.include_usage
+        keep = options.continuous_usage_stats if options is not None and has_usage else None
         request.stream_options = StreamOptions(include_usage=True, continuous_usage_stats=keep)
     else:
         request.stream_options = None

@@ -25,8 +25,9 @@ _RESPONSE_END = re.compile(rb"^event: ?response\.(?:completed|incomplete|failed)
 class Rewriter:
     """Puts our id and the model name that the client asked for into a response.
 
-    An engine writes `{"id":"…","object":"…","created":…,"model":"…","choices":` the same way into every event of a stream, so
-    the whole beginning is one needle. A needle starts with an unescaped quote, so it cannot match inside a text.
+    An engine writes `{"id":"…","object":"…","created":…,"model":"…","choices":` the same way into
+    every event of a stream, so the whole beginning is one needle. A needle starts with an unescaped
+    quote, so it cannot match inside a text.
     """
 
     def __init__(self, interaction_id: str, model: str) -> None:
@@ -38,9 +39,15 @@ class Rewriter:
         end = data.find(b'"choices"')
         start = data.find(b'{"id"')
         found_id, found_model = _ID.search(data), _MODEL.search(data)
-        if 0 <= start < end and found_id and found_model and found_id.end() <= end and found_model.end() <= end:
+        if (
+            0 <= start < end
+            and found_id
+            and found_model
+            and max(found_id.end(), found_model.end()) <= end
+        ):
             needle = data[start:end]
-            return [(needle, needle.replace(found_id[0], self._id, 1).replace(found_model[0], self._model, 1))]
+            ours = needle.replace(found_id[0], self._id, 1)
+            return [(needle, ours.replace(found_model[0], self._model, 1))]
         pairs = ((found_id, self._id), (found_model, self._model))
         return [(found[0], ours) for found, ours in pairs if found]
 
