@@ -16,6 +16,8 @@ from serving.rollout_store import RolloutStore
 from tests.serving.conftest import Running
 from tests.serving.test_requests import HARMLESS
 from whet.clock import now_ms
+from whet.commands.start import first_model
+from whet.context import Context
 
 
 def get(gateway: Running, path: str, key: str = "") -> tuple[int, dict[str, Any]]:
@@ -119,3 +121,11 @@ def test_tokens_are_counted_by_alias(gateway: Running) -> None:
     for path in ("/v1/tokenize", "/tokenize"):
         assert ask(path, body)["tokens"]
     assert gateway.rows() == [], "counting is no interaction"
+
+
+def test_the_first_question_is_for_the_alias_once_it_is_live(gateway: Running) -> None:
+    assert first_model(gateway.context) == "support"
+
+
+def test_the_first_question_is_for_the_base_of_a_new_installation(sqlite_context: Context) -> None:
+    assert first_model(sqlite_context) == "base"

@@ -11,9 +11,11 @@ import typer
 from whet.cli import actor, out
 from whet.clock import now_ms
 from whet.context import Context
+from whet.database import reading
 from whet.errors import ConfigurationError, InputError
 from whet.firststart import key_file, prepare_home
 from whet.plugins import ProcessSpec
+from whet.registry import current_rollouts
 from whet.settings import Settings, load_settings
 from whet.up import preflight, state
 from whet.up.supervisor import Supervisor, Voice
@@ -40,21 +42,32 @@ def up(
             terminal.line("disk", warning, "yellow")
         try:
             specs = choose(all_specs(context, terminal), without=_names(without), only=_names(only))
+            model = first_model(context)
         finally:
             context.close()
         preflight.check_engine_package(specs)
         preflight.check_ports(specs, settings)
-        _run(specs, settings, terminal)
+        _run(specs, settings, terminal, model)
 
 
-def _run(specs: list[ProcessSpec], settings: Settings, terminal: Terminal) -> None:
+def first_model(context: Context) -> str:
+    """The name to ask first: the usual alias once a version is live, the base until then."""
+    settings = context.settings
+    with reading(context.database) as connection:
+        is_live = settings.default_alias in current_rollouts(connection)
+    return settings.default_alias if is_live else settings.base_alias
+
+
+def _run(
+    specs: list[ProcessSpec], settings: Settings, terminal: Terminal, model: str
+) -> None:
     supervisor = Supervisor(specs, settings.home, terminal)
     with supervisor.signals():
         try:
             terminal.line("whet", f"starting {', '.join(spec.name for spec in specs)} (logs in {settings.home / 'logs'})")
             supervisor.start()
             if not supervisor.asked_to_stop:
-                _summary(specs, settings)
+                _summary(specs, settings, model)
             supervisor.watch()
             terminal.line("whet", "stopping")
         finally:
@@ -96,8 +109,8 @@ def _names(given: str) -> set[str]:
     return {name.strip() for name in given.split(",") if name.strip()}
 
 
-def _summary(specs: list[ProcessSpec], settings: Settings) -> None:
-    """Where everything is, and the first lines to try."""
+def _summary(specs: list[ProcessSpec], settings: Settings, model: str) -> None:
+    """Where everything is, and the first lines to try. `model`: whom the first question is for."""
     names = {spec.name for spec in specs}
     gateway = f"http://{_reachable(settings.gateway_host)}:{settings.gateway_port}"
     out.print()
@@ -112,7 +125,7 @@ def _summary(specs: list[ProcessSpec], settings: Settings) -> None:
     out.print(f"Files     {settings.home}", markup=False)
     if "gateway" in names:
         shown = min(os.path.relpath(key), str(key), key=len)
-        body = f'{{"model": "{settings.base_alias}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+        body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         out.print("\nFirst question:", markup=False)
         out.print(f"""  curl {gateway}/v1/chat/completions -H "Authorization: Bearer $(cat {shown})" \\""", markup=False, soft_wrap=True)
         out.print(f"       -H 'Content-Type: application/json' -d '{body}'", markup=False, soft_wrap=True)
