@@ -19,6 +19,7 @@ import asyncio
 import uvicorn
 from serving.gateway.app import from_environment
 from serving.gateway.exchange import Exchange
+from serving.gateway.stream_exchange import StreamExchange
 from whet.settings import load_settings
 {fault}
 port = load_settings().gateway_port
@@ -33,7 +34,7 @@ Exchange._record = after_sending
 _NO_FIRST_RECORD = """
 async def begin_stream(self):
     await self._send_head()
-Exchange._begin_stream = begin_stream
+StreamExchange._begin_stream = begin_stream
 """
 
 
