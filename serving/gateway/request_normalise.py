@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import inspect
 
 from serving.gateway.answers import ApiError
@@ -26,7 +25,6 @@ from serving.gateway.request_types import (
     Message,
     Request,
     ResponsesRequest,
-    ToolCall,
 )
 
 REQUEST_TYPES: Mapping[str, type[Request]] = {
@@ -265,17 +263,7 @@ def _prepare_call(call: dict[str, Any], path: str, dropped: Dropped) -> dict[str
     return call
 
 
-def _same(value: dict[str, Any], path: str, dropped: Dropped) -> dict[str, Any]:
-    return value
-
-
 _PREPARE: Mapping[type, Callable[[dict[str, Any], str, Dropped], dict[str, Any]]] = {
     Message: _prepare_message,
     FunctionCall: _prepare_call,
-    ToolCall: _same,
 }
-
-
-def decode_loosely(body: bytes) -> Any:
-    """Any JSON. Raises msgspec.DecodeError."""
-    return msgspec.json.decode(body)

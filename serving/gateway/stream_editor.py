@@ -139,7 +139,6 @@ class StreamEditor:
         self.raw: list[bytes] = []  # everything, as the engine sent it
         self.held = b""  # the last events, which wait for the row
         self.ended = False  # the answer's last event has arrived
-        self.has_event = False  # one whole event has arrived
         self.error: EngineError | None = None  # that the engine ended the stream with
         self._rewrite = rewrite
         self._without_usage = without_usage
@@ -158,7 +157,6 @@ class StreamEditor:
                 self._tail = data
                 return b""
             data, self._tail = data[:cut], data[cut:]
-        self.has_event = True
         data = self._without_error(self._rewrite(data))
         if self._without_usage and (b'"choices":[]' in data or b'"choices": []' in data):
             data = without_usage(data)
