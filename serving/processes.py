@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from serving.base import Base, base_of
+from serving.gateway.request_types import MAX_LOGPROBS
 from whet.access import engine_key
 from whet.context import Context
 from whet.errors import ConfigurationError
@@ -14,7 +15,6 @@ from whet.registry import ENGINE_LORA_MODULES
 from whet.settings import Settings
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the only values the engine accepts for its largest rank
-MAX_LOGPROBS = 20  # what a request may ask for (`top_logprobs`)
 STOP_S = 30  # running answers may end; the gateway has stopped sending new ones
 _ENGINE_STOP_S = 10
 

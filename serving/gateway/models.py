@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from serving.gateway.request_types import MAX_CHOICES
+from serving.gateway.request_types import MAX_CHOICES, MAX_LOGPROBS
 from serving.gateway.routing import Route, Target
 from whet.settings import Settings
-
-MAX_LOGPROBS = 20  # `top_logprobs`; the engine is started with the same limit
 
 
 @dataclass(frozen=True, slots=True)

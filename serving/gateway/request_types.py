@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 MAX_CHOICES = 8  # `n`: each choice occupies a sequence of the engine, which is started with it too
+MAX_LOGPROBS = 20  # `top_logprobs`; the engine is started with the same limit
 MAX_TEXT_PARTS = 10_000  # of one message or request: more is a mistake, and each costs an object
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
