@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.data.shapes import Wrong, conversation, kind_of, require_question, shown, unknown_message_fields
+from training.data.shapes import conversation, require_question, unknown_message_fields
+from training.data.wrong import Wrong, kind_of, shown
 from whet.errors import InputError
 from whet.store import digest_json
 

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training.data.shapes import Wrong, shown
+from training.data.wrong import Wrong, shown
 from training.rows import BLANK, KNOWN_FIELDS, BadLine, Reading, one_of_each, read_lines, read_objects
 from whet.errors import InputError
 

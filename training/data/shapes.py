@@ -5,12 +5,13 @@ A row has one format. What a second one beside it says must be the same, since o
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from training.data.wrong import Wrong, kind_of, shown
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _LEADING = ("system", "developer")
@@ -18,17 +19,8 @@ _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assista
 _FORMATS = ("messages", "conversations", "prompt", "instruction", "input", "completion", "output")  # fields of one format or another
 _HOLD_MESSAGES = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 _MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
-_SHOWN = 60  # characters of a wrong value that a message repeats
 
 Messages = list[dict[str, Any]]
-
-
-class Wrong(Exception):
-    """Raised while one row is read; becomes a BadLine."""
-
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(found)
-        self.found, self.expected = found, expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +218,3 @@ def text_in(raw: dict[str, Any], name: str) -> str:
         return value
     found = f"no field {name!r}" if name not in raw else f"an empty {name!r}" if isinstance(value, str) else f"{name!r} is {kind_of(value)}"
     raise Wrong(found, f"a text in {name!r}")
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
-    if value == [] or value == "":
-        return f"empty {names[type(value)].split()[-1]}"
-    return names[type(value)]
-
-
-def shown(value: Any) -> str:
-    """A wrong value as a message repeats it."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

@@ -9,8 +9,8 @@ from typing import Any
 from training.data import labels, languages, pii
 from training.data.finding import WARNING, Finding, warned
 from training.data.oddities import SMALL_PART, oddities
-from training.data.shapes import shown
 from training.data.similar import Shape, clusters
+from training.data.wrong import shown
 from training.rows import Row
 
 _MAIN_PART = 0.8

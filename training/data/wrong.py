@@ -1,0 +1,33 @@
+"""What is wrong with one row, in words: the exception, and values as messages repeat them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_SHOWN = 60  # characters of a wrong value that a message repeats
+
+
+class Wrong(Exception):
+    """Raised while one row is read; becomes a BadLine."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(found)
+        self.found, self.expected = found, expected
+
+
+def kind_of(value: Any) -> str:
+    """Return what a JSON value is, in words."""
+    names = {
+        dict: "an object", list: "a list", str: "a text", bool: "true or false",
+        int: "a number", float: "a number", type(None): "null",
+    }  # fmt: skip
+    if value == [] or value == "":
+        return f"empty {names[type(value)].split()[-1]}"
+    return names[type(value)]
+
+
+def shown(value: Any) -> str:
+    """Return a wrong value as a message repeats it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
