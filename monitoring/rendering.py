@@ -16,6 +16,7 @@ from typing import Any
 
 from whet.context import Context
 from whet.errors import NotFoundError, WhetError
+from whet.lines import split_lines
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def _rendered(snapshot: bytes) -> bytes:
     except subprocess.TimeoutExpired as error:
         raise RenderingError(f"Evidently took more than {_TIMEOUT_S} s to make the page.", hint="The machine is busy; try again later.") from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
+        said = split_lines(done.stderr.decode(errors="replace").strip())
         raise RenderingError(
             f"Evidently could not make the page: {said[-1] if said else 'no reason given'}.", hint="`pip install 'whet[monitoring]'` installs what it needs."
         )

@@ -115,3 +115,26 @@ def test_every_table_is_written_by_its_own_package_alone() -> None:
             if WRITERS.get(written, room) != room:
                 wrong.append(f"{_ids(path)}:{call.lineno} writes {written}, which belongs to {WRITERS[written]}")
     assert not wrong
+
+
+@pytest.mark.parametrize("path", _SOURCES, ids=_ids)
+def test_texts_are_split_at_line_feeds_alone(path: Path) -> None:
+    """`splitlines()` also splits at U+2028, U+2029 and U+0085, which JSON leaves as they are.
+
+    The first or last line of a message may be taken with it; what is iterated over may not.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    one_line = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice)
+    }
+    wrong = [
+        f"{_ids(path)}:{node.lineno}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "splitlines"
+        and id(node) not in one_line
+    ]
+    assert not wrong, f"use split_lines or read_jsonl of whet/lines.py in {', '.join(wrong)}"

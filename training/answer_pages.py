@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from training.judging.report import opening, read_report, tables, with_people
 from whet.database import reading
 from whet.errors import NotFoundError
+from whet.lines import read_jsonl
 from whet.tables import adapters, evaluations, training_runs
 from whet.web.filters import clip, plural
 from whet.web.shell import Shell
@@ -65,8 +65,7 @@ def _report_values(shell: Shell, run_id: str) -> dict[str, Any]:
 
 def _sample_values(shell: Shell, run_id: str, show: str) -> dict[str, Any]:
     evaluation, made, against = _judged(shell, run_id)
-    content = shell.context.store.read_bytes(evaluation["samples_path"]).decode()
-    rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+    rows = read_jsonl(shell.context.store.read_bytes(evaluation["samples_path"]))
     kinds: dict[str, list[dict[str, Any]]] = {"broken": [], "fixed": [], "same": []}
     for row in rows:
         ours, theirs = row["candidate"]["score"]["correct"], row["against"]["score"]["correct"]

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 
 from whet.errors import ConfigurationError, DatabaseError
+from whet.lines import split_lines
 from whet.urls import credentials_problem, mask_secrets, mask_url
 
 _BUSY_TIMEOUT_MS = 15_000  # writers queue behind each other; a migration or a large batch may hold the lock for seconds
@@ -106,7 +107,7 @@ def database_name(engine: Engine) -> str:
 def error_text(engine: Engine, error: Exception) -> str:
     """Return the first line of a driver's error, without the password of the engine's URL."""
     original = getattr(error, "orig", None) or error
-    lines = str(original).strip().splitlines() or [type(original).__name__]
+    lines = split_lines(str(original).strip()) or [type(original).__name__]
     return mask_secrets(lines[0], engine.url.render_as_string(hide_password=False))
 
 

@@ -126,7 +126,8 @@ def test_a_run_whose_process_is_gone_is_not_shown_as_running(sqlite_context: Con
 
 
 def test_answers_of_a_run_are_sorted_by_what_changed(sqlite_context: Context) -> None:
-    lines = [_sample("a", 0, 1), _sample("b", 1, 0), _sample("c", 1, 1)]
+    torn_by_splitlines = json.loads(_sample("c", 1, 1)) | {"reference": "one\u2028two\u2029three\x85"}
+    lines = [_sample("a", 0, 1), _sample("b", 1, 0), json.dumps(torn_by_splitlines, ensure_ascii=False)]
     sqlite_context.store.put_folder("evaluations/x", lambda folder: (folder / "samples.jsonl").write_text("\n".join(lines)))
     with writing(sqlite_context.database) as connection:
         data = builders.add_dataset(connection, NOW)

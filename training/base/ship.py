@@ -13,6 +13,7 @@ from typing import Any
 
 from training.base import corpus
 from training.base.model import SHAPE
+from whet.lines import read_jsonl
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 LARGEST_BYTES = 15 * 1024 * 1024
@@ -81,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         shutil.copyfile(args.run / "model" / name, args.out / name)
     if (args.out / "model.safetensors").stat().st_size > LARGEST_BYTES:
         raise SystemExit(f"model.safetensors is larger than {LARGEST_BYTES} bytes: train a smaller shape")
-    log = [json.loads(line) for line in (args.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    log = read_jsonl((args.run / "log.jsonl").read_bytes())
     start = next(line for line in log if line.get("event") == "start")
-    probes = [json.loads(line) for line in args.probes.read_text(encoding="utf-8").splitlines()] if args.probes else []
+    probes = read_jsonl(args.probes.read_bytes()) if args.probes else []
     text = json.dumps(card(args.out, recipe(log, start["seed"]), probes), indent=2, ensure_ascii=False)
     (args.out / "card.json").write_text(text + "\n", encoding="utf-8")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 from whet.cli import emit, err, out
 from whet.context import Context
 from whet.errors import InputError
+from whet.lines import split_lines
 
 
 def client_for(context: Context, on: str, into: Path | None, *, dry_run: bool) -> Any:
@@ -37,7 +38,7 @@ def run_there(context: Context, client: Any, prepared: Any, asked: Any, watch: C
     from training.run.ray_job import as_asked, run_on_ray
 
     def on_log(text: str) -> None:
-        for line in text.splitlines():
+        for line in split_lines(text):
             if not line.startswith("{"):  # the document at the end is told below
                 err.print(line, markup=False)
 

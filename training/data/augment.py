@@ -23,6 +23,7 @@ from training.data.similar import text_key, words
 from training.endpoint import asked_together
 from training.rows import BadLine, Row, read_objects
 from whet.errors import InputError
+from whet.lines import split_lines
 
 WORD_METHODS = ("swap", "delete", "insert", "synonym")
 MODEL_METHODS = ("paraphrase", "back-translate")
@@ -217,7 +218,7 @@ def synonyms_from(path: Path) -> dict[str, list[str]]:
             raise InputError(f"{path} is not an object of words with lists of synonyms.", hint='Write {"kettle": ["boiler"]}.')
         found = {text_key(word): item for word, item in value.items()}
     else:
-        for line in text.splitlines():
+        for line in split_lines(text):
             group = [word.strip() for word in line.split(",") if word.strip()]
             for word in group if not line.startswith("#") else []:
                 found.setdefault(text_key(word), []).extend(other for other in group if other != word)

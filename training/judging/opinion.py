@@ -9,7 +9,6 @@ whose they were (`votes`).
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections import Counter
@@ -24,6 +23,7 @@ from training.requests import evaluations_of
 from whet.context import Context
 from whet.database import reading
 from whet.errors import EndpointError, NotFoundError
+from whet.lines import read_jsonl
 from whet.registry import Adapter
 
 CANDIDATE, OTHER, TIE = "candidate", "against", "tie"
@@ -222,7 +222,7 @@ def newest_answered(context: Context, adapter: Adapter) -> dict[str, Any]:
 
 def read_samples(context: Context, samples_path: str) -> list[dict[str, Any]]:
     """The stored answers of an evaluation, one of each row that it was judged by."""
-    return [json.loads(line) for line in context.store.read_bytes(samples_path).splitlines() if line.strip()]
+    return read_jsonl(context.store.read_bytes(samples_path))
 
 
 def _path(samples_path: str) -> str:

@@ -18,6 +18,7 @@ from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
 from whet.errors import ConfigurationError, TrainingError
+from whet.lines import split_lines
 from whet.settings import Settings
 
 if TYPE_CHECKING:
@@ -153,5 +154,5 @@ def _end(context: Context, run: runs.Run, error: str) -> None:
 
 def _summary(log: str) -> dict[str, Any]:
     """The last JSON document in a log that holds warnings too."""
-    lines = [line for line in log.splitlines() if line.startswith("{")]
+    lines = [line for line in split_lines(log) if line.startswith("{")]
     return dict(json.loads(lines[-1])) if lines else {}

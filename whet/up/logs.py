@@ -9,6 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
+from whet.lines import split_lines
+
 LARGEST_BYTES = 16 << 20  # a day of a busy engine's log; with the one before it, 32 MiB per process at most
 _TAIL_BYTES = 16 << 10
 
@@ -47,4 +49,4 @@ def tail(path: Path, lines: int = 15) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+    return [line.rstrip() for line in split_lines(text.replace("\r", "\n")) if line.strip()][-lines:]

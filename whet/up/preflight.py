@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from whet.errors import ConfigurationError, ProcessError
+from whet.lines import split_lines
 from whet.plugins import ProcessSpec
 from whet.settings import Settings
 
@@ -101,7 +102,7 @@ def _listening_inodes(port: int) -> set[str]:
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
-            lines = Path(table).read_text().splitlines()[1:]
+            lines = split_lines(Path(table).read_text())[1:]
         except OSError:
             continue
         for line in lines:

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from whet.clock import iso, to_datetime
+from whet.lines import split_lines
 
 _STEPS = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3600, "h"), (60, "min"))
 _NONE = "–"
@@ -85,7 +86,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 def lines(value: Any) -> Markup:
     """Plain text with its line breaks, escaped."""
-    return Markup("<br>").join(escape(line) for line in str(value or "").splitlines())
+    return Markup("<br>").join(escape(line) for line in split_lines(str(value or "")))
 
 
 def code(text: str) -> Markup:
