@@ -106,7 +106,12 @@ class Encoder:
     def _encode(self, row: Row) -> Encoded:
         messages = self._conversation(row)
         self._refuse_control_tokens(messages)
-        turns = [position for position, message in enumerate(messages) if message["role"] == "assistant" and message["content"]]
+        answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+        turns = [
+            at
+            for number, at in enumerate(answers)
+            if messages[at]["content"] and number not in row.unlearned
+        ]
         turns = turns if row.mode == "all" else turns[-1:]
         text = self._render(messages, opened=False)
         ids = self._tokens(text)

@@ -7,12 +7,17 @@ The formats are those of `docs/training.md`. Nothing is guessed and nothing is d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from training.data.bad_lines import BadLine as BadLine
+from training.data.bad_lines import sentences
+from training.data.columns import NO_COLUMNS, Columns
+from training.data.loss_weights import learned_turns
+from training.data.native import Native
 from training.data.shapes import conversation, require_question, unknown_message_fields
-from training.data.wrong import Wrong, kind_of, shown
+from training.data.wrong import Wrong, kind_of, one_of_each, shown
 from whet.errors import InputError
 from whet.store import digest_json
 
@@ -23,23 +28,8 @@ KNOWN_FIELDS = frozenset(
 )
 # What a row may weigh. Its part of the loss is multiplied by it: beside rows of weight 1, one beyond these is all of a batch's mean, or nothing of it.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e4
+_TWO_NUMBERS = 2**53  # from here on several whole numbers are one floating-point number
 BLANK = object()  # in `read_objects`: a line without content, to be counted
-
-
-@dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that is not a training row."""
-
-    line: int  # counted from 1, as editors do
-    found: str
-    expected: str
-    unit: str = "line"  # what is counted: lines of text, or rows where a format has no lines
-
-    def __str__(self) -> str:
-        return f"{self.unit} {self.line}: found {self.found}; expected {self.expected}"
-
-    def as_json(self) -> dict[str, Any]:
-        return {"line": self.line, "unit": self.unit, "found": self.found, "expected": self.expected}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +55,26 @@ class Row:
     scrubbed: tuple[str, ...] = ()  # placeholders of removed personal data: seen, never learned
     rejected: str = ""  # the worse answer of a preference
     rating: int = 0  # 1 | -1: what people thought of the answer; 0 where nobody said
+    # Turns of the assistant, counted from 0, that `mode` learns and their "weight": 0 takes out.
+    unlearned: tuple[int, ...] = ()
 
     @property
     def answer(self) -> str:
         """The reference answer."""
         return str(self.messages[-1]["content"])
+
+    def weighted_messages(self) -> list[dict[str, Any]]:
+        """Return the messages as a row is written: with a `weight` where `train` alone does not say
+        which answers are learned."""
+        if not self.unlearned and self.mode == self.raw.get("train", "last"):
+            return [dict(message) for message in self.messages]
+        found, turn = [], 0
+        for message in self.messages:
+            if message["role"] == "assistant":
+                message = {**message, "weight": int(turn not in self.unlearned)}
+                turn += 1
+            found.append(dict(message))
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,22 @@ class Reading:
     blank: list[int] = field(default_factory=list)  # numbers of empty lines; the one after the last line break is not counted
     unknown_fields: dict[str, int] = field(default_factory=dict)  # field name -> rows that carry it
     unit: str = "line"  # what the numbers count
+    notices: dict[str, int] = field(default_factory=dict)  # what was done to rows -> rows
+
+    @property
+    def total(self) -> int:
+        """Rows and what is none of them; empty lines are not counted."""
+        return len(self.rows) + len(self.bad)
 
     def refuse_bad(self, source: str, *, skip_bad: bool) -> None:
-        """Raises InputError when lines were rejected (unless they are to be skipped) or when no row is left."""
-        if self.bad and not skip_bad:
-            shown = "\n".join(f"  {bad}" for bad in self.bad[:20])
-            more = f"\n  … and {len(self.bad) - 20} more; `whet data check {source} --json` lists all" if len(self.bad) > 20 else ""
+        """Raise InputError when lines are no rows (unless they are to be skipped), or none is one."""
+        if self.bad and (not skip_bad or not self.rows):
+            said = "".join(f"\n  {sentence}" for sentence in sentences(self.bad, of=self.total))
+            some = "Correct them, or leave them out with --skip-bad."
             raise InputError(
-                f"{source}: {len(self.bad)} of {len(self.bad) + len(self.rows)} lines are not training rows:\n{shown}{more}",
-                hint="Correct them, or leave them out with --skip-bad.",
+                f"{source}: {len(self.bad):,} of {self.total:,} {self.unit}s are not training rows:"
+                f"{said}",
+                hint=some if self.rows else "docs/training-data.md lists the forms that are read.",
             )
         if not self.rows:
             raise InputError(
@@ -98,45 +110,82 @@ class Reading:
             )
 
 
-def read_lines(lines: Iterable[bytes], *, origin: str = "seed", asked: bool = False) -> Reading:
-    """Read rows from lines of bytes; `origin` is that of rows which do not name their own.
+def read_lines(
+    lines: Iterable[bytes],
+    *,
+    origin: str = "seed",
+    asked: bool = False,
+    columns: Columns = NO_COLUMNS,
+    source: str = "The file",
+) -> Reading:
+    """Read rows from lines of bytes; arguments as for `read_objects`."""
+    return read_objects(
+        _parsed(lines), unit="line", origin=origin, asked=asked, columns=columns, source=source
+    )
 
-    `asked`: refuse rows in which nobody asks what the answer is to, as in files that somebody brings. What is stored, or was reviewed, is people's
+
+def read_objects(
+    objects: Iterable[tuple[int, Any]],
+    *,
+    unit: str,
+    origin: str = "seed",
+    asked: bool = False,
+    columns: Columns = NO_COLUMNS,
+    source: str = "The file",
+) -> Reading:
+    """Read rows from (number, object) pairs; an object may be a BadLine already, or BLANK.
+
+    `origin` is that of rows which do not name their own. `asked`: the rows come from a file that
+    somebody brings. Then other tools' forms are read too, `columns` names fields, and rows in which
+    nobody asks what the answer is to are refused. What is stored, or was reviewed, is people's
     requests as they were, and must stay readable.
+    Raises InputError when `columns` names what no row of `source` has.
     """
-    reading = Reading()
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            _add(reading, number, origin, line, asked)
-        else:
-            reading.blank.append(number)
-    return reading
-
-
-def read_objects(objects: Iterable[tuple[int, Any]], *, unit: str, origin: str = "seed", asked: bool = False) -> Reading:
-    """`read_lines` for (number, object) pairs of a format that is not JSON lines; an object may be a BadLine already, or BLANK."""
     reading = Reading(unit=unit)
+    native = None
+    if asked:
+        objects = list(objects)
+        found = [value for _, value in objects if isinstance(value, dict)]
+        columns.require_found(found, source)
+        native = Native(found, KNOWN_FIELDS, columns)
     for number, value in objects:
         if value is BLANK:
             reading.blank.append(number)
         elif isinstance(value, BadLine):
             reading.bad.append(value)
         else:
-            _add(reading, number, origin, value, asked)
+            _add(reading, number, origin, value, native)
     return reading
 
 
-def _add(reading: Reading, number: int, origin: str, value: Any, asked: bool) -> None:
+def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            yield number, BLANK
+            continue
+        try:
+            yield number, _parse(line)
+        except Wrong as wrong:
+            yield number, BadLine(number, wrong.found, wrong.expected)
+
+
+def _add(reading: Reading, number: int, origin: str, value: Any, native: Native | None) -> None:
     try:
-        row = _row(number, _checked(_parse(value) if isinstance(value, bytes) else value), origin)
-        if asked and row.origin != "review":
+        raw, notices = _checked(value), list[str]()
+        if native is not None:
+            raw, notices = native(raw)
+        row = _row(number, raw, origin)
+        if native is not None and row.origin != "review":
             require_question(row.messages)
             if row.rejected:
-                require_question([*row.messages[:-1], {"role": "assistant", "content": row.rejected}])
+                answer = {"role": "assistant", "content": row.rejected}
+                require_question([*row.messages[:-1], answer])
     except Wrong as wrong:
         reading.bad.append(BadLine(number, wrong.found, wrong.expected, reading.unit))
         return
     reading.rows.append(row)
+    for notice in notices:
+        reading.notices[notice] = reading.notices.get(notice, 0) + 1
     for name in (row.raw.keys() - KNOWN_FIELDS) | unknown_message_fields(row.raw):
         reading.unknown_fields[name] = reading.unknown_fields.get(name, 0) + 1
 
@@ -152,15 +201,6 @@ def _parse(line: bytes) -> Any:
         ) from error
     except (RecursionError, ValueError) as error:
         raise Wrong("JSON that cannot be read (nested too deep, or a number too long)", "one JSON object per line") from error
-
-
-def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no name stands twice: which of the two was meant nobody can know. Raises Wrong."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise Wrong(f"the name {shown(next(name for name in names if names.count(name) > 1))} twice in one object", "each name once")
-    return found
 
 
 def _checked(value: Any) -> dict[str, Any]:
@@ -190,11 +230,17 @@ def _in_field(value: dict[str, Any]) -> str:
 
 def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
     said = conversation(raw)
-    messages, kind = said.messages, said.kind
-    mode = _one_of(raw, "train", ("last", "all"), "last")
+    kind = said.kind
+    stated = _one_of(raw, "train", ("last", "all"), "last")
+    messages, mode, unlearned = learned_turns(said.messages, stated)
     context, checks, scrubbed = _context(raw), _texts(raw, "checks"), _texts(raw, "scrubbed")
     origin, rating = _one_of(raw, "origin", ORIGINS, origin), _rating(raw)
-    further = {"scrubbed": scrubbed, "rejected": said.rejected, "rating": rating}
+    further = {
+        "scrubbed": scrubbed,
+        "rejected": said.rejected,
+        "rating": rating,
+        "unlearned": list(unlearned),
+    }
     digest = digest_json({"messages": messages, "context": context, "train": mode} | {name: value for name, value in further.items() if value})
     question = digest_json([[message["role"], _normal(str(message.get("content") or ""))] for message in messages[:-1]] + [_normal(" ".join(context))])
     row_id = _optional_text(raw, "id") or f"row-{digest[:16]}"
@@ -218,6 +264,7 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
         scrubbed=tuple(scrubbed),
         rejected=said.rejected,
         rating=rating,
+        unlearned=unlearned,
     )
 
 
@@ -248,9 +295,23 @@ def _optional_text(raw: dict[str, Any], name: str) -> str | None:
     value = raw.get(name)
     if value is None or (isinstance(value, str) and value.strip()):
         return value
-    if name in ("id", "user", "group") and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if name in ("id", "user", "group") and isinstance(value, int | float):
+        return _number_as_text(name, value)
     raise Wrong(f"{name!r} is {kind_of(value)}", "a text, or nothing")
+
+
+def _number_as_text(name: str, value: int | float) -> str:
+    """Return 7 and 7.0 as `7`: tables write whole numbers either way. Raises Wrong."""
+    if isinstance(value, bool):
+        raise Wrong(f"{name!r} is {kind_of(value)}", "a text, or nothing")
+    if isinstance(value, int):
+        return str(value)
+    if not value.is_integer():
+        raise Wrong(f"{name!r} is {shown(value)}", "a text or a whole number, or nothing")
+    if abs(value) >= _TWO_NUMBERS:
+        found = f"{name!r} is {value:.0f} as a number with a decimal point, which is rounded"
+        raise Wrong(found, "a whole number or a text: write the column as text again")
+    return str(int(value))
 
 
 def _one_of(raw: dict[str, Any], name: str, allowed: tuple[str, ...], default: str) -> str:

@@ -59,7 +59,7 @@ def test_every_field_arrives() -> None:
         ({"messages": []}, "empty list", "at least one message"),
         ({"messages": "hi"}, "a text", "a list"),
         ({"messages": ["hi"]}, "message 1 is a text", '"role" and "content"'),
-        ({"messages": [{"role": "human", "content": "q"}]}, "'human'", "one of system"),
+        ({"messages": [{"role": "narrator", "content": "q"}]}, "'narrator'", "one of system"),
         ({"messages": [{"role": "user"}]}, "the content of message 1 is null", "a text"),
         ({"messages": [{"role": "user", "content": 3}]}, "a number", "a text"),
         ({"messages": [{"role": "user", "content": "q"}]}, "the role 'user'", "'assistant'"),
@@ -187,9 +187,11 @@ def test_people_s_own_conversations_stay_as_they_were() -> None:
 
 
 def test_unknown_fields_of_messages_are_noticed_too() -> None:
-    shared = {"conversations": [{"from": "human", "value": "q", "loss": 0}, {"from": "gpt", "value": "a"}]}
-    reading = _read({"messages": [USER, {**ANSWER, "weight": 0}]}, {"messages": [USER, {**ANSWER, "weight": 1, "name": "x"}]}, shared)
-    assert reading.unknown_fields == {"messages[].weight": 2, "conversations[].loss": 1}
+    reading = _read(
+        {"messages": [USER, {**ANSWER, "wieght": 0}]},
+        {"conversations": [{"from": "human", "value": "q", "loss": 0}, {"from": "gpt", "value": "a"}]},
+    )
+    assert reading.unknown_fields == {"messages[].wieght": 1, "messages[].loss": 1}
 
 
 def _many(count: int) -> list[dict[str, object]]:

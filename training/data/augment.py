@@ -187,7 +187,7 @@ def _dressed(token: str, word: str) -> str:
 
 
 def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
-    messages = [dict(message) for message in row.messages]
+    messages = row.weighted_messages()
     asked = _asked(row)
     assert asked is not None  # rows without a question are left out before
     messages[asked]["content"] = question

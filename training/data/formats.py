@@ -16,8 +16,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training.data.wrong import Wrong, shown
-from training.rows import BLANK, KNOWN_FIELDS, BadLine, Reading, one_of_each, read_lines, read_objects
+from training.data.wrong import Wrong, one_of_each, shown
+from training.rows import BLANK, KNOWN_FIELDS, BadLine, Reading, read_lines, read_objects
 from whet.errors import InputError
 
 _LISTS_UNDER = ("data", "rows")

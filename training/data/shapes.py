@@ -18,7 +18,7 @@ _LEADING = ("system", "developer")
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "system": "system", "tool": "tool"}
 _FORMATS = ("messages", "conversations", "prompt", "instruction", "input", "completion", "output")  # fields of one format or another
 _HOLD_MESSAGES = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
-_MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "weight"})
 
 Messages = list[dict[str, Any]]
 

@@ -16,6 +16,19 @@ class Wrong(Exception):
         self.found, self.expected = found, expected
 
 
+def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object in which no name stands twice: which was meant nobody can know.
+
+    Raises Wrong.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Wrong(f"the name {shown(twice)} twice in one object", "each name once")
+    return found
+
+
 def kind_of(value: Any) -> str:
     """Return what a JSON value is, in words."""
     names = {

@@ -134,10 +134,10 @@ def test_rows_without_a_fault_have_no_finding(context: Context, tmp_path: Path, 
 
 def test_a_test_set_that_a_run_would_refuse_is_an_error_here_too(context: Context, tmp_path: Path) -> None:
     train = _file(tmp_path / "rows.jsonl", _good())
-    wrong = check(context, train, test=_file(tmp_path / "wrong.jsonl", ['{"question": "What?", "answer": "That."}', "{oops"]))
+    wrong = check(context, train, test=_file(tmp_path / "wrong.jsonl", ['{"title": "What?", "body": "That."}', "{oops"]))
     (finding,) = wrong["findings"]
     assert (finding["code"], finding["severity"], finding["lines"], wrong["errors"]) == ("test_not_rows", "error", [1, 2], 1)
-    assert "line 1: found the fields answer, question" in finding["found"] and [bad["line"] for bad in wrong["test_rejected"]] == [1, 2]
+    assert "line 1: found the fields body, title" in finding["found"] and [bad["line"] for bad in wrong["test_rejected"]] == [1, 2]
     empty = check(context, train, test=_file(tmp_path / "empty.jsonl", []))
     assert [finding["found"] for finding in empty["findings"]] == ["The test set holds no row."]
     made = check(context, train, test=_file(tmp_path / "made.jsonl", [TEST_ROW, {**TEST_ROW, "origin": "synthetic"}]))

@@ -1,0 +1,282 @@
+"""Rows as other tools write them, as Whet's own: everything after this step sees one form.
+
+TRL's rated rows, OpenAI's conversations and preferences, Alpaca with earlier turns, ShareGPT with
+tools, exports of annotation tools, other names of fields and roles. A row that is Whet's already
+comes back as it is, so that what a step writes is read the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from training.data.columns import (
+    ANSWERS,
+    DIALOGUES,
+    NO_COLUMNS,
+    QUESTIONS,
+    RATED,
+    READ_NAMES,
+    SYSTEMS,
+    Columns,
+    listed,
+    with_plain_names,
+)
+from training.data.exports import from_export
+from training.data.turns import (
+    decoded,
+    is_messages,
+    messages_from,
+    texts_of,
+    without_open_question,
+)
+from training.data.wrong import Wrong, shown
+
+OPEN_QUESTION = "a last message of the user, which has no answer, is cut off"
+RATED_ROWS = "{} is read as a rating (TRL's rows for KTO): true is a good answer, false a bad one"
+EXPORTED = "read as an export of {}: submitted answers are learned, suggestions are not"
+
+_RATINGS = {True: 1, False: -1, "true": 1, "false": -1, "1": 1, "0": -1, "1.0": 1, "0.0": -1}
+_ANSWER_LISTS = ("chosen", "rejected")
+_EITHER = ("prompt", "completion", *_ANSWER_LISTS)  # texts, or lists of messages
+
+
+class Native:
+    """Makes rows of one file Whet's own. What was done to a row is returned beside it."""
+
+    def __init__(
+        self, rows: Iterable[Any], known: frozenset[str], columns: Columns = NO_COLUMNS
+    ) -> None:
+        """`rows`: all objects of the file; `known`: names of fields that Whet has."""
+        self._known = known | READ_NAMES
+        self._columns = columns
+        self._rated = self._rated_field([row for row in rows if isinstance(row, dict)])
+
+    def _rated_field(self, rows: Sequence[dict[str, Any]]) -> str:
+        """Return the field that rates answers: `label`, where every row has one of 0 and 1, or of
+        "true" and "false". A column of classes that holds 0 and 1 in some rows is none.
+        """
+        named = [with_plain_names(row, self._known) for row in rows]
+        for name in RATED:
+            values = [row[name] for row in named if row.get(name) is not None]
+            if values and all(_rating(value) is not None for value in values):
+                return name
+        return ""
+
+    def __call__(self, raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Return (the row, notices of what was done). Raises Wrong for what may mean several things."""
+        notices: list[str] = []
+        row = {name: value for name, value in raw.items() if value is not None}
+        row = self._columns.renamed(row) if self._columns else row
+        if not (self._columns and _is_native(row)):
+            row, tool = from_export(row)
+            if tool:
+                notices.append(EXPORTED.format(tool))
+        row = with_plain_names(row, self._known)
+        row = _input_and_output(_openai_preference(row))
+        row = _with_history(_paired(_dialogue(row)))
+        for name in ("messages", *_EITHER):
+            if name in row and (name == "messages" or _holds_messages(row[name])):
+                row[name] = messages_from(row[name])
+        row = _answers_apart(row)
+        rated = next((name for name in RATED if isinstance(row.get(name), bool)), self._rated)
+        if rated and rated in row and "rejected" not in row:
+            row = _with_rating(row, rated)
+            notices.append(RATED_ROWS.format(repr(rated)))
+        if isinstance(messages := row.get("messages"), list) and not _has_answer_apart(row):
+            row["messages"] = without_open_question(messages)
+            notices += [OPEN_QUESTION] * (len(row["messages"]) < len(messages))
+        return row, notices
+
+
+def _is_native(row: Mapping[str, Any]) -> bool:
+    asked = row.keys() & {"prompt", "instruction"}
+    return "messages" in row or bool(asked and row.keys() & {"completion", "output", "chosen"})
+
+
+def _holds_messages(value: Any) -> bool:
+    value = decoded(value)
+    return is_messages([value] if isinstance(value, dict) else value)
+
+
+def _rating(value: Any) -> int | None:
+    """Return 1 or -1 for true and false in any of the ways files write them; None for others."""
+    if isinstance(value, str):
+        value = value.strip().casefold()
+    try:
+        return _RATINGS.get(value)  # 0 and 1 are equal to False and True
+    except TypeError:
+        return None
+
+
+def _with_rating(row: dict[str, Any], name: str) -> dict[str, Any]:
+    rating = _rating(row[name])
+    if "rating" in row and row["rating"] != rating:
+        found = f"{name!r} is {shown(row[name])} beside a rating of {shown(row['rating'])}"
+        raise Wrong(found, "one of the two")
+    return {**{key: value for key, value in row.items() if key != name}, "rating": rating}
+
+
+def _openai_preference(row: dict[str, Any]) -> dict[str, Any]:
+    """`input`, `preferred_output` and `non_preferred_output` as `messages`, `chosen`, `rejected`."""
+    names = ("input", "preferred_output", "non_preferred_output")
+    if not row.keys() & set(names[1:]):
+        return row
+    if missing := [name for name in names if name not in row]:
+        raise Wrong(f"no field {missing[0]!r}", f"{', '.join(names[:2])} and {names[2]} together")
+    asked = decoded(row["input"])
+    rest = {name: value for name, value in row.items() if name not in names}
+    if isinstance(asked, dict) and "messages" in asked:
+        rest = {"tools": asked["tools"], **rest} if asked.get("tools") else rest
+        asked = asked["messages"]
+    question = {"messages": asked} if isinstance(decoded(asked), list) else {"prompt": asked}
+    return {**question, "chosen": row[names[1]], "rejected": row[names[2]], **rest}
+
+
+def _input_and_output(row: dict[str, Any]) -> dict[str, Any]:
+    """`input` and `output` that are what a model was sent and what it sent back (traces)."""
+    if "instruction" in row or not {"input", "output"} <= row.keys():
+        return row
+    asked, said = decoded(row["input"]), decoded(row["output"])
+    if isinstance(asked, str) and isinstance(said, str):
+        return row
+    rest = {name: value for name, value in row.items() if name not in ("input", "output")}
+    if isinstance(asked, dict) and "messages" in asked:
+        rest = {"tools": asked["tools"], **rest} if asked.get("tools") else rest
+        asked = asked["messages"]
+    question = _only_text(asked, "input")
+    answer = _reply(said)
+    if is_messages(question):
+        return {"messages": [*messages_from(question), *answer], **rest}
+    if len(answer) == 1 and not answer[0].get("tool_calls"):
+        return {"prompt": question, "completion": answer[0].get("content"), **rest}
+    return {"messages": [{"role": "user", "content": question}, *answer], **rest}
+
+
+def _only_text(value: Any, name: str) -> Any:
+    """Return messages or a text as they are, and of an object its only text. Raises Wrong."""
+    value = decoded(value)
+    if isinstance(value, str) or is_messages(value):
+        return value
+    texts = [item for item in value.values() if item] if isinstance(value, dict) else []
+    if len(texts) == 1 and (isinstance(texts[0], str) or is_messages(texts[0])):
+        return texts[0]
+    columns = f"--columns prompt={name}.NAME" if name == "input" else f"--columns completion={name}.NAME"
+    if isinstance(value, dict):
+        raise Wrong(f"{name!r} is an object of {listed(value)}", f"one text in it, or {columns}")
+    raise Wrong(f"{name!r} is {shown(value)}", "a text or a list of messages")
+
+
+def _reply(value: Any) -> list[Any]:
+    """Return the messages of an answer: a text, a message, a list of them, or OpenAI's response."""
+    value = decoded(value)
+    if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
+        value = value["choices"][0].get("message", value["choices"][0].get("text"))
+    if isinstance(value, dict) and ("content" in value or "tool_calls" in value):
+        value = [{"role": "assistant", **value}]
+    value = _only_text(value, "output")
+    if isinstance(value, str):
+        return [{"role": "assistant", "content": value}]
+    return list(messages_from(value))
+
+
+def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
+    """A list of messages under another name as `messages`."""
+    named = [name for name in DIALOGUES if _holds_messages(row.get(name))]
+    for name in DIALOGUES if "conversations" in row and not named else ():
+        if name == "conversations":
+            named = [name]  # whatever it holds: what is wrong with it is said of the messages
+    if "messages" in row or len(named) != 1:
+        return row
+    return {"messages" if name == named[0] else name: value for name, value in row.items()}
+
+
+def _paired(row: dict[str, Any]) -> dict[str, Any]:
+    """A question and an answer under other names as `prompt` and `completion`. Raises Wrong for
+    several that may be meant."""
+    for name in SYSTEMS:
+        if name in row and "system" not in row:
+            row = {"system" if key == name else key: value for key, value in row.items()}
+    if "messages" in row or {"prompt", "completion"} <= row.keys():
+        return row
+    asked = [name for name in QUESTIONS if _is_said(row.get(name))]
+    if "instruction" in asked:  # Alpaca's: the input belongs to it
+        asked = [name for name in asked if name != "input"]
+    if "chosen" in row or "rejected" in row:
+        return row if "prompt" in row or len(asked) != 1 else _alpaca_question(row, asked[0])
+    said = [name for name in ANSWERS if _is_said(row.get(name))]
+    if {"expected_output", "expectedoutput", "expected_answer"} & {*said} and "output" in said:
+        said.remove("output")  # what a model said, beside what is right
+    if not asked or not said or ("instruction" in asked and "output" in said):
+        return row
+    asked = [name for at, name in enumerate(asked) if row[name] not in map(row.get, asked[:at])]
+    if len(asked) > 1 or len(said) > 1:
+        names = [name for name in row if name in asked or name in said]
+        raise Wrong(
+            f"the fields {', '.join(names)}, of which more than two may be question and answer",
+            f"two, or --columns prompt={asked[-1]},completion={said[-1]}",
+        )
+    if asked[0] == "instruction":
+        return {"output" if name == said[0] else name: value for name, value in row.items()}
+    ours = {asked[0]: "prompt", said[0]: "completion"}
+    return {ours.get(name, name): value for name, value in row.items()}
+
+
+def _alpaca_question(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """A preference whose question stands under another name, as in LLaMA-Factory's sets."""
+    taken = {name, "input"} if name == "instruction" else {name}
+    parts = [row[one] for one in (name, "input") if one in taken and _is_said(row.get(one))]
+    question = "\n\n".join(parts) if len(parts) > 1 else parts[0]
+    return {"prompt": question, **{one: value for one, value in row.items() if one not in taken}}
+
+
+def _is_said(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, list) and bool(value)
+
+
+def _with_history(row: dict[str, Any]) -> dict[str, Any]:
+    """Alpaca's `history`, pairs of a question and an answer before this one, as messages."""
+    history = decoded(row.get("history"))
+    if not isinstance(history, list) or "messages" in row:
+        return row
+    rest = {name: value for name, value in row.items() if name != "history"}
+    if not history:
+        return rest
+    pair = ("instruction", "output") if "instruction" in row else ("prompt", "completion")
+    if not all(isinstance(row.get(name), str) for name in pair):
+        return row
+    if is_messages(history):
+        turns = list(messages_from(history))
+    elif all(_is_pair(turn) for turn in history):
+        roles = ("user", "assistant")
+        turns = [
+            {"role": role, "content": text}
+            for turn in history
+            for role, text in zip(roles, turn, strict=True)
+        ]
+    else:
+        raise Wrong("a 'history' of other things", 'pairs such as [["question", "answer"], …]')
+    more = [row["input"]] if pair[0] == "instruction" and _is_said(row.get("input")) else []
+    question = "\n\n".join([row[pair[0]], *more])
+    taken = (*pair, *(["input"] if more else []))
+    rest = {name: value for name, value in rest.items() if name not in taken}
+    asked = {"role": "user", "content": question}
+    return {"messages": [*turns, asked, {"role": "assistant", "content": row[pair[1]]}], **rest}
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and [type(text) for text in value] == [str, str]
+
+
+def _answers_apart(row: dict[str, Any]) -> dict[str, Any]:
+    """Drop `messages` that repeat the chosen answer, as published preference sets do."""
+    chosen, messages = row.get("chosen"), row.get("messages")
+    if not isinstance(chosen, list) or "rejected" not in row or not messages:
+        return row
+    if list(texts_of(messages)) != list(texts_of(chosen)):
+        return row
+    return {name: value for name, value in row.items() if name != "messages"}
+
+
+def _has_answer_apart(row: Mapping[str, Any]) -> bool:
+    return bool(row.keys() & {"chosen", "rejected", "completion"})

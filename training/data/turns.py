@@ -1,0 +1,173 @@
+"""Messages as other tools write them, as Whet writes them: names of roles and fields, calls of tools.
+
+What is not understood is left as it is: `training/data/shapes.py` says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from training.data.wrong import Wrong, one_of_each, shown
+
+Messages = list[dict[str, Any]]
+
+CALLS = "tool call"  # a turn that is a call of a tool
+_ROLES = {
+    "system": "system",
+    "developer": "developer",
+    **dict.fromkeys(("user", "human", "prompter", "customer", "client", "end_user"), "user"),
+    **dict.fromkeys(
+        ("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "ai", "agent", "llm"), "assistant"
+    ),
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response"), "tool"),
+    **dict.fromkeys(("tool_result", "tool_output", "function_response"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call", "tool_calls"), CALLS),
+}
+_ROLE_NAMES = ("from", "speaker", "author", "sender")  # beside `role`
+_CONTENT_NAMES = ("value", "text", "message")  # beside `content`
+_TEXT_PARTS = ("text", "input_text", "output_text")  # of a content in parts
+
+
+def messages_from(value: Any) -> Any:
+    """Return a list of messages in OpenAI's form; what is no list of them comes back as it is.
+
+    Texts that are JSON, or that Python wrote (`[{'role': …}]`), count as what they say.
+    Raises Wrong for a call of a tool that is no JSON.
+    """
+    value = decoded(value)
+    if isinstance(value, dict) and _role_in(value) is not None:
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    return _joined([_message(decoded(item)) for item in value])
+
+
+def decoded(value: Any) -> Any:
+    """Return what a text says that is a list or an object in JSON or as Python writes it."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=one_of_each)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        found = ast.literal_eval(value.strip())
+        return found if isinstance(found, list | dict) and json.dumps(found) else value
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def is_messages(value: Any) -> bool:
+    """Tell whether a value is a list of messages, whatever its names."""
+    items = [decoded(item) for item in value] if isinstance(value, list) and value else []
+    return bool(items) and all(isinstance(item, dict) and _role_in(item) for item in items)
+
+
+def role_of(name: Any) -> Any:
+    """Return the role that a name means; a name that means none comes back."""
+    if not isinstance(name, str):
+        return name
+    return _ROLES.get(name.strip().casefold().replace(" ", "_").replace("-", "_"), name)
+
+
+def _role_in(message: dict[str, Any]) -> str | None:
+    return next((name for name in ("role", *_ROLE_NAMES) if isinstance(message.get(name), str)), None)
+
+
+def _message(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    value = {name: item for name, item in value.items() if item is not None or name == "content"}
+    named = _role_in(value)
+    if named is None:
+        return value
+    said = next((name for name in ("content", *_CONTENT_NAMES) if name in value), "content")
+    role = role_of(value[named])
+    rest = {name: item for name, item in value.items() if name not in (named, said)}
+    message = {"role": role, "content": _without_parts(value.get(said)), **rest}
+    if role == CALLS:
+        calls = [*_calls(message["content"]), *rest.pop("tool_calls", [])]
+        return {"role": "assistant", "content": "", **rest, "tool_calls": calls}
+    if isinstance(called := message.get("function_call"), dict) and role == "assistant":
+        message.pop("function_call")
+        message = {**message, "content": message["content"] or "", "tool_calls": [_call(called)]}
+    if message["content"] is None and not message.get("tool_calls"):
+        message.pop("content")  # as a table's null: "no content" is what is said of it
+    return message
+
+
+def _without_parts(content: Any) -> Any:
+    """Return the text of a content that is one text in parts; other contents as they are."""
+    if isinstance(content, list) and content:
+        texts = [part.get("text") for part in content if _is_text_part(part)]
+        if len(texts) == len(content):
+            return "".join(map(str, texts))
+    return content
+
+
+def _is_text_part(part: Any) -> bool:
+    if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS:
+        return False
+    return isinstance(part.get("text"), str)
+
+
+def _calls(text: Any) -> list[dict[str, Any]]:
+    value = decoded(text)
+    calls = value if isinstance(value, list) else [value]
+    if not calls or not all(isinstance(call, dict) and _name_of(call) for call in calls):
+        expected = 'JSON such as {"name": "…", "arguments": {…}}'
+        raise Wrong(f"a call of a tool that is {shown(text)}", expected)
+    return [_call(call) for call in calls]
+
+
+def _name_of(call: dict[str, Any]) -> Any:
+    function = call.get("function", call)
+    return function.get("name") if isinstance(function, dict) else None
+
+
+def _call(value: dict[str, Any]) -> dict[str, Any]:
+    """Return OpenAI's form of a call."""
+    if isinstance(value.get("function"), dict):
+        return value
+    arguments = value.get("arguments", value.get("parameters", {}))
+    return {"type": "function", "function": {"name": value.get("name"), "arguments": arguments}}
+
+
+def _joined(messages: list[Any]) -> list[Any]:
+    """Put a call that follows the assistant's own text, or another call, into that message."""
+    found: list[Any] = []
+    for message in messages:
+        last = found[-1] if found else None
+        if last and _is_call(message) and _is_assistant(last) and not message["content"]:
+            calls = [*(last.get("tool_calls") or []), *message["tool_calls"]]
+            found[-1] = {**last, "tool_calls": calls}
+        else:
+            found.append(message)
+    return found
+
+
+def _is_assistant(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "assistant"
+
+
+def _is_call(message: Any) -> bool:
+    return _is_assistant(message) and bool(message.get("tool_calls"))
+
+
+def without_open_question(messages: Messages) -> Messages:
+    """Return the messages up to the last answer, where questions follow it that have none."""
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    spoken = [role for role in roles if role not in ("system", "developer")]
+    if not spoken or spoken[0] == "assistant" or spoken[-1] != "user" or "assistant" not in spoken:
+        return messages  # that the assistant begins and the user ends may be swapped roles
+    return messages[: max(at for at, role in enumerate(roles) if role == "assistant") + 1]
+
+
+def texts_of(messages: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (role, content) of a list of messages, for comparing two."""
+    for message in messages if isinstance(messages, list) else []:
+        if isinstance(message, dict):
+            yield message.get("role"), message.get("content")
