@@ -9,8 +9,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from whet.base_config import position_limit
 from whet.base_folder import local_base_folder
 from whet.context import Context
+from whet.errors import ConfigurationError
+from whet.settings import Settings
 from whet.store import base_model_digest, digest_bytes
 
 
@@ -22,6 +25,11 @@ class Base:
     digest: str | None  # None: a hub id whose files are not on this machine yet
     engine_name: str
     folder: Path | None
+    max_positions: int | None = None  # tokens that the base can attend to; None: not known here
+
+    def served_length(self, settings: Settings) -> int:
+        """Return the tokens of prompt and answer that an engine on this base is started with."""
+        return min(settings.engine_max_model_len, self.max_positions or settings.engine_max_model_len)
 
 
 def base_of(context: Context) -> Base:
@@ -35,7 +43,19 @@ def base_of(context: Context) -> Base:
         return Base(source, None, f"base--{digest_bytes(source.encode())[:8]}", None)
     digest = _cached_digest(context.settings.home / "cache" / "base-digest.json", folder)
     name = digest[:8] if folder == Path(source) else digest_bytes(source.encode())[:8]
-    return Base(source, digest, f"base--{name}", folder)
+    return Base(source, digest, f"base--{name}", folder, _max_positions(folder))
+
+
+def _max_positions(folder: Path) -> int | None:
+    """Raises ConfigurationError for a configuration that cannot be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{folder / 'config.json'} cannot be read: {error}.",
+            hint="Copy or download the model again, whole.",
+        ) from error
+    return position_limit(config, str(folder)) if isinstance(config, dict) else None
 
 
 def _cached_digest(cache: Path, folder: Path) -> str:

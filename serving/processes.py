@@ -11,12 +11,44 @@ from whet.access import engine_key
 from whet.context import Context
 from whet.errors import ConfigurationError
 from whet.plugins import ProcessSpec
-from whet.registry import ENGINE_LORA_MODULES
+from whet.registry import ENGINE_LORA_MODULES, ENGINE_RANKS
 from whet.settings import Settings
 
-SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the only values the engine accepts for its largest rank
 STOP_S = 30  # running answers may end; the gateway has stopped sending new ones
 _ENGINE_STOP_S = 10
+# (what the engine's error says, what to do); the first that matches counts.
+_REMEDIES = (
+    (
+        r"max_model_len|max seq len|maximum model length",
+        "Set WHET_ENGINE_MAX_MODEL_LEN to what the base model takes.",
+    ),
+    (
+        r"lora.?rank",
+        "Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, ENGINE_RANKS)) + ".",
+    ),
+    (
+        r"kv.?cache|KVCACHE|cache blocks|memory",
+        "End what else takes memory, lower WHET_ENGINE_KV_CACHE_GIB or "
+        "WHET_ENGINE_MAX_MODEL_LEN, or use a smaller base.",
+    ),
+    (r"head.?size|head.?dim", "Use another base, or an engine on a GPU (WHET_ENGINE_URLS)."),
+    (
+        r"tokenizer|sentencepiece|tiktoken",
+        "Put the tokenizer that belongs to these weights into the base model's folder.",
+    ),
+    (r"template|jinja", "Correct chat_template.jinja in the base model's folder."),
+    (
+        r"safetensor|header|config\.json|no such file|not found|shard|weights|JSON",
+        "Copy or download the base model again, whole; `whet doctor` looks through it.",
+    ),
+    (
+        r"architecture|model type|not supported|transformers",
+        "This engine does not know the base's architecture: use another base "
+        "(WHET_BASE_MODEL), or an engine that knows it (WHET_ENGINE_URLS).",
+    ),
+    (r"dtype|float8|fp8|quantiz", "Save the base model in bfloat16 and use that."),
+    (r"unrecognized arguments|invalid choice", "Run `make setup`: another vLLM is installed."),
+)
 
 
 def processes(context: Context) -> list[ProcessSpec]:
@@ -52,6 +84,8 @@ def engine_process(context: Context, base: Base, *, port: int | None = None) -> 
         stop_within_s=STOP_S,
         listens_on=(("127.0.0.1", port),),
         order=10,
+        notice=_length_notice(settings, base),
+        remedies=_REMEDIES,
     )
 
 
@@ -61,7 +95,7 @@ def _arguments(context: Context, base: Base, port: int) -> list[str]:
         "--model", str(base.folder.absolute()) if base.folder and Path(base.source).is_dir() else base.source,
         "--served-model-name", base.engine_name,
         "--host", "127.0.0.1", "--port", str(port),
-        "--max-model-len", str(settings.engine_max_model_len),
+        "--max-model-len", str(base.served_length(settings)),
         "--max-logprobs", str(MAX_LOGPROBS),
         *(_for_adapters(settings) if settings.engine_max_loras else ()),
         "--shutdown-timeout", str(_ENGINE_STOP_S),
@@ -72,12 +106,23 @@ def _arguments(context: Context, base: Base, port: int) -> list[str]:
     return [*arguments, "--chat-template", str(template.absolute())] if template and template.is_file() else arguments
 
 
+def _length_notice(settings: Settings, base: Base) -> str:
+    """Say that the base bounds `engine_max_model_len`; "" where it does not."""
+    served = base.served_length(settings)
+    if served == settings.engine_max_model_len:
+        return ""
+    return (
+        f"serves {served} tokens of prompt and answer together: the base model has no more "
+        f"positions (engine_max_model_len is {settings.engine_max_model_len})"
+    )
+
+
 def _for_adapters(settings: Settings) -> list[str]:
-    rank = next((served for served in SERVED_RANKS if served >= settings.engine_max_lora_rank), None)
+    rank = next((rank for rank in ENGINE_RANKS if rank >= settings.engine_max_lora_rank), None)
     if rank is None:
         raise ConfigurationError(
-            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up to {SERVED_RANKS[-1]}.",
-            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, SERVED_RANKS)) + ".",
+            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up to {ENGINE_RANKS[-1]}.",
+            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, ENGINE_RANKS)) + ".",
         )
     return [
         "--enable-lora",

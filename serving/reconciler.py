@@ -49,6 +49,7 @@ class Reconciler:
         self._context = context
         self._clients = {url: EngineClient(session, url, headers) for url in context.settings.replica_urls}
         self._states: dict[str, ReplicaState] = {}
+        self._served_length = context.settings.engine_max_model_len  # tokens; of the base, once it is read
         self._written: dict[str, tuple[dict[str, Any], int]] = {}
         self._progress = progress if progress is not None else {}  # replica URL -> monotonic time of a finished answer
         self._wanted = Wanted((), {})
@@ -86,6 +87,7 @@ class Reconciler:
             known = [Adapter(**row._mapping, card={}) for row in connection.execute(select(*columns))]
             rollouts = current_rollouts(connection)
             base = base_of(self._context)
+            self._served_length = base.served_length(settings)
             others = [one.digest for one in known if one.removed_at is None and one.base_digest != base.digest and one.digest not in self._differences]
             parts = adapters.c.card["fingerprint"]["base_parts"]
             trained_on = (
@@ -250,7 +252,7 @@ class Reconciler:
             return dict(connection.execute(select(adapters.c.card).where(adapters.c.digest == digest)).scalar_one())
 
     async def _prove(self, client: EngineClient, version: Adapter, fingerprint: dict[str, Any] | None) -> Verdict:
-        limit = self._context.settings.engine_max_model_len - 1  # the probe asks for one token behind the prompt
+        limit = self._served_length - 1  # the probe asks for one token behind the prompt
         prompts = [prompt["token_ids"][:limit] for prompt in (fingerprint or {}).get("prompts", [])] or [_PROBE_TOKENS]
         key = (client.url, version.digest)
         if key not in self._base_logprobs:

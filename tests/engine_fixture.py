@@ -125,7 +125,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(file, target / file.name)
 
 
-def make_tiny_base(folder: Path) -> None:
+def make_tiny_base(folder: Path, *, max_positions: int = CONTEXT) -> None:
     """A two-layer Llama of random weights with a byte-level tokenizer and a chat template, in Hugging Face format."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -145,7 +145,7 @@ def make_tiny_base(folder: Path) -> None:
     torch.manual_seed(7)
     config = LlamaConfig(
         vocab_size=len(fast), hidden_size=_HIDDEN, intermediate_size=256, num_hidden_layers=_LAYERS, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=CONTEXT, tie_word_embeddings=False, bos_token_id=None, eos_token_id=fast.eos_token_id,
+        max_position_embeddings=max_positions, tie_word_embeddings=False, bos_token_id=None, eos_token_id=fast.eos_token_id,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     torch.nn.init.normal_(model.lm_head.weight, std=0.3)

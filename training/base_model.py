@@ -14,12 +14,14 @@ from typing import Any, cast
 from training.device import device
 from training.platform_tuning import LARGE_BYTES, give_large_blocks_back, return_memory
 from training.run.faults import out_of_memory
+from whet.base_config import position_limit
 from whet.errors import ConfigurationError, TrainingError
 from whet.settings import Settings
 from whet.store import base_model_digest, digest_bytes
 
 _SAID = 300  # characters of a library's own words in a sentence
 _WANTED = "It must be the folder of a language model in Hugging Face format, with config.json and safetensors weights."
+_NO_LIMIT = 1 << 20  # tokens; of a base that names none (ALiBi, state spaces), so that the engine's limit counts
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what configurations of mixtures of experts call their number
 
 
@@ -85,8 +87,8 @@ class BaseModel:
 
     @cached_property
     def max_positions(self) -> int:
-        """Tokens that the base can attend to."""
-        return self._number(self.config.get("max_position_embeddings") or 1 << 20, "max_position_embeddings")
+        """Tokens that the base can attend to. Raises ConfigurationError."""
+        return position_limit(self.config, self.name) or _NO_LIMIT
 
     @cached_property
     def tokenizer(self) -> Any:

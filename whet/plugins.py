@@ -30,6 +30,8 @@ class ProcessSpec:
     stop_within_s: float = 15  # after SIGTERM, before SIGKILL
     listens_on: tuple[tuple[str, int], ...] = ()  # (host, port), checked to be free before the start
     order: int = 50  # started in this order; the engine is 10, the gateway 20, the rest 50
+    notice: str = ""  # a sentence for whoever starts it
+    remedies: tuple[tuple[str, str], ...] = ()  # (regular expression on an error, what to do)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from whet.tables import adapters, evaluations, rollouts
 # among them, the CPU engine dies as soon as a request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter
 # indices are per request, the rows per token). Experts are left out, because the CPU engine has no kernel for adapters on them.
 ENGINE_LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
+# The only values that vLLM accepts for its largest rank.
+ENGINE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 _EXACT = re.compile(r"(?P<name>.+)@v(?P<version>[0-9]{1,9})")
 

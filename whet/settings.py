@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         ge=1,
         description="Adapters resident per engine process. Evicted adapters are re-read from disk inside the engine's step, so this stays above what is ever loaded.",
     )
-    engine_max_model_len: int = Field(1024, ge=64, description="Tokens of prompt and answer together; bounded by the base model.")
+    engine_max_model_len: int = Field(1024, ge=64, description="Tokens of prompt and answer together. An engine on a base with fewer positions serves as many as the base has.")
     engine_kv_cache_gib: int = Field(1, ge=1, description="GiB of key-value cache on the CPU engine; a GPU engine ignores it.")
     engine_start_timeout_s: float = Field(300, gt=0, description="Seconds until an engine that is not ready is called failed; a cold CPU start takes about 50.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,23 @@ def test_an_engine_has_room_for_adapters_up_to_a_rank_that_it_serves(tmp_path: P
 
 def test_without_room_for_adapters_nothing_of_them_is_enabled(tmp_path: Path) -> None:
     assert [word for word in _arguments(tmp_path, engine_max_loras=0) if "lora" in word] == []
+
+
+@pytest.mark.parametrize(
+    ("positions", "setting", "served"),
+    [({"max_position_embeddings": 512}, 1024, 512), ({"max_position_embeddings": 4096}, 1024, 1024), ({}, 1024, 1024)],
+)
+def test_an_engine_serves_no_more_positions_than_its_base_has(
+    tmp_path: Path, positions: dict[str, int], setting: int, served: int
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps({"model_type": "llama", **positions}))
+    (base / "model.safetensors").write_bytes(b"weights")
+    context = open_context(load_settings(home=tmp_path / "home", base_model=str(base), engine_max_model_len=setting))
+    try:
+        spec = engine_process(context, base_of(context))
+    finally:
+        context.close()
+    assert spec.argv[spec.argv.index("--max-model-len") + 1] == str(served)
+    assert spec.notice == ("" if served == setting else f"serves {served} tokens of prompt and answer together: the base model has no more positions (engine_max_model_len is {setting})")

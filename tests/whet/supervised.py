@@ -37,7 +37,16 @@ http.server.HTTPServer(("127.0.0.1", port), Page).serve_forever()
 
 def main() -> int:
     home = Path(sys.argv[1])
-    specs = [ProcessSpec(**{**given, "argv": [sys.executable, "-c", *given["argv"]]}) for given in json.loads(sys.argv[2])]
+    specs = [
+        ProcessSpec(
+            **{
+                **given,
+                "argv": given["argv"] if "-m" in given["argv"] else [sys.executable, "-c", *given["argv"]],
+                "remedies": tuple(map(tuple, given.get("remedies", ()))),
+            }
+        )
+        for given in json.loads(sys.argv[2])
+    ]
     terminal = Terminal(Console(force_terminal=False), time.monotonic)
     try:
         with state.supervisor_lock(home):

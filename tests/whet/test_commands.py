@@ -205,11 +205,14 @@ def test_status_prints_for_people_and_for_scripts(home: Path) -> None:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """Files enough to be pinned as a base model; nothing here loads it."""
+    """Files enough to pass for a base model; nothing here loads it."""
     folder = tmp_path / "base"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    header = b'{"a.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"00")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
     return folder
 
 
@@ -229,7 +232,7 @@ def test_doctor_passes_a_new_home_and_says_what_it_looked_at(home: Path, base: P
 def test_doctor_ends_with_exit_code_1_when_something_is_wrong(home: Path, tmp_path: Path) -> None:
     done = whet(home, "doctor", WHET_BASE_MODEL=str(tmp_path / "absent"), WHET_ENGINE_PORT="18498")
     assert done.returncode == 1
-    assert "not a usable base model" in done.stdout and "1 of" in done.stdout
+    assert "absent does not exist" in done.stdout and "1 of" in done.stdout
 
 
 def test_doctor_finds_what_was_altered(context: Context, base: Path) -> None:

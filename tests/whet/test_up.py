@@ -201,6 +201,57 @@ def test_a_process_that_dies_at_each_start_is_given_up_with_its_reason(start: Ca
     assert "no such template" in up.said()
 
 
+FAILS = "import sys; print('Traceback (most recent call last):'); print('{error}'); print('  see https://example.org'); sys.exit(1)"
+
+
+def test_a_start_that_fails_twice_for_one_reason_ends_with_that_reason(start: Callable[..., Running]) -> None:
+    spec = {"name": "engine", "ready_url": "http://127.0.0.1:18499/", "remedies": [["max_model_len", "Set WHET_X."]]}
+    up = start({**spec, "argv": [FAILS.format(error="ValueError: max_model_len is too large")]})
+    assert up.process.wait(20) == 1
+    said = up.said()
+    assert "ended with exit code 1; starting it again in 1 s. Its log says: ValueError: max_model_len is too large Set WHET_X." in said
+    assert "ended with exit code 1 twice for the same reason, so it is not started again: ValueError: max_model_len is too large" in said
+    assert "Set WHET_X." in said.splitlines()[-1] and "example.org" not in said
+
+
+def test_a_taken_port_is_tried_again(start: Callable[..., Running]) -> None:
+    up = start({"name": "engine", "argv": [FAILS.format(error="OSError: [Errno 98] Address already in use")], "ready_url": "http://127.0.0.1:18499/"})
+    assert up.process.wait(20) == 1
+    assert "3 times in a row" in up.said() and "Address already in use" in up.said()
+
+
+def test_an_engine_that_cannot_come_back_is_given_up_while_the_rest_goes_on(start: Callable[..., Running], tmp_path: Path) -> None:
+    mark = tmp_path / "broken"
+    engine = server("engine", order=10)
+    broken = f"import os, sys\nif os.path.exists({str(mark)!r}): sys.exit('ValueError: the tokenizer is gone')\n"
+    engine["argv"][0] = broken + engine["argv"][0]
+    up = start(engine, server("gateway", order=20, port=18444))
+    up.until_ready("engine", "gateway")
+    mark.touch()
+    os.kill(up.pids("engine")[0], signal.SIGKILL)
+    until(lambda: up.phases()["engine"] == "given_up")
+    assert up.row("engine")["reason"] == "ValueError: the tokenizer is gone"
+    assert up.phases()["gateway"] == "ready"
+    assert "twice for the same reason" in up.said() and "everything else goes on" in up.said()
+    os.kill(up.process.pid, signal.SIGINT)
+    assert up.process.wait(15) == 0
+
+
+def test_children_in_a_session_of_their_own_are_gone_before_the_next_start(start: Callable[..., Running]) -> None:
+    engine = server("engine")
+    engine["argv"][0] = engine["argv"][0].replace("time.sleep(600)\"])", "time.sleep(600)\"], start_new_session=True)")
+    assert "start_new_session" in engine["argv"][0]
+    up = start(engine)
+    up.until_ready("engine")
+    first, orphan = up.pids("engine")
+    os.kill(first, signal.SIGKILL)
+    until(lambda: up.row("engine")["restarts"] == 1 and up.phases()["engine"] == "ready")
+    assert not alive(orphan)
+    os.kill(up.process.pid, signal.SIGINT)
+    assert up.process.wait(15) == 0
+    assert not state.leftovers(up.home)
+
+
 def test_a_command_that_does_not_exist_is_said_in_its_log(start: Callable[..., Running], tmp_path: Path) -> None:
     guard = Path(preflight.__file__).with_name("guard.py")
     done = subprocess.run([sys.executable, "-I", "-S", str(guard), str(os.getpid()), str(tmp_path / "absent")], capture_output=True, text=True)

@@ -86,6 +86,7 @@ def _show_processes(supervisor: dict[str, Any] | None, now: int) -> None:
     for row in supervisor["processes"]:
         text = f"for {_length(now - row['since_at'])}" + (f", pid {row['pid']}" if row["pid"] else "")
         text += f", started again {row['restarts']} time{'s' if row['restarts'] > 1 else ''}" if row["restarts"] else ""
+        text += _also(row.get("reason"))
         rows.append((row["name"], row["phase"], text))
     _lines("Processes", rows)
 

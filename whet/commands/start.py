@@ -46,6 +46,8 @@ def up(
         finally:
             context.close()
         preflight.check_engine_package(specs)
+        for doubt in preflight.check_base_model(specs, settings):
+            terminal.line("engine", doubt, "yellow")
         preflight.check_ports(specs, settings)
         _run(specs, settings, terminal, model)
 
@@ -65,6 +67,9 @@ def _run(
     with supervisor.signals():
         try:
             terminal.line("whet", f"starting {', '.join(spec.name for spec in specs)} (logs in {settings.home / 'logs'})")
+            for spec in specs:
+                if spec.notice:
+                    terminal.line(spec.name, spec.notice, "yellow")
             supervisor.start()
             if not supervisor.asked_to_stop:
                 _summary(specs, settings, model)

@@ -13,6 +13,7 @@ from whet.lines import split_lines
 
 LARGEST_BYTES = 16 << 20  # a day of a busy engine's log; with the one before it, 32 MiB per process at most
 _TAIL_BYTES = 16 << 10
+_START_BYTES = 256 << 10  # a failed start of an engine with eight workers, each with its traceback
 
 
 def log_path(home: Path, name: str) -> Path:
@@ -40,13 +41,34 @@ def keep_small(path: Path) -> None:
         return  # no such file yet, or no room for the copy: a long log harms nobody at this moment
 
 
+def size(path: Path) -> int:
+    """Return the bytes of a log; 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def tail(path: Path, lines: int = 15) -> list[str]:
-    """The last lines, at most the last 16 KiB."""
+    """Return the last lines, at most the last 16 KiB."""
+    return _read_end(path, _TAIL_BYTES)[-lines:]
+
+
+def lines_since(path: Path, start: int) -> list[str]:
+    """Return the lines written after byte `start`, at most the last 256 KiB.
+
+    A log that is shorter than that was emptied meanwhile (`keep_small`) and is read whole.
+    """
+    written = size(path) - start
+    return _read_end(path, min(written if written >= 0 else _START_BYTES, _START_BYTES))
+
+
+def _read_end(path: Path, count: int) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL_BYTES))
+            file.seek(max(0, file.tell() - count))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return [line.rstrip() for line in split_lines(text.replace("\r", "\n")) if line.strip()][-lines:]
+    return [line.rstrip() for line in split_lines(text.replace("\r", "\n")) if line.strip()]

@@ -6,7 +6,8 @@
                           ▼
                        waiting ──(pause over)──► starting
 
-`ending` is between SIGTERM and the exit; `given_up` is the end of a process that never became ready at the first start.
+`ending` is between SIGTERM and the exit; `given_up` is the end of a process that never became ready
+at the first start, or whose start failed twice for one lasting reason.
 Times are seconds on a clock that only rises.
 """
 
@@ -15,6 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
+
+from whet.up.failures import UNKNOWN, Failure
 
 BACKOFF_BASE_S = 1.0  # a crash that a moment cures (a port still in use) costs no more than this
 BACKOFF_CAP_S = 30.0  # a person who repairs the cause never waits longer than this for the next try
@@ -53,12 +56,14 @@ class State:
     deadline: float = 0.0  # waiting: when to start; ending: when to kill
     again: bool = False  # ending, and to be started again afterwards (it hung)
     last_exit: int | None = None
+    failure: Failure = UNKNOWN  # why the last start ended before it was ready
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     kind: Literal["start", "ready", "exit", "tick", "stop"]
     code: int = 0  # exit code; negative: the signal's number
+    failure: Failure = UNKNOWN  # exit: what its log says
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,8 @@ def _on_ready(state: State, event: Event, now: float, limits: Limits) -> Step:
     if state.phase != "starting":
         return Step(state)
     text = f"ready after {now - state.started_at:.0f} s" + (" (started again)" if state.restarts else "")
-    return Step(replace(state, phase="ready", since=now, was_ready=True), (Act.SAY,), text)
+    ready = replace(state, phase="ready", since=now, was_ready=True, failure=UNKNOWN)
+    return Step(ready, (Act.SAY,), text)
 
 
 def _on_exit(state: State, event: Event, now: float, limits: Limits) -> Step:
@@ -104,6 +110,12 @@ def _on_exit(state: State, event: Event, now: float, limits: Limits) -> Step:
         return Step(state, (Act.KILL,))
     failures = 1 if now - state.started_at >= RESET_AFTER_S and state.phase == "ready" else state.failures + 1
     what = "did not become ready in time and was stopped" if state.again else describe_exit(event.code)
+    if state.phase == "starting" and event.code > 0:  # killed by a signal: nobody's configuration
+        before, state = state.failure, replace(state, failure=event.failure)
+        if _is_hopeless(event.failure, was_ready=state.was_ready) and event.failure.is_same(before):
+            text = f"{what} twice for the same reason, so it is not started again"
+            given_up = replace(state, phase="given_up", failures=failures, again=False)
+            return Step(given_up, (Act.KILL, Act.GIVE_UP), text)
     if not state.was_ready and failures >= FIRST_START_TRIES:
         text = f"{what}, {failures} times in a row, before it was ever ready"
         return Step(replace(state, phase="given_up", failures=failures, again=False), (Act.KILL, Act.GIVE_UP), text)
@@ -111,6 +123,15 @@ def _on_exit(state: State, event: Event, now: float, limits: Limits) -> Step:
     text = f"{what}; starting it again in {pause:.0f} s"
     waiting = replace(state, phase="waiting", failures=failures, restarts=state.restarts + 1, deadline=now + pause, again=False)
     return Step(waiting, (Act.KILL, Act.SAY), text)
+
+
+def _is_hopeless(failure: Failure, *, was_ready: bool) -> bool:
+    """Return whether a start that fails so twice would fail a third time.
+
+    What ran here before had a configuration that works, so only errors of values and files count
+    for it; of a first start, any that is not known to pass.
+    """
+    return failure.lasting or (not was_ready and not failure.transient)
 
 
 def _on_tick(state: State, event: Event, now: float, limits: Limits) -> Step:

@@ -10,7 +10,9 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+from whet.base_check import check_base
 from whet.errors import ConfigurationError, ProcessError
+from whet.health_base import base_folder, is_gpu_engine
 from whet.lines import split_lines
 from whet.plugins import ProcessSpec
 from whet.settings import Settings
@@ -39,6 +41,21 @@ def check_disk(home: Path) -> str:
             hint="Free space, or set WHET_HOME to a folder on another disk. Nothing was started.",
         )
     return f"Only {free / (1 << 30):.1f} GiB are left on the disk of {home}." if free < LOW_FREE_BYTES else ""
+
+
+def check_base_model(specs: Iterable[ProcessSpec], settings: Settings) -> list[str]:
+    """Look through the base that an engine is about to be started on; returns what may not work.
+
+    Raises ConfigurationError for what cannot work: it is said now, not after three starts.
+    """
+    folder = base_folder(settings)
+    if folder is None or not any(spec.name.startswith("engine") for spec in specs):
+        return []
+    problems = list(check_base(folder, settings, on_gpu=is_gpu_engine()))
+    for problem in problems:
+        if problem.is_certain:
+            raise ConfigurationError(problem.found, hint=f"{problem.todo} Nothing was started.")
+    return [problem.found for problem in problems]
 
 
 def check_engine_package(specs: Iterable[ProcessSpec]) -> None:

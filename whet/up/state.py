@@ -16,6 +16,7 @@ from typing import Any
 from whet.errors import ConflictError
 
 HOME_MARK = "WHET_SUPERVISED_HOME"  # in every child's environment, so that leftovers of a killed supervisor can be told
+NAME_MARK = "WHET_SUPERVISED_NAME"  # the same for one process, whose own children inherit it
 
 
 def run_folder(home: Path) -> Path:
@@ -75,13 +76,17 @@ def read_status(home: Path) -> dict[str, Any] | None:
     return {**status, "running": is_running(home)}
 
 
-def leftovers(home: Path) -> list[int]:
-    """Processes that an earlier supervisor of this home started and that still run (Linux; elsewhere none are found)."""
-    mark = f"{HOME_MARK}={home}".encode()
+def leftovers(home: Path, name: str = "") -> list[int]:
+    """Return the pids of processes that a supervisor of this home started and that still run.
+
+    `name`: only of this process and its children, in whatever group or session they are now.
+    Linux; elsewhere none are found. A zombie has no environment left and is not found.
+    """
+    marks = {f"{HOME_MARK}={home}".encode()} | ({f"{NAME_MARK}={name}".encode()} if name else set())
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes().split(b"\0"):
+            if int(folder.name) != os.getpid() and marks <= set((folder / "environ").read_bytes().split(b"\0")):
                 found.append(int(folder.name))
     return found
 

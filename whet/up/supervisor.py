@@ -20,7 +20,8 @@ from whet import __version__
 from whet.clock import now_ms
 from whet.errors import ProcessError
 from whet.plugins import ProcessSpec
-from whet.up import logs, state
+from whet.up import groups, logs, state
+from whet.up.failures import Failure, find_failure
 from whet.up.plan import Act, Event, Limits, State, Step, plan
 
 _HERE = Path(__file__).parent
@@ -30,6 +31,9 @@ _READY_TIMEOUT_S = 2.0
 _SETTLE_S = 1.0  # a process without a ready URL counts as up after this long
 _KEEP_SMALL_EVERY_S = 60.0
 _NOT_STARTED = 127  # what a shell says of a command that cannot be run
+# After SIGKILL a process is gone as soon as its memory is given back: seconds for a large engine.
+# One that waits for a dead disk or GPU never ends, and must not block the next start.
+_CHILDREN_GONE_S = 30.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # A proxy from the environment must never stand between us and our own loopback.
@@ -61,6 +65,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     asked_at: float = 0.0  # when its ready URL was last asked
     why: str = ""  # the text of the step that gave it up
+    log_start: int = 0  # bytes of its log before it was started
+    left_group: int = 0  # process group of the ended process, until its children are gone; 0: none
 
     @property
     def limits(self) -> Limits:
@@ -80,7 +86,7 @@ class Supervisor:
         self._voice = voice
         self._clock = clock
         self._started_at = now_ms()
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper = groups.Reaper()
         self._logs_checked = clock()
         self._signals = 0
 
@@ -120,7 +126,7 @@ class Supervisor:
             children = list(group)
             for child in children:
                 self._apply(child, Event("stop"))
-            while any(child.alive for child in children):
+            while any(child.alive or child.left_group for child in children):
                 self._voice.waiting("Stopping " + ", ".join(child.spec.name for child in children if child.alive) + " …")
                 if self._signals > asked + 1:  # asked again and again: no more patience
                     self._kill_all()
@@ -128,7 +134,7 @@ class Supervisor:
                     self._look_at(child)
                 time.sleep(_TICK_S / 2)
         self._voice.waiting("")
-        self._end_reaper()
+        self._reaper.close()
         self._write_status()
 
     @contextmanager
@@ -150,8 +156,7 @@ class Supervisor:
     def _look(self) -> None:
         for child in self._children:
             self._look_at(child)
-        if self._reaper is not None and self._reaper.poll() is not None:
-            self._start_reaper()
+        self._reaper.ensure_running()
         if self._clock() - self._logs_checked >= _KEEP_SMALL_EVERY_S:
             self._logs_checked = self._clock()
             for child in self._children:
@@ -159,11 +164,13 @@ class Supervisor:
 
     def _look_at(self, child: _Child) -> None:
         if child.process is not None and (code := child.process.poll()) is not None:
-            self._apply(child, Event("exit", code))
+            self._apply(child, Event("exit", code, self._failure(child)))
         elif child.process is None and child.state.phase == "starting":  # it could not even be started; `_spawn` said why
             self._apply(child, Event("exit", _NOT_STARTED))
         elif child.state.phase == "starting" and self._is_ready(child):
             self._apply(child, Event("ready"))
+        if child.left_group and not self._are_children_gone(child):
+            return  # they hold the port and the memory that the next start needs
         self._apply(child, Event("tick"))
 
     def _is_ready(self, child: _Child) -> bool:
@@ -183,8 +190,8 @@ class Supervisor:
         child.state = step.state
         for act in step.acts:
             self._act(child, act, step)
-        if event.kind == "exit":
-            self._forget(child)
+        if event.kind == "exit" and child.process is not None:
+            child.left_group, child.process = child.process.pid, None
         if (step.state.phase, step.state.failures) != (before.phase, before.failures):
             self._write_status()
 
@@ -197,16 +204,24 @@ class Supervisor:
             case Act.KILL:
                 self._signal(child, signal.SIGKILL)
             case Act.SAY:
-                last = logs.tail(child.log, 1) if step.state.phase == "waiting" and step.state.last_exit != 0 else []
-                text = step.text + (f". Its log ends with: {last[0][:200]}" if last else "")
+                text = step.text + self._reason_text(child, step.state)
                 self._voice.line(child.spec.name, text, "green" if step.state.phase == "ready" else "yellow")
             case Act.GIVE_UP:
                 child.why = step.text
+                if child.state.was_ready:  # else the start ends with an error that says it
+                    self._voice.line(child.spec.name, self._given_up_text(child), "red")
 
     def _spawn(self, child: _Child) -> None:
-        if self._reaper is None:
-            self._start_reaper()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "WHET_HOME": str(self._home), **child.spec.environment, state.HOME_MARK: str(self._home)}
+        self._reaper.ensure_running()
+        environment = {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            "WHET_HOME": str(self._home),
+            **child.spec.environment,
+            state.HOME_MARK: str(self._home),
+            state.NAME_MARK: child.spec.name,
+        }
+        child.log_start = logs.size(child.log)
         try:
             log = logs.open_log(child.log)
         except OSError as error:
@@ -226,17 +241,44 @@ class Supervisor:
             return
         finally:
             os.close(log)
-        self._tell_reaper(f"+{child.process.pid}")
+        self._reaper.add(child.process.pid)
 
     def _signal(self, child: _Child, number: signal.Signals) -> None:
         if child.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, number)
 
-    def _forget(self, child: _Child) -> None:
-        if child.process is not None:
-            self._tell_reaper(f"-{child.process.pid}")
-            child.process = None
+    def _are_children_gone(self, child: _Child) -> bool:
+        """Kill what an ended process left; return whether nothing of it runs any more.
+
+        vLLM's cores and workers are such children: they survive an API server that was killed.
+        """
+        found = groups.kill_left(child.left_group, self._home, child.spec.name)
+        if found and self._clock() - child.state.since < _CHILDREN_GONE_S:
+            return False
+        if found:
+            self._voice.line(child.spec.name, f"left processes that do not end: {sorted(found)}", "red")
+        self._reaper.forget(child.left_group)
+        child.left_group = 0
+        return True
+
+    def _failure(self, child: _Child) -> Failure:
+        return find_failure(logs.lines_since(child.log, child.log_start), child.spec.remedies)
+
+    def _reason_text(self, child: _Child, found: State) -> str:
+        """Say why a process that is started again has ended, as far as its log tells."""
+        if found.phase != "waiting" or found.last_exit == 0:
+            return ""
+        failure = self._failure(child)
+        if failure.reason:
+            return f". Its log says: {failure.reason}" + (f" {failure.todo}" if failure.todo else "")
+        last = logs.tail(child.log, 1)
+        return f". Its log ends with: {last[0][:200]}" if last else ""
+
+    def _given_up_text(self, child: _Child) -> str:
+        failure = child.state.failure
+        todo = failure.todo or "`whet doctor` looks for the cause."
+        return f"{child.why}: {failure.reason} {todo} Then run `whet up` again; everything else goes on. Its log: {child.log}"
 
     def _kill_all(self) -> None:
         for child in self._children:
@@ -246,35 +288,14 @@ class Supervisor:
         for child in self._children:
             if child.state.phase == "given_up":
                 self._voice.waiting("")
+                failure = child.state.failure
+                if failure.reason:
+                    raise ProcessError(
+                        f"{child.spec.name} {child.why}: {failure.reason}",
+                        hint=f"{failure.todo or '`whet doctor` looks for the cause.'} All of its log is in {child.log}. Everything else is being stopped.",
+                    )
                 last = "\n".join(f"  {line}" for line in logs.tail(child.log)) or "  (its log is empty)"
                 raise ProcessError(f"{child.spec.name} {child.why}. The last lines of {child.log}:\n{last}", hint="Everything else is being stopped.")
-
-    # --- the reaper: kills what is left if we are killed -----------------------------------------------------------
-
-    def _start_reaper(self) -> None:
-        self._reaper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_HERE / "reaper.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for child in self._children:
-            if child.process is not None:
-                self._tell_reaper(f"+{child.process.pid}")
-
-    def _tell_reaper(self, line: str) -> None:
-        if self._reaper is not None and self._reaper.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # it was killed: the next look starts another and tells it everything
-                self._reaper.stdin.write(f"{line}\n".encode())
-                self._reaper.stdin.flush()
-
-    def _end_reaper(self) -> None:
-        if self._reaper is not None and self._reaper.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._reaper.stdin.close()
-            self._reaper.wait()
-            self._reaper = None
 
     # --- telling others --------------------------------------------------------------------------------------------
 
@@ -294,6 +315,7 @@ class Supervisor:
                 "restarts": found.restarts,
                 "failures": found.failures,
                 "last_exit": found.last_exit,
+                "reason": found.failure.reason,
                 "next_start_at": at(found.deadline) if found.phase == "waiting" else None,
                 "ready_url": child.spec.ready_url,
                 "log": str(child.log),
