@@ -18,6 +18,7 @@ import jinja2
 
 from whet.base_config import position_limit, text_config
 from whet.errors import ConfigurationError, WhetError
+from whet.lines import split_lines
 from whet.settings import Settings
 
 FORMAT_HINT = (
@@ -246,7 +247,7 @@ def _memory_problems(weights: Weights, settings: Settings) -> Iterator[Problem]:
 def available_memory_bytes() -> int | None:
     """Return the memory that a new process can have, bounded by a container's; None if unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = split_lines(Path("/proc/meminfo").read_text())
         found = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvail"))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
