@@ -86,7 +86,8 @@ class Reading:
     blank: list[int] = field(default_factory=list)  # numbers of empty lines; the one after the last line break is not counted
     unknown_fields: dict[str, int] = field(default_factory=dict)  # field name -> rows that carry it
     unit: str = "line"  # what the numbers count
-    notices: dict[str, int] = field(default_factory=dict)  # what was done to rows -> rows
+    # What was done to rows → how many of them; 0 for what is said of the whole file.
+    notices: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -120,7 +121,7 @@ def read_lines(
 ) -> Reading:
     """Read rows from lines of bytes; arguments as for `read_objects`."""
     return read_objects(
-        _parsed(lines), unit="line", origin=origin, asked=asked, columns=columns, source=source
+        parsed_lines(lines), unit="line", origin=origin, asked=asked, columns=columns, source=source
     )
 
 
@@ -158,7 +159,8 @@ def read_objects(
     return reading
 
 
-def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    """Yield (number, object) of JSONL; a BadLine for what is no JSON, BLANK for an empty line."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             yield number, BLANK
