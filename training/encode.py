@@ -1,19 +1,25 @@
 """Rows to tokens with a loss mask, through the base's own chat template.
 
-What the engine sees before it answers is `render(messages before the turn, add_generation_prompt=True)`. So the mask is not
-searched for in the text: the prompt is rendered that way, the whole conversation is rendered, and only when the first is
-exactly the beginning of the second, as text and as tokens, is the remainder learned: the answer and its end-of-turn token.
-Placeholders of removed personal data (a row's `scrubbed`) are taken out of it again: every token that shares a character with one.
+What the engine sees before it answers is `render(messages before the turn,
+add_generation_prompt=True)`. So the mask is not searched for in the text: the prompt is rendered
+that way, the whole conversation is rendered, and only when the first is exactly the beginning of
+the second, as text and as tokens, is the remainder learned: the answer (its words and the calls of
+tools that the template writes) and its end-of-turn token. Placeholders of removed personal data (a
+row's `scrubbed`) are taken out of it again: every token that shares a character with one.
+
+A plain text (`training/plain_text.py`) passes no template, and may become several windows.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from training.base_model import BaseModel
+from training.data.tools import calls_of, find_calls, for_template, same_calls
+from training.plain_text import windows
 from training.rows import BadLine, Row
 from whet.control_tokens import ControlTokens, ordered, read_control_tokens
 from whet.errors import ConfigurationError
@@ -41,6 +47,10 @@ class _Refused(Exception):
     """One row cannot be encoded; the arguments are what was found and what is expected."""
 
 
+class _CallLeftOut(_Refused):
+    """The chat template leaves out a call of a tool, so what would be learned is not the answer."""
+
+
 class Encoder:
     """Encodes rows for one base model. Raises ConfigurationError at once for a template that no row could pass."""
 
@@ -54,21 +64,27 @@ class Encoder:
         self._prove_template()
 
     def encode(self, row: Row) -> Encoded | BadLine:
-        """Tokens and mask of a row, or why it cannot be learned from."""
+        """Tokens and mask of a row (of a long text: its first window), or why it is refused."""
+        found = self.encode_windows(row)
+        return found if isinstance(found, BadLine) else found[0]
+
+    def encode_windows(self, row: Row) -> list[Encoded] | BadLine:
+        """All that is learned of a row: one entry, or several for a text above `max_length`."""
         try:
-            return self._encode(row)
+            return self._text_windows(row) if row.is_text else [self._encode(row)]
         except _Refused as refused:
             return BadLine(row.line, *refused.args)
 
     def encode_all(self, rows: list[Row]) -> tuple[list[Encoded], list[Row], list[BadLine]]:
-        """(encoded rows, the rows they came from, refused rows)."""
+        """(encoded rows, the rows they came from, refused rows). A long text is several entries
+        of the first list, and one of the second."""
         encoded, kept, bad = [], [], []
         for row in rows:
-            result = self.encode(row)
+            result = self.encode_windows(row)
             if isinstance(result, BadLine):
                 bad.append(result)
             else:
-                encoded.append(result)
+                encoded += result
                 kept.append(row)
         return encoded, kept, bad
 
@@ -77,48 +93,79 @@ class Encoder:
         return isinstance(self.encode(row), Encoded)
 
     def unseen(self, row: Row) -> list[str]:
-        """What of a row that can be learned from the template leaves out without a word, so that no model sees it: "a call of NAME", "the text of message N"."""
-        if len(row.messages) == 2 and row.messages[0]["role"] == "user" and not row.context and not any(message.get("tool_calls") for message in row.messages):
+        """What of a row that can be learned from the template leaves out without a word, so that
+        no model sees it: "a call of NAME", "the text of message N", "the tools"."""
+        if row.is_text or (len(row.messages) == 2 and row.messages[0]["role"] == "user" and not (row.context or row.tools or row.calls)):
             return []  # most rows are a question and an answer, which no template leaves out
         messages = self._conversation(row)
-        text = self._render(messages, opened=False)
-        missing = [f"a call of {name}" for message in messages for name in _called(message) if name not in text]
-        return missing + [f"the text of message {at}" for at, message in enumerate(messages, start=1) if message["content"].strip() not in text]
+        text = self._render(messages, row.tools, opened=False)
+        missing = [f"a call of {name}" for at, message in enumerate(messages) for name in _called(message) if self._without_calls(messages, at, row.tools) == text]
+        missing += [f"the text of message {at}" for at, message in enumerate(messages, start=1) if message["content"].strip() not in text]
+        return missing + (["the tools"] if row.tools and self._render(messages, (), opened=False) == text else [])
+
+    def _without_calls(self, messages: list[dict[str, Any]], at: int, tools: Sequence[dict[str, Any]]) -> str:
+        """The conversation as rendered when message `at` made no call; empty where the template refuses that."""
+        silent = {name: value for name, value in messages[at].items() if name != "tool_calls"}
+        try:
+            return self._render([*messages[:at], silent, *messages[at + 1 :]], tools, opened=False)
+        except _Refused:
+            return ""
 
     def prompt_ids(self, row: Row) -> list[int]:
         """The tokens that the engine is given to answer this row."""
-        return self.asked_ids(self._conversation(row)[:-1])
+        return self.asked_ids(self._conversation(row)[:-1], row.tools)
 
-    def asked_ids(self, messages: list[dict[str, Any]]) -> list[int]:
+    def asked_ids(self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """The tokens of a conversation that waits for an answer."""
-        return self._tokens(self._render(messages, opened=True))
+        return self._tokens(self._render(messages, tools, opened=True))
 
     def answer_tokens(self, row: Row) -> int:
         """Length of the reference answer."""
-        return len(self._tokens(row.answer))
+        return len(self._tokens(self.rendered_answer(row) if row.calls else row.answer))
+
+    def rendered_answer(self, row: Row) -> str:
+        """The answer of a row that can be learned from, as the template writes it: what a model has
+        to produce, without the end-of-turn token."""
+        encoded = self._encode(row)
+        return self.decode_whole(list(encoded.ids[encoded.prompt_tokens : -1]))
 
     def decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
+    def decode_whole(self, ids: list[int]) -> str:
+        """Text of the tokens with control tokens, which some templates mark calls with."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
     def _conversation(self, row: Row) -> list[dict[str, Any]]:
-        return with_context([_as_engines_render(message) for message in row.messages], row.context)
+        return with_context([for_template(message) for message in row.messages], row.context)
+
+    def _text_windows(self, row: Row) -> list[Encoded]:
+        self._refuse_control_tokens(list(row.messages))
+        found = windows(self._tokenizer, row.answer, self.max_length)
+        hidden = set(self._touching(row.answer, row.scrubbed, special=True))
+        return [Encoded(part.ids, tuple(at not in hidden and learned for at, learned in enumerate(part.trained, start=part.start)), 0, row.weight) for part in found]
 
     def _encode(self, row: Row) -> Encoded:
         messages = self._conversation(row)
-        self._refuse_control_tokens(messages)
+        self._refuse_control_tokens([*messages, *row.tools])
         answers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
         turns = [
             at
             for number, at in enumerate(answers)
-            if messages[at]["content"] and number not in row.unlearned
+            if number not in row.unlearned and (messages[at]["content"] or calls_of(messages[at]))
         ]
         turns = turns if row.mode == "all" else turns[-1:]
-        text = self._render(messages, opened=False)
+        text = self._render(messages, row.tools, opened=False)
         ids = self._tokens(text)
         trained = [False] * len(ids)
         prompt_tokens = end = 0
         for turn in turns:
-            prompt_tokens, end = self._span(messages, turn, ids)
+            try:
+                prompt_tokens, end = self._span(messages, turn, ids, row.tools)
+            except _CallLeftOut:
+                if turn == turns[-1]:
+                    raise
+                continue  # of an earlier turn nothing is learned then; `unseen` says so
             trained[prompt_tokens:end] = [True] * (end - prompt_tokens)
         for position in self._touching(text, row.scrubbed):
             trained[position] = False
@@ -128,26 +175,28 @@ class Encoder:
             raise _Refused(f"{end} tokens", f"at most {self.max_length}, which is what the base and the engine take")
         return Encoded(tuple(ids[:end]), tuple(trained[:end]), prompt_tokens, row.weight)
 
-    def _touching(self, text: str, placeholders: tuple[str, ...]) -> list[int]:
+    def _touching(self, text: str, placeholders: tuple[str, ...], *, special: bool = False) -> list[int]:
         """Positions of the tokens that share a character with a placeholder."""
         spans = [match.span() for match in re.finditer("|".join(map(re.escape, placeholders)), text)] if placeholders else []
         if not spans:
             return []
         if not self._tokenizer.is_fast:
             raise _Refused("removed personal data, and a tokenizer that cannot say where its tokens lie", "a base with a fast tokenizer (tokenizer.json)")
-        places = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        places = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)["offset_mapping"]
         return [position for position, (start, end) in enumerate(places) if any(start < last and first < end for first, last in spans)]
 
-    def _span(self, messages: list[dict[str, Any]], turn: int, whole: list[int]) -> tuple[int, int]:
+    def _span(self, messages: list[dict[str, Any]], turn: int, whole: list[int], tools: Sequence[dict[str, Any]]) -> tuple[int, int]:
         """[start, end) of the tokens of one assistant turn, its end-of-turn token included."""
-        before = self._render(messages[:turn], opened=True)
-        through = self._render(messages[: turn + 1], opened=False)
+        before = self._render(messages[:turn], tools, opened=True)
+        through = self._render(messages[: turn + 1], tools, opened=False)
         if not through.startswith(before):
             raise _Refused(
                 "a chat template that renders the conversation before the answer differently once the answer is there",
                 "a template whose prompt is the beginning of the whole (with train: all, for every turn)",
             )
-        if messages[turn]["content"].strip() not in through[len(before) :]:
+        if calls_of(messages[turn]):
+            self._require_calls(messages[: turn + 1], through, through[len(before) :], tools)
+        elif messages[turn]["content"].strip() not in through[len(before) :]:
             raise _Refused("a chat template that changes or drops the answer's text", "the answer as it was written")
         start_ids, through_ids = self._tokens(before), self._tokens(through)
         if through_ids[: len(start_ids)] != start_ids:
@@ -163,6 +212,22 @@ class Encoder:
             raise _Refused("a chat template that renders an earlier answer differently once the conversation goes on", 'one that does not, or "train": "last"')
         return len(start_ids), end
 
+    def _require_calls(self, messages: list[dict[str, Any]], through: str, answer: str, tools: Sequence[dict[str, Any]]) -> None:
+        """Raise _CallLeftOut unless the `answer`, rendered at the end of `through`, holds every
+        call of the last message with its arguments."""
+        calls = calls_of(messages[-1])
+        if same_calls(calls, [found.call for found in find_calls(answer)]):
+            return
+        for at, call in enumerate(calls):  # a form of the template's own: what it writes must depend on what is called
+            named = self._render([*messages[:-1], _with_call(messages[-1], at, name=f"{call.name}_")], tools, opened=False)
+            given = self._render([*messages[:-1], _with_call(messages[-1], at, arguments={**call.arguments, "_": "_"})], tools, opened=False)
+            if through in (named, given):
+                part = "the arguments of the call" if through != named else "the call"
+                raise _CallLeftOut(
+                    f"{part} of {call.name} as the answer, which the base's chat template leaves out",
+                    "an answer in words, or a base whose template writes calls of tools",
+                )
+
     def _refuse_control_tokens(self, messages: list[dict[str, Any]]) -> None:
         for position, message in enumerate(messages, start=1):
             token = self._control.find_json(message)
@@ -172,11 +237,11 @@ class Encoder:
                     "plain text: the chat template adds control tokens itself",
                 )
 
-    def _render(self, messages: list[dict[str, Any]], *, opened: bool) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]], *, opened: bool) -> str:
         from jinja2 import TemplateError
 
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened))
+            return str(self._tokenizer.apply_chat_template(messages, tools=list(tools) or None, tokenize=False, add_generation_prompt=opened))
         except (TemplateError, TypeError, KeyError) as error:
             raise _Refused(f"a conversation that the base's chat template refuses ({error})", "the roles and order that the template knows") from error
 
@@ -213,29 +278,11 @@ class Encoder:
             )
 
 
-def _as_engines_render(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with the arguments of its tool calls as objects.
-
-    Engines decode them for chat templates, and put an empty object where they are no object.
-    """
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list) or not calls:
-        return message
-    return {**message, "tool_calls": [_with_decoded_arguments(call) for call in calls]}
-
-
-def _with_decoded_arguments(call: Any) -> Any:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict):
-        return call
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            arguments = {}
-    arguments = arguments if isinstance(arguments, dict) else {}
-    return {**call, "function": {**function, "arguments": arguments}}
+def _with_call(message: dict[str, Any], at: int, **changed: Any) -> dict[str, Any]:
+    """The message, rendered form, with its call number `at` changed in some fields."""
+    calls = list(message["tool_calls"])
+    calls[at] = {**calls[at], "function": {**calls[at]["function"], **changed}}
+    return {**message, "tool_calls": calls}
 
 
 def _called(message: dict[str, Any]) -> list[str]:

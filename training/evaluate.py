@@ -14,7 +14,7 @@ from training.encode import Encoder
 from training.gate import REGRESSION
 from training.hands import hands, threads_of
 from training.rows import Row
-from training.scoring import Score, score
+from training.scoring import Score, score, score_calls
 
 # Held-out rows answered per group: with 150 pairs a difference of 5 points shows, and two models answer three groups in half a minute on two cores.
 MAX_ROWS = 150
@@ -82,10 +82,19 @@ def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Call
             for some, written_ids in zip(at_once, workers.each(written, at_once), strict=True):
                 for row, ids in zip(some, written_ids, strict=True):
                     stopped = bool(ids) and ids[-1] in encoder.base.stop_ids
-                    text = encoder.decode(ids[:-1] if stopped else ids)
-                    answers[row.id] = Answer(text, len(ids), stopped, score(row, text))
+                    answers[row.id] = _scored(encoder, row, ids, stopped=stopped)
             on_batch(len(answers), len(rows))
     return answers
+
+
+def _scored(encoder: Encoder, row: Row, ids: list[int], *, stopped: bool) -> Answer:
+    """The answer with its score; of a call the control tokens that mark it belong to its text."""
+    written = ids[:-1] if stopped else ids
+    if row.calls:
+        text = encoder.decode_whole(written)
+        return Answer(text, len(ids), stopped, score_calls(row, encoder.rendered_answer(row), text))
+    text = encoder.decode(written)
+    return Answer(text, len(ids), stopped, score(row, text))
 
 
 def answer_limit(longest: int) -> int:

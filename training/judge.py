@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training import adapter_store
+from training.data.shapes import text_of
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.evaluate import Answer, Questions, answer_rows, questions
@@ -128,7 +129,8 @@ class Tally:
 
 
 def _pair(row: Row, ours: Answer, theirs: Answer) -> Pair:
-    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, bool(row.checks), row.id)
+    exact = bool(row.checks or row.calls)  # never by overlap
+    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, exact, row.id)
 
 
 def _add_manners(decision: Decision, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> None:
@@ -169,7 +171,7 @@ def save_answers(context: Context, name: str, asked: Questions, ours: Mapping[st
             groups_of.setdefault(row.id, []).append(group)
 
     def sample(row: Row) -> dict[str, Any]:
-        prompt = [{"role": message["role"], "content": message["content"]} for message in row.messages[:-1]]
+        prompt = [{"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]]
         return {
             "id": row.id,
             "groups": groups_of[row.id],

@@ -16,14 +16,21 @@ from training.data.bad_lines import sentences
 from training.data.columns import NO_COLUMNS, Columns
 from training.data.loss_weights import learned_turns
 from training.data.native import Native
-from training.data.shapes import conversation, require_question, unknown_message_fields
+from training.data.shapes import (
+    TEXT,
+    conversation,
+    require_question,
+    text_of,
+    unknown_message_fields,
+)
+from training.data.tools import Call, calls_of, require_learnable_calls, tools_of
 from training.data.wrong import Wrong, kind_of, one_of_each, shown
 from whet.errors import InputError
 from whet.store import digest_json
 
 ORIGINS = ("seed", "review", "synthetic")
 KNOWN_FIELDS = frozenset(
-    {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system"}
+    {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system", "tools", TEXT}
     | {"weight", "task", "id", "user", "group", "context", "train", "checks", "origin", "parent", "made_by", "scrubbed", "rating"}
 )
 # What a row may weigh. Its part of the loss is multiplied by it: beside rows of weight 1, one beyond these is all of a batch's mean, or nothing of it.
@@ -34,14 +41,14 @@ BLANK = object()  # in `read_objects`: a line without content, to be counted
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One accepted row. `messages` ends with the assistant turn to learn."""
+    """One accepted row. `messages` ends with the assistant turn to learn; a plain text is one."""
 
     line: int
     id: str
     digest: str  # of what is learned from: messages, context and mode; the rejected answer and the rating where there are any
     prompt_digest: str  # of everything before the last answer, without case and surplus space: equal questions are one group
     messages: tuple[dict[str, Any], ...]
-    kind: str  # messages | prompt | instruction | preference
+    kind: str  # messages | prompt | instruction | preference | text
     mode: str  # last | all: which assistant turns are learned
     weight: float
     task: str
@@ -57,10 +64,16 @@ class Row:
     rating: int = 0  # 1 | -1: what people thought of the answer; 0 where nobody said
     # Turns of the assistant, counted from 0, that `mode` learns and their "weight": 0 takes out.
     unlearned: tuple[int, ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()  # that the model may call, as the template gets them
 
     @property
     def answer(self) -> str:
-        """The reference answer."""
+        """The reference answer; calls of tools are written as people read them."""
+        return text_of(self.messages[-1])
+
+    @property
+    def words(self) -> str:
+        """The reference answer without its calls of tools."""
         return str(self.messages[-1]["content"])
 
     def weighted_messages(self) -> list[dict[str, Any]]:
@@ -75,6 +88,16 @@ class Row:
                 turn += 1
             found.append(dict(message))
         return found
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls of tools that the reference answer makes."""
+        return calls_of(self.messages[-1])
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this is a plain text, learned as it is, without a question and an answer."""
+        return self.kind == TEXT
 
 
 @dataclass(frozen=True)
@@ -177,7 +200,7 @@ def _add(reading: Reading, number: int, origin: str, value: Any, native: Native 
         if native is not None:
             raw, notices = native(raw)
         row = _row(number, raw, origin)
-        if native is not None and row.origin != "review":
+        if native is not None and row.origin != "review" and not row.is_text:
             require_question(row.messages)
             if row.rejected:
                 answer = {"role": "assistant", "content": row.rejected}
@@ -188,7 +211,8 @@ def _add(reading: Reading, number: int, origin: str, value: Any, native: Native 
     reading.rows.append(row)
     for notice in notices:
         reading.notices[notice] = reading.notices.get(notice, 0) + 1
-    for name in (row.raw.keys() - KNOWN_FIELDS) | unknown_message_fields(row.raw):
+    unused = set() if row.is_text else {TEXT} & row.raw.keys()
+    for name in (row.raw.keys() - KNOWN_FIELDS) | unknown_message_fields(row.raw) | unused:
         reading.unknown_fields[name] = reading.unknown_fields.get(name, 0) + 1
 
 
@@ -237,14 +261,18 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
     messages, mode, unlearned = learned_turns(said.messages, stated)
     context, checks, scrubbed = _context(raw), _texts(raw, "checks"), _texts(raw, "scrubbed")
     origin, rating = _one_of(raw, "origin", ORIGINS, origin), _rating(raw)
+    tools = tools_of(raw)
+    _require_learnable(messages, mode, unlearned)
     further = {
         "scrubbed": scrubbed,
         "rejected": said.rejected,
         "rating": rating,
         "unlearned": list(unlearned),
+        "tools": tools,
+        "kind": TEXT if kind == TEXT else "",
     }
     digest = digest_json({"messages": messages, "context": context, "train": mode} | {name: value for name, value in further.items() if value})
-    question = digest_json([[message["role"], _normal(str(message.get("content") or ""))] for message in messages[:-1]] + [_normal(" ".join(context))])
+    question = _question_digest(messages, context, tools) if kind != TEXT else digest_json([TEXT, _normal(messages[0]["content"])])
     row_id = _optional_text(raw, "id") or f"row-{digest[:16]}"
     return Row(
         line=number,
@@ -267,7 +295,24 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
         rejected=said.rejected,
         rating=rating,
         unlearned=unlearned,
+        tools=tuple(tools),
     )
+
+
+def _require_learnable(
+    messages: list[dict[str, Any]], mode: str, unlearned: tuple[int, ...]
+) -> None:
+    turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    learned = [at for number, at in enumerate(turns) if number not in unlearned]
+    for at in learned if mode == "all" else learned[-1:]:
+        require_learnable_calls(at + 1, messages[at])
+
+
+def _question_digest(messages: list[dict[str, Any]], context: list[str], tools: list[dict[str, Any]]) -> str:
+    """Digest of all that the answer is given to. Tools and calls count only where there are any,
+    so that other rows keep the digest, and the part of a split, that they had before."""
+    turns = [[message["role"], _normal(text_of(message))] for message in messages[:-1]]
+    return digest_json([*turns, _normal(" ".join(context)), *([tools] if tools else [])])
 
 
 def _context(raw: dict[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ _TEXT = [
 ]
 
 
-def build_tokenizer(folder: Path, template: str | None, eos: str) -> None:
+def build_tokenizer(
+    folder: Path, template: str | None, eos: str, special: Sequence[str] = ()
+) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -39,7 +42,7 @@ def build_tokenizer(folder: Path, template: str | None, eos: str) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=[AddedToken(token, normalized=False, special=True) for token in SPECIAL],
+        special_tokens=[AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *special]],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -67,15 +70,17 @@ def build_base(
     seed: int = 0,
     hidden: int = 64,
     layers: int = 2,
+    special: Sequence[str] = (),
     **config: Any,
 ) -> Path:
-    """A base model folder; random weights, so it says nothing sensible, but everything around it is real."""
+    """A base model folder; random weights, so it says nothing sensible, but everything around it is
+    real. `special`: control tokens beside `SPECIAL`."""
     import torch
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
     eos = eos or END_TOKENS.get(template or "", "</s>")
-    build_tokenizer(folder, template, eos)
+    build_tokenizer(folder, template, eos, special)
     vocabulary = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
     torch.manual_seed(seed)
     shape = {
@@ -88,7 +93,7 @@ def build_base(
         "head_dim": hidden // 4,
         "max_position_embeddings": 512,
         "tie_word_embeddings": True,
-        "eos_token_id": SPECIAL.index(eos),
+        "eos_token_id": [*SPECIAL, *special].index(eos),
         "bos_token_id": 1,
         "pad_token_id": 0,
         **config,

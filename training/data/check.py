@@ -31,7 +31,7 @@ def check(context: Context, file: Path, *, test: Path | None = None, region: str
     encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
     progress("rendering and tokenising")
     encoded, kept, refused = encoder.encode_all(reading.rows)
-    spoken = languages.mix([row.answer for row in kept])
+    spoken = languages.mix([row.words for row in kept])
     figures = _figures(reading, encoded, kept, refused, base.stop_ids)
     findings = [
         *_refusals(reading, refused, bool(kept)),

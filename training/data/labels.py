@@ -54,6 +54,8 @@ def label_tasks(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _may_be_label(row: Row) -> bool:
+    if row.calls or row.is_text:
+        return False
     return len(label(row).split()) <= _LONGEST_LABEL and row.answer.strip().casefold() not in STAND_INS
 
 

@@ -68,7 +68,7 @@ def _stand_ins(rows: Sequence[Row]) -> list[Finding]:
 
 
 def _order(rows: Sequence[Row]) -> list[Finding]:
-    odd = {row.line: kinds for row in rows if (kinds := list(dict.fromkeys(_odd_turns(row))))}
+    odd = {row.line: kinds for row in rows if not row.is_text and (kinds := list(dict.fromkeys(_odd_turns(row))))}
     said = ", ".join(f"{count} with {kind}" for kind, count in Counter(kind for kinds in odd.values() for kind in kinds).items())
     do = "Look for turns that are missing or swapped, and put instructions first: many chat templates refuse such a conversation."
     return warned("order", list(odd), f"{len(odd)} conversations have an unusual order ({said}).", do)

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from training.data.tools import calls_in, calls_of
 from training.data.wrong import Wrong, kind_of, shown
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _LEADING = ("system", "developer")
+TEXT = "text"  # field and kind of a row for continued pre-training
+_OF_AN_ANSWER = ("system", "context", "checks", "train", "tools", "rating", "label")  # what a plain text has not
 _SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "system": "system", "tool": "tool"}
 _FORMATS = ("messages", "conversations", "prompt", "instruction", "input", "completion", "output")  # fields of one format or another
 _HOLD_MESSAGES = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
@@ -28,7 +31,7 @@ class Conversation:
     """What a row says. `messages` ends with the answer to learn."""
 
     messages: Messages
-    kind: str  # messages | prompt | instruction | preference
+    kind: str  # messages | prompt | instruction | preference | text
     rejected: str = ""  # the worse answer of a preference
 
 
@@ -46,11 +49,13 @@ def conversation(raw: dict[str, Any]) -> Conversation:
         found, own = Conversation(_with_system(raw, turns), "instruction"), {"instruction", "input", "output"}
     elif "prompt" in raw or "completion" in raw:
         answer, before = _answered(raw, "completion")
-        found = Conversation(_with_system(raw, [*_one_question(before, _stated(raw)), _answer(answer)]), "prompt")
+        found = Conversation(_with_system(raw, [*_one_question(before, _stated(raw)), answer]), "prompt")
         own = {"prompt", "completion"}
+    elif TEXT in raw:
+        return _plain_text(raw)
     else:
         names = ", ".join(sorted(map(str, raw))[:6]) or "none"
-        expected = "'messages', or 'prompt' and 'completion', or 'instruction' and 'output', or 'messages', 'chosen' and 'rejected'"
+        expected = "'messages', or 'prompt' and 'completion', or 'instruction' and 'output', or 'messages', 'chosen' and 'rejected', or 'text'"
         raise Wrong(f"the fields {names}", expected)
     _refuse_another(raw, own, found)
     return found
@@ -65,7 +70,7 @@ def require_question(messages: Sequence[dict[str, Any]]) -> None:
     """Raises Wrong when nobody asks what the last message answers, when it says nothing that can be seen, or when two answers follow each other."""
     asked = [message for message in messages[:-1] if message["role"] in ("user", "tool")]
     users = [message for message in asked if message["role"] == "user"]
-    if not is_visible(messages[-1]["content"]):
+    if not is_visible(messages[-1]["content"]) and not calls_in(messages[-1]):
         raise Wrong("an answer without a visible character", "the answer to learn")
     if not any(is_visible(message["content"]) for message in users[-1:] or asked):
         found = "an empty question" if asked else "an answer that nobody asked for"
@@ -91,20 +96,40 @@ def _listed(value: Any) -> Iterator[dict[str, Any]]:
 def _preference(raw: dict[str, Any]) -> Conversation:
     """Both answers may carry the question; then it has to be the same one."""
     (chosen, before), (rejected, other) = _answered(raw, "chosen"), _answered(raw, "rejected")
+    if calls_in(chosen) or calls_in(rejected):
+        raise Wrong("a call of a tool in 'chosen' or 'rejected'", "answers in words: calls are learned from 'messages', not from preferences")
     if before and other and _texts(before) != _texts(other):
         raise Wrong("'chosen' and 'rejected' with different messages before the answer", "two answers to the same question")
-    if chosen.strip() == rejected.strip():
+    if chosen["content"].strip() == rejected["content"].strip():
         raise Wrong("a 'rejected' that is the same as 'chosen'", "two answers, one better than the other")
-    return Conversation(_with_system(raw, [*_one_question(before or other, _stated(raw)), _answer(chosen)]), "preference", rejected)
+    messages = [*_one_question(before or other, _stated(raw)), _answer(chosen["content"])]
+    return Conversation(_with_system(raw, messages), "preference", rejected["content"])
 
 
-def _answered(raw: dict[str, Any], name: str) -> tuple[str, Messages]:
+def _answered(raw: dict[str, Any], name: str) -> tuple[dict[str, Any], Messages]:
     """(the answer, the messages before it): an answer may be a text, or a list of messages that ends with it."""
     value = raw.get(name)
     if not isinstance(value, list):
-        return text_in(raw, name), []
+        return _answer(text_in(raw, name)), []
     *before, answer = _messages(value, name, alone="messages" in raw or "prompt" in raw)
-    return str(answer["content"]), before
+    return answer, before
+
+
+def _plain_text(raw: dict[str, Any]) -> Conversation:
+    """A text to learn as it is. Raises Wrong for fields that only say something of an answer."""
+    beside = [name for name in _OF_AN_ANSWER if raw.get(name)]
+    if "label" in raw:
+        beside = ["label"]
+    if beside:
+        fields = ", ".join(map(repr, beside))
+        raise Wrong(
+            f"{fields} beside 'text', which is learned as it is, without a question and an answer",
+            "the text alone, or 'prompt' and 'completion'",
+        )
+    text = text_in(raw, TEXT)
+    if not is_visible(text):
+        raise Wrong("a text without a visible character", "the text to learn")
+    return Conversation([_answer(text)], TEXT)
 
 
 def _stated(raw: dict[str, Any]) -> Messages:
@@ -180,9 +205,7 @@ def _messages(value: Any, name: str = "messages", *, question: bool = False, alo
         )
     elif last["role"] != "assistant":
         raise Wrong(f"the last message of {name!r} has the role {last['role']!r}", "'assistant': the answer to learn")
-    elif not last["content"].strip() and last.get("tool_calls"):
-        raise Wrong("a call of a tool in place of the last answer", "an answer in words after the tool's: calls are seen and never learned")
-    elif not last["content"].strip():
+    elif not last["content"].strip() and not calls_in(last):
         raise Wrong("the last assistant message has no text", "the answer to learn")
     elif len(messages) == 1 and not alone:
         raise Wrong("an answer without a question", "at least one message before the last")
@@ -198,8 +221,8 @@ def _message(position: int, value: Any) -> dict[str, Any]:
     content = value.get("content")
     if isinstance(content, list):
         content = "".join(_part(position, part) for part in content)
-    if content is None and role == "assistant" and value.get("tool_calls"):
-        content = ""
+    if content is None and (role == "tool" or (role == "assistant" and value.get("tool_calls"))):
+        content = ""  # a call without words, or a tool that gave nothing back
     if not isinstance(content, str):
         raise Wrong(f"the content of message {position} is {kind_of(content)}", "a text")
     return {**value, "content": content}
@@ -218,3 +241,8 @@ def text_in(raw: dict[str, Any], name: str) -> str:
         return value
     found = f"no field {name!r}" if name not in raw else f"an empty {name!r}" if isinstance(value, str) else f"{name!r} is {kind_of(value)}"
     raise Wrong(found, f"a text in {name!r}")
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """Return what a message says as one text: its words and the calls it makes."""
+    return "\n".join(filter(None, [str(message["content"]), *map(str, calls_of(message))]))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from training.data.shapes import text_of
 from training.rows import Row
 from whet.groups import Groups
 from whet.store import digest_json
@@ -54,7 +55,7 @@ class Shape:
 
     @cached_property
     def question_words(self) -> Counter[str]:
-        turns = [str(message["content"]) for message in self.row.messages[:-1] if message["role"] not in ("system", "developer")]
+        turns = [text_of(message) for message in self.row.messages[:-1] if message["role"] not in ("system", "developer")]
         return Counter(word for turn in turns for word in words(turn))
 
     @cached_property
@@ -67,9 +68,11 @@ class Shape:
 
     @cached_property
     def question(self) -> str:
-        """Equal for the same question within the same instructions, turns and documents."""
-        before = [[message["role"], text_key(str(message["content"] or ""))] for message in self.row.messages[:-1]]
-        return digest_json([before, [text_key(passage) for passage in self.row.context]])
+        """Equal for the same question within the same instructions, turns, documents and tools; of a plain text, for the same words."""
+        before = [[message["role"], text_key(text_of(message))] for message in self.row.messages[:-1]]
+        if self.row.is_text:
+            return digest_json([self.row.kind, text_key(self.row.answer)])
+        return digest_json([before, [text_key(passage) for passage in self.row.context], *self.row.tools])
 
     @cached_property
     def bag(self) -> str:
@@ -86,7 +89,7 @@ class Shape:
         """Keys of the conversation up to and with each answer: one conversation that is cut at several turns shares them."""
         found, so_far = [], []
         for message in self.row.messages:
-            so_far.append([message["role"], text_key(str(message["content"] or ""))])
+            so_far.append([message["role"], text_key(text_of(message))])
             if message["role"] == "assistant":
                 found.append(digest_json(so_far))
         return tuple(found)

@@ -12,6 +12,7 @@ from training.data.oddities import SMALL_PART, oddities
 from training.data.similar import Shape, clusters
 from training.data.wrong import shown
 from training.rows import Row
+from whet.store import digest_json
 
 _MAIN_PART = 0.8
 
@@ -21,7 +22,7 @@ Spoken = tuple[dict[str, int], dict[int, str]]  # answers by language, and the l
 
 def warnings(kept: Sequence[Row], region: str | None = None, *, spoken: Spoken | None = None, progress: Progress = lambda stage: None) -> list[Finding]:
     """Everything that is to be said about rows whatever the base. `spoken`: the answers' languages, where they are known already; `progress` is told what is looked for."""
-    found = [*oddities(kept), *_languages(kept, *(spoken or languages.mix([row.answer for row in kept])))]
+    found = [*oddities(kept), *_languages(kept, *(spoken or languages.mix([row.words for row in kept])))]
     for stage, step in (
         ("looking for duplicates", _duplicates),
         ("looking for near-duplicates", _near_duplicates),
@@ -69,11 +70,12 @@ def _conflicts(kept: Sequence[Row]) -> list[Finding]:
     """
     answers: dict[Any, dict[str, int]] = defaultdict(dict)
     for row in kept:
-        if row.rating < 0:
+        if row.rating < 0 or row.is_text:
             continue
         shape = Shape(row)
         frame = tuple(str(message["content"]) for message in row.messages if message["role"] in ("system", "developer"))
-        answers[frame, row.context, frozenset(shape.question_words.items())].setdefault(labels.label(row), row.line)
+        tools = digest_json(row.tools)
+        answers[frame, row.context, tools, frozenset(shape.question_words.items())].setdefault(labels.label(row), row.line)
     groups = [list(lines.values()) for lines in answers.values() if len(lines) > 1]
     do = "Keep the right answer: a model that is shown both learns neither."
     return [Finding("conflicts", WARNING, len(groups), f"{len(groups)} questions have more than one answer.", do, groups)] if groups else []

@@ -58,7 +58,9 @@ def measure_rows(rows: Sequence[Row], sides: Mapping[str, Side]) -> list[dict[st
     if not rows:
         return []
     found = [_row_wise(name, better, some, sides, score) for name, better, some, score in _row_measures(rows)]
-    return [*found, *_bleu(rows, sides), *_labels(rows, sides), *perplexity(rows, sides)]
+    words = [row for row in rows if not row.calls]
+    corpus = [*_bleu(words, sides), *_labels(words, sides)] if words else []
+    return [*found, *corpus, *perplexity(rows, sides)]
 
 
 def verdict(count: int, differ: int, low: float, high: float, better: str) -> str:
@@ -113,13 +115,22 @@ def _row_measures(rows: list[Row]) -> list[tuple[str, str, list[Row], _Score]]:
     from sacrebleu.metrics.chrf import CHRF
 
     rouge, chrf = RougeScorer(["rougeL"], tokenizer=_Words()), CHRF()
-    objects = [row for row in rows if isinstance(parsed(row.answer), dict | list)]
-    found: list[tuple[str, str, list[Row], _Score]] = [
-        ("right", "higher", rows, lambda row, answer: answer.score.correct),
-        ("exact match", "higher", rows, lambda row, answer: float(normal(answer.text) == normal(row.answer))),
-        ("word overlap", "higher", rows, lambda row, answer: answer.score.f1),
-        ("chrF", "higher", rows, lambda row, answer: chrf.sentence_score(answer.text, [row.answer]).score / 100),
-        ("ROUGE-L", "higher", rows, lambda row, answer: rouge.score(row.answer, answer.text)["rougeL"].fmeasure),
+    words, calls = [row for row in rows if not row.calls], [row for row in rows if row.calls]
+    objects = [row for row in words if isinstance(parsed(row.answer), dict | list)]
+    found: list[tuple[str, str, list[Row], _Score]] = [("right", "higher", rows, lambda row, answer: answer.score.correct)]
+    if words:
+        found += [
+            ("exact match", "higher", words, lambda row, answer: float(normal(answer.text) == normal(row.answer))),
+            ("word overlap", "higher", words, lambda row, answer: answer.score.f1),
+            ("chrF", "higher", words, lambda row, answer: chrf.sentence_score(answer.text, [row.answer]).score / 100),
+            ("ROUGE-L", "higher", words, lambda row, answer: rouge.score(row.answer, answer.text)["rougeL"].fmeasure),
+        ]
+    if calls:
+        found += [
+            ("calls right", "higher", calls, lambda row, answer: answer.score.correct),
+            ("names and arguments", "higher", calls, lambda row, answer: answer.score.f1),
+        ]
+    found += [
         ("stopped by itself", "higher", rows, lambda row, answer: float(answer.stopped)),
         ("tokens", "", rows, lambda row, answer: float(answer.tokens)),
     ]
