@@ -23,7 +23,8 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 
 _ENGINE_FILES = (
-    "tests/clients/test_matrix.py", "tests/loop/", "tests/serving/test_real_client.py", "tests/serving/test_real_engine.py",
+    "tests/clients/test_matrix.py", "tests/loop/", "tests/serving/test_engine_start.py",
+    "tests/serving/test_real_client.py", "tests/serving/test_real_engine.py",
     "tests/serving/test_schema_bomb.py", "tests/serving/test_shapes.py",
     "tests/training/methods/test_architectures.py",
 )  # fmt: skip
