@@ -13,6 +13,7 @@ from whet.base_config import position_limit
 from whet.base_folder import local_base_folder
 from whet.context import Context
 from whet.errors import ConfigurationError
+from whet.named_bases import require_fetched
 from whet.settings import Settings
 from whet.store import base_model_digest, digest_bytes
 
@@ -35,8 +36,10 @@ class Base:
 def base_of(context: Context) -> Base:
     """Read the base model's identity. The digest of large weights is kept in the home folder and taken again when a file changes.
 
-    Raises StoreError for a folder that is not a model.
+    Raises StoreError for a folder that is not a model, ConfigurationError for a named base that has
+    not been fetched.
     """
+    require_fetched(context.settings.home, context.settings.base_model)
     source = context.settings.resolved_base_model
     folder = local_base_folder(source)
     if folder is None:

@@ -96,6 +96,7 @@ def _arguments(context: Context, base: Base, port: int) -> list[str]:
         "--served-model-name", base.engine_name,
         "--host", "127.0.0.1", "--port", str(port),
         "--max-model-len", str(base.served_length(settings)),
+        "--dtype", settings.engine_dtype,
         "--max-logprobs", str(MAX_LOGPROBS),
         *(_for_adapters(settings) if settings.engine_max_loras else ()),
         "--shutdown-timeout", str(_ENGINE_STOP_S),

@@ -16,6 +16,7 @@ from training.platform_tuning import LARGE_BYTES, give_large_blocks_back, return
 from training.run.faults import out_of_memory
 from whet.base_config import position_limit
 from whet.errors import ConfigurationError, TrainingError
+from whet.named_bases import NAMED_BASES, require_fetched
 from whet.settings import Settings
 from whet.store import base_model_digest, digest_bytes
 
@@ -279,16 +280,21 @@ def _nf4(dtype: str) -> Any:
 def open_base(settings: Settings) -> BaseModel:
     """The base that the settings name: a folder, or a hub id whose files are fetched into the hub client's own cache.
 
-    Raises ConfigurationError when it is neither.
+    Raises ConfigurationError when it is neither, or a named base that has not been fetched.
     """
+    require_fetched(settings.home, settings.base_model)
     name = settings.resolved_base_model
     folder = Path(name)
     if folder.is_dir():
+        if settings.base_model in NAMED_BASES:
+            return BaseModel(folder.resolve(), settings.base_model)
         return BaseModel(folder.resolve(), folder.name if settings.base_model else "the built-in base")
     if folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise ConfigurationError(
             f"The base model {name!r} is not a folder on this machine.",
-            hint="Set WHET_BASE_MODEL to a folder in Hugging Face format, or to a hub id such as org/model.",
+            hint="Set WHET_BASE_MODEL to a folder in Hugging Face format, to a hub id such as "
+            f"org/model, or to one of the names that `whet base list` prints "
+            f"({', '.join(NAMED_BASES)}).",
         )
     quiet_environment()
     from huggingface_hub import snapshot_download

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from whet.base_check import check_base
 from whet.base_config import position_limit
 from whet.base_folder import local_base_folder
+from whet.named_bases import require_fetched
 from whet.registry import ENGINE_RANKS
 from whet.settings import Settings
 from whet.store import base_model_digest
@@ -51,7 +52,11 @@ def base_folder(settings: Settings) -> Path | None:
 
 
 def check_base_model(settings: Settings) -> Iterator[Check]:
-    """Yield what the engine's start or a training run would fail of."""
+    """Yield what the engine's start or a training run would fail of.
+
+    Raises ConfigurationError for a named base that has not been fetched.
+    """
+    require_fetched(settings.home, settings.base_model)
     folder = base_folder(settings)
     if folder is None:
         yield Check(

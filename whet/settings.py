@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from whet.errors import ConfigurationError
+from whet.named_bases import named_base_folder
 from whet.template_kwargs import parse_template_kwargs
 from whet.urls import credentials_problem, mask_url, parse_origins
 
@@ -43,7 +44,11 @@ class Settings(BaseSettings):
     )
     store_url: str = Field("", description="fsspec URL for datasets, adapters and reports. Empty: `store` in the home folder.")
 
-    base_model: str = Field("", description="Folder or hub id of the base model. Empty: the built-in tiny model, so that nothing is downloaded.")
+    base_model: str = Field(
+        "",
+        description="Folder or hub id of the base model, or a name that `whet base fetch` knows, "
+        "such as smollm2. Empty: the built-in tiny model, so that nothing is downloaded.",
+    )
     base_alias: str = Field("base", description="The name by which applications address the base model.")
     default_alias: str = Field("support", description="The alias that commands use when none is named.")
 
@@ -60,6 +65,11 @@ class Settings(BaseSettings):
         description="Adapters resident per engine process. Evicted adapters are re-read from disk inside the engine's step, so this stays above what is ever loaded.",
     )
     engine_max_model_len: int = Field(1024, ge=64, description="Tokens of prompt and answer together. An engine on a base with fewer positions serves as many as the base has.")
+    engine_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto",
+        description="What the engine computes in. auto: the dtype of the base's files, or what "
+        "the machine has in its place; float32 takes twice the memory and has no rounding noise.",
+    )
     engine_kv_cache_gib: int = Field(1, ge=1, description="GiB of key-value cache on the CPU engine; a GPU engine ignores it.")
     engine_start_timeout_s: float = Field(300, gt=0, description="Seconds until an engine that is not ready is called failed; a cold CPU start takes about 50.")
 
@@ -239,7 +249,9 @@ class Settings(BaseSettings):
 
     @cached_property
     def resolved_base_model(self) -> str:
-        return self.base_model or str(BUILTIN_BASE)
+        """A folder or a hub id. The folder of a named base need not exist: `require_fetched`."""
+        named = named_base_folder(self.home, self.base_model)
+        return str(named) if named else self.base_model or str(BUILTIN_BASE)
 
     @cached_property
     def replica_urls(self) -> list[str]:
