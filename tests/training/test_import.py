@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-import training.adapter_config
+import training.adapter_import
+import training.adapter_scope
 import training.base_model
-import training.lora
 from tests.training.test_store import RANK, TARGETS, weights_for
 from tests.training.tiny import build_base
-from training.adapter_config import outside_scope
 from training.adapter_import import import_adapter, read_adapter
+from training.adapter_scope import Scope, linear_layers, targeted_layers
 from training.adapter_store import CONFIG, WEIGHTS
 from training.base_model import BaseModel
 from whet.cli import app
@@ -61,9 +61,10 @@ def test_an_adapter_of_another_hub_model_is_refused_until_somebody_vouches_for_i
     folder, ours = sent(base_model_name_or_path=THEIRS, revision="abc"), replace(base, name=OURS)
     with pytest.raises(AdapterError, match=f"{THEIRS}.*{OURS}.*--accept-base"):
         read_adapter(folder, ours, 64)
-    _, _, origin = read_adapter(folder, ours, 64, accept_base=True)
-    assert (origin["from"], origin["base"], origin["revision"]) == ("peft", THEIRS, "abc")
-    assert THEIRS in origin["notice"] and OURS in origin["notice"] and "--accept-base" in origin["notice"]
+    origin = read_adapter(folder, ours, 64, accept_base=True).origin
+    assert (origin.folder, origin.base, origin.revision) == ("peft", THEIRS, "abc")
+    (notice,) = origin.notices
+    assert THEIRS in notice and OURS in notice and "--accept-base" in notice
 
 
 @pytest.mark.parametrize(
@@ -84,10 +85,12 @@ def test_an_adapter_of_another_hub_model_is_refused_until_somebody_vouches_for_i
 def test_a_folder_of_another_name_is_a_notice(
     base: BaseModel, sent: Callable[..., Path], ours: str, theirs: str | None, recorded: str | None, noticed: bool
 ) -> None:
-    _, _, origin = read_adapter(sent(base_model_name_or_path=theirs), replace(base, name=ours), 64)
-    assert origin["base"] == recorded, "of a path only the last part: the rest is somebody's machine"
-    assert bool(origin["notice"]) == noticed
-    assert not noticed or (str(recorded) in origin["notice"] and ours in origin["notice"])
+    origin = read_adapter(
+        sent(base_model_name_or_path=theirs), replace(base, name=ours), 64
+    ).origin
+    assert origin.base == recorded, "of a path only the last part: the rest is somebody's machine"
+    assert bool(origin.notices) == noticed
+    assert not noticed or (str(recorded) in origin.notices[0] and ours in origin.notices[0])
 
 
 def test_the_declared_base_is_on_the_card_and_in_the_answer(
@@ -95,7 +98,8 @@ def test_the_declared_base_is_on_the_card_and_in_the_answer(
 ) -> None:
     folder = sent(base_model_name_or_path=THEIRS, revision="abc")
     stored, origin = import_adapter(sqlite_context, folder, "support", base, actor="t")
-    assert stored.card["imported"] == origin and (origin["base"], origin["revision"]) == (THEIRS, "abc")
+    assert stored.card["imported"] == {**asdict(origin), "notices": list(origin.notices)}
+    assert (origin.base, origin.revision) == (THEIRS, "abc")
 
     monkeypatch.setattr(training.base_model, "open_base", lambda settings: replace(base, name=OURS))
     command = ["adapters", "import", str(folder), "--name", "support"]
@@ -128,7 +132,7 @@ def test_what_peft_refuses_is_a_sentence(base: BaseModel, sent: Callable[..., Pa
     def refuses(*_: object) -> None:
         raise ValueError("Cannot convert PEFT target(s) gate_proj without also targeting up_proj.")
 
-    monkeypatch.setattr(training.lora, "with_stored", refuses)
+    monkeypatch.setattr(training.adapter_import, "with_stored", refuses)
     with pytest.raises(AdapterError, match="Cannot convert"):
         import_adapter(sqlite_context, sent(), "support", base, actor="t")
 
@@ -169,9 +173,7 @@ def test_the_scope_is_what_peft_makes_of_it(base: BaseModel, scope: dict[str, An
 
     made = get_peft_model(base.load_model("float32"), LoraConfig(r=RANK, **scope))
     reached = {name.removeprefix("base_model.model.").removesuffix(".lora_A.default.weight") for name, _ in made.named_parameters() if ".lora_A." in name}
-    inner = [name for name in base.linear_shapes if name.rsplit(".", 1)[-1] in ENGINE_LORA_MODULES]
-    read = {"exclude_modules": None, "layers_to_transform": None, "layers_pattern": None, **scope}
-    assert reached and {name for name in inner if outside_scope(read, [name]) is None} == reached
+    assert reached and set(targeted_layers(Scope(**scope), linear_layers(base))) == reached
 
 
 @pytest.mark.parametrize(
@@ -196,6 +198,11 @@ def test_the_scope_is_what_peft_makes_of_it(base: BaseModel, scope: dict[str, An
         ({"target_modules": "(" * 4000}, "cannot be used"),
         ({"target_modules": "q" * 5000}, "5,000 characters"),
         ({"target_modules": "(" + ".*?" * 14 + ")[0-9][A-Z]"}, "timed out"),
+        ({"rank_pattern": {"(" + ".*?" * 14 + ")[0-9][A-Z]": 8}}, "timed out"),
+        ({"rank_pattern": {"q_proj": 0}}, "gives 'q_proj' 0; expected a whole number"),
+        ({"alpha_pattern": {"q_proj": "8"}}, "gives 'q_proj' '8'; expected a number"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern is a list"),
+        ({"modules_to_save": "embed_tokens"}, "modules_to_save is 'embed_tokens'"),
         ({"base_model_name_or_path": "\ud800"}, "base_model_name_or_path is '\\ud800'"),
         ({"base_model_name_or_path": "a\x00b"}, "base_model_name_or_path is 'a\\x00b'"),
         ({"revision": ["abc"]}, "revision is a list"),
@@ -204,7 +211,7 @@ def test_the_scope_is_what_peft_makes_of_it(base: BaseModel, scope: dict[str, An
 def test_a_configuration_that_could_be_read_in_two_ways_is_refused(
     base: BaseModel, sent: Callable[..., Path], declared: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.adapter_config, "_PATTERN_SECONDS", 0.2)
+    monkeypatch.setattr(training.adapter_scope, "_PATTERN_SECONDS", 0.2)
     with pytest.raises(AdapterError, match=re.escape(sentence)):
         read_adapter(sent(**declared), base, 64)
 
@@ -246,5 +253,6 @@ def test_an_adapter_that_is_zero_on_some_layers_is_taken(base: BaseModel, tmp_pa
 
     weights = weights_for(base)
     weights |= {name: torch.zeros_like(tensor) for name, tensor in weights.items() if ".layers.0." in name}
-    config, taken, _ = read_adapter(write(tmp_path / "peft", weights), base, 64)
-    assert config["target_modules"] == TARGETS and taken.keys() == weights.keys()
+    adapter = read_adapter(write(tmp_path / "peft", weights), base, 64)
+    assert adapter.config["target_modules"] == TARGETS
+    assert adapter.weights.keys() == weights.keys()

@@ -282,7 +282,7 @@ def _evil_pickle(folder: Path) -> None:
 
 def _hidden_pickle(folder: Path) -> None:
     (folder / "sub").mkdir()
-    (folder / "sub" / "optimizer.pt").write_bytes(b"x")
+    (folder / "sub" / "adapter.pt").write_bytes(b"x")
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def _hidden_pickle(folder: Path) -> None:
         (_tensors(lambda tensors: tensors.__delitem__(_first(tensors))), "only one of lora_A and lora_B"),
         (_tensors(lambda tensors: _rename(tensors, "base_model.model.model.layers.99.self_attn.q_proj.lora_A.weight")), "belongs to another base"),
         (_tensors(lambda tensors: _rename(tensors, "base_model.model.../../etc/passwd.lora_A.weight")), "not a LoRA matrix"),
-        (_tensors(lambda tensors: _rename(tensors, "model.embed_tokens.lora_embedding_A")), "not a LoRA matrix"),
+        (_tensors(lambda tensors: _rename(tensors, "model.embed_tokens.lora_embedding_A")), "LoRA on the embeddings"),
         (_tensors(lambda tensors: _rename(tensors, "base_model.model.lm_head.lora_A.weight")), "does not open to adapters"),
         (_tensors(lambda tensors: tensors.clear()), "holds no tensor"),
         (lambda folder: (folder / "card.json").write_text(json.dumps({"base_digest": "0" * 64})), "belongs to the base 00000000"),

@@ -18,15 +18,28 @@ adapters = typer.Typer(no_args_is_help=True, help="Stored adapter versions.")
 export = typer.Typer(no_args_is_help=True, help="Take a version out of Whet.")
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
-_Reference = typer.Argument(..., metavar="ADAPTER", help="A version such as support@v2, a name (its newest version) or a digest.")
+_Reference = typer.Argument(
+    ...,
+    metavar="ADAPTER",
+    help="A version such as support@v2, a name (its newest version) or a digest.",
+)
 _Folder = typer.Option(..., "--to", help="A folder that does not exist yet.")
 
 
 def _summary(adapter: Adapter) -> dict[str, Any]:
-    return {
-        "adapter": adapter.label, "digest": adapter.digest, "gate": adapter.gate, "rank": adapter.rank, "base_digest": adapter.base_digest, "dataset_digest": adapter.dataset_digest,
-        "run_id": adapter.run_id, "path": adapter.path, "engine_name": adapter.engine_name, "created_at": adapter.created_at, "removed_at": adapter.removed_at,
-    }  # fmt: skip
+    fields = (
+        "digest",
+        "gate",
+        "rank",
+        "base_digest",
+        "dataset_digest",
+        "run_id",
+        "path",
+        "engine_name",
+        "created_at",
+        "removed_at",
+    )
+    return {"adapter": adapter.label, **{field: getattr(adapter, field) for field in fields}}
 
 
 @adapters.command("list")
@@ -38,7 +51,10 @@ def list_all(
     """Versions, newest first."""
     with opened() as context:
         with reading(context.database) as connection:
-            found = [_summary(adapter) for adapter in list_adapters(connection, name or None, removed=removed)]
+            found = [
+                _summary(adapter)
+                for adapter in list_adapters(connection, name or None, removed=removed)
+            ]
         if not as_json:
             found = [
                 {
@@ -61,9 +77,26 @@ def show(reference: str = _Reference, as_json: bool = _Json) -> None:
         with reading(context.database) as connection:
             adapter = find_adapter(connection, reference)
             served_by = _served_by(connection, adapter)
-        card = adapter.card if as_json else {key: value for key, value in adapter.card.items() if key in ("recipe", "training", "libraries", "left_out")}
+        card = (
+            adapter.card
+            if as_json
+            else {
+                key: value
+                for key, value in adapter.card.items()
+                if key in ("recipe", "training", "libraries", "left_out")
+            }
+        )
         judged = adapter.card.get("evaluation") or {}
-        emit({**_summary(adapter), "verdict": judged.get("verdict", "none"), "reason": judged.get("reason", ""), "served_by": served_by, "card": card}, as_json)
+        emit(
+            {
+                **_summary(adapter),
+                "verdict": judged.get("verdict", "none"),
+                "reason": judged.get("reason", ""),
+                "served_by": served_by,
+                "card": card,
+            },
+            as_json,
+        )
 
 
 def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]:
@@ -82,7 +115,10 @@ def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]
 
 
 @adapters.command("verify")
-def verify(reference: str = typer.Argument("", metavar="[ADAPTER]", help="One version; without it, all."), as_json: bool = _Json) -> None:
+def verify(
+    reference: str = typer.Argument("", metavar="[ADAPTER]", help="One version; without it, all."),
+    as_json: bool = _Json,
+) -> None:
     """Hash the stored files again and compare with what was stored. Exit code 1 at the first that differs."""
     with opened() as context:
         from training import adapter_store
@@ -91,26 +127,55 @@ def verify(reference: str = typer.Argument("", metavar="[ADAPTER]", help="One ve
             some = [find_adapter(connection, reference)] if reference else list_adapters(connection)
         for adapter in some:
             adapter_store.verify(context, adapter)
-        emit([{"adapter": adapter.label, "digest": adapter.digest, "intact": True} for adapter in some], as_json, title="adapters")
+        emit(
+            [
+                {"adapter": adapter.label, "digest": adapter.digest, "intact": True}
+                for adapter in some
+            ],
+            as_json,
+            title="adapters",
+        )
 
 
 @adapters.command("import")
 def import_folder(
-    folder: Path = typer.Argument(..., metavar="FOLDER", help="A PEFT folder: adapter_config.json and adapter_model.safetensors."),
-    name: str = typer.Option("", "--name", help="Name of the adapter. Default: the setting default_alias."),
-    accept_base: bool = typer.Option(False, "--accept-base", help="Though it names another base on the hub: both are the same weights."),
+    folder: Path = typer.Argument(
+        ...,
+        metavar="FOLDER",
+        help="A PEFT folder: adapter_config.json and adapter_model.safetensors.",
+    ),
+    name: str = typer.Option(
+        "", "--name", help="Name of the adapter. Default: the setting default_alias."
+    ),
+    accept_base: bool = typer.Option(
+        False,
+        "--accept-base",
+        help="Though it names another base on the hub: both are the same weights.",
+    ),
     as_json: bool = _Json,
 ) -> None:
     """Check an adapter that was trained elsewhere, and store it as a new version."""
     with opened() as context:
-        from training.adapter_import import import_adapter
-        from training.base_model import open_base, quiet_environment
+        from training.base_model import import_transformers, open_base
 
-        quiet_environment()
-        alias, base = name or context.settings.default_alias, open_base(context.settings)
-        stored, origin = import_adapter(context, folder, alias, base, actor=actor(), accept_base=accept_base)
-        said = {"declared_base": origin["base"], "declared_revision": origin["revision"], "notice": origin["notice"]}
-        emit({**_summary(stored), **said, "next": f"whet rollout promote {stored.name}"}, as_json)
+        import_transformers()
+        from training.adapter_import import import_adapter
+
+        alias = name or context.settings.default_alias
+        base = open_base(context.settings)
+        stored, origin = import_adapter(
+            context, folder, alias, base, actor=actor(), accept_base=accept_base
+        )
+        printed = {
+            **_summary(stored),
+            "declared_base": origin.base,
+            "declared_revision": origin.revision,
+            "notice": " ".join(origin.notices),
+            "next": f"whet rollout promote {stored.name}",
+        }
+        if not as_json:
+            printed = {key: value for key, value in printed.items() if value not in (None, "")}
+        emit(printed, as_json)
 
 
 @adapters.command("remove")
@@ -120,7 +185,14 @@ def remove(reference: str = _Reference, as_json: bool = _Json) -> None:
         from training import adapter_store
 
         removed = adapter_store.remove(context, reference, actor=actor(), now=now_ms())
-        emit({"adapter": removed.label, "removed": True, "files": "deleted an hour from now, once no engine holds them"}, as_json)
+        emit(
+            {
+                "adapter": removed.label,
+                "removed": True,
+                "files": "deleted an hour from now, once no engine holds them",
+            },
+            as_json,
+        )
 
 
 @export.command("adapter")
