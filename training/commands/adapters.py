@@ -100,7 +100,7 @@ def show(reference: str = _Reference, as_json: bool = _Json) -> None:
 
 
 def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]:
-    """Which engines proved the version, with the parity they measured, and which refused it, with the reason."""
+    """Which engines proved the version, with their parity, and which refused it, with the reason."""
     rows = connection.execute(select(replicas).order_by(replicas.c.url)).all()
     return [
         {
@@ -119,7 +119,7 @@ def verify(
     reference: str = typer.Argument("", metavar="[ADAPTER]", help="One version; without it, all."),
     as_json: bool = _Json,
 ) -> None:
-    """Hash the stored files again and compare with what was stored. Exit code 1 at the first that differs."""
+    """Hash the stored files again. Exit code 1 at the first that is not what was stored."""
     with opened() as context:
         from training import adapter_store
 
