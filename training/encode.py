@@ -37,6 +37,7 @@ class Encoded:
     trained: tuple[bool, ...]  # per token: does it count in the loss
     prompt_tokens: int  # tokens before the last answer: what the engine is given
     weight: float
+    line: int = 0  # of the row that it came from; a long text is several entries of one line
 
     @property
     def trained_tokens(self) -> int:
@@ -143,7 +144,7 @@ class Encoder:
         self._refuse_control_tokens(list(row.messages))
         found = windows(self._tokenizer, row.answer, self.max_length)
         hidden = set(self._touching(row.answer, row.scrubbed, special=True))
-        return [Encoded(part.ids, tuple(at not in hidden and learned for at, learned in enumerate(part.trained, start=part.start)), 0, row.weight) for part in found]
+        return [Encoded(part.ids, tuple(at not in hidden and learned for at, learned in enumerate(part.trained, start=part.start)), 0, row.weight, row.line) for part in found]
 
     def _encode(self, row: Row) -> Encoded:
         messages = self._conversation(row)
@@ -173,7 +174,7 @@ class Encoder:
             raise _Refused(NOTHING_TO_LEARN, "an answer with words of its own")
         if end > self.max_length:
             raise _Refused(f"{end} tokens", f"at most {self.max_length}, which is what the base and the engine take")
-        return Encoded(tuple(ids[:end]), tuple(trained[:end]), prompt_tokens, row.weight)
+        return Encoded(tuple(ids[:end]), tuple(trained[:end]), prompt_tokens, row.weight, row.line)
 
     def _touching(self, text: str, placeholders: tuple[str, ...], *, special: bool = False) -> list[int]:
         """Positions of the tokens that share a character with a placeholder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from training.batches import filled, in_parts
@@ -43,6 +43,7 @@ class Questions:
 
     groups: dict[str, list[Row]]
     available: dict[str, int]  # rows before sampling
+    texts: list[Row] = field(default_factory=list)  # held-out plain texts: read, not answered
 
     @property
     def held_out(self) -> list[Row]:
@@ -56,13 +57,17 @@ class Questions:
 def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
     """Rows to judge by. A held-out group above the limit is sampled, with a seed that follows from the dataset; no reviewed row is left out."""
     groups = {
-        "old": [row for row in dataset.test if row.origin == "seed"],
-        "new": [row for row in dataset.test if row.origin == "review"],
+        "old": [row for row in dataset.test if row.origin == "seed" and not row.is_text],
+        "new": [row for row in dataset.test if row.origin == "review" and not row.is_text],
         REGRESSION: dataset.reviewed,
     }
     pick = random.Random(dataset.digest)
     sampled = {name: rows if len(rows) <= limit or name == REGRESSION else pick.sample(rows, limit) for name, rows in groups.items()}
-    return Questions(sampled, {name: len(rows) for name, rows in groups.items()})
+    texts = [row for row in dataset.test if row.is_text]
+    available = {name: len(rows) for name, rows in groups.items()}
+    if texts:
+        available["text"] = len(texts)
+    return Questions(sampled, available, texts if len(texts) <= limit else pick.sample(texts, limit))
 
 
 def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Answer]:

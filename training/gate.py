@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -52,13 +52,29 @@ class Decision:
     failed: tuple[str, ...] = ()  # groups whose rule failed: what a person may have to sign for
 
 
-def decide(groups: dict[str, list[Pair]], *, first: bool, against: str, thresholds: Thresholds | None = None) -> Decision:
-    """`groups`: old, new, regression. `first`: nothing is in production, so the candidate must beat the base."""
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The verdict on one group that has a rule of its own."""
+
+    metrics: dict[str, Any]
+    verdict: str  # pass | fail | inconclusive
+    sentence: str
+
+
+def decide(
+    groups: dict[str, list[Pair]], *, first: bool, against: str, thresholds: Thresholds | None = None, further: Mapping[str, Finding] | None = None
+) -> Decision:
+    """`groups`: old, new, regression. `first`: nothing is in production, so the candidate must beat the base.
+
+    `further`: verdicts on groups with a rule of their own; where there are such groups alone, they decide.
+    """
     limits = thresholds or Thresholds()
     pairs = {**groups, "all": [*groups.get("old", []), *groups.get("new", [])]}
     metrics = {name: measure(rows, limits) for name, rows in pairs.items()}
     findings: dict[str, tuple[str, str]] = {}
-    if first:
+    if further and not any(groups.values()):
+        metrics = {}
+    elif first:
         findings["all"] = _beats(metrics["all"], against, limits)
     else:
         findings["old"] = _not_worse("old", metrics.get("old", measure([], limits)), against, limits)
@@ -67,6 +83,8 @@ def decide(groups: dict[str, list[Pair]], *, first: bool, against: str, threshol
     if groups.get(REGRESSION):
         findings[REGRESSION] = _kept(groups[REGRESSION], against, limits)
         metrics[REGRESSION]["broken_ids"] = [pair.id for pair in groups[REGRESSION] if _broken(pair)]
+    for name, found in (further or {}).items():
+        metrics[name], findings[name] = found.metrics, (found.verdict, found.sentence)
     verdicts = [verdict for verdict, _ in findings.values()]
     verdict = FAIL if FAIL in verdicts else INCONCLUSIVE if INCONCLUSIVE in verdicts else PASS
     failed = tuple(group for group, (found, _) in findings.items() if found == FAIL)

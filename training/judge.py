@@ -17,11 +17,13 @@ from training.data.shapes import text_of
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.evaluate import Answer, Questions, answer_rows, questions
-from training.gate import Decision, Pair, decide
+from training.gate import Decision, Pair, Thresholds, decide
+from training.judging.nats import reference_nats
 from training.lora import with_stored
 from training.methods.registry import ADAPTER, METHODS
 from training.prepare import Prepared
 from training.rows import Row
+from training.text_gate import GROUP, TextPair, judge_texts
 from whet.context import Context
 from whet.database import reading
 from whet.registry import Adapter, current_rollouts, find_adapter
@@ -104,14 +106,22 @@ def compare(
     `against` None is the base."""
     other = against.label if against else BASE
     asked = questions(dataset)
-    if not asked.rows:
+    if not asked.rows and not asked.texts:
         return Judgement(None, against, other, asked, None)
     tally = Tally(on_batch, 2 * len(asked.rows))
     ours = answer_rows(model, encoder, asked.rows, on_batch=tally.round)
+    our_costs = reference_nats(model, encoder, asked.texts)
     with answering_as(context, model, against, base) as other_model:
         theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
+        their_costs = reference_nats(other_model, encoder, asked.texts)
+    read = [TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats) for row in asked.texts if (cost := our_costs.get(row.id))]
+    must_beat = against is None and not asked.held_out
+    further = {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
     decision = decide(
-        {group: [_pair(row, ours[row.id], theirs[row.id]) for row in some] for group, some in asked.groups.items()}, first=against is None, against=other
+        {group: [_pair(row, ours[row.id], theirs[row.id]) for row in some] for group, some in asked.groups.items()},
+        first=against is None,
+        against=other,
+        further=further,
     )
     _add_manners(decision, asked, ours, theirs)
     return Judgement(decision, against, other, asked, save_answers(context, sample_name, asked, ours, theirs), ours, theirs)

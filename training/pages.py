@@ -29,6 +29,7 @@ GROUPS = {
     "new": ("New", "held-out rows that came from reviews"),
     "regression": ("Corrected before", "every conversation that people reviewed so far"),
     "all": ("Old and new together", "all held-out rows"),
+    "text": ("Plain texts", "held-out texts, by the mean probability of a byte"),
 }
 
 

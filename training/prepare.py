@@ -71,6 +71,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             "Distillation needs a teacher.", hint="Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher http://host/v1#MODEL."
         )
     dataset = _rows_for(method, dataset)
+    _require_teachable(recipe, dataset.train)
     standing = with_standing_reviews(context, alias, dataset).regression
     start, no_start = _start_adapter(context, alias, recipe, base)
     recipe = replace(recipe, init_from=start.digest if start else "")
@@ -102,7 +103,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
             "there, export the version merged (whet export merge), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
         )
-    notices = [*said, *no_start, *_notices(dataset, method)]
+    notices = [*said, *no_start, *_notices(dataset, method, parts["train"])]
     return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices)
 
 
@@ -122,6 +123,18 @@ def _rows_for(method: Method, dataset: Dataset) -> Dataset:
         found = f"{len(wrong)} of {len(dataset.train)} training rows are others, the first on line {wrong[0].line}"
         raise InputError(f"The method {method.name} learns from {wanted}: {found}.", hint=hint)
     return replace(dataset, validation=_not_bad(dataset.validation), test=_not_bad(dataset.test))
+
+
+def _require_teachable(recipe: Recipe, rows: list[Row]) -> None:
+    """Raises InputError for rows that an endpoint's answers in words cannot stand for."""
+    if "teacher" not in METHODS[recipe.method].reads or not recipe.teacher.startswith(("http://", "https://")):
+        return
+    if others := [row for row in rows if row.is_text or row.tools or row.calls]:
+        raise InputError(
+            f"{len(others)} of {len(rows)} rows are plain texts, or hold tools or calls of tools (the first on line {others[0].line}); the teacher at "
+            "an address is asked for answers in words.",
+            hint="Leave these rows out, name a teacher's folder, or learn them with --method lora.",
+        )
 
 
 def _not_bad(rows: list[Row]) -> list[Row]:
@@ -167,12 +180,15 @@ def _live_adapter(connection: Connection, alias: str, recipe: Recipe, base: Base
     return (None, [f"{adapter.label} {reason}, so the run starts from nothing."]) if reason else (adapter, [])
 
 
-def _notices(dataset: Dataset, method: Method) -> list[str]:
+def _notices(dataset: Dataset, method: Method, encoded: list[Encoded]) -> list[str]:
     rows = [row for part in (dataset.train, dataset.validation, dataset.test) for row in part]
     preferences = sum(row.kind == "preference" for row in rows)
     found = []
     if preferences and method.rows == ANSWERS:
         found.append(f"{preferences} rows are preferences: this method learns their chosen answers and does not look at the rejected ones.")
+    if texts := sum(row.is_text for row in dataset.train):
+        cut = sum(row.prompt_tokens == 0 for row in encoded)
+        found.append(f"{texts} training rows are plain texts: every token is learned, in {cut} windows; a text longer than a window goes on in the next one.")
     weighted = sum(row.weight != 1 for row in dataset.train)
     if weighted and not method.own_loop:
         found.append(f"{weighted} rows have a weight, which the method {method.name} does not read: every row counts alike.")

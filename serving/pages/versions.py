@@ -188,7 +188,7 @@ def try_sentence(found: Board, version: Version, share: float) -> str:
 def comparison(first: Version, second: Version) -> list[dict[str, Any]]:
     """Measures of two versions side by side; `better` names the side with the better value where that means anything."""
     rows = []
-    for group, title in (("old", "Right on old"), ("new", "Right on new"), ("regression", "Right on corrected before"), ("all", "Right on all held out")):
+    for group, title in (("old", "Right on old"), ("new", "Right on new"), ("regression", "Right on corrected before"), ("all", "Right on all held out"), ("text", "Probability of a byte of held-out texts")):
         one, two = first.score(group), second.score(group)
         if one is None and two is None:
             continue

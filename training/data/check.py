@@ -57,7 +57,7 @@ def check(context: Context, file: Path, *, test: Path | None = None, region: str
         "warnings": sum(finding.severity == WARNING for finding in findings),
         "findings": [asdict(finding) for finding in findings],
         "preview": _pieces(encoder, encoded[0]) if encoded else [],
-        "previews": [{"line": row.line, "pieces": _pieces(encoder, tokens)} for row, tokens in zip(kept[:_PREVIEWS], encoded, strict=False)],
+        "previews": [{"line": line, "pieces": _pieces(encoder, tokens)} for line, tokens in _first_windows(encoded, _PREVIEWS)],
         "base": base.name,
         "template": base.template_digest[:8],
     }
@@ -87,9 +87,20 @@ def _figures(reading: Reading, encoded: Sequence[Encoded], kept: Sequence[Row], 
         "truncated": 0,  # rows are refused, never cut: what is learned is what is served
         "too_long": sum(" tokens" in line.found for line in refused),
         "without_learned_token": sum(line.found == NOTHING_TO_LEARN for line in refused),
-        "end_of_turn_learned": sum(_learns_to_stop(row, stop_ids) for row in encoded),
+        "end_of_turn_learned": sum({row.line: _learns_to_stop(row, stop_ids) for row in encoded}.values()),
+        **({"text_windows": sum(row.prompt_tokens == 0 for row in encoded)} if any(row.is_text for row in kept) else {}),
         "histogram": _histogram(lengths),
     }
+
+
+def _first_windows(encoded: Sequence[Encoded], count: int) -> list[tuple[int, Encoded]]:
+    """Return (line, what is learned) of the first rows; of a long text its first window."""
+    found: dict[int, Encoded] = {}
+    for tokens in encoded:
+        if len(found) == count and tokens.line not in found:
+            break
+        found.setdefault(tokens.line, tokens)
+    return list(found.items())
 
 
 def _learns_to_stop(row: Encoded, stop_ids: frozenset[int]) -> bool:
@@ -180,7 +191,8 @@ def _unfit_to_judge(test: Reading) -> list[Finding]:
 
 
 def _no_stop(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]) -> list[Finding]:
-    endless = [row.line for row, tokens in zip(kept, encoded, strict=True) if not _learns_to_stop(tokens, stop_ids)]
+    stops = {tokens.line: _learns_to_stop(tokens, stop_ids) for tokens in encoded}  # of a long text the last window
+    endless = [row.line for row in kept if not stops[row.line]]
     found = f"{len(endless)} rows do not teach to stop: their end-of-turn token is not learned."
     return [Finding("no_stop", ERROR, len(endless), found, "Correct the base's chat template.", endless)] if endless else []
 

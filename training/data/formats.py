@@ -19,6 +19,7 @@ from training.data import encodings
 from training.data.bad_lines import BadLine
 from training.data.columns import NO_COLUMNS, Columns, parse_columns
 from training.data.tables import read_csv, read_parquet, require_file
+from training.data.text_files import is_plain_text, text_rows
 from training.data.wrong import Wrong, kind_of, one_of_each
 from training.rows import KNOWN_FIELDS, Reading, parsed_lines, read_objects
 from whet.errors import InputError
@@ -157,6 +158,8 @@ def _objects(path: Path, options: ReadOptions, notices: list[str]) -> tuple[str,
     content = _as_utf8(path, content, options, notices)
     if suffix == ".json" and (found := _json(path, content)) is not None:
         return "row", enumerate(found, start=1)
+    if suffix == ".txt" and is_plain_text(text := content.decode()):
+        return "line", text_rows(text)
     if b"\n" not in content:  # JSON has no carriage return inside a text
         content = content.replace(b"\r", b"\n")
     if (document := _document(path, content)) is not None:

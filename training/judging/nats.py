@@ -17,11 +17,13 @@ _LOGITS = 1 << 27  # as long as its logits do: half a gigabyte in float32, of wh
 def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, Nats]:
     """Row id → negative log-likelihood of the row's learned tokens, in nats, and how many they are.
 
-    Rows that the encoder refuses are left out. `model` answers as it is set; nothing of it changes.
+    A long text counts with all its windows. Rows that the encoder refuses are left out. `model`
+    answers as it is set; nothing of it changes.
     """
     import torch
 
-    encoded = sorted(((row.id, one) for row in rows if isinstance(one := encoder.encode(row), Encoded)), key=lambda item: len(item[1].ids))
+    windows = [(row.id, encoder.encode_windows(row)) for row in rows]
+    encoded = sorted(((row_id, one) for row_id, some in windows if isinstance(some, list) for one in some), key=lambda item: len(item[1].ids))
     device = next(model.parameters()).device.type
     at_once = min(_BATCH_TOKENS, _LOGITS // int(encoder.base.config["vocab_size"]))
 
@@ -35,8 +37,10 @@ def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, N
     with hands(threads_of(model), len(encoded)) as workers:
         most = at_once // workers.count  # tokens of a batch, whose last row is the longest
         batches = filled(encoded, lambda batch, row: (len(batch) + 1) * len(row[1].ids) <= most)
-        return {
-            row_id: Nats(total, one.trained_tokens)
-            for some, found in zip(batches, workers.each(totals, batches), strict=True)
-            for (row_id, one), total in zip(some, found, strict=True)
-        }
+        costs: dict[str, Nats] = {}
+        for some, found in zip(batches, workers.each(totals, batches), strict=True):
+            for (row_id, one), total in zip(some, found, strict=True):
+                before = costs.get(row_id, Nats(0.0, 0))
+                # Nothing comes before the first token, so it costs nothing.
+                costs[row_id] = Nats(before.nats + total, before.tokens + sum(one.trained[1:]))
+        return costs

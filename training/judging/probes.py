@@ -171,7 +171,7 @@ def _own_pairs(draw: random.Random, own: list[Row]) -> list[Pair]:
     made = []
     for number, row in enumerate(draw.sample(own, min(OWN_PAIRS, len(own)))):
         kind, frame, one, other = frames[number * 5 % len(frames)]  # 5 has no factor in common with their number: all kinds come up
-        raw = {"messages": list(row.messages), "context": list(row.context), "checks": list(row.checks)}
+        raw = {"messages": list(row.messages), "context": list(row.context), "checks": list(row.checks), "tools": list(row.tools)}
         made.append(_pair(f"own-{number}", kind, raw, frame, one, other))
     return made
 

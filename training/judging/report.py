@@ -11,7 +11,7 @@ from training.evaluate import Questions
 from training.gate import Decision
 from training.judging import ballots
 from training.judging.earlier import MOST_DATASETS, MOST_ROWS
-from training.judging.measures import WORSE, Side, measure_rows
+from training.judging.measures import WORSE, Side, measure_rows, perplexity
 from training.judging.opinion import stored_opinion
 from training.judging.probes import Probes
 from training.judging.signing import SIGNED
@@ -27,7 +27,8 @@ CANDIDATE = "candidate"
 FILE = "report.json"
 _FORMAT = 1  # of the JSON; a reader that knows only this one refuses others
 _TEMPLATES = Path(__file__).parents[1] / "templates"
-HELD_OUT = {"old": "Held-out rows from files", "new": "Held-out rows from reviews"}
+TEXTS = "text"
+HELD_OUT = {"old": "Held-out rows from files", "new": "Held-out rows from reviews", TEXTS: "Held-out plain texts"}
 SECTIONS = (*HELD_OUT, "forgetting", "bias", "safety")  # of a report's page, in its order
 _PLOT, _EDGE = 160, 5  # width of an interval's picture in the SVG's own units, and what is left free for the point at an end of it
 _LEAST_REACH = 0.1  # of its axis: below 10 points to each side, noise would look like news
@@ -52,10 +53,17 @@ def build(
             "thresholds": decision.thresholds,
             "failed": list(decision.failed),
         },
-        "measures": {group: measure_rows(asked.groups[group], sides) for group in HELD_OUT if asked.groups[group]},
+        "measures": _measures(asked, sides),
         "probes": probe_figures,
         "earlier": f"Of earlier tasks the {MOST_DATASETS} newest datasets were looked at, and of each at most {MOST_ROWS} test rows were asked.",
     }
+
+
+def _measures(asked: Questions, sides: Mapping[str, Side]) -> dict[str, list[dict[str, Any]]]:
+    """Measures by group of held-out rows; of plain texts only what they cost."""
+    found = {name: measure_rows(rows, sides) for name, rows in asked.groups.items() if name in HELD_OUT and rows}
+    texts = perplexity(asked.texts, sides, "perplexity per token")
+    return {**found, TEXTS: texts} if texts else found
 
 
 def report_path(samples_path: str) -> str:

@@ -43,7 +43,7 @@ def survey(
     sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, [plan.probes.answered, plan.earlier_rows], plan.costed, tally)}
     if judgement.against is not None:
         with answering_as(context, model, judgement.against, base) as production:
-            sides[other] = _side(production, encoder, judgement.theirs, [plan.earlier_rows], asked.held_out, tally)
+            sides[other] = _side(production, encoder, judgement.theirs, [plan.earlier_rows], [*asked.held_out, *asked.texts], tally)
     with answering_as(context, model, None, base) as plain:
         if judgement.against is None:
             sides[BASE] = _side(plain, encoder, judgement.theirs, [plan.earlier_rows, plan.probes.answered], plan.costed, tally)
@@ -69,7 +69,7 @@ class _Plan:
     @property
     def costed(self) -> list[Row]:
         """Rows whose reference is measured too."""
-        return [*self.asked.held_out, *self.probes.dialogues]
+        return [*self.asked.held_out, *self.asked.texts, *self.probes.dialogues]
 
     def count(self, *, with_production: bool) -> int:
         """Answers in all."""
@@ -77,7 +77,7 @@ class _Plan:
 
 
 def _fitting(earlier: list[tuple[str, list[Row]]], encoder: Encoder) -> list[tuple[str, list[Row]]]:
-    return [(name, some) for name, rows in earlier if (some := [row for row in rows if encoder.takes(row)])]
+    return [(name, some) for name, rows in earlier if (some := [row for row in rows if not row.is_text and encoder.takes(row)])]
 
 
 def _side(model: Any, encoder: Encoder, known: Any, rounds: list[list[Row]], costed: list[Row], tally: Tally) -> Side:
