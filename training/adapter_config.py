@@ -45,7 +45,7 @@ def read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, An
             raise AdapterError(
                 f"{path.name} has {path.stat().st_size:,} bytes; expected at most {most_bytes:,}."
             )
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_names)
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_names)
     except (OSError, ValueError, RecursionError) as error:
         # ValueError: not UTF-8, not JSON, a name twice, or a number of thousands of digits
         raise AdapterError(f"{path.name} cannot be read as JSON: {error}.") from error

@@ -7,7 +7,6 @@ of a sharded checkpoint, a file of MLX or llama.cpp.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ _INDEX = f"{WEIGHTS}.index.json"
 _MAX_INDEX_BYTES = 1 << 24  # names of the tensors of some thousand layers
 _SEARCH_DEPTH = 2  # `output/checkpoint-500/adapter_model/` is as deep as trainers nest an adapter
 _SHOWN = 5  # names in a sentence
+_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What transformers, accelerate and DeepSpeed keep beside an adapter to resume a run; never read.
 _TRAINER_STATE = (
@@ -34,6 +34,7 @@ _TRAINER_STATE = (
     "sampler*.bin",
     "rng_state*.pth",
     "random_states_*.pkl",
+    "custom_checkpoint_*.pkl",
     "*_model_states.pt",
     "*_optim_states.pt",
 )
@@ -81,6 +82,8 @@ def _require_folder(given: Path) -> None:
         raise _gguf(given.name)
     if given.is_file():
         raise AdapterError(f"{given} is a file, not a folder.", hint=hint)
+    if _HUB_ID.fullmatch(str(given)):
+        hint = f"From the hub: hf download {given} --local-dir FOLDER, then import FOLDER."
     raise AdapterError(f"{given} is not a folder.", hint=hint)
 
 
@@ -236,35 +239,6 @@ def _gguf(name: str) -> AdapterError:
         f"{name} is a file of llama.cpp; expected PEFT's {CONFIG} and {WEIGHTS}.",
         hint="Import the PEFT folder that it was converted from.",
     )
-
-
-def added_tokens(folder: Path, first_id: int) -> list[str]:
-    """Tokens with ids from `first_id` on that the tokenizer beside an adapter has, by id.
-
-    An adapter folder holds a tokenizer when its trainer saved one; a file that cannot be read
-    counts as absent, because the names only make a sentence clearer.
-    """
-    found: dict[int, str] = {}
-    for name in ("tokenizer.json", "added_tokens.json"):
-        try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            continue
-        if not isinstance(content, dict):
-            continue
-        if name == "tokenizer.json":
-            listed = content.get("added_tokens")
-            pairs = [
-                (item.get("content"), item.get("id"))
-                for item in (listed if isinstance(listed, list) else [])
-                if isinstance(item, dict)
-            ]
-        else:
-            pairs = list(content.items())
-        for token, number in pairs:
-            if isinstance(token, str) and isinstance(number, int) and number >= first_id:
-                found[number] = token
-    return [found[number] for number in sorted(found)]
 
 
 def _listed(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from training.adapter_config import (
 )
 from training.adapter_coverage import require_agreement
 from training.adapter_files import find_adapter_files
-from training.adapter_names import resolve_names
+from training.adapter_names import TensorNames, resolve_names
 from training.adapter_saved_modules import check_saved_modules
 from training.adapter_scope import (
     LinearLayers,
@@ -37,6 +37,7 @@ from training.adapter_tensors import (
     read_matrices,
     to_one_dtype,
 )
+from training.adapter_tokenizer import tokenizer_notices
 from training.base_model import BaseModel
 from training.device import compute_dtype, stored_dtype
 from training.encode import Encoder
@@ -118,19 +119,20 @@ def read_adapter(
                 f"{files.weights[0].name} holds no tensor.", hint="Save the adapter again."
             )
         names = resolve_names(tensors.names, base)
-        saved = check_saved_modules(tensors, names.saved, declared, files, base)
         if not names.lora:
             raise AdapterError(
-                f"{files.weights[0].name} holds no LoRA matrix, only weights that the base has.",
-                hint="Save the adapter with PEFT's save_pretrained.",
+                f"{files.weights[0].name} holds no LoRA matrix, only {len(names.saved)} weights "
+                "of a model itself.",
+                hint="Save the adapter with PEFT's save_pretrained. A model that was trained "
+                "whole is a base of its own (WHET_BASE_MODEL).",
             )
+        saved = check_saved_modules(tensors, names.saved, declared, files, base)
         linear = linear_layers(base)
-        seen = _names_in_model(names.modules, linear)
+        seen = _names_in_training(names, declared.scope, linear)
         ranks = _by_module(declared.scope.rank_pattern, seen, declared.rank)
         alphas = _by_module(declared.scope.alpha_pattern, seen, declared.alpha)
         require_rank(max(ranks.values()), engine_max_lora_rank)
         matrices = read_matrices(tensors, names.lora, ranks, base)
-        require_agreement(declared.scope, seen.values(), linear)
         matrices = to_one_dtype(matrices, getattr(torch, stored_dtype()))
     adapter = make_uniform(matrices, declared, ranks, alphas)
     if not changes_something(adapter, declared.scale(adapter.rank, adapter.alpha)):
@@ -139,7 +141,8 @@ def read_adapter(
             "in: it changes nothing.",
             hint="Its training did not start, or another checkpoint was meant.",
         )
-    notices += [*declared.notices, *names.notices, *saved]
+    notices += [*tokenizer_notices(files.folder, base), *declared.notices]
+    notices += [*names.notices, *saved]
     notices += [adapter.notice] if adapter.notice else []
     config = plain_config(
         adapter.rank,
@@ -155,6 +158,29 @@ def _by_module(pattern: dict[str, Any], seen: dict[str, str], default: Any) -> d
     """Layer of the base's files → its rank or alpha; patterns match the names PEFT sees."""
     numbers = layer_numbers(pattern, seen.values(), default)
     return {module: numbers[name] for module, name in seen.items()}
+
+
+def _names_in_training(names: TensorNames, scope: Scope, linear: LinearLayers) -> dict[str, str]:
+    """Layer as the base's files name it → as it was named when the configuration was written.
+
+    That decides what patterns of the configuration match. A model may have been trained inside
+    another one (`model.language_model.layers`), or its adapter renamed afterwards, so the trainer's
+    names are tried first and then the base's.
+
+    Raises AdapterError when by neither the layers in the file are those of the configuration.
+    """
+    in_model = _names_in_model(names.modules, linear)
+    old, new = names.base_prefix, names.trainer_prefix
+    if new != old and all(name.startswith(old) for name in in_model.values()):
+        renamed = {m: new + name.removeprefix(old) for m, name in in_model.items()}
+        try:
+            require_agreement(scope, renamed.values(), linear.renamed(old, new))
+        except AdapterError:
+            pass  # the base's own names decide, and say what is wrong
+        else:
+            return renamed
+    require_agreement(scope, in_model.values(), linear)
+    return in_model
 
 
 def _names_in_model(modules: list[str], linear: LinearLayers) -> dict[str, str]:

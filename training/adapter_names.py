@@ -71,6 +71,8 @@ class TensorNames:
     lora: list[LoraName] = field(default_factory=list)
     saved: dict[str, str] = field(default_factory=dict)  # name in the file → tensor of the base
     notices: list[str] = field(default_factory=list)
+    trainer_prefix: str = ""  # before the layers in the model that was trained, such as `model.`
+    base_prefix: str = ""  # the same in the base
 
     @property
     def modules(self) -> list[str]:
@@ -154,6 +156,9 @@ def resolve_names(names: Sequence[str], base: BaseModel) -> TensorNames:
         found.lora.append(LoraName(name, module, part))
     _require_one(adapters)
     _require_one_prefix(prefixes)
+    if found.lora:
+        found.trainer_prefix = next(iter(prefixes)).rpartition(PREFIX)[2]
+        found.base_prefix = layers.split(found.lora[0].module)[0]
     found.notices += _rename_notices(found, adapters, prefixes, layers)
     return found
 

@@ -13,9 +13,10 @@ import torch
 from safetensors import safe_open
 
 from training.adapter_config import DeclaredAdapter
-from training.adapter_files import AdapterFiles, added_tokens
+from training.adapter_files import AdapterFiles
 from training.adapter_store import WEIGHTS
 from training.adapter_tensors import TensorFiles
+from training.adapter_tokenizer import added_tokens
 from training.base_model import BaseModel
 from whet.errors import AdapterError
 

@@ -64,6 +64,11 @@ class LinearLayers:
     names: tuple[str, ...]
     head: str | None
 
+    def renamed(self, old: str, new: str) -> LinearLayers:
+        """The same layers in a model whose layers' names begin with `new` instead of `old`."""
+        names = {n: new + n.removeprefix(old) if n.startswith(old) else n for n in self.names}
+        return LinearLayers(tuple(names.values()), names[self.head] if self.head else None)
+
 
 def read_scope(config: dict[str, Any]) -> Scope:
     """Reads the fields, of the types that PEFT reads. Raises AdapterError."""

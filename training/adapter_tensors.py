@@ -203,7 +203,14 @@ def make_uniform(
 
 
 def _scaled(matrix: torch.Tensor, factor: float) -> torch.Tensor:
-    return (matrix.float() * factor).to(matrix.dtype).contiguous()
+    scaled = (matrix.float() * factor).to(matrix.dtype).contiguous()
+    if not bool(torch.isfinite(scaled).all()):
+        raise AdapterError(
+            f"A lora_B multiplied by {factor:g}, for its alpha_pattern, is too large for "
+            f"{matrix.dtype}.",
+            hint="Train it with smaller alphas.",
+        )
+    return scaled
 
 
 def _numbers(values: Any) -> str:

@@ -126,6 +126,25 @@ def untrained_modules(trainer: Trainer) -> Path:
     return trainer.root / "modules-equal"
 
 
+def with_byte_order_mark(trainer: Trainer) -> Path:
+    folder = trainer.changed("mark")
+    (folder / CONFIG).write_text("\ufeff" + (folder / CONFIG).read_text())
+    return folder
+
+
+def with_tokenizer(trainer: Trainer, name: str, added: str) -> Path:
+    folder = trainer.changed(name)
+    trainer.base.tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(trainer.base.tokenizer.chat_template + added)
+    return folder
+
+
+def with_added_token(trainer: Trainer) -> Path:
+    folder = with_tokenizer(trainer, "token", "")
+    (folder / "added_tokens.json").write_text('{"<tool>": 2047}')
+    return folder
+
+
 SAME: list[Case] = [
     (
         "a state dict",
@@ -276,6 +295,21 @@ SAME: list[Case] = [
         lambda t: t.changed("regex", target_modules=r".*\.(self_attn|mlp)\..*_proj"),
         "",
     ),
+    (
+        "a pattern for the model around it",
+        lambda t: t.changed(
+            "around",
+            rename("model.layers", "model.language_model.layers"),
+            target_modules=r".*language_model.*(self_attn|mlp).*_proj",
+            r=4,
+            rank_pattern={"language_model.layers.*": 8},
+        ),
+        "language_model",
+    ),
+    ("a configuration with a byte order mark", with_byte_order_mark, ""),
+    ("the base's own tokenizer beside it", lambda t: with_tokenizer(t, "own", ""), ""),
+    ("another template", lambda t: with_tokenizer(t, "template", "!"), "The chat template"),
+    ("tokens that the base has not", with_added_token, "'<tool>'. The base reads them"),
     (
         "a quantised base's name",
         lambda t: t.changed("bnb", base_model_name_or_path="/models/base-bnb-4bit"),

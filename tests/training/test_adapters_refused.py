@@ -11,6 +11,7 @@ import peft
 import pytest
 import torch
 from peft import get_peft_model
+from safetensors.torch import save_file
 
 from tests.training.adapter_folders import (
     Case,
@@ -91,6 +92,13 @@ def x_lora(trainer: Trainer) -> Path:
 def whole_model(trainer: Trainer) -> Path:
     trainer.model().save_pretrained(trainer.root / "whole-model")
     return trainer.root / "whole-model"
+
+
+def whole_model_renamed(trainer: Trainer) -> Path:
+    folder = trainer.changed("whole-renamed", lambda tensors: {})
+    state = trainer.model().state_dict()
+    save_file({n: t.clone() for n, t in state.items() if n != "lm_head.weight"}, folder / WEIGHTS)
+    return folder
 
 
 def pickled(trainer: Trainer) -> Path:
@@ -350,6 +358,8 @@ REFUSED: list[Case] = [
         lambda t: checkpoints(t, 500, 1000),
         "checkpoint-500, checkpoint-1000.*import .*checkpoint-1000",
     ),
+    ("a whole model by the adapter's name", whole_model_renamed, "holds no LoRA.*base of its own"),
+    ("a name on the hub", lambda t: Path("acme/kettle-lora"), "hf download acme/kettle-lora"),
     ("a whole model", whole_model, "whole model.*WHET_BASE_MODEL="),
     ("MLX", lambda t: only(t, "mlx", {"adapters.safetensors": ""}, config=MLX), "MLX.*mlx_lm.fuse"),
     ("MLX without its weights", lambda t: t.changed("mlx-config", peft_type="MLX"), "type 'MLX'"),

@@ -100,7 +100,7 @@ def show(reference: str = _Reference, as_json: bool = _Json) -> None:
 
 
 def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]:
-    """Which engines proved the version, with their parity, and which refused it, with the reason."""
+    """Engines that proved the version, with their parity, and those that refused it, and why."""
     rows = connection.execute(select(replicas).order_by(replicas.c.url)).all()
     return [
         {
@@ -166,8 +166,10 @@ def import_folder(
         stored, origin = import_adapter(
             context, folder, alias, base, actor=actor(), accept_base=accept_base
         )
+        created = stored.created_at if as_json else iso(stored.created_at)
         printed = {
             **_summary(stored),
+            "created_at": created,
             "declared_base": origin.base,
             "declared_revision": origin.revision,
             "notice": " ".join(origin.notices),
