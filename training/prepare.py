@@ -9,12 +9,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from training.base_model import BaseModel
+from training.data.bad_lines import sentences
 from training.data.leaks import without_leaks
 from training.datasets import Dataset, with_standing_reviews
 from training.device import compute_dtype
 from training.encode import Encoded, Encoder
 from training.methods.pairs import Work, check_batches, refused, work
-from training.methods.registry import ADAPTER, ANSWERS, METHODS, PREFERENCES, RATINGS, Method
+from training.methods.registry import ADAPTER, ANSWERS, METHODS, Method
+from training.methods.wanted import only_fitting
 from training.recipe import PRODUCTION, Recipe, check_servable, resolved
 from training.rows import BadLine, Row
 from training.run.faults import require_device
@@ -24,8 +26,6 @@ from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
 from whet.registry import Adapter, current_rollouts, find_adapter
-
-_SHOWN = 20  # refused rows that are named; `whet data check` lists all of them
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
         parts[part], kept[part], other = encoder.encode_all(rows)
         left_out += [*rejected, *other]
     if left_out and not skip_bad:
-        shown = "\n".join(f"  {bad}" for bad in left_out[:_SHOWN]) + (f"\n  … and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else "")
+        shown = "\n".join(f"  {sentence}" for sentence in sentences(left_out))
         raise InputError(f"{len(left_out)} rows cannot be learned from with this base:\n{shown}", hint="Correct them, or leave them out with --skip-bad.")
     if not parts["train"]:
         raise InputError("No row is left to train on.", hint="`whet data check` says why each row was refused.")
@@ -107,21 +107,9 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices)
 
 
-# What rows a method learns from, and what to do when these are not they.
-_WANTED = {
-    ANSWERS: ("right answers, and would learn those rated -1 as right", "Leave them out, or use --method kto, which learns from both."),
-    PREFERENCES: ("rows with chosen and rejected", "Give preference rows, or use a method that learns from answers, such as lora."),
-    RATINGS: ('preference rows or rows with "rating": 1 or -1', "Rate the rows, or use a method that learns from answers, such as lora."),
-}
-
-
 def _rows_for(method: Method, dataset: Dataset) -> Dataset:
     """The dataset without bad answers to be judged by. Raises InputError when the method cannot learn from the training rows."""
-    wrong = [row for row in dataset.train if not _fits(method.rows, row)]
-    if wrong:
-        wanted, hint = _WANTED[method.rows]
-        found = f"{len(wrong)} of {len(dataset.train)} training rows are others, the first on line {wrong[0].line}"
-        raise InputError(f"The method {method.name} learns from {wanted}: {found}.", hint=hint)
+    only_fitting(method, dataset.train, skip_bad=False)
     return replace(dataset, validation=_not_bad(dataset.validation), test=_not_bad(dataset.test))
 
 
@@ -139,12 +127,6 @@ def _require_teachable(recipe: Recipe, rows: list[Row]) -> None:
 
 def _not_bad(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.rating >= 0]
-
-
-def _fits(wanted: str, row: Row) -> bool:
-    if wanted == ANSWERS:
-        return row.rating >= 0
-    return row.kind == "preference" or (wanted == RATINGS and row.rating != 0)
 
 
 def _start_adapter(context: Context, alias: str, recipe: Recipe, base: BaseModel) -> tuple[Adapter | None, list[str]]:

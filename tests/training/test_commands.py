@@ -136,7 +136,7 @@ def test_bad_input_gets_a_sentence_and_exit_code_two(shell: Shell, rows: str, tm
 
 
 def test_a_process_of_its_own_prints_the_sentence_and_no_traceback(shell: Shell, tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text("{oops\n")
+    (tmp_path / "bad.jsonl").write_text('{oops\n{"prompt": "q", "completion": "a"}\n')
     done = shell.in_a_process("train", "run", str(tmp_path / "bad.jsonl"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "line 1: found" in done.stderr and "--skip-bad" in done.stderr and "Traceback" not in done.stderr

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from training.commands.options import COLUMNS, ENCODING, VERBOSE
 from whet.cli import emit, err, opened, out
 from whet.clock import now_ms
 from whet.errors import InputError
@@ -19,6 +20,10 @@ data = typer.Typer(no_args_is_help=True, help="Check, clean, split, mix and augm
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
 _File = typer.Argument(..., metavar="FILE", help="File of training rows.")
 _Region = typer.Option("", "--region", help="Country (two letters) whose phone numbers may stand without +.")
+# Of the figures, what is printed below the table, or in --json alone.
+_NOT_IN_TABLE = {
+    "preview", "previews", "histogram", "findings", "rejected", "test_rejected", "notices",
+}  # fmt: skip
 _SkipBad = typer.Option(False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing.")
 
 
@@ -28,17 +33,32 @@ def check(
     test: Path | None = typer.Option(None, "--test", help="A test set that no row may be known from."),
     report: Path | None = typer.Option(None, "--report", help="Also write an HTML page with plots here."),
     region: str = _Region,
+    method: str = typer.Option(
+        "lora", "--method", help="The method that is to learn them: its run refuses the same rows."
+    ),
+    verbose: bool = VERBOSE,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """What is wrong with the rows and what to do about it, and what the model will see. Exit code 2 when a run would refuse them."""
     with opened() as context:
         from training.data.check import check as checked
         from training.data.finding import Finding
+        from training.data.formats import part_path, read_options
         from training.data.pii import known_region
 
         country = known_region(region)
         with _stages(as_json) as progress:
-            found = checked(context, file, test=test, region=country, progress=progress)
+            found = checked(
+                context,
+                file,
+                test=part_path(file, test),
+                region=country,
+                method_name=method,
+                options=read_options(columns, encoding),
+                progress=progress,
+            )
         if report is not None:
             from training.data.report import render
 
@@ -46,31 +66,49 @@ def check(
         if as_json:
             emit(found, True)
         else:
-            for line in found["rejected"]:
-                out.print(f"{line['unit']} {line['line']}: found {line['found']}; expected {line['expected']}", markup=False)
-            emit(
-                {key: value for key, value in found.items() if key not in ("preview", "previews", "histogram", "findings", "rejected", "test_rejected")}, False
-            )
+            _print_rejected(found, verbose)
+            emit({key: value for key, value in found.items() if key not in _NOT_IN_TABLE}, False)
+            for notice in found["notices"]:
+                rows = f" ({notice['rows']:,} rows)" if notice["rows"] else ""
+                out.print(f"• {notice['found']}{rows}", markup=False)
             for finding in found["findings"]:
-                out.print(str(Finding(**finding)), markup=False, style="red" if finding["severity"] == "error" else "yellow")
+                style = "red" if finding["severity"] == "error" else "yellow"
+                out.print(Finding(**finding).sentence(verbose=verbose), markup=False, style=style)
             _preview(found["preview"])
         if found["errors"]:
             raise typer.Exit(2)
 
 
+def _print_rejected(found: dict[str, Any], verbose: bool) -> None:
+    """Print one sentence for each fault, or with `verbose` one for each line."""
+    from training.data.bad_lines import BadLine, sentences
+
+    bad = [BadLine(**line) for line in found["rejected"]]
+    of = found["rows"] + found["rejected_lines"]
+    for sentence in map(str, bad) if verbose else sentences(bad, of=of):
+        out.print(sentence, markup=False)
+
+
 @data.command("stats")
-def stats(file: Path = _File, as_json: bool = _Json) -> None:
+def stats(
+    file: Path = _File,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
+    as_json: bool = _Json,
+) -> None:
     """Tokens per row (histogram), learned tokens, over-long rows, duplicates, tasks, origins, labels, languages."""
     with opened() as context:
         from training.data.check import check as checked
+        from training.data.formats import read_options
 
         with _stages(as_json) as progress:
-            found = checked(context, file, progress=progress)
+            options = read_options(columns, encoding)
+            found = checked(context, file, options=options, progress=progress)
         if as_json:
             emit(found, True)
             return
         histogram = found.pop("histogram")
-        emit({key: value for key, value in found.items() if key not in ("preview", "previews", "findings", "rejected")}, False)
+        emit({key: value for key, value in found.items() if key not in _NOT_IN_TABLE}, False)
         most = max((bin_["rows"] for bin_ in histogram), default=1)
         for bin_ in histogram:
             out.print(f"{bin_['from']:>6} to {bin_['to']:>6} tokens  {'█' * round(40 * bin_['rows'] / most)} {bin_['rows']}", markup=False)
@@ -86,17 +124,19 @@ def clean(
     keep_characters: bool = typer.Option(False, "--keep-characters", help="Leave Unicode form, control characters and white space as they are."),
     region: str = _Region,
     skip_bad: bool = _SkipBad,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """Normalise texts, replace personal data by placeholders that are seen and never learned, leave out duplicates. Exit code 2 when a row had to be refused."""
     from training.data import record
     from training.data.clean import clean as cleaned
-    from training.data.formats import read_good
+    from training.data.formats import read_good, read_options
     from training.data.pii import known_region
 
     record.refuse_existing(into)
     country = known_region(region)
-    reading = read_good(file, skip_bad=skip_bad)
+    reading = read_good(file, skip_bad=skip_bad, options=read_options(columns, encoding))
     with _stages(as_json) as progress:
         progress("cleaning")
         made = cleaned(reading.rows, normalise=not keep_characters, deduplicate=not keep_duplicates, near=near, pii=not keep_pii, region=country)
@@ -125,18 +165,20 @@ def split(
     parent: Path | None = typer.Option(None, "--parent", help="Folder of an earlier split: its rows keep their parts."),
     by_time: str = typer.Option("", "--by-time", help="Field with a time: the newest rows are held out."),
     skip_bad: bool = _SkipBad,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """Split by content: rows with one question, user or group stay together, a row lands in the same part every time, and no part knows another."""
     from training import datasets
     from training.data import record
-    from training.data.formats import read_good
+    from training.data.formats import read_good, read_options
     from training.data.split import parent_from
     from training.data.split import split as divided
 
     if validation + test >= 1:
         raise InputError(f"--validation {validation} and --test {test} leave nothing for training.", hint="Use shares that add up to less than 1.")
-    reading = read_good(file, skip_bad=skip_bad)
+    reading = read_good(file, skip_bad=skip_bad, options=read_options(columns, encoding))
     settled = parent_from(_json_of(parent / "manifest.json"), str(parent)) if parent else None
     made = divided(reading.rows, datasets.Shares(validation, test), parent=settled, by_time=by_time)
     names = {name: into / f"{name}.jsonl" for name in datasets.PARTS}

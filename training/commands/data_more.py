@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from training.commands.data import data
+from training.commands.options import COLUMNS, ENCODING
 from whet.cli import emit, err, out
 from whet.clock import now_ms
 from whet.errors import InputError
@@ -39,6 +40,8 @@ def augment(
     seed: int = typer.Option(0, "--seed", help="Same seed and rows: same word changes."),
     with_originals: bool = typer.Option(False, "--with-originals", help="Write the rows of FILE too."),
     skip_bad: bool = _SkipBad,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """New training rows: the question in other words, the answer as it is, marked synthetic with the row they were made from."""
@@ -46,7 +49,7 @@ def augment(
 
     from training.data import augment as augmenting
     from training.data import record
-    from training.data.formats import read_good
+    from training.data.formats import read_good, read_options
     from training.data.rewriting import MAX_TOKENS, TEMPERATURE, rewriters
     from training.endpoint import Endpoint
 
@@ -55,14 +58,15 @@ def augment(
     known = (*augmenting.WORD_METHODS, *augmenting.MODEL_METHODS)
     if not chosen or (unknown := sorted(set(chosen) - set(known))):
         raise InputError(f"--methods {methods!r} names {', '.join(unknown) if chosen else 'nothing'}; expected some of {', '.join(known)}.")
-    reading = read_good(file, skip_bad=skip_bad)
+    options = read_options(columns, encoding)
+    reading = read_good(file, skip_bad=skip_bad, options=options)
     rows, part = reading.rows, file.resolve()  # a link to a held-out part is one, whatever its name
     of_split = (part.parent / "manifest.json").exists()
     if part.name in ("test.jsonl", "validation.jsonl") and of_split:
         raise InputError(f"{file} is a held-out part of a split.", hint=f"Augment {part.parent / 'train.jsonl'}: a version is judged by real rows.")
     siblings = [part.with_name(name) for name in ("validation.jsonl", "test.jsonl")] if of_split else []
     beside = [test] if test else [path for path in siblings if path.is_file() and path.stat().st_size]
-    held_out = [row for path in beside for row in read_good(path, skip_bad=False).rows]
+    held_out = [row for path in beside for row in read_good(path, skip_bad=False, options=options).rows]
     words = None
     if {"synonym", "insert"} & set(chosen):
         words = augmenting.synonyms_from(synonyms) if synonyms else augmenting.wordnet_synonyms(rows)
@@ -112,21 +116,24 @@ def mix(
     replay: Path | None = typer.Option(None, "--replay", help="Earlier rows to mix in, against forgetting."),
     share: float = typer.Option(0.2, "--share", help="Share of replayed rows in the result, 0 to 1."),
     skip_bad: bool = _SkipBad,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """Rows of several sets in one, by weights: mixtures with a temperature, replay of earlier rows, balanced labels."""
     from training.data import mix as mixing
     from training.data import record
-    from training.data.formats import read_good
+    from training.data.formats import read_good, read_options
     from training.rows import Row, read_objects
 
     record.refuse_existing(into)
     if len({path.stem for path in files}) < len(files):
         raise InputError("Two files have one name, and a set is named by its file.", hint="Rename one of them.")
     refused: list[dict[str, Any]] = []
+    options = read_options(columns, encoding)
 
     def rows_of(path: Path) -> list[Row]:
-        reading = read_good(path, skip_bad=skip_bad)
+        reading = read_good(path, skip_bad=skip_bad, options=options)
         refused.extend({"file": str(path), **bad.as_json()} for bad in reading.bad)
         return reading.rows
 

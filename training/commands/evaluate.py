@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from training.commands.options import COLUMNS, ENCODING
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import now_ms
 from whet.context import Context
@@ -17,10 +18,13 @@ from whet.database import reading
 from whet.errors import InputError
 from whet.registry import find_adapter
 
+if TYPE_CHECKING:
+    from training.datasets import Dataset
+
 evaluate = typer.Typer(no_args_is_help=True, help="Judge stored versions on held-out rows.")
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
-_Test = typer.Option(None, "--test", help="JSONL file of rows to judge by.")
+_Test = typer.Option(None, "--test", help="File of rows to judge by.")
 _Dataset = typer.Option("", "--dataset", help="A dataset version to judge by, such as support@v2; its test part and its reviewed rows count.")
 
 
@@ -29,11 +33,14 @@ def run(
     adapter: str = typer.Argument(..., help="A version such as support@v2, or a name (its newest)."),
     test: Path | None = _Test,
     dataset: str = _Dataset,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """A version against what is in production (or the base). The result joins its evaluations."""
     with opened() as context:
-        _judge(context, adapter, None, test, dataset, as_json)
+        rows = _rows_to_judge_by(context, test, dataset, columns, encoding)
+        _judge(context, adapter, None, rows, as_json)
 
 
 @evaluate.command("compare")
@@ -42,11 +49,14 @@ def compare(
     against: str = typer.Argument(..., help="The version to compare with, or 'base'."),
     test: Path | None = _Test,
     dataset: str = _Dataset,
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """Two versions on the same rows. The result joins the candidate's evaluations."""
     with opened() as context:
-        _judge(context, adapter, against, test, dataset, as_json)
+        rows = _rows_to_judge_by(context, test, dataset, columns, encoding)
+        _judge(context, adapter, against, rows, as_json)
 
 
 @evaluate.command("report")
@@ -207,21 +217,30 @@ def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list
     ]
 
 
-def _judge(context: Context, adapter: str, against: str | None, test: Path | None, dataset: str, as_json: bool) -> None:
-    from training.data.formats import read_good
-    from training.judge_stored import judge_stored
+def _rows_to_judge_by(
+    context: Context, test: Path | None, dataset: str, columns: str, encoding: str
+) -> Dataset:
+    from training.data.formats import read_good, read_options
+    from training.datasets import Dataset, rows_digest
 
     if bool(test) == bool(dataset):
-        raise InputError("Expected either --test FILE or --dataset NAME@vN, found " + ("both." if test else "neither."))
-    if test is not None:
-        from training.datasets import Dataset, rows_digest
-
-        found = read_good(test, skip_bad=False)
-        rows = Dataset(test.stem, rows_digest({"train": [], "validation": [], "test": found.rows}), "", [], [], found.rows)
-    else:
+        found = "both." if test else "neither."
+        raise InputError(f"Expected either --test FILE or --dataset NAME@vN, found {found}")
+    if test is None:
         from training.commands.sources import find_dataset
 
-        rows = find_dataset(context, dataset)
+        found_version: Dataset = find_dataset(context, dataset)
+        return found_version
+    rows = read_good(test, skip_bad=False, options=read_options(columns, encoding)).rows
+    digest = rows_digest({"train": [], "validation": [], "test": rows})
+    return Dataset(test.stem, digest, "", [], [], rows)
+
+
+def _judge(
+    context: Context, adapter: str, against: str | None, rows: Dataset, as_json: bool
+) -> None:
+    from training.judge_stored import judge_stored
+
     with progress_bar(as_json, "answering") as on_batch:
         result: dict[str, Any] = judge_stored(context, adapter, against, rows, actor=actor(), on_batch=on_batch)
     if as_json:

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from training.commands.options import COLUMNS, ENCODING
 from training.commands.sources import rows_of
 from training.commands.train import train
 from whet.cli import emit, err, opened, out
@@ -30,6 +31,8 @@ def search(
     seed: int = typer.Option(0, "--seed", help="Of the proposals."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."),
     on: str = typer.Option("", "--on", help="ray (one that is started here), or ray=ADDRESS of a cluster: several trials at once."),
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Search learning rate, rank, epochs … by the loss on validation rows; write the best recipe and a picture of what mattered."""
@@ -37,6 +40,8 @@ def search(
         raise InputError("A search needs a budget.", hint="Give --trials N, --minutes M, or both.")
     with opened() as context:
         from training.base_model import open_base, quiet_environment
+        from training.data.formats import read_options
+        from training.methods.registry import find
         from training.pace import choose_threads
         from training.pipeline import load, pad_token
         from training.platform_tuning import keep_memory
@@ -56,7 +61,10 @@ def search(
         plan = Plan(wanted, pruner, seed, context.settings.engine_max_lora_rank)
         recipe = load_recipe(recipe_name)
         require_searchable(recipe, wanted)
-        rows, notices = rows_of(context, name, file, dataset, None, no_split=False, skip_bad=skip_bad)
+        rows, notices = rows_of(
+            context, name, file, dataset, None, no_split=False, skip_bad=skip_bad,
+            options=read_options(columns, encoding), method=find(recipe.method),
+        )  # fmt: skip
         prepared = prepare(context, name, with_validation(rows), recipe, open_base(context.settings), skip_bad=skip_bad)
         if prepared.start_adapter is not None and "rank" in wanted:
             raise InputError("A run that goes on from a version keeps its rank.", hint="Leave rank out of --params, or use a recipe without init_from.")

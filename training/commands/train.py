@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from training.commands.options import COLUMNS, ENCODING
 from training.commands.sources import rows_of, warnings_of
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import iso, now_ms
@@ -64,6 +65,8 @@ def run(
     price_per_hour: float = typer.Option(
         0.0, "--price-per-hour", min=0.0, help="What the machine costs an hour: --dry-run prints what the training will cost."
     ),
+    columns: str = COLUMNS,
+    encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
     """Check the rows, train, compare with production (or the base) on held-out rows, store a version and say what to do next."""
@@ -74,6 +77,7 @@ def run(
     }  # fmt: skip
     with opened() as context:
         from training.base_model import open_base, quiet_environment
+        from training.data.formats import read_options
         from training.methods.registry import find
         from training.platform_tuning import keep_memory
         from training.recipe import check_into, check_servable, load_recipe, recipe_from
@@ -94,7 +98,10 @@ def run(
             ray = on_ray.client_for(context, on, into, dry_run=dry_run)
         if not dry_run:
             check_into(recipe, into)
-        rows, notices = rows_of(context, name, file, dataset, test, no_split=no_split, skip_bad=skip_bad, remember=not dry_run)
+        rows, notices = rows_of(
+            context, name, file, dataset, test, no_split=no_split, skip_bad=skip_bad, remember=not dry_run,
+            options=read_options(columns, encoding), method=chosen,
+        )  # fmt: skip
         base = open_base(context.settings)
         from training.prepare import prepare
 

@@ -8,41 +8,62 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from training.base_model import open_base, quiet_environment
+from training.base_model import BaseModel, open_base, quiet_environment
 from training.data import labels, languages
 from training.data.finding import ERROR, WARNING, Finding, warned
-from training.data.formats import read_file
+from training.data.formats import DEFAULTS, ReadOptions, read_file
 from training.data.leaks import find_leaks
 from training.data.warnings import Progress, warnings
 from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
+from training.methods.registry import ANSWERS, Method, find
+from training.methods.wanted import describe_others
+from training.recipe import load_recipe, resolved
 from training.rows import BadLine, Reading, Row
 from whet.context import Context
+from whet.web.filters import plural
 
 _BINS = 12
+_TEST = 10  # rows of the smallest test part that says anything
+_FEW = 30  # different questions, of which a third would be such a part
 _PREVIEWS = 3  # rows shown as the model sees them
 
 
-def check(context: Context, file: Path, *, test: Path | None = None, region: str | None = None, progress: Progress = lambda stage: None) -> dict[str, Any]:
-    """All figures and findings as plain data. Raises InputError when a file cannot be read, ConfigurationError when the base cannot."""
+def check(
+    context: Context,
+    file: Path,
+    *,
+    test: Path | None = None,
+    region: str | None = None,
+    method_name: str = "lora",
+    options: ReadOptions = DEFAULTS,
+    progress: Progress = lambda stage: None,
+) -> dict[str, Any]:
+    """Return all figures and findings as plain data, for a run with the method.
+
+    Raises InputError when a file cannot be read, ConfigurationError when the base cannot.
+    """
     quiet_environment()
     progress("reading")
-    reading = read_file(file)
+    method = find(method_name)
+    reading = read_file(file, options=options)
     base = open_base(context.settings)
-    encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
+    encoder = Encoder(base, _room(context, base, method))
     progress("rendering and tokenising")
     encoded, kept, refused = encoder.encode_all(reading.rows)
     spoken = languages.mix([row.words for row in kept])
     figures = _figures(reading, encoded, kept, refused, base.stop_ids)
     findings = [
         *_refusals(reading, refused, bool(kept)),
-        *_worse_answers(encoder, kept),
+        *_other_rows(method, kept),
+        *_few(kept, test),
+        *_worse_answers(encoder, kept, method),
         *_no_stop(encoded, kept, base.stop_ids),
         *_unseen(encoder, kept),
         *warnings(kept, region, spoken=spoken, progress=progress),
     ]
     if test is not None:
         progress("comparing with the test set")
-        judged_by = read_file(test)
+        judged_by = read_file(test, options=options)
         findings += [*_unfit_to_judge(judged_by), *_leaks(kept, judged_by.rows)]
         figures["test_rejected"] = [bad.as_json() for bad in judged_by.bad]
     return {
@@ -75,7 +96,8 @@ def _figures(reading: Reading, encoded: Sequence[Encoded], kept: Sequence[Row], 
         "rejected": [line.as_json() for line in bad],
         "rejected_lines": len(bad),
         "empty_lines": len(reading.blank),
-        "unknown_fields": reading.unknown_fields,
+        "notices": [{"found": what, "rows": rows} for what, rows in reading.notices.items()],
+        "ignored_columns": reading.unknown_fields,
         "kinds": dict(Counter(row.kind for row in kept)),
         "tasks": dict(Counter(row.task for row in kept if row.task)),
         "origins": dict(Counter(row.origin for row in kept)),
@@ -153,25 +175,45 @@ def _refusals(reading: Reading, refused: Sequence[BadLine], any_row: bool) -> li
         found.append(Finding("no_rows", ERROR, 0, "No row is left to train on.", "Give at least one row in the documented format."))
     if reading.unknown_fields:
         names = ", ".join(sorted(reading.unknown_fields))
-        found.append(
-            Finding(
-                "unknown_fields",
-                WARNING,
-                len(reading.unknown_fields),
-                f"Fields without a meaning here: {names}.",
-                "Look for a misspelt name; they are kept and not used.",
-            )
-        )
+        do = "They are stored and not used; --columns says which field one is, if it is any."
+        count = len(reading.unknown_fields)
+        found.append(Finding("ignored_columns", WARNING, count, f"Ignored columns: {names}.", do))
     return found
 
 
-def _worse_answers(encoder: Encoder, kept: Sequence[Row]) -> list[Finding]:
+def _room(context: Context, base: BaseModel, method: Method) -> int:
+    """Return the tokens that a row may have, as a run counts them."""
+    recipe = load_recipe(method.name)
+    room = min(base.max_positions, context.settings.engine_max_model_len)
+    room -= recipe.virtual_tokens if "virtual_tokens" in method.reads else 0
+    return resolved(recipe, parameters=base.parameters, max_length=room).max_length
+
+
+def _other_rows(method: Method, kept: Sequence[Row]) -> list[Finding]:
+    """What the method does not learn from: a run refuses it with the same sentence."""
+    found, do, others = describe_others(method, kept)
+    lines = [row.line for row in others]
+    return [Finding("other_rows", ERROR, len(lines), found, do, lines)] if lines else []
+
+
+def _few(kept: Sequence[Row], test: Path | None) -> list[Finding]:
+    """Too few different questions to hold any out for a verdict."""
+    different = len({row.prompt_digest for row in kept})
+    if test is not None or not kept or different >= _FEW:
+        return []
+    found = f"Only {plural(different, 'different question')}: too few to hold out {_TEST} for a verdict."
+    do = "Give test rows with --test, or more rows, to learn whether a version is good."
+    return [Finding("few_rows", WARNING, different, found, do)]
+
+
+def _worse_answers(encoder: Encoder, kept: Sequence[Row], method: Method) -> list[Finding]:
     """Rejected answers go the way of the others, but only with methods that look at them."""
+    severity = WARNING if method.rows == ANSWERS else ERROR
     pairs = [row for row in kept if row.rejected]
     bad = encoder.encode_all([replace(row, messages=(*row.messages[:-1], {"role": "assistant", "content": row.rejected})) for row in pairs])[2]
     do = "Correct or remove those rows: dpo, kto, orpo and rlhf refuse them; other methods never see a rejected answer."
     found = f"{len(bad)} rejected answers cannot be learned from with this base: {_first(bad)}."
-    return [Finding("rejected_answers", ERROR, len(bad), found, do, [line.line for line in bad])] if bad else []
+    return [Finding("rejected_answers", severity, len(bad), found, do, [line.line for line in bad])] if bad else []
 
 
 def _first(bad: Sequence[BadLine]) -> str:

@@ -66,6 +66,11 @@ def _hub_parts(folder: Path) -> dict[str, list[Path]]:
         ) from error
     if subsets:
         resolved = {name: _resolved(folder, patterns) for name, patterns in subsets.items()}
+        if not any(resolved.values()):
+            raise InputError(
+                f"Files that {folder}/README.md names are not in the folder.",
+                hint="Download the whole folder, or name a file.",
+            )
         if len(resolved) == 1:
             return next(iter(resolved.values()))
         return {f"{name}/{part}": of for name, parts in resolved.items() for part, of in parts.items()}
@@ -95,14 +100,11 @@ def _subsets(folder: Path) -> dict[str, Any]:
 
 
 def _resolved(folder: Path, patterns: Any) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
     try:
         files = _DataFiles.from_patterns(sanitize_patterns(patterns), base_path=str(folder))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"Files that {folder}/README.md names are not in the folder: {error}.",
-            hint="Download the whole folder, or name a file.",
-        ) from error
-    found = {}
+    except FileNotFoundError:  # a name that is no pattern
+        return found
     for part, names in files.items():
         paths = [Path(name) for name in names if Path(name).suffix.lower() in ENDINGS]
         paths = [path for path in paths if not _is_record(path)]

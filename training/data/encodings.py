@@ -21,6 +21,8 @@ _UTF32 = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _LOOK_AT = 1000  # bytes, for zeros: UTF-16 writes one beside each plain letter, and UTF-8 none
 _SAMPLE = 1 << 20  # bytes of lines with other characters than ASCII that a guess looks at
+_LINES = 200  # of these lines, of which the language is told
+_MOST_LINES = 0.8  # share of them in a code page's languages: short lines are told wrongly at times
 _FEW = 0.02  # share of words that may look wrong: names and slips
 _WESTERN = {"en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "nb", "nn", "fi", "is", "ca"}
 _CENTRAL = {"pl", "cs", "sk", "hu", "ro", "hr", "sl", "bs", "sq", "de"}
@@ -135,11 +137,17 @@ def guess(content: bytes) -> str:
         return ""
     lines = _other_lines(content)
     texts = {page: text for page in _PAGES if (text := _sound(lines, page)) is not None}
-    spoken = {page: detect(text) for page, text in texts.items()}
-    fitting = [page for page, language in spoken.items() if language in _PAGES[page]]
-    if not fitting:
-        fitting = [page for page, language in spoken.items() if language == UNKNOWN]
+    shares = {page: _share_written_in(page, text) for page, text in texts.items()}
+    fitting = [page for page, share in shares.items() if share is None or share >= _MOST_LINES]
     return fitting[0] if len({texts[page] for page in fitting}) == 1 else ""
+
+
+def _share_written_in(page: str, text: str) -> float | None:
+    """Return the share of lines in languages of a code page; None where no language can be told."""
+    lines = text.split("\n")
+    looked_at = lines[:: max(1, len(lines) // _LINES)]
+    spoken = [language for line in looked_at if (language := detect(line)) != UNKNOWN]
+    return sum(language in _PAGES[page] for language in spoken) / len(spoken) if spoken else None
 
 
 def _sound(lines: list[bytes], page: str) -> str | None:

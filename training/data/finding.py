@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR, WARNING = "error", "warning"
-_LINES_SHOWN = 20  # line numbers that a finding's sentence lists; --json has all
+_COUNTED = ("duplicates", "near_duplicates")  # of which the count says enough
+_LINES_SHOWN = 20  # line numbers that a sentence lists; --verbose and --json have all
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,19 @@ class Finding:
     lines: list[Any] = field(default_factory=list)  # line numbers, or lists of them that belong together
 
     def __str__(self) -> str:
-        shown = ", ".join("+".join(map(str, line)) if isinstance(line, list) else str(line) for line in self.lines[:_LINES_SHOWN])
-        where = f" Lines {shown}{', …' if len(self.lines) > _LINES_SHOWN else ''}." if self.lines else ""
-        return f"{self.severity}: {self.found}{where} {self.do}"
+        return self.sentence()
+
+    def sentence(self, *, verbose: bool = False) -> str:
+        """Return the finding for people. Rows that repeat each other are listed on request alone:
+        there may be as many as rows."""
+        if not self.lines or (self.code in _COUNTED and not verbose):
+            return f"{self.severity}: {self.found} {self.do}"
+        names = [
+            "+".join(map(str, line)) if isinstance(line, list) else str(line) for line in self.lines
+        ]
+        shown = names if verbose else names[:_LINES_SHOWN]
+        more = ", …" if len(shown) < len(names) else ""
+        return f"{self.severity}: {self.found} Lines {', '.join(shown)}{more}. {self.do}"
 
 
 def warned(code: str, lines: Sequence[Any], found: str, do: str) -> list[Finding]:

@@ -48,8 +48,9 @@ def _groups(keys: Sequence[Any], kept: Sequence[Row]) -> list[list[int]]:
 def _duplicates(kept: Sequence[Row]) -> list[Finding]:
     groups = _groups([row.digest for row in kept], kept)
     count = sum(len(group) - 1 for group in groups)
-    do = "Take them out with `whet data clean`, or give one row a weight: a repeated row counts several times."
-    return [Finding("duplicates", WARNING, count, f"{count} rows repeat another one exactly.", do, groups)] if groups else []
+    found = f"{count:,} of {len(kept):,} rows repeat another one exactly, and count several times."
+    do = "Take them out with `whet data clean`, or keep them; `whet data check --verbose` lists them."
+    return [Finding("duplicates", WARNING, count, found, do, groups)] if groups else []
 
 
 def _near_duplicates(kept: Sequence[Row]) -> list[Finding]:
@@ -59,8 +60,9 @@ def _near_duplicates(kept: Sequence[Row]) -> list[Finding]:
     distinct = list(first_of.values())
     groups = _groups(clusters(distinct), distinct)
     count = sum(len(group) - 1 for group in groups)
-    do = "They teach little more than one of them: take them out with `whet data clean --near`. The split never lets them into two parts."
-    return [Finding("near_duplicates", WARNING, count, f"{count} rows are nearly the same as another one.", do, groups)] if groups else []
+    found = f"{count:,} rows are nearly the same as another one, and teach little more than it."
+    do = "Take them out with `whet data clean --near`; `whet data check --verbose` lists them."
+    return [Finding("near_duplicates", WARNING, count, found, do, groups)] if groups else []
 
 
 def _conflicts(kept: Sequence[Row]) -> list[Finding]:

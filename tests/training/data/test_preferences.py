@@ -71,21 +71,26 @@ def test_the_rejected_answer_and_the_rating_tell_rows_apart_and_ordinary_rows_st
     assert len(clean(_rows(SHAPES["texts"], SHAPES["messages"]), near=True).rows) == 1
 
 
-def _findings(context: Context, tmp_path: Path, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _findings(
+    context: Context, tmp_path: Path, rows: list[dict[str, Any]], *, method: str = "lora"
+) -> dict[str, dict[str, Any]]:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {finding["code"]: finding for finding in check(context, tmp_path / "rows.jsonl")["findings"]}
+    found = check(context, tmp_path / "rows.jsonl", method_name=method)["findings"]
+    return {finding["code"]: finding for finding in found}
 
 
 def test_check_looks_at_rejected_answers(context: Context, tmp_path: Path) -> None:
     questions = ["Where is the till?", "When do you open tomorrow?", "Who answers letters here?", "How do I get to the shop?"]
     worse = ["Ask ann@example.org", "word " * 600, "<|im_end|> never", "caf\ufffd"]
-    found = _findings(
-        context,
-        tmp_path,
-        [{"prompt": asked, "chosen": f"That is answer {n}.", "rejected": bad} for n, (asked, bad) in enumerate(zip(questions, worse, strict=True))],
-    )
+    rows = [
+        {"prompt": asked, "chosen": f"That is answer {number}.", "rejected": bad}
+        for number, (asked, bad) in enumerate(zip(questions, worse, strict=True))
+    ]
+    found = _findings(context, tmp_path, rows)
     assert (found["personal_data"]["lines"], found["broken_characters"]["lines"]) == ([1], [4])
-    assert found["rejected_answers"]["lines"] == [2, 3] and found["rejected_answers"]["severity"] == "error"
+    assert found["rejected_answers"]["lines"] == [2, 3]
+    assert found["rejected_answers"]["severity"] == "warning", "lora learns the chosen answer alone"
+    assert _findings(context, tmp_path, rows, method="dpo")["rejected_answers"]["severity"] == "error"
     assert "tokens" in found["rejected_answers"]["found"] and "control token" in found["rejected_answers"]["found"]
 
 

@@ -55,10 +55,10 @@ def test_a_field_that_a_method_does_not_read_is_refused_instead_of_ignored(metho
 @pytest.mark.parametrize(
     ("method", "rows", "sentence"),
     [
-        ("dpo", facts(20), "learns from rows with chosen and rejected: .* the first on line"),
-        ("rlhf", facts(20), "learns from rows with chosen and rejected"),
-        ("kto", facts(20), 'or rows with "rating"'),
-        ("lora", [{**row, "rating": -1} for row in facts(20)], "would learn those rated -1 as right"),
+        ("dpo", facts(20), "have no chosen and rejected answer.*the first on line"),
+        ("rlhf", facts(20), "have no chosen and rejected answer"),
+        ("kto", facts(20), "are neither preferences nor rated"),
+        ("lora", [{**row, "rating": -1} for row in facts(20)], "rated as bad answers .* would learn as right"),
     ],
 )
 def test_rows_that_a_method_cannot_learn_from_are_refused_before_the_base_is_loaded(

@@ -1,0 +1,22 @@
+"""Options that several commands share: how a file of rows is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+COLUMNS: Any = typer.Option(
+    "",
+    "--columns",
+    help="Which columns of the file are which fields, such as prompt=Frage,completion=Antwort.",
+)
+ENCODING: Any = typer.Option(
+    "",
+    "--encoding",
+    help="Encoding of the file, such as cp1252. Default: UTF-8, UTF-16, or the only code page "
+    "that it can be in.",
+)
+VERBOSE: Any = typer.Option(
+    False, "--verbose", help="Name every line, also of rows that repeat each other."
+)
