@@ -147,7 +147,7 @@ def read_adapter(
     config = plain_config(
         adapter.rank,
         adapter.alpha,
-        _target_names(names.modules, linear),
+        target_names(names.modules, linear),
         rslora=adapter.uses_rslora,
     )
     origin = AdapterOrigin(folder.name, declared.base, declared.revision, tuple(notices))
@@ -197,7 +197,7 @@ def _names_in_model(modules: list[str], linear: LinearLayers) -> dict[str, str]:
     return found
 
 
-def _target_names(modules: list[str], linear: LinearLayers) -> list[str]:
+def target_names(modules: list[str], linear: LinearLayers) -> list[str]:
     """`target_modules` of the stored configuration: kinds of layers where all of a kind are in it,
     else whole names, so that the configuration never says more than the weights hold."""
     kinds = sorted({module.rsplit(".", 1)[-1] for module in modules})

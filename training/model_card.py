@@ -51,6 +51,12 @@ def _header(card: Mapping[str, Any], merged: bool) -> str:
 def _data(card: Mapping[str, Any]) -> str:
     if "imported" in card:
         return "## Data\n\nTrained elsewhere and imported; what it was trained on is not known here."
+    if "merged" in card:
+        parts = ", ".join(f"{part['weight']:g} × {part['adapter']}" for part in card["merged"]["from"])
+        return (
+            "## Data\n\nNo training of its own: merged by "
+            f"{_plain(card['merged']['combination'])} from {_plain(parts)}."
+        )
     rows = (card.get("recipe") or {}).get("rows") or {}
     counted = ", ".join(f"{count} {part}" for part, count in rows.items()) or "not recorded"
     left_out = len(card.get("left_out") or [])

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 from whet.cli import actor, emit, opened
 from whet.clock import iso, now_ms
 from whet.database import reading
+from whet.errors import InputError
 from whet.registry import Adapter, find_adapter, list_adapters
 from whet.tables import replicas
 
@@ -178,6 +179,65 @@ def import_folder(
         if not as_json:
             printed = {key: value for key, value in printed.items() if value not in (None, "")}
         emit(printed, as_json)
+
+
+@adapters.command("merge")
+def merge(
+    references: list[str] = typer.Argument(
+        ..., metavar="ADAPTER…", help="Two or more versions of one base."
+    ),
+    name: str = typer.Option(..., "--name", help="Name of the new version."),
+    weights: str = typer.Option(
+        "", "--weights", help="One for each, such as 0.7,0.3. Default: equal shares of 1."
+    ),
+    combination: str = typer.Option(
+        "cat",
+        "--combination",
+        help="PEFT's: cat (exact, ranks add up), svd (nearest of the largest rank), linear, ties, "
+        "dare_ties, dare_linear, magnitude_prune, and the last four with _svd.",
+    ),
+    density: float | None = typer.Option(
+        None, "--density", help="Share of the values that ties, dare and prune keep. Default: 0.5."
+    ),
+    as_json: bool = _Json,
+) -> None:
+    """Combine versions of one base into a new one: a weighted sum of weights, not of answers."""
+    with opened() as context:
+        from training.base_model import import_transformers, open_base
+
+        import_transformers()
+        from training.adapter_merge import MergeRecipe, merge_adapters
+
+        shares = _shares(weights) or (1 / len(references),) * len(references)
+        with reading(context.database) as connection:
+            versions = [find_adapter(connection, reference) for reference in references]
+        recipe = MergeRecipe(shares, combination, density)
+        base = open_base(context.settings)
+        stored = merge_adapters(context, versions, recipe, name, base, actor=actor())
+        parts = zip(versions, shares, strict=True)
+        emit(
+            {
+                "adapter": stored.label,
+                "digest": stored.digest,
+                "rank": stored.rank,
+                "merged": {version.label: round(share, 4) for version, share in parts},
+                "combination": combination,
+                "notice": "Weights were combined, not what the versions know: how much of each "
+                "task is left is not known before it is evaluated.",
+                "next": f"whet eval run {stored.label} --test FILE",
+            },
+            as_json,
+        )
+
+
+def _shares(given: str) -> tuple[float, ...]:
+    """Raises InputError."""
+    try:
+        return tuple(float(part) for part in given.split(",") if part.strip())
+    except ValueError as error:
+        raise InputError(
+            f"The weights are {given!r}; expected numbers.", hint="Such as --weights 0.7,0.3"
+        ) from error
 
 
 @adapters.command("remove")
