@@ -14,16 +14,14 @@ from sqlalchemy import Connection, delete, insert, select, update
 from serving.base import base_of
 from serving.engine import EngineClient, EngineRefusedError, EngineSilentError
 from serving.engine_activity import Activity, EngineProcesses, is_computing
+from serving.parity import EngineLogprobs, ParityResult, check_parity
 from serving.reconcile import (
     PROBE_TIMEOUT_S,
-    Measured,
     Plan,
     ReplicaState,
-    Verdict,
     Wanted,
     base_difference,
     is_busy,
-    judge,
     plan,
     wanted_versions,
 )
@@ -230,13 +228,13 @@ class Reconciler:
         if load:
             folder = await asyncio.to_thread(self._context.store.local_folder, version.path)
             await self._load(client, version.engine_name, str(folder.absolute()))
-        verdict = await self._prove(client, version, card.get("fingerprint"))
-        if verdict.reason:
-            state.refused[version.digest] = verdict.reason
-            logger.error("Engine %s: %s", state.url, verdict.reason)
+        result = await self._prove(client, version, card.get("fingerprint"))
+        if result.reason:
+            state.refused[version.digest] = result.reason
+            logger.error("Engine %s: %s", state.url, result.reason)
             await self._try(client.unload(version.engine_name), f"Unloading {version.engine_name}")
             return
-        state.ready[version.digest] = {"engine_name": version.engine_name, "proved_at": now, "parity": verdict.parity}
+        state.ready[version.digest] = {"engine_name": version.engine_name, "proved_at": now, "parity": result.parity}
         logger.info("Engine %s is ready for %s.", state.url, version.label)
 
     async def _load(self, client: EngineClient, name: str, path: str) -> None:
@@ -251,7 +249,7 @@ class Reconciler:
         with reading(self._context.database) as connection:
             return dict(connection.execute(select(adapters.c.card).where(adapters.c.digest == digest)).scalar_one())
 
-    async def _prove(self, client: EngineClient, version: Adapter, fingerprint: dict[str, Any] | None) -> Verdict:
+    async def _prove(self, client: EngineClient, version: Adapter, fingerprint: dict[str, Any] | None) -> ParityResult:
         limit = self._served_length - 1  # the probe asks for one token behind the prompt
         prompts = [prompt["token_ids"][:limit] for prompt in (fingerprint or {}).get("prompts", [])] or [_PROBE_TOKENS]
         key = (client.url, version.digest)
@@ -260,7 +258,8 @@ class Reconciler:
         measured = [value for tokens in prompts for value in await client.prompt_logprobs(version.engine_name, tokens)]
         asked = (fingerprint or {}).get("asked")
         made = await client.tokenize(self._base_names[client.url], asked["messages"]) if asked else None
-        return judge(version.label, fingerprint, Measured(measured, self._base_logprobs[key], made), limit=limit)
+        found = EngineLogprobs(measured, self._base_logprobs[key], made)
+        return check_parity(version.label, fingerprint, found, limit=limit)
 
     async def _try(self, call: Any, what: str) -> None:
         try:

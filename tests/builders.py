@@ -191,7 +191,7 @@ def add_replica(
     refused: dict[str, str] | None = None,
     state: str = "ready",
 ) -> str:
-    proved = {item: {"engine_name": item[:8], "proved_at": at, "parity": {"mean_difference": 0.004}} for item in ready}
+    proved = {item: {"engine_name": item[:8], "proved_at": at, "parity": {"mean": 0.004}} for item in ready}
     connection.execute(insert(replicas).values(url=url, state=state, detail=None, ready=proved, refused=refused or {}, base_digest=digest("base"), seen_at=at))
     return url
 

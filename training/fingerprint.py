@@ -1,9 +1,14 @@
-"""What an engine must agree with: the trainer's log-probabilities of a few held-out conversations, with and without the adapter."""
+"""What an engine must agree with: log-probabilities of a few held-out conversations.
+
+They are computed with and without the adapter, in float32 and in bfloat16. The difference between
+the two dtypes is the rounding noise that an engine which serves bfloat16 may show
+(`serving/parity.py` compares).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,39 +26,53 @@ ASKED = [
     {"role": "user", "content": "Thank you. When will it reach Málaga?"},
 ]
 _DATED = "strftime_now"  # a template that writes today's date makes other tokens tomorrow
-# Measured between this code and the engine on a 5 M-parameter bfloat16 base: mean differences of 0.002 and 0.007, largest 0.016 and
-# 0.05; base and adapter differ by 3.8 on average. A wrong template, scale or base is off by orders of magnitude, so there is room:
-# the floor is about seven times what was measured, and bases whose bfloat16 is noisier get more, by their own noise.
-_MEAN_FLOOR, _LARGEST_FLOOR = 0.05, 0.5
-_TIMES_NOISE = 4.0
+# The dtypes an engine may serve in. float32 is the reference; float16 rounds less than bfloat16.
+_REFERENCE, _ROUNDED = "float32", "bfloat16"
+# Of the prompts, those that are asked at other scales too: enough to tell scales apart, and the
+# others need not be computed five times more.
+_SCALED_PROMPTS = 2
+_ALIKE_SCALES = 0.05  # factors nearer to each other, or to 1, than this share are one
 
 
-def fingerprint(model: Any, conversations: list[list[int]], folder: Path | None = None, encoder: Encoder | None = None) -> dict[str, Any]:
-    """`{"prompts": [{"token_ids", "base_logprobs", "adapter_logprobs"}], "tolerance": {"mean", "max", "why"}, "base_parts": {part: digest}, "asked"?: {"messages", "token_ids"}}`.
+def fingerprint(
+    model: Any,
+    conversations: list[list[int]],
+    folder: Path | None = None,
+    encoder: Encoder | None = None,
+) -> dict[str, Any]:
+    """Return what `serving.parity` compares an engine with, as JSON.
 
-    `conversations` are token ids, best with the answer, where the adapter shows. Log-probabilities are natural, one per token; the first is null, because
-    nothing comes before it. `asked` is what the template of `encoder` makes of one conversation. `model` is a PEFT model on the base in `folder`, whose parts are named so that a mismatch can be, too.
+    `{"dtype", "prompts": [{"token_ids", "base_logprobs", "adapter_logprobs", "bfloat16": {…}}],
+    "scaled": [{"factor", "logprobs"}], "noise", "base_parts": {part: digest},
+    "asked"?: {"messages", "token_ids"}}`
+
+    `conversations` are token ids, best with the answer, where the adapter shows. Log-probabilities
+    are natural, one per token; the first is null, because nothing comes before it. Those beside
+    `token_ids` are computed in float32, those under `bfloat16` in that dtype, whatever the model is
+    loaded in; `noise` sums up their differences for people. `scaled` holds those of the first prompts
+    with the adapter at `factor` times its scale, by which a wrong scale is told from wrong weights.
+    `asked` is what the template of
+    `encoder` makes of one conversation. `model` is a PEFT model on the base in `folder`, whose
+    parts are named so that a mismatch can be, too.
 
     Raises AdapterError when a log-probability is not finite: such an adapter computes nothing.
     """
-    prompts = []
-    largest_noise = total_noise = count = 0.0
-    for ids in conversations[:PROMPTS]:
-        adapter = logprobs(model, ids)
-        with model.disable_adapter():
-            base = logprobs(model, ids)
-        for rough, exact in zip(adapter[1:], _exact(model, ids)[1:], strict=True):
-            noise = abs(float(rough or 0.0) - float(exact or 0.0))
-            largest_noise, total_noise, count = max(largest_noise, noise), total_noise + noise, count + 1
-        prompts.append({"token_ids": ids, "base_logprobs": base, "adapter_logprobs": adapter})
-    mean_noise = total_noise / max(count, 1.0)
-    tolerance = {
-        "mean": round(max(_MEAN_FLOOR, _TIMES_NOISE * mean_noise), 4),
-        "max": round(max(_LARGEST_FLOOR, _TIMES_NOISE * largest_noise), 4),
-        "why": f"About seven times the difference measured between trainer and engine, or four times this model's own rounding noise (mean {mean_noise:.4f}, largest {largest_noise:.3f}).",
+    asked_for = conversations[:PROMPTS]
+    exact, rounded = (_logprobs_in(model, asked_for, dtype) for dtype in (_REFERENCE, _ROUNDED))
+    prompts = [
+        {"token_ids": ids, **reference, _ROUNDED: noisy}
+        for ids, reference, noisy in zip(asked_for, exact, rounded, strict=True)
+    ]
+    found = {
+        "dtype": _REFERENCE,
+        "prompts": prompts,
+        "scaled": _scaled(model, asked_for[:_SCALED_PROMPTS]),
+        "noise": _noise(exact, rounded),
+        "base_parts": base_model_parts(folder) if folder else {},
     }
-    asked = {"asked": {"messages": ASKED, "token_ids": encoder.asked_ids(ASKED)}} if encoder and _DATED not in str(encoder.base.tokenizer.chat_template) else {}
-    return {"prompts": prompts, "tolerance": tolerance, "base_parts": base_model_parts(folder) if folder else {}, **asked}
+    if encoder is None or _DATED in str(encoder.base.tokenizer.chat_template):
+        return found
+    return {**found, "asked": {"messages": ASKED, "token_ids": encoder.asked_ids(ASKED)}}
 
 
 def logprobs(model: Any, ids: list[int]) -> list[float | None]:
@@ -72,33 +91,92 @@ def logprobs(model: Any, ids: list[int]) -> list[float | None]:
     return [None, *values]
 
 
-def _exact(model: Any, ids: list[int]) -> list[float | None]:
-    """The same with float32 parameters: the difference is the rounding noise of the compute dtype."""
+_Logprobs = Mapping[str, list[float | None]]
+
+
+def _logprobs_in(model: Any, conversations: list[list[int]], dtype: str) -> list[_Logprobs]:
+    """With and without the adapter, computed in `dtype` (a torch name)."""
     import torch
 
-    if next(model.parameters()).dtype == torch.float32:
-        return logprobs(model, ids)
-    with _each_part_in_float32(model):
-        return logprobs(model, ids)
+    with computed_in(model, getattr(torch, dtype)):
+        found: list[_Logprobs] = []
+        for ids in conversations:
+            adapter = logprobs(model, ids)
+            with model.disable_adapter():
+                base = logprobs(model, ids)
+            found.append({"base_logprobs": base, "adapter_logprobs": adapter})
+        return found
+
+
+def _scaled(model: Any, conversations: list[list[int]]) -> list[dict[str, Any]]:
+    """At the scales that a wrong configuration gives: half and double alpha, alpha over the root of
+    the rank in place of the rank and the other way round, no scale at all."""
+    import torch
+    from peft.helpers import rescale_adapter_scale
+
+    config: Any = model.peft_config[model.active_adapter]
+    root = math.sqrt(config.r)
+    scale = config.lora_alpha / (root if config.use_rslora else config.r)
+    wanted = (0.5, 2.0, 1 / root if config.use_rslora else root, 1 / scale)
+    factors: list[float] = []
+    for factor in wanted:
+        if all(abs(factor / other - 1) > _ALIKE_SCALES for other in (1.0, *factors)):
+            factors.append(factor)
+    found = []
+    with computed_in(model, torch.float32):
+        for factor in factors:
+            with rescale_adapter_scale(model, factor):
+                values = [logprobs(model, ids) for ids in conversations]
+            found.append({"factor": round(factor, 4), "logprobs": values})
+    return found
+
+
+def _noise(exact: Sequence[_Logprobs], rounded: Sequence[_Logprobs]) -> dict[str, Any]:
+    """Mean and largest difference that rounding to bfloat16 makes, in natural logarithms."""
+    found: dict[str, Any] = {}
+    for which in ("base", "adapter"):
+        pairs = [
+            (float(one), float(other))
+            for reference, noisy in zip(exact, rounded, strict=True)
+            for one, other in zip(
+                reference[f"{which}_logprobs"], noisy[f"{which}_logprobs"], strict=True
+            )
+            if one is not None and other is not None
+        ]
+        gaps = [abs(one - other) for one, other in pairs] or [0.0]
+        found[which] = {"mean": round(sum(gaps) / len(gaps), 5), "max": round(max(gaps), 5)}
+    return found
 
 
 @contextmanager
-def _each_part_in_float32(model: Any) -> Iterator[None]:
-    """A layer's parameters are float32 while it computes, and what they were after it: all at once would take twice the model's memory beside it."""
-    import torch
+def computed_in(model: Any, dtype: Any) -> Iterator[None]:
+    """Compute in `dtype`, layer by layer, and leave the model as it was.
 
-    narrow: list[tuple[Any, Any]] = []
+    A layer's parameters have that dtype while it computes: all of them at once would take up to
+    twice the model's memory beside it.
+    """
+    if next(model.parameters()).dtype == dtype:
+        yield
+        return
+    kept: list[tuple[Any, Any]] = []
 
-    def widen(part: Any, given: Any) -> None:
-        narrow.extend((parameter, parameter.data) for parameter in part.parameters())
-        cast_parameters(part.parameters(), torch.float32)
+    def cast(part: Any, given: Any) -> None:
+        kept.extend((parameter, parameter.data) for parameter in part.parameters())
+        cast_parameters(part.parameters(), dtype)
 
-    def give_back(part: Any, given: Any, found: Any) -> None:
-        for parameter, value in narrow:
+    def restore(part: Any, given: Any, found: Any) -> None:
+        for parameter, value in kept:
             parameter.data = value
-        narrow.clear()
+        kept.clear()
 
-    hooks = [hook for part in _parts(model) for hook in (part.register_forward_pre_hook(widen), part.register_forward_hook(give_back, always_call=True))]
+    hooks = [
+        hook
+        for part in _parts(model)
+        for hook in (
+            part.register_forward_pre_hook(cast),
+            part.register_forward_hook(restore, always_call=True),
+        )
+    ]
     try:
         yield
     finally:

@@ -27,6 +27,10 @@ _PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once
 # A machine that others use as well changes its speed by a third within seconds. So, where measuring took no longer than this, it is done once more and in the other order, by which
 # what is measured first and what comes after meet the same machine.
 _TWICE_WITHIN_S = 5.0
+# What measuring may take before the first step: this share of what the run will take by the first
+# part that was timed. A run of ten steps on a larger base would otherwise be measured for longer
+# than it lasts. Up to two seconds nobody waits for.
+_SHARE_OF_RUN, _UNNOTICED_S = 0.05, 2.0
 _FEW = 16  # tokens, by which the pace of writing is known
 _WRITTEN = 3  # steps whose answers are: a step is as long as its longest, and of one step alone that is anything between half and all of what it may be
 
@@ -37,6 +41,9 @@ def choose_threads(
     """(threads, tokens per second): some of the run's own steps with one thread and with all; on a GPU nothing is chosen.
 
     `writing`: seconds that the answers of a step take now, where a step writes some. A second thread can be worth it to learn and not to write.
+
+    Where a full measurement would take more than `_SHARE_OF_RUN` of the run, each choice is timed
+    on one part; where that is too much as well, all threads are taken unmeasured.
     """
     import torch
 
@@ -44,16 +51,27 @@ def choose_threads(
         return recipe.threads, tokens_per_s(model, rows, recipe, pad_id, loss_of)
     available = max(1, len(os.sched_getaffinity(0)) // recipe.processes)
     choices = [recipe.threads] if recipe.threads else sorted({1, available})
+    torch.set_num_threads(choices[-1])
+    began = time.perf_counter()
+    first = tokens_per_s(model, rows, replace(recipe, threads=choices[-1]), pad_id, loss_of, 0)
+    parts = affordable_parts(
+        time.perf_counter() - began, run_tokens(rows, recipe) / first, len(choices)
+    )
+    if not parts:
+        return choices[-1], first
     learning: dict[int, list[float]] = {threads: [] for threads in choices}  # seconds of a token, each time that it was measured
     writes: dict[int, list[float]] = {threads: [] for threads in choices}
     began = time.perf_counter()
     for order in (choices, choices[::-1]):
         for threads in order:
             torch.set_num_threads(threads)
-            learning[threads].append(1 / tokens_per_s(model, rows, replace(recipe, threads=threads), pad_id, loss_of))
+            speed = tokens_per_s(
+                model, rows, replace(recipe, threads=threads), pad_id, loss_of, parts
+            )
+            learning[threads].append(1 / speed)
             if len(choices) > 1:
                 writes[threads].append(writing())
-        if time.perf_counter() - began > _TWICE_WITHIN_S:
+        if parts < _PARTS or time.perf_counter() - began > _TWICE_WITHIN_S:
             break
     tokens = _tokens_of_a_step(rows, recipe)
     seconds = {threads: fmean(learning[threads]) * tokens + fmean(writes[threads] or [0.0]) for threads in choices}
@@ -62,12 +80,34 @@ def choose_threads(
     return best, 1 / fmean(learning[best])
 
 
-def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss) -> float:
-    """Of whole steps: the gradients of what is computed at once, and what a step's update takes. Changes no weight."""
+def affordable_parts(pass_s: float, run_s: float, choices: int) -> int:
+    """Return how many parts may be timed for each choice of threads: `_PARTS`, 1 or 0.
+
+    `pass_s`: seconds that one part took, `run_s`: what the run will take at that speed. Each choice
+    computes one part more than are timed, to warm up.
+    """
+    left = max(_UNNOTICED_S, _SHARE_OF_RUN * run_s) - pass_s
+    return next((parts for parts in (_PARTS, 1) if choices * (1 + parts) * pass_s <= left), 0)
+
+
+def run_tokens(rows: list[Encoded], recipe: Recipe) -> float:
+    """Return the tokens that a run over `rows` computes, padding not counted."""
+    return _tokens(rows) * sequences(recipe) * recipe.epochs
+
+
+def tokens_per_s(
+    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss, parts: int = _PARTS
+) -> float:
+    """Of whole steps: the gradients of what is computed at once, and what a step's update takes.
+
+    `parts` are timed after a first one, which is slower, because kernels are made and memory is
+    taken; with 0 that one has to do. Changes no weight.
+    """
     device = next(model.parameters()).device.type
     at_once = (recipe.micro_batch or recipe.batch_size) * sequences(recipe)
-    parts = sorted(epoch_batches(rows, at_once, recipe.seed, 0), key=_tokens)
-    timed = [parts[(2 * number + 1) * len(parts) // (2 * _PARTS)] for number in range(_PARTS)]
+    batches = sorted(epoch_batches(rows, at_once, recipe.seed, 0), key=_tokens)
+    middle = batches[len(batches) // 2]
+    timed = [batches[(2 * at + 1) * len(batches) // (2 * parts)] for at in range(parts)]
     masters = Masters(model)
     model.train()
     with hands(shared_by(recipe, device), at_once) as workers, recomputing(model, recipe):
@@ -77,8 +117,10 @@ def tokens_per_s(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, l
                 copy.grad = None
             step_gradients(model, masters, part, recipe, pad_id, device, loss_of, ALONE, workers)
 
-        compute(timed[_PARTS // 2])  # the first is slower: kernels are made and memory is taken
-        per_token = sum(_seconds(device, compute, part) for part in timed) / sum(map(_tokens, timed))
+        per_token = _seconds(device, compute, middle) / _tokens(middle)
+        if timed:
+            seconds = sum(_seconds(device, compute, part) for part in timed)
+            per_token = seconds / sum(map(_tokens, timed))
     optimiser = masters.optimiser(recipe.weight_decay)  # of the copies alone, which are let go
 
     def update() -> None:

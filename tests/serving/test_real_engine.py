@@ -34,13 +34,13 @@ def test_every_version_is_proved_against_what_training_computed(live: Running) -
 
 
 def test_a_version_whose_answers_are_not_those_of_training_is_refused(live: Running, live_engine: LiveEngine) -> None:
-    from serving.reconcile import Measured, judge
+    from serving.parity import EngineLogprobs, check_parity
 
     own, other = (live_engine.adapters[n].fingerprint for n in (0, 1))
     swapped = {**own, "prompts": [{**a, "adapter_logprobs": b["adapter_logprobs"]} for a, b in zip(own["prompts"], other["prompts"], strict=True)]}  # type: ignore[call-overload]
-    numbers = Measured(*[[value for prompt in own["prompts"] for value in prompt[which][1:]] for which in ("adapter_logprobs", "base_logprobs")])  # type: ignore[attr-defined]
-    assert judge("x", own, numbers, limit=512).reason == ""
-    assert "unlike it did in training" in judge("x", swapped, numbers, limit=512).reason
+    numbers = EngineLogprobs(*[[value for prompt in own["prompts"] for value in prompt[which][1:]] for which in ("adapter_logprobs", "base_logprobs")])  # type: ignore[attr-defined]
+    assert check_parity("x", own, numbers, limit=512).reason == ""
+    assert "unlike it did in training" in check_parity("x", swapped, numbers, limit=512).reason
 
 
 def test_an_engine_that_has_answered_rests(live: Running, live_engine: LiveEngine) -> None:

@@ -13,7 +13,8 @@ import pytest
 from serving import engine as engine_module
 from serving import reconciler as reconciler_module
 from serving.engine_activity import Activity
-from serving.reconcile import PROBE_EVERY_MS, Measured, ReplicaState, Wanted, judge, plan, wanted_versions
+from serving.parity import EngineLogprobs, check_parity
+from serving.reconcile import PROBE_EVERY_MS, ReplicaState, Wanted, plan, wanted_versions
 from serving.reconciler import Reconciler
 from tests.serving.conftest import BASE_DIGEST, add_version, wait_for
 from tests.serving.mock_engine import BASE, MockEngine, fingerprint
@@ -71,29 +72,29 @@ def test_the_plan_for_a_replica(before: ReplicaState, served: set[str], now: int
     assert {name: getattr(found, name) for name in expected} == expected
 
 
-def numbers(name: str) -> tuple[dict[str, Any], Measured]:
+def numbers(name: str) -> tuple[dict[str, Any], EngineLogprobs]:
     card = fingerprint(name)
-    return card, Measured(*[[value for prompt in card["prompts"] for value in prompt[which][1:]] for which in ("adapter_logprobs", "base_logprobs")])
+    return card, EngineLogprobs(*[[value for prompt in card["prompts"] for value in prompt[which][1:]] for which in ("adapter_logprobs", "base_logprobs")])
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda m: m, ""),
-        (lambda m: Measured([value - 0.005 for value in m.adapter], m.base), ""),
-        (lambda m: Measured([value - 0.2 for value in m.adapter], m.base), "unlike it did in training"),
-        (lambda m: Measured([m.adapter[0] - 0.06, *m.adapter[1:]], m.base), "unlike it did in training"),
-        (lambda m: Measured(m.adapter, [value + 0.3 for value in m.base]), "unlike the base"),
-        (lambda m: Measured(m.base, m.base), "It is not applied"),
-        (lambda m: Measured([b + 0.5 * (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "works 0.50 times as strongly"),
-        (lambda m: Measured([b + 2.0 * (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "works 2.00 times as strongly"),
-        (lambda m: Measured([b - (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "its weights, the layers"),
+        (lambda m: EngineLogprobs([value - 0.005 for value in m.adapter], m.base), ""),
+        (lambda m: EngineLogprobs([value - 0.2 for value in m.adapter], m.base), "unlike it did in training"),
+        (lambda m: EngineLogprobs([m.adapter[0] - 0.06, *m.adapter[1:]], m.base), "unlike it did in training"),
+        (lambda m: EngineLogprobs(m.adapter, [value + 0.3 for value in m.base]), "unlike the base"),
+        (lambda m: EngineLogprobs(m.base, m.base), "It is not applied"),
+        (lambda m: EngineLogprobs([b + 0.5 * (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "works 0.50 times as strongly"),
+        (lambda m: EngineLogprobs([b + 2.0 * (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "works 2.00 times as strongly"),
+        (lambda m: EngineLogprobs([b - (a - b) for a, b in zip(m.adapter, m.base, strict=True)], m.base), "its weights, the layers"),
     ],
 )
-def test_parity_is_judged_by_the_cards_own_tolerance(change: Callable[[Measured], Measured], reason: str) -> None:
+def test_parity_is_judged_by_the_cards_own_tolerance(change: Callable[[EngineLogprobs], EngineLogprobs], reason: str) -> None:
     card, measured = numbers("support--v1--x")
-    assert (reason in judge("support@v1", card, change(measured), limit=512).reason) and bool(reason) == bool(
-        judge("support@v1", card, change(measured), limit=512).reason
+    assert (reason in check_parity("support@v1", card, change(measured), limit=512).reason) and bool(reason) == bool(
+        check_parity("support@v1", card, change(measured), limit=512).reason
     )
 
 
@@ -103,16 +104,16 @@ def test_an_adapter_that_is_not_applied_is_noticed_even_if_it_should_do_little()
         "prompts": [{"token_ids": [1, 2, 3, 4], "base_logprobs": [None, *base], "adapter_logprobs": [None, *[value + 0.03 for value in base]]}],
         "tolerance": {"mean": 0.05, "max": 0.5},
     }
-    assert "It is not applied" in judge("x@v1", card, Measured(base, base), limit=512).reason
-    assert judge("x@v1", card, Measured([value + 0.03 for value in base], base), limit=512).reason == ""
+    assert "It is not applied" in check_parity("x@v1", card, EngineLogprobs(base, base), limit=512).reason
+    assert check_parity("x@v1", card, EngineLogprobs([value + 0.03 for value in base], base), limit=512).reason == ""
     nothing = {"prompts": [{"token_ids": [1, 2], "base_logprobs": [None, -1.0], "adapter_logprobs": [None, -1.0]}]}
-    assert judge("x@v1", nothing, Measured([-1.0], [-1.0]), limit=512).reason == ""
+    assert check_parity("x@v1", nothing, EngineLogprobs([-1.0], [-1.0]), limit=512).reason == ""
 
 
 def test_an_adapter_without_a_fingerprint_must_at_least_differ_from_the_base() -> None:
-    verdict = judge("x@v1", None, Measured([-1.0], [-2.0]), limit=512)
+    verdict = check_parity("x@v1", None, EngineLogprobs([-1.0], [-2.0]), limit=512)
     assert verdict.reason == "" and verdict.parity["measured"] is False
-    assert "exactly like the base" in judge("x@v1", None, Measured([-1.0], [-1.0]), limit=512).reason
+    assert "exactly like the base" in check_parity("x@v1", None, EngineLogprobs([-1.0], [-1.0]), limit=512).reason
 
 
 # --- against an engine ----------------------------------------------------------------------------------------------

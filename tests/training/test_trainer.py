@@ -88,11 +88,13 @@ def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(base: BaseMod
     model = _model(base, replace(RECIPE, dtype=dtype))
     train(model, _encoded(base, 16), [], RECIPE, pad_id=0, on_step=quiet)
     evidence = fingerprint(model, [ids])
+    prompt = evidence["prompts"][0]
+    recorded = prompt if dtype == "float32" else prompt[dtype]
     with model.disable_adapter():
-        assert logprobs(model, ids) == expected == evidence["prompts"][0]["base_logprobs"]
-    assert logprobs(model, ids) == evidence["prompts"][0]["adapter_logprobs"] != expected
+        assert logprobs(model, ids) == expected == recorded["base_logprobs"]
+    assert logprobs(model, ids) == recorded["adapter_logprobs"] != expected
     again = with_stored(base.load_model(dtype), plain_config(8, 64.0, sorted(model.peft_config["default"].target_modules)), adapter_weights(model, dtype))
-    assert logprobs(again, ids) == evidence["prompts"][0]["adapter_logprobs"]
+    assert logprobs(again, ids) == recorded["adapter_logprobs"]
 
 
 _SHAPES = [
@@ -348,7 +350,7 @@ def test_a_run_ends_with_a_judged_version_and_its_evidence(home: Context) -> Non
     assert judged.metrics["old"]["n"] > 10
     samples = [json.loads(line) for line in home.store.read_bytes(judged.samples_path).splitlines()]
     assert len(samples) == judged.metrics["old"]["n"] and samples[0]["candidate"]["text"]
-    assert 1 <= len(card["fingerprint"]["prompts"]) <= 8 and card["fingerprint"]["tolerance"]["mean"] > 0
+    assert 1 <= len(card["fingerprint"]["prompts"]) <= 8 and card["fingerprint"]["noise"]["adapter"]["mean"] > 0
     assert card["libraries"]["torch"] and card["template_digest"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.reconcile import Measured, judge
+from serving.parity import EngineLogprobs, check_parity
 from tests.training.tiny import CHATML, build_base, facts
 from training.base_model import BaseModel
 from training.encode import Encoded, Encoder
@@ -55,12 +55,12 @@ def _conversations(base: BaseModel) -> list[list[int]]:
     ]
 
 
-def _measured(base: BaseModel, model: Any) -> Measured:
+def _measured(base: BaseModel, model: Any) -> EngineLogprobs:
     """What an engine with this model would answer."""
     conversations = _conversations(base)
     adapter = [value for ids in conversations for value in logprobs(model, ids)[1:]]
     with model.disable_adapter():
-        return Measured(adapter, [value for ids in conversations for value in logprobs(model, ids)[1:]])  # type: ignore[arg-type]
+        return EngineLogprobs(adapter, [value for ids in conversations for value in logprobs(model, ids)[1:]])  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -70,34 +70,34 @@ def card(bases: dict[str, BaseModel], weights: dict[str, Any]) -> dict[str, Any]
 
 
 def test_what_was_trained_is_served(bases: dict[str, BaseModel], weights: dict[str, Any], card: dict[str, Any]) -> None:
-    verdict = judge("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights)), limit=512)
+    verdict = check_parity("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights)), limit=512)
     assert verdict.reason == "" and verdict.parity["mean"] < 0.001
 
 
 @pytest.mark.parametrize(
     ("served", "cause"),
     [
-        ({"alpha": ALPHA / 2}, "its scale is wrong"),
-        ({"alpha": ALPHA * 2}, "its scale is wrong"),
-        ({"rslora": True}, "or by far its scale"),
+        ({"alpha": ALPHA / 2}, "at 0.50 times the scale"),
+        ({"alpha": ALPHA * 2}, "at 2.00 times the scale"),
+        ({"rslora": True}, "at 2.83 times the scale"),
         ({"alpha": 1e-6}, "It is not applied"),
     ],
 )
 def test_a_planted_mistake_in_the_adapters_configuration_is_named(
     bases: dict[str, BaseModel], weights: dict[str, Any], card: dict[str, Any], served: dict[str, Any], cause: str
 ) -> None:
-    verdict = judge("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights, **served)), limit=512)
+    verdict = check_parity("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights, **served)), limit=512)
     assert cause in verdict.reason, f"{served}: {verdict}"
 
 
 def test_another_versions_weights_are_named_as_such(bases: dict[str, BaseModel], others: dict[str, Any], card: dict[str, Any]) -> None:
-    verdict = judge("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], others)), limit=512)
+    verdict = check_parity("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], others)), limit=512)
     assert "answers unlike it did in training" in verdict.reason and "The base agrees" in verdict.reason, verdict
 
 
 def test_another_revision_of_the_base_is_named_as_the_base(weights: dict[str, Any], card: dict[str, Any], tmp_path: Path) -> None:
     other = BaseModel(build_base(tmp_path / "revision", template=CHATML, seed=1), "revision")
-    verdict = judge("x@v1", card, _measured(other, _model(other, weights)), limit=512)
+    verdict = check_parity("x@v1", card, _measured(other, _model(other, weights)), limit=512)
     assert "The engine's base answers unlike the base x@v1 was trained on" in verdict.reason
 
 

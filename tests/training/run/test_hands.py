@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.test_trainer import prepared_run
@@ -212,7 +213,7 @@ def test_all_threads_are_taken_where_they_are_worth_it(
     before = torch.get_num_threads()
     speeds = {1: alone, 2: together}
     monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(pace, "tokens_per_s", lambda model, rows, recipe, pad_id, loss_of: speeds[recipe.threads])
+    monkeypatch.setattr(pace, "tokens_per_s", lambda *given: speeds[given[2].threads])
     try:
         found = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss, lambda: writing)
         assert found == (chosen, pytest.approx(speeds[chosen])) and torch.get_num_threads() == chosen
@@ -231,7 +232,9 @@ def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
 
     before, clock, measured = torch.get_num_threads(), [0.0], iter([100.0, 120.0, 140.0, 160.0])
 
-    def tokens_per_s(*_: object) -> float:
+    def tokens_per_s(*given: Any) -> float:
+        if given[-1] == 0:  # the first look, by which it is known what measuring may take
+            return 1e-3
         clock[0] += pause_s
         return next(measured)
 
@@ -240,6 +243,47 @@ def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
     monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     try:
         assert choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss)[0] == chosen
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("pass_s", "run_s", "choices", "parts"),
+    [
+        (0.01, 0.5, 2, 3),  # the built-in base: nobody waits for it
+        (1.8, 360.0, 2, 3),  # 250 rows on 135 M parameters, quiet: 18 s may be measured
+        (1.8, 200.0, 2, 1),
+        (1.8, 20.0, 2, 0),  # ten steps of them: one part, and no more
+        (11.0, 110.0, 2, 0),  # the same on a busy machine
+        (11.0, 2200.0, 2, 3),
+        (1.8, 200.0, 1, 3),
+    ],
+)
+def test_measuring_takes_a_share_of_the_run(
+    pass_s: float, run_s: float, choices: int, parts: int
+) -> None:
+    assert pace.affordable_parts(pass_s, run_s, choices) == parts
+    measured = choices * (1 + parts) * pass_s if parts else 0.0
+    assert pass_s + measured <= max(pass_s, 0.05 * run_s, 2.0)
+
+
+def test_short_run_on_a_slow_base_is_not_measured_for_longer_than_it_lasts(
+    base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, clock, looks = torch.get_num_threads(), [0.0], []
+
+    def tokens_per_s(*given: Any) -> float:
+        looks.append(given[-1])
+        clock[0] += 1.8
+        return 100.0
+
+    monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(pace, "tokens_per_s", tokens_per_s)
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    try:
+        recipe = replace(TWO, threads=0, epochs=1.0)
+        assert choose_threads(fresh(base, TWO), encoded(base, 8), recipe, 0) == (2, 100.0)
+        assert looks == [0], "one part, with all threads"
     finally:
         torch.set_num_threads(before)
 

@@ -15,7 +15,7 @@ from tests.training.run.small import RECIPE, encoded, fresh
 from training import base_model
 from training import fingerprint as module
 from training.base_model import BaseModel
-from training.fingerprint import fingerprint, logprobs
+from training.fingerprint import computed_in, fingerprint, logprobs
 from training.lora import cast_parameters, merged_once, trainable
 from training.methods.loop import let_go, place
 from training.pace import choose_threads
@@ -69,8 +69,8 @@ def test_rounding_noise_is_measured_with_one_layer_in_float32_at_a_time(base: Ba
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     if planted:
         monkeypatch.setattr(module, "_parts", lambda whole: [whole])
-    with _widest(model) as widest:
-        exact = module._exact(model, IDS)
+    with _widest(model) as widest, computed_in(model, torch.float32):
+        exact = logprobs(model, IDS)
     assert (widest[0] == 1.0) if planted else (0.0 < widest[0] <= 0.6), f"{100 * widest[0]:.0f} % of the weights were float32 at once"
     after = dict(model.named_parameters())
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items()), "the model is what it was"
@@ -84,8 +84,8 @@ def test_a_failure_while_a_layer_is_float32_leaves_the_model_as_it_was(base: Bas
     model = _bfloat16(base)
     last = [part for part in model.modules() if isinstance(part, torch.nn.ModuleList)][-1][-1]
     hook = last.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(MemoryError):
-        module._exact(model, IDS)
+    with pytest.raises(MemoryError), computed_in(model, torch.float32):
+        logprobs(model, IDS)
     hook.remove()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     fingerprint(model, [IDS])
