@@ -45,7 +45,7 @@ def check(
     with opened() as context:
         from training.data.check import check as checked
         from training.data.finding import Finding
-        from training.data.formats import part_path, read_options
+        from training.data.formats import read_options
         from training.data.pii import known_region
 
         country = known_region(region)
@@ -53,7 +53,7 @@ def check(
             found = checked(
                 context,
                 file,
-                test=part_path(file, test),
+                test=test,
                 region=country,
                 method_name=method,
                 options=read_options(columns, encoding),

@@ -60,7 +60,7 @@ def _sentence(group: Sequence[BadLine], of: int) -> str:
     return f"{where}: found {such}{first.found}; expected {first.expected}"
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Sequence[int], *, most: int = _RANGES) -> str:
     """Return line numbers in a short form: `1-3, 7`."""
     found: list[list[int]] = []
     for number in sorted(set(numbers)):
@@ -68,5 +68,5 @@ def ranges(numbers: Sequence[int]) -> str:
             found[-1][1] = number
         else:
             found.append([number, number])
-    shown = [str(one) if one == last else f"{one}-{last}" for one, last in found[:_RANGES]]
-    return ", ".join(shown) + (", …" if len(found) > _RANGES else "")
+    shown = [str(one) if one == last else f"{one}-{last}" for one, last in found[:most]]
+    return ", ".join(shown) + (", …" if len(found) > most else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,20 @@ from training.base_model import BaseModel, open_base, quiet_environment
 from training.data import labels, languages
 from training.data.finding import ERROR, WARNING, Finding, warned
 from training.data.formats import DEFAULTS, ReadOptions, read_file
+from training.data.given import TEST, held_out_files
 from training.data.leaks import find_leaks
 from training.data.warnings import Progress, warnings
 from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
+from training.methods.pairs import refused as refused_answer
 from training.methods.registry import ANSWERS, Method, find
-from training.methods.wanted import describe_others
+from training.methods.wanted import describe_others, fits
 from training.recipe import load_recipe, resolved
 from training.rows import BadLine, Reading, Row
 from whet.context import Context
 from whet.web.filters import plural
 
 _BINS = 12
+_CORRECT = "Correct them as listed, or leave them out with --skip-bad."
 _TEST = 10  # rows of the smallest test part that says anything
 _FEW = 30  # different questions, of which a third would be such a part
 _PREVIEWS = 3  # rows shown as the model sees them
@@ -45,6 +48,7 @@ def check(
     quiet_environment()
     progress("reading")
     method = find(method_name)
+    held_out = held_out_files(file, test)
     reading = read_file(file, options=options)
     base = open_base(context.settings)
     encoder = Encoder(base, _room(context, base, method))
@@ -55,17 +59,21 @@ def check(
     findings = [
         *_refusals(reading, refused, bool(kept)),
         *_other_rows(method, kept),
-        *_few(kept, test),
+        *_few(kept, held_out),
         *_worse_answers(encoder, kept, method),
         *_no_stop(encoded, kept, base.stop_ids),
         *_unseen(encoder, kept),
         *warnings(kept, region, spoken=spoken, progress=progress),
     ]
-    if test is not None:
-        progress("comparing with the test set")
-        judged_by = read_file(test, options=options)
-        findings += [*_unfit_to_judge(judged_by), *_leaks(kept, judged_by.rows)]
-        figures["test_rejected"] = [bad.as_json() for bad in judged_by.bad]
+    gone = {row.line for row in kept if not fits(method, row)}
+    learned = [tokens for tokens in encoded if tokens.line not in gone]  # what the previews show
+    for part, path in held_out.items():
+        progress(f"comparing with the {part} set")
+        others = read_file(path, options=options)
+        findings += _unfit(part, others, encoder, method)
+        if part == TEST:
+            findings += _leaks(kept, others.rows)
+            figures["test_rejected"] = [bad.as_json() for bad in others.bad]
     return {
         **figures,
         "longest_allowed": encoder.max_length,
@@ -77,8 +85,8 @@ def check(
         "errors": sum(finding.severity == ERROR for finding in findings),
         "warnings": sum(finding.severity == WARNING for finding in findings),
         "findings": [asdict(finding) for finding in findings],
-        "preview": _pieces(encoder, encoded[0]) if encoded else [],
-        "previews": [{"line": line, "pieces": _pieces(encoder, tokens)} for line, tokens in _first_windows(encoded, _PREVIEWS)],
+        "preview": _pieces(encoder, learned[0]) if learned else [],
+        "previews": [{"line": line, "pieces": _pieces(encoder, tokens)} for line, tokens in _first_windows(learned, _PREVIEWS)],
         "base": base.name,
         "template": base.template_digest[:8],
     }
@@ -161,16 +169,16 @@ def _refusals(reading: Reading, refused: Sequence[BadLine], any_row: bool) -> li
                 ERROR,
                 len(lines),
                 f"{len(lines)} {reading.unit}s are not training rows.",
-                "Correct them as listed, or train with --skip-bad.",
+                _CORRECT if reading.rows else "Correct them as listed.",
                 lines,
             )
         )
     if silent := [bad.line for bad in refused if bad.found == NOTHING_TO_LEARN]:
-        do = "Take them out, or train with --skip-bad: such an answer is all placeholders of removed data."
+        do = "Take them out, or train with --skip-bad: all of the answer is removed data."
         found.append(Finding("nothing_learned", ERROR, len(silent), f"{len(silent)} rows have no token to learn.", do, silent))
     if lines := [bad.line for bad in refused if bad.found != NOTHING_TO_LEARN]:
         said = f"{len(lines)} rows cannot be learned from with this base."
-        found.append(Finding("refused", ERROR, len(lines), said, "Correct them as listed, or train with --skip-bad.", lines))
+        found.append(Finding("refused", ERROR, len(lines), said, _CORRECT, lines))
     if not any_row:
         found.append(Finding("no_rows", ERROR, 0, "No row is left to train on.", "Give at least one row in the documented format."))
     if reading.unknown_fields:
@@ -196,10 +204,10 @@ def _other_rows(method: Method, kept: Sequence[Row]) -> list[Finding]:
     return [Finding("other_rows", ERROR, len(lines), found, do, lines)] if lines else []
 
 
-def _few(kept: Sequence[Row], test: Path | None) -> list[Finding]:
+def _few(kept: Sequence[Row], held_out: Mapping[str, Path]) -> list[Finding]:
     """Too few different questions to hold any out for a verdict."""
     different = len({row.prompt_digest for row in kept})
-    if test is not None or not kept or different >= _FEW:
+    if TEST in held_out or not kept or different >= _FEW:
         return []
     found = f"Only {plural(different, 'different question')}: too few to hold out {_TEST} for a verdict."
     do = "Give test rows with --test, or more rows, to learn whether a version is good."
@@ -220,16 +228,32 @@ def _first(bad: Sequence[BadLine]) -> str:
     return "; ".join(map(str, bad[:3])) + ("; …" if len(bad) > 3 else "")
 
 
-def _unfit_to_judge(test: Reading) -> list[Finding]:
-    """What a run refuses in a test set: lines that are no rows, and rows that were made rather than met."""
-    found = []
-    if test.bad or not test.rows:
-        said = f"{len(test.bad)} {test.unit}s of the test set are not rows: {_first(test.bad)}." if test.bad else "The test set holds no row."
-        found.append(Finding("test_not_rows", ERROR, len(test.bad), said, "Correct them: nothing is judged by them.", [bad.line for bad in test.bad]))
-    if made := [row.line for row in test.rows if row.origin == "synthetic"]:
+def _unfit(part: str, found: Reading, encoder: Encoder, method: Method) -> list[Finding]:
+    """What a run refuses in a test or validation set: lines that are no rows, rows that the base
+    cannot be asked, and in a test set rows that were made rather than met."""
+    findings = []
+    lines = [bad.line for bad in found.bad]
+    do = f"Correct them: no {part} set is used in part."
+    if found.bad:
+        said = f"{len(lines)} {found.unit}s of the {part} set are not rows: {_first(found.bad)}."
+        findings.append(Finding(f"{part}_not_rows", ERROR, len(lines), said, do, lines))
+    elif not found.rows:
+        said = f"The {part} set holds no row."
+        findings.append(Finding(f"{part}_not_rows", ERROR, 0, said, "Give rows, or leave it out."))
+    asked = [row for row in found.rows if row.rating >= 0]
+    refused = encoder.encode_all(asked)[2]
+    if method.rows != ANSWERS:
+        refused += [bad for row in asked if (bad := refused_answer(encoder, row))]
+    if refused:
+        said = f"{len(refused)} rows of the {part} set do not fit this base: {_first(refused)}."
+        lines = [bad.line for bad in refused]
+        findings.append(Finding(f"{part}_refused", ERROR, len(refused), said, _CORRECT, lines))
+    made = [row.line for row in found.rows if row.origin == "synthetic"]
+    if made and part == TEST:
         do = "Take them out: a version is judged by real rows."
-        found.append(Finding("test_synthetic", ERROR, len(made), f"{len(made)} rows of the test set are synthetic.", do, made))
-    return found
+        said = f"{len(made)} rows of the test set are synthetic."
+        findings.append(Finding("test_synthetic", ERROR, len(made), said, do, made))
+    return findings
 
 
 def _no_stop(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]) -> list[Finding]:

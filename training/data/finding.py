@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from training.data.bad_lines import ranges
+
 ERROR, WARNING = "error", "warning"
 _COUNTED = ("duplicates", "near_duplicates")  # of which the count says enough
-_LINES_SHOWN = 20  # line numbers that a sentence lists; --verbose and --json have all
+_GROUPS_SHOWN = _RANGES_SHOWN = 20  # that a sentence lists; --verbose and --json have all
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,13 @@ class Finding:
         there may be as many as rows."""
         if not self.lines or (self.code in _COUNTED and not verbose):
             return f"{self.severity}: {self.found} {self.do}"
-        names = [
-            "+".join(map(str, line)) if isinstance(line, list) else str(line) for line in self.lines
-        ]
-        shown = names if verbose else names[:_LINES_SHOWN]
-        more = ", …" if len(shown) < len(names) else ""
-        return f"{self.severity}: {self.found} Lines {', '.join(shown)}{more}. {self.do}"
+        if any(isinstance(line, list) for line in self.lines):
+            names = ["+".join(map(str, group)) for group in self.lines]
+            shown = names if verbose else names[:_GROUPS_SHOWN]
+            lines = ", ".join(shown) + (", …" if len(shown) < len(names) else "")
+        else:
+            lines = ranges(self.lines, most=len(self.lines) if verbose else _RANGES_SHOWN)
+        return f"{self.severity}: {self.found} Lines {lines}. {self.do}"
 
 
 def warned(code: str, lines: Sequence[Any], found: str, do: str) -> list[Finding]:

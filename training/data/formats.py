@@ -79,7 +79,7 @@ def read_file(path: Path, *, origin: str = "seed", options: ReadOptions = DEFAUL
         reading = _noted(_reading(rows, "row", path, origin, options), notices)
     if not part and len(parts) > 1:
         others = ", ".join(other for other in sorted(parts) if other != name)
-        return _noted(reading, [f"of {folder}, the part {name} is read (others: {others})"])
+        return _noted(reading, [f"the part {name} is read (others: {others})"])
     return reading
 
 

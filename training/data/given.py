@@ -11,7 +11,7 @@ from training.methods.registry import Method
 from training.methods.wanted import only_fitting
 from training.rows import Reading, Row
 
-_OWN_TEST, _OWN_VALIDATION = "test", "validation"
+TEST, VALIDATION = "test", "validation"
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,20 @@ def read_given(
     if method is not None:
         rows, others = only_fitting(method, rows, skip_bad=skip_bad)
         notices += _left_out(others, str(file))
+    held_out = {
+        part: read_good(path, skip_bad=skip_bad, options=options).rows
+        for part, path in held_out_files(file, test, own_parts=own_parts).items()
+    }
+    return Given(rows, held_out.get(TEST), held_out.get(VALIDATION), notices)
+
+
+def held_out_files(file: Path, test: Path | None, *, own_parts: bool = True) -> dict[str, Path]:
+    """Return the files of held-out rows that are given: test rows that somebody named, or the
+    folder's own parts."""
     parts = parts_in(file) if own_parts else []
-    test = part_path(file, test) or (file / _OWN_TEST if _OWN_TEST in parts else None)
-    validation = file / _OWN_VALIDATION if _OWN_VALIDATION in parts else None
-    held_out = [
-        read_good(path, skip_bad=skip_bad, options=options).rows if path else None
-        for path in (test, validation)
-    ]
-    return Given(rows, held_out[0], held_out[1], notices)
+    found = {part: file / part for part in (VALIDATION, TEST) if part in parts}
+    named = part_path(file, test)
+    return found if named is None else {**found, TEST: named}
 
 
 def describe_reading(reading: Reading, source: str) -> list[str]:

@@ -207,6 +207,11 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
     said = [name for name in ANSWERS if _is_said(row.get(name))]
     if {"expected_output", "expectedoutput", "expected_answer"} & {*said} and "output" in said:
         said.remove("output")  # what a model said, beside what is right
+    if said and not asked and _is_said(row.get("text")):  # not a plain text beside an ignored field
+        raise Wrong(
+            f"the fields text, {', '.join(said)}",
+            f"a question and an answer: --columns prompt=text,completion={said[0]}",
+        )
     if not asked or not said or ("instruction" in asked and "output" in said):
         return row
     asked = [name for at, name in enumerate(asked) if row[name] not in map(row.get, asked[:at])]

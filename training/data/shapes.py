@@ -55,7 +55,11 @@ def conversation(raw: dict[str, Any]) -> Conversation:
         return _plain_text(raw)
     else:
         names = ", ".join(sorted(map(str, raw))[:6]) or "none"
-        expected = "'messages', or 'prompt' and 'completion', or 'instruction' and 'output', or 'messages', 'chosen' and 'rejected', or 'text'"
+        expected = (
+            "'messages', or 'prompt' and 'completion', or 'instruction' and 'output', or "
+            "'messages', 'chosen' and 'rejected', or 'text' (other names: "
+            "--columns prompt=NAME,completion=NAME)"
+        )
         raise Wrong(f"the fields {names}", expected)
     _refuse_another(raw, own, found)
     return found

@@ -39,6 +39,7 @@ _JSON_CELLS = {
 _MESSAGES_CELLS = {
     "chosen", "rejected", "preferred_output", "non_preferred_output", *QUESTIONS, *ANSWERS,
 }  # fmt: skip
+_ROWS_ALONE = ("text", "data", "fields")  # columns that make a row without a question
 _NUMBER_CELLS = ("weight", "rating")
 _ID_CELLS = ("id", "user", "group")
 _LONGEST_CELL = 16 << 20  # characters; the csv module's own 131,072 is less than a long conversation
@@ -132,7 +133,7 @@ def _check_header(path: Path, header: list[str], columns: Columns) -> None:
                 f"{path} has no column {name!r}; found {listed(header)}.",
                 hint=f"Write --columns {field}=NAME with one of these names.",
             )
-    asked = [name for name in header if name in (*QUESTIONS, *_LIST_CELLS, "data", "fields")]
+    asked = [name for name in header if name in (*QUESTIONS, *_LIST_CELLS, *_ROWS_ALONE)]
     exports = [name for name in header if name.endswith(".responses") or name == "annotation_id"]
     if header and not asked and not exports and "chosen" not in header:
         two = header if len(header) == 2 else ["QUESTION", "ANSWER"]
