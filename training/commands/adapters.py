@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
@@ -24,7 +26,9 @@ _Reference = typer.Argument(
     metavar="ADAPTER",
     help="A version such as support@v2, a name (its newest version) or a digest.",
 )
-_Folder = typer.Option(..., "--to", help="A folder that does not exist yet.")
+_Folder = typer.Option(None, "--to", help="A folder that does not exist yet.")
+_Hub = typer.Option("", "--push-to-hub", metavar="ORG/NAME", help="A model repository on the hub.")
+_Public = typer.Option(False, "--public", help="Let everybody read a repository that is made.")
 
 
 def _summary(adapter: Adapter) -> dict[str, Any]:
@@ -258,26 +262,83 @@ def remove(reference: str = _Reference, as_json: bool = _Json) -> None:
 
 
 @export.command("adapter")
-def export_adapter(reference: str = _Reference, to: Path = _Folder, as_json: bool = _Json) -> None:
-    """Copy a version in PEFT's format, with its card."""
+def export_adapter(
+    reference: str = _Reference,
+    to: Path | None = _Folder,
+    push_to_hub: str = _Hub,
+    public: bool = _Public,
+    as_json: bool = _Json,
+) -> None:
+    """Copy a version in PEFT's format, with its card, to a folder or the Hugging Face hub."""
     with opened() as context:
+        _require_place(to, push_to_hub)
         from training.export import export_adapter as copy
 
         with reading(context.database) as connection:
             adapter = find_adapter(connection, reference)
-        copy(context, adapter, to)
-        emit({"adapter": adapter.label, "folder": str(to)}, as_json)
+        placed = _place(
+            to, push_to_hub, adapter, lambda folder: copy(context, adapter, folder), public
+        )
+        emit({"adapter": adapter.label, **placed}, as_json)
 
 
 @export.command("merge")
-def export_merged(reference: str = _Reference, to: Path = _Folder, as_json: bool = _Json) -> None:
+def export_merged(
+    reference: str = _Reference,
+    to: Path | None = _Folder,
+    push_to_hub: str = _Hub,
+    public: bool = _Public,
+    as_json: bool = _Json,
+) -> None:
     """The base with the version merged into its weights: a whole model that needs no adapter."""
     with opened() as context:
+        _require_place(to, push_to_hub)
         from training.base_model import open_base, quiet_environment
         from training.export import export_merged as merge
 
         quiet_environment()
         with reading(context.database) as connection:
             adapter = find_adapter(connection, reference)
-        merge(context, adapter, open_base(context.settings), to)
-        emit({"adapter": adapter.label, "folder": str(to)}, as_json)
+        base = open_base(context.settings)
+        placed = _place(
+            to, push_to_hub, adapter, lambda folder: merge(context, adapter, base, folder), public
+        )
+        emit({"adapter": adapter.label, **placed}, as_json)
+
+
+def _require_place(to: Path | None, repository: str) -> None:
+    """Raises InputError when there is nowhere to export to."""
+    if repository:
+        from training.hub import check_repository
+
+        check_repository(repository)
+    elif to is None:
+        raise InputError(
+            "There is nowhere to export to.",
+            hint="Give --to FOLDER, --push-to-hub ORG/NAME, or both.",
+        )
+
+
+def _place(
+    to: Path | None,
+    repository: str,
+    adapter: Adapter,
+    write: Callable[[Path], None],
+    is_public: bool,
+) -> dict[str, str]:
+    """Writes the folder and uploads it; returns where it is. Raises InputError, StoreError."""
+    with TemporaryDirectory(prefix="whet-export-") as scratch:
+        folder = to or Path(scratch) / "export"
+        write(folder)
+        placed = {"folder": str(to)} if to else {}
+        if repository:
+            from training.hub import PRIVATE_FILES, push_folder
+
+            message = f"Upload {adapter.label} ({adapter.digest[:8]})"
+            placed["repository"] = push_folder(
+                folder, repository, is_public=is_public, message=message
+            )
+            placed["notice"] = (
+                f"{', '.join(PRIVATE_FILES)} was not uploaded: it holds held-out conversations."
+            )
+    return placed
