@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from whet.control_tokens import ControlTokens
-from whet.conversation import Message
+from whet.conversation import Message, ToolCall
 from whet.errors import InputError
 
 LENGTH = "length"  # finish reason of an answer that ended at its token limit
 # Fields of a training row that become text for a model; others are names and numbers.
 _TEXT_FIELDS = (
     "messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction",
-    "input", "output", "system", "context",
+    "input", "output", "system", "context", "tools", "text",
 )  # fmt: skip
 _SPEAKERS = {"assistant": "the model", "user": "the user", "tool": "a tool"}
 
@@ -71,6 +71,8 @@ def require_no_control_tokens(
     messages: Sequence[Message],
     passages: Sequence[str],
     answer: str,
+    calls: Sequence[ToolCall] = (),
+    tools: Sequence[Mapping[str, Any]] = (),
     checks: Sequence[str],
     is_edit: bool,
 ) -> None:
@@ -78,6 +80,12 @@ def require_no_control_tokens(
     found = question_control_token(control, messages, passages)
     if found is not None:
         raise InputError(found.sentence, hint="Reject or skip the conversation.")
+    if (token := control.find_json(tools)) is not None:
+        found = ControlTokenFinding(token, "The description of a tool")
+        raise InputError(found.sentence, hint="Reject or skip the conversation.")
+    if (token := control.find_json([call.as_chat() for call in calls])) is not None:
+        hint = "Take it out of the call." if is_edit else "Take it out and save an edit."
+        raise InputError(ControlTokenFinding(token, "A call of a tool").sentence, hint=hint)
     for name, texts in (("The answer", (answer,)), ("What every right answer contains", checks)):
         token = next(filter(None, map(control.find, texts)), None)
         if token is not None:

@@ -27,6 +27,7 @@ class DecisionBody(BaseModel):
     note: str = ""
     seconds: float | None = None
     checks: list[str] = Field(default_factory=list)
+    tool_calls: list[dict[str, Any]] | None = None
     accept_cut: bool = False
 
 
@@ -84,8 +85,8 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     def decide(item_id: str, body: DecisionBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Decide; 409 when somebody else holds or decided it.
 
-        The body is `{"decision", "answer"?, "labels"?, "note"?, "seconds"?, "checks"?,
-        "accept_cut"?}`.
+        The body is `{"decision", "answer"?, "tool_calls"?, "labels"?, "note"?, "seconds"?,
+        "checks"?, "accept_cut"?}`.
         """
         said = queue.Decision(**body.model_dump())
         outcome = queue.decide(

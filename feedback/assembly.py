@@ -26,7 +26,7 @@ from typing import Any
 
 from feedback.acceptance import row_control_token
 from feedback.contradictions import Reviewed, judge, outdated_claims
-from feedback.conversations import row_answer, row_frame, row_question
+from feedback.conversations import is_call, row_answer, row_frame, row_question
 from feedback.similar import groups, normalise, question_key
 from whet.control_tokens import ControlTokens
 
@@ -191,13 +191,14 @@ def _superseded(seeds: Sequence[_Row], reviewed: Sequence[_Row], result: Assembl
 
 def _without_outdated(seeds: Sequence[_Row], reviewed: Sequence[_Row], examples: Sequence[Example], result: Assembled) -> tuple[list[_Row], list[_Row]]:
     """Rows left after those that make a claim which people have replaced since."""
-    said = [Reviewed(e.id, row_question(e.row), e.rejected, row_answer(e.row), e.created_at) for e in examples]
-    claims = outdated_claims([(row.question, row_answer(row.row)) for row in seeds], said)
+    # Claims are made in words: a call of a tool makes none, and a changed argument replaces none.
+    said = [Reviewed(e.id, row_question(e.row), e.rejected, row_answer(e.row), e.created_at) for e in examples if not is_call(e.row)]
+    claims = outdated_claims([(row.question, row_answer(row.row)) for row in seeds if not is_call(row.row)], said)
     reviewed_at = {example.id: example.created_at for example in examples}
 
     def stands(row: _Row) -> bool:
         later = [claim for claim in claims if reviewed_at.get(row.reference, -1) < claim.since]
-        outdated = judge(row.question, row_answer(row.row), later)
+        outdated = None if is_call(row.row) else judge(row.question, row_answer(row.row), later)
         if outdated:
             _leave_out(result, row.reference, outdated.why)
         return outdated is None

@@ -53,6 +53,9 @@ def review_decide(
     decision: Annotated[str, typer.Argument(metavar="approve|edit|reject|skip")],
     answer: Annotated[str, typer.Option(help="The right answer, for `edit`; `-` reads it from standard input.")] = "",
     label: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
+    tool_calls: Annotated[
+        str, typer.Option(help="Calls of tools of an edited answer: a JSON list of name, arguments.")
+    ] = "",
     note: str = "",
     accept_cut: Annotated[
         bool, typer.Option(help="Approve although the answer ended at its token limit.")
@@ -61,10 +64,14 @@ def review_decide(
 ) -> None:
     """Record a decision."""
     from feedback import queue
+    from feedback.calls import read_calls
 
     text = sys.stdin.read().rstrip("\n") if answer == "-" else answer
     with opened() as context:
-        said = queue.Decision(decision, text or None, label or [], note, accept_cut=accept_cut)
+        called = read_calls(tool_calls) if tool_calls else None
+        said = queue.Decision(
+            decision, text or None, label or [], note, tool_calls=called, accept_cut=accept_cut
+        )
         outcome = queue.decide(
             context.database, item_id, actor(), said, now=now_ms(),
             control=load_control_tokens(context),

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select
 
 from feedback.acceptance import LENGTH
+from feedback.calls import answer_text, editable_calls
 from feedback.selection import DAY_MS, SHARES
 from whet.access import same_group
 from whet.conversation import Answer, Message, answer_of, history, last_question
@@ -39,6 +40,16 @@ class View:
     @property
     def answer(self) -> str:
         return self.answered.text
+
+    @property
+    def answer_as_text(self) -> str:
+        """The answer with its calls of tools, as a decision keeps it."""
+        return answer_text(self.answer, self.answered.tool_calls)
+
+    @property
+    def editable_calls(self) -> str:
+        """Calls of tools in the answer as JSON for a text field; empty without any."""
+        return editable_calls(self.answered.tool_calls)
 
     @property
     def is_cut(self) -> bool:

@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from feedback import api, dataset_pages, flagging, inbox, queue
 from feedback.acceptance import CutAnswerError, question_control_token
+from feedback.calls import read_calls
 from feedback.conversations import retrieved_texts, word_diff
 from feedback.selection import SHARES
 from whet.access import User
@@ -59,6 +60,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "may_decide": item["state"] == "waiting" and held_by is None and user.may("reviewer"),
         "may_undo": view.review is not None and (view.review["reviewer"] == user.name or user.may("operator")),
         "typed": view.answer,
+        "typed_calls": view.editable_calls,
         "problem": None,
         "ask_cut": False,
         "unlearnable": question_control_token(
@@ -67,7 +69,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "typed_note": "",
         "typed_labels": (),
         "typed_checks": "",
-        "diff": word_diff(view.answer, view.review["answer"])
+        "diff": word_diff(view.answer_as_text, view.review["answer"])
         if view.review and view.review["decision"] == "edit" and view.review["answer"] is not None
         else [],
         "labels": LABELS,
@@ -147,6 +149,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         answer: Annotated[str, Form()] = "",
         note: Annotated[str, Form()] = "",
         checks: Annotated[str, Form()] = "",
+        tool_calls: Annotated[str | None, Form()] = None,
         label: Annotated[list[str] | None, Form()] = None,
         accept_cut: Annotated[bool, Form()] = False,
         alias: Annotated[str, Form()] = "",
@@ -157,17 +160,19 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         text = plain_newlines(answer)
         wanted = tuple(line.strip() for line in plain_newlines(checks).split("\n") if line.strip())
         decision = decision or ("approve" if accept_cut else "")
-        said = queue.Decision(
-            decision, text if decision in ("edit", "approve") else None, tuple(label or ()),
-            plain_newlines(note), None, wanted, accept_cut,
-        )  # fmt: skip
         control = load_control_tokens(shell.context)
+        learns = decision in ("edit", "approve")
         try:
+            said = queue.Decision(
+                decision, text if learns else None, tuple(label or ()), plain_newlines(note), None,
+                wanted, read_calls(tool_calls) if learns and tool_calls is not None else None,
+                accept_cut,
+            )  # fmt: skip
             queue.decide(database, item_id, user.name, said, now=shell.now(), control=control)
         except NotFoundError:
             raise
         except WhetError as error:
-            typed = {"typed": text, "typed_note": note, "typed_labels": tuple(label or ()), "typed_checks": checks, "problem": error}
+            typed = {"typed": text, "typed_calls": tool_calls or "", "typed_note": note, "typed_labels": tuple(label or ()), "typed_checks": checks, "problem": error}
             typed["ask_cut"] = isinstance(error, CutAnswerError)
             return _page(shell, request, user, item_id, alias=alias, reason=reason, status=error.status, **typed)
         query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})

@@ -6,6 +6,7 @@ is unique); undoing frees it again. An approved or edited answer becomes an exam
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from feedback import acceptance, conversations
+from feedback import acceptance, calls, conversations
 from whet.auditlog import record
 from whet.control_tokens import ControlTokens
-from whet.conversation import answer_of, history
+from whet.conversation import Answer, answer_of, history, request_tools
 from whet.database import reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import new_id
@@ -38,11 +39,14 @@ class Decision:
     """What a reviewer says about one item."""
 
     decision: str
-    answer: str | None = None  # required for `edit`
+    answer: str | None = None  # required for `edit`, unless there are calls of tools
     labels: Sequence[str] = ()
     note: str = ""
     seconds: float | None = None  # spent on it
     checks: Sequence[str] = ()  # strings that every right answer to this question contains; kept in the example
+    # Calls of tools of an edited answer (`feedback.calls`); None: it makes none. Of an approved one
+    # they need not be repeated.
+    tool_calls: Sequence[Any] | None = None
     accept_cut: bool = False  # approve although the answer ended at its token limit
 
 
@@ -128,7 +132,7 @@ def decide(
             item = _load(connection, item_id)
             standing = connection.execute(select(reviews).where(reviews.c.standing == item_id)).first()
             if standing is not None:
-                return _repeated(connection, standing, reviewer, said)
+                return _repeated(connection, item, standing, reviewer, said)
             if item.claimed_by not in (None, reviewer) and item.claimed_until > now:
                 raise ConflictError(f"{item.claimed_by} is looking at this conversation now.", hint="Take the next one; your text has not been stored.")
             return _record_decision(connection, item, reviewer, said, now, control)
@@ -139,13 +143,16 @@ def decide(
 def _check(said: Decision) -> None:
     if said.decision not in DECISIONS:
         raise InputError(f"Decision {said.decision!r} is not one of {', '.join(DECISIONS)}.")
-    if said.decision == "edit" and not (said.answer or "").strip():
+    if said.decision == "edit" and not (said.answer or "").strip() and not said.tool_calls:
         raise InputError("An edit needs the right answer; the text is empty.", hint="Write the answer, or reject the conversation.")
     if len(said.answer or "") > _MAX_ANSWER:
         raise InputError(f"The answer has {len(said.answer or '')} characters; expected at most {_MAX_ANSWER}.")
+    called = json.dumps(list(said.tool_calls or ()), ensure_ascii=False)
+    if len(called) > _MAX_ANSWER:
+        raise InputError(f"The calls of tools have {len(called)} characters; expected at most {_MAX_ANSWER}.")
     if len(said.note) > _MAX_NOTE:
         raise InputError(f"The note has {len(said.note)} characters; expected at most {_MAX_NOTE}.")
-    if any(_unstorable(text) for text in (said.answer or "", said.note, *said.labels, *said.checks)):
+    if any(_unstorable(text) for text in (said.answer or "", called, said.note, *said.labels, *said.checks)):
         raise InputError("A text contains a character that cannot be stored: NUL, or half of a surrogate pair.", hint="Remove it and send the decision again.")
     for what, values in (("label", said.labels), ("check", said.checks)):
         if len(values) > _MAX_LABELS or any(not isinstance(value, str) or not value.strip() or len(value) > _MAX_LABEL * 4 for value in values):
@@ -171,8 +178,11 @@ def _load(connection: Connection, item_id: str) -> Row[*tuple[Any, ...]]:
     return row
 
 
-def _repeated(connection: Connection, standing: Row[*tuple[Any, ...]], reviewer: str, said: Decision) -> Outcome:
-    same = standing.reviewer == reviewer and standing.decision in _equivalents(said.decision) and (said.decision != "edit" or standing.answer == said.answer)
+def _repeated(connection: Connection, item: Row[*tuple[Any, ...]], standing: Row[*tuple[Any, ...]], reviewer: str, said: Decision) -> Outcome:
+    same = standing.reviewer == reviewer and standing.decision in _equivalents(said.decision)
+    if same and said.decision == "edit":
+        edited = calls.settled_calls(said.tool_calls, _original(item).tool_calls)
+        same = standing.answer == calls.answer_text(said.answer or "", edited)
     if not same:
         raise ConflictError(
             f"{standing.reviewer} decided this conversation already: {standing.decision}.", hint="Take the next one; your text has not been stored."
@@ -197,7 +207,8 @@ def _record_decision(
     review_id = new_id("rev", at=now)
     connection.execute(
         insert(reviews).values(
-            id=review_id, item_id=item.id, interaction_id=item.interaction_id, reviewer=reviewer, decision=decision, answer=answer,
+            id=review_id, item_id=item.id, interaction_id=item.interaction_id, reviewer=reviewer, decision=decision,
+            answer=calls.answer_text(answer.text, answer.tool_calls) if answer else None,
             labels=[label.strip() for label in said.labels], note=said.note.strip() or None,
             seconds=None if said.seconds is None else max(0.0, min(float(said.seconds), 86_400.0)), created_at=now, standing=item.id,
         )
@@ -212,23 +223,27 @@ def _record_decision(
     return Outcome(review_id, item.id, decision, example_id)
 
 
-def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, str | None]:
+def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, Answer | None]:
     """The decision as it will stand, and the right answer if there is one."""
     if said.decision not in ("approve", "edit"):
         return said.decision, None
     original = _original(item)
-    if said.decision == "approve" and said.answer is not None and said.answer != original:
+    given = original.tool_calls if said.decision == "approve" and said.tool_calls is None else calls.settled_calls(said.tool_calls, original.tool_calls)
+    changed = given != original.tool_calls
+    if said.decision == "approve" and (changed or (said.answer is not None and said.answer != original.text)):
         raise InputError("The answer was changed, and approving would throw the change away.", hint="Save it as an edit, or restore the original and approve.")
-    if said.decision == "edit" and said.answer != original:
-        return "edit", said.answer
-    if not original.strip():
-        raise InputError("There is no text to approve: the model answered with nothing, or with a tool call.", hint="Edit, reject or skip it.")
+    if said.decision == "edit" and (changed or (said.answer or "") != original.text):
+        calls.require_objects(given)
+        return "edit", Answer(said.answer or "", given)
+    if not original.text.strip() and not original.tool_calls:
+        raise InputError("There is nothing to approve: the model answered with nothing.", hint="Edit, reject or skip it.")
+    calls.require_objects(original.tool_calls)
     acceptance.require_whole_answer(item.finish_reason, accept_cut=said.accept_cut)
     return "approve", original  # an edit that changes nothing is an approval
 
 
-def _original(item: Row[*tuple[Any, ...]]) -> str:
-    return answer_of(item.request, item.response, item.response_text).text
+def _original(item: Row[*tuple[Any, ...]]) -> Answer:
+    return answer_of(item.request, item.response, item.response_text)
 
 
 def _make_example(
@@ -236,12 +251,14 @@ def _make_example(
     item: Row[*tuple[Any, ...]],
     review_id: str,
     decision: str,
-    answer: str,
+    answer: Answer,
     checks: Sequence[str],
     now: int,
     control: ControlTokens,
 ) -> str:
-    missing = [check for check in checks if not _contains(answer, check)]
+    if checks and answer.tool_calls:
+        raise InputError("A call of a tool is compared by its name and arguments, not by what it contains.", hint="Leave out what every right answer contains.")
+    missing = [check for check in checks if not _contains(answer.text, check)]
     if missing:
         raise InputError(f"The answer does not contain {missing[0]!r}, which every right answer is said to contain.", hint="Correct the answer or the check.")
     messages = history(item.request)
@@ -251,18 +268,20 @@ def _make_example(
         found = f"a turn with the role {strange!r}" if strange is not None else "no question"
         raise InputError(f"This conversation has {found}, which no training row can hold.", hint="Reject or skip it.")
     passages = conversations.retrieved_texts(item.retrieved)
+    tools = request_tools(item.request)
     acceptance.require_no_control_tokens(
-        control, messages=messages, passages=passages, answer=answer, checks=checks,
-        is_edit=decision == "edit",
+        control, messages=messages, passages=passages, answer=answer.text,
+        calls=answer.tool_calls, tools=tools, checks=checks, is_edit=decision == "edit",
     )  # fmt: skip
     example_id = new_id("exm", at=now)
     row = conversations.training_row(
         example_id=example_id, messages=[message.as_chat() for message in messages],
-        answer=answer, context=passages, checks=checks,
+        answer=answer.text, calls=answer.tool_calls, tools=tools, context=passages, checks=checks,
     )  # fmt: skip
     digest = digest_json({key: value for key, value in row.items() if key != "id"})
     if decision == "edit":
-        row[REPLACED] = _original(item)
+        original = _original(item)
+        row[REPLACED] = calls.answer_text(original.text, original.tool_calls)
     connection.execute(
         insert(examples).values(
             id=example_id, digest=digest, alias=item.alias, interaction_id=item.interaction_id, review_id=review_id, row=row, source="approved" if decision == "approve" else "edited",

@@ -227,6 +227,23 @@ def _item_call(item: Mapping[str, Any]) -> ToolCall:
     return ToolCall(str(item.get("call_id") or ""), str(item.get("name") or "?"), arguments)
 
 
+def request_tools(request: Any) -> list[dict[str, Any]]:
+    """Return the functions that a request offers, in the form of the chat route.
+
+    The Responses route writes them without the inner object; other kinds of tools are left out.
+    """
+    tools = request.get("tools") if isinstance(request, Mapping) else None
+    found = []
+    for tool in tools if isinstance(tools, list) else []:
+        if not isinstance(tool, Mapping) or tool.get("type", "function") != "function":
+            continue
+        function = tool.get("function", tool)
+        if isinstance(function, Mapping) and isinstance(function.get("name"), str):
+            kept = {name: value for name, value in function.items() if name != "type"}
+            found.append({"type": "function", "function": kept})
+    return found
+
+
 def last_question(request: Any) -> str:
     """The last text of a user, the prompt of a completion, or an empty string."""
     if not isinstance(request, Mapping):

@@ -94,6 +94,26 @@
   const original = () => find("[data-original]").textContent;
   const editor = () => find("[data-editor]");
 
+  const calls = () => find("[data-calls]");
+  const callsChanged = () => calls() && calls().value.trim() !== calls().dataset.originalCalls.trim();
+
+  // The calls in the text field as a list; null where it is no JSON. An empty field holds none.
+  function calledNow() {
+    if (!calls() || !calls().value.trim()) return [];
+    try {
+      const value = JSON.parse(calls().value);
+      return Array.isArray(value) ? value : [value];
+    } catch {
+      return null;
+    }
+  }
+
+  function restore() {
+    editor().value = original();
+    if (calls()) calls().value = calls().dataset.originalCalls;
+    difference();
+  }
+
   function said(decision) {
     const form = new FormData(find("[data-review-form]"));
     const plain = (text) => String(text || "").replace(/\r\n/g, "\n");
@@ -104,7 +124,10 @@
       seconds: Math.round((Date.now() - shownAt) / 100) / 10,
       checks: plain(form.get("checks")).split("\n").map((line) => line.trim()).filter(Boolean),
     };
-    if (decision === "edit") body.answer = plain(form.get("answer"));
+    if (decision === "edit") {
+      body.answer = plain(form.get("answer"));
+      if (calls()) body.tool_calls = calledNow();
+    }
     return body;
   }
 
@@ -118,16 +141,21 @@
   async function decide(decision, acceptCut = false) {
     const node = current();
     if (!decidable(node)) return;
-    if (decision === "approve" && editor().value !== original()) {
+    if (decision === "approve" && (editor().value !== original() || callsChanged())) {
       whet.say("You changed the answer. Ctrl+Enter saves your text; o puts the original back.", "bad");
       editor().focus();
       return;
     }
-    if (decision === "edit" && !editor().value.trim()) {
+    if (decision === "edit" && calledNow() === null) {
+      whet.say("The calls of tools are not valid JSON. Nothing was sent.", "bad");
+      calls().focus();
+      return;
+    }
+    if (decision === "edit" && !editor().value.trim() && !calledNow().length) {
       whet.say("An edit needs the right answer; the text is empty.", "bad");
       return;
     }
-    const unchanged = decision === "approve" || (decision === "edit" && editor().value === original());
+    const unchanged = decision === "approve" || (decision === "edit" && editor().value === original() && !callsChanged());
     if (unchanged && "cut" in node.dataset && !acceptCut) {
       askAboutCut();
       return;
@@ -272,7 +300,7 @@
       k: () => move(-1),
       e: () => { if (decidable(node)) { editor().focus(); editor().setSelectionRange(editor().value.length, editor().value.length); } },
       c: () => { const text = decidable(node) && find("[data-correction]"); if (text) use(text.textContent); },
-      o: () => { if (decidable(node)) { editor().value = original(); difference(); } },
+      o: () => { if (decidable(node)) restore(); },
       n: () => { if (decidable(node)) { find("[data-note]").closest("details").open = true; find("[data-note]").focus(); } },
     };
     if (label) { event.preventDefault(); label.checked = !label.checked; return; }
@@ -298,7 +326,7 @@
   }, Math.max(10, Number(stage.dataset.claimS) / 3) * 1000);
 
   window.addEventListener("beforeunload", (event) => {
-    const typed = decidable(current()) && editor().value !== original();
+    const typed = decidable(current()) && (editor().value !== original() || callsChanged());
     if (inFlight.size || typed) event.preventDefault();
   });
 

@@ -424,24 +424,3 @@ def test_the_page_shows_calls_and_results_and_no_empty_turn(
     assert "lamp &lt;b&gt;" in page and "12 &lt;i&gt;left&lt;/i&gt;" in page, "as text"
     assert "Result" in page
     assert not re.search(r'<div class="turn-text[^>]*>\s*</div>', page), "an empty turn"
-
-
-@pytest.mark.parametrize(
-    ("route", "response"),
-    [
-        ("chat", {"role": "assistant", "content": None, "tool_calls": [CALL]}),
-        ("responses", {"output": [responses_items()[1]]}),
-    ],
-)
-def test_an_answer_that_is_a_tool_call_is_shown_and_cannot_be_approved(
-    context: Context, reviewer: ConsoleClient, route: str, response: dict[str, Any]
-) -> None:
-    item = waiting(
-        context, route=route, request={"messages": [ASKED]}, response=response, response_text=None
-    )
-    page = reviewer.get(f"/review/item/{item}").text
-    assert "Calls the tool" in page and "lamp &lt;b&gt;" in page
-    assert reviewer.get("/api/review/next").json()["item"]["tool_calls"] == [CALL]
-    assert "calls stock" in reviewer.get("/review/list").text
-    with pytest.raises(InputError, match="tool call"):
-        decide(context, item, Decision("approve"))
