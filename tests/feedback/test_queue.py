@@ -93,7 +93,7 @@ def test_an_empty_answer_cannot_be_approved(context: Context) -> None:
     (item,) = queued(context, 1)
     with writing(context.database) as connection:
         connection.execute(update(interactions).values(response_text=None))
-    with pytest.raises(InputError, match="no text to approve"):
+    with pytest.raises(InputError, match="nothing to approve"):
         queue.decide(context.database, item, "ada", Decision("approve"), now=NOW)
 
 
