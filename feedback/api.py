@@ -9,11 +9,10 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from feedback import datasets, flagging, inbox, queue, retraining
-from feedback.policy import decide as policy_decides
-from feedback.policy import policy_of
 from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
+from whet.registry import known_aliases, require_alias
 from whet.web.shell import Shell
 
 
@@ -60,12 +59,20 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
 
     def stats_of(user: User, alias: str = "") -> dict[str, Any]:
         with reading(database) as connection:
+            if alias:
+                require_alias(connection, alias)
             return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=alias or None)
 
     @routes.get("/api/review/next")
     def review_next(alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Claims the next item; `{"item": null}` when nothing waits."""
-        item_id = queue.next_item(database, user.name, claim_ms=claim_ms, now=shell.now(), alias=alias or None, reason=reason or None)
+        if alias:
+            with reading(database) as connection:
+                require_alias(connection, alias)
+        item_id = queue.next_item(
+            database, user.name, claim_ms=claim_ms, now=shell.now(),
+            alias=alias or None, reason=reason or None,
+        )  # fmt: skip
         if item_id is None:
             return {"item": None}
         with reading(database) as connection:
@@ -121,7 +128,10 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
     def listed(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
         """Dataset versions, newest first."""
         with reading(context.database) as connection:
-            return {"datasets": [asdict(version) for version in datasets.list_versions(connection, alias or None)]}
+            if alias:
+                require_alias(connection, alias)
+            versions = datasets.list_versions(connection, alias or None)
+        return {"datasets": [asdict(version) for version in versions]}
 
     @routes.post("/api/datasets")
     def build(body: BuildBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
@@ -143,9 +153,12 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
         request_id = retraining.request_by_hand(context, version.name, actor=user.name, now=shell.now(), digest=version.digest)
         return {"request_id": request_id, "dataset": version.label}
 
-    @routes.get("/api/retraining")
-    def policy(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
-        """What the policy sees of the alias now, and what it would decide."""
+    @routes.get("/api/retraining", response_model=None)
+    def policy(
+        alias: str = "", user: User = Depends(shell.require("viewer"))
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """What the policy sees of an alias now, and what it would decide; a list without one."""
         with reading(context.database) as connection:
-            state = retraining.gather(connection, alias or context.settings.default_alias)
-        return {"state": asdict(state), "decision": asdict(policy_decides(state, policy_of(context.settings), shell.now()))}
+            names = [require_alias(connection, alias)] if alias else known_aliases(connection)
+        found = [retraining.as_json(context, name, shell.now()) for name in names]
+        return found[0] if alias else found

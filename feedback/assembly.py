@@ -60,6 +60,7 @@ class Assembled:
     assigned: dict[str, str]  # question key of every reviewed row so far → its split, for later versions
     superseded: list[dict[str, Any]] = field(default_factory=list)  # {"row", "split", "by", "conflict"}
     left_out: list[dict[str, str]] = field(default_factory=list)  # {"id", "why", "control_token"?}
+    left_out_by_reason: Counter[str] = field(default_factory=Counter)
     regression: list[dict[str, Any]] = field(default_factory=list)  # reviewed rows that stand and are in no split: not learned, but not to be broken either
     weight: float = 1.0
 
@@ -130,6 +131,7 @@ def _holds_control_token(
     if token is not None:
         why = f"its text holds the control token {token}"
         result.left_out.append({"id": reference, "why": why, "control_token": token})
+        result.left_out_by_reason["its text holds a control token"] += 1
     return token is not None
 
 
@@ -146,8 +148,10 @@ def _is_review(row: _Row) -> bool:
     return row.row.get("origin") == "review"
 
 
-def _leave_out(result: Assembled, row_id: str, why: str) -> None:
-    result.left_out.append({"id": row_id, "why": why})
+def _leave_out(result: Assembled, row_id: str, reason: str, which: str = "") -> None:
+    """List a row as left out; `reason` is counted, and `which` names what is special here."""
+    result.left_out.append({"id": row_id, "why": f"{reason}{which}"})
+    result.left_out_by_reason[reason] += 1
 
 
 def _capped_per_user(examples: Sequence[Example], result: Assembled) -> list[Example]:
@@ -169,7 +173,10 @@ def _newest_per_question(newest_first: Sequence[Example], result: Assembled) -> 
     for example in newest_first:
         row = _prepare({**example.row, "id": example.id, "origin": "review"})
         if (newer := by_key.get(row.key)) is not None:
-            _leave_out(result, example.id, f"a newer reviewed answer to the same question stands: {newer.reference}")
+            _leave_out(
+                result, example.id, "a newer reviewed answer to the same question stands",
+                f": {newer.reference}",
+            )  # fmt: skip
         else:
             by_key[row.key] = row
     return list(by_key.values())[::-1]  # oldest first from here on: new rows come last in the files
@@ -200,7 +207,8 @@ def _without_outdated(seeds: Sequence[_Row], reviewed: Sequence[_Row], examples:
         later = [claim for claim in claims if reviewed_at.get(row.reference, -1) < claim.since]
         outdated = None if is_call(row.row) else judge(row.question, row_answer(row.row), later)
         if outdated:
-            _leave_out(result, row.reference, outdated.why)
+            result.left_out.append({"id": row.reference, "why": outdated.why})
+            result.left_out_by_reason["it says what corrections replaced"] += 1
         return outdated is None
 
     return [row for row in seeds if stands(row)], [row for row in reviewed if stands(row)]
@@ -265,7 +273,9 @@ def _without_leaks(rows: Sequence[_Row], result: Assembled) -> list[_Row]:
     for row in rows:
         twin = (by_group.get(row.group) or by_copy.get(_copy_key(row) or "")) if row.split == "train" else None
         if twin:
-            _leave_out(result, row.reference, f"nearly the same question as the test row {twin}")
+            _leave_out(
+                result, row.reference, "nearly the same question as the test row", f" {twin}"
+            )
         else:
             kept.append(row)
     return kept

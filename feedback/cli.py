@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from whet.cli import actor, emit, opened
+from whet.cli import actor, emit, opened, out, print_facts
 from whet.clock import iso, now_ms
+from whet.context import Context
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import InputError
+from whet.registry import known_aliases, require_alias
 
 review = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge conversations: the queue, and what was decided.")
 datasets = typer.Typer(add_completion=False, no_args_is_help=True, help="Dataset versions built from reviewed conversations.")
@@ -28,6 +30,7 @@ def review_next(alias: _Alias = "", reason: Annotated[str, typer.Option(help="On
     from feedback import inbox, queue
 
     with opened() as context:
+        _require(context, alias)
         claim_ms = int(context.settings.review_claim_s * 1000)
         item_id = queue.next_item(context.database, actor(), claim_ms=claim_ms, now=now_ms(), alias=alias or None, reason=reason or None)
         if item_id is None:
@@ -44,6 +47,7 @@ def review_stats(alias: _Alias = "", as_json: _Json = False) -> None:
     from feedback import inbox
 
     with opened() as context, reading(context.database) as connection:
+        _require(context, alias)
         emit(inbox.stats(connection, reviewer=actor(), now=now_ms(), alias=alias or None), as_json)
 
 
@@ -98,21 +102,70 @@ def datasets_list(alias: _Alias = "", as_json: _Json = False) -> None:
     from feedback import datasets as versions
 
     with opened() as context, reading(context.database) as connection:
-        emit([_brief(version) for version in versions.list_versions(connection, alias or None)], as_json, title="dataset versions")
+        _require(context, alias)
+        rows = [_brief(version) for version in versions.list_versions(connection, alias or None)]
+    if not as_json:  # eight characters are enough for every command
+        rows = [{**row, "digest": row["digest"][:8]} for row in rows]
+    columns = ["version", "train", "validation", "test", "reviewed", "digest", "created", "note"]
+    emit(rows, as_json, columns=columns, title="dataset versions")
 
 
 @datasets.command("show")
 def datasets_show(
-    reference: Annotated[str, typer.Argument(metavar="VERSION", help="support@3, support (its newest), or a digest.")], as_json: _Json = False
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION", help="support@3, support (its newest), or a digest."
+        ),
+    ],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="The ids too: of examples and left-out rows.")
+    ] = False,
+    as_json: _Json = False,
 ) -> None:
-    """One version: rows, parents, what replaced what, what was left out and why."""
+    """One version: rows, weight of reviewed rows, what was replaced or left out and why."""
     from feedback import datasets as versions
+    from feedback.dataset_text import about_json, facts_of, ids_of
 
     with opened() as context:
         with reading(context.database) as connection:
             version = versions.find(connection, reference)
+            parents = versions.labels(connection, version.parents)
         about = versions.manifest(context.store, version.path)
-        emit({**asdict(version), "label": version.label, **{key: about.get(key) for key in ("reviewed_weight", "superseded", "left_out", "control_token_rows")}}, as_json)
+        if as_json:
+            emit({**asdict(version), "label": version.label, **about_json(about)}, True)
+            return
+        print_facts(facts_of(version, about, parents))
+        if not verbose:
+            out.print(f"`whet datasets show {version.label} --verbose` prints the ids.")
+            return
+        for title, rows in ids_of(version, about).items():
+            out.print()
+            emit(rows, False, title=title)
+
+
+@datasets.command("retraining")
+def datasets_retraining(alias: _Alias = "", as_json: _Json = False) -> None:
+    """What the retraining policy sees of each alias now, and what it would decide."""
+    from feedback import retraining
+
+    with opened() as context:
+        with reading(context.database) as connection:
+            names = [require_alias(connection, alias)] if alias else known_aliases(connection)
+        found = [retraining.as_json(context, name, now_ms()) for name in names]
+        if as_json:
+            emit(found, True)
+            return
+        rows = [
+            {
+                "alias": row["alias"],
+                "state": row["decision"]["code"],
+                "new": row["state"]["new_examples"],
+                "sentence": row["decision"]["reason"],
+            }
+            for row in found
+        ]
+        emit(rows, False, title="aliases")
 
 
 @datasets.command("diff")
@@ -164,6 +217,12 @@ def erase(
         raise InputError("`--json` does not ask, so it needs `--yes`.")
     with opened() as context:
         emit(erase_user(context.database, user, secret=context.secret, actor=actor(), now=now_ms()), as_json)
+
+
+def _require(context: Context, alias: str) -> None:
+    if alias:
+        with reading(context.database) as connection:
+            require_alias(connection, alias)
 
 
 def _brief(version: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from feedback import datasets, retraining
 from feedback.assembly import SPLITS
 from feedback.conversations import row_answer, row_question
-from feedback.policy import decide, policy_of
+from feedback.dataset_text import left_out_by_reason, superseded_by_reason
 from whet.access import User
 from whet.database import reading
 from whet.errors import NotFoundError
@@ -29,11 +29,12 @@ def add(routes: APIRouter, shell: Shell) -> None:
 
 
 def _policies(shell: Shell) -> list[dict[str, Any]]:
-    """For every alias that could learn something: what the policy says now."""
-    now, policy = shell.now(), policy_of(shell.context.settings)
-    with reading(shell.context.database) as connection:
-        states = [retraining.gather(connection, alias) for alias in retraining.aliases(connection)]
-    return [{"alias": state.alias, "new": state.new_examples, "needed": policy.min_examples, "decision": decide(state, policy, now)} for state in states]
+    """Return for every alias that could learn something what the policy says now."""
+    context, now = shell.context, shell.now()
+    with reading(context.database) as connection:
+        names = retraining.aliases(connection)
+    looked = {alias: retraining.look(context, alias, now)[1] for alias in names}
+    return [{"alias": alias, "decision": decision} for alias, decision in looked.items()]
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +86,11 @@ def _add_reading(routes: APIRouter, shell: Shell) -> None:
         page = [_brief(row) for row in rows[split][start : start + PAGE]]
         origins = {name: sum(row.get("origin") == "review" for row in rows[name]) for name in SPLITS}
         here = f"/datasets/{quote(found.digest)}"
+        about = datasets.manifest(context.store, found.path)
         return shell.render(
-            request, "feedback/dataset.html", version=found, parent=parent, about=datasets.manifest(context.store, found.path), split=split, splits=SPLITS,
+            request, "feedback/dataset.html", version=found, parent=parent, about=about,
+            superseded=superseded_by_reason(about).most_common(),
+            left_out=left_out_by_reason(about).most_common(), split=split, splits=SPLITS,
             rows=page, reviewed=origins, start=start, total=len(rows[split]), page_size=PAGE,
             previous=f"{here}?{urlencode({'split': split, 'start': max(0, start - PAGE)})}" if start else "",
             next=f"{here}?{urlencode({'split': split, 'start': start + PAGE})}" if start + PAGE < len(rows[split]) else "",

@@ -1,57 +1,39 @@
 """Dataset versions: immutable folders in the store, one row each in `datasets`. The same rows are the same version.
 
-A version of an alias is: the seed rows at the root of what the live adapter was trained on, and every reviewed example
-that stands. It is built anew from these each time, so an example that was withdrawn leaves no trace in the next one.
+What a version holds is said in `feedback.next_version`.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from feedback.assembly import SPLITS, Assembled, Example, assemble
-from feedback.erasing import erased_subjects, is_erased
-from feedback.queue import REPLACED
+from feedback.assembly import SPLITS
+from feedback.dataset_store import DatasetVersion as DatasetVersion
+from feedback.dataset_store import find as find
+from feedback.dataset_store import labels as labels
+from feedback.dataset_store import list_versions as list_versions
+from feedback.dataset_store import manifest as manifest
+from feedback.dataset_store import newest as newest
+from feedback.dataset_store import read_rows as read_rows
+from feedback.dataset_store import rows_digest as rows_digest
+from feedback.dataset_store import version_of
+from feedback.next_version import NextVersion, assemble_next
 from whet.auditlog import record
 from whet.context import Context
-from whet.control_tokens import load_control_tokens
 from whet.database import reading, writing
-from whet.errors import ConflictError, InputError, NotFoundError, StoreError
+from whet.errors import ConflictError, InputError
 from whet.ids import check_name
-from whet.registry import current_rollouts, list_adapters
-from whet.store import Store, canonical_json, digest_bytes, digest_json
-from whet.tables import datasets, examples
+from whet.store import canonical_json, digest_json
+from whet.tables import datasets
 
 _VERSION_ATTEMPTS = 20  # two builders rarely meet; twenty in a row means something else is wrong
-_MAX_ANCESTORS = 1000  # a loop in parents cannot happen by digests; this bounds a damaged manifest
-_REFERENCE = re.compile(r"(?P<name>[^@]+)@v?(?P<version>[0-9]{1,9})")
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetVersion:
-    digest: str
-    name: str
-    version: int
-    path: str
-    rows: dict[str, int]
-    parents: list[str]
-    example_ids: list[str]
-    note: str | None
-    created_by: str
-    created_at: int
-
-    @property
-    def label(self) -> str:
-        """`support@3`: how people and commands name it."""
-        return f"{self.name}@{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,106 +71,38 @@ def build_reported(
     Killed at any moment it leaves either nothing or the whole version. Raises InputError when there is nothing to train on.
     """
     check_name(alias, "alias")
-    with reading(context.database) as connection:
-        parent = _parent(connection, alias)
-        standing = _standing(connection, alias)
-        erased = erased_subjects(connection)
-        before = newest(connection, alias)
-    chain = _ancestors(context.store, parent[1]) if parent else []
-    seed = _seed_rows(context, chain[-1], erased) if chain else {}
-    if chain:
-        _adopt(context, alias, chain[-1], now)
-    control = load_control_tokens(context)
-    assembled = assemble(seed, standing, _assigned(context.store, before), control)
-    if not assembled.rows["train"]:
+    made = assemble_next(context, alias)
+    if made.seed_path:
+        _adopt(context, alias, made.seed_path, now)
+    if not made.assembled.rows["train"]:
         raise InputError(
-            f"There is nothing to train {alias!r} on: {len(standing)} reviewed examples and no seed rows leave no training row.",
-            hint="Name the alias that was reviewed (--alias), review some conversations first, or train a first version from a file with `whet train run FILE`.",
+            f"There is nothing to train {alias!r} on: {made.standing} reviewed examples and no "
+            "seed rows leave no training row.",
+            hint="Name the alias that was reviewed (--alias), review some conversations first, or "
+            f"train a first version from a file: `whet train run FILE --alias {alias}`.",
         )
-    parents = [parent[0]] if parent else []
-    version = _publish(context, alias, assembled, parents, actor=actor, note=note, now=now)
-    return BuildResult(version, assembled.left_out, assembled.control_token_rows)
-
-
-def _parent(connection: Connection, alias: str) -> tuple[str, str] | None:
-    """(digest, folder) of the dataset behind the live adapter; else behind the newest adapter; else the newest version."""
-    live = current_rollouts(connection).get(alias)
-    versions = [adapter for adapter in list_adapters(connection, alias, removed=True) if adapter.dataset_digest]
-    chosen = next((a for a in versions if live and a.digest == live.stable_digest), None) or next((a for a in versions if a.removed_at is None), None)
-    if chosen and chosen.dataset_digest:
-        return chosen.dataset_digest, str(chosen.card.get("dataset_path") or f"datasets/{chosen.dataset_digest}")
-    version = newest(connection, alias)
-    return (version.digest, version.path) if version else None
-
-
-def _ancestors(store: Store, path: str) -> list[str]:
-    """The folder and those it was built from, up to the seed."""
-    chain = [path]
-    while len(chain) < _MAX_ANCESTORS:
-        parents = manifest(store, chain[-1]).get("parents") or []
-        if not parents or not store.exists(f"datasets/{parents[0]}"):
-            return chain
-        chain.append(f"datasets/{parents[0]}")
-    raise StoreError(f"{path} has more than {_MAX_ANCESTORS} ancestors; its manifest.json is damaged.", hint="Compare with `whet doctor`.")
-
-
-def manifest(store: Store, path: str) -> dict[str, Any]:
-    """`manifest.json` of a version; empty for a seed folder without one."""
-    return dict(store.read_json(f"{path}/manifest.json")) if store.exists(f"{path}/manifest.json") else {}
-
-
-def read_rows(store: Store, path: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows by split. A split without a file is empty."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for split in SPLITS:
-        file = f"{path}/{split}.jsonl"
-        lines = store.read_bytes(file).decode().split("\n") if store.exists(file) else []
-        found[split] = [json.loads(line) for line in lines if line.strip()]
-    return found
-
-
-def _seed_rows(context: Context, path: str, erased: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
-    if not context.store.exists(path):
-        raise StoreError(
-            f"The rows that the live adapter was trained on are gone: the store has no {path}.",
-            hint="Restore the folder, or train a new first version from a file.",
-        )
-    rows = read_rows(context.store, path)
-    return {split: [row for row in found if not is_erased(dict(erased), row.get("user"), 0, context.secret)] for split, found in rows.items()}
-
-
-def _standing(connection: Connection, alias: str) -> list[Example]:
-    query = select(examples).where(examples.c.alias == alias, examples.c.withdrawn_at.is_(None))
-    return [
-        Example(row.id, {key: value for key, value in row.row.items() if key != REPLACED}, row.end_user, row.created_at, row.row.get(REPLACED))
-        for row in connection.execute(query)
-    ]
-
-
-def _assigned(store: Store, before: DatasetVersion | None) -> dict[str, str]:
-    return dict(manifest(store, before.path).get("assigned") or {}) if before else {}
+    version = _publish(context, alias, made, actor=actor, note=note, now=now)
+    return BuildResult(version, made.assembled.left_out, made.assembled.control_token_rows)
 
 
 def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return b"".join(canonical_json(row) + b"\n" for row in rows)
 
 
-def rows_digest(rows: Mapping[str, Sequence[Mapping[str, Any]]], regression: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Identity of a version: the rows of each split, whatever their order, and of those beside them, if any. The same rows that training stored have the same digest."""
-    parts = {split: rows[split] for split in SPLITS} | ({"regression": regression} if regression else {})
-    return digest_json({name: sorted(digest_bytes(canonical_json(row)) for row in some) for name, some in parts.items()})
-
-
-def _publish(context: Context, alias: str, assembled: Assembled, parents: list[str], *, actor: str, note: str, now: int) -> DatasetVersion:
+def _publish(
+    context: Context, alias: str, made: NextVersion, *, actor: str, note: str, now: int
+) -> DatasetVersion:
+    assembled, digest = made.assembled, made.digest
     files = {f"{split}.jsonl": _jsonl(assembled.rows[split]) for split in SPLITS}
     if assembled.regression:
         files["regression.jsonl"] = _jsonl(assembled.regression)
-    digest = rows_digest(assembled.rows, assembled.regression)
     counts = {split: len(assembled.rows[split]) for split in SPLITS}
-    parents = [parent for parent in parents if parent != digest]
     about = {
-        "name": alias, "rows": counts, "parents": parents, "example_ids": assembled.example_ids, "digest": digest, "reviewed_weight": assembled.weight,
-        "assigned": assembled.assigned, "superseded": assembled.superseded, "left_out": assembled.left_out,
+        "name": alias, "rows": counts, "parents": made.parents,
+        "example_ids": assembled.example_ids, "digest": digest,
+        "reviewed_weight": assembled.weight, "assigned": assembled.assigned,
+        "superseded": assembled.superseded, "left_out": assembled.left_out,
+        "left_out_by_reason": dict(assembled.left_out_by_reason),
         "control_token_rows": assembled.control_token_rows,
     }  # fmt: skip
 
@@ -198,7 +112,10 @@ def _publish(context: Context, alias: str, assembled: Assembled, parents: list[s
         (folder / "manifest.json").write_bytes(canonical_json(about))
 
     path = context.store.put_folder(f"datasets/{digest}", fill)
-    return _register(context, digest, alias, path, counts, parents, assembled.example_ids, actor=actor, note=note, now=now)
+    return _register(
+        context, digest, alias, path, counts, made.parents, assembled.example_ids,
+        actor=actor, note=note, now=now,
+    )  # fmt: skip
 
 
 def _adopt(context: Context, alias: str, path: str, now: int) -> None:
@@ -220,7 +137,7 @@ def _register(
             with writing(context.database) as connection:
                 known = connection.execute(select(datasets).where(datasets.c.digest == digest)).first()
                 if known is not None:
-                    return _version(known)
+                    return version_of(known)
                 last = connection.execute(select(func.max(datasets.c.version)).where(datasets.c.name == name)).scalar() or 0
                 row: dict[str, Any] = {
                     "digest": digest, "name": name, "version": last + 1, "path": path, "rows": counts, "parents": parents,
@@ -232,36 +149,6 @@ def _register(
         except IntegrityError:
             continue  # another builder took the version number or the digest; look again
     raise ConflictError(f"No free version number for dataset {name!r} after {_VERSION_ATTEMPTS} attempts.", hint="Run the command again.")
-
-
-def _version(row: Row[*tuple[Any, ...]]) -> DatasetVersion:
-    return DatasetVersion(**row._mapping)
-
-
-def newest(connection: Connection, name: str) -> DatasetVersion | None:
-    row = connection.execute(select(datasets).where(datasets.c.name == name).order_by(datasets.c.version.desc()).limit(1)).first()
-    return _version(row) if row else None
-
-
-def list_versions(connection: Connection, name: str | None = None, *, limit: int = 200) -> list[DatasetVersion]:
-    """Newest first."""
-    query = select(datasets).order_by(datasets.c.created_at.desc(), datasets.c.version.desc()).limit(limit)
-    return [_version(row) for row in connection.execute(query.where(datasets.c.name == name) if name else query)]
-
-
-def find(connection: Connection, reference: str) -> DatasetVersion:
-    """By label (`support@3`), name (its newest version), digest or the first 8 characters of one. Raises NotFoundError."""
-    query = select(datasets).order_by(datasets.c.version.desc()).limit(1)
-    match = _REFERENCE.fullmatch(reference)
-    if match:
-        row = connection.execute(query.where(datasets.c.name == match["name"], datasets.c.version == int(match["version"]))).first()
-    else:
-        row = connection.execute(query.where(datasets.c.name == reference)).first()
-        if row is None and re.fullmatch(r"[0-9a-f]{8,64}", reference):
-            row = connection.execute(query.where(datasets.c.digest.startswith(reference))).first()
-    if row is None:
-        raise NotFoundError(f"There is no dataset version {reference[:80]!r}.", hint="`whet datasets list` prints what there is.")
-    return _version(row)
 
 
 def diff(context: Context, a: DatasetVersion, b: DatasetVersion) -> Difference:

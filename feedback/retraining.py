@@ -2,148 +2,236 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
-from feedback import datasets
-from feedback.policy import Decision, State, decide, policy_of
+from feedback import dataset_store, datasets, retraining_store
+from feedback.next_version import Preview, preview
+from feedback.policy import (
+    Decision,
+    Policy,
+    State,
+    decide,
+    needed_examples,
+    policy_of,
+    training_command,
+)
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
-from whet.errors import ConflictError
+from whet.errors import ConflictError, WhetError
 from whet.ids import new_id
-from whet.registry import current_rollouts, list_adapters
-from whet.tables import alerts, audit, examples, training_requests, training_runs
-from whet.tables import datasets as versions
+from whet.tables import audit, training_requests
 
-_OVER = ("succeeded", "failed", "cancelled")
 _AUDIT_ACTION = "retraining.decision"
 
 
 def aliases(connection: Connection) -> list[str]:
-    """Aliases that have standing examples: the only ones that could learn something."""
-    query = select(examples.c.alias).where(examples.c.withdrawn_at.is_(None)).distinct().order_by(examples.c.alias)
-    return [str(alias) for alias in connection.execute(query).scalars()]
+    """Return aliases that have standing examples: the only ones that could learn something."""
+    return retraining_store.standing_aliases(connection)
 
 
-def gather(connection: Connection, alias: str) -> State:
-    """What the policy wants to know of one alias."""
-    last = connection.execute(
-        select(training_requests)
-        .where(training_requests.c.alias == alias)
-        .order_by(training_requests.c.created_at.desc(), training_requests.c.id.desc())
-        .limit(1)
-    ).first()
-    used = _examples_in(connection, last.dataset_digest) if last else set()
-    standing = connection.execute(select(examples.c.id).where(examples.c.alias == alias, examples.c.withdrawn_at.is_(None))).scalars()
-    unfinished, started = _unfinished(connection, alias)
+def gather(context: Context, alias: str, *, now: int) -> State:
+    """Read what the policy wants to know of one alias."""
+    policy = policy_of(context.settings)
+    obstacle, coming = "", None
+    try:
+        coming = preview(context, alias)
+    except WhetError as error:  # the seed's folder is gone: the sentence says what to do
+        obstacle = str(error)
+    with reading(context.database) as connection:
+        return _state(connection, alias, coming, policy, now, obstacle)
+
+
+def _state(
+    connection: Connection,
+    alias: str,
+    coming: Preview | None,
+    policy: Policy,
+    now: int,
+    obstacle: str,
+) -> State:
+    # First, because a run ends and its version appears in one transaction: read afterwards, the
+    # version is there; read before, neither would be seen.
+    unfinished = retraining_store.unfinished(connection, alias)
+    learned = _learned(connection, alias, unfinished)
+    more_errors = retraining_store.has_more_errors(connection, alias)
+    new = coming.example_ids - learned if coming else frozenset()
+    digest = coming.digest if coming else None
+    built = dataset_store.by_digest(connection, digest) if digest else None
+    trial = retraining_store.trial(connection, alias)
+    needed = needed_examples(policy, more_errors=more_errors)
+    clear = (
+        retraining_store.reached_at(connection, alias, new, needed),
+        retraining_store.last_end_at(connection, alias),
+    )
     return State(
         alias=alias,
-        new_examples=sum(example not in used for example in standing),
-        last_request_at=last.created_at if last else None,
-        unfinished_request=unfinished,
-        run_started=started,
-        canary=_canary(connection, alias),
-        more_errors=connection.execute(
-            select(func.count()).select_from(alerts).where(alerts.c.alias == alias, alerts.c.kind == "errors", alerts.c.open_marker.is_not(None))
-        ).scalar_one()
-        > 0,
-        open_alerts=connection.execute(select(func.count()).select_from(alerts).where(alerts.c.alias == alias, alerts.c.state == "open")).scalar_one(),
-    )
+        new_examples=len(new),
+        last_request_at=retraining_store.last_request_at(connection, alias),
+        unfinished_request=unfinished.id if unfinished else None,
+        run_started=unfinished.is_started if unfinished else False,
+        canary=trial.label if trial else None,
+        canary_has_traffic=trial.has_traffic if trial else True,
+        open_alerts=retraining_store.count_alerts(connection, alias),
+        more_errors=more_errors,
+        dataset=built.label if built else None,
+        trained_by=retraining_store.trained_by(connection, alias, digest) if digest else None,
+        ended=retraining_store.ended_training(connection, alias, digest),
+        review=retraining_store.review(
+            connection, alias, quiet_ms=policy.quiet_ms,
+            since=now - policy.quiet_ms - policy.review_wait_ms,
+        ),
+        clear_since=max((instant for instant in clear if instant is not None), default=None),
+        obstacle=obstacle,
+    )  # fmt: skip
 
 
-def _examples_in(connection: Connection, digest: str) -> set[str]:
-    row = connection.execute(select(versions.c.example_ids).where(versions.c.digest == digest)).first()
-    return set(row.example_ids) if row else set()
+def _learned(
+    connection: Connection, alias: str, unfinished: retraining_store.Unfinished | None
+) -> frozenset[str]:
+    """Return the examples that the training under way, else the last that made a version, has."""
+    if unfinished is not None:
+        return retraining_store.examples_in(connection, unfinished.dataset_digest)
+    success = retraining_store.last_success(connection, alias)
+    if success is None:
+        return frozenset()
+    return retraining_store.examples_in(connection, success.dataset_digest)
 
 
-def _unfinished(connection: Connection, alias: str) -> tuple[str | None, bool]:
-    """(request id or run id, whether a worker has it); also a run that a person started by hand counts."""
-    query = (
-        select(training_requests.c.id, training_runs.c.state)
-        .join(training_runs, training_runs.c.request_id == training_requests.c.id, isouter=True)
-        .where(training_requests.c.alias == alias, training_runs.c.state.is_(None) | training_runs.c.state.not_in(_OVER))
-        .order_by(training_requests.c.created_at.desc())
-    )
-    row = connection.execute(query).first()
-    if row is not None:
-        return row.id, row.state is not None
-    by_hand = connection.execute(select(training_runs.c.id).where(training_runs.c.alias == alias, training_runs.c.state.not_in(_OVER))).scalar()
-    return by_hand, by_hand is not None
+def look(context: Context, alias: str, now: int) -> tuple[State, Decision]:
+    """Return what the policy sees of one alias, and what it would decide; nothing is written."""
+    state = gather(context, alias, now=now)
+    return state, decide(state, policy_of(context.settings), now)
 
 
-def _canary(connection: Connection, alias: str) -> str | None:
-    live = current_rollouts(connection).get(alias)
-    if live is None or live.state != "canary" or live.candidate_digest is None:
-        return None
-    label = next((adapter.label for adapter in list_adapters(connection, alias, removed=True) if adapter.digest == live.candidate_digest), None)
-    return label or live.candidate_digest[:8]
+def as_json(context: Context, alias: str, now: int) -> dict[str, Any]:
+    """Return what programs and commands show of the policy of one alias."""
+    state, decision = look(context, alias, now)
+    return {"alias": alias, "state": asdict(state), "decision": asdict(decision)}
 
 
 def consider(context: Context, alias: str, *, now: int, actor: str = "policy") -> Decision:
-    """One look at one alias: asks for training if the policy says so. Doing it twice asks once."""
-    with reading(context.database) as connection:
-        state = gather(connection, alias)
-    decision = decide(state, policy_of(context.settings), now)
+    """Look at one alias once, and ask for training if the policy says so. Twice asks once."""
+    _, decision = look(context, alias, now)
     if decision.ask:
         request_id, fresh = request(context, alias, actor=actor, reason=decision.reason, now=now)
-        if not fresh:
-            decision = Decision(False, f"The new examples of {alias} change no row of the dataset that {request_id} asked to train on.", "nothing_new")
+        if not fresh:  # somebody else asked, or took a decision back, at the same moment
+            _, decision = look(context, alias, now)
+        if not fresh and decision.ask:
+            sentence = f"The new examples of {alias} change no row that {request_id} trained on."
+            decision = Decision(False, sentence, "nothing_new")
     _keep(context, alias, decision, actor=actor, now=now)
     return decision
 
 
 def request(
-    context: Context, alias: str, *, actor: str, reason: str, now: int, digest: str | None = None, recipe: dict[str, Any] | None = None
+    context: Context,
+    alias: str,
+    *,
+    actor: str,
+    reason: str,
+    now: int,
+    digest: str | None = None,
+    recipe: dict[str, Any] | None = None,
 ) -> tuple[str, bool]:
-    """Ask for training on `digest`, or on the dataset version of now. Returns (request id, whether it is new).
+    """Ask for training on `digest`, or on the dataset version of now.
 
-    One request per alias and dataset, ever: whoever asks again gets the first one's id.
+    Returns (id, True) of the new request. Returns (id, False) of what stands against it: another
+    request or run of the alias that goes on, or the run that made a version of these rows. One
+    that was cancelled or failed does not.
     """
-    digest = digest or datasets.build(context, alias, actor=actor, now=now, note=reason).digest
+    if digest is None:
+        digest = datasets.build(context, alias, actor=actor, now=now, note=reason).digest
     request_id = new_id("req", at=now)
     with writing(context.database) as connection:
+        _one_at_a_time(connection)
+        if standing := _stands_against(connection, alias, digest):
+            return standing, False
         values = {
-            "id": request_id, "alias": alias, "dataset_digest": digest, "recipe": recipe or {}, "reason": reason, "requested_by": actor, "created_at": now,
+            "id": request_id, "alias": alias, "dataset_digest": digest, "recipe": recipe or {},
+            "reason": reason, "requested_by": actor, "created_at": now,
+            "attempt": retraining_store.attempts(connection, alias, digest) + 1,
         }  # fmt: skip
-        if connection.execute(insert_ignore(connection, training_requests).values(**values).returning(training_requests.c.id)).first():
-            record(
-                connection, actor=actor, action="training.request", subject=request_id, detail={"alias": alias, "dataset": digest, "reason": reason}, now=now
-            )
-            return request_id, True
-        known = connection.execute(
-            select(training_requests.c.id).where(training_requests.c.alias == alias, training_requests.c.dataset_digest == digest)
-        ).scalar_one()
-    return str(known), False
+        insert = insert_ignore(connection, training_requests).values(**values)
+        if connection.execute(insert.returning(training_requests.c.id)).first() is None:
+            raise ConflictError(f"Training for {alias} was asked for at the same moment.")
+        detail = {"alias": alias, "dataset": digest, "reason": reason}
+        record(
+            connection, actor=actor, action="training.request", subject=request_id,
+            detail=detail, now=now,
+        )  # fmt: skip
+    return request_id, True
 
 
-def request_by_hand(context: Context, alias: str, *, actor: str, now: int, digest: str | None = None) -> str:
-    """An operator asks now. Raises ConflictError while another request is under way, or when these rows were asked for before."""
+def _one_at_a_time(connection: Connection) -> None:
+    """Let nobody else ask before this transaction ends. SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(823476513)")
+
+
+def _stands_against(connection: Connection, alias: str, digest: str) -> str | None:
+    unfinished = retraining_store.unfinished(connection, alias)
+    return unfinished.id if unfinished else retraining_store.trained_by(connection, alias, digest)
+
+
+def request_by_hand(
+    context: Context, alias: str, *, actor: str, now: int, digest: str | None = None
+) -> str:
+    """Ask for training now, as an operator.
+
+    Raises ConflictError while another training is under way, or when a version was made of these
+    rows. A request that was cancelled or failed stands against nothing.
+    """
     with reading(context.database) as connection:
-        state = gather(connection, alias)
-    if state.unfinished_request:
+        _require_none_under_way(connection, alias)
+    if digest is None:
+        digest = datasets.build(context, alias, actor=actor, now=now).digest
+    request_id, fresh = request(
+        context, alias, actor=actor, reason=f"{actor} asked for it.", now=now, digest=digest
+    )
+    if fresh:
+        return request_id
+    with reading(context.database) as connection:
+        _require_none_under_way(connection, alias)
+        version = dataset_store.by_digest(connection, digest)
+    label = version.label if version else digest
+    command = training_command(
+        State(alias=alias, new_examples=0, dataset=label), policy_of(context.settings)
+    )
+    raise ConflictError(
+        f"Training on exactly these rows ({label}) was done already ({request_id}).",
+        hint=f"See what it made: `whet train show {request_id}`. To train on them once more: "
+        f"`{command}`.",
+    )
+
+
+def _require_none_under_way(connection: Connection, alias: str) -> None:
+    if unfinished := retraining_store.unfinished(connection, alias):
         raise ConflictError(
-            f"Training for {alias} is under way already ({state.unfinished_request}).", hint="Wait for it, or cancel it with `whet train cancel`."
+            f"Training for {alias} is under way already ({unfinished.id}).",
+            hint=f"Wait for it, or cancel it: `whet train cancel {unfinished.run or unfinished.id}`"
+            ".",
         )
-    request_id, fresh = request(context, alias, actor=actor, reason=f"{actor} asked for it.", now=now, digest=digest)
-    if not fresh:
-        raise ConflictError(f"Training on exactly these rows was asked for before ({request_id}).", hint="Review more conversations, or look at that run.")
-    return request_id
 
 
 def _keep(context: Context, alias: str, decision: Decision, *, actor: str, now: int) -> None:
-    """Into the audit log when the kind of decision changed; the counts inside the sentence change with every review."""
+    """Record a decision of another kind than the last; counts change with every review."""
     with reading(context.database) as connection:
         if _last_code(connection, alias) == decision.code:
             return
     with writing(context.database) as connection:
         if _last_code(connection, alias) != decision.code:
             detail = {"ask": decision.ask, "reason": decision.reason, "code": decision.code}
-            record(connection, actor=actor, action=_AUDIT_ACTION, subject=alias, detail=detail, now=now)
+            record(
+                connection, actor=actor, action=_AUDIT_ACTION, subject=alias, detail=detail,
+                now=now,
+            )  # fmt: skip
 
 
 def _last_code(connection: Connection, alias: str) -> str | None:
-    query = select(audit.c.detail).where(audit.c.action == _AUDIT_ACTION, audit.c.subject == alias).order_by(audit.c.sequence.desc()).limit(1)
-    detail = connection.execute(query).scalar()
+    query = select(audit.c.detail).where(audit.c.action == _AUDIT_ACTION, audit.c.subject == alias)
+    detail = connection.execute(query.order_by(audit.c.sequence.desc()).limit(1)).scalar()
     return str(detail.get("code")) if detail else None

@@ -77,9 +77,12 @@ def router(shell: Shell) -> APIRouter:
 
     @routes.post("/runs/{run_id}/cancel")
     def cancel(run_id: str, user: User = Depends(shell.require("operator"))) -> Response:
-        """Stop a run at its next step."""
+        """Stop a run at its next step, or withdraw a request that no worker has taken up."""
         row = runs.request_cancel(shell.context, run_id, actor=user.name, now=shell.now())
-        return shell.redirect(f"/runs/{row['id']}", "The run stops at its next step and leaves nothing behind.")
+        is_over = row["state"] == runs.CANCELLED
+        when = "was cancelled" if is_over else "stops at its next step"
+        sentence = f"The run {when} and leaves nothing behind; its examples count as new again."
+        return shell.redirect(f"/runs/{row['id']}", sentence)
 
     answer_pages.add(routes, shell)
     vote_pages.add(routes, shell)

@@ -10,24 +10,48 @@ from sqlalchemy import Connection, select
 from whet.context import Context
 from whet.database import reading
 from whet.errors import NotFoundError
-from whet.registry import parse_model
 from whet.tables import datasets, evaluations, training_requests, training_runs
+
+_REFERENCE = re.compile(r"(?P<name>[^@]+)@v?(?P<version>[0-9]{1,9})")
 
 
 def dataset_row(connection: Connection, reference: str) -> dict[str, Any]:
-    """A dataset version by `name@vN`, name (its newest version), digest or the first 8 characters of one. Raises NotFoundError."""
-    name, version = parse_model(reference)
+    """Return the row of a dataset version.
+
+    `reference` is `name@3` or `name@v3`, a name (its newest version), or a digest of which the
+    first 8 characters are enough. Raises NotFoundError.
+    """
     query = select(datasets).order_by(datasets.c.version.desc())
-    if version is not None:
-        query = query.where(datasets.c.name == name, datasets.c.version == version)
+    if match := _REFERENCE.fullmatch(reference):
+        query = query.where(
+            datasets.c.name == match["name"], datasets.c.version == int(match["version"])
+        )
     elif re.fullmatch(r"[0-9a-f]{8,64}", reference):
-        query = query.where(datasets.c.digest.startswith(reference) | (datasets.c.name == reference))
+        named = datasets.c.digest.startswith(reference) | (datasets.c.name == reference)
+        query = query.where(named)
     else:
         query = query.where(datasets.c.name == reference)
     row = connection.execute(query.limit(1)).first()
     if row is None:
-        raise NotFoundError(f"There is no dataset version {reference!r}.", hint="`whet datasets list` prints what there is.")
+        raise NotFoundError(
+            f"There is no dataset version {reference!r}.",
+            hint="`whet datasets list` prints what there is.",
+        )
     return dict(row._mapping)
+
+
+def find_request(connection: Connection, reference: str) -> dict[str, Any] | None:
+    """Return a training request by id or by the beginning of one; None where none or many fit."""
+    request = training_requests.c
+    found = connection.execute(
+        select(training_requests)
+        .where(request.id.startswith(reference, autoescape=True))
+        .order_by(request.created_at)
+        .limit(2)
+    ).all()
+    exact = [row for row in found if row.id == reference]
+    rows = exact or (found if len(found) == 1 else [])
+    return dict(rows[0]._mapping) if rows else None
 
 
 def open_requests(connection: Connection) -> list[dict[str, Any]]:

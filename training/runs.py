@@ -10,11 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
+from training.again import command_again
+from training.requests import find_request, run_of
 from whet.auditlog import record
 from whet.context import Context
-from whet.database import reading, writing
+from whet.database import insert_ignore, reading, writing
 from whet.errors import ConflictError, NotFoundError
 from whet.ids import new_id
 from whet.tables import training_runs
@@ -25,6 +27,7 @@ _CURVE_POINTS = 500
 _ABANDONED_MS = 120_000
 SILENT_MS = 20_000  # four heartbeats that did not come: the process is gone, or the machine so slow that its attempt is better fenced off
 MAX_ATTEMPTS = 3
+_CANCELLED = "Cancelled on request."
 
 
 class Superseded(Exception):
@@ -54,7 +57,11 @@ def start(
     now: int,
     request_id: str | None = None,
 ) -> Run:
-    """Write the row of a new run. Raises ConflictError when the request has a run already."""
+    """Write the row of a new run.
+
+    Raises ConflictError when the request has a run already: another worker took it up, or it was
+    cancelled.
+    """
     run_id = new_id("run", at=now)
     values: dict[str, Any] = {
         "id": run_id,
@@ -73,9 +80,9 @@ def start(
         "heartbeat_at": now,
     }
     with writing(context.database) as connection:
-        if request_id is not None and connection.execute(select(training_runs.c.id).where(training_runs.c.request_id == request_id)).first():
+        new = insert_ignore(connection, training_runs).values(**values)
+        if connection.execute(new.returning(training_runs.c.id)).first() is None:
             raise ConflictError(f"The request {request_id} has a run already.")
-        connection.execute(insert(training_runs).values(**values))
     return Run(run_id, 1, alias, now, request_id)
 
 
@@ -103,11 +110,21 @@ def reopen(context: Context, reference: str, *, worker: str, actor: str, now: in
     with writing(context.database) as connection:
         row = find(connection, reference)
         if row["state"] in (SUCCEEDED, CANCELLED):
-            raise ConflictError(f"The run {row['id']} has ended: {row['state']}.", hint="Start a new one with `whet train run`.")
+            raise ConflictError(
+                f"The run {row['id']} has ended: {row['state']}.",
+                hint=f"Train on its rows again: `{command_again(context, connection, row)}`.",
+            )
+        if newer := _successor(connection, row):
+            raise ConflictError(
+                f"Training on the same rows was asked for again since, and {newer} goes on or made "
+                "a version of them.",
+                hint=f"`whet train show {newer}` follows it.",
+            )
         if row["state"] == RUNNING and row["worker"] and row["heartbeat_at"] > now - SILENT_MS:
             raise ConflictError(
                 f"The run {row['id']} is running in {row['worker']}.",
-                hint="`whet train show` follows it; 20 seconds after its process is gone, it can be resumed.",
+                hint=f"`whet train show {row['id']}` follows it; 20 seconds after its process is "
+                "gone, it can be resumed.",
             )
         values = {"state": RUNNING, "error": None, "finished_at": None, "attempt": row["attempt"] + 1, "heartbeat_at": now}
         requested = row["request_id"] is not None
@@ -115,6 +132,20 @@ def reopen(context: Context, reference: str, *, worker: str, actor: str, now: in
         connection.execute(update(training_runs).where(training_runs.c.id == row["id"], training_runs.c.attempt == row["attempt"]).values(**values))
         record(connection, actor=actor, action="run.resume", subject=row["id"], now=now)
     return Run(row["id"], row["attempt"] + 1, row["alias"], row["started_at"], row["request_id"]), row
+
+
+def _successor(connection: Connection, row: dict[str, Any]) -> str | None:
+    """Return the later run of the alias on the same rows that goes on or succeeded."""
+    run = training_runs.c
+    found = connection.execute(
+        select(run.id)
+        .where(run.alias == row["alias"], run.dataset_digest == row["dataset_digest"])
+        .where(run.id != row["id"], run.started_at >= row["started_at"])
+        .where(run.state.in_((RUNNING, SUCCEEDED)))
+        .order_by(run.started_at.desc())
+        .limit(1)
+    ).scalar()
+    return str(found) if found else None
 
 
 def put_down(context: Context, run: Run, now: int) -> None:
@@ -173,15 +204,47 @@ def _update(connection: Connection, run: Run, values: dict[str, Any]) -> None:
         raise Superseded(run.id)
 
 
-def request_cancel(context: Context, reference: str, *, actor: str, now: int) -> dict[str, Any]:
-    """Ask a run to stop; it does at its next step. Raises NotFoundError, ConflictError for a run that has ended."""
+def request_cancel(
+    context: Context, reference: str, *, actor: str, now: int
+) -> dict[str, Any]:
+    """Cancel a run, or a request that no worker has taken up; returns the run's row.
+
+    A run that a process works on stops at its next step; any other is over at once, and
+    `state` says which. Either way its examples count as new again and training on the same rows
+    may be asked for. Raises NotFoundError, and ConflictError for a run that has ended.
+    """
     with writing(context.database) as connection:
-        row = find(connection, reference)
+        row = _run_of_request(connection, reference, now) or find(connection, reference)
         if row["state"] != RUNNING:
-            raise ConflictError(f"The run {row['id']} has ended: {row['state']}.", hint="Nothing was changed.")
-        connection.execute(update(training_runs).where(training_runs.c.id == row["id"], training_runs.c.state == RUNNING).values(cancel_requested_by=actor))
+            raise ConflictError(
+                f"The run {row['id']} has ended: {row['state']}.", hint="Nothing was changed."
+            )
+        values: dict[str, Any] = {"cancel_requested_by": actor}
+        if not row["worker"] or row["heartbeat_at"] <= now - SILENT_MS:
+            values |= {"state": CANCELLED, "error": _CANCELLED, "finished_at": now}
+        same = (training_runs.c.id == row["id"]) & (training_runs.c.state == RUNNING)
+        connection.execute(update(training_runs).where(same).values(**values))
         record(connection, actor=actor, action="run.cancel", subject=row["id"], now=now)
-    return row
+    return {**row, **values}
+
+
+def _run_of_request(connection: Connection, reference: str, now: int) -> dict[str, Any] | None:
+    """Return the run of a request by the request's id; one that has none gets it here.
+
+    A request is never changed after it is written: what came of it is the run that names it.
+    """
+    request = find_request(connection, reference)
+    if request is None:
+        return None
+    values = {
+        "id": new_id("run", at=now), "request_id": request["id"], "alias": request["alias"],
+        "dataset_digest": request["dataset_digest"], "base_digest": "",
+        "recipe": request["recipe"], "state": RUNNING, "progress": {"stage": "waiting"},
+        "curve": [], "estimate": {}, "attempt": 1, "worker": "", "started_at": now,
+        "heartbeat_at": now,
+    }  # fmt: skip
+    connection.execute(insert_ignore(connection, training_runs).values(**values))
+    return run_of(connection, request["id"])
 
 
 def find(connection: Connection, reference: str) -> dict[str, Any]:
@@ -203,20 +266,30 @@ def newest(connection: Connection, alias: str | None, limit: int) -> list[dict[s
 
 
 def close_abandoned(context: Context, now: int) -> list[str]:
-    """End runs by hand whose process has gone silent; returns their ids. Requested runs are taken over instead, by the worker."""
-    silent = (training_runs.c.state == RUNNING) & training_runs.c.request_id.is_(None) & (training_runs.c.heartbeat_at < now - _ABANDONED_MS)
+    """End runs by hand whose process has gone silent; returns their ids.
+
+    Requested runs are taken over instead, by the worker.
+    """
+    run = training_runs.c
+    is_silent = (
+        (run.state == RUNNING)
+        & run.request_id.is_(None)
+        & (run.heartbeat_at < now - _ABANDONED_MS)
+    )
     with reading(context.database) as connection:
-        ids = [row.id for row in connection.execute(select(training_runs.c.id).where(silent))]
-    if ids:
-        with writing(context.database) as connection:
+        ids = list(connection.execute(select(run.id).where(is_silent)).scalars())
+    if not ids:
+        return []
+    with writing(context.database) as connection:
+        for run_id in ids:
+            error = (
+                "The process that ran it stopped without a word (killed, or out of memory). "
+                f"`whet train resume {run_id}` goes on with it."
+            )
             connection.execute(
                 update(training_runs)
-                .where(silent)
-                .values(
-                    state=FAILED,
-                    error="The process that ran it stopped without a word (killed, or out of memory). `whet train resume` goes on with it.",
-                    finished_at=now,
-                )
+                .where(is_silent, run.id == run_id)
+                .values(state=FAILED, error=error, finished_at=now)
             )
     return ids
 

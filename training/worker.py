@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from training import adapter_store, runs
+from training.again import command_again
 from training.child_process import Child
 from training.requests import open_requests, run_of
 from training.run import resume
@@ -25,7 +26,7 @@ from whet import leases
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading
-from whet.errors import WhetError
+from whet.errors import ConflictError, WhetError
 from whet.ids import new_id
 from whet.settings import load_settings
 
@@ -90,8 +91,18 @@ class Worker:
         with reading(self._context.database) as connection:
             row = run_of(connection, request["id"])
         if row is None:
-            values = {"alias": request["alias"], "dataset_digest": request["dataset_digest"], "base_digest": "", "recipe": request["recipe"], "estimate": {}}
-            return runs.start(self._context, worker=self.owner, now=now_ms(), request_id=request["id"], **values)
+            values = {
+                "alias": request["alias"], "dataset_digest": request["dataset_digest"],
+                "base_digest": "", "recipe": request["recipe"], "estimate": {},
+            }  # fmt: skip
+            try:
+                return runs.start(
+                    self._context, worker=self.owner, now=now_ms(), request_id=request["id"],
+                    **values,
+                )  # fmt: skip
+            except ConflictError as error:  # cancelled at the same moment
+                log.info("%s", error)
+                return None
         if row["state"] != runs.RUNNING:
             return None
         last = runs.Run(row["id"], row["attempt"], row["alias"], row["started_at"], request["id"])
@@ -99,7 +110,7 @@ class Worker:
             runs.end(self._context, last, runs.CANCELLED, "Cancelled on request.", now_ms())
             return None
         if row["attempt"] >= runs.MAX_ATTEMPTS and row["worker"]:
-            reason = f"Its process died in each of {row['attempt']} attempts (killed, or out of memory). Use a smaller batch_size or max_length, then ask for training again."
+            reason = self._died(row, "killed, or out of memory")
             runs.end(self._context, last, runs.FAILED, reason, now_ms())
             return None
         return runs.take_over(self._context, row["id"], worker=self.owner, now=now_ms())
@@ -145,8 +156,17 @@ class Worker:
             return
         log.error("run %s: its process ended with %s", run.id, child.how_it_ended())
         if run.attempt >= runs.MAX_ATTEMPTS:
-            reason = f"Its process died in each of {run.attempt} attempts, last with {child.how_it_ended()}. Use a smaller batch_size or max_length, then ask for training again."
+            reason = self._died(row, f"last with {child.how_it_ended()}")
             runs.end(self._context, run, runs.FAILED, reason, now_ms())
+
+    def _died(self, row: dict[str, Any], how: str) -> str:
+        """Return the error of a run whose process ended without a word in every attempt."""
+        with reading(self._context.database) as connection:
+            command = command_again(self._context, connection, row, "--micro-batch", "1")
+        return (
+            f"Its process died in each of {row['attempt']} attempts ({how}). Where memory was "
+            f"short, fewer rows at once need less: `{command}`."
+        )
 
     def _prepare_child(self) -> None:
         """Have one child with everything imported wait for the next request."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 
 from whet import __version__
 from whet.context import Context, open_context
 from whet.errors import ConfigurationError, WhetError
 from whet.settings import load_settings
+from whet.table import print_rows
 
 # typer carries its own copy of click, so click's own class would catch nothing.
 _UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -97,21 +97,26 @@ def emit(value: Any, as_json: bool, *, columns: list[str] | None = None, title: 
         print(json.dumps(value, ensure_ascii=False, default=str))
         return
     if isinstance(value, dict):
-        width = max((len(key) for key in value), default=0)
-        for key, item in value.items():
-            out.print(f"[bold]{key:<{width}}[/bold]  ", end="")
-            out.print(json.dumps(item, ensure_ascii=False, default=str) if isinstance(item, dict | list) else item, markup=False)
+        print_facts(value)
         return
     if not value:
         out.print(f"No {title or 'rows'}.")
         return
-    table = Table(title=title or None, box=None, header_style="bold", pad_edge=False)
-    names = columns or list(value[0])
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in value:
-        table.add_row(*["" if row.get(name) is None else str(row[name]).replace("[", "\\[") for name in names])
-    out.print(table)
+    print_rows(out, value, columns or list(value[0]), title)
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Print names with their values, one a line; nothing is broken, the terminal wraps."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        out.print(f"[bold]{name:<{width}}[/bold]  ", end="")
+        out.print(_as_text(value), markup=False, soft_wrap=True)
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return value
 
 
 def actor() -> str:

@@ -9,10 +9,20 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, exists, func, select, union
 
 from whet.errors import NotFoundError
-from whet.tables import adapters, evaluations, rollouts
+from whet.tables import (
+    adapters,
+    datasets,
+    evaluations,
+    examples,
+    interactions,
+    review_items,
+    rollouts,
+    training_requests,
+    training_runs,
+)
 
 # The linear layers on which the engine takes adapters: those of the Llama, Mistral, Qwen, Gemma and Phi families but the output head. With the head
 # among them, the CPU engine dies as soon as a request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter
@@ -84,6 +94,37 @@ def parse_model(model: str) -> tuple[str, int | None]:
     """`support@v7` → ("support", 7); `support` → ("support", None)."""
     match = _EXACT.fullmatch(model)
     return (match["name"], int(match["version"])) if match else (model, None)
+
+
+# Where a name of an alias comes to be; `interactions` is only asked about one name, for its size.
+_ALIAS_COLUMNS = (
+    rollouts.c.alias,
+    adapters.c.name,
+    datasets.c.name,
+    examples.c.alias,
+    review_items.c.alias,
+    training_requests.c.alias,
+    training_runs.c.alias,
+)
+
+
+def known_aliases(connection: Connection) -> list[str]:
+    """Return the aliases that something is known of besides traffic, in order."""
+    names = union(*(select(column) for column in _ALIAS_COLUMNS)).subquery()
+    return sorted(str(name) for name in connection.execute(select(names)).scalars())
+
+
+def require_alias(connection: Connection, alias: str) -> str:
+    """Return the alias. Raises NotFoundError where nothing is known of it, nor any traffic."""
+    columns = (*_ALIAS_COLUMNS, interactions.c.alias)
+    if any(connection.execute(select(exists().where(c == alias))).scalar() for c in columns):
+        return alias
+    known = known_aliases(connection)
+    hint = f"There {'is' if len(known) == 1 else 'are'} {', '.join(known[:20])}."
+    raise NotFoundError(
+        f"There is no alias {alias[:80]!r}.",
+        hint=hint if known else "`whet train run --help` says how a first version is made.",
+    )
 
 
 def list_adapters(connection: Connection, name: str | None = None, *, removed: bool = False) -> list[Adapter]:

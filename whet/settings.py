@@ -169,8 +169,26 @@ class Settings(BaseSettings):
     review_budget: int = Field(200, ge=1, description="Conversations the queue takes in per day and alias; attention is the scarce thing.")
     review_claim_s: float = Field(900, gt=0, description="Seconds a reviewer holds a conversation before another may take it.")
     retrain_auto: bool = Field(True, description="Let the policy ask for training by itself; false only says that it would.")
-    retrain_min_examples: int = Field(100, ge=1, description="New reviewed examples before the policy asks for training.")
+    retrain_min_examples: int = Field(
+        100,
+        ge=1,
+        description="New reviewed examples before the policy asks for training: those that the "
+        "next dataset version has and the last training had not.",
+    )
     retrain_cooldown_s: float = Field(24 * 3600, ge=0, description="Seconds between two training requests for one alias.")
+    retrain_quiet_s: float = Field(
+        600,
+        ge=0,
+        description="Seconds without a decision after which a review counts as over; before that "
+        "the policy asks for training only when the queue is empty, so that a version has the "
+        "whole review. Longer than one difficult conversation takes. 0: never wait for reviewers.",
+    )
+    retrain_review_wait_s: float = Field(
+        7200,
+        ge=0,
+        description="Longest wait for the end of a review, in seconds from when training could "
+        "have been asked for: a review that never ends must not keep a correction from users.",
+    )
     retrain_recipe: str = Field(
         "continue",
         min_length=1,

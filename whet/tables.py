@@ -327,8 +327,10 @@ training_requests = _table(
     Column("recipe", JSON, nullable=False),  # overrides of the recipe; {} for the defaults
     Column("reason", Text, nullable=False),
     Column("requested_by", String(64), nullable=False),
+    # Counts the requests for these rows; one follows another whose run was cancelled or failed.
+    Column("attempt", Integer, nullable=False, server_default="1"),
     _at("created_at"),
-    UniqueConstraint("alias", "dataset_digest"),
+    UniqueConstraint("alias", "dataset_digest", "attempt"),
 )
 
 erasures = _table(

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from feedback import cli
-from tests.feedback.world import queued, seed_dataset
+from tests.feedback.world import queued, seed_dataset, seed_row
 from whet.context import Context
 from whet.errors import InputError, NotFoundError, WhetError
 
@@ -62,8 +62,44 @@ def test_mistakes_are_sentences(run: Any, sqlite_context: Context) -> None:
         (("review", "decide", "itm_x", "approve"), NotFoundError),
         (("datasets", "build"), InputError),
         (("datasets", "show", "support@7"), NotFoundError),
+        (("datasets", "list", "--alias", "nobody"), NotFoundError),
+        (("datasets", "retraining", "--alias", "nobody"), NotFoundError),
+        (("review", "next", "--alias", "nobody"), NotFoundError),
+        (("review", "stats", "--alias", "nobody"), NotFoundError),
         (("erase", "--user", " ", "--yes"), InputError),
         (("erase", "--user", "u", "--json"), InputError),
     ):
         with pytest.raises(error):
             run(*arguments)
+
+
+def test_a_version_is_shown_by_figures_and_reasons_and_its_ids_on_demand(
+    sqlite_context: Context, run: Any
+) -> None:
+    seed_dataset(sqlite_context)
+    asked = seed_row(4)["messages"][1]["content"]
+    ids = []
+    for answer in ("5 euros.", "6 euros."):
+        (item,) = queued(sqlite_context, 1, question=asked)
+        done = run("review", "decide", item, "edit", "--answer", answer, "--json")
+        ids.append(done["example_id"])
+    run("datasets", "build")
+    text = run("datasets", "show", "support@2")
+    assert "12 train, 0 validation, 4 test" in text
+    assert "1 seed row\n  1  by another reviewed answer\n" in text
+    assert "1 row\n  1  a newer reviewed answer to the same question stands\n" in text
+    assert "support@1" in text and "each weighs 4 times a seed row" in text
+    assert not any(example in text for example in ids), "ids only with --verbose"
+    full = run("datasets", "show", "support@2", "--verbose")
+    assert all(example in full for example in ids) and "seed-train-4" in full
+    about = run("datasets", "show", "support@2", "--json")
+    assert about["superseded_by_reason"] == {"by another reviewed answer": 1}
+    assert about["left_out"][0]["id"] == ids[0] and about["example_ids"] == [ids[1]]
+
+
+def test_the_policy_says_its_sentence(sqlite_context: Context, run: Any) -> None:
+    seed_dataset(sqlite_context)
+    (row,) = run("datasets", "retraining", "--json")
+    assert row["decision"]["reason"] == "0 new reviewed examples of the 100 needed."
+    shown = " ".join(run("datasets", "retraining").split())
+    assert "support too_few 0 0 new reviewed examples of the 100 needed." in shown

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from feedback import assembly, datasets, queue
+from feedback import assembly, datasets, next_version, queue
 from feedback.assembly import Assembled, Example, assemble
 from feedback.conversations import row_question
 from feedback.queue import Decision
@@ -217,7 +217,7 @@ def test_a_later_version_starts_from_the_root_seed_whatever_is_live(context: Con
     assert second.parents == [first.digest] and len(second.example_ids) == 5
     ids = [row["id"] for rows in datasets.read_rows(context.store, second.path).values() for row in rows]
     assert len(ids) == len(set(ids)), "reviewed rows come from the examples alone, not from the parent as well"
-    assert datasets._ancestors(context.store, second.path)[-1] == f"datasets/{seed}"
+    assert next_version.ancestors(context.store, second.path)[-1] == f"datasets/{seed}"
 
 
 def test_without_a_live_adapter_reviewed_examples_are_enough_and_nothing_is_not(context: Context) -> None:
@@ -292,7 +292,7 @@ def test_what_a_correction_replaced_is_kept_beside_the_row_and_not_in_it(context
     with writing(context.database) as connection:
         connection.execute(interactions.delete())  # retention
     with reading(context.database) as connection:
-        (standing,) = datasets._standing(connection, ALIAS)
+        (standing,) = next_version.standing_examples(connection, ALIAS)
     assert (standing.id, standing.rejected) == (outcome.example_id, "24 months.")
     version = datasets.build(context, ALIAS, actor="ada", now=NOW)
     rows = [row for found in datasets.read_rows(context.store, version.path).values() for row in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -9,8 +10,10 @@ from sqlalchemy import select, update
 
 from feedback import datasets, queue
 from feedback.erasing import ERASED_ROW, erase_user
+from feedback.flagging import AUDIT_SEED
 from feedback.jobs import forget_old_items, jobs
 from feedback.queue import Decision
+from feedback.selection import audit_probability, drawn
 from tests import builders
 from tests.feedback.world import ALIAS, NOW, queued, seed_dataset, seed_row
 from whet.access import hash_key
@@ -70,11 +73,21 @@ def test_old_undecided_items_are_forgotten_and_decisions_stay(context: Context) 
         assert [row.id for row in connection.execute(select(review_items))] == [items[0]]
 
 
-def test_the_jobs_do_their_work_and_say_what_they_did(context: Context) -> None:
+@pytest.mark.parametrize("is_drawn", [False, True])
+def test_the_jobs_do_their_work_and_say_what_they_did(context: Context, is_drawn: bool) -> None:
+    """A rated answer is queued once: by its rating, or by the audit where the audit drew it."""
+    probability = audit_probability(context.settings.review_budget, None)
+    answer = next(
+        name
+        for name in (f"int_{number}" for number in itertools.count())
+        if drawn(name, probability, AUDIT_SEED) is is_drawn
+    )
     with writing(context.database) as connection:
-        builders.add_rating(connection, builders.add_interaction(connection, NOW - 5), NOW - 4)
+        rated = builders.add_interaction(connection, NOW - 5, id=answer)
+        builders.add_rating(connection, rated, NOW - 4)
     by_name = {job.name: job for job in jobs(context)}
-    assert by_name["flagging"].run(NOW) == "1 by rating"
+    assert by_name["flagging"].run(NOW) == ("1 by audit" if is_drawn else "1 by rating")
     assert by_name["flagging"].run(NOW + 1) is None
     assert by_name["retraining"].run(NOW) is None
-    assert by_name["review-retention"].run(NOW + 400 * builders.DAY) == "1 old queue items removed"
+    later = NOW + 400 * builders.DAY
+    assert by_name["review-retention"].run(later) == "1 old queue items removed"

@@ -190,8 +190,31 @@ def test_datasets_are_built_shown_compared_and_trained_on(context: Context) -> N
     assert operator.post("/datasets/train", data={"digest": built["digest"]}).status_code == 303
     again = operator.post(f"/api/datasets/{built['digest']}/train")
     assert again.status_code == 409
-    policy = operator.get("/api/retraining").json()
-    assert policy["decision"]["code"] == "waiting"
+    (policy,) = operator.get("/api/retraining").json()
+    assert (policy["alias"], policy["decision"]["code"]) == (ALIAS, "waiting")
+
+
+def test_the_policy_is_shown_for_every_alias_and_for_none_that_does_not_exist(
+    context: Context,
+) -> None:
+    operator = console_client(context, "operator", clock=lambda: NOW, raise_errors=True)
+    assert operator.get("/api/retraining").json() == []
+    seed_dataset(context)
+    with writing(context.database) as connection:
+        builders.add_adapter(connection, NOW, name="billing", gate="fail")
+    for item in queued(context, 2):
+        operator.post(f"/api/review/{item}", json={"decision": "approve"})
+    found = operator.get("/api/retraining").json()
+    assert [row["alias"] for row in found] == ["billing", ALIAS]
+    assert operator.get(f"/api/retraining?alias={ALIAS}").json() == found[1]
+    sentence = found[1]["decision"]["reason"]
+    assert sentence == "2 new reviewed examples of the 100 needed."
+    assert f"{ALIAS}: {sentence}" in operator.get("/datasets").text, "the page says the same"
+    for address in ("/api/retraining", "/api/review/stats", "/api/review/next", "/api/datasets"):
+        answer = operator.get(f"{address}?alias=nobody")
+        assert answer.status_code == 404, address
+        error = answer.json()["error"]
+        assert "no alias 'nobody'" in error["message"] and f"billing, {ALIAS}" in error["hint"]
 
 
 def test_building_by_form_needs_something_to_build_from(context: Context, reviewer: ConsoleClient) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
 from feedback import queue, retraining
-from feedback.policy import Policy, State, decide
+from feedback.datasets import build
+from feedback.erasing import erase_user
+from feedback.policy import EndedTraining, Policy, Review, State, decide
 from feedback.queue import Decision
 from tests import builders
 from tests.feedback.world import ALIAS, CLAIM_MS, NOW, queued, seed_dataset
@@ -16,31 +19,107 @@ from whet.context import Context, open_context
 from whet.database import reading, writing
 from whet.errors import ConflictError
 from whet.settings import load_settings
-from whet.tables import audit, datasets, training_requests
+from whet.tables import (
+    audit,
+    datasets,
+    replicas,
+    review_items,
+    training_requests,
+    training_runs,
+)
 
 HOUR = builders.HOUR
-POLICY = Policy(min_examples=100, cooldown_ms=HOUR, auto=True)
-
-
-@pytest.mark.parametrize(
-    ("state", "policy", "ask", "code", "words"),
-    [
-        (State("a", 0), POLICY, False, "too_few", "0 new reviewed examples of the 100 needed."),
-        (State("a", 99, open_alerts=2), POLICY, False, "too_few", "2 alerts are open"),
-        (State("a", 0, open_alerts=9), POLICY, False, "too_few", "an alarm alone teaches nothing"),
-        (State("a", 100), POLICY, True, "ask", "100 new reviewed examples since"),
-        (State("a", 100, last_request_at=NOW - HOUR), POLICY, True, "ask", "enough"),
-        (State("a", 100, last_request_at=NOW - HOUR + 1), POLICY, False, "cooldown", "another 1 s"),
-        (State("a", 100, last_request_at=NOW - HOUR // 2), POLICY, False, "cooldown", "another 30 min"),
-        (State("a", 24, more_errors=True), POLICY, False, "too_few", "24 new reviewed examples of the 25 needed."),
-        (State("a", 25, more_errors=True, last_request_at=NOW - 1), POLICY, True, "ask", "25 are enough while the random audit finds more wrong answers"),
-        (State("a", 500, unfinished_request="req_1"), POLICY, False, "waiting", "waits for a worker (req_1)"),
-        (State("a", 500, unfinished_request="req_1", run_started=True), POLICY, False, "running", "under way (req_1)"),
-        (State("a", 500, canary="a@v2"), POLICY, False, "canary", "a@v2 is being tried"),
-        (State("a", 500), Policy(100, 0, False), False, "manual", "an operator has to ask"),
-        (State("a", 1), Policy(1, 0, True), True, "ask", "1 new reviewed example since"),
-    ],
+MINUTE = 60_000
+POLICY = Policy(
+    min_examples=100, cooldown_ms=HOUR, auto=True, quiet_ms=10 * MINUTE, review_wait_ms=2 * HOUR
 )
+
+
+def ended(ago: int, state: str = "failed", in_a_row: int = 1, same_rows: int = 1) -> EndedTraining:
+    return EndedTraining("run_1", state, "Out of memory.", NOW - ago, in_a_row, same_rows)
+
+
+def reviewing(ago: int, waiting: int = 5, began: int | None = None) -> Review:
+    return Review(waiting, NOW - ago, NOW - (ago if began is None else began))
+
+
+# fmt: off
+DECISIONS = [
+    (State("a", 0), POLICY, False, "too_few", "0 new reviewed examples of the 100 needed."),
+    (State("a", 99, open_alerts=2), POLICY, False, "too_few", "2 alerts are open"),
+    (State("a", 0, open_alerts=9), POLICY, False, "too_few", "an alarm alone teaches nothing"),
+    (State("a", 100), POLICY, True, "ask", "100 new reviewed examples since"),
+    (State("a", 100, last_request_at=NOW - HOUR), POLICY, True, "ask", "enough"),
+    (State("a", 100, last_request_at=NOW - HOUR + 1), POLICY, False, "cooldown", "another 1 s"),
+    (State("a", 100, last_request_at=NOW - HOUR // 2), POLICY, False, "cooldown", "another 30 min"),
+    (State("a", 24, more_errors=True), POLICY, False, "too_few", "24 new reviewed examples of the 25 needed."),
+    (State("a", 25, more_errors=True, last_request_at=NOW - 1), POLICY, True, "ask", "25 are enough while the random audit finds more wrong answers"),
+    (State("a", 500, unfinished_request="req_1"), POLICY, False, "waiting", "waits for a worker (req_1)"),
+    (State("a", 500, unfinished_request="req_1", run_started=True), POLICY, False, "running", "under way (req_1)"),
+    (State("a", 500, canary="a@v2"), POLICY, False, "canary", "a@v2 is being tried"),
+    (
+        State("a", 500, canary="a@v2", canary_has_traffic=False), POLICY, False, "canary",
+        "a@v2 passed its gate and its rollout is not decided",
+    ),
+    (
+        State("a", 500, trained_by="run_9", dataset="a@4"), POLICY, False, "nothing_new",
+        "exactly these rows (a@4) was done already (run_9)",
+    ),
+    (State("a", 500, obstacle="It is gone."), POLICY, False, "blocked", "It is gone."),
+    # What ended without a version: a pause that doubles, and an end for the same rows.
+    (State("a", 100, ended=ended(HOUR - 1)), POLICY, False, "failed", "asked for in 1 s"),
+    (
+        State("a", 100, ended=ended(0), dataset="a@3"), POLICY, False, "failed",
+        "failed (run_1: Out of memory), and the next is asked for in 1 h. To train now: "
+        "`whet train run --dataset a@3 --alias a --recipe continue`.",
+    ),
+    (State("a", 100, ended=ended(HOUR)), POLICY, True, "ask", "are enough"),
+    (State("a", 100, ended=ended(HOUR, in_a_row=2)), POLICY, False, "failed", "in 1 h"),
+    (State("a", 100, ended=ended(23 * HOUR, in_a_row=99)), POLICY, False, "failed", "in 1 h"),
+    (State("a", 100, ended=ended(24 * HOUR, in_a_row=99)), POLICY, True, "ask", "are enough"),
+    (
+        State("a", 100, ended=ended(0, "cancelled")), POLICY, False, "cancelled",
+        "`whet datasets build --alias a && whet train run --dataset a --alias a --recipe",
+    ),
+    (
+        State("a", 100, ended=ended(99 * HOUR, same_rows=3)), POLICY, False, "gave_up",
+        "3 trainings on exactly these rows ended without a version",
+    ),
+    # People are reviewing: until the queue is empty, nobody decides, or the bound.
+    (
+        State("a", 100, review=reviewing(1)), POLICY, False, "reviewing",
+        "people are reviewing: 5 more wait in the queue",
+    ),
+    (State("a", 100, review=reviewing(1, waiting=0)), POLICY, True, "ask", "are enough"),
+    (State("a", 100, review=reviewing(10 * MINUTE)), POLICY, True, "ask", "are enough"),
+    (State("a", 100, review=Review(5)), POLICY, True, "ask", "are enough"),
+    (
+        State("a", 100, review=reviewing(1, began=2 * HOUR - 1)), POLICY, False, "reviewing",
+        "or in 1 s.",
+    ),
+    (State("a", 100, review=reviewing(1, began=2 * HOUR)), POLICY, True, "ask", "are enough"),
+    (
+        State("a", 100, review=reviewing(1, began=9 * HOUR), clear_since=NOW - HOUR), POLICY,
+        False, "reviewing", "or in 1 h.",
+    ),
+    (
+        State("a", 100, review=reviewing(1, began=9 * HOUR), last_request_at=NOW - 2 * HOUR),
+        POLICY, False, "reviewing", "or in 1 h.",
+    ),
+    (
+        State("a", 25, review=reviewing(1), more_errors=True), POLICY, False, "reviewing",
+        "25 new reviewed examples are enough",
+    ),
+    (
+        State("a", 500, dataset="a@3"), Policy(100, 0, False, recipe="my recipe.toml"), False,
+        "manual", "`whet train run --dataset a@3 --alias a --recipe 'my recipe.toml'`",
+    ),
+    (State("a", 1), Policy(1, 0, True), True, "ask", "1 new reviewed example since"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("state", "policy", "ask", "code", "words"), DECISIONS)
 def test_decisions(state: State, policy: Policy, ask: bool, code: str, words: str) -> None:
     decision = decide(state, policy, NOW)
     assert (decision.ask, decision.code) == (ask, code)
@@ -50,8 +129,28 @@ def test_decisions(state: State, policy: Policy, ask: bool, code: str, words: st
 @pytest.fixture
 def eager(context: Context) -> Context:
     """Three examples are enough, with no pause."""
-    settings = load_settings(home=context.settings.home, database_url=context.settings.database_url, retrain_min_examples=3, retrain_cooldown_s=0)
+    settings = load_settings(
+        home=context.settings.home, database_url=context.settings.database_url,
+        retrain_min_examples=3, retrain_cooldown_s=0,
+    )  # fmt: skip
     return Context(settings, context.database, context.store)
+
+
+def run_of(context: Context, request: str, state: str, at: int) -> str:
+    """What a worker makes of a request."""
+    with writing(context.database) as connection:
+        known = training_requests.c.id == request
+        row = connection.execute(select(training_requests).where(known)).one()
+        return builders.add_run(
+            connection, at, dataset=row.dataset_digest, request=request, state=state,
+            finished_at=None if state == "running" else at, heartbeat_at=at,
+        )  # fmt: skip
+
+
+def newest_request(context: Context) -> str:
+    with reading(context.database) as connection:
+        query = select(training_requests.c.id).order_by(training_requests.c.created_at.desc())
+        return str(connection.execute(query).scalars().first())
 
 
 def approve(context: Context, count: int, at: int = NOW) -> list[str]:
@@ -80,21 +179,173 @@ def test_enough_examples_become_one_request_with_its_dataset(eager: Context) -> 
     assert decisions(eager) == ["too_few", "ask", "waiting"], "a decision is kept when its kind changes, not at every look"
 
 
-def test_only_examples_that_the_last_request_did_not_have_count(eager: Context) -> None:
+def test_what_a_training_learned_from_is_used_up_when_it_succeeds(eager: Context) -> None:
     seed_dataset(eager)
     approve(eager, 3)
     assert retraining.consider(eager, ALIAS, now=NOW).ask
-    with writing(eager.database) as connection:
-        request = connection.execute(select(training_requests)).one()
-        builders.add_run(connection, NOW, dataset=request.dataset_digest, request=request.id, state="running")
+    run = run_of(eager, newest_request(eager), "running", NOW)
     assert retraining.consider(eager, ALIAS, now=NOW + 1).code == "running"
+    assert retraining.gather(eager, ALIAS, now=NOW).new_examples == 0, "those it learns from now"
     with writing(eager.database) as connection:
-        from whet.tables import training_runs
-
-        connection.execute(training_runs.update().values(state="failed"))
-    assert retraining.consider(eager, ALIAS, now=NOW + 2).code == "too_few"
+        ended_now = {"state": "succeeded", "finished_at": NOW + 2}
+        connection.execute(training_runs.update().values(**ended_now))
+    decision = retraining.consider(eager, ALIAS, now=NOW + 3)
+    assert decision.reason == "0 new reviewed examples of the 3 needed.", run
     approve(eager, 3, NOW + 100)
     assert retraining.consider(eager, ALIAS, now=NOW + 200).ask
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_a_training_without_a_version_gives_its_examples_back(eager: Context, state: str) -> None:
+    seed_dataset(eager)
+    approve(eager, 3)
+    for attempt in range(1, 4):
+        at = NOW + attempt * 5 * HOUR
+        assert retraining.consider(eager, ALIAS, now=at).ask, f"attempt {attempt}"
+        run_of(eager, newest_request(eager), state, at + 1)
+        assert retraining.gather(eager, ALIAS, now=at + 2).new_examples == 3
+        decision = retraining.consider(eager, ALIAS, now=at + 2)
+        assert "whet train run --dataset support@2 --alias support" in decision.reason
+    assert retraining.consider(eager, ALIAS, now=NOW + 999 * HOUR).code == "gave_up"
+    request = retraining.request_by_hand(eager, ALIAS, actor="op", now=NOW + 1000 * HOUR)
+    run_of(eager, request, state, NOW + 1000 * HOUR)
+    approve(eager, 1, NOW + 1000 * HOUR)
+    decision = retraining.consider(eager, ALIAS, now=NOW + 1024 * HOUR)
+    assert decision.ask, "other rows are another training"
+    with reading(eager.database) as connection:
+        attempts = connection.execute(
+            select(training_requests.c.attempt).order_by(training_requests.c.created_at)
+        ).scalars()
+        assert list(attempts) == [1, 2, 3, 4, 1]
+
+
+def test_examples_that_no_version_takes_do_not_count(eager: Context) -> None:
+    seed_dataset(eager)
+    for round_ in range(4):
+        items = queued(eager, 1, at=NOW + round_, question="How long is the warranty?")
+        for item in items:
+            said = Decision("edit", f"{round_ + 20} months.")
+            queue.decide(eager.database, item, "ada", said, now=NOW + round_)
+    state = retraining.gather(eager, ALIAS, now=NOW + 10)
+    assert state.new_examples == 1, "the newest answer stands, three are superseded"
+    assert retraining.consider(eager, ALIAS, now=NOW + 10).code == "too_few"
+    items = queued(eager, 2, at=NOW + 50, end_user="u-1")
+    for item in items:
+        queue.decide(eager.database, item, "ada", Decision("approve"), now=NOW + 60)
+    assert retraining.gather(eager, ALIAS, now=NOW + 70).new_examples == 3
+    erase_user(eager.database, "u-1", secret=eager.secret, actor="admin", now=NOW + 80)
+    assert retraining.gather(eager, ALIAS, now=NOW + 90).new_examples == 1
+
+
+def test_rows_that_were_trained_on_are_never_asked_for_again(eager: Context) -> None:
+    seed_dataset(eager)
+    approve(eager, 3)
+    assert retraining.consider(eager, ALIAS, now=NOW).ask
+    run_of(eager, newest_request(eager), "succeeded", NOW + 1)
+    with writing(eager.database) as connection:  # then somebody trains the first rows by hand
+        connection.execute(select(datasets).where(datasets.c.version == 1)).one()
+        first = connection.execute(select(datasets.c.digest).where(datasets.c.version == 1))
+        builders.add_run(connection, NOW + 2, dataset=first.scalar_one(), finished_at=NOW + 3)
+    decision = retraining.consider(eager, ALIAS, now=NOW + 4)
+    assert decision.code == "nothing_new" and "support@2" in decision.reason
+    with pytest.raises(ConflictError, match="done already") as refused:
+        retraining.request_by_hand(eager, ALIAS, actor="op", now=NOW + 5)
+    assert "whet train run --dataset support@2 --alias support" in refused.value.hint
+
+
+def test_a_version_written_to_a_folder_by_hand_uses_nothing_up(eager: Context) -> None:
+    seed_dataset(eager)
+    approve(eager, 3)
+    built = build(eager, ALIAS, actor="op", now=NOW)
+    with writing(eager.database) as connection:
+        recipe = {"method": "prefix", "into": "/tmp/prefix"}
+        builders.add_run(connection, NOW, dataset=built.digest, recipe=recipe)
+    assert retraining.consider(eager, ALIAS, now=NOW + 1).ask
+
+
+def test_nobody_asks_in_the_midst_of_a_review(eager: Context) -> None:
+    seed_dataset(eager)
+    items = queued(eager, 8)
+    codes = []
+    for number, item in enumerate(items):
+        at = NOW + number * MINUTE
+        queue.decide(eager.database, item, "ada", Decision("approve"), now=at)
+        codes.append(retraining.consider(eager, ALIAS, now=at + 1).code)
+    assert codes == ["too_few"] * 2 + ["reviewing"] * 5 + ["ask"]
+    with reading(eager.database) as connection:
+        held = connection.execute(
+            select(datasets.c.example_ids).order_by(datasets.c.version.desc())
+        ).scalars()
+        assert len(next(iter(held))) == 8, "the version has the whole review"
+
+
+def test_a_review_that_never_ends_is_not_waited_for_beyond_the_bound(eager: Context) -> None:
+    seed_dataset(eager)
+    asked_at = None
+    for number in range(40):
+        at = NOW + number * 5 * MINUTE
+        items = queued(eager, 1, at=at, question=f"Question {number} of a long day?")
+        queued(eager, 1, at=at, question=f"Another {number}, which nobody decides?")
+        queue.decide(eager.database, items[0], "ada", Decision("approve"), now=at)
+        if retraining.consider(eager, ALIAS, now=at + 1).ask:
+            asked_at = at - NOW
+            break
+    assert asked_at == 10 * MINUTE + 2 * HOUR, "two hours after three examples stood"
+
+
+def test_decisions_about_another_alias_are_no_review_of_this_one(eager: Context) -> None:
+    seed_dataset(eager)
+    approve(eager, 3)
+    queued(eager, 3, at=NOW + 5 * MINUTE)  # flagged later, and nobody looks at them
+    (other,) = queued(eager, 1, at=NOW, alias="billing", question="Where is my invoice?")
+    with writing(eager.database) as connection:
+        connection.execute(
+            review_items.update().where(review_items.c.id == other).values(alias="billing")
+        )
+    queue.decide(eager.database, other, "ada", Decision("approve"), now=NOW + 11 * MINUTE)
+    assert retraining.consider(eager, ALIAS, now=NOW + 5 * MINUTE).code == "reviewing"
+    assert retraining.consider(eager, ALIAS, now=NOW + 11 * MINUTE).ask
+
+
+def test_a_version_that_passed_counts_as_a_trial_until_its_rollout_is_decided(
+    eager: Context,
+) -> None:
+    seed_dataset(eager)
+    approve(eager, 3)
+    with writing(eager.database) as connection:
+        passed = builders.add_adapter(connection, NOW, version=2)
+    decision = retraining.consider(eager, ALIAS, now=NOW + 1)
+    assert decision.code == "canary" and "support@v2 passed its gate" in decision.reason
+    with writing(eager.database) as connection:
+        refused = builders.add_replica(connection, NOW, refused={passed: "answers unlike it did"})
+    assert retraining.look(eager, ALIAS, NOW + 2)[1].ask, "no engine will ever try it"
+    with writing(eager.database) as connection:
+        connection.execute(replicas.update().where(replicas.c.url == refused).values(refused={}))
+        builders.add_rollout(connection, NOW + 3, generation=2, candidate=passed, share=0.1)
+    assert "being tried" in retraining.look(eager, ALIAS, NOW + 4)[1].reason
+    with writing(eager.database) as connection:
+        builders.add_rollout(connection, NOW + 5, generation=3, state="rolled_back")
+    assert retraining.look(eager, ALIAS, NOW + 6)[1].ask, "rolled back is decided"
+
+
+@pytest.mark.parametrize(
+    "over", [{"gate": "fail"}, {"gate": "inconclusive"}, {"removed_at": NOW}, {"name": "other"}]
+)
+def test_other_versions_do_not_hold_training_back(eager: Context, over: dict[str, Any]) -> None:
+    seed_dataset(eager)
+    approve(eager, 3)
+    with writing(eager.database) as connection:
+        builders.add_adapter(connection, NOW, **{"version": 2, **over})
+    assert retraining.consider(eager, ALIAS, now=NOW + 1).ask
+
+
+def test_a_folder_that_is_gone_is_a_sentence_and_not_an_error(eager: Context) -> None:
+    digest = seed_dataset(eager)
+    approve(eager, 3)
+    folder = eager.store.local_folder(f"datasets/{digest}")
+    folder.rename(folder.with_name("elsewhere"))
+    decision = retraining.consider(eager, ALIAS, now=NOW)
+    assert decision.code == "blocked" and "are gone" in decision.reason
 
 
 def test_a_canary_holds_training_back(eager: Context) -> None:
@@ -150,5 +401,5 @@ def test_a_person_cannot_ask_while_a_request_is_under_way_nor_twice_for_the_same
     with writing(eager.database) as connection:
         digest = connection.execute(select(training_requests.c.dataset_digest)).scalar_one()
         builders.add_run(connection, NOW, dataset=digest, request=request)
-    with pytest.raises(ConflictError, match="exactly these rows"):
+    with pytest.raises(ConflictError, match=r"exactly these rows .* done already"):
         retraining.request_by_hand(eager, ALIAS, actor="op", now=NOW + 2)

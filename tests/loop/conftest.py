@@ -22,7 +22,8 @@ COMPRESSED = {
     "WHET_FLAG_INTERVAL_S": "1",
     "WHET_SCHEDULER_TICK_S": "1",
     "WHET_WORKER_POLL_S": "1",
-    "WHET_RETRAIN_MIN_EXAMPLES": "40",
+    "WHET_RETRAIN_MIN_EXAMPLES": "25",  # of 40 reviews, since many ask the same
+    "WHET_RETRAIN_QUIET_S": "3",
     "WHET_RETRAIN_COOLDOWN_S": "0",
     "WHET_ROLLOUT_STEPS": "0.5,1.0",
     "WHET_ROLLOUT_MIN_REQUESTS": "5",

@@ -158,15 +158,14 @@ def test_more_errors_open_one_alert_ask_for_training_sooner_and_close_it_when_th
     assert "of the answers are wrong" in alert["title"] and "The weeks before had" in alert["title"]
     assert len(alert["detail"]["interaction_ids"]) == 28, "the wrong answers themselves are named"
     assert run_audit(context, end_of(worse) + DAY_MS) is None and len(open_errors(context)) == 1, "the same week is told once"
-    with reading(context.database) as connection:
-        assert gather(connection, "support").more_errors, "feedback asks for training with fewer examples now"
+    state = gather(context, "support", now=end_of(worse))
+    assert state.more_errors, "feedback asks for training with fewer examples now"
     with pytest.raises(ConflictError, match="expected"):
         change_alert(context, alert["id"], "expected", actor="ada", now=end_of(worse))
     fill(context, worse + 7, 0.05)
     run_audit(context, end_of(worse + 7))
     assert open_errors(context) == [], "the next week is as usual"
-    with reading(context.database) as connection:
-        assert not gather(connection, "support").more_errors
+    assert not gather(context, "support", now=end_of(worse)).more_errors
 
 
 def test_a_verdict_waits_for_reviewers_and_is_given_once(context: Context) -> None:

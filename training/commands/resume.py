@@ -11,6 +11,7 @@ from training.commands.train import see_through, tell, this_process, train
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.context import Context
+from whet.database import reading
 from whet.errors import InputError
 
 
@@ -38,12 +39,19 @@ def resume(
 def _prepared(context: Context, row: dict[str, Any]) -> Any:
     """What the run was to do, from its row and its checkpoint."""
     from training import datasets
+    from training.again import command_again
     from training.base_model import open_base
     from training.prepare import prepare
     from training.run.resume import recipe_in, recipe_of
 
     if "dataset_path" not in row["recipe"]:
-        raise InputError(f"The run {row['id']} ended before it knew its rows, so there is nothing to go on with.", hint="Start it again with `whet train run`.")
+        with reading(context.database) as connection:
+            command = command_again(context, connection, row)
+        raise InputError(
+            f"The run {row['id']} ended before it knew its rows, so there is nothing to go on "
+            "with.",
+            hint=f"Start it again: `{command}`.",
+        )
     base = open_base(context.settings)
     if base.digest != row["base_digest"]:
         raise InputError(

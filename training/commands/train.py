@@ -168,13 +168,20 @@ def see_through(context: Context, started: Any, prepared: Callable[[], Any], int
         checkpoints_of(context, started.id).remove()
         raise TrainingError(f"The run {started.id} was cancelled.", hint="Nothing was stored.") from None
     except KeyboardInterrupt:
-        runs.end(context, started, runs.FAILED, "Interrupted on the command line. `whet train resume` goes on with it.", now_ms())
+        reason = (
+            "Interrupted on the command line. "
+            f"`whet train resume {started.id}` goes on with it."
+        )
+        runs.end(context, started, runs.FAILED, reason, now_ms())
         raise
     except WhetError as error:
         runs.end(context, started, runs.FAILED, str(error), now_ms())
         raise
     except runs.Superseded:
-        raise TrainingError(f"Another process goes on with the run {started.id}.", hint="`whet train show` follows it.") from None
+        raise TrainingError(
+            f"Another process goes on with the run {started.id}, or it was cancelled.",
+            hint=f"`whet train show {started.id}` says which.",
+        ) from None
     except BaseException as error:
         runs.end(context, started, runs.FAILED, f"{type(error).__name__}: {error}", now_ms())
         raise
@@ -345,10 +352,16 @@ def show(run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or 
 
 
 @train.command("cancel")
-def cancel(run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or its beginning."), as_json: bool = _Json) -> None:
-    """Stop a running run at its next step. Nothing of it is stored."""
+def cancel(
+    run_id: str = typer.Argument(
+        ..., metavar="RUN", help="Id of a run or of a training request, or its beginning."
+    ),
+    as_json: bool = _Json,
+) -> None:
+    """Stop a running run at its next step, or withdraw a request. Nothing of it is stored."""
     with opened() as context:
         from training import runs
 
         row = runs.request_cancel(context, run_id, actor=actor(), now=now_ms())
-        emit({"run": row["id"], "state": "cancelling"}, as_json)
+        state = "cancelled" if row["state"] == runs.CANCELLED else "cancelling"
+        emit({"run": row["id"], "state": state}, as_json)
