@@ -104,9 +104,11 @@ def datasets_list(alias: _Alias = "", as_json: _Json = False) -> None:
     with opened() as context, reading(context.database) as connection:
         _require(context, alias)
         rows = [_brief(version) for version in versions.list_versions(connection, alias or None)]
-    if not as_json:  # eight characters are enough for every command
-        rows = [{**row, "digest": row["digest"][:8]} for row in rows]
-    columns = ["version", "train", "validation", "test", "reviewed", "digest", "created", "note"]
+    if not as_json:  # eight characters of a digest are enough for every command
+        rows = [
+            {**row, "digest": row["digest"][:8], "created": row["created"][:16]} for row in rows
+        ]
+    columns = ["version", "train", "validation", "test", "reviewed", "digest", "created"]
     emit(rows, as_json, columns=columns, title="dataset versions")
 
 

@@ -21,11 +21,13 @@ def print_rows(
     it can be copied into the next command.
     """
     cells = [["" if row.get(name) is None else str(row[name]) for name in names] for row in rows]
+    if title:
+        out.print(Text(title, style="italic"), soft_wrap=True)
     widths = column_widths(names, cells, out.width)
     if widths is None:
-        _print_records(out, names, cells, title)
+        _print_records(out, names, cells)
         return
-    table = Table(title=title or None, box=None, header_style="bold", padding=0, pad_edge=False)
+    table = Table(box=None, header_style="bold", padding=0, pad_edge=False)
     for position, (name, width) in enumerate(zip(names, widths, strict=True)):
         if position:
             table.add_column("", width=_GAP)
@@ -70,10 +72,8 @@ def _longest_line(text: str) -> int:
 
 
 def _print_records(
-    out: Console, names: Sequence[str], cells: Sequence[Sequence[str]], title: str
+    out: Console, names: Sequence[str], cells: Sequence[Sequence[str]]
 ) -> None:
-    if title:
-        out.print(Text(title, style="italic"))
     key = max(Text(name).cell_len for name in names)
     for number, row in enumerate(cells):
         if number:

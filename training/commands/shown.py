@@ -29,7 +29,7 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
             out.print(f"• {sentence}", style="yellow", markup=False)
     curve = row["curve"] or []
     lines = {
-        "started": f"{iso(row['started_at'])} by {row['worker']}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
+        "started": f"{iso(row['started_at'])} by {row['worker'] or 'no worker yet'}" + (f", attempt {row['attempt']}" if row["attempt"] > 1 else ""),
         "took": duration((row["finished_at"] or now) - row["started_at"]) + ("" if row["finished_at"] else " so far"),
         "data": f"{said_value(recipe.get('rows'))} rows, {recipe.get('dataset_path', row['dataset_digest'])}",
         "recipe": ", ".join(

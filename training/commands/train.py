@@ -14,12 +14,13 @@ import typer
 from training.commands.options import COLUMNS, ENCODING
 from training.commands.sources import rows_of, warnings_of
 from whet.cli import actor, emit, err, opened, out
-from whet.clock import iso, now_ms
+from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
 from whet.errors import TrainingError, WhetError
 from whet.ids import check_name
 from whet.registry import list_adapters
+from whet.web.filters import relative
 
 train = typer.Typer(no_args_is_help=True, help="Train adapters: from a file or a dataset version to a judged, stored version.")
 
@@ -321,15 +322,23 @@ def list_runs(
         if as_json:
             emit([{key: value for key, value in row.items() if key != "curve"} for row in rows], True)
             return
-        emit([_line(row) for row in rows], False, title="runs")
+        now = now_ms()
+        emit([_line(row, now) for row in rows], False, title="runs")
+        for row in rows:
+            if row["state"] == runs.FAILED and row["error"]:
+                out.print(f"{row['id']}: {row['error']}", markup=False, soft_wrap=True)
 
 
-def _line(row: dict[str, Any]) -> dict[str, Any]:
+def _line(row: dict[str, Any], now: int) -> dict[str, Any]:
     progress = row["progress"]
     return {
-        "run": row["id"], "alias": row["alias"], "state": row["state"], "stage": progress.get("stage"), "step": f"{progress.get('step', 0)}/{progress.get('steps', '?')}",
-        "loss": progress.get("loss"), "tokens/s": progress.get("tokens_per_s"), "attempt": row["attempt"], "started": iso(row["started_at"]), "error": row["error"],
-    }  # fmt: skip
+        "run": row["id"],
+        "alias": row["alias"],
+        "state": row["state"],
+        "step": f"{progress.get('step', 0)}/{progress.get('steps', '?')}",
+        "loss": progress.get("loss"),
+        "started": relative(row["started_at"], now),
+    }
 
 
 @train.command("show")
