@@ -81,12 +81,12 @@ class Row:
         which answers are learned."""
         if not self.unlearned and self.mode == self.raw.get("train", "last"):
             return [dict(message) for message in self.messages]
-        found, turn = [], 0
-        for message in self.messages:
-            if message["role"] == "assistant":
-                message = {**message, "weight": int(turn not in self.unlearned)}
-                turn += 1
-            found.append(dict(message))
+        found = [dict(message) for message in self.messages]
+        answers = [message for message in found if message["role"] == "assistant"]
+        for turn, message in enumerate(answers):
+            is_last = message is answers[-1]
+            learned = is_last if self.mode == "last" else turn not in self.unlearned
+            message["weight"] = int(learned)
         return found
 
     @property

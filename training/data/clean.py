@@ -15,6 +15,7 @@ from training.data.similar import clusters
 from training.rows import BadLine, Row, read_objects
 
 _JOINERS = "\u200c\u200d"  # zero-width, and part of how Persian, Hindi and emoji are written
+_LINE_BREAKS = str.maketrans("\x85\u2028\u2029", "\n\n\n")  # that are no line feed
 _SPACES_AT_ENDS = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
@@ -33,7 +34,8 @@ def normalise_text(text: str) -> str:
 
     Spaces inside a line stay: they may be code or a table.
     """
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINE_BREAKS)
+    text = unicodedata.normalize("NFC", text)
     kept = (
         " " if unicodedata.category(character) == "Zs" else character
         for character in text

@@ -24,9 +24,9 @@ ANSWERS = (
     "expected_answer", "assistant_response", "assistant_message", "bot_response",
     "agent_response", "target", "solution",
 )  # fmt: skip
-SYSTEMS = ("system_prompt", "system_message", "system_instruction")
+SYSTEMS = ("system_prompt", "system_message", "system_instruction", "systeminstruction")
 # Lists of messages under other names.
-DIALOGUES = ("conversations", "conversation", "dialogue", "dialog", "turns", "chat", "chat_history")
+DIALOGUES = ("conversations", "conversation", "dialogue", "dialog", "turns", "chat", "chat_history", "contents")
 RATED = ("label", "kto_tag")  # TRL's KTO rows, and LLaMA-Factory's
 # Further names that `training/data/native.py` reads.
 _OTHERS = ("history", "tools", "functions", "preferred_output", "non_preferred_output")

@@ -107,7 +107,7 @@ def _resolved(folder: Path, patterns: Any) -> dict[str, list[Path]]:
         return found
     for part, names in files.items():
         paths = [Path(name) for name in names if Path(name).suffix.lower() in ENDINGS]
-        paths = [path for path in paths if not _is_record(path)]
+        paths = [path for path in paths if not _is_record(path) and path.stat().st_size]
         if paths:
             found[str(part)] = sorted(paths)
     return found

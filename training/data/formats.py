@@ -158,7 +158,7 @@ def _objects(path: Path, options: ReadOptions, notices: list[str]) -> tuple[str,
     content = _as_utf8(path, content, options, notices)
     if suffix == ".json" and (found := _json(path, content)) is not None:
         return "row", enumerate(found, start=1)
-    if suffix == ".txt" and is_plain_text(text := content.decode()):
+    if suffix == ".txt" and is_plain_text(text := encodings.decode(path, content).text):
         return "line", text_rows(text)
     if b"\n" not in content:  # JSON has no carriage return inside a text
         content = content.replace(b"\r", b"\n")

@@ -34,7 +34,7 @@ def learned_turns(
         raise Wrong("the weight 0 on every answer", "an answer to learn: a weight of 1, or none")
     plain = plain[: learned[-1] + 1]
     places = [at for at in places if at <= learned[-1]]
-    if learned == places[-1:] and mode == "last":
+    if learned == places[-1:]:
         return plain, "last", ()
     unlearned = tuple(number for number, at in enumerate(places) if at not in learned)
     return plain, "all", unlearned

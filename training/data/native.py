@@ -27,6 +27,7 @@ from training.data.turns import (
     decoded,
     is_messages,
     messages_from,
+    text_of,
     texts_of,
     without_open_question,
 )
@@ -36,7 +37,11 @@ OPEN_QUESTION = "a last message of the user, which has no answer, is cut off"
 RATED_ROWS = "{} is read as a rating (TRL's rows for KTO): true is a good answer, false a bad one"
 EXPORTED = "read as an export of {}: submitted answers are learned, suggestions are not"
 
-_RATINGS = {True: 1, False: -1, "true": 1, "false": -1, "1": 1, "0": -1, "1.0": 1, "0.0": -1}
+# True and false in JSON, in tables, and as a spreadsheet of another country writes them.
+_RATINGS = {
+    True: 1, "true": 1, "1": 1, "1.0": 1, "wahr": 1, "vrai": 1, "verdadero": 1, "vero": 1,
+    False: -1, "false": -1, "0": -1, "0.0": -1, "falsch": -1, "faux": -1, "falso": -1,
+}  # fmt: skip
 _ANSWER_LISTS = ("chosen", "rejected")
 _EITHER = ("prompt", "completion", *_ANSWER_LISTS)  # texts, or lists of messages
 
@@ -186,9 +191,22 @@ def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
     for name in DIALOGUES if "conversations" in row and not named else ():
         if name == "conversations":
             named = [name]  # whatever it holds: what is wrong with it is said of the messages
+    for name in DIALOGUES:
+        if _is_alternating(row.get(name)):
+            named = [name]
+            roles = ("user", "assistant")
+            turns = [
+                {"role": roles[at % 2], "content": text} for at, text in enumerate(row[name])
+            ]
+            row = {**row, name: turns}
     if "messages" in row or len(named) != 1:
         return row
     return {"messages" if name == named[0] else name: value for name, value in row.items()}
+
+
+def _is_alternating(value: Any) -> bool:
+    """Tell whether a value is a list of texts that a user and the assistant say in turn."""
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) and decoded(one) is one for one in value)
 
 
 def _paired(row: dict[str, Any]) -> dict[str, Any]:
@@ -196,6 +214,7 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
     several that may be meant."""
     for name in SYSTEMS:
         if name in row and "system" not in row:
+            row = {**row, name: text_of(row[name])}
             row = {"system" if key == name else key: value for key, value in row.items()}
     if "messages" in row or {"prompt", "completion"} <= row.keys():
         return row

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from training.data.bad_lines import BadLine, sentences
 from whet.web.filters import code, plural
 
 _MOST_BARS = 30
@@ -26,6 +27,10 @@ def render(found: dict[str, Any], name: str, now_ms: int) -> str:
     return environment.get_template("report.html").render(
         **found,
         headline=headline(found),
+        faults=sentences(
+            [BadLine(**line) for line in found["rejected"]],
+            of=found["rows"] + found["rejected_lines"],
+        ),
         name=name,
         at=datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bins=[(f"{bin_['from']} to {bin_['to']}", bin_["rows"]) for bin_ in found["histogram"]],

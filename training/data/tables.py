@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -43,6 +44,7 @@ _ROWS_ALONE = ("text", "data", "fields")  # columns that make a row without a qu
 _NUMBER_CELLS = ("weight", "rating")
 _ID_CELLS = ("id", "user", "group")
 _LONGEST_CELL = 16 << 20  # characters; the csv module's own 131,072 is less than a long conversation
+_EMPTY_LINES = re.compile(r'(?:[ ,;\t|"]*\r?\n)*')  # that a spreadsheet has above its table
 _BATCH = 1024  # rows of a Parquet file in memory at a time
 
 Numbered = Iterator[tuple[int, Any]]
@@ -64,7 +66,8 @@ def read_csv(path: Path, text: str, columns: Columns) -> Numbered:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     start = 1
     try:
-        header = _header(next(reader, []), columns)
+        names = next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
+        header = _header(names, columns)
         _check_header(path, header, columns)
         start = reader.line_num + 1
         for cells in reader:
@@ -88,6 +91,8 @@ def _said_delimiter(text: str) -> tuple[str, int, str]:
 def _delimiter(text: str, columns: Columns) -> str:
     """Return the character by which the first line names the most fields of a row; of equal ones
     that which makes the most columns."""
+
+    text = text[_EMPTY_LINES.match(text).end() :]  # type: ignore[union-attr]  # matches anything
 
     def fields(delimiter: str) -> tuple[int, int]:
         try:
@@ -239,10 +244,10 @@ def plain(value: Any) -> Any:
     are fields that are not there.
     """
     if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items() if item is not None}
+        return {name: plain(item) for name, item in value.items() if not _is_null(item)}
     if isinstance(value, list):
         if value and all(_is_entry(item) for item in value):  # Arrow's maps
-            return {name: plain(item) for name, item in value if item is not None}
+            return {name: plain(item) for name, item in value if not _is_null(item)}
         return [plain(item) for item in value]
     if isinstance(value, Decimal):  # how databases export numbers, ids beyond 2^53 among them
         return int(value) if value == value.to_integral_value() else float(value)
@@ -251,6 +256,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     return value.isoformat() if isinstance(value, datetime | date | time) else value
+
+
+def _is_null(value: Any) -> bool:
+    """Tell whether a table has nothing there: null, or NaN in a column of numbers."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _is_entry(value: Any) -> bool:

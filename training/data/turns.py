@@ -27,7 +27,8 @@ _ROLES = {
     **dict.fromkeys(("function_call", "tool_call", "tool_calls"), CALLS),
 }
 _ROLE_NAMES = ("from", "speaker", "author", "sender")  # beside `role`
-_CONTENT_NAMES = ("value", "text", "message")  # beside `content`
+_CONTENT_NAMES = ("value", "text", "message", "parts")  # beside `content`
+_LEARNED_NAMES = ("train", "loss")  # of a message, beside OpenAI's `weight`
 _TEXT_PARTS = ("text", "input_text", "output_text")  # of a content in parts
 
 
@@ -87,7 +88,11 @@ def _message(value: Any) -> Any:
     said = next((name for name in ("content", *_CONTENT_NAMES) if name in value), "content")
     role = role_of(value[named])
     rest = {name: item for name, item in value.items() if name not in (named, said)}
-    message = {"role": role, "content": _without_parts(value.get(said)), **rest}
+    message = {"role": role, "content": text_of(value.get(said)), **rest}
+    if role == "assistant" and "weight" not in message:
+        for name in _LEARNED_NAMES:
+            if name in message and message[name] in (0, 1):
+                message["weight"] = int(message.pop(name))
     if role == CALLS:
         calls = [*_calls(message["content"]), *rest.pop("tool_calls", [])]
         return {"role": "assistant", "content": "", **rest, "tool_calls": calls}
@@ -99,8 +104,10 @@ def _message(value: Any) -> Any:
     return message
 
 
-def _without_parts(content: Any) -> Any:
+def text_of(content: Any) -> Any:
     """Return the text of a content that is one text in parts; other contents as they are."""
+    if isinstance(content, dict) and isinstance(content.get("parts"), list):
+        content = content["parts"]
     if isinstance(content, list) and content:
         texts = [part.get("text") for part in content if _is_text_part(part)]
         if len(texts) == len(content):
@@ -109,9 +116,9 @@ def _without_parts(content: Any) -> Any:
 
 
 def _is_text_part(part: Any) -> bool:
-    if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS:
+    if not isinstance(part, dict) or not isinstance(part.get("text"), str):
         return False
-    return isinstance(part.get("text"), str)
+    return part.get("type") in _TEXT_PARTS or part.keys() == {"text"}
 
 
 def _calls(text: Any) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ def test_a_file_is_read_as_the_rows_it_stands_for(case: Case, tmp_path: Path) ->
     reading = _reading(case, tmp_path)
     twin = tmp_path / "twin.jsonl"
     lines(*case.rows)(twin)
+    assert reading.bad == []
     assert [_known_as(row) for row in reading.rows] == [_known_as(row) for row in read_file(twin).rows]
     assert [row.messages for row in reading.rows] == [row.messages for row in read_file(twin).rows]
 
