@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -49,11 +49,16 @@ def epoch_batches(rows: list[Encoded], batch_size: int, seed: int, epoch: int) -
     return batches
 
 
-def endless(rows: list[Encoded], batch_size: int, seed: int, first: int = 0) -> Iterator[list[Encoded]]:
-    """Epoch after epoch, without the first `first` batches."""
-    epoch, skipped = divmod(first, math.ceil(len(rows) / batch_size))
+def endless(
+    passes: Sequence[list[Encoded]], batch_size: int, seed: int, first: int = 0
+) -> Iterator[list[Encoded]]:
+    """Yield batches epoch after epoch, without the first `first`.
+
+    Epoch `n` has the rows of `passes[n % len(passes)]`; all passes have the same number of rows.
+    """
+    epoch, skipped = divmod(first, math.ceil(len(passes[0]) / batch_size))
     while True:
-        yield from epoch_batches(rows, batch_size, seed, epoch)[skipped:]
+        yield from epoch_batches(passes[epoch % len(passes)], batch_size, seed, epoch)[skipped:]
         epoch, skipped = epoch + 1, 0
 
 

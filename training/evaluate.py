@@ -55,10 +55,17 @@ class Questions:
 
 
 def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
-    """Rows to judge by. A held-out group above the limit is sampled, with a seed that follows from the dataset; no reviewed row is left out."""
+    """Choose the rows to judge by; a row that is there several times is asked once.
+
+    A held-out group above the limit is sampled, with a seed that follows from the dataset; no
+    reviewed row is left out.
+    """
+    different = {(row.digest, row.prompt_digest): row for row in reversed(dataset.test)}
+    kept = {id(row) for row in different.values()}
+    test = [row for row in dataset.test if id(row) in kept]
     groups = {
-        "old": [row for row in dataset.test if row.origin == "seed" and not row.is_text],
-        "new": [row for row in dataset.test if row.origin == "review" and not row.is_text],
+        "old": [row for row in test if row.origin == "seed" and not row.is_text],
+        "new": [row for row in test if row.origin == "review" and not row.is_text],
         REGRESSION: dataset.reviewed,
     }
     pick = random.Random(dataset.digest)

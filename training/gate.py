@@ -14,9 +14,14 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
+from scipy.special import stdtrit
+
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 REGRESSION = "regression"  # the group of reviewed conversations
 _RESAMPLES = 2000
+# How far answers to questions of one pattern go together where the rows cannot tell yet, and the
+# number of patterns at which they have as much to say (benchmarks/training/gate.json).
+_PRIOR_CORRELATION, _PRIOR_PATTERNS = 0.4, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Pair:
     against_f1: float
     checked: bool = False  # the row says itself what a right answer contains, so nothing else may decide
     id: str = ""  # of the row, so that a person can be shown what was broken
+    pattern: int | None = None  # of the question: rows of one pattern are right or wrong together
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,7 @@ def measure(pairs: list[Pair], limits: Thresholds) -> dict[str, Any]:
     else:
         differences = [pair.candidate - pair.against for pair in pairs]
     low, high = interval(differences, limits.confidence)
+    expected = None if by_words else score_interval(pairs)
     return {
         "n": count,
         "measure": "word overlap" if by_words else "correct",
@@ -114,6 +121,8 @@ def measure(pairs: list[Pair], limits: Thresholds) -> dict[str, Any]:
         "high": round(high, 4),
         "candidate_f1": round(_mean([pair.candidate_f1 for pair in pairs]), 4),
         "against_f1": round(_mean([pair.against_f1 for pair in pairs]), 4),
+        "candidate_low": round(expected[0], 4) if expected else None,
+        "candidate_high": round(expected[1], 4) if expected else None,
         "broken": sum(pair.candidate < pair.against for pair in pairs),
         "fixed": sum(pair.candidate > pair.against for pair in pairs),
     }
@@ -133,6 +142,51 @@ def interval(differences: list[float], confidence: float) -> tuple[float, float]
     means = sorted(sum(draw.choices(differences, k=count)) / count for _ in range(_RESAMPLES))
     edge = round((1 - confidence) * _RESAMPLES)
     return means[edge], means[-1 - edge]
+
+
+def score_interval(pairs: Sequence[Pair], confidence: float = 0.9) -> tuple[float, float] | None:
+    """Bounds, 0 to 1, of the candidate's share of right answers to other questions of this kind.
+
+    Questions of one pattern are right or wrong together, so they count as fewer independent ones: the
+    design effect 1 + (m - 1) rho of m questions with the intra-class correlation rho (L. Kish,
+    "Survey Sampling", 1965). Wilson's interval of the effective number, with Student's t for as many
+    patterns (E. Korn and B. Graubard, "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data", 1998). Rows without a pattern are
+    independent. None without rows, or where answers are partly right.
+    """
+    if not pairs or any(pair.candidate not in (0.0, 1.0) for pair in pairs):
+        return None
+    clusters: dict[object, list[float]] = {}
+    for number, pair in enumerate(pairs):
+        key = ("alone", number) if pair.pattern is None else pair.pattern
+        clusters.setdefault(key, []).append(pair.candidate)
+    groups = list(clusters.values())
+    total = len(pairs)
+    share = _mean([pair.candidate for pair in pairs])
+    size = sum(len(group) ** 2 for group in groups) / total
+    effective = max(1.0, total / (1 + (size - 1) * _correlation(groups)))
+    z = float(stdtrit(max(1, len(groups) - 1), (1 + confidence) / 2))
+    spread = z**2 / effective
+    centre = (share + spread / 2) / (1 + spread)
+    reach = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _correlation(groups: Sequence[Sequence[float]]) -> float:
+    """Intra-class correlation, 0 to 1, by analysis of variance, drawn towards _PRIOR_CORRELATION."""
+    total, count = sum(map(len, groups)), len(groups)
+    if total == count:
+        return 0.0
+    estimate = _PRIOR_CORRELATION
+    mean = sum(map(sum, groups)) / total
+    between = sum(len(group) * (_mean(group) - mean) ** 2 for group in groups)
+    within = sum((value - _mean(group)) ** 2 for group in groups for value in group)
+    if count > 1 and between + within > 0:
+        size = (total - sum(len(group) ** 2 for group in groups) / total) / (count - 1)
+        a, b = between / (count - 1), within / (total - count)
+        estimate = min(1.0, max(0.0, (a - b) / (a + (size - 1) * b)))
+    weight = count / (count + _PRIOR_PATTERNS)
+    return weight * estimate + (1 - weight) * _PRIOR_CORRELATION
 
 
 def _beats(group: dict[str, Any], against: str, limits: Thresholds) -> tuple[str, str]:

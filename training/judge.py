@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from training import adapter_store
+from training.cross_validation import CrossValidated
 from training.data.shapes import text_of
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.evaluate import Answer, Questions, answer_rows, questions
 from training.gate import Decision, Pair, Thresholds, decide
+from training.judging.held_out import HeldOut, by_task, describe_held_out, question_facts, question_sentence, worst_slices
 from training.judging.nats import reference_nats
 from training.lora import with_stored
 from training.methods.registry import ADAPTER, METHODS
@@ -54,6 +56,12 @@ class Judgement:
     def reason(self) -> str:
         return self.decision.reason if self.decision else NO_ROWS
 
+    def with_note(self, sentence: str) -> Judgement:
+        """The same with a sentence after the reason."""
+        if self.decision is None:
+            return self
+        return replace(self, decision=replace(self.decision, reason=f"{self.decision.reason} {sentence}"))
+
     def row(self, run_id: str | None, dataset_digest: str) -> dict[str, Any] | None:
         """A row of `evaluations`, without id, adapter_digest and created_at."""
         if self.decision is None:
@@ -80,10 +88,27 @@ def production_of(context: Context, alias: str, base_digest: str) -> Adapter | N
     return adapter if adapter.base_digest == base_digest else None
 
 
-def judge(context: Context, model: Any, prepared: Prepared, *, sample_name: str, on_batch: Callable[[int, int], None]) -> Judgement:
+def judge(
+    context: Context,
+    model: Any,
+    prepared: Prepared,
+    *,
+    sample_name: str,
+    on_batch: Callable[[int, int], None],
+    crossed: CrossValidated | None = None,
+) -> Judgement:
     """The trained model against production (or the base)."""
-    against = production_of(context, prepared.alias, prepared.base.digest)
-    return compare(context, model, prepared.encoder, prepared.dataset, against, sample_name=sample_name, on_batch=on_batch, base=base_beside(prepared))
+    return compare(
+        context,
+        model,
+        prepared.encoder,
+        prepared.dataset,
+        production_of(context, prepared.alias, prepared.base.digest),
+        sample_name=sample_name,
+        on_batch=on_batch,
+        base=base_beside(prepared),
+        crossed=crossed,
+    )
 
 
 def base_beside(prepared: Prepared) -> Callable[[], Any] | None:
@@ -101,15 +126,18 @@ def compare(
     sample_name: str,
     on_batch: Callable[[int, int], None],
     base: Callable[[], Any] | None = None,
+    crossed: CrossValidated | None = None,
 ) -> Judgement:
     """Both answer the same rows, and the gate decides. `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
-    `against` None is the base."""
+    `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave already."""
     other = against.label if against else BASE
-    asked = questions(dataset)
+    asked = questions(crossed.dataset if crossed else dataset)
     if not asked.rows and not asked.texts:
         return Judgement(None, against, other, asked, None)
-    tally = Tally(on_batch, 2 * len(asked.rows))
-    ours = answer_rows(model, encoder, asked.rows, on_batch=tally.round)
+    known = crossed.answers if crossed else {}
+    to_ask = [row for row in asked.rows if row.id not in known]
+    tally = Tally(on_batch, len(to_ask) + len(asked.rows))
+    ours = {**known, **answer_rows(model, encoder, to_ask, on_batch=tally.round)}
     our_costs = reference_nats(model, encoder, asked.texts)
     with answering_as(context, model, against, base) as other_model:
         theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
@@ -117,12 +145,19 @@ def compare(
     read = [TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats) for row in asked.texts if (cost := our_costs.get(row.id))]
     must_beat = against is None and not asked.held_out
     further = {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
+    held_out = describe_held_out(dataset.train, asked.rows)
+    if crossed:
+        held_out = held_out.with_cross_validated(crossed.held_out)
+    pairs = {row.id: _pair(row, ours[row.id], theirs[row.id], held_out) for row in asked.rows}
     decision = decide(
-        {group: [_pair(row, ours[row.id], theirs[row.id]) for row in some] for group, some in asked.groups.items()},
+        {group: [pairs[row.id] for row in some] for group, some in asked.groups.items()},
         first=against is None,
         against=other,
         further=further,
     )
+    decision = _with_questions(decision, asked, pairs, held_out)
+    if crossed:
+        decision = replace(decision, reason=f"{decision.reason} By {crossed.folds}-fold cross-validation: the version itself is trained on all rows.")
     _add_manners(decision, asked, ours, theirs)
     return Judgement(decision, against, other, asked, save_answers(context, sample_name, asked, ours, theirs), ours, theirs)
 
@@ -138,9 +173,20 @@ class Tally:
         self._before += total if done == total else 0
 
 
-def _pair(row: Row, ours: Answer, theirs: Answer) -> Pair:
+def _pair(row: Row, ours: Answer, theirs: Answer, held_out: HeldOut) -> Pair:
     exact = bool(row.checks or row.calls)  # never by overlap
-    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, exact, row.id)
+    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, exact, row.id, held_out.patterns[row.id])
+
+
+def _with_questions(decision: Decision, asked: Questions, pairs: Mapping[str, Pair], held_out: HeldOut) -> Decision:
+    """The decision with what is known about the questions, by task and slice, and a sentence about it."""
+    for group, rows in (*asked.groups.items(), ("all", asked.held_out)):
+        decision.metrics[group].update(question_facts(rows, held_out))
+    overall = decision.metrics["all"]
+    overall["tasks"] = by_task(pairs, asked.held_out)
+    overall["worse_slices"] = worst_slices(pairs, held_out)
+    sentence = question_sentence(overall)
+    return replace(decision, reason=f"{decision.reason} {sentence}") if sentence else decision
 
 
 def _add_manners(decision: Decision, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> None:

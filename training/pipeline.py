@@ -14,17 +14,19 @@ from typing import Any
 
 from training import adapter_store, runs
 from training.adapter_store import NewAdapter
+from training.cross_validation import cross_validate
 from training.encode import Encoded
 from training.fingerprint import PROMPTS, fingerprint
 from training.folders import write_folder
 from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
 from training.lora import adapter_weights, plain_config, set_adapter_weights
+from training.methods.loop import let_go
 from training.methods.pairs import most_written
 from training.methods.registry import METHODS, MODEL, family
 from training.pace import choose_threads, write, writing_seconds
 from training.platform_tuning import return_memory
-from training.prepare import Prepared
+from training.prepare import Prepared, with_all_rows
 from training.recipe import check_into, recipe_read
 from training.reporter import Reporter
 from training.run.checkpoint import identity_of, run_folder
@@ -33,7 +35,7 @@ from training.run.faults import file_signature, memory_in_words, require_room, r
 from training.run.resume import checkpoints_of
 from training.run.signs import never_stop
 from training.run.trackers import Trackers
-from training.trainer import Loss, Step, Trained
+from training.trainer import Loss, Step, Trained, train
 from whet.clock import now_ms
 from whet.context import Context
 from whet.errors import InputError, StoreError
@@ -104,10 +106,22 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
         clock.mark("training")
 
         require_unchanged(prepared.base, as_loaded)
+        crossed = None
+        if prepared.recipe.folds:
+            with memory_in_words(prepared.recipe):
+                crossed = cross_validate(
+                    prepared, partial(load, context), pad_id=pad_id, loss_of=loss_of, on_step=partial(reporter.working, "cross-validating")
+                )
         reporter.stage("evaluating")
         with memory_in_words(prepared.recipe, judging=run.id):
             model = method.candidate(model, prepared)
-            judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating)
+            judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating, crossed=crossed)
+        if prepared.recipe.refit and prepared.dataset.test:
+            reporter.stage("refitting")
+            with memory_in_words(prepared.recipe):
+                model = refitted(context, prepared, model, reporter, pad_id=pad_id, loss_of=loss_of)
+            judgement = judgement.with_note("The version was trained on all rows again afterwards; the scores are of the one before.")
+        with memory_in_words(prepared.recipe, judging=run.id):
             evidence = fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder) if into is None else None
         metrics = judgement.decision.metrics if judgement.decision else {}
         trackers.judged(trained.steps, metrics)
@@ -140,6 +154,24 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     _survey(context, model, prepared, judgement, reporter)
     clock.mark("reporting")
     return Outcome(run.id, adapter, None, judgement, trained, clock.seconds, expected, prepared.dataset.digest)
+
+
+def refitted(context: Context, prepared: Prepared, judged: Any, reporter: Reporter, *, pad_id: int, loss_of: Loss) -> Any:
+    """The model that the same recipe makes of all rows; `judged` is freed. Raises what training raises."""
+    let_go(judged)
+    everything = with_all_rows(prepared)
+    model = load(context, everything)
+    train(
+        model,
+        everything.train,
+        [],
+        everything.recipe,
+        pad_id=pad_id,
+        loss_of=loss_of,
+        on_step=lambda step: reporter.working("refitting", step.step, step.steps),
+        variants=everything.variants,
+    )
+    return family(METHODS[prepared.recipe.method]).candidate(model, everything)
 
 
 def _require_place(context: Context, model: Any, prepared: Prepared, into: Path | None) -> None:

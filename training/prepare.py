@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +12,14 @@ from sqlalchemy import Connection
 from training.base_model import BaseModel
 from training.data.bad_lines import sentences
 from training.data.leaks import without_leaks
+from training.data.variants import question_variants
 from training.datasets import Dataset, with_standing_reviews
 from training.device import compute_dtype
 from training.encode import Encoded, Encoder
 from training.methods.pairs import Work, check_batches, refused, work
 from training.methods.registry import ADAPTER, ANSWERS, METHODS, Method
 from training.methods.wanted import only_fitting
-from training.recipe import PRODUCTION, Recipe, check_servable, resolved
+from training.recipe import PRODUCTION, Recipe, check_servable, chosen_variants, resolved
 from training.rows import BadLine, Row
 from training.run.faults import require_device
 from training.run.trackers import require_installed
@@ -42,13 +44,19 @@ class Prepared:
     left_out: list[BadLine]
     start_adapter: Adapter | None  # whose weights the run starts from
     notices: list[str]
+    variants: list[list[Encoded]] = field(default_factory=list)  # `train` in other words, for each pass after the first
 
     @cached_property
     def work(self) -> Work:
         """Of an epoch."""
         if METHODS[self.recipe.method].rows != ANSWERS:
             return work(self.recipe, self.encoder, self.dataset.train)
-        return Work(len(self.train), sum(len(row.ids) for row in self.train), sum(row.trained_tokens for row in self.train))
+        passes = [self.train, *self.variants]
+        tokens, trained = (
+            round(sum(map(count, (row for rows in passes for row in rows))) / len(passes))
+            for count in (lambda row: len(row.ids), lambda row: row.trained_tokens)
+        )
+        return Work(len(self.train), tokens, trained)
 
     @property
     def steps(self) -> int:
@@ -58,7 +66,7 @@ class Prepared:
 def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base: BaseModel, *, skip_bad: bool = False, drop_leaks: bool = True) -> Prepared:
     """Encode the rows and settle the recipe. Raises InputError or ConfigurationError with what is wrong, before anything is loaded.
 
-    No run trains on what its test set gives away: such rows are taken out and named, or refused when `drop_leaks` is not set.
+    No run is judged by rows that it trains on: such rows are dropped, the test's first, or refused where they are many and `drop_leaks` is not set.
     """
     method = METHODS[recipe.method]
     check_servable(recipe, context.settings.engine_max_lora_rank)
@@ -103,8 +111,47 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
             "there, export the version merged (whet export merge), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
         )
-    notices = [*said, *no_start, *_notices(dataset, method, parts["train"])]
-    return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices)
+    recipe = chosen_variants(recipe, len(dataset.train))
+    variants, about_variants = _variants(encoder, dataset.train, parts["train"], recipe)
+    notices = [*said, *about_variants, *no_start, *_notices(dataset, method, parts["train"])]
+    return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices, variants)
+
+
+def with_all_rows(prepared: Prepared) -> Prepared:
+    """The run on all its rows, held-out ones too; nothing is left to be judged by."""
+    dataset = prepared.dataset
+    rows, encoded = list(dataset.train), list(prepared.train)
+    for row in (*dataset.validation, *dataset.test):
+        found = prepared.encoder.encode(row)
+        if isinstance(found, Encoded):
+            rows.append(row)
+            encoded.append(found)
+    variants, _ = _variants(prepared.encoder, rows, encoded, prepared.recipe)
+    parts = replace(dataset, train=rows, validation=[], test=[])
+    return replace(prepared, dataset=parts, train=encoded, validation=[], variants=variants)
+
+
+def _variants(encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe: Recipe) -> tuple[list[list[Encoded]], list[str]]:
+    """The training rows in other words, and what to say about it. A wording that does not fit stays as it is."""
+    passes = min(recipe.question_variants, math.ceil(recipe.epochs))
+    if passes < 2 or "question_variants" not in METHODS[recipe.method].reads:
+        return [], []
+    if len(rows) != len(encoded):  # texts among them, cut into windows
+        return [], []
+    made = question_variants(rows, passes, recipe.seed)
+    if not made.reworded:
+        return [], []
+
+    def tokens(row: Row, original: Row, as_it_is: Encoded) -> Encoded:
+        found = as_it_is if row is original else encoder.encode(row)
+        return found if isinstance(found, Encoded) else as_it_is
+
+    variants = [[tokens(*each) for each in zip(some, rows, encoded, strict=True)] for some in made.passes[1:]]
+    text = (
+        f"{made.reworded} questions are worded otherwise in each pass, {made.transferable} of them also as other rows ask the same; "
+        "--question-variants 1 trains them as they are."
+    )
+    return variants, [text]
 
 
 def _rows_for(method: Method, dataset: Dataset) -> Dataset:

@@ -27,6 +27,11 @@ PRODUCTION = "production"  # as `init_from`: the version that answers under the 
 _LEARNING_RATES = ((50e6, 2e-3), (1e9, 5e-4), (math.inf, 2e-4))  # (parameters up to, rate)
 
 
+# Wordings of each question where a recipe names none, and the rows from which on a set has enough
+# of its own (benchmarks/training/VARIANTS.md).
+_VARIANTS, _MANY_ROWS = 4, 5_000
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """0 in `learning_rate`, `threads` or `max_length` means: chosen at the start of the run, and stored as chosen."""
@@ -46,6 +51,9 @@ class Recipe:
     micro_batch: int = 0  # rows computed at once, their gradients summed to the step's (gradient accumulation); 0: all of a step
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: a third more time, a fraction of the memory
     processes: int = 1  # that share the rows of each step and the weights (FSDP), on this machine; micro_batch is of each
+    question_variants: int = 0  # wordings of each question over the passes (training/data/variants.py); 1: as it is; 0: 4 for small sets
+    folds: int = 0  # models that cross-validation trains beside the version, each judged on its part of the rows; 0: none
+    refit: bool = False  # after the verdict, train on all rows, held-out ones too, and store that
     packing: bool = False  # several rows to a sequence, each seeing itself alone; without it rows of like length share a batch
     patience: int = 3  # checks on validation rows (one an epoch) without a new best before the run stops; 0: never
     max_length: int = 0  # tokens per row; a longer row is refused, never cut. 0: what the engine and the base both take
@@ -86,6 +94,10 @@ class Recipe:
             ("clip", _finite(self.clip) and self.clip > 0, "a number above 0"),
             ("micro_batch", 0 <= self.micro_batch <= 4096, "0 (all rows of a step) to 4096"),
             ("processes", 1 <= self.processes <= min(64, self.batch_size), "1 to 64, and a row of each step for each of them (batch_size)"),
+            ("question_variants", 0 <= self.question_variants <= 100, "0 (chosen) to 100"),
+            ("folds", self.folds == 0 or 2 <= self.folds <= 20, "0 (no cross-validation) or 2 to 20"),
+            ("folds", not self.folds or self.processes == 1, "0 where several processes share the training"),
+            ("refit", not self.refit or self.processes == 1, "false where several processes share the training"),
             ("patience", 0 <= self.patience <= 1000, "0 (never stop early) to 1000"),
             ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),
             ("max_length", self.max_length == 0 or self.max_length >= 8, "0 (chosen) or at least 8 tokens"),
@@ -156,6 +168,13 @@ def load_recipe(reference: str = "lora") -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"The recipe {path} cannot be read: {error}.") from error
     return recipe_from(values)
+
+
+def chosen_variants(recipe: Recipe, rows: int) -> Recipe:
+    """The recipe with its number of question variants, by the number of training rows."""
+    if recipe.question_variants or "question_variants" not in METHODS[recipe.method].reads:
+        return recipe
+    return replace(recipe, question_variants=_VARIANTS if rows < _MANY_ROWS else 1)
 
 
 def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:

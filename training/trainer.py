@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
@@ -18,10 +18,11 @@ from training.batches import IGNORED, Batch, collate, endless, epoch_batches, in
 from training.encode import Encoded
 from training.hands import ONE, Hands, hands, shared_by
 from training.masters import Best, Masters
+from training.methods.registry import ANSWERS, METHODS
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
 from training.run.ranks import ALONE, Ranks
-from training.run.signs import finite, no_longer_better, nothing_learned, watch
+from training.run.signs import finite, learned_by_heart, no_longer_better, nothing_learned, watch
 
 FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
 _SAMPLED = 4  # steps' worth of rows whose loss before the first step is what divergence is judged against; costs as much time as a step and a half
@@ -109,17 +110,21 @@ def train(
     resume: Snapshot | None = None,
     ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
+    variants: Sequence[list[Encoded]] = (),
 ) -> Trained:
     """Train in place whatever requires gradients; with validation rows, the best weights (checked once an epoch) are what remains.
 
     `loss_of` is what is minimised and validated by; without it the cross-entropy of the learned tokens. With several `ranks`, each of which calls this with
     the same arguments and its share of the same model, the steps are those of one process; only dropout draws otherwise.
 
+    `variants` are the same rows in other words, one list for each pass after the first; then `rows` again.
+
     `checkpoints` keeps the state as the loop goes; from `resume`, one of them, the loop goes on to the same bits (on a CPU) as if it had never stopped.
     Raises TrainingError that names the cause when the loss is not a number or runs away, or when a checkpoint cannot be written.
     """
     import torch
 
+    is_likelihood = METHODS[recipe.method].rows == ANSWERS
     loss_of = loss_of or batch_loss
     device = next(model.parameters()).device.type
     torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
@@ -142,7 +147,7 @@ def train(
             state.before = finite(mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers), "loss", 0, recipe)
         model.train()
         began, before = clock(), state.seconds
-        for some in endless(rows, recipe.batch_size, recipe.seed, first=state.step):
+        for some in endless([rows, *variants], recipe.batch_size, recipe.seed, first=state.step):
             if state.step >= steps or state.stopped:
                 break
             loss, tokens, learned = step_gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks, workers)
@@ -162,6 +167,8 @@ def train(
             if validation and epoch_ends:
                 best.offer(state, finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers), "loss on held-out rows", state.step, recipe))
                 _note(state, no_longer_better(state.validation, losses, recipe.patience), stop=True)
+            if is_likelihood:
+                _note(state, learned_by_heart(losses, per_epoch, steps), stop=True)
             if state.step == max(1, steps // 2):
                 _note(state, nothing_learned(losses, steps, state.before), stop=False)
             state.seconds = before + _elapsed(clock, began, ranks)

@@ -6,7 +6,16 @@ import random
 
 import pytest
 
-from training.gate import FAIL, INCONCLUSIVE, PASS, Pair, Thresholds, decide, interval
+from training.gate import (
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    Pair,
+    Thresholds,
+    decide,
+    interval,
+    score_interval,
+)
 
 
 def _pairs(both: int, better: int, worse: int, neither: int = 0) -> list[Pair]:
@@ -56,7 +65,7 @@ def test_a_successor_keeps_what_works(case: str, old: list[Pair], new: list[Pair
 def test_what_decided_is_stored_with_it() -> None:
     decision = decide({"old": _pairs(90, 5, 0, 5), "new": [], "regression": []}, first=False, against="a@v1")
     assert decision.metrics["old"] | {"low": 0, "high": 0} == {
-        "n": 100, "measure": "correct", "candidate": 0.95, "against": 0.9, "difference": 0.05, "low": 0, "high": 0, "candidate_f1": 0.95, "against_f1": 0.9, "broken": 0, "fixed": 5,
+        "candidate_low": 0.9002, "candidate_high": 0.9756, "n": 100, "measure": "correct", "candidate": 0.95, "against": 0.9, "difference": 0.05, "low": 0, "high": 0, "candidate_f1": 0.95, "against_f1": 0.9, "broken": 0, "fixed": 5,
     }  # fmt: skip
     assert decision.thresholds["margin"] == Thresholds().margin
     assert decision.metrics["new"]["n"] == 0
@@ -92,3 +101,38 @@ def test_the_bounds_hold_as_often_as_they_say(rows: int) -> None:
 def test_the_bootstrap_is_the_same_every_time() -> None:
     values = [0.1, 0.5, -0.2, 0.3] * 10
     assert interval(values, 0.9) == interval(values, 0.9)
+
+
+def _answered(groups: list[list[int]]) -> list[Pair]:
+    return [
+        Pair(float(right), 0.0, 0.0, 0.0, True, pattern=number)
+        for number, group in enumerate(groups)
+        for right in group
+    ]
+
+
+def test_questions_of_one_pattern_count_as_going_together() -> None:
+    alone = score_interval(_answered([[1]] * 40))
+    together = score_interval(_answered([[1] * 10] * 4))
+    assert alone is not None and together is not None
+    assert alone[0] > 0.9 and together[0] < 0.75, "four patterns are no forty questions"
+    assert (alone[1], together[1]) == pytest.approx((1.0, 1.0))
+
+
+def test_a_score_of_parts_or_of_nothing_has_no_interval() -> None:
+    assert score_interval([]) is None
+    assert score_interval([Pair(0.5, 0.0, 0.5, 0.0)]) is None
+
+
+@pytest.mark.parametrize("patterns", [3, 6, 12])
+def test_the_interval_covers_the_share_that_other_patterns_get(patterns: int) -> None:
+    """Patterns differ in how well they are answered; each asks a few questions."""
+    rng, covered, rounds = random.Random(patterns), 0, 400
+    for _ in range(rounds):
+        ease = [rng.betavariate(3.4, 0.6) for _ in range(patterns)]
+        found = score_interval(
+            _answered([[int(rng.random() < p) for _ in range(rng.randint(2, 7))] for p in ease])
+        )
+        assert found is not None
+        covered += found[0] <= 3.4 / 4 <= found[1]
+    assert covered / rounds >= 0.85, "90 % is promised, 85 % asked for"

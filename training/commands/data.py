@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from training.commands.options import COLUMNS, ENCODING, VERBOSE
+from training.commands.sources import describe_split, refuse_large_loss
 from whet.cli import emit, err, opened, out
 from whet.clock import now_ms
 from whet.errors import InputError
@@ -163,13 +164,17 @@ def split(
     validation: float = typer.Option(0.1, "--validation", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
     test: float = typer.Option(0.1, "--test", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
     parent: Path | None = typer.Option(None, "--parent", help="Folder of an earlier split: its rows keep their parts."),
+    hold_out: str = typer.Option(
+        "auto", "--hold-out", help="What is held out together: pattern (whole patterns of questions), question, user; auto chooses. See --by-time."
+    ),
     by_time: str = typer.Option("", "--by-time", help="Field with a time: the newest rows are held out."),
+    drop_leaks: bool = typer.Option(False, "--drop-leaks", help="Write the parts although more than a tenth of the rows is in none of them."),
     skip_bad: bool = _SkipBad,
     columns: str = COLUMNS,
     encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
-    """Split by content: rows with one question, user or group stay together, a row lands in the same part every time, and no part knows another."""
+    """Split into parts that do not repeat each other: rows with one question or group stay together, and a row keeps its part with --parent."""
     from training import datasets
     from training.data import record
     from training.data.formats import read_good, read_options
@@ -180,25 +185,42 @@ def split(
         raise InputError(f"--validation {validation} and --test {test} leave nothing for training.", hint="Use shares that add up to less than 1.")
     reading = read_good(file, skip_bad=skip_bad, options=read_options(columns, encoding))
     settled = parent_from(_json_of(parent / "manifest.json"), str(parent)) if parent else None
-    made = divided(reading.rows, datasets.Shares(validation, test), parent=settled, by_time=by_time)
+    shares = datasets.Shares(validation, test)
+    made = divided(reading.rows, shares, parent=settled, hold_out=hold_out, by_time=by_time)
+    if not drop_leaks:
+        refuse_large_loss(made)
     names = {name: into / f"{name}.jsonl" for name in datasets.PARTS}
     for path in (*names.values(), into / "manifest.json"):
         record.refuse_existing(path)
-    held_back = [{"line": leak.row.line, "id": leak.row.id, "why": str(leak)} for leak in made.held_back]
+    dropped = [{"line": leak.row.line, "id": leak.row.id, "part": leak.part, "why": str(leak)} for leak in made.dropped]
     counts = {name: len(made.parts[name]) for name in datasets.PARTS}
     for name, path in names.items():
         _write_text(path, record.jsonl(row.raw for row in made.parts[name]))
     refused = [bad.as_json() for bad in reading.bad]
-    about = {"source": str(file), "rows": counts, "held_back": held_back, "refused": refused, "borrowed": made.borrowed, "assigned": made.assigned}
+    about = {
+        "source": str(file),
+        "rows": counts,
+        "hold_out": made.hold_out,
+        "dropped": dropped,
+        "refused": refused,
+        "borrowed": made.borrowed,
+        "assigned": made.assigned,
+    }
     _write_text(into / "manifest.json", json.dumps(about, ensure_ascii=False))
     if as_json:
-        emit({"folder": str(into), **counts, "held_back": held_back, "left_out": len(refused), "refused": refused, "borrowed": made.borrowed}, True)
+        about.pop("assigned")
+        emit({"folder": str(into), **counts, "left_out": len(refused), **about}, True)
         return
-    emit({"folder": str(into), **counts, "held_back": len(held_back), "left_out": len(refused)}, False)
-    for each in held_back:
-        out.print(f"in no part: {each['why']}", markup=False)
+    out.print(describe_split(made, shares), markup=False)
+    emit({"folder": str(into), **counts, "dropped": len(dropped), "left_out": len(refused)}, False)
+    for each in dropped:
+        out.print(f"dropped: {each['why']}", markup=False)
     for part, rows in made.borrowed.items():
-        out.print(f"• {rows} of the rows in {part} are there because a task had none in it. Later splits leave them there with --parent {into}.", markup=False)
+        out.print(
+            f"• {rows} of the rows in {part} are there because it would be too small without them. "
+            f"Later splits leave them there with --parent {into}.",
+            markup=False,
+        )
 
 
 def _json_of(path: Path) -> Any:

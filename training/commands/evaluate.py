@@ -200,6 +200,13 @@ def progress_bar(quiet: bool, what: str) -> Iterator[Callable[[int, int], None]]
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def _interval(found: dict[str, Any]) -> str:
+    """Where the candidate's score on other questions of this kind is to be expected."""
+    if found.get("candidate_low") is None:
+        return "–"
+    return f"{100 * found['candidate_low']:.0f} to {100 * found['candidate_high']:.0f} %"
+
+
 def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list[dict[str, Any]]:
     """One line per group that had rows, for people."""
     return [
@@ -208,6 +215,7 @@ def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list
             "rows": found["n"],
             "measure": found["measure"],
             candidate: f"{found['candidate']:.1%}",
+            "90 % interval": _interval(found),
             against: f"{found['against']:.1%}",
             "broken": found["broken"],
             "fixed": found["fixed"],
@@ -215,6 +223,24 @@ def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list
         for group, found in metrics.items()
         if found["n"]
     ]
+
+
+def print_details(metrics: dict[str, Any], candidate: str, against: str) -> None:
+    """Print the scores by task, and the slices that got worse."""
+    overall = metrics.get("all", {})
+    tasks = [
+        {"task": task, "rows": found["n"], candidate: f"{found['candidate']:g}", against: f"{found['against']:g}"}
+        for task, found in overall.get("tasks", {}).items()
+    ]
+    if tasks:
+        emit(tasks, False, title="right by task")
+    for found in overall.get("worse_slices", []):
+        out.print(
+            f"• Worse on questions about {found['slice']!r}: {found['candidate']:g} of {found['n']} right, "
+            f"{against} had {found['against']:g}.",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _rows_to_judge_by(
@@ -247,5 +273,6 @@ def _judge(
         emit(result, True)
         return
     emit(metrics_table(result["metrics"], result["adapter"], result["against"]), False)
+    print_details(result["metrics"], result["adapter"], result["against"])
     out.print(f"[bold]{result['verdict']}[/bold]  ", end="")
     out.print(result["reason"], markup=False)

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from training.commands.options import COLUMNS, ENCODING
-from training.commands.sources import rows_of
+from training.commands.sources import RowSource, rows_of
 from training.commands.train import train
 from whet.cli import emit, err, opened, out
 from whet.errors import InputError
@@ -61,10 +61,12 @@ def search(
         plan = Plan(wanted, pruner, seed, context.settings.engine_max_lora_rank)
         recipe = load_recipe(recipe_name)
         require_searchable(recipe, wanted)
-        rows, notices = rows_of(
-            context, name, file, dataset, None, no_split=False, skip_bad=skip_bad,
-            options=read_options(columns, encoding), method=find(recipe.method),
-        )  # fmt: skip
+        read = rows_of(
+            context,
+            name,
+            RowSource(file, dataset, skip_bad=skip_bad, folds=0, options=read_options(columns, encoding), method=find(recipe.method)),
+        )
+        rows, notices = read.dataset, read.notices
         prepared = prepare(context, name, with_validation(rows), recipe, open_base(context.settings), skip_bad=skip_bad)
         if prepared.start_adapter is not None and "rank" in wanted:
             raise InputError("A run that goes on from a version keeps its rank.", hint="Leave rank out of --params, or use a recipe without init_from.")

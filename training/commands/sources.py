@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from whet.context import Context
 from whet.database import reading
@@ -11,58 +16,177 @@ from whet.errors import InputError
 
 if TYPE_CHECKING:
     from training.data.formats import ReadOptions
+    from training.data.split import Split
+    from training.datasets import Shares
     from training.methods.registry import Method
 
+PARTS = ("train", "validation", "test")
+
 _LOOKED_AT = 20_000  # training rows up to which a run looks through them first; the search for near-duplicates takes ten seconds then
+FOLDS = 5  # of a set that is too small for a test part
+REPEATS = ("keep", "weight", "remove")
 
 
-def rows_of(
-    context: Context, name: str, file: Path | None, reference: str, test: Path | None, *, no_split: bool, skip_bad: bool, remember: bool = False,
-    options: ReadOptions | None = None, method: Method | None = None,
-) -> tuple[Any, list[str]]:
-    """The dataset to train on, and what to say about how it came about. With `remember`, what is held out here stays held out in later runs of the alias."""
+@dataclass(frozen=True)
+class RowSource:
+    """Where training rows come from, and how they are parted. One of `file` and `dataset` is set."""
+
+    file: Path | None = None
+    dataset: str = ""  # reference of a dataset version
+    test: Path | None = None  # rows to judge by instead of a part of the file
+    no_split: bool = False
+    hold_out: str = "auto"
+    by_time: str = ""  # field with a time; the newest rows are held out
+    repeats: str = "keep"  # what becomes of exact repeats: see REPEATS
+    skip_bad: bool = False
+    remember: bool = False  # what is held out here stays held out in later runs of the alias
+    accept_loss: bool = False  # go on however many rows are dropped
+    folds: int | None = None  # of cross-validation; None: some where the test part is too small
+    options: ReadOptions | None = None  # how files are read
+    method: Method | None = None  # rows that it cannot learn from are refused or left out
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What a run is given: its dataset, what to say about it, and folds to judge it by (0: none)."""
+
+    dataset: Any
+    notices: list[str]
+    folds: int = 0
+
+
+def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
+    """Read the rows and part them; the first notice says how many of them are used.
+
+    Raises InputError for a source that cannot be read, and where more than MOST_DROPPED of the rows
+    would not be used and nobody accepts that.
+    """
     from training import datasets
     from training.data.formats import DEFAULTS
     from training.data.given import read_given
+    from training.data.repeats import merge_repeats
     from training.data.split import settled_before, split
 
-    if bool(file) == bool(reference):
+    file = source.file
+    if bool(file) == bool(source.dataset):
         raise InputError(
             "Expected either a FILE or --dataset NAME@vN, found " + ("both." if file else "neither."),
             hint="For example: whet train run rows.jsonl --alias support",
         )
-    if reference:
-        if test or no_split:
+    if source.dataset:
+        if source.test or source.no_split:
             raise InputError("--test and --no-split belong to a FILE; a dataset version has its test part already.")
-        return find_dataset(context, reference), []
+        return SourceRows(find_dataset(context, source.dataset), [])
     assert file is not None
     given = read_given(
-        file, test, method=method, own_parts=not no_split, skip_bad=skip_bad, options=options or DEFAULTS
+        file,
+        source.test,
+        method=source.method,
+        own_parts=not source.no_split,
+        skip_bad=source.skip_bad,
+        options=source.options or DEFAULTS,
     )
     notices = given.notices
+    rows, merged = merge_repeats(given.rows, source.repeats)
+    notices += [merged] if merged else []
     has_test = given.test is not None
-    shares = datasets.Shares(0.0, 0.0) if no_split else datasets.default_shares(len(given.rows), separate_test=has_test)
+    if source.folds and not has_test:
+        return _folded(context, name, rows, source.folds, notices, is_wanted=True)
+    shares = datasets.Shares(0.0, 0.0) if source.no_split else datasets.default_shares(len(rows), separate_test=has_test)
     if given.validation is not None:
         shares = datasets.Shares(0.0, shares.test)
     splits = f"splits/{name}.json"  # what earlier runs under this alias held out stays held out
-    held_out_here = not no_split and not has_test
-    made = split(given.rows, shares, parent=settled_before(context.store, splits) if held_out_here else None)
+    held_out_here = not source.no_split and not has_test
+    made = split(
+        rows,
+        shares,
+        parent=settled_before(context.store, splits) if held_out_here else None,
+        hold_out=source.hold_out,
+        by_time=source.by_time,
+    )
+    if not source.accept_loss:
+        refuse_large_loss(made)
     parts = made.parts
-    if held_out_here and remember:
+    if held_out_here and source.folds is None and _is_test_too_small(made):
+        return _folded(context, name, rows, FOLDS, notices, is_wanted=False)
+    if held_out_here and source.remember:
         context.store.put_json(splits, {"assigned": made.assigned})
-    if made.held_back:
-        shown = "; ".join(map(str, made.held_back[:5])) + ("; …" if len(made.held_back) > 5 else "")
-        notices.append(f"{len(made.held_back)} rows are in no part, because a held-out part gives them away: {shown}")
     if given.test is not None:
         parts["test"] = given.test
     if given.validation is not None:
         parts["validation"] = given.validation
-    if not no_split:
-        why = " (fewer than 2,000 rows: a validation part would cost more than it tells)" if not shares.validation else ""
-        notices.append(
-            f"Split {shares.words()} into train, validation and test{why}: " + ", ".join(f"{len(parts[part])} {part}" for part in datasets.PARTS) + " rows."
+    if not source.no_split:
+        notices.insert(0, describe_split(made, shares))
+    return SourceRows(datasets.save(context.store, name, parts), notices)
+
+
+def _folded(context: Context, name: str, rows: list[Any], folds: int, notices: list[str], *, is_wanted: bool) -> SourceRows:
+    """All rows for training; they are judged by cross-validation."""
+    from training import datasets
+
+    text = f"Using {len(rows)} of {len(rows)} rows (100.0 %): all for training, judged by {folds}-fold cross-validation"
+    text += "." if is_wanted else " because they are too few for a test part (--folds 0 trains without)."
+    parts = {"train": rows, "validation": [], "test": []}
+    return SourceRows(datasets.save(context.store, name, parts), [text, *notices], folds)
+
+
+def _is_test_too_small(made: Split) -> bool:
+    """Whether the gate could say nothing, and cross-validation could."""
+    from training.data.leaks import MIN_TEST_ROWS
+
+    def questions(*parts: str) -> int:
+        return len({row.prompt_digest for part in parts for row in made.parts[part]})
+
+    if any(row.is_text for part in PARTS for row in made.parts[part]):
+        return False  # texts are judged by their loss, however few
+    return questions("test") < MIN_TEST_ROWS <= questions(*PARTS)
+
+
+def rows_or_ask(context: Context, name: str, source: RowSource, *, may_ask: bool) -> SourceRows:
+    """Read the rows; at a terminal, ask before going on without many of them."""
+    from training.data.leaks import LargeLossError
+
+    try:
+        return rows_of(context, name, source)
+    except LargeLossError as error:
+        if not (may_ask and sys.stdin.isatty() and typer.confirm(f"{error} Go on without them?")):
+            raise
+        return rows_of(context, name, replace(source, accept_loss=True))
+
+
+def describe_split(made: Split, shares: Shares) -> str:
+    """Say how many rows are used and how they are parted, the loss first."""
+    used = sum(map(len, made.parts.values()))
+    text = f"Using {used} of {made.rows} rows ({100 * used / max(1, made.rows):.1f} %)"
+    if made.dropped:
+        reasons = Counter(leak.why for leak in made.dropped)
+        text += (
+            f"; {len(made.dropped)} are dropped to prevent train/test leakage ("
+            + ", ".join(f"{count} {why}" for why, count in reasons.most_common())
+            + "; --no-split uses them all, --hold-out chooses what is held out)"
         )
-    return datasets.save(context.store, name, parts), notices
+    text += ": " + ", ".join(f"{len(made.parts[part])} {part}" for part in PARTS)
+    text += f" (split {shares.words()} by {made.hold_out})."
+    if not shares.validation:
+        text += (
+            " No validation part below 2,000 rows; training stops by its own loss."
+        )
+    return text + (f" {made.why[:1].upper()}{made.why[1:]}." if made.why else "")
+
+
+def refuse_large_loss(made: Split) -> None:
+    """Raises LargeLossError where more than MOST_DROPPED of the rows are in no part."""
+    from training.data.leaks import MOST_DROPPED, LargeLossError
+
+    if made.dropped_share <= MOST_DROPPED:
+        return
+    shown = "\n".join(f"  {leak}" for leak in made.dropped[:5])
+    raise LargeLossError(
+        f"{len(made.dropped)} of {made.rows} rows ({100 * made.dropped_share:.0f} %) would not be used, "
+        f"because they repeat rows of another part:\n{shown}",
+        hint="Hold out other rows (--hold-out pattern), train on all (--no-split, with --test FILE to "
+        "judge by), or go on without these rows (--drop-leaks).",
+    )
 
 
 def warnings_of(rows: list[Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from training.commands.options import COLUMNS, ENCODING
-from training.commands.sources import rows_of, warnings_of
+from training.commands.sources import RowSource, rows_or_ask, warnings_of
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import now_ms
 from whet.context import Context
@@ -33,8 +33,15 @@ def run(
     dataset: str = typer.Option("", "--dataset", help="A dataset version instead of a file, such as support@v2."),
     alias: str = typer.Option("", "--alias", help="Name of the adapter. Default: the setting default_alias."),
     test: Path | None = typer.Option(None, "--test", help="File of rows to judge by, instead of a part of FILE."),
-    drop_leaks: bool = typer.Option(False, "--drop-leaks", help="Take rows that the test set gives away out of training, instead of refusing."),
+    drop_leaks: bool = typer.Option(
+        False, "--drop-leaks", help="Go on where more than a tenth of the rows has to be dropped to prevent train/test leakage."
+    ),
     no_split: bool = typer.Option(False, "--no-split", help="Train on every row of FILE; without --test nothing can be compared."),
+    hold_out: str = typer.Option(
+        "auto", "--hold-out", help="What is held out together: pattern (whole patterns of questions), question, user; auto chooses. See --by-time."
+    ),
+    by_time: str = typer.Option("", "--by-time", help="Field with a time: the newest rows are held out."),
+    repeats: str = typer.Option("keep", "--repeats", help="Exact repeats: keep, weight (one row with their weights added up), or remove."),
     recipe_name: str = typer.Option("", "--recipe", help="A recipe in training/recipes, or the path of a .toml file. Default: the method's own."),
     method: str = typer.Option("", "--method", help="How to train; `whet train methods` lists them. Default: what the recipe says, lora without one."),
     into: Path | None = typer.Option(None, "--into", help="Where the result goes of a method that the engine cannot serve as an adapter; a new folder."),
@@ -54,6 +61,13 @@ def run(
     ),
     processes: int | None = typer.Option(None, "--processes", help="Processes that share the training on this machine (torchrun, FSDP). Default: 1."),
     packing: bool | None = typer.Option(None, "--packing/--no-packing", help="Several rows to a sequence, each seeing itself alone."),
+    question_variants: int | None = typer.Option(
+        None, "--question-variants", help="Wordings of each question over the passes; 1: as they are. Default: 4 below 5,000 rows."
+    ),
+    folds: int | None = typer.Option(
+        None, "--folds", help="Judge by cross-validation with so many models beside the version, which is trained on all rows. Default: 5 for sets too small for a test."
+    ),
+    refit: bool | None = typer.Option(None, "--refit/--no-refit", help="After the verdict, train on all rows, held-out ones too, and store that."),
     patience: int | None = typer.Option(None, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
     device: str | None = typer.Option(None, "--device", help="auto, or cuda to refuse a machine without a GPU."),
     max_length: int | None = typer.Option(None, "--max-length", help="Tokens per row; longer rows are refused."),
@@ -74,7 +88,7 @@ def run(
     overrides = {
         "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
-        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "patience": patience, "device": device,
+        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "folds": folds, "refit": refit, "patience": patience, "device": device,
     }  # fmt: skip
     with opened() as context:
         from training.base_model import open_base, quiet_environment
@@ -99,10 +113,25 @@ def run(
             ray = on_ray.client_for(context, on, into, dry_run=dry_run)
         if not dry_run:
             check_into(recipe, into)
-        rows, notices = rows_of(
-            context, name, file, dataset, test, no_split=no_split, skip_bad=skip_bad, remember=not dry_run,
-            options=read_options(columns, encoding), method=chosen,
-        )  # fmt: skip
+        source = RowSource(
+            file,
+            dataset,
+            test,
+            no_split=no_split,
+            hold_out=hold_out,
+            by_time=by_time,
+            repeats=repeats,
+            skip_bad=skip_bad,
+            remember=not dry_run,
+            accept_loss=drop_leaks,
+            folds=folds if "folds" in chosen.reads else 0,
+            options=read_options(columns, encoding),
+            method=chosen,
+        )
+        read = rows_or_ask(context, name, source, may_ask=not as_json)
+        rows, notices = read.dataset, read.notices
+        if read.folds:
+            recipe = recipe_from({"folds": read.folds}, recipe)
         base = open_base(context.settings)
         from training.prepare import prepare
 
@@ -260,6 +289,8 @@ def _next(outcome: Any) -> str:
     """The command that follows; a version that failed its gate is not recommended."""
     if outcome.judgement.verdict == "fail" or outcome.adapter is None:
         return f"whet train show {outcome.run_id}"
+    if outcome.judgement.verdict != "pass":
+        return f"whet eval run {outcome.label} --test FILE, with rows in other wordings than those of training"
     return f"whet rollout promote {outcome.adapter.name}"
 
 
@@ -275,11 +306,13 @@ def _tell(outcome: Any) -> None:
         out.print("Estimate: " + ", ".join(f"{name.replace('_', ' ')} {100 * value:+.0f} %" for name, value in error.items()) + " of what was measured")
     for sign in trained.signs:
         out.print(f"• {sign}", style="yellow", markup=False)
-    from training.commands.evaluate import metrics_table
+    from training.commands.evaluate import metrics_table, print_details
 
-    rows = metrics_table(judgement.decision.metrics if judgement.decision else {}, outcome.label, judgement.against_name)
+    metrics = judgement.decision.metrics if judgement.decision else {}
+    rows = metrics_table(metrics, outcome.label, judgement.against_name)
     if rows:
         emit(rows, False)
+    print_details(metrics, outcome.label, judgement.against_name)
     out.print(f"[bold {colours.get(judgement.verdict, 'yellow')}]{judgement.verdict}[/]  ", end="")
     out.print(judgement.reason, markup=False)
     if judgement.samples_path:

@@ -41,7 +41,7 @@ class Augmented:
     rows: list[dict[str, Any]] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)  # method -> rows
     skipped: Counter[str] = field(default_factory=Counter)  # why -> attempts
-    leaks: list[Leak] = field(default_factory=list)  # new rows that a held-out part gives away: not in `rows`
+    leaks: list[Leak] = field(default_factory=list)  # new rows that repeat a held-out row: not in `rows`
     refused: list[BadLine] = field(default_factory=list)
 
 

@@ -13,7 +13,7 @@ from training.data import labels, languages
 from training.data.finding import ERROR, WARNING, Finding, warned
 from training.data.formats import DEFAULTS, ReadOptions, read_file
 from training.data.given import TEST, held_out_files
-from training.data.leaks import find_leaks
+from training.data.leaks import MOST_DROPPED, drop_leaks
 from training.data.warnings import Progress, warnings
 from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
 from training.methods.pairs import refused as refused_answer
@@ -271,8 +271,16 @@ def _unseen(encoder: Encoder, kept: Sequence[Row]) -> list[Finding]:
 
 
 def _leaks(kept: Sequence[Row], test: Sequence[Row]) -> list[Finding]:
-    leaks = find_leaks(kept, test)
+    """What `whet train run --test` drops to prevent leakage; an error where it would refuse."""
+    parts = {"train": list(kept), "validation": [], "test": list(test)}
+    leaks = drop_leaks(parts)
+    if not leaks:
+        return []
     shown = "; ".join(map(str, leaks[:5]))
-    do = "Take them out of one of the two; `whet train run --test` refuses them, and --drop-leaks takes them out of training."
-    lines = [leak.row.line for leak in leaks]
-    return [Finding("leaks", ERROR, len(leaks), f"{len(leaks)} rows are known from the test set: {shown}.", do, lines)] if leaks else []
+    totals = {"train": len(kept), "test": len(test)}
+    lost = {part: sum(leak.part == part for leak in leaks) for part in totals}
+    is_refused = any(lost[part] > MOST_DROPPED * total for part, total in totals.items())
+    found = f"{lost['test']} of {len(test)} test rows and {lost['train']} of {len(kept)} training rows would be dropped to prevent train/test leakage: {shown}."
+    do = "Take them out of one of the two, or run with --drop-leaks." if is_refused else "Nothing, or take them out of one of the two."
+    lines = sorted({(leak.row if leak.part == "train" else leak.other).line for leak in leaks})
+    return [Finding("leaks", ERROR if is_refused else WARNING, len(leaks), found, do, lines)]

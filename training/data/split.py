@@ -1,11 +1,13 @@
-"""Rows into train, validation and test, so that a row always lands in the same part and no part knows another.
+"""Split rows into train, validation and test, so that the held-out rows tell about new questions.
 
-A row's part follows from the hash of its own key: its group (conversation), else its user, else its question. Nothing that is added later can
-move it, save where a task is so small that a part of it would be empty: that part borrows the nearest group, which goes back once others come.
-What such rows have in common with a held-out part (nearly the same, the same question of another user, …) is not settled by
-moving rows, which would move old ones too: the row nearer to training is held back and listed. A near-duplicate teaches little.
+What is held out together (`HoldOut`) is chosen first (`training/data/hold_out.py`): whole patterns of
+questions, questions, users, or the newest rows. Rows with one question, or of one group, are never
+parted. What a held-out row still has in common with a training row (a near-duplicate, a conversation
+that goes on) is settled by dropping rows, on the held-out side first: a test row less costs less than
+a training row less.
 
-A split that exists (`parent`) binds: its rows keep their parts, whatever the shares or the other rule for the part are now.
+A split that exists (`parent`) binds: its questions keep their parts, whatever the shares or the way
+of holding out are now, and a new question of a pattern that was held out joins it.
 """
 
 from __future__ import annotations
@@ -16,13 +18,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from training.data.leaks import Leak, find_leaks
+from training.data.hold_out import AUTO, TIME, USER, Unit, choose_hold_out, choose_parts, units_of
+from training.data.leaks import Leak, drop_leaks
 from training.datasets import PARTS, Shares
 from training.rows import Row
 from whet.errors import InputError
-from whet.store import Store, digest_bytes, digest_json
-
-_SPREAD = 16**12  # a position between 0 and 1 comes from 12 hexadecimal characters of a digest
+from whet.store import Store, digest_json
 
 
 @dataclass(frozen=True)
@@ -30,78 +31,109 @@ class Split:
     """Rows by part, in their order."""
 
     parts: dict[str, list[Row]]
-    held_back: list[Leak]  # rows in no part, each with the held-out row that it is known from
-    assigned: dict[str, str]  # key -> part, of the parent and of these rows: what a later split has to keep
-    borrowed: dict[str, int] = field(default_factory=dict)  # held-out part -> its rows that only are there because it would be empty without them
+    dropped: list[Leak]  # rows in no part, each with the row of another part that it repeats
+    assigned: dict[str, str]  # key -> part, of the parent and of these rows; a later split keeps it
+    hold_out: str = AUTO  # what was held out together: pattern | question | user | time
+    why: str = ""  # why `auto` chose that
+    # Held-out part -> its rows that are there only because it would be too small without them.
+    borrowed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows that were given."""
+        return sum(map(len, self.parts.values())) + len(self.dropped)
+
+    @property
+    def dropped_share(self) -> float:
+        """Share of the rows that are in no part, 0 to 1."""
+        return len(self.dropped) / max(1, self.rows)
 
 
-def group_key(row: Row) -> str:
-    """Rows that must not be parted: those of one named group, of one user, or with one question."""
+def group_key(row: Row, *, by_user: bool = False) -> str:
+    """Key of the rows that are never parted: one group's (conversation's), or one question's.
+
+    With `by_user` a user's rows stay together too.
+    """
     if row.group is not None:
         return digest_json(["group", row.group])
-    return digest_json(["user", row.user]) if row.user is not None else row.prompt_digest
+    if by_user and row.user is not None:
+        return digest_json(["user", row.user])
+    return row.prompt_digest
 
 
-def split(rows: Sequence[Row], shares: Shares, *, parent: Mapping[str, str] | None = None, by_time: str = "") -> Split:
-    """Put rows into parts. `parent`: parts that are settled, from an earlier split's `assigned`. `by_time`: a field of the rows with ISO 8601
-    times or seconds since 1970; then the newest groups are held out instead of those that the hash chooses. Raises InputError for rows without it.
+def split(
+    rows: Sequence[Row],
+    shares: Shares,
+    *,
+    parent: Mapping[str, str] | None = None,
+    hold_out: str = AUTO,
+    by_time: str = "",
+) -> Split:
+    """Put rows into parts.
 
-    Within each task a part that would stay empty borrows the group nearest to it, so a task of three groups or more is judged too. Such a group
-    is not where its hash puts it: `parent` keeps it there, and without one a split of more rows, which no longer needs it, puts it elsewhere.
-    Synthetic rows are for training alone.
+    `parent`: parts that are settled, from an earlier split's `assigned`. `hold_out`: what is held out
+    together, see `training/data/hold_out.py`. `by_time`: a field with ISO 8601 times or seconds since
+    1970; the newest rows are held out. Synthetic rows are for training alone.
+
+    Within each task a part that would stay empty borrows what is nearest to it, and from 30
+    questions on the test asks at least 10. What was borrowed is not where its hash puts it: `parent` keeps
+    it there, and without one a later split of more rows puts it elsewhere.
+
+    Raises InputError for rows without a time.
     """
     real = [row for row in rows if row.origin != "synthetic"]
-    groups: dict[str, list[Row]] = defaultdict(list)
+    settled = dict(parent or {})
+    chosen, why = (TIME, "") if by_time else choose_hold_out(real, hold_out)
+    by_user = chosen == USER
+
+    def key_of(row: Row) -> str:
+        """Its own key, or the one under which an earlier split settled it."""
+        own = group_key(row, by_user=by_user)
+        if own not in settled:
+            for other in (group_key(row), group_key(row, by_user=True)):
+                if other in settled:
+                    return other
+        return own
+
+    keys: dict[str, list[Row]] = defaultdict(list)
     for row in real:
-        groups[group_key(row)].append(row)
-    position = _by_time(groups, by_time) if by_time else {key: int(digest_bytes(key.encode())[:12], 16) / _SPREAD for key in groups}
-    assigned = dict(parent or {})
-    lent = [key for members in _by_task(groups).values() for key in _settle(members, position, shares, assigned)]
-    borrowed = Counter({part: sum(len(groups[key]) for key in lent if assigned[key] == part) for part in PARTS})
+        keys[key_of(row)].append(row)
+    newest = _positions_by_time(keys, by_time) if by_time else None
+    units = units_of(keys, chosen, newest)
+    is_split = bool(shares.test or shares.validation or parent)
+    borrowed = choose_parts(units, shares, settled) if is_split else []
+    for unit in units:
+        settled.update({key: settled.get(key, unit.part or "train") for key in unit.keys})
     parts: dict[str, list[Row]] = {name: [] for name in PARTS}
     for row in rows:
-        parts["train" if row.origin == "synthetic" else assigned[group_key(row)]].append(row)
-    held_back = [] if not (shares.test or shares.validation or parent) else _hold_back(parts)
-    return Split(parts, held_back, assigned, dict(+borrowed))
+        parts["train" if row.origin == "synthetic" else settled[key_of(row)]].append(row)
+    dropped = drop_leaks(parts, by_user=by_user) if is_split else []
+    return Split(parts, dropped, settled, chosen, why, _rows_by_part(borrowed))
 
 
-def _by_task(groups: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
-    """Keys by task: the task that most of a group's rows have."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for key, members in groups.items():
-        tasks = [row.task for row in members]
-        found[max(sorted(set(tasks)), key=tasks.count)].append(key)
-    return found
+def _rows_by_part(units: Sequence[Unit]) -> dict[str, int]:
+    found = Counter({part: sum(unit.rows for unit in units if unit.part == part) for part in PARTS})
+    return dict(+found)
 
 
-def _settle(keys: Sequence[str], position: Mapping[str, float], shares: Shares, assigned: dict[str, str]) -> list[str]:
-    """Give each key of one task its part; returns those that a part borrowed."""
-    fresh = [key for key in keys if key not in assigned]
-    assigned.update({key: _part(position[key], shares) for key in fresh})
-    borrowed: list[str] = []
-    if len(keys) < 3:
-        return borrowed
-    for name, share, edge in (("test", shares.test, 0.0), ("validation", shares.validation, shares.test)):
-        candidates = [key for key in fresh if assigned[key] == "train"]
-        if share > 0 and not any(assigned[key] == name for key in keys) and len(candidates) > 1:
-            borrowed.append(min(candidates, key=lambda key: abs(position[key] - edge)))
-            assigned[borrowed[-1]] = name
-    return borrowed
-
-
-def _part(at: float, shares: Shares) -> str:
-    return "test" if at < shares.test else "validation" if at < shares.test + shares.validation else "train"
-
-
-def _by_time(groups: Mapping[str, Sequence[Row]], name: str) -> dict[str, float]:
-    """A group's place from the newest (0) to the oldest (1), by rows: a group is as new as its newest row."""
-    wrong = [row.line for members in groups.values() for row in members if _moment(row.raw.get(name)) is None]
+def _positions_by_time(groups: Mapping[str, Sequence[Row]], name: str) -> dict[str, float]:
+    """Place each group from the newest (0) to the oldest (1) by the time of its newest row."""
+    wrong = [
+        row.line
+        for members in groups.values()
+        for row in members
+        if _seconds(row.raw.get(name)) is None
+    ]
     if wrong:
         lines = ", ".join(map(str, sorted(wrong)[:10])) + (", …" if len(wrong) > 10 else "")
         raise InputError(
-            f"{len(wrong)} rows have no time in {name!r} (lines {lines}).", hint="Write ISO 8601, such as 2026-03-01T12:00:00Z, or seconds since 1970."
+            f"{len(wrong)} rows have no time in {name!r} (lines {lines}).",
+            hint="Write ISO 8601, such as 2026-03-01T12:00:00Z, or seconds since 1970.",
         )
-    newest = {key: max(_moment(row.raw[name]) or 0.0 for row in members) for key, members in groups.items()}
+    newest = {
+        key: max(_seconds(row.raw[name]) or 0.0 for row in members)
+        for key, members in groups.items()
+    }
     total, before, position = sum(map(len, groups.values())), 0, {}
     for key in sorted(groups, key=lambda key: (-newest[key], key)):
         position[key] = before / total
@@ -109,27 +141,15 @@ def _by_time(groups: Mapping[str, Sequence[Row]], name: str) -> dict[str, float]
     return position
 
 
-def _moment(value: Any) -> float | None:
+def _seconds(value: Any) -> float | None:
     """Seconds since 1970; a time without a zone is taken as UTC."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         found = datetime.fromisoformat(value)
-    except (TypeError, ValueError, OverflowError):  # the last: a whole number that no float can hold
+    except (TypeError, ValueError, OverflowError):  # the last: a number that no float can hold
         return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _hold_back(parts: dict[str, list[Row]]) -> list[Leak]:
-    """Take out of training what validation or test gives away, and out of validation what test gives away."""
-    found: list[Leak] = []
-    for name, others in (("validation", ("test",)), ("train", ("test", "validation"))):
-        for other in others:
-            leaks = find_leaks(parts[name], parts[other])
-            gone = {id(leak.row) for leak in leaks}
-            parts[name] = [row for row in parts[name] if id(row) not in gone]
-            found += leaks
-    return found
 
 
 def settled_before(store: Store, path: str) -> dict[str, str] | None:
@@ -138,8 +158,14 @@ def settled_before(store: Store, path: str) -> dict[str, str] | None:
 
 
 def parent_from(manifest: Any, source: str) -> dict[str, str]:
-    """The settled parts in a manifest that `whet data split` wrote. Raises InputError when it is not one."""
+    """The settled parts in a manifest that `whet data split` wrote.
+
+    Raises InputError when it is not one.
+    """
     assigned = manifest.get("assigned") if isinstance(manifest, dict) else None
     if not isinstance(assigned, dict) or not all(part in PARTS for part in assigned.values()):
-        raise InputError(f"{source} does not say which rows went where.", hint="Name a folder that `whet data split` wrote.")
+        raise InputError(
+            f"{source} does not say which rows went where.",
+            hint="Name a folder that `whet data split` wrote.",
+        )
     return assigned

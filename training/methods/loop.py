@@ -33,7 +33,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
         from training.run.torchrun import in_processes
 
         loop["resume"] = in_processes(model, prepared, pad_id=loop["pad_id"], on_step=loop["on_step"], checkpoints=loop["checkpoints"])
-    return train(model, prepared.train, prepared.validation, prepared.recipe, **loop)
+    return train(model, prepared.train, prepared.validation, prepared.recipe, variants=prepared.variants, **loop)
 
 
 def as_trained(model: Any, prepared: Prepared) -> Any:

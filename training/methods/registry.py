@@ -30,9 +30,11 @@ PREFERENCES = "preferences"  # a question with a better and a worse answer
 RATINGS = "ratings"  # answers with "rating": 1 or -1; a preference is one of each
 
 _LORA = frozenset({"rank", "alpha", "dropout", "target_modules", "init_from"})
-_VIRTUAL = frozenset({"virtual_tokens", "micro_batch", "patience"})
+
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
-_LOOP = _MEMORY | {"packing", "patience"}
+_OWN = frozenset({"patience", "question_variants", "folds", "refit"})  # of our own loop
+_LOOP = _MEMORY | _OWN | {"packing"}
+_VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
 _POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
 _PAIRS = _POLICY | _MEMORY | {"patience", "beta"}
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
@@ -137,7 +139,7 @@ METHODS: dict[str, Method] = {
             "distill",
             "What a larger model would say: its probabilities, or its answers.",
             ADAPTER,
-            _LORA | _LOOP | {"teacher", "kl_weight", "temperature"},
+            _LORA | (_LOOP - {"question_variants", "folds", "refit"}) | {"teacher", "kl_weight", "temperature"},
         ),
     )
 }  # fmt: skip

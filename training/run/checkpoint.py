@@ -85,6 +85,7 @@ def identity_of(prepared: Prepared) -> dict[str, str]:
         "chat template": prepared.base.template_digest,
         "training rows": rows(prepared.train),
         "validation rows": rows(prepared.validation),
+        **({"question variants": rows([row for some in prepared.variants for row in some])} if prepared.variants else {}),
     }
     if METHODS[prepared.recipe.method].rows != ANSWERS:  # the tokens above are of chosen answers alone
         found["dataset"] = prepared.dataset.digest

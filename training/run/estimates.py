@@ -118,7 +118,7 @@ def _on_a_processor(method: str, weight_bytes: int) -> tuple[float, int]:
 def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:
     """`memory_by_part` of a whole run, with what its method holds besides: a reward model while the policy trains; after the training, the base in 16 bits."""
     recipe = prepared.recipe
-    found = memory_by_part(model, at_their_longest(prepared.train, recipe), recipe, pad_id, loss_of, validated=bool(prepared.validation))
+    found = memory_by_part(model, at_their_longest([row for rows in (prepared.train, *prepared.variants) for row in rows], recipe), recipe, pad_id, loss_of, validated=bool(prepared.validation))
     if recipe.method == "rlhf":
         learned = found["optimiser"] // _MOMENTS  # float32, as a reward model's are
         found["reward model"] = found["base"] + learned

@@ -70,6 +70,7 @@ def _train(folder: Path, order: dict[str, Any]) -> None:
             checkpoints=checkpoints,
             resume=checkpoints.resume(),
             ranks=ranks,
+            variants=prepared.variants,
         )
 
 
@@ -85,7 +86,8 @@ def _prepared(order: dict[str, Any]) -> Prepared:
     recipe, (folder, name) = recipe_from(order["recipe"]), order["base"]
     base = BaseModel(Path(folder), name)
     train, validation = rows_in(order["train"]), rows_in(order["validation"])
-    return Prepared("", Dataset("", "", "", [], [], []), recipe, base, Encoder(base, recipe.max_length), train, validation, [], None, [])
+    variants = [rows_in(rows) for rows in order["variants"]]
+    return Prepared("", Dataset("", "", "", [], [], []), recipe, base, Encoder(base, recipe.max_length), train, validation, [], None, [], variants)
 
 
 def _begin_with(folder: Path, model: Any) -> None:

@@ -216,7 +216,9 @@ def best_of(load: Callable[[], Any], prepared: Prepared, *, on_step: Callable[[i
             on_check(told, step.validation[-1][1])
 
     with memory_in_words(prepared.recipe):
-        done = train(load(), prepared.train, prepared.validation, prepared.recipe, pad_id=pad_token(prepared), on_step=follow)
+        done = train(
+            load(), prepared.train, prepared.validation, prepared.recipe, pad_id=pad_token(prepared), on_step=follow, variants=prepared.variants
+        )
     return min(loss for _, loss in done.validation)
 
 

@@ -19,6 +19,9 @@ _EXPLODED = 3.0
 _FEW = 5
 _FLAT_FROM = 40  # steps before which a flat loss may be the warm-up
 _FLAT_SHARE = 0.01  # a loss that fell by less than this share of itself, and by less than its noise, has not moved
+# Mean loss of a pass below which nothing is left to learn from the rows: every learned token is
+# 99.9 % certain, and gradients are a thousandth of what they were.
+_LEARNED_BY_HEART = 0.001
 _STOPPED_SHARE = 0.5  # of the answers; below it the engine would cut more answers than the model ends
 _FEWEST_ANSWERS = 5  # fewer say nothing
 _WEAK_REWARDS = 0.6  # of the pairs it was trained on, whose better half a coin finds in 0.5
@@ -107,6 +110,23 @@ def nothing_learned(losses: Sequence[float], steps: int, before: float | None = 
     return (
         f"Nothing was learned by step {len(losses)}: the loss began at {fmean(first):.3f} and is {fmean(last):.3f}. "
         "Raise the learning rate or the rank, and look with `whet data check` whether the answers follow from the questions."
+    )
+
+
+def learned_by_heart(losses: Sequence[float], per_epoch: int, steps: int) -> str:
+    """Say why to stop early when a whole pass has hardly any loss left, or return nothing.
+
+    `losses` is of each step so far, `per_epoch` and `steps` are the steps of a pass and of the run.
+    """
+    step = len(losses)
+    if step < max(per_epoch, _FLAT_FROM) or step >= steps:
+        return ""
+    mean = fmean(losses[-per_epoch:])
+    if mean >= _LEARNED_BY_HEART:
+        return ""
+    return (
+        f"The rows are learned by heart: the loss of the last pass is {mean:.4f}. Stopped at step {step} of "
+        f"{steps}. More wordings of the same questions would teach more than more passes."
     )
 
 

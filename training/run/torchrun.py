@@ -82,6 +82,7 @@ def _write_order(folder: Path, model: Any, prepared: Prepared, pad_id: int, chec
         "base": [str(prepared.base.folder), prepared.base.name],
         "train": _plain(prepared.train),
         "validation": _plain(prepared.validation),
+        "variants": [_plain(rows) for rows in prepared.variants],
         "pad_id": pad_id,
         "checkpoints": [str(checkpoints.folder.parent), checkpoints.every_s],
         "identity": identity_of(prepared),

@@ -22,15 +22,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_on_what_its_test_set_gives_away_is_refused_with_the_list_or_drops_it(shell: Shell, tmp_path: Path) -> None:
+def test_a_run_drops_test_rows_that_repeat_its_rows_and_asks_where_they_are_many(shell: Shell, tmp_path: Path) -> None:
     rows = facts(40)
-    copied = {**rows[7], "messages": [{"role": "user", "content": rows[7]["messages"][0]["content"].upper() + "!!"}, rows[7]["messages"][1]]}
-    train, test = write_rows(tmp_path / "rows.jsonl", rows), write_rows(tmp_path / "test.jsonl", [*facts(60)[50:], copied])
+    copied = [
+        {**row, "messages": [{"role": "user", "content": row["messages"][0]["content"].upper() + "!!"}, row["messages"][1]]}
+        for row in rows[7:9]
+    ]
+    train, test = write_rows(tmp_path / "rows.jsonl", rows), write_rows(tmp_path / "test.jsonl", [*facts(60)[50:], *copied])
     said = shell.refused("train", "run", str(train), "--test", str(test), "--dry-run")
-    assert "1 training rows are known from the test set" in said and "line 8 " in said and "the same question" in said
-    assert "1 rows are known" in shell.refused("data", "check", str(train), "--test", str(test))
+    assert "2 of 12 test rows (17 %) would be dropped to prevent train/test leakage" in said
+    assert "line 11 " in said and "the same question as line 8 " in said
+    assert "2 of 12 test rows" in shell.refused("data", "check", str(train), "--test", str(test))
     made = shell.json("train", "run", str(train), "--test", str(test), "--dry-run", "--drop-leaks", "--threads", "1")
-    assert made["rows"] == 39 and any("line 8: found the same question" in notice for notice in made["notices"])
+    assert made["rows"] == 40 and any("line 11: found the same question" in notice for notice in made["notices"])
 
 
 def test_a_run_says_before_its_first_step_what_a_check_would_warn_of(shell: Shell, tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_lines_that_were_left_out_are_counted_and_recorded_by_every_step(shell: 
 
 def test_a_split_says_which_rows_a_part_borrowed(shell: Shell, tmp_path: Path) -> None:
     said = shell("data", "split", str(write_rows(tmp_path / "rows.jsonl", facts(4))), "--into", str(tmp_path / "parts"))
-    assert "1 of the rows in validation are there because a task had none in it" in " ".join(said.split()) and "--parent" in said
+    assert "1 of the rows in validation are there because it would be too small without them" in " ".join(said.split()) and "--parent" in said
 
 
 def test_a_link_to_a_held_out_part_is_one(shell: Shell, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ FAULTS: dict[str, tuple[Callable[[], list[Any]], str, str, list[Any]]] = {
     "a label that is written in two ways": (lambda: _replaced(_labelled(), 4, {**_labelled()[4], "messages": [_labelled()[4]["messages"][0], {"role": "assistant", "content": "Refund."}]}), "spellings", "'refund' also as 'Refund.'", [5]),
     "a call of a tool that the template leaves out": (lambda: _replaced(_good(), 3, {"messages": [{"role": "user", "content": "Is it late?"}, {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "clock_now", "arguments": "{}"}}]}, {"role": "tool", "content": "9"}, {"role": "assistant", "content": "Not yet."}]}), "unseen", "line 4: a call of clock_now", [4]),
     "personal data beside the texts": (lambda: _replaced(_good(), 5, {**_good()[5], "user": "ann@example.org"}), "personal_data", "1 EMAIL", [6]),
-    "a row known from the test set": (lambda: [*_good(), _row(LONG.replace("old", "dear"), TEST_ROW["messages"][1]["content"]), _row("q", "a", user="u9")], "leaks", "nearly the same as line 1", [41, 42]),
+    "a row known from the test set": (lambda: [*_good(), _row(LONG.replace("old", "dear"), TEST_ROW["messages"][1]["content"]), _row("q", "a", user="u9")], "leaks", "nearly the same as line 1", [41]),
 }  # fmt: skip
 
 

@@ -65,8 +65,8 @@ def test_new_rows_are_marked_and_keep_answer_names_and_numbers(method: str) -> N
 
 
 def test_a_new_row_that_a_held_out_row_gives_away_is_left_out_and_listed() -> None:
-    train = _rows(*[{**row, "user": f"u{number}"} for number, row in enumerate(facts(12))])
-    held_out = _rows(_row("Something else entirely?", "Yes.", user="u3"))
+    train = _rows(*[{**row, "group": f"g{number}"} for number, row in enumerate(facts(12))])
+    held_out = _rows(_row("Something else entirely?", "Yes.", group="g3"))
     made = augment(train, methods=["swap", "delete"], per_row=2, seed=0, held_out=held_out)
     assert made.leaks and {leak.row.parent for leak in made.leaks} == {train[3].id}
     assert train[3].id not in {row["parent"] for row in made.rows} and made.rows

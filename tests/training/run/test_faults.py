@@ -20,7 +20,7 @@ from tests.training.tiny import build_base, facts, write_rows
 from training import pipeline, runs
 from training.base_model import BaseModel
 from training.commands import train as commands
-from training.commands.sources import rows_of
+from training.commands.sources import RowSource, rows_of
 from training.recipe import Recipe
 from training.run import checkpoint, faults
 from training.run.checkpoint import Checkpoints
@@ -48,7 +48,7 @@ class Place:
         from training.prepare import prepare
 
         file = write_rows(self.folder / "rows.jsonl", facts(rows))
-        dataset, _ = rows_of(self.context, "support", file, "", None, no_split=False, skip_bad=False)
+        dataset = rows_of(self.context, "support", RowSource(file, folds=0)).dataset
         return commands._train(self.context, prepare(self.context, "support", dataset, recipe, open_base(self.context.settings)), quiet=True)
 
     def fails(self, recipe: Recipe = RECIPE) -> tuple[WhetError, Any]:

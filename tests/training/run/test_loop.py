@@ -139,8 +139,8 @@ def test_gradient_checkpointing_keeps_fewer_activations(base: BaseModel) -> None
 
 def test_the_data_position_follows_from_the_step(base: BaseModel) -> None:
     rows = encoded(base, 21)
-    whole = endless(rows, 4, seed=3)
+    whole = endless([rows], 4, seed=3)
     expected = [next(whole) for _ in range(20)]
     for first in (0, 1, 5, 6, 13):
-        rest = endless(rows, 4, seed=3, first=first)
+        rest = endless([rows], 4, seed=3, first=first)
         assert [next(rest) for _ in range(20 - first)] == expected[first:]

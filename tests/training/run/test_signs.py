@@ -8,7 +8,7 @@ import random
 import pytest
 
 from training.recipe import Recipe
-from training.run.signs import never_stop, no_longer_better, nothing_learned, watch
+from training.run.signs import learned_by_heart, never_stop, no_longer_better, nothing_learned, watch
 from whet.errors import TrainingError
 
 RECIPE = Recipe(learning_rate=5e-3, dtype="float32")
@@ -98,3 +98,12 @@ def test_the_loss_before_the_first_step_is_of_rows_from_all_of_the_list() -> Non
 def test_answers_that_do_not_end_are_named_and_few_answers_say_nothing() -> None:
     assert "only 20 %" in never_stop({"old": {"n": 50, "candidate_stopped": 0.2}})
     assert never_stop({"old": {"n": 50, "candidate_stopped": 0.9}}) == never_stop({"old": {"n": 3, "candidate_stopped": 0.0}}) == never_stop({}) == ""
+
+
+def test_a_run_that_knows_its_rows_by_heart_stops_and_says_so() -> None:
+    losses = [1.0] * 60 + [0.0005] * 50
+    assert "learned by heart" in learned_by_heart(losses, 50, 300)
+    assert "step 110 of 300" in learned_by_heart(losses, 50, 300)
+    assert learned_by_heart(losses, 60, 300) == "", "ten steps of the last pass had a loss"
+    assert learned_by_heart([0.0001] * 20, 10, 300) == "", "before 40 steps nothing is certain"
+    assert learned_by_heart(losses, 50, 110) == "", "it is over anyway"
