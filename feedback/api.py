@@ -12,7 +12,7 @@ from feedback import datasets, flagging, inbox, queue, retraining
 from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
-from whet.registry import known_aliases, require_alias
+from whet.registry import alias_filter, known_aliases
 from whet.web.shell import Shell
 
 
@@ -59,19 +59,17 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
 
     def stats_of(user: User, alias: str = "") -> dict[str, Any]:
         with reading(database) as connection:
-            if alias:
-                require_alias(connection, alias)
-            return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=alias or None)
+            chosen = alias_filter(connection, alias)
+            return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=chosen)
 
     @routes.get("/api/review/next")
     def review_next(alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Claims the next item; `{"item": null}` when nothing waits."""
-        if alias:
-            with reading(database) as connection:
-                require_alias(connection, alias)
+        with reading(database) as connection:
+            chosen = alias_filter(connection, alias)
         item_id = queue.next_item(
             database, user.name, claim_ms=claim_ms, now=shell.now(),
-            alias=alias or None, reason=reason or None,
+            alias=chosen, reason=reason or None,
         )  # fmt: skip
         if item_id is None:
             return {"item": None}
@@ -128,9 +126,7 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
     def listed(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
         """Dataset versions, newest first."""
         with reading(context.database) as connection:
-            if alias:
-                require_alias(connection, alias)
-            versions = datasets.list_versions(connection, alias or None)
+            versions = datasets.list_versions(connection, alias_filter(connection, alias))
         return {"datasets": [asdict(version) for version in versions]}
 
     @routes.post("/api/datasets")
@@ -159,6 +155,7 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """What the policy sees of an alias now, and what it would decide; a list without one."""
         with reading(context.database) as connection:
-            names = [require_alias(connection, alias)] if alias else known_aliases(connection)
+            chosen = alias_filter(connection, alias)
+            names = [chosen] if chosen else known_aliases(connection)
         found = [retraining.as_json(context, name, shell.now()) for name in names]
-        return found[0] if alias else found
+        return found[0] if chosen else found

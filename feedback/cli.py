@@ -15,7 +15,7 @@ from whet.context import Context
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import InputError
-from whet.registry import known_aliases, require_alias
+from whet.registry import alias_filter, known_aliases
 
 review = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge conversations: the queue, and what was decided.")
 datasets = typer.Typer(add_completion=False, no_args_is_help=True, help="Dataset versions built from reviewed conversations.")
@@ -153,7 +153,8 @@ def datasets_retraining(alias: _Alias = "", as_json: _Json = False) -> None:
 
     with opened() as context:
         with reading(context.database) as connection:
-            names = [require_alias(connection, alias)] if alias else known_aliases(connection)
+            chosen = alias_filter(connection, alias)
+            names = [chosen] if chosen else known_aliases(connection)
         found = [retraining.as_json(context, name, now_ms()) for name in names]
         if as_json:
             emit(found, True)
@@ -222,9 +223,8 @@ def erase(
 
 
 def _require(context: Context, alias: str) -> None:
-    if alias:
-        with reading(context.database) as connection:
-            require_alias(connection, alias)
+    with reading(context.database) as connection:
+        alias_filter(connection, alias)
 
 
 def _brief(version: Any) -> dict[str, Any]:

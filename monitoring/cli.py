@@ -10,6 +10,7 @@ import typer
 from whet.cli import actor, emit, opened
 from whet.clock import iso, now_ms
 from whet.database import reading
+from whet.registry import alias_filter
 
 drift = typer.Typer(no_args_is_help=True, help="Compare the newest traffic of an alias with the traffic its version started with.")
 alerts = typer.Typer(no_args_is_help=True, help="What monitoring wants a person to know.")
@@ -40,7 +41,7 @@ def drift_list(alias: str | None = _ALIAS, limit: int = _LIMIT, as_json: bool = 
     from monitoring.queries import list_reports
 
     with opened() as context, reading(context.database) as connection:
-        rows = list_reports(connection, alias, limit=limit)
+        rows = list_reports(connection, alias_filter(connection, alias), limit=limit)
     for row in rows:
         row["created"] = iso(row["created_at"])
     emit(rows, as_json, columns=["id", "created", "alias", "verdict", "n_reference", "n_window", "summary"], title="drift reports")
@@ -154,7 +155,8 @@ def alerts_list(
     from monitoring.queries import list_alerts
 
     with opened() as context, reading(context.database) as connection:
-        rows = list_alerts(connection, alias, only_open=only_open, limit=limit)
+        chosen = alias_filter(connection, alias)
+        rows = list_alerts(connection, chosen, only_open=only_open, limit=limit)
     for row in rows:
         row["opened"] = iso(row["opened_at"])
     emit(rows, as_json, columns=["id", "opened", "alias", "kind", "severity", "state", "title"], title="alerts")

@@ -17,6 +17,7 @@ from whet.access import User, same_group
 from whet.conversation import answer_of, last_question
 from whet.database import reading
 from whet.errors import InputError
+from whet.registry import alias_filter
 from whet.tables import interactions, ratings, review_items
 from whet.web.shell import Shell
 
@@ -96,7 +97,8 @@ def _api(routes: APIRouter, shell: Shell) -> None:
     def reports(alias: str = "", limit: int = 50) -> JSONResponse:
         """Drift reports, newest first, without their signals."""
         with reading(shell.context.database) as connection:
-            return JSONResponse(queries.list_reports(connection, alias or None, limit=min(max(1, limit), 1000)))
+            chosen, most = alias_filter(connection, alias), min(max(1, limit), 1000)
+            return JSONResponse(queries.list_reports(connection, chosen, limit=most))
 
     @routes.get("/api/drift/{report_id}", dependencies=viewer)
     def report(report_id: str) -> JSONResponse:
@@ -108,7 +110,9 @@ def _api(routes: APIRouter, shell: Shell) -> None:
     def alerts(alias: str = "", open: bool = False, limit: int = 50) -> JSONResponse:
         """Alerts, open ones first; `open=true` leaves out the closed ones."""
         with reading(shell.context.database) as connection:
-            return JSONResponse(queries.list_alerts(connection, alias or None, only_open=open, limit=min(max(1, limit), 1000)))
+            chosen, most = alias_filter(connection, alias), min(max(1, limit), 1000)
+            found = queries.list_alerts(connection, chosen, only_open=open, limit=most)
+            return JSONResponse(found)
 
     @routes.post("/api/alerts/{alert_id}/{deed}")
     def change(alert_id: str, deed: str, user: User = Depends(shell.require("operator"))) -> JSONResponse:

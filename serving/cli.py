@@ -22,10 +22,11 @@ def show(alias: str = typer.Argument("", help="Print one alias with its history;
     """What every alias points to, or the history of one."""
     from serving.rollout_store import rollout_rows
     from whet.database import reading
+    from whet.registry import alias_filter
 
     with opened() as context, reading(context.database) as connection:
         emit(
-            rollout_rows(connection, alias),
+            rollout_rows(connection, alias_filter(connection, alias) or ""),
             as_json,
             columns=["alias", "generation", "stable", "candidate", "share", "state", "pinned", "at", "actor", "reason"],
             title="rollouts",

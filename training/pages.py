@@ -17,6 +17,7 @@ from whet.access import User
 from whet.clock import iso
 from whet.database import reading
 from whet.errors import NotFoundError
+from whet.registry import alias_filter
 from whet.tables import adapters, datasets, evaluations, training_requests, training_runs
 from whet.web.filters import clip, plural, relative
 from whet.web.shell import Shell
@@ -72,7 +73,8 @@ def router(shell: Shell) -> APIRouter:
     def run_json(alias: str = "", limit: int = 20) -> Response:
         """Runs, newest first, as `whet train list --json` prints them."""
         with reading(shell.context.database) as connection:
-            rows = runs.newest(connection, alias or None, min(max(1, limit), 1000))
+            chosen = alias_filter(connection, alias)
+            rows = runs.newest(connection, chosen, min(max(1, limit), 1000))
         return JSONResponse([{key: value for key, value in row.items() if key != "curve"} for row in rows])
 
     @routes.post("/runs/{run_id}/cancel")

@@ -14,7 +14,9 @@ from sqlalchemy import Connection, exists, func, select, union
 from whet.errors import NotFoundError
 from whet.tables import (
     adapters,
+    alerts,
     datasets,
+    drift_reports,
     evaluations,
     examples,
     interactions,
@@ -105,6 +107,8 @@ _ALIAS_COLUMNS = (
     review_items.c.alias,
     training_requests.c.alias,
     training_runs.c.alias,
+    drift_reports.c.alias,
+    alerts.c.alias,
 )
 
 
@@ -120,11 +124,20 @@ def require_alias(connection: Connection, alias: str) -> str:
     if any(connection.execute(select(exists().where(c == alias))).scalar() for c in columns):
         return alias
     known = known_aliases(connection)
-    hint = f"There {'is' if len(known) == 1 else 'are'} {', '.join(known[:20])}."
+    hint = f"Known: {', '.join(known[:20])}."
     raise NotFoundError(
         f"There is no alias {alias[:80]!r}.",
         hint=hint if known else "`whet train run --help` says how a first version is made.",
     )
+
+
+def alias_filter(connection: Connection, alias: str | None) -> str | None:
+    """Return the alias that rows are to be of, or None for those of all.
+
+    Raises NotFoundError for an alias of which nothing is known: an empty list would say that it
+    exists and has nothing.
+    """
+    return require_alias(connection, alias) if alias else None
 
 
 def list_adapters(connection: Connection, name: str | None = None, *, removed: bool = False) -> list[Adapter]:

@@ -14,7 +14,7 @@ from serving.rollout_store import RolloutStore, rollout_rows
 from whet.access import User
 from whet.database import reading as reads
 from whet.errors import InputError, NotFoundError
-from whet.registry import Rollout, rollout_history
+from whet.registry import Rollout, alias_filter, rollout_history
 from whet.web.filters import clip
 from whet.web.shell import Shell
 
@@ -53,7 +53,7 @@ def router(shell: Shell) -> APIRouter:
     def rollouts(alias: str = "") -> Response:
         """What every alias points to, or the history of one, newest first; as `whet rollout show --json` prints them."""
         with reads(shell.context.database) as connection:
-            return JSONResponse(rollout_rows(connection, alias))
+            return JSONResponse(rollout_rows(connection, alias_filter(connection, alias) or ""))
 
     _deeds(routes, shell)
     return routes

@@ -14,7 +14,7 @@ from whet.cli import actor, emit, opened
 from whet.clock import iso, now_ms
 from whet.database import reading
 from whet.errors import InputError
-from whet.registry import Adapter, find_adapter, list_adapters
+from whet.registry import Adapter, alias_filter, find_adapter, list_adapters
 from whet.tables import replicas
 
 adapters = typer.Typer(no_args_is_help=True, help="Stored adapter versions.")
@@ -58,7 +58,9 @@ def list_all(
         with reading(context.database) as connection:
             found = [
                 _summary(adapter)
-                for adapter in list_adapters(connection, name or None, removed=removed)
+                for adapter in list_adapters(
+                    connection, alias_filter(connection, name), removed=removed
+                )
             ]
         if not as_json:
             found = [

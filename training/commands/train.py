@@ -19,7 +19,7 @@ from whet.context import Context
 from whet.database import reading
 from whet.errors import TrainingError, WhetError
 from whet.ids import check_name
-from whet.registry import list_adapters
+from whet.registry import alias_filter, list_adapters
 from whet.web.filters import relative
 
 train = typer.Typer(no_args_is_help=True, help="Train adapters: from a file or a dataset version to a judged, stored version.")
@@ -351,7 +351,7 @@ def list_runs(
         from training import runs
 
         with reading(context.database) as connection:
-            rows = runs.newest(connection, alias or None, limit)
+            rows = runs.newest(connection, alias_filter(connection, alias), limit)
         if as_json:
             emit([{key: value for key, value in row.items() if key != "curve"} for row in rows], True)
             return

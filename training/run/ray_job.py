@@ -86,7 +86,8 @@ def run_on_ray(context: Context, client: Any, prepared: Prepared, *, watch: Call
         runs.end(context, run, runs.CANCELLED, "Cancelled on request.", now_ms())
     except KeyboardInterrupt:
         client.stop_job(job)
-        _end(context, run, "Interrupted on the command line. `whet train resume` goes on with it.")
+        resume = f"`whet train resume {run.id}` goes on with it."
+        _end(context, run, f"Interrupted on the command line. {resume}")
         raise
     except (OSError, RuntimeError) as error:  # the cluster cannot be reached; the job may go on without us
         raise TrainingError(f"The job can no longer be followed: {error}", hint=f"`whet train show {run.id}` says how the run goes.") from error
