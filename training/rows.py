@@ -30,7 +30,7 @@ from whet.store import digest_json
 
 ORIGINS = ("seed", "review", "synthetic")
 KNOWN_FIELDS = frozenset(
-    {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system", "tools", TEXT}
+    {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system", "tools", "functions", TEXT}
     | {"weight", "task", "id", "user", "group", "context", "train", "checks", "origin", "parent", "made_by", "scrubbed", "rating"}
 )
 # What a row may weigh. Its part of the loss is multiplied by it: beside rows of weight 1, one beyond these is all of a batch's mean, or nothing of it.

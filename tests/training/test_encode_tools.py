@@ -213,6 +213,7 @@ def test_calls_and_tools_that_cannot_be_learned_are_named(
 @pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL]), [TOOL["function"]]])
 def test_tools_are_taken_as_objects_as_text_and_without_the_outer_object(tools: Any) -> None:
     assert _row(USER, WORDS, tools=tools).tools == (TOOL,)
+    assert _row(USER, WORDS, functions=tools).tools == (TOOL,)
 
 
 def test_tools_have_the_fields_and_the_order_that_the_engine_gives_to_the_template() -> None:

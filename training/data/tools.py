@@ -42,9 +42,10 @@ class FoundCall:
 def tools_of(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row's tools as the engine gives them to the chat template; [] without any.
 
-    A text that is JSON (as table cells hold) counts as what it says. Raises Wrong.
+    A text that is JSON (as table cells hold) counts as what it says; `functions` is OpenAI's
+    earlier name. Raises Wrong.
     """
-    value = raw.get("tools")
+    value = raw.get("tools") or raw.get("functions")
     if isinstance(value, str):
         value = None if value.strip() in ("", "null") else _decoded(value) or value
     if not value:
