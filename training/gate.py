@@ -20,7 +20,7 @@ PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 REGRESSION = "regression"  # the group of reviewed conversations
 _RESAMPLES = 2000
 # How far answers to questions of one pattern go together where the rows cannot tell yet, and the
-# number of patterns at which they have as much to say (benchmarks/training/gate.json).
+# number of patterns at which they have as much to say (benchmarks/training/GATE.md).
 _PRIOR_CORRELATION, _PRIOR_PATTERNS = 0.4, 10
 
 

@@ -28,7 +28,7 @@ _LEARNING_RATES = ((50e6, 2e-3), (1e9, 5e-4), (math.inf, 2e-4))  # (parameters u
 
 
 # Wordings of each question where a recipe names none, and the rows from which on a set has enough
-# of its own (benchmarks/training/VARIANTS.md).
+# of its own (benchmarks/training/GATE.md).
 _VARIANTS, _MANY_ROWS = 4, 5_000
 
 

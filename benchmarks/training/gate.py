@@ -5,7 +5,7 @@ shops.py`) of 500 rows and 90 users whose questions repeat each other. The produ
 variants and trainer make a version with the default recipe; the gate's score of the held-out rows and
 its 90 % interval stand beside the share of 150 questions in unseen wordings that are answered right.
 ``--plain`` trains the questions as they are, for comparison. One JSON line per run, a summary at the
-end; ``--record FILE`` appends the lines to a file.
+end; ``--record`` keeps the lines in ``gate.jsonl`` and writes the tables of ``GATE.md`` from it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.document import put_between_markers
 from benchmarks.training.shops import ROWS, USERS, shop
 from training.base.probe import settled
 from training.base_model import BaseModel, quiet_environment
@@ -39,7 +40,11 @@ from training.recipe import chosen_variants, load_recipe
 from training.rows import Row, read_lines
 from training.trainer import train
 
-_BASE = Path(__file__).parents[2] / "whet" / "assets" / "base"
+_HERE = Path(__file__).parent
+_BASE = _HERE.parents[1] / "whet" / "assets" / "base"
+_RECORDS, _PAGE = _HERE / "gate.jsonl", _HERE / "GATE.md"
+_BEGIN = "<!-- results: begin (written by python -m benchmarks.training.gate) -->"
+_END = "<!-- results: end -->"
 
 
 def measure(base: BaseModel, seed: int, *, is_plain: bool, threads: int) -> dict[str, Any]:
@@ -127,6 +132,46 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def write_page() -> None:
+    """Write the tables of GATE.md from the records."""
+    lines = _RECORDS.read_text(encoding="utf-8").split("\n")
+    page = _PAGE.read_text(encoding="utf-8")
+    text = tables([json.loads(line) for line in lines if line])
+    _PAGE.write_text(put_between_markers(page, text, _BEGIN, _END), encoding="utf-8")
+
+
+def tables(records: Sequence[dict[str, Any]]) -> str:
+    """A table of the runs and one of what they say together, by base and kind of training."""
+    heads = ["date", "commit", "machine", "base", "questions", "shop", "used", "gate", "90 %"]
+    heads += ["asked", "patterns", "unseen", "covered", "steps", "CPU s"]
+    found = [_line(heads), _line(["---"] * len(heads))]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for each in records:
+        kind = "as they are" if each["plain"] else "reworded"
+        groups.setdefault((each["base"], kind), []).append(each)
+        cells = [each["date"], each["commit"], each["machine"], each["base"], kind, each["seed"]]
+        cells += [_percent(each["used"]), _percent(each["gate"])]
+        cells += [f"{100 * each['low']:.0f} to {100 * each['high']:.0f}", each["questions"]]
+        cells += [each["patterns"], _percent(each["unseen"]), "yes" if each["covered"] else "no"]
+        found.append(_line([*cells, each["steps"], each["cpu_s"]]))
+    heads = ["base", "questions", "shops", "gate", "unseen", "difference", "covered"]
+    found += ["", _line(heads), _line(["---"] * len(heads))]
+    for (base, kind), runs in groups.items():
+        said = summary(runs)
+        cells = [base, kind, said["runs"], said["gate"], said["unseen"]]
+        covered = f"{said['covered']} of {said['runs']}"
+        found.append(_line([*cells, f"{said['mean_difference']:+.1f}", covered]))
+    return "\n".join(found)
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
 def main(given: list[str] | None = None) -> int:
     """Measure and print; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training.gate", description=__doc__)
@@ -134,7 +179,9 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, default=_BASE, help="folder of the base model")
     parser.add_argument("--plain", action="store_true", help="no question variants")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--record", type=Path, help="append the lines to this file")
+    parser.add_argument("--record", action="store_true", help="keep the lines, write GATE.md")
+    parser.add_argument("--first-seed", type=int, default=1, help="the first shop (default 1)")
+    parser.add_argument("--machine", default="", help="name of the machine in the record")
     options = parser.parse_args(given)
     quiet_environment()
     keep_memory()
@@ -151,15 +198,17 @@ def main(given: list[str] | None = None) -> int:
         "base": base.name,
         "rows": ROWS,
         "users": USERS,
+        "machine": options.machine,
     }
     runs = []
-    for seed in range(1, options.seeds + 1):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         runs.append(measure(base, seed, is_plain=options.plain, threads=options.threads))
         line = json.dumps({**about, **runs[-1]})
         print(line, flush=True)
         if options.record:
-            with options.record.open("a", encoding="utf-8") as file:
+            with _RECORDS.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+            write_page()
     print(json.dumps(summary(runs)))
     return 0
 

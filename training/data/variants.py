@@ -32,7 +32,7 @@ from training.data.similar import Shape, words
 from training.rows import Row
 from whet.groups import Groups
 
-# Chosen on generated shops (benchmarks/training/VARIANTS.md).
+# Chosen on generated shops (benchmarks/training/GATE.md).
 _TRANSFERRED = 0.7  # share of the variants that ask in another row's wording, where there is one
 _SMALL_TALK = 0.6  # chance of a greeting, and of a closing
 _SHORTENED = 0.5  # share of the variants that words are dropped from …
