@@ -26,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from training.data.languages import mix
+from training.data.languages import UNKNOWN, mix
 from training.data.patterns import Patterns, slot_words
 from training.data.similar import Shape, words
 from training.rows import Row
@@ -96,7 +96,8 @@ def question_variants(rows: Sequence[Row], passes: int, seed: int) -> Variants:
     shortened = _with_shared_answers(rows, usable)
     kept_words = slot_words([Shape(rows[number]) for number in usable]) | _NEGATIONS
     languages, _ = mix([_question(rows[number]) for number in usable])
-    is_english = max(languages, key=languages.__getitem__, default="") == "en"
+    known = {name: count for name, count in languages.items() if name != UNKNOWN}
+    is_english = max(known, key=known.__getitem__, default="") == "en"  # short questions are unknown
     found = [list(rows)]
     for number_of_pass in range(1, passes):
         random_ = random.Random(f"{seed}:{number_of_pass}")

@@ -41,6 +41,13 @@ def test_a_variant_asks_for_the_same_thing_in_words_of_its_topic(seed: int) -> N
             assert name in " ".join(_questions([variant])).lower(), "it names the same product"
 
 
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_short_english_questions_get_small_talk(seed: int) -> None:
+    rows = _rows(*shop(seed).rows)
+    asked = _questions(question_variants(rows, 2, 0).passes[1])
+    assert sum("regards" in each.lower() or "listen" in each.lower() for each in asked) > 5
+
+
 def test_the_same_seed_makes_the_same_variants_and_another_one_others() -> None:
     rows = _rows(*shop(1).rows[:60])
     assert question_variants(rows, 3, 7) == question_variants(rows, 3, 7)
