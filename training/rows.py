@@ -16,6 +16,7 @@ from training.data.bad_lines import sentences
 from training.data.columns import NO_COLUMNS, Columns
 from training.data.loss_weights import learned_turns
 from training.data.native import Native
+from training.data.row_fields import context_of, one_of, optional_text, rating_of, texts_of, weight_of
 from training.data.shapes import (
     TEXT,
     conversation,
@@ -33,9 +34,6 @@ KNOWN_FIELDS = frozenset(
     {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system", "tools", "functions", TEXT}
     | {"weight", "task", "id", "user", "group", "context", "train", "checks", "origin", "parent", "made_by", "scrubbed", "rating"}
 )
-# What a row may weigh. Its part of the loss is multiplied by it: beside rows of weight 1, one beyond these is all of a batch's mean, or nothing of it.
-LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e4
-_TWO_NUMBERS = 2**53  # from here on several whole numbers are one floating-point number
 BLANK = object()  # in `read_objects`: a line without content, to be counted
 
 
@@ -257,10 +255,10 @@ def _in_field(value: dict[str, Any]) -> str:
 def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
     said = conversation(raw)
     kind = said.kind
-    stated = _one_of(raw, "train", ("last", "all"), "last")
+    stated = one_of(raw, "train", ("last", "all"), "last")
     messages, mode, unlearned = learned_turns(said.messages, stated)
-    context, checks, scrubbed = _context(raw), _texts(raw, "checks"), _texts(raw, "scrubbed")
-    origin, rating = _one_of(raw, "origin", ORIGINS, origin), _rating(raw)
+    context, checks, scrubbed = context_of(raw), texts_of(raw, "checks"), texts_of(raw, "scrubbed")
+    origin, rating = one_of(raw, "origin", ORIGINS, origin), rating_of(raw)
     tools = tools_of(raw)
     _require_learnable(messages, mode, unlearned)
     further = {
@@ -273,7 +271,7 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
     }
     digest = digest_json({"messages": messages, "context": context, "train": mode} | {name: value for name, value in further.items() if value})
     question = _question_digest(messages, context, tools) if kind != TEXT else digest_json([TEXT, _normal(messages[0]["content"])])
-    row_id = _optional_text(raw, "id") or f"row-{digest[:16]}"
+    row_id = optional_text(raw, "id") or f"row-{digest[:16]}"
     return Row(
         line=number,
         id=row_id,
@@ -282,15 +280,15 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
         messages=tuple(messages),
         kind=kind,
         mode=mode,
-        weight=_weight(raw),
-        task=_optional_text(raw, "task") or "",
-        user=_optional_text(raw, "user"),
-        group=_optional_text(raw, "group"),
+        weight=weight_of(raw),
+        task=optional_text(raw, "task") or "",
+        user=optional_text(raw, "user"),
+        group=optional_text(raw, "group"),
         context=tuple(context),
         checks=tuple(checks),
         origin=origin,
         raw={**raw, "id": row_id, "origin": origin},
-        parent=_optional_text(raw, "parent"),
+        parent=optional_text(raw, "parent"),
         scrubbed=tuple(scrubbed),
         rejected=said.rejected,
         rating=rating,
@@ -313,75 +311,6 @@ def _question_digest(messages: list[dict[str, Any]], context: list[str], tools: 
     so that other rows keep the digest, and the part of a split, that they had before."""
     turns = [[message["role"], _normal(text_of(message))] for message in messages[:-1]]
     return digest_json([*turns, _normal(" ".join(context)), *([tools] if tools else [])])
-
-
-def _context(raw: dict[str, Any]) -> list[str]:
-    """Retrieved passages: a text, a list of texts, or a list of objects with a "text"."""
-    value = raw.get("context")
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [value] if value.strip() else []
-    if isinstance(value, list):
-        passages = [item.get("text") if isinstance(item, dict) else item for item in value]
-        if all(isinstance(passage, str) for passage in passages):
-            return [str(passage) for passage in passages]
-    raise Wrong(f"'context' is {kind_of(value)}", "a text, a list of texts, or a list of objects with a 'text'")
-
-
-def _texts(raw: dict[str, Any], name: str) -> list[str]:
-    value = raw.get(name)
-    if value is None:
-        return []
-    if isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value):
-        return list(value)
-    raise Wrong(f"{name!r} is {kind_of(value)}", "a list of texts that are not empty")
-
-
-def _optional_text(raw: dict[str, Any], name: str) -> str | None:
-    value = raw.get(name)
-    if value is None or (isinstance(value, str) and value.strip()):
-        return value
-    if name in ("id", "user", "group") and isinstance(value, int | float):
-        return _number_as_text(name, value)
-    raise Wrong(f"{name!r} is {kind_of(value)}", "a text, or nothing")
-
-
-def _number_as_text(name: str, value: int | float) -> str:
-    """Return 7 and 7.0 as `7`: tables write whole numbers either way. Raises Wrong."""
-    if isinstance(value, bool):
-        raise Wrong(f"{name!r} is {kind_of(value)}", "a text, or nothing")
-    if isinstance(value, int):
-        return str(value)
-    if not value.is_integer():
-        raise Wrong(f"{name!r} is {shown(value)}", "a text or a whole number, or nothing")
-    if abs(value) >= _TWO_NUMBERS:
-        found = f"{name!r} is {value:.0f} as a number with a decimal point, which is rounded"
-        raise Wrong(found, "a whole number or a text: write the column as text again")
-    return str(int(value))
-
-
-def _one_of(raw: dict[str, Any], name: str, allowed: tuple[str, ...], default: str) -> str:
-    value = raw.get(name, default)
-    if value not in allowed:
-        raise Wrong(f"{name!r} is {shown(value)}", f"one of {', '.join(allowed)}")
-    return str(value)
-
-
-def _weight(raw: dict[str, Any]) -> float:
-    value = raw.get("weight", 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST_WEIGHT <= value <= MOST_WEIGHT:
-        raise Wrong(f"'weight' is {shown(value)}", f"a number above 0, from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")
-    return float(value)
-
-
-def _rating(raw: dict[str, Any]) -> int:
-    value = raw.get("rating")
-    if value is None:
-        return 0
-    if isinstance(value, bool) or value not in (1, -1):
-        raise Wrong("the rating is " + shown(value).strip("'"), "1 for a good answer, or -1 for a bad one")
-    return int(value)
 
 
 def _normal(text: str) -> str:

@@ -26,7 +26,16 @@ ANSWERS = (
 )  # fmt: skip
 SYSTEMS = ("system_prompt", "system_message", "system_instruction", "systeminstruction")
 # Lists of messages under other names.
-DIALOGUES = ("conversations", "conversation", "dialogue", "dialog", "turns", "chat", "chat_history", "contents")
+DIALOGUES = (
+    "conversations",
+    "conversation",
+    "dialogue",
+    "dialog",
+    "turns",
+    "chat",
+    "chat_history",
+    "contents",
+)
 RATED = ("label", "kto_tag")  # TRL's KTO rows, and LLaMA-Factory's
 # Further names that `training/data/native.py` reads.
 _OTHERS = ("history", "tools", "functions", "preferred_output", "non_preferred_output")
@@ -62,7 +71,7 @@ class Columns:
         return next((field for field, theirs in self.pairs if theirs == name.strip()), None)
 
     def renamed(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """Return the row with the named fields. What stood under such a field is kept as `X (file)`.
+        """Return the row with the named fields. What had such a name before is kept as `X (file)`.
 
         A name with points is looked for inside objects and lists. Raises Wrong for several values.
         """
@@ -91,7 +100,7 @@ NO_COLUMNS = Columns()
 
 
 def parse_columns(text: str, fields: frozenset[str]) -> Columns:
-    """Read `--columns prompt=Frage,completion=Antwort`. Raises InputError for what is no such list."""
+    """Read `prompt=Frage,completion=Antwort`. Raises InputError for what is no such list."""
     pairs = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         field, equals, name = (piece.strip() for piece in part.partition("="))

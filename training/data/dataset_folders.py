@@ -73,7 +73,9 @@ def _hub_parts(folder: Path) -> dict[str, list[Path]]:
             )
         if len(resolved) == 1:
             return next(iter(resolved.values()))
-        return {f"{name}/{part}": of for name, parts in resolved.items() for part, of in parts.items()}
+        return {
+            f"{name}/{part}": of for name, parts in resolved.items() for part, of in parts.items()
+        }
     try:
         patterns = get_data_patterns(str(folder))
     except EmptyDatasetError:
@@ -89,12 +91,14 @@ def _hub_parts(folder: Path) -> dict[str, list[Path]]:
 
 
 def _subsets(folder: Path) -> dict[str, Any]:
-    """Return subset → patterns of its files, from the card; only the default one where it has one."""
+    """Return subset → patterns of its files, from the card; the default one alone if any is."""
     card = folder / "README.md"
     if not card.is_file():
         return {}
     configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
-    with_files = {name: config["data_files"] for name, config in configs.items() if "data_files" in config}
+    with_files = {
+        name: config["data_files"] for name, config in configs.items() if "data_files" in config
+    }
     default = configs.get_default_config_name()
     return {default: with_files[default]} if default in with_files else with_files
 

@@ -24,7 +24,23 @@ _SAMPLE = 1 << 20  # bytes of lines with other characters than ASCII that a gues
 _LINES = 200  # of these lines, of which the language is told
 _MOST_LINES = 0.8  # share of them in a code page's languages: short lines are told wrongly at times
 _FEW = 0.02  # share of words that may look wrong: names and slips
-_WESTERN = {"en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "nb", "nn", "fi", "is", "ca"}
+_WESTERN = {
+    "en",
+    "de",
+    "fr",
+    "es",
+    "it",
+    "pt",
+    "nl",
+    "sv",
+    "da",
+    "no",
+    "nb",
+    "nn",
+    "fi",
+    "is",
+    "ca",
+}
 _CENTRAL = {"pl", "cs", "sk", "hu", "ro", "hr", "sl", "bs", "sq", "de"}
 _CYRILLIC = {"ru", "uk", "bg", "sr", "mk", "be"}
 # Code page → languages that are written in it. Windows', DOS's and the Macintosh's, as Excel
@@ -45,8 +61,12 @@ _ICONV = {"mac_roman": "MACINTOSH", "gb18030": "GB18030", "koi8_r": "KOI8-R"}
 # The most frequent characters; a tenth of any text in the language, and hardly any of a wrong
 # decoding. Of Japanese, kana take this part.
 _FREQUENT = {
-    "gb18030": set("的一是不了在人有我他这中大来上个国到说们为子和你地出道也时年得就那要下以生会可请吗多么"),
-    "big5": set("的一是不了在人有我他這中大來上個國到說們為子和你地出道也時年得就那要下以生會可請嗎多麼"),
+    "gb18030": set(
+        "的一是不了在人有我他这中大来上个国到说们为子和你地出道也时年得就那要下以生会可请吗多么"
+    ),
+    "big5": set(
+        "的一是不了在人有我他這中大來上個國到說們為子和你地出道也時年得就那要下以生會可請嗎多麼"
+    ),
     "cp949": set("이다는을의에가고하지를한은로도어니기있사리자시나수해요까습"),
 }
 _FREQUENT_SHARE = 0.1
@@ -168,9 +188,7 @@ def _has_frequent(text: str, page: str) -> bool:
         return True
     others = [character for character in text if character > "\u2e7f" and character.isalpha()]
     frequent = _FREQUENT.get(page)
-    known = sum(
-        one in frequent if frequent else "\u3040" <= one <= "\u30ff" for one in others
-    )
+    known = sum(one in frequent if frequent else "\u3040" <= one <= "\u30ff" for one in others)
     return bool(others) and known >= _FREQUENT_SHARE * len(others)
 
 

@@ -1,7 +1,8 @@
 """Records of annotation and tracing tools as rows: Argilla, Label Studio, Langfuse.
 
 A row is learned, so only what a person submitted counts as an answer, never a suggestion or a
-prediction. Where several texts may be meant, the row is refused with the `--columns` that names one.
+prediction. Where several texts may be meant, the row is refused with the `--columns` that names
+one.
 """
 
 from __future__ import annotations
@@ -175,7 +176,9 @@ def _langfuse(raw: dict[str, Any]) -> dict[str, Any]:
         raise Wrong("a generation of Langfuse that failed", "one with an output")
     said = next((value[name] for name in ("expectedoutput", "output") if value.get(name)), None)
     if said is None:
-        raise Wrong("a record of Langfuse without an output", "one with 'output' or 'expectedOutput'")
+        raise Wrong(
+            "a record of Langfuse without an output", "one with 'output' or 'expectedOutput'"
+        )
     row = {"input": _unquoted(value.get("input")), "output": _unquoted(said), "id": value.get("id")}
     row |= {"user": value.get("userid"), "group": value.get("sessionid")}
     if (rating := _rating(decoded(value.get("scores")))) is not None:
@@ -194,7 +197,7 @@ def _unquoted(value: Any) -> Any:
 
 
 def _rating(scores: Any) -> int | None:
-    """Return what people thought: -1 if any score that is true or false is false, 1 if all are true."""
+    """Return -1 if any score that is true or false is false, 1 if all are true, else None."""
     found = [
         bool(score.get("value"))
         for score in (scores if isinstance(scores, list) else [])
@@ -218,10 +221,8 @@ def _texts(values: Sequence[Any]) -> list[str]:
     return [value for value in values if _is_text(value)]
 
 
-def _the_one(
-    named: Mapping[str, Any], usual: Sequence[str], place: str, columns: str
-) -> str:
-    """Return the only name, or the only one that is usual. Raises Wrong for none and for several."""
+def _the_one(named: Mapping[str, Any], usual: Sequence[str], place: str, columns: str) -> str:
+    """Return the only name, or the only usual one. Raises Wrong for none and for several."""
     names = list(named)
     if len(names) > 1:
         names = [name for name in names if plain_name(name) in usual] or names
@@ -237,5 +238,7 @@ def _the_one(
 def _agreed(texts: Sequence[str], what: str) -> str:
     distinct = list(dict.fromkeys(text.strip() for text in texts))
     if len(distinct) > 1:
-        raise Wrong(f"{len(distinct)} {what} that differ", "one answer: settle it in the tool first")
+        raise Wrong(
+            f"{len(distinct)} {what} that differ", "one answer: settle it in the tool first"
+        )
     return texts[0]

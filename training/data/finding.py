@@ -1,4 +1,4 @@
-"""What `whet data check` says: one thing about the rows that somebody should decide on, with its lines and what to do."""
+"""Findings of `whet data check`: what to decide about rows, with their lines and what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Finding:
     count: int
     found: str  # what, in a sentence
     do: str  # what to do about it
-    lines: list[Any] = field(default_factory=list)  # line numbers, or lists of them that belong together
+    # Line numbers, or lists of them that belong together.
+    lines: list[Any] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.sentence()

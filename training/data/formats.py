@@ -128,9 +128,7 @@ def read_good(path: Path, *, skip_bad: bool, options: ReadOptions = DEFAULTS) ->
     return found
 
 
-def _reading(
-    rows: Numbered, unit: str, path: Path, origin: str, options: ReadOptions
-) -> Reading:
+def _reading(rows: Numbered, unit: str, path: Path, origin: str, options: ReadOptions) -> Reading:
     return read_objects(
         rows, unit=unit, origin=origin, asked=True, columns=options.columns, source=str(path)
     )

@@ -1,4 +1,4 @@
-"""What somebody gives a run to learn from: a file or a folder, its own held-out parts, test rows."""
+"""What a run is given to learn from: a file or a folder, its own held-out parts, test rows."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def describe_reading(reading: Reading, source: str) -> list[str]:
     if reading.blank:
         notices.append(f"{source}: {len(reading.blank):,} empty lines.")
     if reading.unknown_fields:
-        names = ", ".join(f"{name} ({rows:,} rows)" for name, rows in reading.unknown_fields.items())
+        names = ", ".join(
+            f"{name} ({rows:,} rows)" for name, rows in reading.unknown_fields.items()
+        )
         notices.append(f"{source}: ignored columns: {names}.")
     return notices
 

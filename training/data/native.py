@@ -69,7 +69,7 @@ class Native:
         return ""
 
     def __call__(self, raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return (the row, notices of what was done). Raises Wrong for what may mean several things."""
+        """Return (the row, notices of what was done). Raises Wrong for what may mean several."""
         notices: list[str] = []
         row = {name: value for name, value in raw.items() if value is not None}
         row = self._columns.renamed(row) if self._columns else row
@@ -123,7 +123,7 @@ def _with_rating(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _openai_preference(row: dict[str, Any]) -> dict[str, Any]:
-    """`input`, `preferred_output` and `non_preferred_output` as `messages`, `chosen`, `rejected`."""
+    """Return OpenAI's preference as `messages`, `chosen` and `rejected`."""
     names = ("input", "preferred_output", "non_preferred_output")
     if not row.keys() & set(names[1:]):
         return row
@@ -139,7 +139,7 @@ def _openai_preference(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _input_and_output(row: dict[str, Any]) -> dict[str, Any]:
-    """`input` and `output` that are what a model was sent and what it sent back (traces)."""
+    """Return a trace, what a model was sent and what it sent back, as a conversation."""
     if "instruction" in row or not {"input", "output"} <= row.keys():
         return row
     asked, said = decoded(row["input"]), decoded(row["output"])
@@ -166,7 +166,9 @@ def _only_text(value: Any, name: str) -> Any:
     texts = [item for item in value.values() if item] if isinstance(value, dict) else []
     if len(texts) == 1 and (isinstance(texts[0], str) or is_messages(texts[0])):
         return texts[0]
-    columns = f"--columns prompt={name}.NAME" if name == "input" else f"--columns completion={name}.NAME"
+    columns = (
+        f"--columns prompt={name}.NAME" if name == "input" else f"--columns completion={name}.NAME"
+    )
     if isinstance(value, dict):
         raise Wrong(f"{name!r} is an object of {listed(value)}", f"one text in it, or {columns}")
     raise Wrong(f"{name!r} is {shown(value)}", "a text or a list of messages")
@@ -186,7 +188,7 @@ def _reply(value: Any) -> list[Any]:
 
 
 def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
-    """A list of messages under another name as `messages`."""
+    """Return the row with a list of messages under another name as `messages`."""
     named = [name for name in DIALOGUES if _holds_messages(row.get(name))]
     for name in DIALOGUES if "conversations" in row and not named else ():
         if name == "conversations":
@@ -195,9 +197,7 @@ def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
         if _is_alternating(row.get(name)):
             named = [name]
             roles = ("user", "assistant")
-            turns = [
-                {"role": roles[at % 2], "content": text} for at, text in enumerate(row[name])
-            ]
+            turns = [{"role": roles[at % 2], "content": text} for at, text in enumerate(row[name])]
             row = {**row, name: turns}
     if "messages" in row or len(named) != 1:
         return row
@@ -206,12 +206,18 @@ def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
 
 def _is_alternating(value: Any) -> bool:
     """Tell whether a value is a list of texts that a user and the assistant say in turn."""
-    return isinstance(value, list) and len(value) > 1 and all(isinstance(one, str) and decoded(one) is one for one in value)
+    return (
+        isinstance(value, list)
+        and len(value) > 1
+        and all(isinstance(one, str) and decoded(one) is one for one in value)
+    )
 
 
 def _paired(row: dict[str, Any]) -> dict[str, Any]:
-    """A question and an answer under other names as `prompt` and `completion`. Raises Wrong for
-    several that may be meant."""
+    """Return the row with a question and an answer under other names as `prompt` and `completion`.
+
+    Raises Wrong for several that may be meant.
+    """
     for name in SYSTEMS:
         if name in row and "system" not in row:
             row = {**row, name: text_of(row[name])}
@@ -247,7 +253,7 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alpaca_question(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """A preference whose question stands under another name, as in LLaMA-Factory's sets."""
+    """Return a preference with its question, which has another name, as `prompt`."""
     taken = {name, "input"} if name == "instruction" else {name}
     parts = [row[one] for one in (name, "input") if one in taken and _is_said(row.get(one))]
     question = "\n\n".join(parts) if len(parts) > 1 else parts[0]
@@ -255,11 +261,13 @@ def _alpaca_question(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_said(value: Any) -> bool:
-    return bool(value.strip()) if isinstance(value, str) else isinstance(value, list) and bool(value)
+    return (
+        bool(value.strip()) if isinstance(value, str) else isinstance(value, list) and bool(value)
+    )
 
 
 def _with_history(row: dict[str, Any]) -> dict[str, Any]:
-    """Alpaca's `history`, pairs of a question and an answer before this one, as messages."""
+    """Return the row with Alpaca's `history`, the turns before the question, as messages."""
     history = decoded(row.get("history"))
     if not isinstance(history, list) or "messages" in row:
         return row

@@ -43,7 +43,9 @@ _MESSAGES_CELLS = {
 _ROWS_ALONE = ("text", "data", "fields")  # columns that make a row without a question
 _NUMBER_CELLS = ("weight", "rating")
 _ID_CELLS = ("id", "user", "group")
-_LONGEST_CELL = 16 << 20  # characters; the csv module's own 131,072 is less than a long conversation
+_LONGEST_CELL = (
+    16 << 20
+)  # characters; the csv module's own 131,072 is less than a long conversation
 _EMPTY_LINES = re.compile(r'(?:[ ,;\t|"]*\r?\n)*')  # that a spreadsheet has above its table
 _BATCH = 1024  # rows of a Parquet file in memory at a time
 
@@ -286,4 +288,3 @@ def require_file(path: Path) -> None:
             f"{path} cannot be read: {why}.",
             hint="Name a file of training rows, such as one JSON object per line.",
         ) from error
-

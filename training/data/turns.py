@@ -1,4 +1,4 @@
-"""Messages as other tools write them, as Whet writes them: names of roles and fields, calls of tools.
+"""Messages of other tools as Whet writes them: names of roles and fields, calls of tools.
 
 What is not understood is left as it is: `training/data/shapes.py` says what is wrong with it.
 """
@@ -20,7 +20,8 @@ _ROLES = {
     "developer": "developer",
     **dict.fromkeys(("user", "human", "prompter", "customer", "client", "end_user"), "user"),
     **dict.fromkeys(
-        ("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "ai", "agent", "llm"), "assistant"
+        ("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "ai", "agent", "llm"),
+        "assistant",
     ),
     **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response"), "tool"),
     **dict.fromkeys(("tool_result", "tool_output", "function_response"), "tool"),
@@ -75,7 +76,9 @@ def role_of(name: Any) -> Any:
 
 
 def _role_in(message: dict[str, Any]) -> str | None:
-    return next((name for name in ("role", *_ROLE_NAMES) if isinstance(message.get(name), str)), None)
+    return next(
+        (name for name in ("role", *_ROLE_NAMES) if isinstance(message.get(name), str)), None
+    )
 
 
 def _message(value: Any) -> Any:
