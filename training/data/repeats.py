@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from training.rows import MOST_WEIGHT, Row
+from training.data.row_fields import MOST_WEIGHT
+from training.rows import Row
 from whet.errors import InputError
 
 KEEP, WEIGHT, REMOVE = CHOICES = ("keep", "weight", "remove")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ from tests.training.data.people_files import (
     user,
 )
 from training.base_model import open_base
-from training.commands.sources import rows_of
+from training.commands.sources import RowSource, rows_of
 from training.data.check import check
 from training.data.formats import read_options
 from training.methods.registry import find
@@ -40,10 +39,9 @@ BAD = [{**row, "rating": -1} for row in MANY[:3]]
 def _run(context: Context, path: Path, case: Case, method: str, test: Path | None) -> str:
     """What a run says before it loads the base; "" when it would start."""
     try:
-        rows, _ = rows_of(
-            context, "support", path, "", test, no_split=False, skip_bad=False,
-            options=read_options(case.columns, case.encoding), method=find(method),
-        )  # fmt: skip
+        options = read_options(case.columns, case.encoding)
+        source = RowSource(path, test=test, options=options, method=find(method))
+        rows = rows_of(context, "support", source).dataset
         prepare(context, "support", rows, load_recipe(method), open_base(context.settings), drop_leaks=False)
     except InputError as error:
         return error.message
@@ -108,18 +106,15 @@ def test_every_file_that_can_be_read_is_taken_by_both_or_neither(context: Contex
 
 def test_a_part_of_the_folder_can_be_the_test_set(context: Context, tmp_path: Path) -> None:
     saved({"train": MANY, "holdout": HELD_OUT})(tmp_path / "ds")
-    rows, _ = rows_of(
-        context, "support", tmp_path / "ds", "", Path("holdout"), no_split=False, skip_bad=False
-    )
+    rows = rows_of(context, "support", RowSource(tmp_path / "ds", test=Path("holdout"))).dataset
     assert [row.answer for row in rows.test] == ["Ann does."] and len(rows.train) == len(MANY)
 
 
 def test_bad_answers_are_left_out_on_request_and_counted(context: Context, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     lines(*MANY, *({**row, "label": False} for row in BAD[:2]))(path)
-    made: Any = rows_of(
-        context, "support", path, "", None, no_split=True, skip_bad=True, method=find("lora")
-    )
-    rows, notices = made
+    source = RowSource(path, no_split=True, skip_bad=True, method=find("lora"))
+    made = rows_of(context, "support", source)
+    rows, notices = made.dataset, made.notices
     assert all(row.rating == 0 for row in rows.train) and len(rows.train) == len(MANY)
     assert any("2 lines are left out (41-42)" in notice for notice in notices)
