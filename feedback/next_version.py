@@ -54,7 +54,7 @@ class _Inputs:
     """Everything that decides what the next version holds."""
 
     parent: tuple[str, str] | None  # (digest, folder)
-    standing: list[Example]
+    standing: list[str]  # ids of the reviewed examples, in order
     erased: dict[str, int]
     before: DatasetVersion | None
 
@@ -67,7 +67,7 @@ def assemble_next(context: Context, alias: str) -> NextVersion:
 
     Raises StoreError when the seed rows are gone or their folder is damaged.
     """
-    return _assemble(context, _inputs(context, alias))
+    return _assemble(context, alias, _inputs(context, alias))
 
 
 def preview(context: Context, alias: str) -> Preview | None:
@@ -79,7 +79,7 @@ def preview(context: Context, alias: str) -> Preview | None:
     inputs = _inputs(context, alias)
     key = _fingerprint(context, alias, inputs)
     if key not in _previews:
-        made = _assemble(context, inputs)
+        made = _assemble(context, alias, inputs)
         has_rows = bool(made.assembled.rows["train"])
         known = Preview(made.digest, frozenset(made.assembled.example_ids)) if has_rows else None
         _previews[key] = known
@@ -95,7 +95,7 @@ def _fingerprint(context: Context, alias: str, inputs: _Inputs) -> str:
             "database": str(context.database.url),
             "alias": alias,
             "parent": inputs.parent,
-            "standing": sorted(example.id for example in inputs.standing),
+            "standing": inputs.standing,
             "erased": inputs.erased,
             "before": inputs.before.digest if inputs.before else None,
             "base": str(context.base_folder),
@@ -107,22 +107,23 @@ def _inputs(context: Context, alias: str) -> _Inputs:
     with reading(context.database) as connection:
         return _Inputs(
             _parent(connection, alias),
-            standing_examples(connection, alias),
+            _standing_ids(connection, alias),
             erased_subjects(connection),
             newest(connection, alias),
         )
 
 
-def _assemble(context: Context, inputs: _Inputs) -> NextVersion:
+def _assemble(context: Context, alias: str, inputs: _Inputs) -> NextVersion:
+    known = set(inputs.standing)  # one that came since belongs to the next look
+    with reading(context.database) as connection:
+        standing = [e for e in standing_examples(connection, alias) if e.id in known]
     chain = ancestors(context.store, inputs.parent[1]) if inputs.parent else []
     seed = _seed_rows(context, chain[-1], inputs.erased) if chain else {}
     assigned = _assigned(context.store, inputs.before)
-    assembled = assemble(seed, inputs.standing, assigned, load_control_tokens(context))
+    assembled = assemble(seed, standing, assigned, load_control_tokens(context))
     digest = rows_digest(assembled.rows, assembled.regression)
     parents = [inputs.parent[0]] if inputs.parent and inputs.parent[0] != digest else []
-    return NextVersion(
-        digest, assembled, parents, chain[-1] if chain else None, len(inputs.standing)
-    )
+    return NextVersion(digest, assembled, parents, chain[-1] if chain else None, len(standing))
 
 
 def _parent(connection: Connection, alias: str) -> tuple[str, str] | None:
@@ -169,6 +170,12 @@ def _seed_rows(
         split: [row for row in rows if not is_erased(known, row.get("user"), 0, secret)]
         for split, rows in read_rows(context.store, path).items()
     }
+
+
+def _standing_ids(connection: Connection, alias: str) -> list[str]:
+    stands = (examples.c.alias == alias, examples.c.withdrawn_at.is_(None))
+    query = select(examples.c.id).where(*stands).order_by(examples.c.id)
+    return list(connection.execute(query).scalars())
 
 
 def standing_examples(connection: Connection, alias: str) -> list[Example]:
