@@ -197,24 +197,29 @@ def _take_patterns(
     """Hold out units until so many rows are, those first whose answers others teach too.
 
     A test asks what could be learned: `teachers` counts the units outside the held-out parts that
-    have each answer, and shrinks by what is taken here.
+    have each answer, and shrinks by what is taken here. Of these, units come first whose answers have
+    lost no teacher to the test yet: two wordings of one matter leave it worse taught than others are.
     """
+    taken: Counter[str] = Counter()
 
-    def lonely(unit: Unit) -> float:
+    def rank(unit: Unit) -> tuple[float, float]:
         answers = unit.answers
-        return round(sum(teachers[answer] < 2 for answer in answers) / len(answers), 1)
+        lonely = sum(teachers[answer] < 2 for answer in answers) / len(answers)
+        shared = sum(taken[answer] for answer in answers) / len(answers)
+        return round(lonely, 1), round(shared, 1)
 
-    waiting = [(lonely(unit), unit.position, number) for number, unit in enumerate(fresh)]
+    waiting = [(rank(unit), unit.position, number) for number, unit in enumerate(fresh)]
     heapify(waiting)
     while waiting and wanted > 0:
         was, position, number = heappop(waiting)
         unit = fresh[number]
-        if (now := lonely(unit)) > was:  # others that taught its answers have been taken meanwhile
+        if (now := rank(unit)) > was:  # others that have its answers have been taken meanwhile
             heappush(waiting, (now, position, number))
         elif unit.rows <= _OVER * wanted:
             unit.part = part
             wanted -= unit.rows
             teachers.subtract(unit.answers)
+            taken.update(unit.answers)
 
 
 def _borrow_up_to_minimum(units: Sequence[Unit]) -> list[Unit]:
