@@ -15,6 +15,7 @@ from whet.auditlog import record
 from whet.database import writing
 from whet.errors import InputError
 from whet.ids import new_id
+from whet.registry import merged_from
 from whet.tables import adapters, datasets, erasures, examples, interactions, review_items, reviews
 
 ERASED_ROW: dict[str, Any] = {"erased": True}  # what stays of an example: that there was one
@@ -67,8 +68,13 @@ def _receipt(connection: Connection, subject: str, found: list[Row[*tuple[Any, .
     holding = [
         row for row in connection.execute(select(datasets.c.digest, datasets.c.name, datasets.c.version, datasets.c.example_ids)) if ids & set(row.example_ids)
     ]
+    held = adapters.c.dataset_digest.in_([row.digest for row in holding])
+    learned = set(connection.execute(select(adapters.c.digest).where(held)).scalars())
+    learned |= merged_from(connection, learned)
     trained = connection.execute(
-        select(adapters.c.name, adapters.c.version).where(adapters.c.dataset_digest.in_([row.digest for row in holding]), adapters.c.removed_at.is_(None))
+        select(adapters.c.name, adapters.c.version)
+        .where(adapters.c.digest.in_(learned), adapters.c.removed_at.is_(None))
+        .order_by(adapters.c.created_at, adapters.c.digest)
     ).all()
     return {
         "id": new_id("ers"),

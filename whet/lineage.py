@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Table, Text, and_,
 from whet import tables as t
 from whet.access import same_group
 from whet.errors import NotFoundError
-from whet.registry import parse_model
+from whet.registry import merged_from, parse_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,17 @@ def _adapter_after(connection: Connection, row: RowMapping, limit: int) -> list[
         _matching(connection, "evaluation", t.evaluations.c.adapter_digest == digest, limit),
         _matching(connection, "rollout", or_(t.rollouts.c.stable_digest == digest, t.rollouts.c.candidate_digest == digest), limit),
         _matching(connection, "interaction", t.interactions.c.adapter_digest == digest, limit),
+        _listed("adapter", sorted(merged_from(connection, {digest})), limit),
+    ]
+
+
+def _adapter_before(_connection: Connection, row: RowMapping, limit: int) -> list[Link]:
+    merged = (row["card"] or {}).get("merged") or {}
+    return [
+        _named("run", row["run_id"])
+        if row["run_id"]
+        else _named("dataset", row["dataset_digest"]),
+        _listed("adapter", [part["digest"] for part in merged.get("from", [])], limit),
     ]
 
 
@@ -227,7 +238,7 @@ KINDS: dict[str, Kind] = {
             f"{row['name']}@v{row['version']}: rank {row['rank']}, gate {row['gate']}, on base {row['base_digest'][:8]}"
             + (" (removed)" if row["removed_at"] else "")
         ),
-        lambda _c, row, _n: [_named("run", row["run_id"]) if row["run_id"] else _named("dataset", row["dataset_digest"])],
+        _adapter_before,
         _adapter_after,
     ),
     "evaluation": Kind(

@@ -150,6 +150,20 @@ def list_adapters(connection: Connection, name: str | None = None, *, removed: b
     return [Adapter(**row._mapping) for row in connection.execute(query)]
 
 
+def merged_from(connection: Connection, digests: set[str]) -> set[str]:
+    """Digests of the versions that were merged from any of these, directly or through others."""
+    rows = connection.execute(select(adapters.c.digest, adapters.c.card["merged"]["from"])).all()
+    sources = {digest: {part["digest"] for part in parts} for digest, parts in rows if parts}
+    found: set[str] = set()
+    while more := {
+        digest
+        for digest, parts in sources.items()
+        if digest not in found and parts & (digests | found)
+    }:
+        found |= more
+    return found
+
+
 def find_adapter(connection: Connection, reference: str) -> Adapter:
     """By label (`support@v7`), name (its newest version), digest or the first 8 characters of one.
 

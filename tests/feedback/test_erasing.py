@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from feedback import datasets, queue
 from feedback.erasing import ERASED_ROW, erase_user
@@ -20,7 +20,7 @@ from whet.access import hash_key
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import InputError
-from whet.tables import erasures, examples, interactions, review_items, reviews
+from whet.tables import adapters, erasures, examples, interactions, review_items, reviews
 
 SECRET_TEXT = "my address is 7 Example Lane"
 
@@ -55,6 +55,29 @@ def test_erasure_withdraws_blanks_and_leaves_a_receipt(context: Context) -> None
     after = datasets.build(context, ALIAS, actor="ada", now=NOW + 20)
     ids = {row["id"] for found in datasets.read_rows(context.store, after.path).values() for row in found}
     assert gone[0].id not in ids and "seed-train-9" not in ids and len(after.example_ids) == 1
+
+
+def test_receipt_names_versions_that_were_merged_from_those_that_learned(context: Context) -> None:
+    items = queued(context, 1)
+    with writing(context.database) as connection:
+        connection.execute(update(interactions).values(end_user="u-1"))
+    queue.decide(context.database, items[0], "ada", Decision("edit", SECRET_TEXT), now=NOW)
+    dataset = datasets.build(context, ALIAS, actor="ada", now=NOW)
+    common = {
+        "base_digest": "b" * 64,
+        "template_digest": "c" * 64,
+        "rank": 8,
+        "gate": "none",
+        "created_at": NOW,
+    }
+    trained = {"digest": "1" * 64, "dataset_digest": dataset.digest, "card": {}}
+    merged = {"digest": "2" * 64, "dataset_digest": None, "card": {"merged": {"from": [trained]}}}
+    other = {"digest": "3" * 64, "dataset_digest": None, "card": {}}
+    with writing(context.database) as connection:
+        for version, row in enumerate((trained, merged, other), 1):
+            named = {"name": "v", "version": version, "path": f"adapters/v/{version}"}
+            connection.execute(insert(adapters).values(**common, **named, **row))
+    assert erase(context)["adapters_trained_on_them"] == ["v@v1", "v@v2"]
 
 
 def test_erasing_twice_and_erasing_nobody(context: Context) -> None:

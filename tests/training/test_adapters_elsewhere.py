@@ -417,7 +417,9 @@ def test_command_prints_what_it_knows_and_nothing_empty(
         json.loads(printed(trainer.plain, "--json")),
     )
     assert first["digest"] == plain["digest"] and plain["adapter"] == "support@v1"
-    assert "notice" not in printed(trainer.plain), "nothing to say, no line"
+    assert "stored before, as support@v1" in plain["notice"]
+    other = trainer.peft("other", use_rslora=True)
+    assert "notice" not in printed(other), "nothing to say, no line"
 
 
 def test_float32_weights_keep_their_digits(

@@ -209,3 +209,34 @@ def test_a_loop_in_the_records_ends(story: Context) -> None:
     with reading(story.database) as connection:
         found = trace(connection, Ref("dataset", "1" * 64))
     assert every(found["came_from"], "came_from")[-1]["again"] is True
+
+
+def add_merged(context: Context, digest: str, source: str, version: int) -> None:
+    """An adapter version that was merged from another one."""
+    card = {"merged": {"from": [{"adapter": "x", "digest": source, "weight": 1.0}]}}
+    values = {
+        "digest": digest,
+        "name": "merged",
+        "version": version,
+        "path": f"adapters/merged/v{version}",
+        "base_digest": "b" * 64,
+        "template_digest": "c" * 64,
+        "rank": 32,
+        "gate": "none",
+        "card": card,
+        "created_at": 10 + version,
+    }
+    with writing(context.database) as connection:
+        connection.execute(insert(t.adapters).values(**values))
+
+
+def test_merged_version_leads_to_its_sources_and_they_to_it(story: Context) -> None:
+    add_merged(story, "e" * 64, ADAPTER, 1)
+    add_merged(story, "f" * 64, "e" * 64, 2)
+    with reading(story.database) as connection:
+        merged = trace(connection, Ref("adapter", "f" * 64))
+        source = trace(connection, Ref("adapter", ADAPTER))
+    ids = [node.get("id") for node in every(merged["came_from"], "came_from")]
+    assert ids[:2] == ["e" * 64, ADAPTER] and "int_old" in ids
+    after = {node.get("id") for node in every(source["came_of_it"], "came_of_it")}
+    assert {"e" * 64, "f" * 64} <= after

@@ -90,20 +90,24 @@ def show(reference: str = _Reference, as_json: bool = _Json) -> None:
             else {
                 key: value
                 for key, value in adapter.card.items()
-                if key in ("recipe", "training", "libraries", "left_out")
+                if key in ("recipe", "training", "libraries", "left_out", "imported", "merged")
             }
         )
         judged = adapter.card.get("evaluation") or {}
-        emit(
-            {
-                **_summary(adapter),
-                "verdict": judged.get("verdict", "none"),
-                "reason": judged.get("reason", ""),
-                "served_by": served_by,
-                "card": card,
-            },
-            as_json,
-        )
+        shown = {
+            **_summary(adapter),
+            "verdict": judged.get("verdict", "none"),
+            "reason": judged.get("reason", ""),
+            "served_by": served_by,
+            "card": card,
+        }
+        emit(shown if as_json else _for_people(shown), as_json)
+
+
+def _for_people(shown: dict[str, Any]) -> dict[str, Any]:
+    """What is known, with moments as people write them."""
+    moments = {key: iso(shown[key]) for key in ("created_at", "removed_at") if shown.get(key)}
+    return {key: value for key, value in {**shown, **moments}.items() if value not in (None, "")}
 
 
 def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]:
@@ -170,21 +174,21 @@ def import_folder(
 
         alias = name or context.settings.default_alias
         base = open_base(context.settings)
+        began = now_ms()
         stored, origin = import_adapter(
             context, folder, alias, base, actor=actor(), accept_base=accept_base
         )
-        created = stored.created_at if as_json else iso(stored.created_at)
+        notices = list(origin.notices)
+        if stored.created_at < began:
+            notices.append(f"The same content was stored before, as {stored.label}.")
         printed = {
             **_summary(stored),
-            "created_at": created,
             "declared_base": origin.base,
             "declared_revision": origin.revision,
-            "notice": " ".join(origin.notices),
+            "notice": " ".join(notices),
             "next": f"whet rollout promote {stored.name}",
         }
-        if not as_json:
-            printed = {key: value for key, value in printed.items() if value not in (None, "")}
-        emit(printed, as_json)
+        emit(printed if as_json else _for_people(printed), as_json)
 
 
 @adapters.command("merge")
