@@ -108,8 +108,10 @@ def _usage(name: str, command: Any) -> str:
             shown = (parameter.metavar or parameter.name.upper()).strip("[]{}.").replace("=", "")
             parts.append(shown if parameter.required else f"[{shown}]")
         elif parameter.name != "help":
-            longest = max(parameter.opts, key=len)
-            parts.append(longest if parameter.required else f"[{longest}]")
+            shown = max(parameter.opts, key=len)
+            if not parameter.is_flag:
+                shown += f" {parameter.metavar or parameter.name.upper()}"
+            parts.append(shown if parameter.required else f"[{shown}]")
     return " ".join([name, *parts])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from training.device import device
-from training.platform_tuning import LARGE_BYTES, give_large_blocks_back, return_memory
+from training.platform_tuning import LARGE_BYTES, give_large_blocks_back, return_memory, show_bitsandbytes
 from training.run.faults import out_of_memory
 from whet.base_config import position_limit
 from whet.errors import ConfigurationError, TrainingError
@@ -36,6 +36,7 @@ def quiet_environment() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",  # ORPO's trainer stands among those whose names may change; the version is pinned
     }.items():
         os.environ.setdefault(name, value)
@@ -43,12 +44,16 @@ def quiet_environment() -> None:
 
 
 def import_transformers() -> None:
-    """To be called before anything else imports transformers: for a way of generating that nothing here uses it would import scikit-learn, SciPy and pandas, two
-    seconds of each start."""
+    """Import transformers without what nothing here uses; to be called before anything else does.
+
+    For a way of generating it would import scikit-learn and pandas, for losses of object detection
+    SciPy: three seconds of each start.
+    """
     quiet_environment()
     from transformers import utils
 
     vars(utils)["is_sklearn_available"] = lambda: False
+    vars(utils)["is_scipy_available"] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,8 @@ class BaseModel:
         from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoModelForCausalLM
 
+        if four_bits:
+            show_bitsandbytes()
         there = where or device()
         if there == "cpu" and self._largest_bytes(dtype) >= LARGE_BYTES:
             give_large_blocks_back()

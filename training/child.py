@@ -12,6 +12,7 @@ import sys
 from io import BufferedReader, FileIO
 from typing import Any, cast
 
+from training.imports import import_libraries
 from training.platform_tuning import end_with_parent, end_with_pipe, keep_memory
 
 log = logging.getLogger(__name__)
@@ -22,25 +23,12 @@ def main(parent: int) -> None:
     end_with_parent(parent)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     keep_memory()
-    _import_everything()
+    import_libraries(four_bits=True)  # which method comes is not known yet
     line = cast(FileIO, cast(BufferedReader, sys.stdin.buffer).raw).readline()  # unbuffered: what follows is the pipe's end, which others watch
     if not line:
         return
     end_with_pipe(sys.stdin.fileno())
     _run(json.loads(line))
-
-
-def _import_everything() -> None:
-    from training.base_model import import_transformers
-
-    import_transformers()
-    import peft  # noqa: F401
-    import torch
-    import torch.utils.tensorboard  # noqa: F401  # half a second that the first step would wait for
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    import training.fused
-    import training.pipeline  # noqa: F401
 
 
 def _run(told: dict[str, Any]) -> None:

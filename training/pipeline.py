@@ -33,7 +33,7 @@ from training.run.checkpoint import identity_of, run_folder
 from training.run.estimates import compared, estimate, memory_of, peak_memory_bytes
 from training.run.faults import file_signature, memory_in_words, require_room, require_unchanged
 from training.run.resume import checkpoints_of
-from training.run.signs import never_stop
+from training.run.signs import never_stop, no_gain
 from training.run.trackers import Trackers
 from training.trainer import Loss, Step, Trained, train
 from whet.clock import now_ms
@@ -43,6 +43,10 @@ from whet.registry import Adapter
 
 log = logging.getLogger(__name__)
 
+# How much the report asks beyond the gate's rows: all probes, as many as a quarter of the training's
+# time allows, or there is no report.
+FULL_REPORT, FIRST_LOOK, NO_REPORT = REPORTS = ("full", "first look", "none")
+_REPORT_SHARE = 0.25
 _ROOM = 3  # checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller than one
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
@@ -59,18 +63,28 @@ class Outcome:
     seconds: dict[str, float]  # by stage
     estimate: dict[str, Any]
     dataset_digest: str
+    method: str
 
     @property
     def label(self) -> str:
         return self.adapter.label if self.adapter else str(self.folder)
 
 
-def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: Reporter, *, actor: str, into: Path | None = None) -> Outcome:
+def run_training(
+    context: Context,
+    run: runs.Run,
+    prepared: Prepared,
+    reporter: Reporter,
+    *,
+    actor: str,
+    into: Path | None = None,
+    report: str = FULL_REPORT,
+) -> Outcome:
     """Train, evaluate, gate and store; the run's row ends as `succeeded` in the transaction that makes the adapter visible.
 
     Where an earlier attempt at the run left a checkpoint, the training goes on from it. Raises WhetError when it cannot, trainer.Cancelled when somebody
     asked to stop, runs.Superseded when the run is no longer ours; then no part of an adapter is visible, and the row is the caller's to end.
-    `into` is where a method goes whose result is no version.
+    `into` is where a method goes whose result is no version; `report` one of `REPORTS`.
     """
     check_into(prepared.recipe, into)
     method = family(METHODS[prepared.recipe.method])
@@ -126,7 +140,8 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
         metrics = judgement.decision.metrics if judgement.decision else {}
         trackers.judged(trained.steps, metrics)
     endless = never_stop(metrics)
-    trained = replace(trained, signs=[*trained.signs, *([endless] if endless else [])])
+    gained = no_gain(metrics, judgement.against_name) if judgement.against is None else ""
+    trained = replace(trained, signs=[*trained.signs, *(sign for sign in (endless, gained) if sign)])
     require_unchanged(prepared.base, as_loaded)
     clock.mark("evaluating")
 
@@ -136,9 +151,11 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
         write_folder(context, run, prepared, model, judgement, card, into, reporter.final(trained), reporter.curve)
         checkpoints.remove()
         clock.mark("storing")
-        _survey(context, model, prepared, judgement, reporter)
+        outcome = Outcome(run.id, None, into, judgement, trained, clock.seconds, expected, prepared.dataset.digest, prepared.recipe.method)
+        reporter.stored(outcome)
+        _survey(context, model, prepared, outcome, reporter, report)
         clock.mark("reporting")
-        return Outcome(run.id, None, into, judgement, trained, clock.seconds, expected, prepared.dataset.digest)
+        return outcome
     new = _new_adapter(model, prepared, run, judgement, {**card, "fingerprint": evidence}, actor)
     adapter = adapter_store.publish(
         context,
@@ -151,9 +168,11 @@ def run_training(context: Context, run: runs.Run, prepared: Prepared, reporter: 
     )
     checkpoints.remove()
     clock.mark("storing")
-    _survey(context, model, prepared, judgement, reporter)
+    outcome = Outcome(run.id, adapter, None, judgement, trained, clock.seconds, expected, prepared.dataset.digest, prepared.recipe.method)
+    reporter.stored(outcome)
+    _survey(context, model, prepared, outcome, reporter, report)
     clock.mark("reporting")
-    return Outcome(run.id, adapter, None, judgement, trained, clock.seconds, expected, prepared.dataset.digest)
+    return outcome
 
 
 def refitted(context: Context, prepared: Prepared, judged: Any, reporter: Reporter, *, pad_id: int, loss_of: Loss) -> Any:
@@ -185,12 +204,20 @@ def _require_place(context: Context, model: Any, prepared: Prepared, into: Path 
         require_room(Path(context.store.root), sum(sizes), "WHET_STORE_URL")
 
 
-def _survey(context: Context, model: Any, prepared: Prepared, judgement: Judgement, reporter: Reporter) -> None:
+def _survey(context: Context, model: Any, prepared: Prepared, outcome: Outcome, reporter: Reporter, report: str) -> None:
     """The report, once the version is there: whoever waits for the version need not wait for it, and a kill meanwhile costs the report alone
     (`whet eval run` makes it again)."""
+    if report == NO_REPORT:
+        return
     base = base_beside(prepared)
+    answered = sum(len(rows) for rows in (outcome.judgement.ours, outcome.judgement.theirs))
+    pace = outcome.seconds["evaluating"] / max(answered, 1)
+    limit = int(_REPORT_SHARE * outcome.trained.seconds / max(pace, 1e-9)) if report == FIRST_LOOK else None
     try:
-        survey(context, model, prepared.encoder, prepared.dataset, judgement, name=prepared.alias, on_batch=reporter.surveying, base=base)
+        survey(
+            context, model, prepared.encoder, prepared.dataset, outcome.judgement,
+            name=prepared.alias, on_batch=reporter.surveying, base=base, most_answers=limit,
+        )
     except (StoreError, OSError) as error:
         log.warning("The report of %s could not be stored: %s", prepared.alias, error)
 

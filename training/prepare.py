@@ -82,8 +82,10 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     _require_teachable(recipe, dataset.train)
     standing = with_standing_reviews(context, alias, dataset).regression
     start, no_start = _start_adapter(context, alias, recipe, base)
+    asked_length = recipe.max_length
     recipe = replace(recipe, init_from=start.digest if start else "")
     recipe = replace(resolved(recipe, parameters=base.parameters, max_length=room), dtype=compute_dtype(recipe.dtype))
+    bounded = _length_bound(context, asked_length, room, base)
     encoder = Encoder(base, recipe.max_length)
     dataset, leaks = without_leaks(dataset, drop=drop_leaks)
     left_out: list[BadLine] = []
@@ -98,12 +100,20 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
         left_out += [*rejected, *other]
     if left_out and not skip_bad:
         shown = "\n".join(f"  {sentence}" for sentence in sentences(left_out))
-        raise InputError(f"{len(left_out)} rows cannot be learned from with this base:\n{shown}", hint="Correct them, or leave them out with --skip-bad.")
+        raise InputError(
+            f"{len(left_out)} rows cannot be learned from with this base:\n{shown}",
+            hint=" ".join(["Correct them, or leave them out with --skip-bad.", *bounded]),
+        )
     if not parts["train"]:
         raise InputError("No row is left to train on.", hint="`whet data check` says why each row was refused.")
     dataset = replace(dataset, **kept, regression=[row for row in _not_bad(standing) if encoder.takes(row)])
     left_out += [leak.as_bad_line() for leak in leaks]
-    said = [method.said] if method.said else []
+    said = [*bounded, *([method.said] if method.said else [])]
+    if start is None and method.name in _NEEDS_ANSWERS:
+        said.append(
+            f"{method.name} starts from the bare base. It moves answers that the model gives already and teaches no facts: first train lora on right "
+            "answers, then go on from that version (--init-from LABEL)."
+        )
     if recipe.processes > 1:
         said.append(f"{recipe.processes} processes share the training; the estimate of time and memory is that of one process which does it alone.")
     if base.has_experts and method.engine == ADAPTER and recipe.target_modules == ("all-linear",):
@@ -152,6 +162,21 @@ def _variants(encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe:
         "--question-variants 1 trains them as they are."
     )
     return variants, [text]
+
+
+# Methods that compare answers with those of the model they start from: there is nothing to prefer in
+# answers that know nothing. ORPO learns the chosen answers as well.
+_NEEDS_ANSWERS = frozenset({"dpo", "kto", "rlhf"})
+
+
+def _length_bound(context: Context, asked: int, room: int, base: BaseModel) -> list[str]:
+    """Say what bounds a `max_length` that was asked for; [] where nothing does."""
+    if asked <= room:
+        return []
+    setting = context.settings.engine_max_model_len
+    if base.max_positions < setting:
+        return [f"max_length {asked} is bounded to {room}: the base has {base.max_positions} positions."]
+    return [f"max_length {asked} is bounded to {room}: the engine serves {setting} tokens (WHET_ENGINE_MAX_MODEL_LEN), so longer rows would never be answered."]
 
 
 def _rows_for(method: Method, dataset: Dataset) -> Dataset:

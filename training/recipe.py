@@ -18,7 +18,7 @@ from whet.errors import InputError, NotFoundError
 FOLDER = Path(__file__).parent / "recipes"
 SCHEDULES = ("cosine", "linear", "constant")
 DTYPES = ("auto", "bfloat16", "float32")
-DEVICES = ("auto", "cuda")
+DEVICES = ("auto", "cpu", "cuda")
 PRODUCTION = "production"  # as `init_from`: the version that answers under the alias now
 
 # Small models need large steps: measured on the built-in base, where 2e-4 learns nothing in six epochs. It goes with `batch_size`:
@@ -58,7 +58,7 @@ class Recipe:
     patience: int = 3  # checks on validation rows (one an epoch) without a new best before the run stops; 0: never
     max_length: int = 0  # tokens per row; a longer row is refused, never cut. 0: what the engine and the base both take
     dtype: str = "auto"  # of the computation; auto: what this machine is faster in, bfloat16 or float32
-    device: str = "auto"  # cuda: refused where there is no GPU, instead of training on the processor
+    device: str = "auto"  # cuda: refused where there is no GPU, instead of training on the processor; cpu: a GPU is left alone
     seed: int = 0
     threads: int = 0  # CPU threads; 0: one or all, whichever a measurement at the start finds faster
     virtual_tokens: int = 20  # of a prefix or soft prompt; they take room from `max_length`

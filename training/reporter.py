@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training import runs
 from training.run.checkpoint import LoopState
 from training.trainer import Cancelled, Step, Trained
 from whet.clock import now_ms
 from whet.context import Context
+
+if TYPE_CHECKING:
+    from training.pipeline import Outcome
 
 _MIN_INTERVAL_S = 0.5  # a page that follows a run gains nothing from more, and the database is shared with the traffic
 _HEARTBEAT_S = 5.0  # while a stage is long and silent, such as loading
@@ -20,11 +23,19 @@ _HEARTBEAT_S = 5.0  # while a stage is long and silent, such as loading
 class Reporter:
     """Use as a context manager around the run; a thread keeps the heartbeat alive meanwhile.
 
-    `watch` is called with the progress after every step and stage, for a progress bar.
+    `watch` is called with the progress after every step and stage, for a progress bar; `on_stored`
+    with the outcome, as soon as the result is stored and before its report is made.
     """
 
-    def __init__(self, context: Context, run: runs.Run, watch: Callable[[dict[str, Any]], None] = lambda progress: None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        run: runs.Run,
+        watch: Callable[[dict[str, Any]], None] = lambda progress: None,
+        on_stored: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
         self._context, self._run, self._watch = context, run, watch
+        self.stored = on_stored
         self.curve: list[list[float]] = []
         self._progress: dict[str, Any] = {"stage": "loading"}
         self._written_at = 0.0

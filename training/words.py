@@ -67,3 +67,8 @@ def said_value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(said_value, value))
     return "–" if value is None or value == "" else str(value)
+
+
+def memory_text(count: float) -> str:
+    """Return bytes as `880 MB` or `1.3 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -217,8 +217,8 @@ def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list
             candidate: f"{found['candidate']:.1%}",
             "90 % interval": _interval(found),
             against: f"{found['against']:.1%}",
-            "broken": found["broken"],
-            "fixed": found["fixed"],
+            "regressions": found["broken"],
+            "newly correct": found["fixed"],
         }
         for group, found in metrics.items()
         if found["n"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import typer
 
-from training.commands.train import see_through, tell, this_process, train
+from training.commands.outcome import show_report, summary
+from training.commands.train import see_through, this_process, train
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.context import Context
@@ -33,7 +34,8 @@ def resume(
             emit({"run": started.id, "state": "waiting", "next": "The worker of `whet up` goes on with it."}, as_json)
             return
         into = Path(row["recipe"]["into"]) if row["recipe"].get("into") else None
-        tell(see_through(context, started, lambda: _prepared(context, row), into, quiet=as_json), [], as_json)
+        outcome = see_through(context, started, lambda: _prepared(context, row), into, quiet=as_json)
+        emit(summary(outcome, []), True) if as_json else show_report(outcome, "full")
 
 
 def _prepared(context: Context, row: dict[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,8 @@ from training.commands.train import train
 from whet.cli import emit, err, opened, out
 from whet.errors import InputError
 from whet.ids import check_name
+
+_STATES = {"complete": "finished", "pruned": "ended early", "fail": "failed"}
 
 
 @train.command("search")
@@ -81,9 +84,29 @@ def search(
             else:
                 found.run(**budget, on_step=on_step)
         results = found.write_results()
-        emit({**results, "next": f"whet train run … --recipe {results['recipe']}", "notices": notices if as_json else []}, as_json)
-        if not as_json:
-            out.print(f"Next: whet train run … --recipe {results['recipe']}", markup=False)
+        source = [str(file)] if file else ["--dataset", dataset]
+        following = shlex.join(["whet", "train", "run", *source, "--alias", name, "--recipe", results["recipe"]])
+        if as_json:
+            emit({**results, "next": following, "notices": notices}, True)
+            return
+        for notice in notices:
+            out.print(f"• {notice}", markup=False, soft_wrap=True)
+        emit(_for_people(results), False)
+        out.print(f"Next: {following}", markup=False, soft_wrap=True)
+
+
+def _for_people(results: dict[str, Any]) -> dict[str, str]:
+    """Lines of a search's results; the shares of parameters only where there were trials enough."""
+    best = dict(results["best"])
+    lines = {
+        "trials": ", ".join(f"{count} {_STATES[state]}" for state, count in results["trials"].items()),
+        "best": f"trial {best.pop('trial')}, validation loss {best.pop('validation_loss'):.4f}: "
+        + ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.items()),
+        "what mattered": ", ".join(f"{name} {share:.0%}" for name, share in results["importances"].items()),
+        "recipe": results["recipe"],
+        "picture": results["picture"],
+    }
+    return {name: line for name, line in lines.items() if line}
 
 
 @contextmanager

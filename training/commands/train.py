@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from training.commands.options import COLUMNS, ENCODING
+from training.commands.outcome import show_expected, show_report, show_stored, summary
+from training.commands.progress import run_progress
+from training.commands.recipe_options import overrides
 from training.commands.sources import RowSource, rows_or_ask, warnings_of
-from whet.cli import actor, emit, err, opened, out
+from whet.cli import actor, emit, opened, out
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
@@ -69,13 +71,25 @@ def run(
     ),
     refit: bool | None = typer.Option(None, "--refit/--no-refit", help="After the verdict, train on all rows, held-out ones too, and store that."),
     patience: int | None = typer.Option(None, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
-    device: str | None = typer.Option(None, "--device", help="auto, or cuda to refuse a machine without a GPU."),
-    max_length: int | None = typer.Option(None, "--max-length", help="Tokens per row; longer rows are refused."),
+    device: str | None = typer.Option(None, "--device", help="auto, cpu, or cuda to refuse a machine without a GPU."),
+    max_length: int | None = typer.Option(None, "--max-length", help="Tokens per row; longer rows are refused. At most what engine and base take."),
+    dropout: float | None = typer.Option(None, "--dropout", help="On the adapter's input, 0 to below 1."),
+    warmup: float | None = typer.Option(None, "--warmup", help="Share of all steps in which the learning rate rises, 0 to 1."),
+    schedule: str | None = typer.Option(None, "--schedule", help="How the learning rate falls afterwards: cosine, linear or constant."),
+    target_modules: str | None = typer.Option(
+        None, "--target-modules", help="Layers that get an adapter, by the ends of their names: q_proj,v_proj. Default: all-linear."
+    ),
+    weight_decay: float | None = typer.Option(None, "--weight-decay", help="Of AdamW, on matrices."),
+    assignments: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Any other field of a recipe (docs/training.md); may be given again."),
     seed: int | None = typer.Option(None, "--seed", help="Same seed, data, base and threads: same weights, on a CPU."),
     threads: int | None = typer.Option(None, "--threads", help="CPU threads. Default: measured at the start."),
     init_from: str | None = typer.Option(None, "--init-from", help="Start from this adapter's weights: a label, or 'production'."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."),
     on: str = typer.Option("", "--on", help="ray, or ray=http://HOST:8265: train as a job of a Ray cluster instead of here."),
+    no_report: bool = typer.Option(False, "--no-report", help="Judge on held-out rows alone; `whet eval run` makes the report later."),
+    full_report: bool = typer.Option(
+        False, "--full-report", help="Ask every probe for the report. Default: as many as a quarter of the training's time allows."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only print tokens, steps, expected time, memory by part and cost."),
     price_per_hour: float = typer.Option(
         0.0, "--price-per-hour", min=0.0, help="What the machine costs an hour: --dry-run prints what the training will cost."
@@ -85,14 +99,17 @@ def run(
     as_json: bool = _Json,
 ) -> None:
     """Check the rows, train, compare with production (or the base) on held-out rows, store a version and say what to do next."""
-    overrides = {
+    options = {
         "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
         "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "folds": folds, "refit": refit, "patience": patience, "device": device,
+        "dropout": dropout, "warmup": warmup, "schedule": schedule, "target_modules": target_modules, "weight_decay": weight_decay,
     }  # fmt: skip
+    given = overrides(options, assignments)
     with opened() as context:
         from training.base_model import open_base, quiet_environment
         from training.data.formats import read_options
+        from training.imports import import_libraries
         from training.methods.registry import find
         from training.platform_tuning import keep_memory
         from training.recipe import check_into, check_servable, load_recipe, recipe_from
@@ -100,11 +117,11 @@ def run(
         quiet_environment()
         keep_memory()
         name = check_name(alias or context.settings.default_alias, "alias")
-        begun = load_recipe(recipe_name or find(method or "lora").name)
-        chosen = find(method or begun.method)
-        if rank and alpha is None and "alpha" in chosen.reads and chosen.name != "rslora":  # whose scale is made not to follow the rank
-            overrides["alpha"] = 2.0 * rank
-        recipe = recipe_from({name: value for name, value in overrides.items() if value is not None}, begun)
+        begun = load_recipe(recipe_name or find(str(given.get("method", "lora"))).name)
+        chosen = find(str(given.get("method", begun.method)))
+        if isinstance(given.get("rank"), int) and "alpha" not in given and "alpha" in chosen.reads and chosen.name != "rslora":  # whose scale is made not to follow the rank
+            given["alpha"] = 2.0 * given["rank"]
+        recipe = recipe_from(given, begun)
         check_servable(recipe, context.settings.engine_max_lora_rank)
         ray = None
         if on:
@@ -124,7 +141,7 @@ def run(
             skip_bad=skip_bad,
             remember=not dry_run,
             accept_loss=drop_leaks,
-            folds=folds if "folds" in chosen.reads else 0,
+            folds=int(given.get("folds", 0)) if "folds" in chosen.reads else 0,
             options=read_options(columns, encoding),
             method=chosen,
         )
@@ -132,6 +149,7 @@ def run(
         rows, notices = read.dataset, read.notices
         if read.folds:
             recipe = recipe_from({"folds": read.folds}, recipe)
+        import_libraries(four_bits=recipe.method == "qlora")
         base = open_base(context.settings)
         from training.prepare import prepare
 
@@ -141,25 +159,29 @@ def run(
         if prepared.left_out:
             notices.append(f"{len(prepared.left_out)} rows were left out: " + "; ".join(map(str, prepared.left_out[:5])))
         if dry_run:
-            emit({"notices": notices, **_expected(context, prepared, price_per_hour)}, as_json)
+            expected = _expected(context, prepared, price_per_hour)
+            emit({"notices": notices, **expected}, True) if as_json else show_expected(expected, notices)
             return
         for notice in notices if not as_json else []:
-            out.print(f"• {notice}", markup=False)
+            out.print(f"• {notice}", markup=False, soft_wrap=True)
         if ray:
-            with _bar(as_json) as watch:
+            with run_progress(as_json) as watch:
                 on_ray.run_there(context, ray, prepared, recipe, watch, notices, as_json)
             return
-        tell(_train(context, prepared, into, quiet=as_json), notices, as_json)
+        report = "none" if no_report else "full" if full_report else "first look"
+        outcome = _train(context, prepared, into, quiet=as_json, report=report)
+        emit(summary(outcome, notices), True) if as_json else show_report(outcome, report)
 
 
 def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
     from training.pipeline import measured
+    from training.recipe import recipe_read
 
     prepared, _, _, expected = measured(context, prepared, price_per_hour)
-    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": prepared.recipe.as_json()}
+    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": recipe_read(prepared.recipe.as_json())}
 
 
-def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: bool) -> Any:
+def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: bool, report: str = "full") -> Any:
     from training import runs
     from training.pipeline import recipe_json
 
@@ -174,7 +196,7 @@ def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: 
         worker=this_process(),
         now=now_ms(),
     )
-    return see_through(context, started, lambda: prepared, into, quiet=quiet)
+    return see_through(context, started, lambda: prepared, into, quiet=quiet, report=report)
 
 
 def this_process() -> str:
@@ -182,8 +204,13 @@ def this_process() -> str:
     return f"cli:{socket.gethostname()}:{os.getpid()}"
 
 
-def see_through(context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, quiet: bool) -> Any:
-    """Do a run that has its row, `prepared()` first; the row is ended whatever happens. What is raised comes out as a WhetError where it can."""
+def see_through(
+    context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, quiet: bool, report: str = "full"
+) -> Any:
+    """Do a run that has its row, `prepared()` first; the row is ended whatever happens. What is raised comes out as a WhetError where it can.
+
+    What was made is printed as soon as it is stored, unless `quiet`; then comes the report.
+    """
     from training import runs
     from training.pipeline import run_training
     from training.reporter import Reporter
@@ -191,8 +218,8 @@ def see_through(context: Context, started: Any, prepared: Callable[[], Any], int
     from training.trainer import Cancelled
 
     try:
-        with _bar(quiet) as watch, Reporter(context, started, watch) as reporter:
-            return run_training(context, started, prepared(), reporter, actor=actor(), into=into)
+        with run_progress(quiet) as watch, Reporter(context, started, watch, (lambda outcome: None) if quiet else show_stored) as reporter:
+            return run_training(context, started, prepared(), reporter, actor=actor(), into=into, report=report)
     except Cancelled:
         runs.end(context, started, runs.CANCELLED, "Cancelled on request.", now_ms())
         checkpoints_of(context, started.id).remove()
@@ -215,109 +242,6 @@ def see_through(context: Context, started: Any, prepared: Callable[[], Any], int
     except BaseException as error:
         runs.end(context, started, runs.FAILED, f"{type(error).__name__}: {error}", now_ms())
         raise
-
-
-@contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A progress bar on standard error; silent when data is wanted."""
-    if quiet:
-        yield lambda progress: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err) as progress:
-        task = progress.add_task("loading", total=None, detail="")
-
-        def watch(state: dict[str, Any]) -> None:
-            stage = state["stage"]
-            if stage == "training" and "step" in state:
-                progress.update(
-                    task,
-                    description=stage,
-                    completed=state["step"],
-                    total=state["steps"],
-                    detail=f"loss {state['loss']:.3f} · {state['tokens_per_s']:,} tokens/s",
-                )
-            elif stage in ("evaluating", "reporting") and "answered" in state:
-                progress.update(task, description=stage, completed=state["answered"], total=state["to_answer"], detail="answers")
-            elif "done" in state:
-                progress.update(task, description=stage, completed=state["done"], total=state["total"])
-            else:
-                progress.update(task, description=stage)
-
-        yield watch
-
-
-def tell(outcome: Any, notices: list[str], as_json: bool) -> None:
-    """What a run made: one JSON document, or words."""
-    emit(_summary(outcome, notices), True) if as_json else _tell(outcome)
-
-
-def _summary(outcome: Any, notices: list[str]) -> dict[str, Any]:
-    judgement = outcome.judgement
-    return {
-        "run": outcome.run_id,
-        "adapter": outcome.adapter.label if outcome.adapter else None,
-        "digest": outcome.adapter.digest if outcome.adapter else None,
-        "path": outcome.adapter.path if outcome.adapter else None,
-        "folder": str(outcome.folder) if outcome.folder else None,
-        "verdict": judgement.verdict,
-        "reason": judgement.reason,
-        "against": judgement.against_name,
-        "metrics": judgement.decision.metrics if judgement.decision else {},
-        "loss": {"first": round(outcome.trained.first_loss, 4), "last": round(outcome.trained.last_loss, 4)},
-        "tokens_per_s": round(outcome.trained.tokens_per_s),
-        "seconds": {name: round(value, 1) for name, value in outcome.seconds.items()},
-        "expected_seconds": outcome.estimate["seconds"],
-        "estimate_error": outcome.estimate["error"],
-        "signs": outcome.trained.signs,
-        "dataset_digest": outcome.dataset_digest,
-        "samples_path": judgement.samples_path,
-        "next": _next(outcome),
-        "notices": notices,
-    }
-
-
-def _next(outcome: Any) -> str:
-    """The command that follows; a version that failed its gate is not recommended."""
-    if outcome.judgement.verdict == "fail" or outcome.adapter is None:
-        return f"whet train show {outcome.run_id}"
-    if outcome.judgement.verdict != "pass":
-        return f"whet eval run {outcome.label} --test FILE, with rows in other wordings than those of training"
-    return f"whet rollout promote {outcome.adapter.name}"
-
-
-def _tell(outcome: Any) -> None:
-    judgement, colours = outcome.judgement, {"pass": "green", "fail": "red"}
-    trained = outcome.trained
-    out.print(f"[bold]{outcome.label}[/bold]" + (f"  stored as {outcome.adapter.path}" if outcome.adapter else "  written, with its card.json"))
-    out.print(
-        f"{trained.steps} steps, {trained.tokens:,} tokens in {trained.seconds:.0f} s ({trained.tokens_per_s:,.0f} tokens/s), loss {trained.first_loss:.3f} to {trained.last_loss:.3f}"
-    )
-    error = outcome.estimate["error"]
-    if error:
-        out.print("Estimate: " + ", ".join(f"{name.replace('_', ' ')} {100 * value:+.0f} %" for name, value in error.items()) + " of what was measured")
-    for sign in trained.signs:
-        out.print(f"• {sign}", style="yellow", markup=False)
-    from training.commands.evaluate import metrics_table, print_details
-
-    metrics = judgement.decision.metrics if judgement.decision else {}
-    rows = metrics_table(metrics, outcome.label, judgement.against_name)
-    if rows:
-        emit(rows, False)
-    print_details(metrics, outcome.label, judgement.against_name)
-    out.print(f"[bold {colours.get(judgement.verdict, 'yellow')}]{judgement.verdict}[/]  ", end="")
-    out.print(judgement.reason, markup=False)
-    if judgement.samples_path:
-        out.print(f"Every answer: {judgement.samples_path} in the store", markup=False)
-    out.print(f"Next: {_next(outcome)}", markup=False)
 
 
 @train.command("methods")

@@ -24,6 +24,8 @@ from training.scoring import normal
 CONFIDENCE = 0.975  # of each bound: the two make a 95 % interval
 MIN_ROWS = 10  # fewer pairs say nothing, as in the gate
 MIN_DIFFERING = 6  # rows: below it a two-sided sign test cannot reach 5 %, even where all of them point the same way
+NEGLIGIBLE = "no practical difference"
+_NOTICEABLE = 0.0005  # of a share (a twentieth of a point), of a perplexity or a length: shown as 0.000
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "the same", "not enough data to tell"
 # Rows are labels to choose from, not texts to write, when a few short answers cover them all, each often.
 _MOST_LABELS, _ROWS_PER_LABEL, _LABEL_WORDS = 20, 4, 8
@@ -81,8 +83,10 @@ def verdict(count: int, differ: int, low: float, high: float, better: str) -> st
 
 
 def compared(count: int, differ: int, difference: float, low: float, high: float, better: str) -> dict[str, Any]:
-    """A difference as it is stored."""
+    """A difference as it is stored. One that nobody would notice is no verdict, however certain."""
     said = verdict(count, differ, low, high, better)
+    if said not in (SAME, UNKNOWN) and abs(difference) < _NOTICEABLE:
+        said = NEGLIGIBLE
     return {"difference": round(difference, 4), "low": round(low, 4), "high": round(high, 4), "differ": differ, "verdict": said}
 
 

@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from training.base import phrasing, prompts, values
 from training.base.smalltalk import smalltalk_document
@@ -95,6 +95,16 @@ class Probes:
     smalltalk: list[Row]
     harmful: dict[str, list[Row]]  # category → requests
 
+    def sample(self, share: float) -> Probes:
+        """Return a share (0 to 1) of each set, evenly spread over its kinds; 0 leaves none."""
+        return Probes(
+            pairs=_spread(self.pairs, share),
+            own_pairs=_spread(self.own_pairs, share),
+            copies=_spread(self.copies, share),
+            smalltalk=_spread(self.smalltalk, share),
+            harmful={name: some for name, rows in self.harmful.items() if (some := _spread(rows, share))},
+        )
+
     @property
     def lookups(self) -> list[Row]:
         return [row for pair in self.pairs for row in (pair.first, pair.second)]
@@ -129,6 +139,14 @@ def probes(own: list[Row], fits: Callable[[Row], bool]) -> Probes:
         smalltalk=rows("talk", [_talk(draw) for _ in range(SMALLTALK)]),
         harmful={category: rows(f"harm-{category}", [{"prompt": text, "completion": _REFUSAL} for text in texts]) for category, texts in _HARMFUL.items()},
     )
+
+
+_Item = TypeVar("_Item")
+
+
+def _spread(items: list[_Item], share: float) -> list[_Item]:
+    count = round(share * len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def _rows(name: str, raw: list[dict[str, Any]]) -> list[Row]:

@@ -42,6 +42,8 @@ def build(
     to_other = {CANDIDATE: sides[CANDIDATE], against: sides[against]}
     probe_figures = summary(probed, to_base)
     probe_figures["forgetting"] += [right(f"test rows of the earlier dataset {name}", rows, to_other) for name, rows in earlier]
+    for section in ("forgetting", "bias", "safety"):  # a first look may have asked nothing of a kind
+        probe_figures[section] = [measure for measure in probe_figures[section] if measure["n"]]
     return {
         "format": _FORMAT,
         "against": against,

@@ -6,7 +6,7 @@ It takes longer than the gate, and nothing waits for it: a run stores its versio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.datasets import Dataset
@@ -33,12 +33,19 @@ def survey(
     name: str,
     on_batch: Callable[[int, int], None],
     base: Callable[[], Any] | None = None,
+    most_answers: int | None = None,
 ) -> None:
-    """Store the report of a judged version of `name` beside its answers. `model` and `base` as in `training.judge.compare`; without a decision nothing happens."""
+    """Store the report of a judged version of `name` beside its answers. `model` and `base` as in `training.judge.compare`; without a decision nothing happens.
+
+    `most_answers`: about how many the models may write for probes and rows of earlier tasks, both together; None: no limit.
+    """
     decision, asked, other = judgement.decision, judgement.asked, judgement.against_name
     if decision is None or judgement.samples_path is None:
         return
     plan = _Plan(asked, probes(asked.held_out, encoder.takes), _fitting(earlier_rows(context, name, dataset), encoder))
+    share = 1.0 if most_answers is None else min(1.0, most_answers / max(1, plan.count(with_production=False)))
+    if share < 1:
+        plan = replace(plan, probes=plan.probes.sample(share), earlier=[(name, rows[: round(share * len(rows))]) for name, rows in plan.earlier])
     tally = Tally(on_batch, plan.count(with_production=judgement.against is not None))
     sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, [plan.probes.answered, plan.earlier_rows], plan.costed, tally)}
     if judgement.against is not None:
@@ -51,6 +58,8 @@ def survey(
             sides[BASE] = _side(plain, encoder, {}, [asked.held_out, plan.probes.answered], plan.costed, tally)
             keep_base(context, judgement.samples_path, {row.id: sides[BASE].answers[row.id] for row in asked.held_out})
     found = report.build(decision, asked, plan.probes, plan.earlier, sides, against=other, base=BASE)
+    if share < 1:
+        found["asked_share"] = round(share, 3)
     context.store.put_json(report.report_path(judgement.samples_path), found)
 
 

@@ -118,7 +118,8 @@ def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, he
         texts = {"prompt": "", "chosen": "", "rejected": ""}  # looked at before tokenising; the tokens are there already
         return Dataset.from_list([{**texts, "prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
 
-    return _trainer(Trainer, ORPOConfig(**shared), model, prepared, table(found), table(held_out) if held_out else None)
+    config = ORPOConfig(**shared, remove_unused_columns=False)  # which it would set by itself, with a warning
+    return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
 
 
 def _trainer(kind: Any, config: Any, model: Any, prepared: Prepared, found: Any, held_out: Any) -> Any:

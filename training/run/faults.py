@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,9 +90,20 @@ def require_room(folder: Path, needed: int, setting: str = "WHET_HOME") -> None:
 
 
 def require_device(wanted: str, processes: int) -> None:
-    """Raises ConfigurationError when the recipe asks for a GPU that is not there, or for more processes than there are GPUs to share."""
+    """Hide GPUs from this process where the recipe asks for the processor.
+
+    Raises ConfigurationError when it asks for a GPU that is not there, for more processes than there are
+    GPUs to share, or for the processor after this process began to use a GPU.
+    """
     import torch
 
+    if wanted == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first used, and by child processes
+        if torch.cuda.is_available():
+            raise ConfigurationError(
+                "The recipe asks for device cpu, but this process uses a GPU already.",
+                hint="Set CUDA_VISIBLE_DEVICES to nothing before it starts.",
+            )
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("The recipe asks for device cuda, but no GPU can be used here.", hint="Use --device auto to train on the processor.")
     if torch.cuda.is_available() and torch.cuda.device_count() < processes:

@@ -24,6 +24,7 @@ _FLAT_SHARE = 0.01  # a loss that fell by less than this share of itself, and by
 _LEARNED_BY_HEART = 0.001
 _STOPPED_SHARE = 0.5  # of the answers; below it the engine would cut more answers than the model ends
 _FEWEST_ANSWERS = 5  # fewer say nothing
+_LEAST_GAIN = 0.01  # in overlap with the reference; less is within what another seed gives
 _WEAK_REWARDS = 0.6  # of the pairs it was trained on, whose better half a coin finds in 0.5
 
 
@@ -150,3 +151,23 @@ def never_stop(metrics: dict[str, dict[str, Any]]) -> str:
                 "Train for more epochs, or look with `whet data check` whether the end of the turn is learned."
             )
     return ""
+
+
+def no_gain(metrics: dict[str, dict[str, Any]], against: str) -> str:
+    """Say that the held-out answers are no better than those of the base, or nothing.
+
+    `metrics` are the gate's, by group of held-out rows; `against` the base's name.
+    """
+    group = metrics.get("all", {})
+    needed = ("candidate", "against", "candidate_f1", "against_f1")
+    if group.get("n", 0) < _FEWEST_ANSWERS or any(group.get(name) is None for name in needed):
+        return ""
+    ours, theirs = group["candidate_f1"], group["against_f1"]
+    if group["candidate"] > group["against"] or ours > theirs + _LEAST_GAIN:
+        return ""
+    return (
+        f"Nothing was gained: on {group['n']} held-out rows the answers agree with the references "
+        f"by {100 * ours:.1f} %, those of {against} by {100 * theirs:.1f} %. Train longer "
+        "(--epochs) or at a higher rate (--learning-rate); methods that change few weights "
+        "(prefix, prompt, ia3) need many more steps than lora."
+    )

@@ -28,7 +28,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, base_folder: Path) -> Shell:
     made = Shell(folder / "home", base_folder)
     test = str(write_rows(folder / "test.jsonl", facts(30)))
     quick = ("--alias", "desk", "--test", test, "--rank", "8", "--epochs", "3", "--lr", "1e-2", "--threads", "1")
-    made.json("train", "run", str(write_rows(folder / "one.jsonl", facts(126)[30:])), *quick)
+    made.json("train", "run", str(write_rows(folder / "one.jsonl", facts(126)[30:])), *quick, "--full-report")
     return made
 
 

@@ -110,6 +110,33 @@ def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(shell: Shell, 
     assert list((tmp_path / "home" / "runs" / made["run"] / "tensorboard").glob("events.out.tfevents.*")), "TensorBoard follows every run"
 
 
+def test_a_version_is_said_before_its_report_and_its_report_can_be_left_out(shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import pipeline
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which --device cpu sets, for this process and its children
+    seen: list[int | None] = []
+    monkeypatch.setattr(pipeline, "survey", lambda *_, most_answers, **__: seen.append(most_answers) or print("the report is made"))
+    quick = (*_QUICK, "--dropout", "0.1", "--set", "warmup=0.2", "--schedule", "linear", "--device", "cpu", "--max-length", "4096")
+    said = shell("train", "run", rows, *quick)
+    assert said.index("stored as support@v1, ") < said.index("Next: whet ") < said.index("the report is made")
+    assert "bounded to" in said and "Report: whet eval report support@v1 (a first look" in said
+    assert seen[0] is not None and seen[0] >= 0, "a short run asks few probes"
+    recipe = shell.json("train", "show", shell.json("train", "list")[0]["id"])["recipe"]
+    assert (recipe["dropout"], recipe["warmup"], recipe["schedule"], recipe["device"]) == (0.1, 0.2, "linear", "cpu")
+    silent = shell("train", "run", rows, *_QUICK, "--no-report")
+    assert "the report is made" not in silent and "No report was made; `whet eval run support@v2 --test FILE`" in silent
+    shell("train", "run", rows, *_QUICK, "--full-report")
+    assert seen[1:] == [None]
+
+
+def test_a_dry_run_shows_the_methods_own_fields(shell: Shell, rows: str) -> None:
+    said = shell("train", "run", rows, "--dry-run", *_QUICK)
+    (recipe,) = [line for line in said.split("\n") if line.startswith("recipe ")]
+    assert "method lora, rank 4" in recipe and not [name for name in ("virtual_tokens", "teacher", "beta") if name in recipe]
+    assert any(line.startswith("time ") and "tokens/s" in line for line in said.split("\n"))
+    assert set(shell.json("train", "run", rows, "--dry-run", *_QUICK)["recipe"]) >= {"rank", "dropout", "warmup"}
+
+
 def test_a_search_finds_a_recipe_within_its_trials_and_goes_on_where_it_stopped(shell: Shell, tmp_path: Path) -> None:
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(90)))
     call = ("train", "search", rows, "--params", "learning_rate,rank,epochs,batch_size,alpha", "--pruner", "hyperband")
@@ -146,7 +173,9 @@ def test_the_search_never_looks_at_the_test_part(tmp_path: Path) -> None:
         (("train", "search", "ROWS", "--trials", "1", "--params", "colour"), "found colour"),
         (("train", "search", "ROWS", "--trials", "1", "--pruner", "axe"), "found 'axe'"),
         (("train", "resume", "run_nope"), "no run 'run_nope'"),
-        (("train", "run", "ROWS", "--device", "tpu"), "device is 'tpu'"),
+        (("train", "run", "ROWS", "--device", "tpu"), "device is 'tpu'; expected one of auto, cpu, cuda"),
+        (("train", "run", "ROWS", "--set", "colour=red"), "no field 'colour'"),
+        (("train", "run", "ROWS", "--dropout", "2"), "dropout is 2.0; expected 0 or more and below 1"),
     ],
 )
 def test_bad_input_gets_its_sentence(shell: Shell, rows: str, arguments: tuple[str, ...], sentence: str) -> None:
