@@ -173,9 +173,11 @@ def _under_way(state: State, unfinished: str) -> Decision:
 def _trial(state: State) -> str:
     if state.canary_has_traffic:
         return f"{state.canary} is being tried on live traffic, and its verdict comes first."
+    alias, version = shlex.quote(state.alias), shlex.quote(state.canary or "")
     return (
-        f"{state.canary} passed its gate and its rollout is not decided, which comes first: "
-        f"`whet rollout show {shlex.quote(state.alias)}` says what it waits for."
+        f"{state.canary} passed its gate and its rollout is not decided, which comes first. Its "
+        "trial begins by itself when every engine has proved it; where rollouts wait for a person, "
+        f"`whet rollout promote {alias} {version}` or `whet adapters remove {version}` decides."
     )
 
 
