@@ -79,7 +79,7 @@ def decide(
     metrics = {name: measure(rows, limits) for name, rows in pairs.items()}
     findings: dict[str, tuple[str, str]] = {}
     if further and not any(groups.values()):
-        metrics = {}
+        pass  # nothing was asked
     elif first:
         findings["all"] = _beats(metrics["all"], against, limits)
     else:

@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 
 from training.data.leaks import MIN_TEST_ROWS
 from training.data.patterns import Patterns
+from training.data.shapes import TEXT
 from training.datasets import Shares
 from training.rows import Row
 from whet.errors import InputError
@@ -58,8 +59,9 @@ class Unit:
 
     @property
     def task(self) -> str:
-        """The task that most of its rows have."""
-        tasks = [row.task for row in self.members]
+        """The task that most of its rows have; plain texts are a task of their own, so that a
+        share of them is held out whatever stands beside them."""
+        tasks = [f"{row.task} {TEXT}" if row.is_text else row.task for row in self.members]
         return max(sorted(set(tasks)), key=tasks.count)
 
 
@@ -114,11 +116,13 @@ def units_of(
     }
     if hold_out != PATTERN:
         return list(single.values())
-    patterns = Patterns([unit.members[0] for unit in single.values()]).of_rows
+    texts = [unit for unit in single.values() if unit.members[0].is_text]
+    asked = [unit for unit in single.values() if not unit.members[0].is_text]
+    patterns = Patterns([unit.members[0] for unit in asked]).of_rows
     by_task: dict[str, dict[int, list[Unit]]] = defaultdict(lambda: defaultdict(list))
-    for unit, pattern in zip(single.values(), patterns, strict=True):
+    for unit, pattern in zip(asked, patterns, strict=True):
         by_task[unit.task][pattern].append(unit)
-    found: list[Unit] = []
+    found = texts  # they ask nothing
     for by_pattern in by_task.values():
         rows = sum(unit.rows for some in by_pattern.values() for unit in some)
         for some in by_pattern.values():

@@ -49,7 +49,8 @@ def describe_held_out(train: Sequence[Row], rows: Sequence[Row]) -> HeldOut:
     """Find the patterns and slices of `rows`, and which patterns `train` has."""
     if not rows:
         return HeldOut()
-    different = list({row.prompt_digest: row for row in train}.values())[-_COMPARED:]
+    asked = (row for row in train if not row.is_text)
+    different = list({row.prompt_digest: row for row in asked}.values())[-_COMPARED:]
     found = Patterns([*different, *rows])
     trained, numbers = set(found.of_rows[: len(different)]), found.of_rows[len(different) :]
     nearest = found.nearest(len(different))
