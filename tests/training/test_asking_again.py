@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from tests import builders
+from tests.web import console_client
 from training import runs
 from training.requests import dataset_row, open_requests
 from training.worker import Worker
@@ -152,3 +153,15 @@ def test_a_version_goes_by_the_label_that_every_command_prints(context: Context)
         assert dataset_row(connection, "support")["version"] == 4
         with pytest.raises(NotFoundError, match="support@9"):
             dataset_row(connection, "support@9")
+
+
+def test_a_waiting_request_is_withdrawn_from_the_list_of_runs(
+    context: Context, request_id: str
+) -> None:
+    operator = console_client(context, "operator", clock=lambda: NOW + 5)
+    assert "Withdraw" in operator.get("/runs").text
+    assert "Withdraw" not in console_client(context, "viewer").get("/runs").text
+    answer = operator.post(f"/runs/{request_id}/cancel")
+    assert answer.status_code == 303
+    page = operator.get("/runs").text
+    assert "Withdraw" not in page and "cancelled" in page
