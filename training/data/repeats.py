@@ -32,11 +32,8 @@ def merge_repeats(rows: Sequence[Row], choice: str) -> tuple[list[Row], str]:
     repeats = len(rows) - len(first)
     if not repeats:
         return list(rows), ""
-    if choice == KEEP:
-        return list(rows), (
-            f"{repeats} of {len(rows)} rows repeat another row word for word and are trained as often "
-            "as they stand there; --repeats weight or remove makes one row of each."
-        )
+    if choice == KEEP:  # `whet data check` and each run warn of them
+        return list(rows), ""
     kept_rows = [rows[number] for number in sorted(first.values())]
     if choice == REMOVE:
         return kept_rows, f"{repeats} exact repeats are removed; {len(kept_rows)} rows are left."

@@ -49,7 +49,7 @@ def _duplicates(kept: Sequence[Row]) -> list[Finding]:
     groups = _groups([row.digest for row in kept], kept)
     count = sum(len(group) - 1 for group in groups)
     found = f"{count:,} of {len(kept):,} rows repeat another one exactly, and count several times."
-    do = "Take them out with `whet data clean`, or keep them; `whet data check --verbose` lists them."
+    do = "Keep them, or train one row of each (--repeats weight, or remove); `whet data check --verbose` lists them."
     return [Finding("duplicates", WARNING, count, found, do, groups)] if groups else []
 
 

@@ -133,7 +133,7 @@ def test_a_new_question_of_a_held_out_pattern_joins_it() -> None:
 def test_exact_repeats_are_kept_weighted_or_removed() -> None:
     rows = _rows([{"prompt": "a?", "completion": "b"}] * 3 + [{"prompt": "c?", "completion": "d"}])
     kept, text = merge_repeats(rows, "keep")
-    assert len(kept) == 4 and "2 of 4 rows repeat" in text
+    assert len(kept) == 4 and text == ""
     weighted, _ = merge_repeats(rows, "weight")
     assert [row.weight for row in weighted] == [3.0, 1.0] and weighted[0].raw["weight"] == 3.0
     removed, text = merge_repeats(rows, "remove")
