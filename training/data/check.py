@@ -12,9 +12,11 @@ from training.base_model import BaseModel, open_base, quiet_environment
 from training.data import labels, languages
 from training.data.finding import ERROR, WARNING, Finding, warned
 from training.data.formats import DEFAULTS, ReadOptions, read_file
-from training.data.given import TEST, held_out_files
-from training.data.leaks import MOST_DROPPED, drop_leaks
+from training.data.given import TEST, VALIDATION, held_out_files
+from training.data.leaks import MIN_TEST_ROWS, MOST_DROPPED, drop_leaks
+from training.data.split import split
 from training.data.warnings import Progress, warnings
+from training.datasets import Shares, default_shares
 from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
 from training.methods.pairs import refused as refused_answer
 from training.methods.registry import ANSWERS, Method, find
@@ -26,8 +28,6 @@ from whet.web.filters import plural
 
 _BINS = 12
 _CORRECT = "Correct them as listed, or leave them out with --skip-bad."
-_TEST = 10  # rows of the smallest test part that says anything
-_FEW = 30  # different questions, of which a third would be such a part
 _PREVIEWS = 3  # rows shown as the model sees them
 
 
@@ -67,13 +67,18 @@ def check(
     ]
     gone = {row.line for row in kept if not fits(method, row)}
     learned = [tokens for tokens in encoded if tokens.line not in gone]  # what the previews show
+    others: dict[str, list[Row]] = {}
     for part, path in held_out.items():
         progress(f"comparing with the {part} set")
-        others = read_file(path, options=options)
-        findings += _unfit(part, others, encoder, method)
+        read = read_file(path, options=options)
+        findings += _unfit(part, read, encoder, method)
+        others[part] = [row for row in read.rows if row.rating >= 0]
         if part == TEST:
-            findings += _leaks(kept, others.rows)
-            figures["test_rejected"] = [bad.as_json() for bad in others.bad]
+            figures["test_rejected"] = [bad.as_json() for bad in read.bad]
+    findings += _leaks(kept, others)
+    if TEST not in held_out:
+        progress("parting as a run does")
+        findings += _loss(kept, has_validation=bool(held_out))
     return {
         **figures,
         "longest_allowed": encoder.max_length,
@@ -205,11 +210,11 @@ def _other_rows(method: Method, kept: Sequence[Row]) -> list[Finding]:
 
 
 def _few(kept: Sequence[Row], held_out: Mapping[str, Path]) -> list[Finding]:
-    """Too few different questions to hold any out for a verdict."""
+    """Too few different questions to judge a version by, also in cross-validation."""
     different = len({row.prompt_digest for row in kept})
-    if TEST in held_out or not kept or different >= _FEW:
+    if TEST in held_out or not kept or different >= MIN_TEST_ROWS:
         return []
-    found = f"Only {plural(different, 'different question')}: too few to hold out {_TEST} for a verdict."
+    found = f"Only {plural(different, 'different question')}: a verdict takes {MIN_TEST_ROWS}."
     do = "Give test rows with --test, or more rows, to learn whether a version is good."
     return [Finding("few_rows", WARNING, different, found, do)]
 
@@ -270,17 +275,33 @@ def _unseen(encoder: Encoder, kept: Sequence[Row]) -> list[Finding]:
     return warned("unseen", list(missing), found, "Say it in a message's text, or train a base whose template renders it.")
 
 
-def _leaks(kept: Sequence[Row], test: Sequence[Row]) -> list[Finding]:
-    """What `whet train run --test` drops to prevent leakage; an error where it would refuse."""
-    parts = {"train": list(kept), "validation": [], "test": list(test)}
+def _leaks(kept: Sequence[Row], held_out: Mapping[str, Sequence[Row]]) -> list[Finding]:
+    """What a run drops to prevent leakage from held-out rows; an error where it would refuse."""
+    parts = {name: list(held_out.get(name, ())) for name in (VALIDATION, TEST)}
+    parts = {"train": list(kept), **parts}
+    totals = {part: len(rows) for part, rows in parts.items()}
     leaks = drop_leaks(parts)
     if not leaks:
         return []
     shown = "; ".join(map(str, leaks[:5]))
-    totals = {"train": len(kept), "test": len(test)}
     lost = {part: sum(leak.part == part for leak in leaks) for part in totals}
     is_refused = any(lost[part] > MOST_DROPPED * total for part, total in totals.items())
-    found = f"{lost['test']} of {len(test)} test rows and {lost['train']} of {len(kept)} training rows would be dropped to prevent train/test leakage: {shown}."
-    do = "Take them out of one of the two, or run with --drop-leaks." if is_refused else "Nothing, or take them out of one of the two."
+    counts = ", ".join(f"{lost[part]} of {totals[part]} {part} rows" for part in totals if lost[part])
+    found = f"{counts} would be dropped to prevent train/test leakage: {shown}."
+    do = "Take them out of one of the two"
+    do = f"{do}, or run with --drop-leaks." if is_refused else f"Nothing, or: {do.lower()}."
     lines = sorted({(leak.row if leak.part == "train" else leak.other).line for leak in leaks})
     return [Finding("leaks", ERROR if is_refused else WARNING, len(leaks), found, do, lines)]
+
+
+def _loss(kept: Sequence[Row], *, has_validation: bool) -> list[Finding]:
+    """Rows that a run would drop when it parts the file itself, where it refuses to for their number."""
+    shares = default_shares(len(kept), separate_test=False)
+    shares = Shares(0.0, shares.test) if has_validation else shares
+    made = split(kept, shares) if kept else None
+    if made is None or made.dropped_share <= MOST_DROPPED:
+        return []
+    share = round(100 * made.dropped_share)
+    found = f"{len(made.dropped)} of {made.rows} rows ({share} %) would not be used, because they repeat rows of another part."
+    do = "Give test rows with --test, train on all (--no-split), or go on with --drop-leaks."
+    return [Finding("large_loss", ERROR, len(made.dropped), found, do)]

@@ -33,6 +33,10 @@ from whet.errors import InputError
 MANY = [{"prompt": f"What is part {n}?", "completion": f"Part {n} is a lamp."} for n in range(40)]
 HELD_OUT = [{"prompt": "Who mends the red one?", "completion": "Ann does."}]
 LONG = {"prompt": "word " * 3000, "completion": "a"}
+LONG_QUESTION = " ".join(f"word{n}" for n in range(40))
+COPIES = [  # conversations of one beginning, in groups that cannot be parted
+    {"prompt": f"{LONG_QUESTION} {n % 7}", "completion": f"It is {n}.", "group": f"g{n}"} for n in range(60)
+]
 BAD = [{**row, "rating": -1} for row in MANY[:3]]
 
 
@@ -78,6 +82,10 @@ FILES: list[tuple[Case, str]] = [
     (Case("own-bad-test", folder({"train.jsonl": lines(*MANY), "test.jsonl": lines({"prompt": "q"})})), "lora"),
     (Case("own-long-test", folder({"train.jsonl": lines(*MANY), "test.jsonl": lines(LONG)})), "lora"),
     (Case("own-long-validation", folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(LONG)})), "lora"),
+    (Case("own-leaking-validation", folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(*MANY[:30])})), "lora"),
+    (Case("near-copies.jsonl", lines(*COPIES)), "lora"),
+    (Case("three.jsonl", lines(*MANY[:3])), "lora"),
+    (Case("one.jsonl", lines(*MANY[:1])), "lora"),
     (Case("unreadable.json", document({"data": PAIRS, "rows": CHATS})), "lora"),
 ]
 # What a run says in other words than a check, which names all lines.
