@@ -24,6 +24,8 @@ _MEANINGS = {
     "none": "not judged: nothing was held out",
 }
 
+_FOLDER_MEANINGS = {"pass": "passed its gate", "fail": "did not pass its gate"}
+
 
 def summary(outcome: Outcome, notices: list[str]) -> dict[str, Any]:
     """Return the JSON document of a run that has ended."""
@@ -77,7 +79,7 @@ def show_stored(outcome: Outcome) -> None:
     made = f"stored as {outcome.label}" if outcome.adapter else f"written to {outcome.folder}"
     meaning = _MEANINGS.get(judgement.verdict, judgement.verdict)
     if outcome.adapter is None:
-        meaning = meaning.replace("may be promoted", "passed its gate")
+        meaning = _FOLDER_MEANINGS.get(judgement.verdict, meaning)
     out.print(made, style="bold", markup=False, soft_wrap=True, end="")
     out.print(f", {meaning}", style=colour, markup=False, soft_wrap=True)
     out.print(_training_line(outcome), markup=False, soft_wrap=True)
@@ -93,8 +95,6 @@ def show_stored(outcome: Outcome) -> None:
         out.print(f"Weights: {outcome.adapter.path} in the store", markup=False, soft_wrap=True)
     if judgement.samples_path:
         out.print(f"Answers: {judgement.samples_path} in the store", markup=False, soft_wrap=True)
-    if outcome.folder is not None and METHODS[outcome.method].said:
-        out.print(METHODS[outcome.method].said, markup=False, soft_wrap=True)
     out.print(f"Next: {next_command(outcome)}", markup=False, soft_wrap=True)
 
 

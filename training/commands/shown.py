@@ -38,7 +38,7 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
         "steps": f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
         "loss": f"{curve[0][1]:.3g} {loss_bars([point[1] for point in curve])} {curve[-1][1]:.3g}" if curve else "",
         "expected": "" if estimate.get("measured") else _expected(estimate),
-        **{title.lower(): f"{measured}, expected {expected} ({error})" for title, expected, measured, error in estimated(estimate)},
+        **{title.lower(): f"{measured}, expected {expected}" for title, expected, measured, _ in estimated(estimate)},
         "memory": ", ".join(f"{part} {size / 1e6:,.0f} MB" for part, size in estimate.get("memory", {}).items()),
     }
     emit({name: line for name, line in lines.items() if line}, False)

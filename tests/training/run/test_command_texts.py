@@ -144,6 +144,13 @@ def test_the_first_line_says_what_is_stored_and_what_it_is_good_for(
     assert f"Next: {following}" in "\n".join(lines)
 
 
+@pytest.mark.parametrize(("verdict", "meaning"), [("pass", "passed its gate"), ("fail", "did not pass its gate")])
+def test_a_folder_is_not_promoted(capsys: pytest.CaptureFixture[str], tmp_path: Path, verdict: str, meaning: str) -> None:
+    show_stored(outcome(verdict, method="prompt", folder=tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert said.split("\n")[0] == f"written to {tmp_path / 'out'}, {meaning}" and "promote" not in said
+
+
 def test_a_folder_says_how_it_is_served_or_loaded(tmp_path: Path) -> None:
     assert next_command(outcome("pass", method="dora", folder=tmp_path)) == f"WHET_BASE_MODEL={tmp_path} whet up"
     loads = next_command(outcome("inconclusive", method="prompt", folder=tmp_path))
@@ -173,6 +180,23 @@ def test_a_difference_that_nobody_sees_is_no_verdict(difference: float, verdict:
     differ = 30 if difference else 0
     found = compared(30, differ, difference, difference - 0.00001, difference + 0.00001, "lower")
     assert found["verdict"] == verdict
+
+
+def test_a_first_looks_report_says_its_share() -> None:
+    from training.judging.report import html
+
+    found: dict[str, Any] = {
+        "adapter": "bikes@v1",
+        "at": 0,
+        "against": "the base",
+        "base": "the base",
+        "gate": {"verdict": "pass", "reason": "Better.", "metrics": {}, "thresholds": {}, "failed": []},
+        "measures": {},
+        "probes": {"forgetting": [], "bias": [], "safety": [], "refused_by_category": {}, "seed": "x"},
+        "earlier": "None.",
+    }
+    assert "first look" not in html(found)
+    assert "A first look: 12 % of the probes were asked." in html({**found, "asked_share": 0.12})
 
 
 def test_a_sample_of_the_probes_is_spread_over_their_kinds() -> None:
