@@ -145,7 +145,7 @@ def test_the_first_line_says_what_is_stored_and_what_it_is_good_for(
 
 
 @pytest.mark.parametrize(("verdict", "meaning"), [("pass", "passed its gate"), ("fail", "did not pass its gate")])
-def test_a_folder_is_not_promoted(capsys: pytest.CaptureFixture[str], tmp_path: Path, verdict: str, meaning: str) -> None:
+def test_what_is_no_version_is_written_and_judged(capsys: pytest.CaptureFixture[str], tmp_path: Path, verdict: str, meaning: str) -> None:
     show_stored(outcome(verdict, method="prompt", folder=tmp_path / "out"))
     said = capsys.readouterr().out
     assert said.split("\n")[0] == f"written to {tmp_path / 'out'}, {meaning}" and "promote" not in said
