@@ -16,6 +16,7 @@ from whet.errors import AdapterError
 
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NAME = 1000  # characters of a base's name, of which a path may be long
+_SAVE_AGAIN = "Save the adapter again with PEFT's save_pretrained, or copy it again."
 _HUB_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 # How editions of a model with quantised weights are named on the hub.
 _QUANTISED = re.compile(r"[-_.](bnb[-_.]?)?(4bit|8bit|int4|int8|nf4|gptq|awq|fp8)\b", re.IGNORECASE)
@@ -43,14 +44,17 @@ def read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, An
     try:
         if path.stat().st_size > most_bytes:
             raise AdapterError(
-                f"{path.name} has {path.stat().st_size:,} bytes; expected at most {most_bytes:,}."
+                f"{path.name} has {path.stat().st_size:,} bytes; expected at most {most_bytes:,}.",
+                hint=_SAVE_AGAIN,
             )
         value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_names)
     except (OSError, ValueError, RecursionError) as error:
         # ValueError: not UTF-8, not JSON, a name twice, or a number of thousands of digits
-        raise AdapterError(f"{path.name} cannot be read as JSON: {error}.") from error
+        raise AdapterError(
+            f"{path.name} cannot be read as JSON: {error}.", hint=_SAVE_AGAIN
+        ) from error
     if not isinstance(value, dict):
-        raise AdapterError(f"{path.name} does not hold a JSON object.")
+        raise AdapterError(f"{path.name} does not hold a JSON object.", hint=_SAVE_AGAIN)
     return value
 
 
@@ -105,7 +109,8 @@ def _alpha(config: dict[str, Any]) -> float:
     alpha = config.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
         raise AdapterError(
-            f"The adapter's lora_alpha is {shown(alpha)}; expected a number above 0."
+            f"The adapter's lora_alpha is {shown(alpha)}; expected a number above 0.",
+            hint="Write in adapter_config.json what it was trained with.",
         )
     return float(alpha)
 
@@ -116,7 +121,10 @@ def _name(config: dict[str, Any], field: str) -> str | None:
     if value is not None and (
         not isinstance(value, str) or len(value) > _MAX_NAME or not value.isprintable()
     ):
-        raise AdapterError(f"The adapter's {field} is {shown(value)}; expected a name or null.")
+        raise AdapterError(
+            f"The adapter's {field} is {shown(value)}; expected a name or null.",
+            hint="Correct it in adapter_config.json.",
+        )
     return value or None
 
 

@@ -27,6 +27,14 @@ from whet.errors import AdapterError, ConfigurationError
 _ALL_LINEAR = "all-linear"
 # Of a regular expression for layers: its length, and the time all of an adapter's patterns get.
 _MAX_PATTERN, _PATTERN_SECONDS = 4096, 5.0
+_UNUSABLE = (
+    regex.error,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    MemoryError,  # what `regex` raises for `(?R)`
+    TimeoutError,
+)
 _LAYERS_NAME = re.compile(r"[A-Za-z0-9_.]*")  # PEFT makes a regular expression of it
 _SAVE_AGAIN = "Save the adapter again with PEFT's save_pretrained."
 
@@ -247,8 +255,9 @@ def _matching(pattern: str, names: Iterable[str], until: float) -> list[str]:
             for name in names
             if compiled.fullmatch(name, timeout=max(until - time.monotonic(), 0.01))
         ]
-    except (regex.error, ValueError, OverflowError, RecursionError, TimeoutError) as error:
+    except _UNUSABLE as error:
+        reason = str(error)[:200] or "it calls itself without end"
         raise AdapterError(
-            f"The pattern for layers {shown(pattern)} cannot be used: {str(error)[:200]}.",
+            f"The pattern for layers {shown(pattern)} cannot be used: {reason}.",
             hint="Write target_modules as a list of layer names.",
         ) from error

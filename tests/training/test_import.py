@@ -199,6 +199,8 @@ def test_the_scope_is_what_peft_makes_of_it(base: BaseModel, scope: dict[str, An
         ({"target_modules": "q" * 5000}, "5,000 characters"),
         ({"target_modules": "(" + ".*?" * 14 + ")[0-9][A-Z]"}, "timed out"),
         ({"rank_pattern": {"(" + ".*?" * 14 + ")[0-9][A-Z]": 8}}, "timed out"),
+        ({"rank_pattern": {"(?R)": 8}}, "cannot be used"),
+        ({"target_modules": "(?R)"}, "cannot be used"),
         ({"rank_pattern": {"q_proj": 0}}, "gives 'q_proj' 0; expected a whole number"),
         ({"alpha_pattern": {"q_proj": "8"}}, "gives 'q_proj' '8'; expected a number"),
         ({"alpha_pattern": ["q_proj"]}, "alpha_pattern is a list"),
