@@ -26,6 +26,21 @@ _TOO_LONG = ("maximum context length", "longer than the maximum model length")
 _ENGINE_IS_LOST = ("EngineCore", "EngineDead", "engine is dead")
 
 
+def no_engine_ready(label: str, *, is_base_ready: bool = True) -> ApiError:
+    """The error of a request that no engine can take now. `label`: what was asked for.
+
+    Where not even the base is ready, no engine is: `is_base_ready` says which of the two it was.
+    """
+    what = f"No engine has {label} ready" if is_base_ready else "No engine is ready"
+    return ApiError(
+        503,
+        f"{what} at this moment. Try again in {RETRY_AFTER_S} seconds; `whet status` and "
+        f"`whet adapters show {label}` say why.",
+        code="engine_unavailable",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
 class EngineRefusal(ApiError):
     """The engine said no before the first token; nothing was sent to the client yet."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import time
 
-from serving.gateway.answers import ApiError
 from serving.gateway.core import Core
-from serving.gateway.engine_errors import RETRY_AFTER_S
+from serving.gateway.engine_errors import no_engine_ready
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_normalise import ROUTE_PATHS
 from serving.gateway.request_types import Request
@@ -100,7 +99,9 @@ class Forwarding:
         core = self._core
         left = deadline - time.perf_counter()
         if left <= 0 or core.waiting >= MAX_WAITING:
-            raise self._nobody_ready()
+            raise no_engine_ready(
+                self.choice.target.label, is_base_ready=core.refresher.current.base_ready
+            )
         core.waiting += 1
         try:
             await core.refresher.next_change(left)
@@ -108,15 +109,3 @@ class Forwarding:
             core.waiting -= 1
         unit = self._row.user or self._row.interaction_id
         self.choice = await core.choose(self._row.model, unit)
-
-    def _nobody_ready(self) -> ApiError:
-        label = self.choice.target.label
-        is_base_ready = self._core.refresher.current.base_ready
-        what = f"No engine has {label} ready" if is_base_ready else "No engine is ready"
-        return ApiError(
-            503,
-            f"{what} at this moment. Try again in {RETRY_AFTER_S} seconds; `whet status` and "
-            f"`whet adapters show {label}` say why.",
-            code="engine_unavailable",
-            retry_after_s=RETRY_AFTER_S,
-        )

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from serving.gateway.answers import ApiError
 from serving.gateway.core import Core
+from serving.gateway.engine_errors import no_engine_ready
 from serving.gateway.openapi import openapi_document, openapi_page
 from serving.gateway.tokenization import detokenize, tokenize
 
@@ -70,10 +71,7 @@ async def _card(core: Core, model: str) -> bytes:
     if card is not None:
         return card
     if model in core.refresher.current.routes:
-        raise ApiError(
-            503, f"No engine has {model[:80]} ready at this moment. Try again in a few seconds.",
-            code="engine_unavailable", retry_after_s=5,
-        )  # fmt: skip
+        raise no_engine_ready(model[:80])
     raise ApiError(
         404,
         f"The model {model[:80]!r} does not exist here. GET /v1/models lists the names that do.",

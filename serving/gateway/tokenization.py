@@ -13,11 +13,11 @@ from msgspec import Meta
 
 from serving.gateway.answers import ApiError, Receive, Scope
 from serving.gateway.core import Core
-from serving.gateway.engine_errors import RETRY_AFTER_S, EngineError, read_error, refusal
+from serving.gateway.engine_errors import EngineError, no_engine_ready, read_error, refusal
 from serving.gateway.request_body import read_body
 from serving.gateway.request_types import ChatRequest, CompletionRequest, Int31, Request
 from serving.gateway.requests import explain, invalid_json, parse
-from serving.gateway.routing import Target, pick_replica
+from serving.gateway.routing import pick_replica
 from serving.gateway.upstream import UpstreamError
 
 # Fields of a chat request that decide which tokens its prompt has.
@@ -103,7 +103,7 @@ async def _ask(
     target = (await core.choose(model, "")).target
     replica = pick_replica(target.replicas)
     if replica is None:
-        raise _nobody_ready(target)
+        raise no_engine_ready(target.label)
     name = target.engine_model or replica.base_model
     try:
         response = await core.upstream.post(
@@ -123,12 +123,3 @@ async def _ask(
     found = read_error(raw)
     sentence = EngineError(found.message.replace(name, model), found.param, found.code)
     raise refusal(response.status, sentence, request)
-
-
-def _nobody_ready(target: Target) -> ApiError:
-    return ApiError(
-        503,
-        f"No engine has {target.label} ready at this moment. Try again in {RETRY_AFTER_S} seconds.",
-        code="engine_unavailable",
-        retry_after_s=RETRY_AFTER_S,
-    )
