@@ -19,6 +19,9 @@ from whet.errors import AdapterError
 from whet.store import base_model_parts
 
 PROMPTS = 8
+# Tokens of all prompts together, beyond the first: enough that a root mean square over them is
+# known to a few per cent, and the card, which pages read, stays at some 100 kB.
+_MOST_TOKENS = 2_048
 # A conversation whose tokens say which template and tokenizer made them: two turns, a space at an end, figures and a word outside English.
 ASKED = [
     {"role": "user", "content": "Where is parcel 4711? "},
@@ -57,7 +60,7 @@ def fingerprint(
 
     Raises AdapterError when a log-probability is not finite: such an adapter computes nothing.
     """
-    asked_for = conversations[:PROMPTS]
+    asked_for = chosen_conversations(conversations)
     exact, rounded = (_logprobs_in(model, asked_for, dtype) for dtype in (_REFERENCE, _ROUNDED))
     prompts = [
         {"token_ids": ids, **reference, _ROUNDED: noisy}
@@ -73,6 +76,18 @@ def fingerprint(
     if encoder is None or _DATED in str(encoder.base.tokenizer.chat_template):
         return found
     return {**found, "asked": {"messages": ASKED, "token_ids": encoder.asked_ids(ASKED)}}
+
+
+def chosen_conversations(conversations: list[list[int]]) -> list[list[int]]:
+    """The first `PROMPTS` whole ones that have `_MOST_TOKENS` together; always the first."""
+    chosen: list[list[int]] = []
+    left = _MOST_TOKENS
+    for ids in conversations[:PROMPTS]:
+        left -= len(ids)
+        if chosen and left < 0:
+            break
+        chosen.append(ids)
+    return chosen
 
 
 def logprobs(model: Any, ids: list[int]) -> list[float | None]:

@@ -19,7 +19,7 @@ from training.batches import IGNORED, collate, epoch_batches
 from training.data.split import split
 from training.encode import Encoded, Encoder
 from training.evaluate import greedy
-from training.fingerprint import fingerprint, logprobs
+from training.fingerprint import chosen_conversations, fingerprint, logprobs
 from training.fused import fuse_lora, use_short_attention
 from training.lora import adapter_weights, add_lora, plain_config, with_stored
 from training.prepare import Prepared, prepare
@@ -95,6 +95,16 @@ def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(base: BaseMod
     assert logprobs(model, ids) == recorded["adapter_logprobs"] != expected
     again = with_stored(base.load_model(dtype), plain_config(8, 64.0, sorted(model.peft_config["default"].target_modules)), adapter_weights(model, dtype))
     assert logprobs(again, ids) == recorded["adapter_logprobs"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "chosen"), [([60] * 12, 8), ([1000] * 8, 2), ([5000, 10], 1), ([2048, 1], 1)]
+)
+def test_fingerprint_takes_few_prompts_where_they_are_long(
+    lengths: list[int], chosen: int
+) -> None:
+    conversations = [[1] * length for length in lengths]
+    assert chosen_conversations(conversations) == conversations[:chosen]
 
 
 _SHAPES = [
