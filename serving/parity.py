@@ -40,8 +40,9 @@ _LEAST_DISTANCE = 0.05  # of a probability from 1: below it the recorded decimal
 # this, and by more than chance, it is another scale, even where every single token is in the noise.
 _SLOPE_OFF, _STANDARD_ERRORS = 0.1, 4.0
 _NOTHING = 0.02  # of the expected effect, or the engine's rounding: no part of the adapter shows
-# A recorded scale is the cause when the engine is this much nearer to it than to the right one.
-_NEARER = 0.5
+# The engine is at a recorded scale when it is as near to it as an adapter must be, or has this part
+# of its distance to the right one: an adapter without its attention looks a little like half of it.
+_NEARER = 0.1
 _WITHOUT_DIFFERENCE = "none of its weights match this model"
 
 
@@ -64,12 +65,13 @@ class ParityResult:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The trainer's log-probabilities in the form of `EngineLogprobs`, by dtype."""
+    """The trainer's log-probabilities in float32, in the form of `EngineLogprobs`."""
 
     base: list[float]
     adapter: list[float]
-    rounded_base: list[float]  # bfloat16
-    rounded_adapter: list[float]
+    noise_base: float  # deviation of the trainer's bfloat16
+    noise_adapter: float
+    noise_tokens: int  # by which it is known: a trainer to which bfloat16 is slow took fewer prompts
     scaled: dict[float, list[float]]  # factor of the scale → with it, of the first tokens, float32
 
     @classmethod
@@ -78,7 +80,8 @@ class Reference:
         if "dtype" not in fingerprint:
             return None
         prompts = fingerprint["prompts"]
-        rounded = [prompt["bfloat16"] for prompt in prompts]
+        both = [prompt for prompt in prompts if "bfloat16" in prompt]
+        rounded = [prompt["bfloat16"] for prompt in both]
         scaled = {
             float(found["factor"]): [
                 float(value) for prompt in found["logprobs"] for value in prompt[1:limit]
@@ -88,8 +91,13 @@ class Reference:
         return cls(
             base=joined(prompts, "base_logprobs", limit),
             adapter=joined(prompts, "adapter_logprobs", limit),
-            rounded_base=joined(rounded, "base_logprobs", limit),
-            rounded_adapter=joined(rounded, "adapter_logprobs", limit),
+            noise_base=deviation(
+                joined(rounded, "base_logprobs", limit), joined(both, "base_logprobs", limit)
+            ),
+            noise_adapter=deviation(
+                joined(rounded, "adapter_logprobs", limit), joined(both, "adapter_logprobs", limit)
+            ),
+            noise_tokens=len(joined(both, "base_logprobs", limit)),
             scaled=scaled,
         )
 
@@ -175,17 +183,16 @@ class Deviations:
 
     @classmethod
     def measure(cls, reference: Reference, measured: EngineLogprobs) -> Deviations:
-        times = _TIMES_NOISE + _TIMES_UNCERTAINTY / math.sqrt(len(reference.base))
-        noise_base = deviation(reference.rounded_base, reference.base)
-        noise_adapter = deviation(reference.rounded_adapter, reference.adapter)
+        times = _TIMES_NOISE + _TIMES_UNCERTAINTY / math.sqrt(max(1, reference.noise_tokens))
         base = deviation(measured.base, reference.base)
-        engines_share = base / noise_base if noise_base else 0.0  # 0: float32, about 1: bfloat16
+        # 0: an engine that computes in float32, about 1: in bfloat16
+        engines_share = base / reference.noise_base if reference.noise_base else 0.0
         slope, slope_error = _slope(reference, measured)
         return cls(
             base=base,
             adapter=deviation(measured.adapter, reference.adapter),
-            allowed_base=max(_ALWAYS_ALLOWED, times * noise_base),
-            allowed_adapter=max(_ALWAYS_ALLOWED, times * noise_adapter * engines_share),
+            allowed_base=max(_ALWAYS_ALLOWED, times * reference.noise_base),
+            allowed_adapter=max(_ALWAYS_ALLOWED, times * reference.noise_adapter * engines_share),
             slope=slope,
             slope_error=slope_error,
         )
@@ -239,24 +246,19 @@ def _slope(reference: Reference, measured: EngineLogprobs) -> tuple[float, float
 
 def _cause(reference: Reference, measured: EngineLogprobs, found: Deviations) -> str:
     """Why an adapter on the right base moves log-probabilities otherwise than in training."""
-    away = {
-        factor: deviation(measured.adapter[: len(scaled)], scaled)
-        for factor, scaled in reference.scaled.items()
-    }
-    if away:
-        factor = min(away, key=lambda each: away[each])
-        tokens = len(reference.scaled[factor])
-        unscaled = deviation(measured.adapter[:tokens], reference.adapter[:tokens])
-        if away[factor] < _NEARER * unscaled:
-            return (
-                f"its scale is wrong: it works as in training at {factor:.2f} times the scale "
-                "(lora_alpha, r or use_rslora in its configuration)"
-            )
     if found.adapter <= found.allowed_adapter:
         return (
             f"its scale is wrong: it works {found.slope:.2f} times as strongly as in training "
             "(lora_alpha, r or use_rslora in its configuration)"
         )
+    for factor, scaled in reference.scaled.items():
+        asked = measured.adapter[: len(scaled)]
+        unscaled = deviation(asked, reference.adapter[: len(scaled)])
+        if deviation(asked, scaled) <= max(found.allowed_adapter, _NEARER * unscaled):
+            return (
+                f"its scale is wrong: it works as in training at {factor:.2f} times the scale "
+                "(lora_alpha, r or use_rslora in its configuration)"
+            )
     return "its weights or the layers they are applied to are other ones, or some are missing"
 
 

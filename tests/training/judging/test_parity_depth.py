@@ -22,6 +22,7 @@ from peft.tuners.lora import LoraLayer
 
 from serving.parity import EngineLogprobs, ParityResult, check_parity
 from tests.training.tiny import CHATML, TURNS, build_base
+from training import fingerprint as fingerprints
 from training.base_model import BaseModel
 from training.encode import Encoder
 from training.fingerprint import ASKED, fingerprint, logprobs
@@ -254,3 +255,18 @@ def test_other_template_is_refused_whatever_the_dtype(
     result = check_parity("x@v1", world.cards["float32"], found, limit=LIMIT)
     assert "another chat template or tokenizer" in result.reason
     assert result.parity["template"] == "other"
+
+
+@pytest.mark.parametrize("served", DTYPES)
+def test_trainer_to_which_bfloat16_is_slow_records_the_noise_of_few_prompts(
+    world: World, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprints, "stored_dtype", lambda: "float32")
+    weights = world.weights["float32"]
+    model = _with_adapter(world.base.load_model("float32"), weights)
+    card = fingerprint(model, world.conversations)
+    assert ["bfloat16" in prompt for prompt in card["prompts"]] == [True, True, False, False]
+    right = check_parity("x@v1", card, world.served(weights, served), limit=LIMIT)
+    halved = world.served(weights, served, alpha=ALPHA / 2)
+    assert right.reason == "", right
+    assert "at 0.50 times" in check_parity("x@v1", card, halved, limit=LIMIT).reason
