@@ -75,12 +75,12 @@ class Trained:
 def _train(base: BaseModel, dtype: str, *, shift: int = 0) -> Trained:
     recipe = Recipe(**{**RECIPE.as_json(), "dtype": dtype, "target_modules": ("all-linear",)})
     encoder = Encoder(base, LENGTH)
-    lines = [json.dumps(row).encode() for row in facts(40, shift=shift)]
+    lines = [json.dumps(row).encode() for row in facts(48, shift=shift)]
     rows = [row for each in read_lines(lines).rows if isinstance(row := encoder.encode(each), Encoded)]
     model = trainable(base, recipe)
     done = train(model, rows[:32], [], recipe, pad_id=2, on_step=lambda step: None)
     assert done.last_loss < done.first_loss / 2
-    found = fingerprint(model, [list(row.ids) for row in rows[32:36]], base.folder, encoder)
+    found = fingerprint(model, [list(row.ids) for row in rows[32:40]], base.folder, encoder)
     config = plain_config(RANK, ALPHA, sorted(model.peft_config["default"].target_modules))
     return Trained(adapter_weights(model, dtype), config, json.loads(json.dumps(found)))
 
@@ -225,7 +225,7 @@ def test_planted_mismatches_are_refused_by_their_cause(
     for dtype, other in zip(DTYPES, reversed(DTYPES), strict=True):
         name = f"another adapter, trained in {dtype}"
         planted[name] = (_OTHER, trained[dtype].card, _shuffled(trained[other]))
-    said = asyncio.run(_reasons(live, planted, tmp_path))
+    said = asyncio.run(_reasons(live, planted, trained, tmp_path))
     assert {name for name, (cause, *_) in planted.items() if cause in said[name]} == set(planted), said
 
 
@@ -236,7 +236,10 @@ def _shuffled(version: Trained) -> Trained:
 
 
 async def _reasons(
-    live: Running, planted: dict[str, tuple[str, dict[str, Any], Trained]], folder: Path
+    live: Running,
+    planted: dict[str, tuple[str, dict[str, Any], Trained]],
+    trained: dict[str, Trained],
+    folder: Path,
 ) -> dict[str, str]:
     """Why each is refused by the comparison that the reconciler makes."""
     served = base_of(live.context).engine_name
@@ -249,15 +252,15 @@ async def _reasons(
             asked = [await client.prompt_logprobs(name, p["token_ids"]) for p in card["prompts"]]
             return [value for values in asked for value in values]
 
+        bases = {dtype: await measure(served, v.card) for dtype, v in trained.items()}
         for number, (name, (_, card, version)) in enumerate(planted.items()):
             place = folder / str(number)
             place.mkdir()
             save_file(version.weights, str(place / WEIGHTS))
             (place / CONFIG).write_text(json.dumps(version.config))
             await client.load(f"planted-{number}", str(place))
-            measured = EngineLogprobs(
-                await measure(f"planted-{number}", card), await measure(served, card)
-            )
+            base = next(bases[dtype] for dtype in DTYPES if trained[dtype].card is card)
+            measured = EngineLogprobs(await measure(f"planted-{number}", card), base)
             result = check_parity(name, card, measured, limit=LENGTH)
             print(name, result)
             found[name] = result.reason
