@@ -21,6 +21,10 @@ MAX_ROWS = 150
 # Answers generated together: as many as their prompts fit into so many tokens, so that a small base takes few rounds and a long prompt little memory.
 _BATCH_TOKENS = 16_384
 _BATCH_ROWS = 128  # beyond this a CPU gains nothing
+# Rows that make a thread of their own worth it: each goes through the whole model's Python for every
+# token, and Python runs one thread at a time. Ten rows took 1.4 s of processor time in one batch and
+# 2.0 s in two.
+_ROWS_A_THREAD = 16
 _SPARE_TOKENS = 16  # an answer may be longer than the longest reference by half and this much, before it counts as endless
 
 
@@ -89,7 +93,7 @@ def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Call
         return greedy(model, [prompts[row.id] for row in some], encoder.base.stop_ids, min(limit, room))
 
     answers: dict[str, Answer] = {}
-    with hands(threads_of(model), len(rows)) as workers:
+    with hands(threads_of(model), len(rows) // _ROWS_A_THREAD) as workers:
         for at_once in in_parts(_batches(rows, prompts, workers.count), workers.count):
             for some, written_ids in zip(at_once, workers.each(written, at_once), strict=True):
                 for row, ids in zip(some, written_ids, strict=True):
