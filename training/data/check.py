@@ -301,9 +301,15 @@ def _loss(kept: Sequence[Row], *, has_validation: bool) -> list[Finding]:
     """Rows that a run would drop when it parts the file itself, where it refuses to for their number."""
     shares = default_shares(len(kept), separate_test=False)
     shares = Shares(0.0, shares.test) if has_validation else shares
-    made = split(kept, shares) if kept else None
-    if made is None or made.dropped_share <= MOST_DROPPED:
+    if not kept:
         return []
+    made = split(kept, shares)
+    questions = len({row.prompt_digest for rows in made.parts.values() for row in rows})
+    if made.dropped_share <= MOST_DROPPED:
+        if made.parts["train"] or questions >= MIN_TEST_ROWS:  # which are cross-validated
+            return []
+        do = "Give more rows, or train on all with --no-split."
+        return [Finding("no_training_row", ERROR, 0, "No row is left for training.", do)]
     share = round(100 * made.dropped_share)
     found = f"{len(made.dropped)} of {made.rows} rows ({share} %) would not be used, because they repeat rows of another part."
     do = "Give test rows with --test, train on all (--no-split), or go on with --drop-leaks."

@@ -85,7 +85,8 @@ FILES: list[tuple[Case, str]] = [
     (Case("own-leaking-validation", folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(*MANY[:30])})), "lora"),
     (Case("near-copies.jsonl", lines(*COPIES)), "lora"),
     (Case("three.jsonl", lines(*MANY[:3])), "lora"),
-    (Case("one.jsonl", lines(*MANY[:1])), "lora"),
+    *((Case(f"one-{n}.jsonl", lines(row)), "lora") for n, row in enumerate([*MANY[:2], *PAIRS[:2]])),
+    (Case("two-rated.jsonl", lines(*RATED)), "kto"),
     (Case("unreadable.json", document({"data": PAIRS, "rows": CHATS})), "lora"),
 ]
 # What a run says in other words than a check, which names all lines.
