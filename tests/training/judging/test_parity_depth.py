@@ -138,7 +138,7 @@ def _world(folder: Path, layers: int, spread: float) -> World:
 @pytest.fixture(
     scope="module",
     params=[4, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (16, 80))],
-    ids=lambda layers: f"{layers} layers",
+    ids=lambda layers: f"{layers}layers",
 )
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("depth") / str(request.param)
