@@ -145,20 +145,20 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
     heads = ["date", "commit", "machine", "base", "questions", "shop", "used", "gate", "90 %"]
     heads += ["asked", "patterns", "unseen", "covered", "steps", "CPU s"]
     found = [_line(heads), _line(["---"] * len(heads))]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for each in records:
         kind = "as they are" if each["plain"] else "reworded"
-        groups.setdefault((each["base"], kind), []).append(each)
+        groups.setdefault((each["commit"], each["base"], kind), []).append(each)
         cells = [each["date"], each["commit"], each["machine"], each["base"], kind, each["seed"]]
         cells += [_percent(each["used"]), _percent(each["gate"])]
         cells += [f"{100 * each['low']:.0f} to {100 * each['high']:.0f}", each["questions"]]
         cells += [each["patterns"], _percent(each["unseen"]), "yes" if each["covered"] else "no"]
         found.append(_line([*cells, each["steps"], each["cpu_s"]]))
-    heads = ["base", "questions", "shops", "gate", "unseen", "difference", "covered"]
+    heads = ["commit", "base", "questions", "shops", "gate", "unseen", "difference", "covered"]
     found += ["", _line(heads), _line(["---"] * len(heads))]
-    for (base, kind), runs in groups.items():
+    for (commit, base, kind), runs in groups.items():
         said = summary(runs)
-        cells = [base, kind, said["runs"], said["gate"], said["unseen"]]
+        cells = [commit, base, kind, said["runs"], said["gate"], said["unseen"]]
         covered = f"{said['covered']} of {said['runs']}"
         found.append(_line([*cells, f"{said['mean_difference']:+.1f}", covered]))
     return "\n".join(found)

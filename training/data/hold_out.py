@@ -35,6 +35,8 @@ _OVER = 1.5
 # score of a version that answers 85 % is known to 11 points, with 15 to 16 (one standard error of
 # questions that go together in threes).
 _ENOUGH_QUESTIONS, _MOST_FOR_QUESTIONS = 30, 0.15
+# Patterns that the test should ask in: of fewer, one more or less decides the score.
+_PATTERNS_WANTED = 6
 # Of the rows with a user; where most questions are their asker's own, users are what differs.
 _OWN_QUESTIONS = 0.5
 
@@ -203,14 +205,16 @@ def _take_patterns(
     A test asks what could be learned: `teachers` counts the units outside the held-out parts that
     have each answer, and shrinks by what is taken here. Of these, units come first whose answers have
     lost no teacher to the test yet: two wordings of one matter leave it worse taught than others are.
+    Then small ones: many patterns of a few rows say more than few of many.
     """
     taken: Counter[str] = Counter()
+    small = wanted / _PATTERNS_WANTED
 
-    def rank(unit: Unit) -> tuple[float, float]:
+    def rank(unit: Unit) -> tuple[float, float, bool]:
         answers = unit.answers
         lonely = sum(teachers[answer] < 2 for answer in answers) / len(answers)
         shared = sum(taken[answer] for answer in answers) / len(answers)
-        return round(lonely, 1), round(shared, 1)
+        return round(lonely, 1), round(shared, 1), unit.rows > small
 
     waiting = [(rank(unit), unit.position, number) for number, unit in enumerate(fresh)]
     heapify(waiting)
