@@ -19,7 +19,7 @@ _NOTHING_ELSE = "Content-Security-Policy\" content=\"default-src 'none'; style-s
 def checked(**over: Any) -> dict[str, Any]:
     """What `check` returns for 500 rows without a fault."""
     found = {
-        "rows": 500, "tokens": 40_666, "tokens_learned": 26_535, "base": "the built-in base", "template": "08be58e0", "errors": 0, "warnings": 0, "findings": [], "rejected": [],
+        "rows": 500, "tokens": 40_666, "tokens_learned": 26_535, "base": "the built-in base", "template": "08be58e0", "errors": 0, "warnings": 0, "findings": [], "rejected": [], "rejected_lines": 0,
         "tasks": {"zenith": 500}, "labels": {}, "languages": {}, "histogram": [{"from": 54, "to": 58, "rows": 1}, {"from": 59, "to": 63, "rows": 499}],
         "longest_allowed": 1024, "too_long": 0, "previews": [],
     }  # fmt: skip
