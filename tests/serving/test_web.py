@@ -344,9 +344,9 @@ def test_normalised_paths() -> None:
 _PLAIN = json.dumps(CHAT).encode()
 _RAW = zlib.compressobj(wbits=-15)
 _ENCODED = {
-    "gzip": gzip.compress(_PLAIN),
-    "x-gzip": gzip.compress(_PLAIN),
-    "GZIP": gzip.compress(_PLAIN),
+    "gzip": gzip.compress(_PLAIN, mtime=0),
+    "x-gzip": gzip.compress(_PLAIN, mtime=0),
+    "GZIP": gzip.compress(_PLAIN, mtime=0),
     "deflate": zlib.compress(_PLAIN),
     "deflate ": _RAW.compress(_PLAIN) + _RAW.flush(),
     "identity": _PLAIN,
@@ -396,10 +396,11 @@ def test_a_body_grows_to_the_limit_and_not_beyond(gateway_module: Running) -> No
     "body",
     [
         b"not gzip",
-        gzip.compress(_PLAIN)[:-6],
-        gzip.compress(_PLAIN) + b"tail",
-        gzip.compress(b"{}") * 2,
+        gzip.compress(_PLAIN, mtime=0)[:-6],
+        gzip.compress(_PLAIN, mtime=0) + b"tail",
+        gzip.compress(b"{}", mtime=0) * 2,
     ],
+    ids=["plain", "cut off", "with a tail", "two members"],
 )
 def test_broken_gzip_is_a_sentence(gateway_module: Running, body: bytes) -> None:
     answer = ask(gateway_module, "POST", "/v1/responses", body, {"Content-Encoding": "gzip"})
