@@ -152,7 +152,7 @@ def test_an_unservable_method_says_so_before_training_and_writes_a_folder_when_i
     assert "exists already" in shell.refused("train", "run", rows, "--method", "ia3", "--into", str(tmp_path))
     assert "has no rank" in shell.refused("train", "run", rows, "--method", "prompt", "--rank", "8", "--into", str(tmp_path / "x"))
     made = shell.json("train", "run", rows, "--method", "ia3", "--into", str(tmp_path / "whole"), "--epochs", "1", "--threads", "1")
-    assert (made["adapter"], made["folder"]) == (None, str(tmp_path / "whole")) and made["next"].startswith("whet train show")
+    assert (made["adapter"], made["folder"]) == (None, str(tmp_path / "whole")) and made["next"].endswith("whet up")
     assert any("(IA)³" in notice for notice in made["notices"])
     shown = shell.json("train", "show", made["run"])
     assert shown["state"] == "succeeded" and shown["progress"]["folder"] == made["folder"] and shown["progress"]["verdict"] == made["verdict"]
