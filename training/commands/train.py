@@ -141,7 +141,7 @@ def run(
             skip_bad=skip_bad,
             remember=not dry_run,
             accept_loss=drop_leaks,
-            folds=int(given.get("folds", 0)) if "folds" in chosen.reads else 0,
+            folds=_chosen_folds(given) if "folds" in chosen.reads else 0,
             options=read_options(columns, encoding),
             method=chosen,
         )
@@ -171,6 +171,11 @@ def run(
         report = "none" if no_report else "full" if full_report else "first look"
         outcome = _train(context, prepared, into, quiet=as_json, report=report)
         emit(summary(outcome, notices), True) if as_json else show_report(outcome, report)
+
+
+def _chosen_folds(given: dict[str, Any]) -> int | None:
+    """What somebody asked for; None leaves it to the size of the set."""
+    return int(given["folds"]) if given.get("folds") is not None else None
 
 
 def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
