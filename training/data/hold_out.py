@@ -97,7 +97,7 @@ def choose_hold_out(rows: Sequence[Row], wanted: str) -> tuple[str, str]:
     for row, pattern in zip(users, patterns, strict=True):
         askers[pattern].add(str(row.user))
     if len(askers) < _FEWEST_PATTERNS:
-        return USER, "the questions follow too few patterns to hold one out, so whole users are held out"
+        return USER, "there are too few patterns to hold one out, so whole users are held out"
     own = sum(len(askers[pattern]) == 1 for pattern in patterns)
     if own >= _OWN_QUESTIONS * len(users):
         return USER, "most questions are asked by one user each, so whole users are held out"
