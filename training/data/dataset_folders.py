@@ -7,6 +7,7 @@ file in such a folder gives the same rows as alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ _OTHER_NAMES = {
 # Files of rows; others in such a folder are cards, records of what was done, and pictures.
 ENDINGS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _NO_ROWS = ("manifest.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+
+# In a folder: data sets of the hub have some hundred shards; a home folder, or one of programs, is
+# none, and `datasets` looks at each of its files.
+_MOST_FILES = 10_000
 
 Parts = Mapping[str, list[Path]]  # name → its files, or the one folder that `datasets` saved
 
@@ -57,6 +62,7 @@ def usual_name(part: str) -> str:
 
 
 def _hub_parts(folder: Path) -> dict[str, list[Path]]:
+    _require_few_files(folder)
     try:
         subsets = _subsets(folder)
     except (ValueError, OSError) as error:
@@ -88,6 +94,18 @@ def _hub_parts(folder: Path) -> dict[str, list[Path]]:
             hint=f"Name one, such as {folder / names[0]}, or put them together: whet data mix.",
         )
     return found
+
+
+def _require_few_files(folder: Path) -> None:
+    """Raises InputError for a folder that `datasets` would look through for minutes."""
+    seen = 0
+    for _, folders, files in os.walk(folder):
+        seen += len(folders) + len(files)
+        if seen > _MOST_FILES:
+            raise InputError(
+                f"{folder} holds more than {_MOST_FILES:,} files, so it is no data set.",
+                hint="Name a file, or the folder of the data set itself.",
+            )
 
 
 def _subsets(folder: Path) -> dict[str, Any]:

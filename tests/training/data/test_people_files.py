@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.training.data.people_files import READ, REFUSED, Case, lines
+from training.data.dataset_folders import parts_of
 from training.data.formats import read_file, read_good, read_options
 from training.data.record import jsonl
 from training.rows import Row, read_lines
-from whet.errors import InputError
+from whet.errors import InputError, NotFoundError
 
 
 def _reading(case: Case, folder: Path) -> Any:
@@ -59,3 +60,16 @@ def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(case: Case, tmp_p
 def test_there_are_enough_kinds_of_files() -> None:
     names = [case.name for case in (*READ, *REFUSED)]
     assert len(set(names)) == len(names) >= 100
+
+
+def test_a_missing_file_beside_very_many_others_is_missing_at_once(tmp_path: Path) -> None:
+    """Its folder is not looked through for parts: a home folder holds a hundred thousand files."""
+    for number in range(101):
+        folder = tmp_path / f"f{number}"
+        folder.mkdir()
+        for name in range(100):
+            (folder / f"{name}.txt").touch()
+    with pytest.raises(InputError, match="holds more than 10,000 files"):
+        parts_of(tmp_path)
+    with pytest.raises((InputError, NotFoundError), match="missing"):
+        read_good(tmp_path / "missing", skip_bad=False)
