@@ -88,12 +88,10 @@ def split(
 
     def key_of(row: Row) -> str:
         """Its own key, or the one under which an earlier split settled it."""
-        own = group_key(row, by_user=by_user)
-        if own not in settled:
-            for other in (group_key(row), group_key(row, by_user=True)):
-                if other in settled:
-                    return other
-        return own
+        for known in (group_key(row, by_user=True), group_key(row)):
+            if known in settled:
+                return known
+        return group_key(row, by_user=by_user)
 
     keys: dict[str, list[Row]] = defaultdict(list)
     for row in real:
