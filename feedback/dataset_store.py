@@ -12,10 +12,9 @@ from sqlalchemy import Connection, Row, select
 
 from feedback.assembly import SPLITS
 from whet.errors import NotFoundError
+from whet.ids import dataset_reference
 from whet.store import Store, canonical_json, digest_bytes, digest_json
 from whet.tables import datasets
-
-_REFERENCE = re.compile(r"(?P<name>[^@]+)@v?(?P<version>[0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +77,10 @@ def find(connection: Connection, reference: str) -> DatasetVersion:
     first 8 characters are enough. Raises NotFoundError.
     """
     query = select(datasets).order_by(datasets.c.version.desc()).limit(1)
-    if match := _REFERENCE.fullmatch(reference):
-        same = (datasets.c.name == match["name"], datasets.c.version == int(match["version"]))
-        row = connection.execute(query.where(*same)).first()
+    if named_version := dataset_reference(reference):
+        name, version = named_version
+        same = query.where(datasets.c.name == name, datasets.c.version == version)
+        row = connection.execute(same).first()
     else:
         row = connection.execute(query.where(datasets.c.name == reference)).first()
         if row is None and re.fullmatch(r"[0-9a-f]{8,64}", reference):

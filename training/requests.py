@@ -10,9 +10,8 @@ from sqlalchemy import Connection, select
 from whet.context import Context
 from whet.database import reading
 from whet.errors import NotFoundError
+from whet.ids import dataset_reference
 from whet.tables import datasets, evaluations, training_requests, training_runs
-
-_REFERENCE = re.compile(r"(?P<name>[^@]+)@v?(?P<version>[0-9]{1,9})")
 
 
 def dataset_row(connection: Connection, reference: str) -> dict[str, Any]:
@@ -22,10 +21,9 @@ def dataset_row(connection: Connection, reference: str) -> dict[str, Any]:
     first 8 characters are enough. Raises NotFoundError.
     """
     query = select(datasets).order_by(datasets.c.version.desc())
-    if match := _REFERENCE.fullmatch(reference):
-        query = query.where(
-            datasets.c.name == match["name"], datasets.c.version == int(match["version"])
-        )
+    if named_version := dataset_reference(reference):
+        name, version = named_version
+        query = query.where(datasets.c.name == name, datasets.c.version == version)
     elif re.fullmatch(r"[0-9a-f]{8,64}", reference):
         named = datasets.c.digest.startswith(reference) | (datasets.c.name == reference)
         query = query.where(named)

@@ -19,8 +19,15 @@ _NOISE_AHEAD = 64
 _ahead: deque[bytes] = deque()  # random bytes of ids to come; taking one is atomic
 os.register_at_fork(after_in_child=_ahead.clear)  # two processes must not make the same ids
 
+_DATASET_REFERENCE = re.compile(r"(?P<name>[^@]+)@v?(?P<version>[0-9]{1,9})")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _RESERVED_IN_NAMES = "--"  # separates the parts of an engine name
+
+
+def dataset_reference(text: str) -> tuple[str, int] | None:
+    """Read the reference of a dataset version: `name@3` or `name@v3`; None for any other text."""
+    match = _DATASET_REFERENCE.fullmatch(text)
+    return (match["name"], int(match["version"])) if match else None
 
 
 def new_id(prefix: str, *, at: int | None = None) -> str:
