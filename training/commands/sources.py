@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from training.datasets import Shares
     from training.methods.registry import Method
 
-PARTS = ("train", "validation", "test")
 
 _LOOKED_AT = 20_000  # training rows up to which a run looks through them first; the search for near-duplicates takes ten seconds then
 FOLDS = 5  # of a set that is too small for a test part
-REPEATS = ("keep", "weight", "remove")
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class RowSource:
     no_split: bool = False
     hold_out: str = "auto"
     by_time: str = ""  # field with a time; the newest rows are held out
-    repeats: str = "keep"  # what becomes of exact repeats: see REPEATS
+    repeats: str = "keep"  # what becomes of exact repeats: see training/data/repeats.py
     skip_bad: bool = False
     remember: bool = False  # what is held out here stays held out in later runs of the alias
     accept_loss: bool = False  # go on however many rows are dropped
@@ -134,12 +132,11 @@ def _is_test_too_small(made: Split) -> bool:
     """Whether the gate could say nothing, and cross-validation could."""
     from training.data.leaks import MIN_TEST_ROWS
 
-    def questions(*parts: str) -> int:
-        return len({row.prompt_digest for part in parts for row in made.parts[part]})
-
-    if any(row.is_text for part in PARTS for row in made.parts[part]):
+    rows = [row for part in made.parts.values() for row in part]
+    if any(row.is_text for row in rows):
         return False  # texts are judged by their loss, however few
-    return questions("test") < MIN_TEST_ROWS <= questions(*PARTS)
+    asked = {row.prompt_digest for row in made.parts["test"]}
+    return len(asked) < MIN_TEST_ROWS <= len({row.prompt_digest for row in rows})
 
 
 def rows_or_ask(context: Context, name: str, source: RowSource, *, may_ask: bool) -> SourceRows:
@@ -165,7 +162,7 @@ def describe_split(made: Split, shares: Shares) -> str:
             + ", ".join(f"{count} {why}" for why, count in reasons.most_common())
             + "; --no-split uses them all, --hold-out chooses what is held out)"
         )
-    text += ": " + ", ".join(f"{len(made.parts[part])} {part}" for part in PARTS)
+    text += ": " + ", ".join(f"{len(rows)} {part}" for part, rows in made.parts.items())
     text += f" (split {shares.words()} by {made.hold_out})."
     if not shares.validation:
         text += (
@@ -176,14 +173,13 @@ def describe_split(made: Split, shares: Shares) -> str:
 
 def refuse_large_loss(made: Split) -> None:
     """Raises LargeLossError where more than MOST_DROPPED of the rows are in no part."""
-    from training.data.leaks import MOST_DROPPED, LargeLossError
+    from training.data.leaks import LargeLossError
 
-    if made.dropped_share <= MOST_DROPPED:
+    if not made.large_loss:
         return
     shown = "\n".join(f"  {leak}" for leak in made.dropped[:5])
     raise LargeLossError(
-        f"{len(made.dropped)} of {made.rows} rows ({100 * made.dropped_share:.0f} %) would not be used, "
-        f"because they repeat rows of another part:\n{shown}",
+        f"{made.large_loss}:\n{shown}",
         hint="Hold out other rows (--hold-out pattern), train on all (--no-split, with --test FILE to "
         "judge by), or go on without these rows (--drop-leaks).",
     )

@@ -305,12 +305,10 @@ def _loss(kept: Sequence[Row], *, has_validation: bool) -> list[Finding]:
         return []
     made = split(kept, shares)
     questions = len({row.prompt_digest for rows in made.parts.values() for row in rows})
-    if made.dropped_share <= MOST_DROPPED:
+    if not made.large_loss:
         if made.parts["train"] or questions >= MIN_TEST_ROWS:  # which are cross-validated
             return []
         do = "Give more rows, or train on all with --no-split."
         return [Finding("no_training_row", ERROR, 0, "No row is left for training.", do)]
-    share = round(100 * made.dropped_share)
-    found = f"{len(made.dropped)} of {made.rows} rows ({share} %) would not be used, because they repeat rows of another part."
     do = "Give test rows with --test, train on all (--no-split), or go on with --drop-leaks."
-    return [Finding("large_loss", ERROR, len(made.dropped), found, do)]
+    return [Finding("large_loss", ERROR, len(made.dropped), f"{made.large_loss}.", do)]

@@ -120,34 +120,38 @@ def drop_leaks(parts: dict[str, list[Row]], *, by_user: bool = False) -> list[Le
     """
     dropped: list[Leak] = []
 
-    def drop(part: str, other_part: str, rows: Sequence[Row] | None = None) -> None:
-        leaks = find_leaks(
+    def find(part: str, other_part: str, rows: Sequence[Row] | None = None) -> list[Leak]:
+        return find_leaks(
             parts[part] if rows is None else rows,
             parts[other_part],
             by_user=by_user,
             part=part,
             other_part=other_part,
         )
+
+    def drop(part: str, leaks: Sequence[Leak]) -> None:
         gone = {id(leak.row) for leak in leaks}
         parts[part] = [row for row in parts[part] if id(row) not in gone]
         dropped.extend(leaks)
 
     for held_out in ("test", "validation"):
-        drop("train", held_out, [row for row in parts["train"] if row.origin == "synthetic"])
-    drop("validation", "test")
-    drop(*(("train", "test") if _costs_less_in_training(parts, by_user) else ("test", "train")))
-    drop("validation", "train")
+        made = [row for row in parts["train"] if row.origin == "synthetic"]
+        drop("train", find("train", held_out, made))
+    drop("validation", find("validation", "test"))
+    in_test = find("test", "train")
+    is_too_small = in_test and len(parts["test"]) - len(in_test) < MIN_TEST_ROWS
+    in_train = find("train", "test") if is_too_small else []
+    if in_train and _costs_less(len(in_train), len(in_test), of=len(parts["train"])):
+        drop("train", in_train)
+    else:
+        drop("test", in_test)
+    drop("validation", find("validation", "train"))
     return dropped
 
 
-def _costs_less_in_training(parts: dict[str, list[Row]], by_user: bool) -> bool:
-    """Whether the test part would become too small, and few training rows would have to go instead."""
-    test, train = parts["test"], parts["train"]
-    in_test = len(find_leaks(test, train, by_user=by_user))
-    if not in_test or len(test) - in_test >= MIN_TEST_ROWS:
-        return False
-    in_train = len(find_leaks(train, test, by_user=by_user))
-    return in_train < len(train) and (in_train < in_test or in_train <= MOST_DROPPED * len(train))
+def _costs_less(in_train: int, in_test: int, *, of: int) -> bool:
+    """Whether few of the training rows would have to go instead of the test rows."""
+    return in_train < of and (in_train < in_test or in_train <= MOST_DROPPED * of)
 
 
 def without_leaks(

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from training.data.hold_out import AUTO, TIME, USER, Unit, choose_hold_out, choose_parts, units_of
-from training.data.leaks import Leak, drop_leaks
+from training.data.leaks import MOST_DROPPED, Leak, drop_leaks
 from training.datasets import PARTS, Shares
 from training.rows import Row
 from whet.errors import InputError
@@ -42,6 +42,16 @@ class Split:
     def rows(self) -> int:
         """Rows that were given."""
         return sum(map(len, self.parts.values())) + len(self.dropped)
+
+    @property
+    def large_loss(self) -> str:
+        """Say how many rows would not be used where they are more than MOST_DROPPED, or nothing."""
+        if self.dropped_share <= MOST_DROPPED:
+            return ""
+        return (
+            f"{len(self.dropped)} of {self.rows} rows ({100 * self.dropped_share:.0f} %) would not be "
+            "used, because they repeat rows of another part"
+        )
 
     @property
     def dropped_share(self) -> float:

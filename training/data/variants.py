@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from training.data.languages import UNKNOWN, mix
-from training.data.patterns import Patterns, slot_words
-from training.data.similar import Shape, words
+from training.data.patterns import Patterns
+from training.data.similar import words
 from training.rows import Row
 from whet.groups import Groups
 
@@ -92,9 +92,10 @@ class _Asked:
 def question_variants(rows: Sequence[Row], passes: int, seed: int) -> Variants:
     """Make `passes` lists of the rows; what changes follows from the seed and the rows alone."""
     usable = [number for number, row in enumerate(rows) if _can_be_reworded(row)]
-    donors = _donors(rows, usable)
+    patterns = Patterns([rows[number] for number in usable])
+    donors = _donors(rows, dict(zip(usable, patterns.of_rows, strict=True)))
     shortened = _with_shared_answers(rows, usable)
-    kept_words = slot_words([Shape(rows[number]) for number in usable]) | _NEGATIONS
+    kept_words = patterns.slots | _NEGATIONS
     languages, _ = mix([_question(rows[number]) for number in usable])
     known = {name: count for name, count in languages.items() if name != UNKNOWN}
     is_english = max(known, key=known.__getitem__, default="") == "en"  # short questions are unknown
@@ -184,14 +185,16 @@ def _chatty(question: str, random_: random.Random, is_english: bool) -> str:
     return question
 
 
-def _donors(rows: Sequence[Row], usable: Sequence[int]) -> dict[int, list[str]]:
-    """For each row the questions that other rows' wordings make of it."""
-    asked = _cut(rows, usable)
+def _donors(rows: Sequence[Row], patterns: dict[int, int]) -> dict[int, list[str]]:
+    """For each row the questions that other rows' wordings make of it.
+
+    `patterns` are those of the rows that can be reworded, by position.
+    """
+    asked = _cut(rows, list(patterns))
     frames = _frames(rows, asked)
     by_frame: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for number, frame in frames.items():
         by_frame[frame].append(number)
-    patterns = dict(zip(usable, Patterns([rows[n] for n in usable]).of_rows, strict=True))
     found: dict[int, list[str]] = {}
     for members in by_frame.values():
         for joined in _joined_wordings(rows, members, asked, patterns):
