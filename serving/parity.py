@@ -23,6 +23,7 @@ from typing import Any
 from serving.parity_by_tolerance import (
     APPLIED_SHARE,
     NEAR_IDENTITY,
+    Differences,
     check_by_tolerance,
     mean_and_largest,
     not_applied,
@@ -137,36 +138,25 @@ def _check_by_noise(
 ) -> tuple[dict[str, Any], str]:
     """(what was measured, why it is refused)."""
     found = Deviations.measure(reference, measured)
-    mean, largest = mean_and_largest(measured.adapter, reference.adapter)
-    base_mean, base_largest = mean_and_largest(measured.base, reference.base)
-    effect = mean_and_largest(measured.adapter, measured.base)[0]
-    expected_effect = mean_and_largest(reference.adapter, reference.base)[0]
-    parity = {
-        "measured": True,
-        "tokens": len(reference.base),
-        "mean": round(mean, 5),
-        "max": round(largest, 5),
-        "base_mean": round(base_mean, 5),
-        "base_max": round(base_largest, 5),
-        "difference_from_base": round(effect, 5),
-        "expected_difference_from_base": round(expected_effect, 5),
-        **found.as_json(),
-    }
+    seen = Differences.measure(
+        measured.adapter, measured.base, reference.adapter, reference.base
+    )
+    parity = {**seen.as_json(), **found.as_json()}
     if found.base > found.allowed_base:
         return parity, (
             f"The engine's base answers unlike the base {label} was trained on: its deviation is "
             f"{found.base:.3f} (allowed {found.allowed_base:.3f}), the mean difference "
-            f"{base_mean:.4f}. Rounding does not explain it. Check WHET_BASE_MODEL and the "
+            f"{seen.base_mean:.4f}. Rounding does not explain it. Check WHET_BASE_MODEL and the "
             "engine's model."
         )
-    nothing = max(base_mean, _NOTHING * expected_effect)
-    least = min(nothing, APPLIED_SHARE * expected_effect)
-    if expected_effect > NEAR_IDENTITY and effect < least:
-        return parity, not_applied(label, effect, expected_effect)
+    nothing = max(seen.base_mean, _NOTHING * seen.expected_effect)
+    least = min(nothing, APPLIED_SHARE * seen.expected_effect)
+    if seen.expected_effect > NEAR_IDENTITY and seen.effect < least:
+        return parity, not_applied(label, seen.effect, seen.expected_effect)
     if found.adapter > found.allowed_adapter or found.is_slope_off:
         return parity, (
             f"{label} answers unlike it did in training: its deviation is {found.adapter:.3f} "
-            f"(allowed {found.allowed_adapter:.3f}), the mean difference {mean:.4f}, its effect "
+            f"(allowed {found.allowed_adapter:.3f}), the mean difference {seen.mean:.4f}, its effect "
             f"{found.slope:.2f} times that of the training. The base agrees, so "
             f"{_cause(reference, measured, found)}. It is not served."
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 NEAR_IDENTITY = 1e-3  # mean difference from the base, in nats: below it "did it load at all" cannot be told from rounding
@@ -13,6 +14,49 @@ APPLIED_SHARE = 0.25  # of the expected difference from the base; an adapter tha
 _ALIKE = 0.8  # cosine of two effects that are one adapter's at two strengths: above it for half and double, as tried with trained adapters
 _OTHER_SCALE = 0.1  # distance of their ratio from 1, beyond what rounding makes of it
 _DEFAULT_TOLERANCE = {"mean": 0.05, "max": 0.5}  # ten times what was measured between trainer and engine on a bfloat16 base
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Absolute differences of log-probabilities, in nats: the engine's from the trainer's, and the
+    adapter's from the base's on either side."""
+
+    tokens: int
+    mean: float
+    largest: float
+    base_mean: float
+    base_largest: float
+    effect: float  # mean difference of the engine's adapter from its base
+    expected_effect: float  # the same in training
+
+    @classmethod
+    def measure(
+        cls,
+        adapter: Sequence[float],
+        base: Sequence[float],
+        trained: Sequence[float],
+        trained_base: Sequence[float],
+    ) -> Differences:
+        """Compare the engine's numbers with the trainer's, token by token."""
+        return cls(
+            len(trained),
+            *mean_and_largest(adapter, trained),
+            *mean_and_largest(base, trained_base),
+            mean_and_largest(adapter, base)[0],
+            mean_and_largest(trained, trained_base)[0],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "measured": True,
+            "tokens": self.tokens,
+            "mean": round(self.mean, 5),
+            "max": round(self.largest, 5),
+            "base_mean": round(self.base_mean, 5),
+            "base_max": round(self.base_largest, 5),
+            "difference_from_base": round(self.effect, 5),
+            "expected_difference_from_base": round(self.expected_effect, 5),
+        }
 
 
 def check_by_tolerance(
@@ -26,34 +70,22 @@ def check_by_tolerance(
     """(what was measured, why it is refused or ""): the engine's `adapter` and `base` against the
     trainer's `trained` and `trained_base`; `given` is the fingerprint's own `mean` and `max`."""
     tolerance = {**_DEFAULT_TOLERANCE, **given}
-    base_mean, base_largest = mean_and_largest(base, trained_base)
-    mean, largest = mean_and_largest(adapter, trained)
-    effect, _ = mean_and_largest(adapter, base)
-    expected_effect, _ = mean_and_largest(trained, trained_base)
-    parity = {
-        "measured": True,
-        "tokens": len(trained),
-        "mean": round(mean, 5),
-        "max": round(largest, 5),
-        "base_mean": round(base_mean, 5),
-        "base_max": round(base_largest, 5),
-        "difference_from_base": round(effect, 5),
-        "expected_difference_from_base": round(expected_effect, 5),
-        "tolerance": {"mean": tolerance["mean"], "max": tolerance["max"]},
-    }
+    seen = Differences.measure(adapter, base, trained, trained_base)
+    allowed = {"mean": tolerance["mean"], "max": tolerance["max"]}
+    parity = {**seen.as_json(), "tolerance": allowed}
     found = f"mean difference {{:.4f}} (allowed {tolerance['mean']}), largest {{:.3f}} (allowed {tolerance['max']})"
-    if base_mean > tolerance["mean"] or base_largest > tolerance["max"]:
+    if seen.base_mean > tolerance["mean"] or seen.base_largest > tolerance["max"]:
         return parity, (
             f"The engine's base answers unlike the base {label} was trained on: "
-            f"{found.format(base_mean, base_largest)}. Check WHET_BASE_MODEL and the engine's model."
+            f"{found.format(seen.base_mean, seen.base_largest)}. Check WHET_BASE_MODEL and the engine's model."
         )
-    if expected_effect > NEAR_IDENTITY and effect < APPLIED_SHARE * expected_effect:
-        return parity, not_applied(label, effect, expected_effect)
-    if mean > tolerance["mean"] or largest > tolerance["max"]:
+    if seen.expected_effect > NEAR_IDENTITY and seen.effect < APPLIED_SHARE * seen.expected_effect:
+        return parity, not_applied(label, seen.effect, seen.expected_effect)
+    if seen.mean > tolerance["mean"] or seen.largest > tolerance["max"]:
         effects = [a - b for a, b in zip(adapter, base, strict=True)]
         cause = _cause(effects, [a - b for a, b in zip(trained, trained_base, strict=True)])
         return parity, (
-            f"{label} answers unlike it did in training: {found.format(mean, largest)}. "
+            f"{label} answers unlike it did in training: {found.format(seen.mean, seen.largest)}. "
             f"The base agrees, so {cause}. It is not served."
         )
     return parity, ""
