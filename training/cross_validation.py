@@ -16,9 +16,10 @@ from training.data.split import group_key
 from training.datasets import Dataset
 from training.evaluate import Answer, answer_rows, questions
 from training.judging.held_out import HeldOut, describe_held_out
+from training.methods.loop import train_beside
 from training.prepare import Prepared
 from training.rows import Row
-from training.trainer import Loss, Step, train
+from training.trainer import Loss, Step
 from whet.errors import InputError
 
 
@@ -87,16 +88,7 @@ def cross_validate(
             on_step(before + step.step, total)
 
         model = build(part)
-        train(
-            model,
-            part.train,
-            [],
-            part.recipe,
-            pad_id=pad_id,
-            loss_of=loss_of,
-            on_step=follow,
-            variants=part.variants,
-        )
+        train_beside(model, part, pad_id=pad_id, loss_of=loss_of, on_step=follow)
         answers |= answer_rows(model, prepared.encoder, mine)
         facts = describe_held_out(part.dataset.train, mine)
         patterns |= {row_id: number + len(folds) * at for row_id, at in facts.patterns.items()}

@@ -21,7 +21,7 @@ from training.folders import write_folder
 from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
 from training.lora import adapter_weights, plain_config, set_adapter_weights
-from training.methods.loop import let_go
+from training.methods.loop import let_go, train_beside
 from training.methods.pairs import most_written
 from training.methods.registry import METHODS, MODEL, family
 from training.pace import choose_threads, write, writing_seconds
@@ -35,7 +35,7 @@ from training.run.faults import file_signature, memory_in_words, require_room, r
 from training.run.resume import checkpoints_of
 from training.run.signs import never_stop, no_gain
 from training.run.trackers import Trackers
-from training.trainer import Loss, Step, Trained, train
+from training.trainer import Loss, Step, Trained
 from whet.clock import now_ms
 from whet.context import Context
 from whet.errors import InputError, StoreError
@@ -180,15 +180,12 @@ def refitted(context: Context, prepared: Prepared, judged: Any, reporter: Report
     let_go(judged)
     everything = with_all_rows(prepared)
     model = load(context, everything)
-    train(
+    train_beside(
         model,
-        everything.train,
-        [],
-        everything.recipe,
+        everything,
         pad_id=pad_id,
         loss_of=loss_of,
         on_step=lambda step: reporter.working("refitting", step.step, step.steps),
-        variants=everything.variants,
     )
     return family(METHODS[prepared.recipe.method]).candidate(model, everything)
 

@@ -163,11 +163,9 @@ def describe_split(made: Split, shares: Shares) -> str:
             + "; --no-split uses them all, --hold-out chooses what is held out)"
         )
     text += ": " + ", ".join(f"{len(rows)} {part}" for part, rows in made.parts.items())
-    text += f" (split {shares.words()} by {made.hold_out})."
+    text += f" (split {shares.words()} by {made.hold_out})." if made.hold_out else "."
     if not shares.validation:
-        text += (
-            " No validation part below 2,000 rows; training stops by its own loss."
-        )
+        text += " No validation part below 2,000 rows; training stops by its own loss."
     return text + (f" {made.why[:1].upper()}{made.why[1:]}." if made.why else "")
 
 

@@ -304,11 +304,7 @@ def _loss(kept: Sequence[Row], *, has_validation: bool) -> list[Finding]:
     if not kept:
         return []
     made = split(kept, shares)
-    questions = len({row.prompt_digest for rows in made.parts.values() for row in rows})
     if not made.large_loss:
-        if made.parts["train"] or questions >= MIN_TEST_ROWS:  # which are cross-validated
-            return []
-        do = "Give more rows, or train on all with --no-split."
-        return [Finding("no_training_row", ERROR, 0, "No row is left for training.", do)]
+        return []
     do = "Give test rows with --test, train on all (--no-split), or go on with --drop-leaks."
     return [Finding("large_loss", ERROR, len(made.dropped), f"{made.large_loss}.", do)]

@@ -67,18 +67,14 @@ class Unit:
         return max(sorted(set(tasks)), key=tasks.count)
 
 
-def choose_hold_out(rows: Sequence[Row], wanted: str) -> tuple[str, str]:
-    """Decide what is held out together; returns it with the reason where `wanted` is `auto`.
-
-    Raises InputError for an unknown choice, and for `user` where no row has one.
-    """
+def require_choice(rows: Sequence[Row], wanted: str) -> None:
+    """Raises InputError for an unknown choice, and for `user` where no row has one."""
     if wanted not in CHOICES:
         raise InputError(
             f"--hold-out is {wanted!r}; expected one of {', '.join(CHOICES)}.",
             hint="auto holds out whole patterns of questions where customers repeat each other.",
         )
-    users = [row for row in rows if row.user is not None]
-    if wanted == USER and not users:
+    if wanted == USER and all(row.user is None for row in rows):
         raise InputError(
             "--hold-out user: no row has a field `user`.",
             hint="Add it, or hold out by pattern or question.",
@@ -88,8 +84,17 @@ def choose_hold_out(rows: Sequence[Row], wanted: str) -> tuple[str, str]:
             "--hold-out time needs the field that holds the time.",
             hint="Name it with --by-time FIELD.",
         )
+
+
+def choose_hold_out(rows: Sequence[Row], wanted: str) -> tuple[str, str]:
+    """Decide what is held out together; returns it with the reason where `wanted` is `auto`.
+
+    Raises what `require_choice` raises.
+    """
+    require_choice(rows, wanted)
     if wanted != AUTO:
         return wanted, ""
+    users = [row for row in rows if row.user is not None]
     if not users:
         return PATTERN, ""
     patterns = Patterns(users).of_rows

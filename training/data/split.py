@@ -18,7 +18,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from training.data.hold_out import AUTO, TIME, USER, Unit, choose_hold_out, choose_parts, units_of
+from training.data.hold_out import (
+    AUTO,
+    TIME,
+    USER,
+    Unit,
+    choose_hold_out,
+    choose_parts,
+    require_choice,
+    units_of,
+)
 from training.data.leaks import MOST_DROPPED, Leak, drop_leaks
 from training.datasets import PARTS, Shares
 from training.rows import Row
@@ -33,7 +42,7 @@ class Split:
     parts: dict[str, list[Row]]
     dropped: list[Leak]  # rows in no part, each with the row of another part that it repeats
     assigned: dict[str, str]  # key -> part, of the parent and of these rows; a later split keeps it
-    hold_out: str = AUTO  # what was held out together: pattern | question | user | time
+    hold_out: str = ""  # what was held out together: pattern | question | user | time; "": nothing
     why: str = ""  # why `auto` chose that
     # Held-out part -> its rows that are there only because it would be too small without them.
     borrowed: dict[str, int] = field(default_factory=dict)
@@ -93,7 +102,14 @@ def split(
     """
     real = [row for row in rows if row.origin != "synthetic"]
     settled = dict(parent or {})
-    chosen, why = (TIME, "") if by_time else choose_hold_out(real, hold_out)
+    is_split = bool(shares.test or shares.validation or parent)
+    chosen, why = "", ""
+    if by_time:
+        chosen = TIME
+    elif is_split:
+        chosen, why = choose_hold_out(real, hold_out)
+    else:  # nothing is held out, so nothing is looked for
+        require_choice(real, hold_out)
     by_user = chosen == USER
 
     def key_of(row: Row) -> str:
@@ -108,7 +124,6 @@ def split(
         keys[key_of(row)].append(row)
     newest = _positions_by_time(keys, by_time) if by_time else None
     units = units_of(keys, chosen, newest)
-    is_split = bool(shares.test or shares.validation or parent)
     borrowed = choose_parts(units, shares, settled) if is_split else []
     for unit in units:
         settled.update({key: settled.get(key, unit.part or "train") for key in unit.keys})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,7 +11,7 @@ from training.lora import adapter_weights, merged_once, plain_config, with_store
 from training.platform_tuning import return_memory
 from training.prepare import Prepared
 from training.reporter import Reporter
-from training.trainer import Loop, Loss, Trained, batch_loss, train
+from training.trainer import Loop, Loss, Step, Trained, batch_loss, train
 from whet.context import Context
 
 # Times a base's weights: keys, values and logits of the rows that are answered together, and the adapter. A guess with room, no measurement: no GPU was at hand.
@@ -34,6 +35,22 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
 
         loop["resume"] = in_processes(model, prepared, pad_id=loop["pad_id"], on_step=loop["on_step"], checkpoints=loop["checkpoints"])
     return train(model, prepared.train, prepared.validation, prepared.recipe, variants=prepared.variants, **loop)
+
+
+def train_beside(
+    model: Any, prepared: Prepared, *, pad_id: int, loss_of: Loss, on_step: Callable[[Step], None]
+) -> None:
+    """Train a model beside the run's own, with its recipe: no validation, no checkpoints."""
+    train(
+        model,
+        prepared.train,
+        [],
+        prepared.recipe,
+        pad_id=pad_id,
+        loss_of=loss_of,
+        on_step=on_step,
+        variants=prepared.variants,
+    )
 
 
 def as_trained(model: Any, prepared: Prepared) -> Any:
