@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import ConsoleDimensions
 
 from tests.engine_fixture import live_engine  # noqa: F401  # one real engine for the session, whoever asks first
 from tests.postgres import Databases, postgres_server_url
+from whet import cli
 from whet.context import Context, open_context
 from whet.database import migrate, open_database
 from whet.settings import Settings, load_settings
@@ -68,6 +70,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("WHET_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _wide_consoles() -> None:
+    """The terminal in which the tests run must not decide where a sentence is broken."""
+    for console in (cli.out, cli.err):
+        console.size = ConsoleDimensions(300, 50)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

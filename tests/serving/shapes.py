@@ -607,7 +607,7 @@ def _stable(value: Any) -> Any:
 
 
 def _read_stream(text: str, observed: Observed) -> None:
-    kinds: dict[str, None] = {}
+    events: list[Json] = []
     with_usage, last_usage = 0, None
     for event in text.split("\n\n"):
         data = "".join(line[5:].strip() for line in event.splitlines() if line.startswith("data:"))
@@ -621,22 +621,39 @@ def _read_stream(text: str, observed: Observed) -> None:
         if "error" in value or value.get("type") == "error":
             error = value.get("error", value)
             observed.status, observed.param = FAILED_STREAM, error.get("param")
-        kinds[_kind(value)] = None
+        events.append(value)
         if usage := value.get("usage"):
             with_usage, last_usage = with_usage + 1, usage
         _read_pieces(value, observed)
     observed.usage = [last_usage, "once" if with_usage == 1 else "often" if with_usage else "never"]
-    observed.chunks = sorted(kinds)
+    observed.chunks = sorted(_kinds(events))
 
 
-def _kind(value: Json) -> str:
-    """An event by its type, or a chunk by its keys and those of its first choice."""
-    if "type" in value and "choices" not in value:
-        return str(value["type"])
-    keys = sorted(key for key, each in value.items() if each is not None)
-    choices = value.get("choices") or [{}]
-    delta = choices[0].get("delta")
-    return f"{keys} {sorted(choices[0])} {sorted(delta) if isinstance(delta, dict) else ''}"
+def _kinds(events: list[Json]) -> set[str]:
+    """Events by their type, chunks by their keys and those of their first choice.
+
+    The chunks that continue an answer count as one: a reader who is a little late gets two of them
+    as one.
+    """
+    kinds, begun = set(), False
+    going_on: tuple[set[str], set[str], set[str]] = (set(), set(), set())
+    for value in events:
+        if "type" in value and "choices" not in value:
+            kinds.add(str(value["type"]))
+            continue
+        choice = (value.get("choices") or [{}])[0]
+        keys = (
+            {key for key, each in value.items() if each is not None}, set(choice),
+            set(choice.get("delta") or ()),
+        )  # fmt: skip
+        if choice and begun:
+            going_on = tuple(a | b for a, b in zip(going_on, keys, strict=True))
+        else:
+            kinds.add(" ".join(str(sorted(some)) for some in keys))
+            begun = begun or bool(choice)
+    if any(going_on):
+        kinds.add(" ".join(str(sorted(some)) for some in going_on))
+    return kinds
 
 
 def _read_pieces(value: Json, observed: Observed) -> None:

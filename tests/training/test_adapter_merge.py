@@ -148,7 +148,7 @@ def test_command_says_what_merging_means(
     monkeypatch.setattr(training.base_model, "open_base", lambda settings: base)
     labels = [version.label for version in versions]
     command = ["adapters", "merge", *labels, "--name", "both"]
-    environment = {"WHET_HOME": str(sqlite_context.settings.home), "COLUMNS": "300"}
+    environment = {"WHET_HOME": str(sqlite_context.settings.home)}
     done = CliRunner().invoke(app, [*command, "--json"], env=environment)
     printed = json.loads(done.stdout)
     assert printed["merged"] == {"support@v1": 0.5, "billing@v1": 0.5}

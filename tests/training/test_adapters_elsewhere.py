@@ -399,7 +399,7 @@ def test_command_prints_what_it_knows_and_nothing_empty(
     trainer: Trainer, sqlite_context: Context
 ) -> None:
     folder = trainer.changed("printed", rename("base_model.model.", "_orig_mod."))
-    environment = {"WHET_HOME": str(sqlite_context.settings.home), "COLUMNS": "300"}
+    environment = {"WHET_HOME": str(sqlite_context.settings.home)}
 
     def printed(path: Path, *options: str) -> str:
         command = ["adapters", "import", str(path), "--name", "support", *options]

@@ -118,7 +118,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def export(context: Context, *options: str) -> Result:
-    environment = {"WHET_HOME": str(context.settings.home), "COLUMNS": "300"}
+    environment = {"WHET_HOME": str(context.settings.home)}
     return CliRunner().invoke(app, ["export", "adapter", "support@v1", *options], env=environment)
 
 

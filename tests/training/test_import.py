@@ -103,7 +103,7 @@ def test_the_declared_base_is_on_the_card_and_in_the_answer(
 
     monkeypatch.setattr(training.base_model, "open_base", lambda settings: replace(base, name=OURS))
     command = ["adapters", "import", str(folder), "--name", "support"]
-    environment = {"WHET_HOME": str(sqlite_context.settings.home), "COLUMNS": "300"}
+    environment = {"WHET_HOME": str(sqlite_context.settings.home)}
     refused = CliRunner().invoke(app, command, env=environment)
     assert isinstance(refused.exception, AdapterError) and "--accept-base" in refused.exception.hint
     said = json.loads(CliRunner().invoke(app, [*command, "--accept-base", "--json"], env=environment).stdout)

@@ -80,6 +80,22 @@ def group_key(row: Row, *, by_user: bool = False) -> str:
     return row.prompt_digest
 
 
+def _question_of_user(row: Row) -> str:
+    return digest_json(["user and question", row.user, group_key(row)])
+
+
+def _known_key(row: Row, settled: Mapping[str, str]) -> str:
+    """Return the key under which an earlier split settled the row, or nothing.
+
+    A row's user may have been settled by one split and its question by another, to different parts:
+    what was settled of this user's question goes first.
+    """
+    for key in (_question_of_user(row), group_key(row, by_user=True), group_key(row)):
+        if key in settled:
+            return key
+    return ""
+
+
 def split(
     rows: Sequence[Row],
     shares: Shares,
@@ -111,17 +127,10 @@ def split(
     else:  # nothing is held out, so nothing is looked for
         require_choice(real, hold_out)
     by_user = chosen == USER
-
-    def key_of(row: Row) -> str:
-        """Its own key, or the one under which an earlier split settled it."""
-        for known in (group_key(row, by_user=True), group_key(row)):
-            if known in settled:
-                return known
-        return group_key(row, by_user=by_user)
-
+    key_of = {id(row): _known_key(row, settled) or group_key(row, by_user=by_user) for row in real}
     keys: dict[str, list[Row]] = defaultdict(list)
     for row in real:
-        keys[key_of(row)].append(row)
+        keys[key_of[id(row)]].append(row)
     newest = _positions_by_time(keys, by_time) if by_time else None
     units = units_of(keys, chosen, newest)
     borrowed = choose_parts(units, shares, settled) if is_split else []
@@ -129,7 +138,10 @@ def split(
         settled.update({key: settled.get(key, unit.part or "train") for key in unit.keys})
     parts: dict[str, list[Row]] = {name: [] for name in PARTS}
     for row in rows:
-        parts["train" if row.origin == "synthetic" else settled[key_of(row)]].append(row)
+        part = "train" if row.origin == "synthetic" else settled[key_of[id(row)]]
+        parts[part].append(row)
+        if row.origin != "synthetic" and row.user is not None:
+            settled[_question_of_user(row)] = part
     dropped = drop_leaks(parts, by_user=by_user) if is_split else []
     return Split(parts, dropped, settled, chosen, why, _rows_by_part(borrowed))
 

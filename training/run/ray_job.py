@@ -139,8 +139,9 @@ def _wait_for_room(context: Context, run: runs.Run) -> None:
     try:
         if runs.report(context, run, progress={"stage": "waiting"}, curve=None, now=now_ms()):
             raise Cancelled
-    except runs.Superseded:  # the job has just ended it
-        return
+    except runs.Superseded as error:  # it was ended: by the job, or by who cancelled before it began
+        if _row(context, run)["state"] == runs.CANCELLED:
+            raise Cancelled from error
 
 
 def _row(context: Context, run: runs.Run) -> dict[str, Any]:

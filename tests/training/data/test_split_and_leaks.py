@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from examples.zenith.scenario import judging_rows, training_examples
@@ -164,7 +164,7 @@ def test_a_large_loss_is_refused_with_the_list_or_accepted_on_request() -> None:
 # --- where a row goes ------------------------------------------------------------------------------------------------
 
 _SEEDS = st.integers(0, 10_000)
-_FEW = settings(max_examples=6, deadline=None, phases=[Phase.generate])  # each makes a whole set of rows
+_FEW = settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])  # each makes a whole set of rows
 
 
 def _drawn(seed: int, count: int = 40) -> list[Row]:
@@ -178,14 +178,17 @@ def _drawn(seed: int, count: int = 40) -> list[Row]:
     )
 
 
-@given(_SEEDS, _SEEDS)
+@given(_SEEDS, _SEEDS, st.lists(st.sampled_from(["auto", "pattern", "question", "user"]), min_size=3, max_size=3))
+@example(105, 4592, ["auto", "auto", "auto"])  # by pattern, then by user
 @_FEW
-def test_a_row_is_in_its_part_or_held_back_but_never_moves_whatever_is_added(first: int, more: int) -> None:
-    before = split(_drawn(first), SHARES)
-    after = split([*_drawn(more), *_drawn(first)], SHARES, parent=before.assigned)
-    now_in = {(row.digest, row.user): part for part, members in after.parts.items() for row in members}
-    for part, members in before.parts.items():
-        assert {now_in.get((row.digest, row.user), part) for row in members} <= {part}
+def test_a_row_is_in_its_part_or_held_back_but_never_moves_whatever_is_added(first: int, more: int, hold_out: list[str]) -> None:
+    rows, parent, was = _drawn(first), None, {}
+    for way in hold_out:
+        made = split(rows, SHARES, parent=parent, hold_out=way)
+        now_in = {(row.digest, row.user): part for part, members in made.parts.items() for row in members}
+        assert {row: part for row, part in was.items() if now_in.get(row, part) != part} == {}
+        rows, parent, was = [*_drawn(more), *rows], made.assigned, {**was, **now_in}
+        more += 1
 
 
 @given(_SEEDS)

@@ -208,7 +208,7 @@ def test_steps_and_the_first_error_come_through_whatever_else_is_printed() -> No
 def _with(base: BaseModel, folder: Path, monkeypatch: pytest.MonkeyPatch, program: str, on_step: Any = lambda step: None) -> None:
     """`in_processes` with another program in torchrun's place."""
     monkeypatch.setattr(torchrun, "_command", lambda processes, scratch: [sys.executable, "-c", program])
-    prepared: Any = SimpleNamespace(recipe=replace(PLAIN, processes=2), base=base, train=[], validation=[], start_adapter=None)
+    prepared: Any = SimpleNamespace(recipe=replace(PLAIN, processes=2), base=base, train=[], validation=[], variants=[], start_adapter=None)
     torchrun.in_processes(SimpleNamespace(to=lambda device: None), prepared, pad_id=0, on_step=on_step, checkpoints=Checkpoints(folder))
 
 
