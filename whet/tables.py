@@ -6,36 +6,23 @@ A change here needs a migration in `whet/migrations/versions`.
 
 from __future__ import annotations
 
-from typing import Any
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Text, UniqueConstraint
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
+from whet.retrieval_tables import (
+    collections,
+    documents,
+    passage_vectors,
+    passages,
+    retrieval_defaults,
 )
+from whet.table_definition import WRITERS, metadata
+from whet.table_definition import define_table as _table
+from whet.table_definition import instant as _at
 
-metadata = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"})
-
-WRITERS: dict[str, str] = {}  # table name -> package that may write it
-
-
-def _table(writer: str, name: str, *parts: Column[Any] | Index | UniqueConstraint) -> Table:
-    WRITERS[name] = writer
-    return Table(name, metadata, *parts)
-
-
-def _at(name: str, nullable: bool = False) -> Column[Any]:
-    return Column(name, BigInteger, nullable=nullable)
-
+__all__ = [
+    "WRITERS", "collections", "documents", "metadata", "passage_vectors", "passages",
+    "retrieval_defaults",
+]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------
 
@@ -73,7 +60,9 @@ interactions = _table(
     Column("completion_tokens", Integer),
     Column("ttft_ms", Float),  # time to the first byte of the answer
     Column("duration_ms", Float),
-    Column("retrieved", JSON),  # [{"document_id","title","text","score"}] or null
+    Column("retrieved", JSON),  # [serving.retrieval.records.Hit], in the order of the prompt; or null
+    # {"collection","outcome","digest","top_k","took_ms","dropped"}; null: nothing was searched
+    Column("retrieval", JSON),
     Column("metadata", JSON),
     Index(None, "created_at"),
     Index(None, "alias", "created_at"),

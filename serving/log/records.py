@@ -52,6 +52,7 @@ class InteractionRecord(
     ttft_ms: float | None = None
     duration_ms: float | None = None
     retrieved: msgspec.Raw = NULL
+    retrieval: msgspec.Raw = NULL
     metadata: msgspec.Raw = NULL
 
 
