@@ -29,10 +29,13 @@ documents = define_table(
     Column("title", Text, nullable=False),
     Column("media_type", String(100), nullable=False),
     Column("language", String(16), nullable=False),  # ISO 639-1; empty: unknown
+    Column("source", Text, nullable=False),  # what was added: a folder, a file, a URL, a label
     Column("content_sha256", String(64), nullable=False),  # of the file's bytes
+    Column("pipeline", String(64), nullable=False),  # versions and settings that made the passages
     Column("metadata", JSON, nullable=False),
     Column("state", String(16), nullable=False),  # indexed | failed
     Column("error", Text),
+    Column("notices", JSON, nullable=False),  # [{"code", "count"}]: what was left out of the text
     Column("passages", Integer, nullable=False),
     instant("updated_at", nullable=True),  # of the source
     instant("added_at"),

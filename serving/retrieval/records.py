@@ -25,6 +25,27 @@ class Outcome(StrEnum):
     FORBIDDEN = "forbidden"  # there is no such collection for this key
 
 
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `collections`."""
+
+    name: str
+    description: str = ""
+    embedder: str  # identity of whose vectors the index has
+    chunk_tokens: int  # of the embedder, headings included
+    allowed_keys: list[str] | None = None  # ids of API keys; None: every key may read it
+    settings: dict[str, Any] = {}
+    digest: str = ""  # of the indexed documents: equal digests have equal passages
+    created_at: int = 0  # milliseconds since 1970
+    updated_at: int = 0
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that a parser left out of a document's text, or could not read in it."""
+
+    code: str  # such as `hidden_text`
+    count: int = 1
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `documents`."""
 
@@ -34,10 +55,13 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     media_type: str
     language: str  # ISO 639-1; empty: unknown
+    source: str = ""  # what was added: a folder, a file, a URL, or a label
     content_sha256: str
+    pipeline: str = ""  # of the parser, the chunker and the counter that made the passages
     metadata: dict[str, Any] = {}
     state: str = "indexed"  # indexed | failed
     error: str | None = None
+    notices: list[Notice] = []
     passages: int = 0
     updated_at: int | None = None  # of the source, milliseconds since 1970; None: unknown
     added_at: int = 0
