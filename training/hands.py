@@ -72,10 +72,14 @@ def hands(threads: int, rows: int) -> Iterator[Hands]:
 def shared_by(recipe: Recipe, device: str) -> int:
     """Threads among which a run's rows are dealt; 1 where they cannot be.
 
-    Dropout draws from one source, and who comes first would be chance. Processes that hold a model in shares wait for each other within a step. TRL's loops deal nothing.
+    Dropout and the noise on embeddings draw from one source, and who comes first would be chance.
+    Processes that hold a model in shares wait for each other within a step. TRL's loops deal nothing.
     """
     own_loop = METHODS[recipe.method].own_loop
-    return max(1, recipe.threads) if device == "cpu" and own_loop and not recipe.dropout and recipe.processes == 1 else 1
+    is_random = recipe.dropout > 0 or recipe.neftune_noise_alpha > 0
+    if device != "cpu" or not own_loop or is_random or recipe.processes > 1:
+        return 1
+    return max(1, recipe.threads)
 
 
 def threads_of(model: Any) -> int:

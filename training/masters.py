@@ -9,6 +9,14 @@ from training.run.ranks import own, shares_of, whole
 
 _BETAS = (0.9, 0.99)  # the second is below the usual 0.999, which forgets too slowly for runs of 100 to 500 steps
 
+_MULTIPLE = "lr_multiple"  # of the run's learning rate, in a group of an optimiser's parameters
+
+
+def set_rate(optimiser: Any, rate: float) -> None:
+    """Give every group of parameters its multiple of a learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group.get(_MULTIPLE, 1.0)
+
 
 class Masters:
     """The adapter's parameters in the compute dtype, and the float32 copies that the optimiser sees.
@@ -19,16 +27,43 @@ class Masters:
     def __init__(self, model: Any) -> None:
         import torch
 
-        self._torch = torch
+        self._torch, self._model = torch, model
         # Matrices first: decay is theirs alone. What scales (norms, DoRA's lengths) and biases would be pulled towards nothing.
         self.parameters = sorted((parameter for parameter in model.parameters() if parameter.requires_grad), key=lambda parameter: parameter.dim() < 2)
         self.copies = [parameter.detach().to(torch.float32).clone().requires_grad_(True) for parameter in self.parameters]
 
-    def optimiser(self, decay: float) -> Any:
-        """AdamW over the copies, in their order, by which a checkpoint numbers what it keeps."""
+    def optimiser(self, decay: float, loraplus_lr_ratio: float = 1.0) -> Any:
+        """Return AdamW over the copies, in their order, by which a checkpoint numbers what it keeps.
+
+        `set_rate` gives it a learning rate. With a ratio above 1 the groups are those of LoRA+
+        (Hayou et al. 2024) as PEFT makes them: B learns at so many times the rate of A.
+        """
+        if loraplus_lr_ratio != 1.0:
+            return self._loraplus(decay, loraplus_lr_ratio)
         matrices, others = ([copy for copy in self.copies if (copy.dim() < 2) == flat] for flat in (False, True))
         groups = [{"params": some, "weight_decay": share} for some, share in ((matrices, decay), (others, 0.0)) if some]
         return self._torch.optim.AdamW(groups, betas=_BETAS, fused=True)
+
+    def _loraplus(self, decay: float, ratio: float) -> Any:
+        """Return PEFT's optimiser for LoRA+ over the copies, which take the order of its groups."""
+        from peft.optimizers import create_loraplus_optimizer
+
+        made = create_loraplus_optimizer(
+            self._model,
+            self._torch.optim.AdamW,
+            lr=1.0,  # so that the rate of a group is its multiple of A's
+            loraplus_lr_ratio=ratio,
+            loraplus_weight_decay=decay,
+            betas=_BETAS,
+            fused=True,
+        )
+        copy_of = dict(zip(map(id, self.parameters), self.copies, strict=True))
+        self.parameters = [each for group in made.param_groups for each in group["params"]]
+        self.copies = [copy_of[id(parameter)] for parameter in self.parameters]
+        for group in made.param_groups:
+            group["params"] = [copy_of[id(parameter)] for parameter in group["params"]]
+            group[_MULTIPLE] = group["lr"]
+        return made
 
     def under(self, optimiser: Any) -> None:
         """Let a library's optimiser over the parameters have the copies instead: its steps take the gradients from the parameters and give the weights back."""

@@ -18,7 +18,7 @@ from training.masters import Masters
 from training.methods.pairs import sequences
 from training.recipe import Recipe
 from training.run.ranks import ALONE
-from training.trainer import Loss, batch_loss, recomputing, step_gradients
+from training.trainer import Loss, batch_loss, noisy_embeddings, recomputing, step_gradients
 
 # So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
 _WORTH = 1.1
@@ -110,7 +110,11 @@ def tokens_per_s(
     timed = [batches[(2 * at + 1) * len(batches) // (2 * parts)] for at in range(parts)]
     masters = Masters(model)
     model.train()
-    with hands(shared_by(recipe, device), at_once) as workers, recomputing(model, recipe):
+    with (
+        hands(shared_by(recipe, device), at_once) as workers,
+        recomputing(model, recipe),
+        noisy_embeddings(model, recipe),
+    ):
 
         def compute(part: list[Encoded], workers: Hands = workers) -> None:
             for copy in masters.copies:
@@ -121,7 +125,8 @@ def tokens_per_s(
         if timed:
             seconds = sum(_seconds(device, compute, part) for part in timed)
             per_token = seconds / sum(map(_tokens, timed))
-    optimiser = masters.optimiser(recipe.weight_decay)  # of the copies alone, which are let go
+    # Of the copies alone, which are let go.
+    optimiser = masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
 
     def update() -> None:
         masters.clip(recipe.clip)

@@ -67,6 +67,8 @@ class Recipe:
     teacher: str = ""  # whom to distil: a model's folder (its probabilities), or the http(s) address of an OpenAI-compatible endpoint (its answers)
     kl_weight: float = 0.5  # share of the teacher's probabilities in the loss; the rest is the rows' own answers
     temperature: float = 2.0  # at which the probabilities of teacher and student are compared
+    loraplus_lr_ratio: float = 1.0  # LoRA+: learning rate of B as a multiple of A's; 1: the same
+    neftune_noise_alpha: float = 0.0  # NEFTune: size of the noise on embeddings while training; 0: none
     init_from: str = ""  # adapter whose weights the run starts from: a label, a digest, or `production`; empty: from nothing
 
     def __post_init__(self) -> None:
@@ -110,6 +112,16 @@ class Recipe:
             ("kl_weight", _finite(self.kl_weight) and 0 < self.kl_weight <= 1, "above 0, up to 1"),
             ("teacher", not self.teacher_address or bool(self.teacher_address.partition("#")[2]), "a folder, or an address with the model's name after a #"),
             ("temperature", _finite(self.temperature) and 0 < self.temperature <= 100, "above 0, up to 100"),
+            (
+                "loraplus_lr_ratio",
+                _finite(self.loraplus_lr_ratio) and 1 <= self.loraplus_lr_ratio <= 1024,
+                "1 (both at one rate) to 1024",
+            ),
+            (
+                "neftune_noise_alpha",
+                _finite(self.neftune_noise_alpha) and 0 <= self.neftune_noise_alpha <= 100,
+                "0 (no noise) to 100",
+            ),
         ]
 
     @property

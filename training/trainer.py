@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 from training.batches import IGNORED, Batch, collate, endless, epoch_batches, in_parts, pack
 from training.encode import Encoded
 from training.hands import ONE, Hands, hands, shared_by
-from training.masters import Best, Masters
+from training.masters import Best, Masters, set_rate
 from training.methods.registry import ANSWERS, METHODS
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
@@ -129,7 +129,7 @@ def train(
     device = next(model.parameters()).device.type
     torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
     masters = Masters(model)
-    optimiser = masters.optimiser(recipe.weight_decay)
+    optimiser = masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
     best = Best(masters)
     state = LoopState()
     if resume is not None:
@@ -142,7 +142,11 @@ def train(
             torch.manual_seed(recipe.seed + ranks.rank + _SEEDS_APART * state.step)
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
     losses = state.losses
-    with hands(shared_by(recipe, device), recipe.micro_batch or recipe.batch_size) as workers, recomputing(model, recipe):
+    with (
+        hands(shared_by(recipe, device), recipe.micro_batch or recipe.batch_size) as workers,
+        recomputing(model, recipe),
+        noisy_embeddings(model, recipe),
+    ):
         if resume is None:
             state.before = finite(mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers), "loss", 0, recipe)
         model.train()
@@ -158,8 +162,7 @@ def train(
             state.history.append([state.step, loss, state.seconds, rate])
             losses.append(loss)
             watch(losses, float(norm), state.step, recipe, state.before)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            set_rate(optimiser, rate)
             optimiser.step()
             masters.give_back()
             state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
@@ -259,6 +262,28 @@ def recomputing(model: Any, recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         base.gradient_checkpointing_disable()
+
+
+@contextmanager
+def noisy_embeddings(model: Any, recipe: Recipe) -> Iterator[None]:
+    """Add the noise of NEFTune (Jain et al. 2023) to the embeddings in training mode.
+
+    It is uniform within alpha / √(tokens x width) of a batch, as transformers draws it; where the
+    recipe's `neftune_noise_alpha` is 0 nothing changes, and nothing does in evaluation mode.
+    """
+    if not recipe.neftune_noise_alpha:
+        yield
+        return
+    from transformers.integrations.neftune import neftune_post_forward_hook
+
+    embeddings = plain(model).get_input_embeddings()
+    embeddings.neftune_noise_alpha = recipe.neftune_noise_alpha
+    hook = embeddings.register_forward_hook(neftune_post_forward_hook)
+    try:
+        yield
+    finally:
+        hook.remove()
+        del embeddings.neftune_noise_alpha
 
 
 def plain(model: Any) -> Any:

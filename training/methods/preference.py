@@ -123,7 +123,15 @@ def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, he
 
 
 def _trainer(kind: Any, config: Any, model: Any, prepared: Prepared, found: Any, held_out: Any) -> Any:
-    return kind(model, args=common.on_one_gpu(config), train_dataset=found, eval_dataset=held_out, processing_class=prepared.base.tokenizer)
+    made = kind(
+        model,
+        args=common.on_one_gpu(config),
+        train_dataset=found,
+        eval_dataset=held_out,
+        processing_class=prepared.base.tokenizer,
+    )
+    made.loraplus_lr_ratio = prepared.recipe.loraplus_lr_ratio
+    return made
 
 
 def _orpo_columns(pair: Pair) -> dict[str, list[int]]:

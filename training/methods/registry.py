@@ -29,11 +29,13 @@ ANSWERS = "answers"  # conversations and prompts with the right answer; of prefe
 PREFERENCES = "preferences"  # a question with a better and a worse answer
 RATINGS = "ratings"  # answers with "rating": 1 or -1; a preference is one of each
 
-_LORA = frozenset({"rank", "alpha", "dropout", "target_modules", "init_from"})
+_LORA = frozenset(
+    {"rank", "alpha", "dropout", "target_modules", "init_from", "loraplus_lr_ratio"}
+)
 
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
 _OWN = frozenset({"patience", "question_variants", "folds", "refit"})  # of our own loop
-_LOOP = _MEMORY | _OWN | {"packing"}
+_LOOP = _MEMORY | _OWN | {"packing", "neftune_noise_alpha"}
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
 _POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
 _PAIRS = _POLICY | _MEMORY | {"patience", "beta"}
@@ -128,7 +130,7 @@ METHODS: dict[str, Method] = {
             "rlhf",
             "A reward model from preferences, then answers that it rewards (RLOO).",
             ADAPTER,
-            _POLICY | {"beta", "samples", "gradient_checkpointing"},
+            _POLICY - {"loraplus_lr_ratio"} | {"beta", "samples", "gradient_checkpointing"},
             PREFERENCES,
             rate=0.1,
             said="A reward model is trained first, then the adapter writes answers and learns from their rewards: the estimate below leaves out "

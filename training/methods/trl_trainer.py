@@ -29,13 +29,35 @@ class Bare:
     args: Any
     model: Any
     masters: Masters
+    optimizer: Any
+    loraplus_lr_ratio: float = 1.0
 
     def create_optimizer(self, model: Any = None) -> Any:
-        made: Any = super().create_optimizer(model)  # type: ignore[misc]
+        made: Any = self._loraplus() or super().create_optimizer(model)  # type: ignore[misc]
         if not hasattr(self, "masters"):
             self.masters = Masters(self.model)
             self.masters.under(made)
         return made
+
+    def _loraplus(self) -> Any:
+        """Return a new optimiser for LoRA+ (Hayou et al. 2024), as PEFT makes it.
+
+        None where both matrices learn at one rate, or where there is an optimiser already.
+        """
+        if self.loraplus_lr_ratio == 1.0 or self.optimizer is not None:
+            return None
+        from peft.optimizers import create_loraplus_optimizer
+        from transformers import Trainer
+
+        kind, given = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self.loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **given,
+        )
+        return self.optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
