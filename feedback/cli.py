@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whet.cli import actor, emit, opened, out, print_facts
+from whet.cli import actor, emit, opened, out, print_facts, show_stages
 from whet.clock import iso, now_ms
 from whet.context import Context
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import InputError
 from whet.registry import alias_filter, known_aliases
+
+if TYPE_CHECKING:
+    from feedback.dataset_store import DatasetVersion
 
 review = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge conversations: the queue, and what was decided.")
 datasets = typer.Typer(add_completion=False, no_args_is_help=True, help="Dataset versions built from reviewed conversations.")
@@ -96,6 +99,93 @@ def datasets_build(alias: _Alias = "", note: str = "", as_json: _Json = False) -
         emit({**_brief(built.version), **counts}, as_json)
 
 
+@datasets.command("import")
+def datasets_import(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…",
+            help="Training rows: JSONL, JSON, CSV, Parquet, or a folder that `datasets` saved.",
+        ),
+    ],
+    alias: Annotated[
+        str, typer.Option("--alias", help="Name of the version. Default: default_alias.")
+    ] = "",
+    test: Annotated[
+        Path | None, typer.Option("--test", help="Rows to judge by, instead of a part of FILE.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method", help="Method that is to learn them: what its run refuses is refused."
+        ),
+    ] = "lora",
+    no_split: Annotated[
+        bool, typer.Option("--no-split", help="All rows of FILE are for training.")
+    ] = False,
+    hold_out: Annotated[
+        str,
+        typer.Option("--hold-out", help="Held out together: pattern, question, user, or auto."),
+    ] = "auto",
+    by_time: Annotated[
+        str, typer.Option("--by-time", help="Field with a time: the newest rows are held out.")
+    ] = "",
+    repeats: Annotated[
+        str, typer.Option("--repeats", help="Exact repeats: keep, weight or remove.")
+    ] = "keep",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be learned from.")
+    ] = False,
+    drop_leaks: Annotated[
+        bool,
+        typer.Option(
+            "--drop-leaks", help="Go on where more than a tenth of the rows has to be dropped."
+        ),
+    ] = False,
+    columns: Annotated[
+        str,
+        typer.Option("--columns", help="Which field is which: prompt=Frage,completion=Antwort."),
+    ] = "",
+    encoding: Annotated[
+        str, typer.Option("--encoding", help="Of text files that do not say it themselves.")
+    ] = "",
+    note: str = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read, check and part the rows; store nothing.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Make a version of files; the same rows are the same version. Reviewed rows build upon it."""
+    from feedback.importing import import_files
+    from whet.row_files import RowFileOptions
+
+    options = RowFileOptions(
+        test, method, no_split, hold_out, by_time, repeats, skip_bad, drop_leaks, columns, encoding
+    )
+    with opened() as context:
+        name = alias or context.settings.default_alias
+        with show_stages() as progress:
+            made = import_files(
+                context, name, files, options,
+                actor=actor(), now=now_ms(), note=note, is_dry_run=dry_run, progress=progress,
+            )  # fmt: skip
+        if as_json:
+            emit(made.as_json(), True)
+            return
+        for notice in made.notices:
+            out.print(f"• {notice}", markup=False, soft_wrap=True)
+        label = made.version.label if made.version else f"the next version of {name}"
+        state = "stored" if made.is_new else "exists already with exactly these rows"
+        facts = {
+            "version": f"{label} ({'nothing is stored in a dry run' if dry_run else state})",
+            "rows": ", ".join(f"{count} {part}" for part, count in made.folder.rows.items()),
+            "digest": made.folder.digest,
+        }
+        if made.version:
+            facts["next"] = f"whet train run --dataset {made.version.label} --alias {name}"
+        print_facts(facts)
+
+
 @datasets.command("list")
 def datasets_list(alias: _Alias = "", as_json: _Json = False) -> None:
     """Versions, newest first."""
@@ -108,7 +198,9 @@ def datasets_list(alias: _Alias = "", as_json: _Json = False) -> None:
         rows = [
             {**row, "digest": row["digest"][:8], "created": row["created"][:16]} for row in rows
         ]
-    columns = ["version", "train", "validation", "test", "reviewed", "digest", "created"]
+    columns = [
+        "version", "source", "train", "validation", "test", "reviewed", "digest", "created",
+    ]  # fmt: skip
     emit(rows, as_json, columns=columns, title="dataset versions")
 
 
@@ -134,10 +226,12 @@ def datasets_show(
             version = versions.find(connection, reference)
             parents = versions.labels(connection, version.parents)
         about = versions.manifest(context.store, version.path)
+        origins = versions.origins(context.store, version.path)
         if as_json:
-            emit({**asdict(version), "label": version.label, **about_json(about)}, True)
+            shown = {**asdict(version), "label": version.label, "origins": origins}
+            emit({**shown, **about_json(about)}, True)
             return
-        print_facts(facts_of(version, about, parents))
+        print_facts(facts_of(version, about, parents, origins))
         if not verbose:
             out.print(f"`whet datasets show {version.label} --verbose` prints the ids.")
             return
@@ -219,7 +313,11 @@ def erase(
     if as_json and not yes:
         raise InputError("`--json` does not ask, so it needs `--yes`.")
     with opened() as context:
-        emit(erase_user(context.database, user, secret=context.secret, actor=actor(), now=now_ms()), as_json)
+        receipt = erase_user(
+            context.database, context.store, user,
+            secret=context.secret, actor=actor(), now=now_ms(),
+        )  # fmt: skip
+        emit(receipt, as_json)
 
 
 def _require(context: Context, alias: str) -> None:
@@ -227,8 +325,14 @@ def _require(context: Context, alias: str) -> None:
         alias_filter(connection, alias)
 
 
-def _brief(version: Any) -> dict[str, Any]:
+def _brief(version: DatasetVersion) -> dict[str, Any]:
     return {
-        "version": version.label, **version.rows, "reviewed": len(version.example_ids), "digest": version.digest, "created": iso(version.created_at),
-        "by": version.created_by, "note": version.note,
-    }  # fmt: skip
+        "version": version.label,
+        "source": version.source,
+        **version.rows,
+        "reviewed": len(version.example_ids),
+        "digest": version.digest,
+        "created": iso(version.created_at),
+        "by": version.created_by,
+        "note": version.note,
+    }

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from feedback import datasets, retraining
 from feedback.assembly import SPLITS
 from feedback.conversations import row_answer, row_question
-from feedback.dataset_text import left_out_by_reason, superseded_by_reason
+from feedback.dataset_text import files_of, left_out_by_reason, superseded_by_reason
 from whet.access import User
 from whet.database import reading
 from whet.errors import NotFoundError
@@ -89,6 +89,7 @@ def _add_reading(routes: APIRouter, shell: Shell) -> None:
         about = datasets.manifest(context.store, found.path)
         return shell.render(
             request, "feedback/dataset.html", version=found, parent=parent, about=about,
+            files=files_of(found),
             superseded=superseded_by_reason(about).most_common(),
             left_out=left_out_by_reason(about).most_common(), split=split, splits=SPLITS,
             rows=page, reviewed=origins, start=start, total=len(rows[split]), page_size=PAGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,14 @@ class DatasetVersion:
     note: str | None
     created_by: str
     created_at: int
+    imported: dict[str, Any] | None = None  # {"files": [...]} of a version made of files
+
+    @property
+    def source(self) -> str:
+        """Where its rows come from: `files`, a `run` that read files, or a `build` with reviews."""
+        if self.imported:
+            return "files"
+        return "run" if not self.parents and not self.example_ids else "build"
 
     @property
     def label(self) -> str:
@@ -45,6 +54,14 @@ def newest(connection: Connection, name: str) -> DatasetVersion | None:
     """Return the newest version of that name."""
     query = select(datasets).where(datasets.c.name == name).order_by(datasets.c.version.desc())
     row = connection.execute(query.limit(1)).first()
+    return version_of(row) if row else None
+
+
+def newest_import(connection: Connection, name: str) -> DatasetVersion | None:
+    """Return the newest version of that name that was made of files."""
+    query = select(datasets).where(datasets.c.name == name, datasets.c.imported.is_not(None))
+    newest_first = query.order_by(datasets.c.created_at.desc(), datasets.c.version.desc())
+    row = connection.execute(newest_first.limit(1)).first()
     return version_of(row) if row else None
 
 
@@ -107,6 +124,12 @@ def read_rows(store: Store, path: str) -> dict[str, list[dict[str, Any]]]:
         lines = store.read_bytes(file).decode().split("\n") if store.exists(file) else []
         found[split] = [json.loads(line) for line in lines if line.strip()]
     return found
+
+
+def origins(store: Store, path: str) -> dict[str, int]:
+    """Count the rows of a version by where they come from, the most frequent first."""
+    rows = (row for part in read_rows(store, path).values() for row in part)
+    return dict(Counter(str(row.get("origin", "seed")) for row in rows).most_common())
 
 
 def rows_digest(

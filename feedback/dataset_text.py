@@ -41,7 +41,10 @@ def left_out_by_reason(about: Mapping[str, Any]) -> Counter[str]:
 
 
 def facts_of(
-    version: DatasetVersion, about: Mapping[str, Any], parents: Sequence[str]
+    version: DatasetVersion,
+    about: Mapping[str, Any],
+    parents: Sequence[str],
+    origins: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the lines of a version for people."""
     reviewed = f"{len(version.example_ids)}"
@@ -51,6 +54,8 @@ def facts_of(
     facts = {
         "version": version.label,
         "rows": ", ".join(f"{version.rows[split]} {split}" for split in SPLITS),
+        "origin": ", ".join(f"{count} {origin}" for origin, count in origins.items()),
+        "imported from": files_of(version),
         "reviewed": reviewed,
         "replaced": _counts("seed row", superseded_by_reason(about)),
         "left out": _counts("row", left_out_by_reason(about)),
@@ -61,6 +66,12 @@ def facts_of(
         "path": version.path,
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def files_of(version: DatasetVersion) -> str:
+    """Name the files that a version was imported from."""
+    files = (version.imported or {}).get("files", [])
+    return ", ".join(f"{file['name']} ({plural(file['rows'], 'row')})" for file in files)
 
 
 def _counts(what: str, counts: Counter[str]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from feedback.dataset_store import labels as labels
 from feedback.dataset_store import list_versions as list_versions
 from feedback.dataset_store import manifest as manifest
 from feedback.dataset_store import newest as newest
+from feedback.dataset_store import origins as origins
 from feedback.dataset_store import read_rows as read_rows
 from feedback.dataset_store import rows_digest as rows_digest
 from feedback.dataset_store import version_of
@@ -112,7 +113,7 @@ def _publish(
         (folder / "manifest.json").write_bytes(canonical_json(about))
 
     path = context.store.put_folder(f"datasets/{digest}", fill)
-    return _register(
+    return register(
         context, digest, alias, path, counts, made.parents, assembled.example_ids,
         actor=actor, note=note, now=now,
     )  # fmt: skip
@@ -125,30 +126,54 @@ def _adopt(context: Context, alias: str, path: str, now: int) -> None:
         if connection.execute(select(datasets.c.digest).where(datasets.c.digest == digest)).first():
             return
     counts = {split: len(rows) for split, rows in read_rows(context.store, path).items()}
-    _register(context, digest, alias, path, counts, [], [], actor="training", note="The rows that the first version was trained on.", now=now)
+    note = "The rows that the first version was trained on."
+    register(context, digest, alias, path, counts, [], [], actor="training", note=note, now=now)
 
 
-def _register(
-    context: Context, digest: str, name: str, path: str, counts: dict[str, int], parents: list[str], example_ids: list[str], *, actor: str, note: str, now: int
+def register(
+    context: Context,
+    digest: str,
+    name: str,
+    path: str,
+    counts: dict[str, int],
+    parents: list[str],
+    example_ids: list[str],
+    *,
+    actor: str,
+    note: str,
+    now: int,
+    imported: dict[str, Any] | None = None,
 ) -> DatasetVersion:
-    """Insert the row under the next free version, or return the one that is there."""
+    """Insert the row of a folder under the next free version, or return the one that is there.
+
+    Raises ConflictError where other builders take every number.
+    """
     for _ in range(_VERSION_ATTEMPTS):
         try:
             with writing(context.database) as connection:
-                known = connection.execute(select(datasets).where(datasets.c.digest == digest)).first()
+                same = select(datasets).where(datasets.c.digest == digest)
+                known = connection.execute(same).first()
                 if known is not None:
                     return version_of(known)
-                last = connection.execute(select(func.max(datasets.c.version)).where(datasets.c.name == name)).scalar() or 0
-                row: dict[str, Any] = {
-                    "digest": digest, "name": name, "version": last + 1, "path": path, "rows": counts, "parents": parents,
-                    "example_ids": example_ids, "note": note or None, "created_by": actor, "created_at": now,
-                }  # fmt: skip
-                connection.execute(insert(datasets).values(**row))
-                record(connection, actor=actor, action="dataset.build", subject=digest, detail={"name": name, "version": last + 1, "rows": counts}, now=now)
-                return DatasetVersion(**{**row, "note": note or None})
+                newest_number = select(func.max(datasets.c.version)).where(datasets.c.name == name)
+                last = connection.execute(newest_number).scalar() or 0
+                made = DatasetVersion(
+                    digest, name, last + 1, path, counts, parents, example_ids, note or None,
+                    actor, now, imported,
+                )  # fmt: skip
+                connection.execute(insert(datasets).values(**asdict(made)))
+                detail = {"name": name, "version": last + 1, "rows": counts}
+                action = "dataset.import" if imported else "dataset.build"
+                record(
+                    connection, actor=actor, action=action, subject=digest, detail=detail, now=now
+                )
+                return made
         except IntegrityError:
             continue  # another builder took the version number or the digest; look again
-    raise ConflictError(f"No free version number for dataset {name!r} after {_VERSION_ATTEMPTS} attempts.", hint="Run the command again.")
+    raise ConflictError(
+        f"No free version number for dataset {name!r} after {_VERSION_ATTEMPTS} attempts.",
+        hint="Run the command again.",
+    )
 
 
 def diff(context: Context, a: DatasetVersion, b: DatasetVersion) -> Difference:

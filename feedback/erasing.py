@@ -6,16 +6,19 @@ own rows: they compare `whet.access.hash_key(end_user, secret)` with `erasures.s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
+from feedback.dataset_store import read_rows
 from whet.access import hash_key
 from whet.auditlog import record
-from whet.database import writing
+from whet.database import reading, writing
 from whet.errors import InputError
 from whet.ids import new_id
 from whet.registry import merged_from
+from whet.store import Store
 from whet.tables import adapters, datasets, erasures, examples, interactions, review_items, reviews
 
 ERASED_ROW: dict[str, Any] = {"erased": True}  # what stays of an example: that there was one
@@ -31,42 +34,80 @@ def is_erased(erased: dict[str, int], end_user: str | None, created_at: int, sec
     return bool(end_user and erased) and created_at <= erased.get(hash_key(str(end_user), secret), -1)
 
 
-def erase_user(database: Engine, user: str, *, secret: bytes, actor: str, now: int) -> dict[str, Any]:
-    """Withdraw and blank everything feedback holds of the user. Returns the receipt; raises InputError for an empty name.
+def erase_user(
+    database: Engine, store: Store, user: str, *, secret: bytes, actor: str, now: int
+) -> dict[str, Any]:
+    """Withdraw and blank everything feedback holds of the user.
 
-    Dataset versions are immutable: those that contain the user's rows stay as they are and are named in the receipt,
-    as are the adapters trained on them. The next dataset version has none of the rows.
+    Dataset versions are immutable: those that contain the user's rows, reviewed or from files, stay as
+    they are and are named in the receipt, as are the adapters trained on them. The next dataset
+    version has none of the rows. Returns the receipt; raises InputError for an empty name.
     """
     if not user.strip():
-        raise InputError("No user was named.", hint="Use `whet erase --user ID`, with the id that the application sends as `user`.")
+        raise InputError(
+            "No user was named.",
+            hint="Use `whet erase --user ID`, with the id that the application sends as `user`.",
+        )
     subject = hash_key(user, secret)
+    interaction_ids = select(interactions.c.id).where(interactions.c.end_user == user)
+    in_files = _versions_with_rows_of(database, store, user)
     with writing(database) as connection:
-        interaction_ids = select(interactions.c.id).where(interactions.c.end_user == user)
         theirs = examples.c.interaction_id.in_(interaction_ids) | (examples.c.end_user == user)
-        found = connection.execute(select(examples.c.id, examples.c.interaction_id).where(theirs)).all()
-        receipt = _receipt(connection, subject, found)
+        found = connection.execute(
+            select(examples.c.id, examples.c.interaction_id).where(theirs)
+        ).all()
+        receipt = _receipt(connection, subject, found, in_files)
         counts = receipt["erased"]
-        connection.execute(update(examples).where(theirs, examples.c.withdrawn_at.is_(None)).values(withdrawn_at=now))
+        standing = update(examples).where(theirs, examples.c.withdrawn_at.is_(None))
+        connection.execute(standing.values(withdrawn_at=now))
         connection.execute(update(examples).where(theirs).values(row=ERASED_ROW, end_user=None))
-        touched = interaction_ids.union(select(examples.c.interaction_id).where(examples.c.id.in_([row.id for row in found])))
+        ids = [row.id for row in found]
+        touched = interaction_ids.union(
+            select(examples.c.interaction_id).where(examples.c.id.in_(ids))
+        )
+        texts = update(reviews).where(reviews.c.interaction_id.in_(touched))
         counts["review_texts"] = connection.execute(
-            update(reviews).where(reviews.c.interaction_id.in_(touched)).values(answer=None, note=None, labels=None)
+            texts.values(answer=None, note=None, labels=None)
         ).rowcount
+        items = update(review_items).where(review_items.c.interaction_id.in_(touched))
         counts["queued_conversations"] = connection.execute(
-            update(review_items)
-            .where(review_items.c.interaction_id.in_(touched), review_items.c.state == "waiting")
-            .values(state="skipped", claimed_by=None, claimed_until=None)
+            items.where(review_items.c.state == "waiting").values(
+                state="skipped", claimed_by=None, claimed_until=None
+            )
         ).rowcount
-        connection.execute(update(review_items).where(review_items.c.interaction_id.in_(touched)).values(why="The end user asked to be erased."))
-        connection.execute(insert(erasures).values(id=receipt["id"], subject_hash=subject, receipt=receipt, requested_by=actor, created_at=now))
-        record(connection, actor=actor, action="user.erase", subject=subject[:16], detail={"receipt": receipt["id"], **counts}, now=now)
+        connection.execute(items.values(why="The end user asked to be erased."))
+        written = {"id": receipt["id"], "subject_hash": subject, "receipt": receipt}
+        connection.execute(insert(erasures).values(**written, requested_by=actor, created_at=now))
+        detail = {"receipt": receipt["id"], **counts}
+        record(
+            connection, actor=actor, action="user.erase", subject=subject[:16], detail=detail,
+            now=now,
+        )  # fmt: skip
     return receipt
 
 
-def _receipt(connection: Connection, subject: str, found: list[Row[*tuple[Any, ...]]] | Any) -> dict[str, Any]:
+def _versions_with_rows_of(database: Engine, store: Store, user: str) -> set[str]:
+    """Return the digests of dataset versions with a row that names the user."""
+    with reading(database) as connection:
+        paths = {row.digest: row.path for row in connection.execute(select(datasets))}
+    return {
+        digest
+        for digest, path in paths.items()
+        if any(row.get("user") == user for part in read_rows(store, path).values() for row in part)
+    }
+
+
+def _receipt(
+    connection: Connection,
+    subject: str,
+    found: Sequence[Row[Any, Any]],
+    in_files: set[str],
+) -> dict[str, Any]:
     ids = {row.id for row in found}
     holding = [
-        row for row in connection.execute(select(datasets.c.digest, datasets.c.name, datasets.c.version, datasets.c.example_ids)) if ids & set(row.example_ids)
+        row
+        for row in connection.execute(select(datasets).order_by(datasets.c.created_at))
+        if row.digest in in_files or ids & set(row.example_ids)
     ]
     held = adapters.c.dataset_digest.in_([row.digest for row in holding])
     learned = set(connection.execute(select(adapters.c.digest).where(held)).scalars())

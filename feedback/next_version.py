@@ -1,7 +1,7 @@
 """What the next dataset version of an alias would hold. Reads only; `feedback.datasets` builds it.
 
-A version is the seed rows at the root of what the live adapter was trained on, and every reviewed
-example that stands. It is assembled anew from these each time, so an example that was withdrawn
+A version is the seed rows and every reviewed example that stands. The seed rows are those at the root
+of what the live adapter was trained on, or those that were imported from files since. It is assembled anew from these each time, so an example that was withdrawn
 leaves no trace in the next one.
 """
 
@@ -15,7 +15,14 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from feedback.assembly import Assembled, Example, assemble
-from feedback.dataset_store import DatasetVersion, manifest, newest, read_rows, rows_digest
+from feedback.dataset_store import (
+    DatasetVersion,
+    manifest,
+    newest,
+    newest_import,
+    read_rows,
+    rows_digest,
+)
 from feedback.erasing import erased_subjects, is_erased
 from feedback.queue import REPLACED
 from whet.context import Context
@@ -127,7 +134,7 @@ def _assemble(context: Context, alias: str, inputs: _Inputs) -> NextVersion:
 
 
 def _parent(connection: Connection, alias: str) -> tuple[str, str] | None:
-    """Return (digest, folder) of the dataset behind the live adapter.
+    """Return (digest, folder) of the dataset behind the live adapter, or of a later import.
 
     Without a live one: behind the newest adapter; without any: the newest dataset version.
     """
@@ -135,11 +142,21 @@ def _parent(connection: Connection, alias: str) -> tuple[str, str] | None:
     versions = [a for a in list_adapters(connection, alias, removed=True) if a.dataset_digest]
     served = (a for a in versions if live and a.digest == live.stable_digest)
     chosen = next(served, None) or next((a for a in versions if a.removed_at is None), None)
+    imported = newest_import(connection, alias)
+    if imported and (chosen is None or imported.created_at > chosen.created_at):
+        return imported.digest, imported.path
     if chosen and chosen.dataset_digest:
         path = chosen.card.get("dataset_path") or f"datasets/{chosen.dataset_digest}"
         return chosen.dataset_digest, str(path)
     version = newest(connection, alias)
     return (version.digest, version.path) if version else None
+
+
+def seed_version(context: Context, alias: str) -> str | None:
+    """Return the digest of the seed rows that the next version builds upon, if there are some."""
+    with reading(context.database) as connection:
+        parent = _parent(connection, alias)
+    return ancestors(context.store, parent[1])[-1].rsplit("/", 1)[-1] if parent else None
 
 
 def ancestors(store: Store, path: str) -> list[str]:

@@ -72,10 +72,15 @@ def rows_digest(parts: dict[str, list[Row]]) -> str:
     return digest_json({name: sorted(digest_bytes(canonical_json(row.raw)) for row in parts[name]) for name in PARTS})
 
 
-def save(store: Store, name: str, parts: dict[str, list[Row]]) -> Dataset:
-    """Write the rows to `datasets/<digest>` (once; the same rows are not written again) and return them as a dataset."""
+def require_training_rows(parts: dict[str, list[Row]]) -> None:
+    """Raises InputError where no row is in the training part."""
     if not parts["train"]:
         raise InputError("No row is left for training.", hint="Give more rows, or use --no-split.")
+
+
+def save(store: Store, name: str, parts: dict[str, list[Row]]) -> Dataset:
+    """Write the rows to `datasets/<digest>` (once; the same rows are not written again) and return them as a dataset."""
+    require_training_rows(parts)
     digest = rows_digest(parts)
     manifest = {"name": name, "rows": {part: len(parts[part]) for part in PARTS}, "parents": [], "example_ids": [], "digest": digest}
 

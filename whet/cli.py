@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from whet import __version__
@@ -119,6 +120,16 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
     return value
+
+
+@contextmanager
+def show_stages() -> Iterator[Callable[[str], None]]:
+    """Say on standard error what is being done: in one changing line on a terminal, else in lines."""
+    if not err.is_terminal:
+        yield lambda stage: err.print(f"{stage} …", markup=False, soft_wrap=True)
+        return
+    with err.status("starting") as status:
+        yield lambda stage: status.update(escape(stage))
 
 
 def actor() -> str:

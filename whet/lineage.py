@@ -116,6 +116,14 @@ def _rating_after(connection: Connection, row: RowMapping, limit: int) -> list[L
     return [_matching(connection, "review item", asked, limit)]
 
 
+def _dataset_says(row: RowMapping) -> str:
+    rows, reviewed = sum(row["rows"].values()), len(row["example_ids"])
+    text = f"{row['name']}@{row['version']}: {rows} rows, {reviewed} of them reviewed"
+    files = [file["name"] for file in (row["imported"] or {}).get("files", [])]
+    source = f", imported from {_short(', '.join(files))}" if files else ""
+    return f"{text}{source}, by {row['created_by']}"
+
+
 def _dataset_before(_connection: Connection, row: RowMapping, limit: int) -> list[Link]:
     return [_listed("example", row["example_ids"], limit), _listed("dataset", row["parents"], limit)]
 
@@ -213,7 +221,7 @@ KINDS: dict[str, Kind] = {
     "dataset": Kind(
         t.datasets,
         "digest",
-        lambda row: f"{row['name']}@{row['version']}: {sum(row['rows'].values())} rows, {len(row['example_ids'])} of them reviewed, by {row['created_by']}",
+        _dataset_says,
         _dataset_before,
         _dataset_after,
     ),

@@ -1,11 +1,12 @@
 """How the packages meet without importing each other: each names what it contributes in `pyproject.toml`.
 
-Four entry-point groups; every value is `module:attribute`:
+Five entry-point groups; every value is `module:attribute`:
 
 - `whet.commands`   a `typer.Typer` (sub-commands) or a plain function (one command), mounted under the entry's name
 - `whet.pages`      `(Shell) -> fastapi.APIRouter`: pages of the console
 - `whet.processes`  `(Context) -> list[ProcessSpec]`: what `whet up` starts
 - `whet.jobs`       `(Context) -> list[Job]`: what the scheduler calls
+- `whet.row_files`  a `whet.row_files.RowFileReader`, one alone: what `whet datasets import` reads files with
 """
 
 from __future__ import annotations

@@ -304,6 +304,8 @@ datasets = _table(
     Column("note", Text),
     Column("created_by", String(64), nullable=False),
     _at("created_at"),
+    # Of a version made of files: {"files": [{"name", "sha256", "rows"}]}; null for all others.
+    Column("imported", JSON(none_as_null=True)),
     UniqueConstraint("name", "version"),
 )
 

@@ -253,7 +253,7 @@ def test_versions_of_different_rows_at_once_get_different_numbers(context: Conte
     def work(n: int) -> None:
         own = open_context(context.settings)
         barrier.wait()
-        datasets._register(own, builders.digest(n), ALIAS, f"datasets/{n}", {"train": 1, "validation": 0, "test": 0}, [], [], actor="t", note="", now=NOW)
+        datasets.register(own, builders.digest(n), ALIAS, f"datasets/{n}", {"train": 1, "validation": 0, "test": 0}, [], [], actor="t", note="", now=NOW)
         own.close()
 
     barrier = threading.Barrier(5)

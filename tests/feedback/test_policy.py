@@ -233,7 +233,7 @@ def test_examples_that_no_version_takes_do_not_count(eager: Context) -> None:
     for item in items:
         queue.decide(eager.database, item, "ada", Decision("approve"), now=NOW + 60)
     assert retraining.gather(eager, ALIAS, now=NOW + 70).new_examples == 3
-    erase_user(eager.database, "u-1", secret=eager.secret, actor="admin", now=NOW + 80)
+    erase_user(eager.database, eager.store, "u-1", secret=eager.secret, actor="admin", now=NOW + 80)
     assert retraining.gather(eager, ALIAS, now=NOW + 90).new_examples == 1
 
 

@@ -106,9 +106,11 @@ class World:
 
     def erase(self) -> None:
         user = f"u-{self.random.randrange(6)}"
+        context = self.context
         erase_user(
-            self.context.database, user, secret=self.context.secret, actor="admin", now=self.now
-        )
+            context.database, context.store, user, secret=context.secret, actor="admin",
+            now=self.now,
+        )  # fmt: skip
 
     def build(self) -> None:
         datasets.build(self.context, ALIAS, actor="ola", now=self.now)

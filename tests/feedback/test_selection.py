@@ -154,7 +154,7 @@ def test_the_budget_holds_over_many_runs_of_a_day(context: Context, monkeypatch:
 def test_an_erased_user_is_not_flagged(context: Context) -> None:
     with writing(context.database) as connection:
         builders.add_rating(connection, builders.add_interaction(connection, NOW - 5, end_user="u-1"), NOW - 4)
-    erase_user(context.database, "u-1", secret=context.secret, actor="t", now=NOW)
+    erase_user(context.database, context.store, "u-1", secret=context.secret, actor="t", now=NOW)
     assert flag(context) == {}
 
 
@@ -179,7 +179,7 @@ def test_why_rated_answers_are_not_queued_is_kept_until_it_changes(
         cut = _rated(connection, NOW - 100, question="cut", status="cut")
         gone = _rated(connection, NOW - 101, question="gone", end_user="u-1")
         unrated = builders.add_interaction(connection, NOW - 102, status="cut")
-    erase_user(context.database, "u-1", secret=context.secret, actor="t", now=NOW)
+    erase_user(context.database, context.store, "u-1", secret=context.secret, actor="t", now=NOW)
     assert flag(context, NOW, budget=8) == {"rating": 6}
     first = dict.fromkeys(ids[6:], ("budget", NOW))
     expected = {**first, cut: ("incomplete", NOW), gone: ("erased", NOW)}

@@ -16,9 +16,11 @@ from whet.errors import InputError
 
 if TYPE_CHECKING:
     from training.data.formats import ReadOptions
+    from training.data.given import Given
     from training.data.split import Split
     from training.datasets import Shares
     from training.methods.registry import Method
+    from training.rows import Row
 
 
 _LOOKED_AT = 20_000  # training rows up to which a run looks through them first; the search for near-duplicates takes ten seconds then
@@ -53,6 +55,15 @@ class SourceRows:
     folds: int = 0
 
 
+@dataclass(frozen=True)
+class PartedRows:
+    """Rows by part, what to say about them, and folds to judge them by (0: none)."""
+
+    parts: dict[str, list[Row]]
+    notices: list[str]
+    folds: int = 0
+
+
 def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
     """Read the rows and part them; the first notice says how many of them are used.
 
@@ -62,8 +73,6 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
     from training import datasets
     from training.data.formats import DEFAULTS
     from training.data.given import read_given
-    from training.data.repeats import merge_repeats
-    from training.data.split import settled_before, split
 
     file = source.file
     if bool(file) == bool(source.dataset):
@@ -84,12 +93,26 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
         skip_bad=source.skip_bad,
         options=source.options or DEFAULTS,
     )
-    notices = given.notices
+    made = part_rows(context, name, given, source)
+    return SourceRows(datasets.save(context.store, name, made.parts), made.notices, made.folds)
+
+
+def part_rows(context: Context, name: str, given: Given, source: RowSource) -> PartedRows:
+    """Put rows that were read into parts, as `source` says; the files it names are not looked at.
+
+    Raises InputError where more than MOST_DROPPED of the rows would not be used and nobody accepts
+    that.
+    """
+    from training import datasets
+    from training.data.repeats import merge_repeats
+    from training.data.split import settled_before, split
+
+    notices = list(given.notices)
     rows, merged = merge_repeats(given.rows, source.repeats)
     notices += [merged] if merged else []
     has_test = given.test is not None
     if source.folds and not has_test:
-        return _folded(context, name, rows, source.folds, notices, is_wanted=True)
+        return _folded(rows, source.folds, notices, is_wanted=True)
     shares = datasets.Shares(0.0, 0.0) if source.no_split else datasets.default_shares(len(rows), separate_test=has_test)
     if given.validation is not None:
         shares = datasets.Shares(0.0, shares.test)
@@ -106,7 +129,7 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
         refuse_large_loss(made)
     parts = made.parts
     if held_out_here and source.folds is None and _is_test_too_small(made):
-        return _folded(context, name, rows, FOLDS, notices, is_wanted=False)
+        return _folded(rows, FOLDS, notices, is_wanted=False)
     if held_out_here and source.remember:
         context.store.put_json(splits, {"assigned": made.assigned})
     if given.test is not None:
@@ -115,17 +138,14 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
         parts["validation"] = given.validation
     if not source.no_split:
         notices.insert(0, describe_split(made, shares))
-    return SourceRows(datasets.save(context.store, name, parts), notices)
+    return PartedRows(parts, notices)
 
 
-def _folded(context: Context, name: str, rows: list[Any], folds: int, notices: list[str], *, is_wanted: bool) -> SourceRows:
+def _folded(rows: list[Row], folds: int, notices: list[str], *, is_wanted: bool) -> PartedRows:
     """All rows for training; they are judged by cross-validation."""
-    from training import datasets
-
     text = f"Using {len(rows)} of {len(rows)} rows (100.0 %): all for training, judged by {folds}-fold cross-validation"
     text += "." if is_wanted else " because they are too few for a test part (--folds 0 trains without)."
-    parts = {"train": rows, "validation": [], "test": []}
-    return SourceRows(datasets.save(context.store, name, parts), [text, *notices], folds)
+    return PartedRows({"train": rows, "validation": [], "test": []}, [text, *notices], folds)
 
 
 def _is_test_too_small(made: Split) -> bool:

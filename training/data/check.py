@@ -54,7 +54,7 @@ def check(
     held_out = held_out_files(file, test)
     reading = read_file(file, options=options)
     base = open_base(context.settings)
-    encoder = Encoder(base, _room(context, base, method))
+    encoder = Encoder(base, longest_row(context, base, method))
     progress("rendering and tokenising")
     encoded, kept, refused = encoder.encode_all(reading.rows)
     spoken = languages.mix([row.words for row in kept])
@@ -197,7 +197,7 @@ def _refusals(reading: Reading, refused: Sequence[BadLine], any_row: bool) -> li
     return found
 
 
-def _room(context: Context, base: BaseModel, method: Method) -> int:
+def longest_row(context: Context, base: BaseModel, method: Method) -> int:
     """Return the tokens that a row may have, as a run counts them."""
     recipe = load_recipe(method.name)
     room = min(base.max_positions, context.settings.engine_max_model_len)

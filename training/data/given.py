@@ -44,7 +44,7 @@ def read_given(
     rows = reading.rows
     if method is not None:
         rows, others = only_fitting(method, rows, skip_bad=skip_bad)
-        notices += _left_out(others, str(file))
+        notices += left_out(others, str(file))
     held_out = {
         part: read_good(path, skip_bad=skip_bad, options=options).rows
         for part, path in held_out_files(file, test, own_parts=own_parts).items()
@@ -67,7 +67,7 @@ def describe_reading(reading: Reading, source: str) -> list[str]:
         f"{source}: {what}" + (f" ({rows:,} rows)" if rows else "")
         for what, rows in reading.notices.items()
     ]
-    notices += _left_out(reading.bad, source)
+    notices += left_out(reading.bad, source)
     if reading.blank:
         notices.append(f"{source}: {len(reading.blank):,} empty lines.")
     if reading.unknown_fields:
@@ -78,7 +78,8 @@ def describe_reading(reading: Reading, source: str) -> list[str]:
     return notices
 
 
-def _left_out(bad: list[BadLine], source: str) -> list[str]:
+def left_out(bad: list[BadLine], source: str) -> list[str]:
+    """Say which lines are left out, and why the first of them."""
     if not bad:
         return []
     lines = ranges([line.line for line in bad])
