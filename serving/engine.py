@@ -115,14 +115,18 @@ class EngineClient:
 
     async def tokenize(self, model: str, messages: list[dict[str, Any]]) -> list[int] | None:
         """The tokens that the engine's template and tokenizer make of a conversation; None of an engine that does not say."""
+        asked = {"messages": messages, "add_generation_prompt": True}
+        return await self._tokens({"model": model, **asked})
+
+    async def tokenize_text(self, model: str, text: str) -> list[int] | None:
+        """The tokens that the engine's tokenizer makes of a plain text, without a template; None of
+        an engine that does not say."""
+        return await self._tokens({"model": model, "prompt": text, "add_special_tokens": False})
+
+    async def _tokens(self, body: dict[str, Any]) -> list[int] | None:
+        final = (400, 404, 405, 501)
         try:
-            answer = await self._call(
-                "POST",
-                "/tokenize",
-                {"model": model, "messages": messages, "add_generation_prompt": True},
-                timeout_s=PROVE_TIMEOUT_S,
-                final=(400, 404, 405, 501),
-            )
+            answer = await self._call("POST", "/tokenize", body, timeout_s=PROVE_TIMEOUT_S, final=final)
         except EngineRefusedError:
             return None
         found = answer.get("tokens") if isinstance(answer, dict) else None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import StatisticsError, correlation
 from typing import Any
 
 from serving.parity_by_tolerance import (
@@ -28,6 +29,7 @@ from serving.parity_by_tolerance import (
     mean_and_largest,
     not_applied,
 )
+from serving.parity_tokens import compare_tokens
 
 # An engine may deviate this many times as much as the trainer's own bfloat16, and by what a root
 # mean square of few tokens is uncertain. Measured with vLLM on SmolLM2: 1.07 and 0.96 times as much
@@ -47,6 +49,8 @@ _NOTHING = 0.02  # of the expected effect, or the engine's rounding: no part of 
 # The engine is at a recorded scale when it is as near to it as an adapter must be, or has this part
 # of its distance to the right one: an adapter without every second layer is within a tenth of half.
 _NEARER = 0.05
+# Correlation of the token log-probabilities of two bases, from which on they are one model's.
+_ALIKE_BASES = 0.9
 _WITHOUT_DIFFERENCE = "none of its weights match this model"
 
 
@@ -56,7 +60,9 @@ class EngineLogprobs:
 
     adapter: Sequence[float]
     base: Sequence[float]
-    asked: Sequence[int] | None = None  # tokens it made of the fingerprint's conversation; None: it does not say
+    # Tokens it made of the fingerprint's conversation and plain text; None: it does not say.
+    asked: Sequence[int] | None = None
+    text: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ def check_parity(
         parity = {"measured": False, "why": "The adapter was imported without a fingerprint.", "difference_from_base": round(effect, 6)}
         reason = "" if effect > 0 else f"{label} answers exactly like the base: {_WITHOUT_DIFFERENCE}."
         return ParityResult(parity, reason)
-    other = other_tokens(label, fingerprint, measured.asked)
+    other = compare_tokens(label, fingerprint, measured.asked, measured.text)
     template = {} if other is None else {"template": "other" if other else "same"}
     reference = Reference.from_fingerprint(fingerprint, limit)
     if reference is None:
@@ -130,7 +136,8 @@ def check_parity(
         )
     else:
         parity, reason = _check_by_noise(label, reference, measured)
-    return ParityResult({**parity, **template}, other or reason)
+    causes = [sentence for sentence in (other, reason) if sentence]
+    return ParityResult({**parity, **template}, " ".join(causes))
 
 
 def _check_by_noise(
@@ -146,8 +153,8 @@ def _check_by_noise(
         return parity, (
             f"The engine's base answers unlike the base {label} was trained on: its deviation is "
             f"{found.base:.3f} (allowed {found.allowed_base:.3f}), the mean difference "
-            f"{seen.base_mean:.4f}. Rounding does not explain it. Check WHET_BASE_MODEL and the "
-            "engine's model."
+            f"{seen.base_mean:.4f}. Rounding does not explain it: "
+            f"{_other_base(reference, measured)}. Check WHET_BASE_MODEL and the engine's model."
         )
     nothing = max(seen.base_mean, _NOTHING * seen.expected_effect)
     least = min(nothing, APPLIED_SHARE * seen.expected_effect)
@@ -240,6 +247,22 @@ def _slope(reference: Reference, measured: EngineLogprobs) -> tuple[float, float
     return slope, spread / math.sqrt(total)
 
 
+def _other_base(reference: Reference, measured: EngineLogprobs) -> str:
+    """Which kind of other weights an engine's base has."""
+    alike = _correlation(measured.base, reference.base)
+    revision = "another revision, quantization or fine-tune of the same model"
+    kind = revision if alike >= _ALIKE_BASES else "another model of the same shape"
+    return f"its weights are those of {kind} (correlation {alike:.2f})"
+
+
+def _correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Pearson's; 0 where one does not vary."""
+    try:
+        return correlation(first, second)
+    except StatisticsError:
+        return 0.0
+
+
 def _cause(reference: Reference, measured: EngineLogprobs, found: Deviations) -> str:
     """Why an adapter on the right base moves log-probabilities otherwise than in training."""
     if found.adapter <= found.allowed_adapter:
@@ -258,21 +281,4 @@ def _cause(reference: Reference, measured: EngineLogprobs, found: Deviations) ->
     return (
         "its weights or the layers they are applied to are other ones, some are missing, or its "
         "scale is off by an unusual factor"
-    )
-
-
-def other_tokens(label: str, fingerprint: Mapping[str, Any], made: Sequence[int] | None) -> str | None:
-    """Why the engine's template or tokenizer is not the one of the training; empty where it is, None where that is not known.
-
-    Log-probabilities cannot show it: the engine is asked for those with token ids.
-    """
-    expected = (fingerprint.get("asked") or {}).get("token_ids")
-    if expected is None or made is None:
-        return None
-    if list(made) == list(expected):
-        return ""
-    first = next((at for at, (ours, theirs) in enumerate(zip(made, expected, strict=False)) if ours != theirs), min(len(made), len(expected)))
-    return (
-        f"The engine turns a conversation into other tokens than {label} was trained with ({len(made)} where {len(expected)} are expected, other ones from token {first} on): "
-        "it uses another chat template or tokenizer. Start it with those of the base's folder (--chat-template, --tokenizer)."
     )

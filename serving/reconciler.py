@@ -256,9 +256,14 @@ class Reconciler:
         if key not in self._base_logprobs:
             self._base_logprobs[key] = [value for tokens in prompts for value in await client.prompt_logprobs(self._base_names[client.url], tokens)]
         measured = [value for tokens in prompts for value in await client.prompt_logprobs(version.engine_name, tokens)]
-        asked = (fingerprint or {}).get("asked")
-        made = await client.tokenize(self._base_names[client.url], asked["messages"]) if asked else None
-        found = EngineLogprobs(measured, self._base_logprobs[key], made)
+        asked, text = ((fingerprint or {}).get(name) for name in ("asked", "text"))
+        base_name = self._base_names[client.url]
+        found = EngineLogprobs(
+            measured,
+            self._base_logprobs[key],
+            await client.tokenize(base_name, asked["messages"]) if asked else None,
+            await client.tokenize_text(base_name, text["text"]) if text else None,
+        )
         return check_parity(version.label, fingerprint, found, limit=limit)
 
     async def _try(self, call: Any, what: str) -> None:

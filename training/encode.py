@@ -120,6 +120,10 @@ class Encoder:
         """The tokens of a conversation that waits for an answer."""
         return self._tokens(self._render(messages, tools, opened=True))
 
+    def text_ids(self, text: str) -> list[int]:
+        """The tokens of a plain text, without a template."""
+        return self._tokens(text)
+
     def answer_tokens(self, row: Row) -> int:
         """Length of the reference answer."""
         return len(self._tokens(self.rendered_answer(row) if row.calls else row.answer))

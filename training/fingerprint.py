@@ -29,6 +29,9 @@ ASKED = [
     {"role": "assistant", "content": "It left us on the 3rd."},
     {"role": "user", "content": "Thank you. When will it reach Málaga?"},
 ]
+# A plain text whose tokens say which tokenizer made them: spaces, lines, figures, code, capitals,
+# contractions, accents, a sign outside the Latin script.
+TEXT = "It's 4711 items,  1,234.50 EUR (NET):\n\tx_2 = f(A, b);\n\nWE'LL meet naïve Zoë. 你好 – ok?"
 _DATED = "strftime_now"  # a template that writes today's date makes other tokens tomorrow
 # The dtypes an engine may serve in. float32 is the reference; float16 rounds less than bfloat16.
 _REFERENCE, _ROUNDED = "float32", "bfloat16"
@@ -51,7 +54,7 @@ def fingerprint(
 
     `{"dtype", "prompts": [{"token_ids", "base_logprobs", "adapter_logprobs", "bfloat16": {…}}],
     "scaled": [{"factor", "logprobs"}], "noise", "base_parts": {part: digest},
-    "asked"?: {"messages", "token_ids"}}`; the first prompts alone have `bfloat16` where the machine
+    "text"?: {"text", "token_ids"}, "asked"?: {"messages", "token_ids"}}`; the first prompts alone have `bfloat16` where the machine
     computes in it without instructions of its own.
 
     `conversations` are token ids, best with the answer, where the adapter shows. Log-probabilities
@@ -59,8 +62,8 @@ def fingerprint(
     `token_ids` are computed in float32, those under `bfloat16` in that dtype, whatever the model is
     loaded in; `noise` sums up their differences for people. `scaled` holds those of the first prompts
     with the adapter at `factor` times its scale, by which a wrong scale is told from wrong weights.
-    `asked` is what the template of
-    `encoder` makes of one conversation. `model` is a PEFT model on the base in `folder`, whose
+    `text` is what the tokenizer of `encoder` makes of a plain text, `asked` what its template makes
+    of one conversation. `model` is a PEFT model on the base in `folder`, whose
     parts are named so that a mismatch can be, too.
 
     Raises AdapterError when a log-probability is not finite: such an adapter computes nothing.
@@ -80,7 +83,10 @@ def fingerprint(
         "noise": _noise(exact, rounded),
         "base_parts": base_model_parts(folder) if folder else {},
     }
-    if encoder is None or _DATED in str(encoder.base.tokenizer.chat_template):
+    if encoder is None:
+        return found
+    found["text"] = {"text": TEXT, "token_ids": encoder.text_ids(TEXT)}
+    if _DATED in str(encoder.base.tokenizer.chat_template):
         return found
     return {**found, "asked": {"messages": ASKED, "token_ids": encoder.asked_ids(ASKED)}}
 

@@ -35,6 +35,7 @@ class Faults:
     split_bytes: int | None = None  # write streams in pieces of this size, in the middle of events
     finish_reason: str = "stop"
     other_template: bool = False  # make other tokens of a conversation than training did
+    other_tokenizer: bool = False  # … and of a plain text
     no_tokenize: bool = False  # an engine that does not say what it makes of one
     wrong_logprobs: set[str] = field(default_factory=set)  # adapters that answer unlike in training
     same_as_base: set[str] = field(default_factory=set)  # adapters that load and are not applied
@@ -53,7 +54,12 @@ def fingerprint(name: str) -> dict[str, Any]:
         values = {model: [None, *(token_logprob(model, tokens, at) for at in range(1, len(tokens)))] for model in (BASE, name)}
         prompts.append({"token_ids": tokens, "base_logprobs": values[BASE], "adapter_logprobs": values[name]})
     messages = [{"role": "user", "content": "Where is it?"}]
-    return {"prompts": prompts, "tolerance": {"mean": 0.01, "max": 0.05}, "asked": {"messages": messages, "token_ids": rendered(messages)}}
+    return {
+        "prompts": prompts,
+        "tolerance": {"mean": 0.01, "max": 0.05},
+        "text": {"text": "Where?", "token_ids": rendered([{"content": "Where?"}])},
+        "asked": {"messages": messages, "token_ids": rendered(messages)},
+    }
 
 
 def rendered(messages: list[dict[str, Any]], other: bool = False) -> list[int]:
@@ -212,7 +218,11 @@ class MockEngine:
         body = await request.json()
         if self.faults.no_tokenize:
             return web.json_response({"error": {"message": "not here", "code": 404}}, status=404)
-        return web.json_response({"tokens": rendered(body["messages"], self.faults.other_template)})
+        if "prompt" in body:
+            made = rendered([{"content": body["prompt"]}], self.faults.other_tokenizer)
+        else:
+            made = rendered(body["messages"], self.faults.other_template or self.faults.other_tokenizer)
+        return web.json_response({"tokens": made})
 
     def _probe(self, body: dict[str, Any]) -> web.Response:
         model, tokens = body["model"], body["prompt"]

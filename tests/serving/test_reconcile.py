@@ -14,6 +14,7 @@ from serving import engine as engine_module
 from serving import reconciler as reconciler_module
 from serving.engine_activity import Activity
 from serving.parity import EngineLogprobs, check_parity
+from serving.parity_tokens import compare_tokens
 from serving.reconcile import PROBE_EVERY_MS, ReplicaState, Wanted, plan, wanted_versions
 from serving.reconciler import Reconciler
 from tests.serving.conftest import BASE_DIGEST, add_version, wait_for
@@ -160,9 +161,27 @@ async def test_versions_are_loaded_by_absolute_path_proved_and_recorded(made: tu
     assert second in row(context).ready
 
 
-@pytest.mark.parametrize(("fault", "template"), [("", "same"), ("no_tokenize", None), ("other_template", "refused")])
+@pytest.mark.parametrize(
+    ("fault", "template", "cause"),
+    [
+        ("", "same", ""),
+        ("no_tokenize", None, ""),
+        (
+            "other_template",
+            "refused",
+            "a conversation into other tokens than support@v1 was trained with (13 where 13 are "
+            "expected, other ones from token 12 on): it makes the same of a plain text, so its "
+            "chat template is another one",
+        ),
+        ("other_tokenizer", "refused", "from token 6 on): its tokenizer is another one"),
+    ],
+)
 async def test_an_engine_with_another_template_or_tokenizer_serves_no_version(
-    made: tuple[Reconciler, Context], engine: MockEngine, fault: str, template: str | None
+    made: tuple[Reconciler, Context],
+    engine: MockEngine,
+    fault: str,
+    template: str | None,
+    cause: str,
 ) -> None:
     """Log-probabilities are asked for with token ids, and are right whatever an engine makes of a conversation."""
     reconciler, context = made
@@ -172,10 +191,18 @@ async def test_an_engine_with_another_template_or_tokenizer_serves_no_version(
     await reconciler.tick(1000)
     found = row(context)
     if template == "refused":
-        assert digest not in found.ready and "another chat template or tokenizer" in found.refused[digest]
-        assert "13 where 13 are expected, other ones from token 12 on" in found.refused[digest]
+        assert digest not in found.ready and cause in found.refused[digest]
     else:
         assert found.ready[digest]["parity"].get("template") == template
+
+
+def test_tokens_without_a_plain_text_to_compare_leave_both_causes_open() -> None:
+    card = {"asked": {"token_ids": [1, 2]}}
+    assert "another chat template or tokenizer" in (compare_tokens("x@v1", card, [1, 3], None) or "")
+    assert compare_tokens("x@v1", card, [1, 2], None) == ""
+    dated = {"text": {"token_ids": [1, 2]}}
+    assert compare_tokens("x@v1", dated, None, [1, 2]) is None
+    assert "its tokenizer is another one" in (compare_tokens("x@v1", dated, None, [2]) or "")
 
 
 @pytest.mark.parametrize("fault", ["wrong_logprobs", "same_as_base", "load_status"])
