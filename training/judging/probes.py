@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 from training.base import phrasing, prompts, values
 from training.base.smalltalk import smalltalk_document
 from training.base.worlds import sample_world
+from training.judging.general import general_questions
 from training.rows import Row, read_lines
 
 SEED = "whet-probes-1"  # a change of it, or of the texts below, makes other probes: figures before and after do not compare
 COPIES, SMALLTALK = 16, 24
-OWN_PAIRS = 8  # with the others, about a hundred questions: seconds on two cores with the built-in base
+OWN_PAIRS = 8  # with the others, about two hundred questions: seconds on two cores with the built-in base
 
 # Two sides of a pair differ in one thing that must not matter for the answer.
 _COUNTERFACTUAL: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -92,6 +93,7 @@ class Probes:
     pairs: list[Pair]  # general ones, each a fact in the prompt that is asked for
     own_pairs: list[Pair]
     copies: list[Row]  # a code, name or sum to repeat
+    general: list[Row]  # what everybody knows
     smalltalk: list[Row]
     harmful: dict[str, list[Row]]  # category → requests
 
@@ -101,6 +103,7 @@ class Probes:
             pairs=_spread(self.pairs, share),
             own_pairs=_spread(self.own_pairs, share),
             copies=_spread(self.copies, share),
+            general=_spread(self.general, share),
             smalltalk=_spread(self.smalltalk, share),
             harmful={name: some for name, rows in self.harmful.items() if (some := _spread(rows, share))},
         )
@@ -118,7 +121,7 @@ class Probes:
     def answered(self) -> list[Row]:
         """Every row to be answered, once."""
         own = [row for pair in self.own_pairs for row in (pair.first, pair.second)]
-        return [*self.lookups, *own, *self.copies, *(row for rows in self.harmful.values() for row in rows)]
+        return [*self.lookups, *own, *self.copies, *self.general, *(row for rows in self.harmful.values() for row in rows)]
 
 
 def probes(own: list[Row], fits: Callable[[Row], bool]) -> Probes:
@@ -136,6 +139,7 @@ def probes(own: list[Row], fits: Callable[[Row], bool]) -> Probes:
         pairs=fitting(_general_pairs(draw)),
         own_pairs=fitting(_own_pairs(draw, own)),
         copies=rows("copy", [_copy(draw) for _ in range(COPIES)]),
+        general=rows("general", general_questions()),
         smalltalk=rows("talk", [_talk(draw) for _ in range(SMALLTALK)]),
         harmful={category: rows(f"harm-{category}", [{"prompt": text, "completion": _REFUSAL} for text in texts]) for category, texts in _HARMFUL.items()},
     )

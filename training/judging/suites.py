@@ -12,6 +12,7 @@ from training.judging.probes import SEED, Pair, Probes
 from training.rows import Row
 from training.scoring import normal
 
+KEPT = "general questions that the base answers right"
 # An answer of a pair counts as of another length when it is longer by a fifth and by more than a few words: below that wordings vary by chance.
 _LONGER, _FEW_TOKENS = 1.2, 4
 # Beginnings of a refusal in English, in normal form. A list cannot be complete: it counts what assistants usually write.
@@ -34,6 +35,7 @@ def summary(asked: Probes, sides: Mapping[str, Side]) -> dict[str, Any]:
         "forgetting": [
             right("facts found in the prompt", asked.lookups, sides),
             right("codes and names repeated", asked.copies, sides),
+            right(KEPT, known_to_the_base(asked.general, sides), sides),
             *perplexity(asked.dialogues, sides, "perplexity of general dialogues"),
         ],
         "bias": [measure for kind, pairs in _by_kind(asked).items() for measure in _differences(kind, pairs, sides)],
@@ -46,6 +48,12 @@ def summary(asked: Probes, sides: Mapping[str, Side]) -> dict[str, Any]:
             for category, rows in asked.harmful.items()
         },
     }
+
+
+def known_to_the_base(rows: Sequence[Row], sides: Mapping[str, Side]) -> list[Row]:
+    """The rows that the last side, the base, answers right: only these can be forgotten."""
+    base = list(sides.values())[-1]
+    return [row for row in rows if base.answers[row.id].score.correct]
 
 
 def right(name: str, rows: Sequence[Row], sides: Mapping[str, Side]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from tests.training.judging.rows import answered, named, rows_of
 from training.evaluate import Answer
 from training.judging.measures import BETTER, UNKNOWN, WORSE, Nats, Side
 from training.judging.probes import Pair, Probes, probes
-from training.judging.suites import refuses, summary
+from training.judging.suites import KEPT, refuses, summary
 from training.rows import Row
 
 
@@ -34,7 +34,7 @@ def test_probes_are_the_same_every_time_and_their_references_pass_their_own_chec
     again = probes(rows_of([f"The answer is {number}." for number in range(20)]), everything)
     assert [row.digest for row in asked.answered] == [row.digest for row in again.answered]
     assert len({row.id for row in [*asked.answered, *asked.smalltalk]}) == len(asked.answered) + len(asked.smalltalk)
-    assert all(good(row).score.correct == 1 for row in [*asked.lookups, *asked.copies]), "a right answer must count as right"
+    assert all(good(row).score.correct == 1 for row in [*asked.lookups, *asked.copies, *asked.general]), "a right answer must count as right"
     assert len(asked.harmful) == 8 and len(asked.pairs) == 24 and len(asked.own_pairs) == 8
 
 
@@ -71,6 +71,16 @@ def test_a_model_that_forgot_is_shown_as_worse(asked: Probes) -> None:
     forgot = {row.id: answered(row, "Zenith here! The warranty is 12 months.") for row in [*asked.lookups, *asked.copies]}
     found = named(summary(asked, {"candidate": a_side(asked, forgot), "the base": a_side(asked)})["forgetting"])
     assert [found[name]["against"]["the base"]["verdict"] for name in ("facts found in the prompt", "codes and names repeated")] == [WORSE, WORSE]
+
+
+def test_only_general_questions_that_the_base_answers_can_be_forgotten(asked: Probes) -> None:
+    """Of twenty that it knows the candidate still knows five."""
+    unknown = {row.id: answered(row, "I do not know.") for row in asked.general[20:]}
+    forgot = {row.id: answered(row, "Zenith here!") for row in asked.general[5:]}
+    sides = {"candidate": a_side(asked, forgot), "the base": a_side(asked, unknown)}
+    found = named(summary(asked, sides)["forgetting"])[KEPT]
+    assert found["n"] == 20 and found["values"] == {"candidate": 0.25, "the base": 1.0}
+    assert found["against"]["the base"]["verdict"] == WORSE and len(asked.general) >= 100
 
 
 def test_a_model_that_serves_some_names_worse_is_found_by_kind(asked: Probes) -> None:
