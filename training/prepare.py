@@ -164,9 +164,9 @@ def _variants(encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe:
     return variants, [text]
 
 
-# Methods that compare answers with those of the model they start from: there is nothing to prefer in
-# answers that know nothing. ORPO learns the chosen answers as well.
-_NEEDS_ANSWERS = frozenset({"dpo", "kto", "rlhf"})
+# Methods that only weigh answers against each other: there is nothing to prefer in answers that know
+# nothing. ORPO learns the chosen answers as well.
+_NEEDS_ANSWERS = frozenset({"dpo", "kto", "simpo", "rlhf"})
 
 
 def _length_bound(context: Context, asked: int, room: int, base: BaseModel) -> list[str]:

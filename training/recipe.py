@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.methods.registry import ADAPTER, METHODS, SOME
+from training.methods.registry import ADAPTER, METHODS, SMOOTHED_LOSSES, SOME
 from whet.errors import InputError, NotFoundError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -63,6 +63,9 @@ class Recipe:
     threads: int = 0  # CPU threads; 0: one or all, whichever a measurement at the start finds faster
     virtual_tokens: int = 20  # of a prefix or soft prompt; they take room from `max_length`
     beta: float = 0.1  # how hard DPO, KTO and RLHF hold to the model they began with; the weight of ORPO's odds ratio
+    loss_type: str = ""  # variant of DPO's or KTO's loss, by TRL's name; empty: the method's own
+    label_smoothing: float = 0.0  # share of pairs taken to be the wrong way round, by losses that read it
+    simpo_gamma: float = 0.5  # margin by which SimPO wants the chosen answer's reward to be higher
     samples: int = 4  # answers that RLHF writes to each question
     teacher: str = ""  # whom to distil: a model's folder (its probabilities), or the http(s) address of an OpenAI-compatible endpoint (its answers)
     kl_weight: float = 0.5  # share of the teacher's probabilities in the loss; the rest is the rows' own answers
@@ -112,6 +115,7 @@ class Recipe:
             ("kl_weight", _finite(self.kl_weight) and 0 < self.kl_weight <= 1, "above 0, up to 1"),
             ("teacher", not self.teacher_address or bool(self.teacher_address.partition("#")[2]), "a folder, or an address with the model's name after a #"),
             ("temperature", _finite(self.temperature) and 0 < self.temperature <= 100, "above 0, up to 100"),
+            *self._loss_rules(),
             (
                 "loraplus_lr_ratio",
                 _finite(self.loraplus_lr_ratio) and 1 <= self.loraplus_lr_ratio <= 1024,
@@ -121,6 +125,40 @@ class Recipe:
                 "neftune_noise_alpha",
                 _finite(self.neftune_noise_alpha) and 0 <= self.neftune_noise_alpha <= 100,
                 "0 (no noise) to 100",
+            ),
+        ]
+
+    def _loss_rules(self) -> list[tuple[str, bool, str]]:
+        """Return the rules of what preference methods minimise: (field, whether it holds, what is expected)."""
+        method = METHODS.get(self.method)
+        losses = method.losses if method else ()
+        is_read = method is not None and "label_smoothing" in method.reads
+        smoothing, is_smoothed = self.label_smoothing, self.loss_type in SMOOTHED_LOSSES
+        return [
+            (
+                "loss_type",
+                not losses or self.loss_type in ("", *losses),
+                f"one of {', '.join(losses)}",
+            ),
+            (
+                "label_smoothing",
+                _finite(smoothing) and 0 <= smoothing < 0.5,
+                "0 or more and below 0.5",
+            ),
+            (
+                "label_smoothing",
+                not is_read or is_smoothed or smoothing == 0,
+                f"0: only the losses {', '.join(SMOOTHED_LOSSES)} read it (loss_type)",
+            ),
+            (
+                "label_smoothing",
+                self.loss_type != "exo_pair" or smoothing > 0,
+                "a number above 0 with the loss exo_pair, such as 0.001",
+            ),
+            (
+                "simpo_gamma",
+                _finite(self.simpo_gamma) and 0 <= self.simpo_gamma <= 100,
+                "0 to 100",
             ),
         ]
 
@@ -191,8 +229,14 @@ def chosen_variants(recipe: Recipe, rows: int) -> Recipe:
 
 def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:
     """The recipe with the choices filled in that follow from the base alone (`threads` is measured later)."""
-    by_size = next(rate for limit, rate in _LEARNING_RATES if parameters <= limit) * METHODS[recipe.method].rate
-    return replace(recipe, learning_rate=recipe.learning_rate or by_size, max_length=min(recipe.max_length or max_length, max_length))
+    method = METHODS[recipe.method]
+    by_size = next(rate for limit, rate in _LEARNING_RATES if parameters <= limit) * method.rate
+    return replace(
+        recipe,
+        learning_rate=recipe.learning_rate or by_size,
+        max_length=min(recipe.max_length or max_length, max_length),
+        loss_type=recipe.loss_type or next(iter(method.losses), ""),
+    )
 
 
 def check_into(recipe: Recipe, into: Path | None) -> None:

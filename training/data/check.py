@@ -227,7 +227,7 @@ def _worse_answers(encoder: Encoder, kept: Sequence[Row], method: Method) -> lis
     severity = WARNING if method.rows == ANSWERS else ERROR
     pairs = [row for row in kept if row.rejected]
     bad = encoder.encode_all([replace(row, messages=(*row.messages[:-1], {"role": "assistant", "content": row.rejected})) for row in pairs])[2]
-    do = "Correct or remove those rows: dpo, kto, orpo and rlhf refuse them; other methods never see a rejected answer."
+    do = "Correct or remove those rows: dpo, kto, orpo, simpo and rlhf refuse them; other methods never see a rejected answer."
     found = f"{len(bad)} rejected answers cannot be learned from with this base: {_first(bad)}."
     return [Finding("rejected_answers", severity, len(bad), found, do, [line.line for line in bad])] if bad else []
 

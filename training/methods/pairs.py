@@ -10,14 +10,25 @@ from statistics import fmean
 
 from training.encode import Encoded, Encoder
 from training.evaluate import answer_limit
-from training.methods.registry import ANSWERS, METHODS, PREFERENCES, RATINGS
+from training.methods.registry import (
+    ANSWERS,
+    APO_ZERO_UNPAIRED,
+    METHODS,
+    PREFERENCES,
+    RATINGS,
+)
 from training.recipe import Recipe
 from training.rows import BadLine, Row
 from whet.errors import InputError
 
 # What is computed of each sequence without gradients, beside the step's own pass: by DPO the reference; by KTO the reference, and policy and reference of the answer to
 # another question; by RLHF the policy as it was, the reference, and the reward.
-BESIDE = {"dpo": 1, "kto": 3, "orpo": 0, "rlhf": 3}
+BESIDE = {"dpo": 1, "kto": 3, "orpo": 0, "simpo": 0, "rlhf": 3}
+
+
+def passes_beside(recipe: Recipe) -> int:
+    """Return how often a sequence is computed without gradients, beside the step's own pass."""
+    return 1 if recipe.loss_type == APO_ZERO_UNPAIRED else BESIDE[recipe.method]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ def check_batches(recipe: Recipe) -> None:
             f"A step of {recipe.batch_size} rows cannot be computed {parts} rows at a time with the method {recipe.method}.",
             hint="Use a micro_batch that divides batch_size.",
         )
-    if recipe.method == "kto" and parts < 2:
+    if recipe.method == "kto" and recipe.loss_type != APO_ZERO_UNPAIRED and parts < 2:
         name = "micro_batch" if recipe.batch_size > 1 else "batch_size"
         raise InputError(
             "KTO compares each answer with answers to other questions of the same batch, so one row at a time teaches nothing.",

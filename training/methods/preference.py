@@ -1,4 +1,7 @@
-"""DPO (Rafailov et al. 2023), KTO (Ethayarajh et al. 2024) and ORPO (Hong et al. 2024) by TRL's trainers, into a LoRA adapter."""
+"""DPO, KTO, ORPO and SimPO by TRL's trainers, into a LoRA adapter.
+
+Rafailov et al. 2023, Ethayarajh et al. 2024, Hong et al. 2024, Meng et al. 2024.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,17 @@ from training.batches import Batch
 from training.lora import add_lora
 from training.methods import trl_trainer as common
 from training.methods.loop import rows
-from training.methods.pairs import BESIDE, Pair, Rated, at_once, check_batches, mismatched, pairs, rated
+from training.methods.pairs import (
+    Pair,
+    Rated,
+    at_once,
+    check_batches,
+    mismatched,
+    pairs,
+    passes_beside,
+    rated,
+)
+from training.methods.registry import APO_ZERO_UNPAIRED
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
 from training.platform_tuning import keep_few_kernels
@@ -20,6 +33,8 @@ from training.trainer import Loop, Loss, Trained, batch_loss
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 Examples = list[Pair] | list[Rated]
+# Losses that are squares or powers of what two answers differ by: no nats, in which a rise is judged.
+_NOT_IN_NATS = frozenset({"ipo", "sppo_hard", "discopop"})
 _MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's tensor cores like them
 
 
@@ -27,6 +42,7 @@ def build(prepared: Prepared) -> Any:
     check_batches(prepared.recipe)
     keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
+    import trl.experimental.cpo
     import trl.experimental.orpo
     import trl.trainer.dpo_trainer
     import trl.trainer.kto_trainer  # noqa: F401
@@ -40,7 +56,7 @@ def loss(prepared: Prepared) -> Loss:
 
     def costs(model: Any, batch: Batch) -> Any:
         with torch.no_grad():
-            for _ in range(BESIDE[prepared.recipe.method]):
+            for _ in range(passes_beside(prepared.recipe)):
                 batch_loss(model, batch)
         return batch_loss(model, batch)
 
@@ -51,10 +67,18 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     """The model that goes in ends as TRL leaves it, with its best weights; `candidate` takes the adapter out."""
     recipe, found = prepared.recipe, _examples(prepared, prepared.dataset.train)
     per_step = sum(each.tokens for each in found) / len(found) * recipe.batch_size
-    followed = Progress(recipe, loop["on_step"], len(found), per_step, checkpoints=loop["checkpoints"], resume=loop["resume"])
+    followed = Progress(
+        recipe,
+        loop["on_step"],
+        len(found),
+        per_step,
+        falls=recipe.loss_type not in _NOT_IN_NATS,
+        checkpoints=loop["checkpoints"],
+        resume=loop["resume"],
+    )
     with followed.folder() as folder:
         shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length, "beta": recipe.beta}
-        make = {"dpo": _dpo, "kto": _kto, "orpo": _orpo}[recipe.method]
+        make = {"dpo": _dpo, "kto": _kto, "orpo": _orpo, "simpo": _simpo}[recipe.method]
         followed.train(make(model, prepared, shared, found, _held_out(prepared)))
     learned = sum(len(each.chosen) + len(each.rejected) if isinstance(each, Pair) else len(each.answer) for each in found)
     steps = followed.state.step
@@ -83,7 +107,14 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
     def table(some: list[Pair]) -> Any:
         return Dataset.from_list([{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
 
-    return _trainer(Trainer, DPOConfig(**shared, pad_to_multiple_of=_MULTIPLE), model, prepared, table(found), table(held_out) if held_out else None)
+    config = DPOConfig(
+        **shared,
+        pad_to_multiple_of=_MULTIPLE,
+        loss_type=[prepared.recipe.loss_type],
+        label_smoothing=prepared.recipe.label_smoothing,
+    )
+
+    return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
 
 
 def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
@@ -94,23 +125,55 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
     class Trainer(common.Ready, KTOTrainer):
         pass
 
+    is_without_reference_point = prepared.recipe.loss_type == APO_ZERO_UNPAIRED
+
     def table(some: list[Rated]) -> Any:
         # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from their batches.
         return Dataset.from_list(
             [
-                {"prompt_ids": each.prompt, "completion_ids": each.answer, "label": each.liked, "KL_completion_ids": other.answer}
+                {
+                    "prompt_ids": each.prompt,
+                    "completion_ids": each.answer,
+                    "label": each.liked,
+                    **({} if is_without_reference_point else {"KL_completion_ids": other.answer}),
+                }
                 for each, other in mismatched(some, at_once(prepared.recipe), prepared.recipe.seed)
             ]
         )
 
-    return _trainer(Trainer, KTOConfig(**shared, pad_to_multiple_of=_MULTIPLE), model, prepared, table(found), table(held_out) if held_out else None)
+    config = KTOConfig(**shared, pad_to_multiple_of=_MULTIPLE, loss_type=prepared.recipe.loss_type)
+
+    return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
 
 
 def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
-    from datasets import Dataset
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    class Trainer(common.Bare, ORPOTrainer):
+    config = ORPOConfig(**shared, remove_unused_columns=False)  # which it would set by itself, with a warning
+    return _of_columns(ORPOTrainer, config, model, prepared, found, held_out)
+
+
+def _simpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
+    """Return TRL's CPO trainer with the loss of SimPO and without CPO's own cross-entropy."""
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    config = CPOConfig(
+        **shared,
+        remove_unused_columns=False,  # as with ORPO
+        loss_type="simpo",
+        cpo_alpha=0.0,
+        simpo_gamma=prepared.recipe.simpo_gamma,
+    )
+    return _of_columns(CPOTrainer, config, model, prepared, found, held_out)
+
+
+def _of_columns(
+    kind: Any, config: Any, model: Any, prepared: Prepared, found: list[Pair], held_out: list[Pair]
+) -> Any:
+    """Return a trainer of TRL's older kind, which tokenises texts, over rows that are tokens already."""
+    from datasets import Dataset
+
+    class Trainer(common.Bare, kind):  # type: ignore[misc]
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
             return _orpo_columns(Pair(feature["prompt_ids"], feature["chosen_ids"], feature["rejected_ids"]))
 
@@ -118,7 +181,6 @@ def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, he
         texts = {"prompt": "", "chosen": "", "rejected": ""}  # looked at before tokenising; the tokens are there already
         return Dataset.from_list([{**texts, "prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
 
-    config = ORPOConfig(**shared, remove_unused_columns=False)  # which it would set by itself, with a warning
     return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
 
 

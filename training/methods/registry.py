@@ -41,7 +41,23 @@ _POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compa
 _PAIRS = _POLICY | _MEMORY | {"patience", "beta"}
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
 # Fields that only some methods read; all others are read by every one.
-SOME = _LORA | _VIRTUAL | _SHARDED | {"beta", "samples", "teacher", "kl_weight", "temperature"}
+SOME = (
+    _LORA
+    | _VIRTUAL
+    | _SHARDED
+    | {"beta", "samples", "teacher", "kl_weight", "temperature"}
+    | {"loss_type", "label_smoothing", "simpo_gamma"}
+)
+
+# Losses of TRL's DPO and KTO trainers, the default first. DPO's `sft` is left out: it learns the
+# chosen answers and never looks at the rejected ones, as lora does.
+_DPO_LOSSES = (
+    "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "aot",
+    "aot_unpaired", "apo_zero", "apo_down", "discopop", "sigmoid_norm",
+)  # fmt: skip
+APO_ZERO_UNPAIRED = "apo_zero_unpaired"
+_KTO_LOSSES = ("kto", APO_ZERO_UNPAIRED)
+SMOOTHED_LOSSES = ("robust", "exo_pair", "aot", "aot_unpaired")  # that read `label_smoothing`
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,7 @@ class Method:
     rows: str = ANSWERS
     rate: float = 1.0  # peak learning rate, as a multiple of what LoRA takes on a base of this size
     said: str = ""  # before the first step
+    losses: tuple[str, ...] = ()  # values of `loss_type`, the default first
 
     @property
     def own_loop(self) -> bool:
@@ -122,8 +139,35 @@ METHODS: dict[str, Method] = {
             said="The library for bottleneck adapters does not run with this transformers; PEANuT is the nearest that PEFT has. "
             f"vLLM serves neither. {_MERGED}",
         ),
-        Method("dpo", "preference", "Prefer chosen answers to rejected ones, by a logistic loss (DPO).", ADAPTER, _PAIRS, PREFERENCES, rate=0.1),
-        Method("kto", "preference", "More of answers rated up, less of those rated down (KTO).", ADAPTER, _PAIRS, RATINGS, rate=0.1),
+        Method(
+            "dpo",
+            "preference",
+            "Prefer chosen answers to rejected ones, by a logistic loss (DPO) or one of its variants.",
+            ADAPTER,
+            _PAIRS | {"loss_type", "label_smoothing"},
+            PREFERENCES,
+            rate=0.1,
+            losses=_DPO_LOSSES,
+        ),
+        Method(
+            "kto",
+            "preference",
+            "More of answers rated up, less of those rated down (KTO).",
+            ADAPTER,
+            _PAIRS | {"loss_type"},
+            RATINGS,
+            rate=0.1,
+            losses=_KTO_LOSSES,
+        ),
+        Method(
+            "simpo",
+            "preference",
+            "Prefer chosen answers by mean log-probability and a margin, without a reference (SimPO).",
+            ADAPTER,
+            _PAIRS | {"simpo_gamma"},
+            PREFERENCES,
+            rate=0.1,
+        ),
         Method("orpo", "preference", "The chosen answer, and the odds against the rejected one, at once (ORPO).", ADAPTER, _PAIRS, PREFERENCES, rate=0.3),
         Method(
             "rlhf",

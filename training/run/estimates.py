@@ -27,7 +27,7 @@ _IN_FLIGHT = 3
 _HEAP = {2: 1.4, 4: 1.3}
 # The same of TRL's loops, whose batches are of ever other shapes, and of DPO, KTO and RLHF, whose references are computed between what is kept; and besides, what oneDNN's kernels
 # for bfloat16 keep in such a loop, by bytes of a weight (three shapes in two dtypes, there too).
-_LIBRARY_HEAP = {"dpo": 3.0, "kto": 3.0, "orpo": 2.25, "rlhf": 3.0}
+_LIBRARY_HEAP = {"dpo": 3.0, "kto": 3.0, "orpo": 2.25, "simpo": 2.25, "rlhf": 3.0}  # simpo: as orpo
 _LIBRARY_KERNELS = {2: 150 << 20}
 _MOMENTS = 2  # that AdamW keeps of each weight, in float32
 _FORWARD = 0.4  # of a step's time: a loss without gradients, two of the six products of a LoRA layer and two of the four of a frozen one, and little besides

@@ -125,7 +125,7 @@ def _killed(prepared: Prepared, folder: Path, at: int, *, torn: bool = False) ->
     ("method", "dtype"),
     [
         ("dpo", "float32"),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("dpo", "bfloat16"), ("kto", "float32"), ("orpo", "float32"), ("rlhf", "float32"))),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("dpo", "bfloat16"), ("kto", "float32"), ("orpo", "float32"), ("simpo", "float32"), ("rlhf", "float32"))),
     ],
 )
 def test_a_killed_run_of_a_library_ends_with_the_weights_of_an_undisturbed_one(home: Context, tmp_path: Path, method: str, dtype: str) -> None:

@@ -273,7 +273,7 @@ def test_batches_are_filled_up_to_their_longest_sequence() -> None:
     assert padded([[7], [7], [7]], 2) == 1.0 and padded([], 2) == 0.0
 
 
-@pytest.mark.parametrize(("method", "learned", "passes"), [("dpo", 2, 2), ("kto", 1, 4), ("orpo", 2, 1)])
+@pytest.mark.parametrize(("method", "learned", "passes"), [("dpo", 2, 2), ("kto", 1, 4), ("orpo", 2, 1), ("simpo", 2, 1)])
 def test_what_is_timed_and_weighed_before_a_run_is_what_its_steps_compute(
     home: Context, monkeypatch: pytest.MonkeyPatch, method: str, learned: int, passes: int
 ) -> None:

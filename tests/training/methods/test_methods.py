@@ -35,7 +35,7 @@ from whet.tables import adapters, training_runs
 
 # Small enough for seconds; the rates are those that move a model this small in so few steps.
 QUICK: dict[str, Any] = {"epochs": 2.0, "dtype": "float32", "seed": 3}
-RATES = {"full": 1e-3, "prefix": 3e-2, "prompt": 1e-1, "ia3": 1e-1, "dpo": 5e-3, "kto": 5e-3, "orpo": 5e-3, "rlhf": 5e-3}
+RATES = {"full": 1e-3, "prefix": 3e-2, "prompt": 1e-1, "ia3": 1e-1, "dpo": 5e-3, "kto": 5e-3, "orpo": 5e-3, "simpo": 5e-3, "rlhf": 5e-3}
 
 
 def preferences(count: int) -> list[dict[str, Any]]:
