@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from whet.registry import ENGINE_LORA_MODULES
 
 PREFIX = "base_model.model."  # of every tensor name in a PEFT adapter file
 _ALL_LINEAR = "all-linear"
+_STARTS = {"default": True}  # a recipe's name → PEFT's, where they differ
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 
 
@@ -43,8 +46,16 @@ def target_names(model: Any, wanted: tuple[str, ...], *, served: bool, head: Any
     return sorted(wanted)
 
 
+INITIAL = "initial"  # name of the untrained copy of an adapter that started with a part of the base
+
+
 def add_lora(model: Any, recipe: Recipe) -> Any:
-    """The PEFT model with its adapter in the base's dtype (A random by the seed, B zero: at first it answers like the base)."""
+    """Return the PEFT model with its adapter in the base's dtype.
+
+    At first it answers like the base: by default A is random by the seed and B zero. PiSSA (Meng et
+    al. 2024) and OLoRA (Büyükakyüz 2024) move a part of the base's weights into the adapter; a copy
+    of its start stays beside it, frozen, for `served_adapter`.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -58,11 +69,66 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
         task_type="CAUSAL_LM",
         use_rslora=recipe.method == "rslora",
         use_dora=recipe.method == "dora",
+        init_lora_weights=cast(Any, _STARTS.get(recipe.init_lora_weights, recipe.init_lora_weights)),
     )
     compute = getattr(torch, recipe.dtype)
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+    if recipe.changes_base:
+        _require_full_rank(peft_model, recipe)
     cast_parameters((parameter for parameter in peft_model.parameters() if parameter.requires_grad), compute)
+    if recipe.changes_base:
+        _keep_start(peft_model, compute)
     return peft_model
+
+
+def _require_full_rank(peft_model: Any, recipe: Recipe) -> None:
+    """Raise InputError where a layer has fewer singular values than the adapter's rank."""
+    found = {
+        name: min(parameter.shape)
+        for name, parameter in peft_model.named_parameters()
+        if ".lora_A." in name and parameter.shape[0] != recipe.rank
+    }
+    if found:
+        name, smallest = min(found.items(), key=lambda item: item[1])
+        layer = name.removeprefix(PREFIX).partition(".lora_A.")[0]
+        raise InputError(
+            f"{recipe.init_lora_weights} with rank {recipe.rank} needs {recipe.rank} directions of "
+            f"each layer; {layer} has {smallest}.",
+            hint=f"Use --rank {smallest} or less, or leave such layers out (--target-modules).",
+        )
+
+
+def _keep_start(peft_model: Any, compute: Any) -> None:
+    """Add a frozen copy of the adapter as it is now, under the name `INITIAL`."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    config = copy.deepcopy(peft_model.peft_config["default"])
+    config.init_lora_weights = True
+    peft_model.add_adapter(INITIAL, config, autocast_adapter_dtype=False)
+    state = get_peft_model_state_dict(peft_model)
+    set_peft_model_state_dict(peft_model, state, adapter_name=INITIAL)
+    for name, parameter in peft_model.named_parameters():
+        if f".{INITIAL}." in name:
+            parameter.data = parameter.data.to(compute)
+            parameter.requires_grad_(False)
+
+
+def served_adapter(peft_model: Any, dtype: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (weights, configuration) of the trained adapter as a plain LoRA of the unchanged base.
+
+    Where the adapter started with a part of the base (PiSSA, OLoRA), that start is subtracted as
+    PEFT does: [A | A₀], [B | -B₀], twice the rank at the same scale.
+    """
+    from peft import get_peft_model_state_dict
+
+    trained = peft_model.peft_config["default"]
+    state = get_peft_model_state_dict(peft_model)
+    rank, alpha = trained.r, trained.lora_alpha
+    if INITIAL in peft_model.peft_config:
+        state = peft_model.base_model.subtract_mutated_init(state, INITIAL, {})
+        rank, alpha = 2 * rank, alpha * (math.sqrt(2) if trained.use_rslora else 2)
+    config = plain_config(rank, alpha, sorted(trained.target_modules), rslora=trained.use_rslora)
+    return _on_cpu(state, dtype), config
 
 
 def trainable(base: BaseModel, recipe: Recipe) -> Any:
@@ -108,11 +174,18 @@ def merged_once(model: Any, dtype: str) -> Any:
 
 def adapter_weights(peft_model: Any, dtype: str) -> dict[str, Any]:
     """Tensor name → tensor on the CPU, in PEFT's naming, in the dtype that the engine computes in."""
-    import torch
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(peft_model)
-    return {name: tensor.detach().to("cpu", getattr(torch, dtype)).contiguous() for name, tensor in sorted(state.items())}
+    return _on_cpu(get_peft_model_state_dict(peft_model), dtype)
+
+
+def _on_cpu(state: dict[str, Any], dtype: str) -> dict[str, Any]:
+    import torch
+
+    kind = getattr(torch, dtype)
+    return {
+        name: tensor.detach().to("cpu", kind).contiguous() for name, tensor in sorted(state.items())
+    }
 
 
 def set_adapter_weights(peft_model: Any, weights: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from training.fingerprint import PROMPTS, fingerprint
 from training.folders import write_folder
 from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
-from training.lora import adapter_weights, plain_config, set_adapter_weights
+from training.lora import served_adapter, set_adapter_weights
 from training.methods.loop import let_go, train_beside
 from training.methods.pairs import most_written
 from training.methods.registry import METHODS, MODEL, family
@@ -273,14 +273,14 @@ def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
 
 
 def _new_adapter(model: Any, prepared: Prepared, run: runs.Run, judgement: Judgement, card: dict[str, Any], actor: str) -> NewAdapter:
-    recipe = prepared.recipe
+    weights, config = served_adapter(model, prepared.recipe.dtype)
     return NewAdapter(
         name=prepared.alias,
-        weights=adapter_weights(model, recipe.dtype),
-        config=plain_config(recipe.rank, recipe.alpha, sorted(model.peft_config["default"].target_modules), rslora=recipe.method == "rslora"),
+        weights=weights,
+        config=config,
         base_digest=prepared.base.digest,
         template_digest=prepared.base.template_digest,
-        rank=recipe.rank,
+        rank=config["r"],
         dataset_digest=prepared.dataset.digest,
         run_id=run.id,
         gate=judgement.verdict,

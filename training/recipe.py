@@ -6,13 +6,14 @@ A recipe file in `training/recipes/` (or anywhere) is TOML with the same names; 
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.methods.registry import ADAPTER, METHODS, SMOOTHED_LOSSES, SOME
+from training.methods.registry import ADAPTER, LORA_STARTS, METHODS, SMOOTHED_LOSSES, SOME
 from whet.errors import InputError, NotFoundError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -70,6 +71,7 @@ class Recipe:
     teacher: str = ""  # whom to distil: a model's folder (its probabilities), or the http(s) address of an OpenAI-compatible endpoint (its answers)
     kl_weight: float = 0.5  # share of the teacher's probabilities in the loss; the rest is the rows' own answers
     temperature: float = 2.0  # at which the probabilities of teacher and student are compared
+    init_lora_weights: str = "default"  # how A and B start, by PEFT's names; pissa and olora double the rank that is served
     loraplus_lr_ratio: float = 1.0  # LoRA+: learning rate of B as a multiple of A's; 1: the same
     neftune_noise_alpha: float = 0.0  # NEFTune: size of the noise on embeddings while training; 0: none
     init_from: str = ""  # adapter whose weights the run starts from: a label, a digest, or `production`; empty: from nothing
@@ -116,6 +118,7 @@ class Recipe:
             ("teacher", not self.teacher_address or bool(self.teacher_address.partition("#")[2]), "a folder, or an address with the model's name after a #"),
             ("temperature", _finite(self.temperature) and 0 < self.temperature <= 100, "above 0, up to 100"),
             *self._loss_rules(),
+            *self._start_rules(),
             (
                 "loraplus_lr_ratio",
                 _finite(self.loraplus_lr_ratio) and 1 <= self.loraplus_lr_ratio <= 1024,
@@ -161,6 +164,36 @@ class Recipe:
                 "0 to 100",
             ),
         ]
+
+    def _start_rules(self) -> list[tuple[str, bool, str]]:
+        """Return the rules of how the matrices of a LoRA start, as `_loss_rules` does."""
+        start = self.init_lora_weights
+        known = start in LORA_STARTS or re.fullmatch(r"pissa_niter_[1-9]\d{0,2}", start) is not None
+        return [
+            ("init_lora_weights", known, f"one of {', '.join(LORA_STARTS)}, pissa_niter_16"),
+            (
+                "init_lora_weights",
+                start == "default" or not self.init_from,
+                "default where a run goes on from a version (init_from), whose weights it starts with",
+            ),
+            (
+                "rank",
+                start != "orthogonal" or self.rank % 2 == 0,
+                "an even number where init_lora_weights is orthogonal",
+            ),
+        ]
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether the matrices start with a part of the base's weights, which training takes out of
+        the base (PiSSA, OLoRA)."""
+        return self.init_lora_weights.startswith(("pissa", "olora"))
+
+    @property
+    def served_rank(self) -> int:
+        """Rank of the version: converted to a plain LoRA of the unchanged base, PiSSA and OLoRA
+        have twice the rank."""
+        return 2 * self.rank if self.changes_base else self.rank
 
     @property
     def teacher_address(self) -> str:
@@ -252,8 +285,18 @@ def check_into(recipe: Recipe, into: Path | None) -> None:
 
 def check_servable(recipe: Recipe, engine_max_lora_rank: int) -> None:
     """Raises InputError for a rank that the engine would refuse after an hour of training."""
-    if METHODS[recipe.method].engine == ADAPTER and recipe.rank > engine_max_lora_rank:
-        raise InputError(
-            f"Rank {recipe.rank} cannot be served: the engine accepts up to {engine_max_lora_rank} (engine_max_lora_rank).",
-            hint=f"Train with --rank {engine_max_lora_rank} or less, or raise WHET_ENGINE_MAX_LORA_RANK and restart the engine.",
+    if METHODS[recipe.method].engine != ADAPTER or recipe.served_rank <= engine_max_lora_rank:
+        return
+    limit, doubled = engine_max_lora_rank, ""
+    if recipe.changes_base:
+        limit //= 2
+        doubled = (
+            f" A run with {recipe.init_lora_weights} and rank {recipe.rank} makes a version of rank "
+            f"{recipe.served_rank}: what the base gave to the matrices is subtracted again."
         )
+    raise InputError(
+        f"Rank {recipe.served_rank} cannot be served: the engine accepts up to "
+        f"{engine_max_lora_rank} (engine_max_lora_rank).{doubled}",
+        hint=f"Train with --rank {limit} or less, or raise WHET_ENGINE_MAX_LORA_RANK and restart "
+        "the engine.",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.lora import trainable
-from training.methods.loop import as_trained, loss, merged, on_plain_base, rows, run
+from training.methods.loop import loss, merged, on_plain_base, rows, run, servable
 from training.prepare import Prepared
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
@@ -17,4 +17,4 @@ def build(prepared: Prepared) -> Any:
 
 def candidate(model: Any, prepared: Prepared) -> Any:
     """DoRA is merged; a base that was held in 4 bits gives way to the 16-bit one that the engine serves, so that evidence is computed on that."""
-    return {"dora": merged, "qlora": on_plain_base}.get(prepared.recipe.method, as_trained)(model, prepared)
+    return {"dora": merged, "qlora": on_plain_base}.get(prepared.recipe.method, servable)(model, prepared)

@@ -19,7 +19,8 @@ from training.base_model import BaseModel
 from training.batches import IGNORED, Batch
 from training.endpoint import Endpoint, asked_together
 from training.lora import trainable
-from training.methods.loop import as_trained, run
+from training.methods.loop import run
+from training.methods.loop import servable as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.rows import Row, read_lines
@@ -31,8 +32,6 @@ from whet.grounding import with_context
 from whet.store import canonical_json, digest_bytes
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
-
-candidate = as_trained
 
 _KEPT = ("id", "weight", "task", "user", "group", "context", "origin")
 _NAME = 64  # characters of a dataset's name

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from training.device import device, stored_dtype
-from training.lora import adapter_weights, merged_once, plain_config, with_stored
+from training.lora import merged_once, served_adapter, with_stored
 from training.platform_tuning import return_memory
 from training.prepare import Prepared
 from training.reporter import Reporter
@@ -58,11 +58,16 @@ def as_trained(model: Any, prepared: Prepared) -> Any:
     return model
 
 
+def servable(model: Any, prepared: Prepared) -> Any:
+    """Return the trained LoRA adapter on the base that is served: the model itself, or, where its
+    start changed the base (PiSSA, OLoRA), the converted adapter on the base loaded anew."""
+    return on_plain_base(model, prepared) if prepared.recipe.changes_base else model
+
+
 def on_plain_base(model: Any, prepared: Prepared) -> Any:
     """The trained LoRA adapter on a base loaded anew, for trainers that leave the one they trained on quantised or patched; that one's memory is free again before."""
     recipe = prepared.recipe
-    config = plain_config(recipe.rank, recipe.alpha, sorted(model.peft_config["default"].target_modules), rslora=recipe.method == "rslora")
-    weights = adapter_weights(model, recipe.dtype)
+    weights, config = served_adapter(model, recipe.dtype)
     let_go(model)
     return with_stored(prepared.base.load_model(recipe.dtype, where=roomy(prepared)), config, weights)
 

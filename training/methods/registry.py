@@ -39,6 +39,7 @@ _LOOP = _MEMORY | _OWN | {"packing", "neftune_noise_alpha"}
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
 _POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
 _PAIRS = _POLICY | _MEMORY | {"patience", "beta"}
+_STARTS = frozenset({"init_lora_weights"})  # of matrices that are compared with no other model
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
 # Fields that only some methods read; all others are read by every one.
 SOME = (
@@ -46,8 +47,11 @@ SOME = (
     | _VIRTUAL
     | _SHARDED
     | {"beta", "samples", "teacher", "kl_weight", "temperature"}
-    | {"loss_type", "label_smoothing", "simpo_gamma"}
+    | {"loss_type", "label_smoothing", "simpo_gamma", "init_lora_weights"}
 )
+
+# Ways to start the two matrices, by PEFT's names; `pissa_niter_N` as well.
+LORA_STARTS = ("default", "gaussian", "orthogonal", "pissa", "olora")
 
 # Losses of TRL's DPO and KTO trainers, the default first. DPO's `sft` is left out: it learns the
 # chosen answers and never looks at the rejected ones, as lora does.
@@ -96,8 +100,15 @@ _VIRTUAL_ONLY = (
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("lora", "adapters", "Low-rank matrices beside every linear layer.", ADAPTER, _LORA | _SHARDED),
-        Method("rslora", "adapters", "LoRA scaled by alpha / √rank, so that a large rank still learns.", ADAPTER, _LORA | _SHARDED, rate=0.5),
+        Method("lora", "adapters", "Low-rank matrices beside every linear layer.", ADAPTER, _LORA | _STARTS | _SHARDED),
+        Method(
+            "rslora",
+            "adapters",
+            "LoRA scaled by alpha / √rank, so that a large rank still learns.",
+            ADAPTER,
+            _LORA | _STARTS | _SHARDED,
+            rate=0.5,
+        ),
         Method(
             "qlora",
             "adapters",
@@ -185,7 +196,10 @@ METHODS: dict[str, Method] = {
             "distill",
             "What a larger model would say: its probabilities, or its answers.",
             ADAPTER,
-            _LORA | (_LOOP - {"question_variants", "folds", "refit"}) | {"teacher", "kl_weight", "temperature"},
+            _LORA
+            | _STARTS
+            | (_LOOP - {"question_variants", "folds", "refit"})
+            | {"teacher", "kl_weight", "temperature"},
         ),
     )
 }  # fmt: skip

@@ -154,7 +154,7 @@ class Search:
     def _proposed(self, trial: Trial) -> Recipe:
         recipe, wanted = self._prepared.recipe, self._plan.parameters
         if "rank" in wanted:
-            rank = trial.suggest_categorical("rank", [rank for rank in _RANKS if rank <= self._plan.max_rank])
+            rank = trial.suggest_categorical("rank", self._ranks())
             power = 0.5 if recipe.method == "rslora" else 1.0  # so that the scale, alpha / √rank or alpha / rank, stays
             recipe = replace(recipe, rank=rank, alpha=recipe.alpha * (rank / recipe.rank) ** power)
         if "alpha" in wanted:
@@ -167,6 +167,11 @@ class Search:
         if "batch_size" in wanted:
             recipe = replace(recipe, batch_size=trial.suggest_categorical("batch_size", [size for size in _BATCHES if size <= len(self._prepared.train)]))
         return recipe
+
+    def _ranks(self) -> list[int]:
+        """Return the ranks whose versions the engine serves."""
+        recipe, limit = self._prepared.recipe, self._plan.max_rank
+        return [rank for rank in _RANKS if replace(recipe, rank=rank).served_rank <= limit]
 
     def write_results(self) -> dict[str, Any]:
         """Write `best.toml` and `search.html` into the folder. Raises TrainingError when no trial came to its end."""
