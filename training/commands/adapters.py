@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from sqlalchemy import Connection, select
 
-from whet.cli import actor, emit, opened
+from whet.cli import actor, emit, opened, out
 from whet.clock import iso, now_ms
 from whet.database import reading
 from whet.errors import InputError
@@ -310,6 +310,43 @@ def export_merged(
             to, push_to_hub, adapter, lambda folder: merge(context, adapter, base, folder), public
         )
         emit({"adapter": adapter.label, **placed}, as_json)
+
+
+@export.command("gguf")
+def export_gguf(
+    reference: str = _Reference,
+    to: Path = typer.Option(..., "--out", metavar="FILE", help="A file that does not exist yet."),
+    type_name: str = typer.Option(
+        "f16", "--type", help="What matrices are stored as: f32, f16, bf16 or q8_0."
+    ),
+    adapter_only: bool = typer.Option(
+        False, "--adapter", help="The adapter alone, to be loaded beside a GGUF file of its base."
+    ),
+    as_json: bool = _Json,
+) -> None:
+    """A GGUF file for llama.cpp and Ollama: the merged model with tokenizer and chat template."""
+    with opened() as context:
+        from training.base_model import open_base, quiet_environment
+
+        quiet_environment()
+        from training.export import export_gguf as write
+        from training.export import export_gguf_adapter as write_adapter
+
+        with reading(context.database) as connection:
+            adapter = find_adapter(connection, reference)
+        base = open_base(context.settings)
+        made = (
+            write_adapter(context, adapter, base, to)
+            if adapter_only
+            else write(context, adapter, base, to, type_name)
+        )
+        shown = {"adapter": adapter.label, **made.as_json()}
+        if as_json:
+            emit(shown, True)
+            return
+        emit({key: value for key, value in shown.items() if value and key != "notices"}, False)
+        for notice in made.notices:
+            out.print(f"• {notice}", markup=False, soft_wrap=True)
 
 
 def _require_place(to: Path | None, repository: str) -> None:
