@@ -205,11 +205,14 @@ class World:
             self.passed, self.on_trial = None, self.passed
 
     def promote(self) -> None:
+        """What is on trial goes live, and else what passed; a newer one that passed still waits."""
         chosen = self.on_trial or self.passed
         if chosen:
             self.stable = chosen
             self._rollout(stable_digest=chosen)
-            self.passed = self.on_trial = None
+            if self.on_trial is None:
+                self.passed = None
+            self.on_trial = None
 
     def roll_back(self) -> None:
         if self.on_trial:
@@ -327,8 +330,9 @@ class World:
         self.begin()
         if self.running:
             self.fail()
-        self.try_it()
-        self.promote()
+        for _ in range(2):  # one on trial, and one that passed meanwhile
+            self.try_it()
+            self.promote()
         for _ in range(ENOUGH):
             (item,) = queued(
                 self.context, 1, at=self.now, question=f"Is {self.random.random()} a number?"
