@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whet.conversation import Message, ToolCall, text_of, tool_calls_of
+from whet.rag_prompt import format_passage
 
 _WORDS = re.compile(r"\s+|[^\s]+")
 # Beyond this many pieces the word diff is quadratic work for something nobody reads; it becomes one removal and one addition.
@@ -85,8 +86,8 @@ def training_row(
 
 
 def retrieved_texts(retrieved: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """The passages that the answer was given with."""
-    return [str(passage["text"]) for passage in retrieved or [] if passage.get("text")]
+    """Return the passages that the answer was given with, as they stood in the prompt."""
+    return [format_passage(passage) for passage in retrieved or [] if passage.get("text")]
 
 
 def word_diff(before: str, after: str) -> list[tuple[str, str]]:

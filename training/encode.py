@@ -23,7 +23,7 @@ from training.plain_text import windows
 from training.rows import BadLine, Row
 from whet.control_tokens import ControlTokens, ordered, read_control_tokens
 from whet.errors import ConfigurationError
-from whet.grounding import with_context
+from whet.rag_prompt import insert_passages
 
 # What is found of an answer of which nothing but its end is learned. `whet data check` tells such rows from the others that are refused.
 NOTHING_TO_LEARN = "no token to learn: all of the answer is placeholders of removed data"
@@ -142,7 +142,7 @@ class Encoder:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def _conversation(self, row: Row) -> list[dict[str, Any]]:
-        return with_context([for_template(message) for message in row.messages], row.context)
+        return insert_passages([for_template(message) for message in row.messages], row.context)
 
     def _text_windows(self, row: Row) -> list[Encoded]:
         self._refuse_control_tokens(list(row.messages))

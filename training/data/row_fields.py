@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.data.wrong import Wrong, kind_of, shown
+from whet.rag_prompt import format_passage
 
 # What a row may weigh. Its part of the loss is multiplied by it: beside rows of weight 1, one
 # beyond these is all of a batch's mean, or nothing of it.
@@ -13,16 +14,19 @@ _TWO_NUMBERS = 2**53  # from here on several whole numbers are one floating-poin
 
 
 def context_of(raw: dict[str, Any]) -> list[str]:
-    """Return retrieved passages. Raises Wrong for other things than texts and lists of them."""
+    """Return retrieved passages as the gateway writes them (`whet.rag_prompt`).
+
+    Raises Wrong for other things than texts, objects with a `text`, and lists of them.
+    """
     value = raw.get("context")
     if value is None:
         return []
     if isinstance(value, str):
         return [value] if value.strip() else []
     if isinstance(value, list):
-        passages = [item.get("text") if isinstance(item, dict) else item for item in value]
-        if all(isinstance(passage, str) for passage in passages):
-            return [str(passage) for passage in passages]
+        texts = [item.get("text") if isinstance(item, dict) else item for item in value]
+        if all(isinstance(text, str) for text in texts):
+            return [format_passage(item) if isinstance(item, dict) else item for item in value]
     expected = "a text, a list of texts, or a list of objects with a 'text'"
     raise Wrong(f"'context' is {kind_of(value)}", expected)
 

@@ -28,7 +28,7 @@ from training.run.faults import disk_in_words
 from training.trainer import Loss, batch_loss
 from whet.context import Context
 from whet.errors import ConfigurationError, EndpointError, InputError, TrainingError
-from whet.grounding import with_context
+from whet.rag_prompt import insert_passages
 from whet.store import canonical_json, digest_bytes
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
@@ -99,7 +99,7 @@ def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter, kept: Pat
     ask = list({row.digest: row for row in rows if row.digest not in known}.values())
     with disk_in_words(kept.parent, "What the teacher answered"):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with kept.open("ab") as file, asked_together(lambda row: endpoint.answer(with_context(list(row.messages), row.context)[:-1]), ask) as answers:
+        with kept.open("ab") as file, asked_together(lambda row: endpoint.answer(insert_passages(list(row.messages), row.context)[:-1]), ask) as answers:
             for number, row in enumerate(rows, start=1):
                 if row.digest not in known:
                     with _resumable(kept):
