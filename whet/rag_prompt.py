@@ -69,7 +69,7 @@ def insert_into_request(request: Mapping[str, Any], passages: Sequence[str]) -> 
     items = request.get("input")
     first = items[0] if isinstance(items, list) and items else None
     if not request.get("instructions") and _is_system(first):
-        assert isinstance(items, list)
+        assert isinstance(items, list) and isinstance(first, dict)
         return {**request, "input": [*insert_passages([first], passages), *items[1:]]}
     given = request.get("instructions")
     system = [{"role": "system", "content": given}] if given else []

@@ -38,6 +38,7 @@ from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.log.drain import Drain
 from serving.log.spool import Spool
+from serving.retrieval.records import Searcher
 from whet import __version__
 from whet.access import engine_key
 from whet.context import Context, open_context
@@ -104,8 +105,13 @@ def _as_routed(scope: Scope) -> Scope:
     return {**scope, "path": normalise_path(scope["path"]), "method": method}
 
 
-def create_gateway(context: Context, *, services: tuple[Service, ...] | None = None) -> Gateway:
-    """The application for `context`.
+def create_gateway(
+    context: Context,
+    *,
+    services: tuple[Service, ...] | None = None,
+    searcher: Searcher | None = None,
+) -> Gateway:
+    """The application for `context`. `searcher` finds passages; None: nothing can be retrieved.
 
     `services` run beside it while it is up; by default the reconciler and the rollout controller,
     of which one process of all holds the lease.
@@ -124,6 +130,7 @@ def create_gateway(context: Context, *, services: tuple[Service, ...] | None = N
         app.cross_origin = CrossOrigin(partial(Gateway.__call__, app), origins)
     app.direct = {}
     app.state.context = context
+    app.state.searcher = searcher
     app.state.services = _default_services() if services is None else services
     _add_pages(app)
     _add_errors(app)
@@ -160,6 +167,7 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
         context.secret,
         engine_headers,
         policy_of(context),
+        app.state.searcher,
     )
     drain = Drain(
         context.database, spool, on_rows=metrics.rows.inc, is_crowded=core.refresher.is_crowded

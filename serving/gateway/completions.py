@@ -10,8 +10,14 @@ from serving.gateway.engine_errors import log_unavailable
 from serving.gateway.exchange import Exchange, PlainExchange
 from serving.gateway.interaction_row import RowBuilder
 from serving.gateway.request_body import read_body
-from serving.gateway.request_types import Rag, Request, ResponsesRequest
+from serving.gateway.request_types import ResponsesRequest
 from serving.gateway.requests import logged_body, parse, wants_usage
+from serving.gateway.retrieval import plan_retrieval
+from serving.gateway.retrieval_exchange import (
+    PlainRetrievalExchange,
+    RetrievalExchange,
+    StreamRetrievalExchange,
+)
 from serving.gateway.stream_exchange import StreamExchange
 from whet.clock import now_ms
 from whet.ids import new_id
@@ -63,7 +69,11 @@ class Completions:
         now = now_ms()
         interaction_id = new_id("int", at=now)
         choice = await core.choose(request.model, request.user or interaction_id)
-        _refuse_retrieval(request)
+        plan = None
+        if request.rag is not False and self._route != "completions":
+            default = core.refresher.current.retrieval_defaults.get(request.model)
+            if default is not None or request.rag is not None:
+                plan = plan_retrieval(request, default)
         row = RowBuilder(
             self._route,
             request,
@@ -74,8 +84,10 @@ class Completions:
         )
         row.request_json = logged_body(request)
         is_chat_stream = not isinstance(request, ResponsesRequest)
-        kind = StreamExchange if request.stream else PlainExchange
-        return kind(
+        kind: type[Exchange] = StreamExchange if request.stream else PlainExchange
+        if plan is not None:
+            kind = StreamRetrievalExchange if request.stream else PlainRetrievalExchange
+        exchange = kind(
             core,
             self._route,
             scope,
@@ -86,14 +98,7 @@ class Completions:
             row=row,
             strip_usage=is_chat_stream and not wants_usage(request),
         )
-
-
-def _refuse_retrieval(request: Request) -> None:
-    rag = getattr(request, "rag", None)
-    if isinstance(rag, Rag):
-        raise ApiError(
-            400,
-            f"There is no collection {rag.collection!r} to retrieve from. Remove the field 'rag'.",
-            param="rag.collection",
-            code="collection_not_found",
-        )
+        if plan is not None:
+            assert isinstance(exchange, RetrievalExchange)
+            exchange.plan_with(plan)
+        return exchange

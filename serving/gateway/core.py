@@ -16,6 +16,7 @@ from serving.gateway.routing import Choice, choose
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.log.spool import Spool
+from serving.retrieval.records import Searcher
 from whet.context import Context
 
 _MAX_HASHES = 4096  # of keys in use that are remembered; one is 150 bytes
@@ -45,6 +46,7 @@ class Core:
     secret: bytes
     engine_headers: dict[str, str]
     request_policy: RequestPolicy = ANY_REQUEST
+    searcher: Searcher | None = None  # None: nothing can be retrieved here
     waiting: int = 0  # requests that wait for an engine to become ready
     last_progress: dict[str, float] = field(default_factory=dict)  # replica URL -> loop time of its last finished answer
     _hashes: dict[bytes, str] = field(default_factory=dict)

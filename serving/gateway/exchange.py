@@ -303,8 +303,12 @@ class PlainExchange(Exchange):
             raise EngineBrokeError(f"The engine's answer cannot be read: {error}.") from error
         if answer.error or answer.finish_reason in ABNORMAL_FINISH:
             raise EngineBrokeError(answer.error or "The engine ended the answer early.")
-        body = Rewriter(self.row.interaction_id, self.row.model).once(raw)
+        body = self._client_body(raw)
         self.sent.append(body)
         self._record("complete", answer)
         await self.core.spool.flushed()
         await respond(self.scope, self.send, 200, body, self._headers([JSON_TYPE]))
+
+    def _client_body(self, raw: bytes) -> bytes:
+        """Return what the client gets of the engine's body."""
+        return Rewriter(self.row.interaction_id, self.row.model).once(raw)

@@ -43,6 +43,10 @@ class Forwarding:
         """The engine's name for what was asked; empty before a replica was chosen."""
         return self.choice.target.engine_model or (self.replica.base_model if self.replica else "")
 
+    def ask(self, request: Request) -> None:
+        """From now on send this form of the client's request."""
+        self._request = request
+
     def release(self) -> None:
         """The exchange is over: the replica has one request less."""
         if self.replica is not None:

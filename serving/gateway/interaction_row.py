@@ -31,6 +31,8 @@ class RowBuilder:
         "model",
         "prefix",
         "request_json",
+        "retrieval",
+        "retrieved",
         "route",
         "stream",
         "user",
@@ -54,6 +56,7 @@ class RowBuilder:
         self.prefix = answer_prefix(request)
         self.ignored = ignored_header(ignored) if ignored else b""
         self.request_json = b""
+        self.retrieved = self.retrieval = b"null"  # JSON of a request that retrieves
 
     def begun(self, choice: Choice, replica: Replica | None) -> bytes:
         """The first record of a stream, for the case that there is no other."""
@@ -115,6 +118,8 @@ class RowBuilder:
             stream=self.stream,
             retry=self.caller.retry,
             request=msgspec.Raw(self.request_json),
+            retrieved=msgspec.Raw(self.retrieved),
+            retrieval=msgspec.Raw(self.retrieval),
             metadata=msgspec.Raw(self.metadata) if self.metadata else NULL,
             **more,
         )

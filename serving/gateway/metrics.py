@@ -8,6 +8,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from serving.gateway.sse import Answer
+from serving.retrieval.records import Outcome
 
 ROUTES = ("chat", "completions", "responses", "embeddings")
 STATUSES = ("complete", "cancelled", "error", "cut")
@@ -33,6 +34,23 @@ class Metrics:
         duration = Histogram(
             "whet_gateway_duration_seconds", "From the accepted request to the last byte.", ["route"], buckets=_SECONDS, registry=self.registry
         )
+        retrievals = Counter(
+            "whet_gateway_retrievals",
+            "Searches for passages, by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.retrieval_duration = Histogram(
+            "whet_gateway_retrieval_seconds",
+            "Time of a search for passages, as the gateway waits for it.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.invalid_citations = Counter(
+            "whet_gateway_invalid_citations",
+            "Marks such as [7] in answers with retrieved passages that name none of them.",
+            registry=self.registry,
+        )
         self.time_per_token = Histogram(
             "whet_gateway_time_per_token_seconds",
             "Of streams: from one token to the next, on average over the answer.",
@@ -56,6 +74,7 @@ class Metrics:
             "whet_log_unavailable", "1 while the log cannot keep records and requests are refused.", registry=self.registry, multiprocess_mode="livemax"
         )
         self.in_flight = Gauge("whet_gateway_in_flight", "Requests being answered.", registry=self.registry, multiprocess_mode="livesum")
+        self.retrievals = {outcome: retrievals.labels(outcome) for outcome in Outcome}
         # Looked up once here: finding a child by its labels costs more than counting.
         self.answers = {(route, status, arm): answers.labels(route, status, arm) for route in ROUTES for status in STATUSES for arm in ARMS}
         self.ttft = {route: ttft.labels(route) for route in ROUTES}

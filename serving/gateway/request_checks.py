@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
+
 from serving.gateway.answers import ApiError
+from serving.gateway.file_search import with_file_search
 from serving.gateway.request_normalise import with_allowed_tools
 from serving.gateway.request_policy import RequestPolicy
 from serving.gateway.request_types import (
     ChatRequest,
     CompletionRequest,
     NamedToolChoice,
+    Rag,
     ResponsesRequest,
 )
 
@@ -96,6 +100,14 @@ def _check_template_kwargs(request: ChatRequest | ResponsesRequest, policy: Requ
 
 def check_completion(request: CompletionRequest) -> None:
     """A list is token ids, or holds one prompt: several would be several answers in one row."""
+    if request.rag:
+        raise ApiError(
+            400,
+            "Retrieved passages go into a system message, and a plain prompt has none. Ask "
+            "/v1/chat/completions or /v1/responses, or leave 'rag' out.",
+            param="rag",
+            code="unsupported_value",
+        )
     if request.echo is True and request.logprobs is not None:
         # They can end an engine that was started with the output head open to adapters.
         raise ApiError(
@@ -140,6 +152,7 @@ def check_responses(request: ResponsesRequest, policy: RequestPolicy) -> None:
     """The Responses API has many kinds of items and tools; those that fetch or run are refused."""
     for number, item in enumerate(request.input if isinstance(request.input, list) else []):
         _check_item(item, f"input[{number}]")
+    _take_file_search(request)
     if isinstance(request.tool_choice, dict):
         _check_responses_choice(request, request.tool_choice)
     if not request.tools:
@@ -152,8 +165,8 @@ def check_responses(request: ResponsesRequest, policy: RequestPolicy) -> None:
         if tool.get("type") != "function":
             raise ApiError(
                 400,
-                f"tools[{number}].type: only 'function' is supported; this gateway runs no tools "
-                "itself.",
+                f"tools[{number}].type: only 'function' and 'file_search' are supported; this "
+                "gateway runs no other tools itself.",
                 param=f"tools[{number}].type",
                 code="unsupported_value",
             )
@@ -161,6 +174,21 @@ def check_responses(request: ResponsesRequest, policy: RequestPolicy) -> None:
         tool.setdefault("strict", None)
     if request.chat_template_kwargs is not None:
         _check_template_kwargs(request, policy)
+
+
+def _take_file_search(request: ResponsesRequest) -> None:
+    """Read a `file_search` tool as the field `rag`, which it is another spelling of."""
+    if not any(tool.get("type") == "file_search" for tool in request.tools or ()):
+        return
+    given = {"tools": request.tools, "tool_choice": request.tool_choice, "rag": request.rag}
+    found = with_file_search(given)
+    request.tools, request.tool_choice = found.get("tools"), found.get("tool_choice")
+    try:
+        request.rag = msgspec.convert(found["rag"], Rag)
+    except msgspec.ValidationError as error:
+        raise ApiError(
+            400, f"The file_search tool: {error}.", param="tools", code="invalid_value"
+        ) from None
 
 
 def _check_responses_choice(request: ResponsesRequest, choice: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import inspect
 
 from serving.gateway.answers import ApiError
+from serving.gateway.file_search import with_file_search
 from serving.gateway.request_fields import judge_field
 from serving.gateway.request_types import (
     ChatRequest,
@@ -65,6 +66,8 @@ def normalise(route: str, body: dict[str, Any], dropped: Dropped) -> dict[str, A
     assert isinstance(struct, inspect.StructType)
     known = {field.encode_name: field.type for field in struct.fields}
     body = with_allowed_tools(_rename(body, dropped))
+    if route == "chat":
+        body = with_file_search(body)
     found: dict[str, Any] = {}
     for name, value in body.items():
         if name in known:

@@ -118,17 +118,31 @@ class Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 # --- requests ----------------------------------------------------------------------------------
 
 
-class Rag(msgspec.Struct, forbid_unknown_fields=True):
-    collection: Annotated[str, Meta(min_length=1, max_length=64)]
-    top_k: Annotated[int, Meta(ge=1, le=50)] = 4
+FilterValue = Scalar | Annotated[list[Scalar], Meta(min_length=1, max_length=100)]
+
+
+class Rag(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What to retrieve for a request. What is not said follows the default of the alias."""
+
+    collection: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    top_k: Annotated[int, Meta(ge=1, le=50)] | None = None  # passages
+    min_score: Probability | None = None  # passages below are left out
+    filter: (
+        Annotated[dict[Annotated[str, Meta(max_length=64)], FilterValue], Meta(max_length=16)]
+        | None
+    ) = None  # field of a document's metadata -> the value, or one of the values, that it must have
+    mode: Literal["hybrid", "lexical", "vector"] | None = None
+    neighbours: Annotated[int, Meta(ge=0, le=5)] | None = None  # passages around each that is found
+    on_error: Literal["answer", "fail"] | None = None  # of the search; "answer": without passages
 
 
 class _Common(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Fields of every route. `user` and `metadata` stay here and never reach an engine."""
+    """Fields of every route. `user`, `metadata` and `rag` never reach an engine."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     user: ShortText | None = None
     metadata: Metadata | None = None
+    rag: Rag | bool | None = None  # false: nothing is retrieved, whatever the alias's default is
     stream: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=10)] | None = None
     top_p: Probability | None = None
@@ -150,7 +164,6 @@ class _Common(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw
 class _Sampled(_Common, kw_only=True):
     """Fields that chat and plain completions share."""
 
-    rag: Rag | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Int31 | None = None

@@ -249,10 +249,10 @@ def logged_body(request: Request) -> bytes:
 def engine_body(request: Request, engine_model: str, interaction_id: str) -> bytes:
     """The body for the engine. Call it after `logged_body`: the request is changed for good."""
     request.model = engine_model
+    request.rag = None
     if isinstance(request, ResponsesRequest):
         request.store = False
         return b'{"request_id":"%s",%s' % (interaction_id.encode(), _encode(request)[1:])
-    request.rag = None
     if request.stream:
         options = request.stream_options
         has_usage = options is not None and options.include_usage

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving.gateway.answers import ApiError
+from serving.retrieval.defaults_store import RetrievalDefault
 from whet.registry import Adapter, Rollout, parse_model
 
 
@@ -64,6 +65,10 @@ class Snapshot:
     models_body: bytes = b'{"object":"list","data":[]}'
     cards: Mapping[str, bytes] = field(default_factory=dict)  # model name -> its card
     base_ready: bool = False
+    # Collection -> ids of the keys that may read it; None: every key.
+    readers: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    # Model name -> what it retrieves when a request says nothing.
+    retrieval_defaults: Mapping[str, RetrievalDefault] = field(default_factory=dict)
 
 
 def bucket(alias: str, unit: str) -> float:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from serving.gateway.models import Limits, model_cards
 from serving.gateway.routing import Replica, Snapshot, build_routes
+from serving.retrieval.defaults_store import load_defaults, load_readers
 from whet.access import active_keys
 from whet.context import Context
 from whet.database import reading
@@ -24,7 +25,7 @@ from whet.tables import adapters, replicas
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 0.4  # a rollback must be felt within 2 s and a revoked key must die within 2 s; four small queries each time
+REFRESH_S = 0.4  # a rollback must be felt within 2 s and a revoked key must die within 2 s; six small queries each time
 CROWDED = 4  # requests in flight; from some eight on, the processor is what they wait for
 MISS_REFRESH_S = 0.25  # an unknown key or model makes us look at once, but no oftener than this, whoever knocks
 
@@ -32,7 +33,7 @@ MISS_REFRESH_S = 0.25  # an unknown key or model makes us look at once, but no o
 def load_snapshot(
     connection: Connection, known: dict[str, Replica], *, settings: Settings, started_at: int
 ) -> Snapshot:
-    """Read keys, versions, rollouts and replicas.
+    """Read keys, versions, rollouts, replicas, and who retrieves what.
 
     `known` keeps one object per replica, so that its load is not forgotten. `started_at`: when this
     gateway started, in ms.
@@ -65,6 +66,8 @@ def load_snapshot(
         models_body=msgspec.json.encode({"object": "list", "data": cards}),
         cards={card["id"]: msgspec.json.encode(card) for card in cards},
         base_ready="base" in ready,
+        readers=load_readers(connection),
+        retrieval_defaults=load_defaults(connection),
     )
 
 

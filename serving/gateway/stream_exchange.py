@@ -26,11 +26,7 @@ class StreamExchange(Exchange):
     async def _deliver(self, response: Response) -> None:
         """Pass a stream on. Its head waits for the first event, because an engine that refuses a
         stream says so in an event; the log's first record waits for it too."""
-        editor = StreamEditor(
-            Rewriter(self.row.interaction_id, self.row.model),
-            without_usage=self.strip_usage,
-            has_done=self.route != "responses",
-        )
+        editor = self._editor()
         send, sent = self.send, self.sent
         opening = b""  # events that wait for the first token
         broke: UpstreamError | None = None
@@ -63,6 +59,14 @@ class StreamExchange(Exchange):
                 raise broke
         held = editor.held if self.started else opening + editor.held
         await self._end_stream(response, editor, held)
+
+    def _editor(self) -> StreamEditor:
+        """Return what makes the client's stream of the engine's."""
+        return StreamEditor(
+            Rewriter(self.row.interaction_id, self.row.model),
+            without_usage=self.strip_usage,
+            has_done=self.route != "responses",
+        )
 
     def _has_begun(self, opening: bytes, editor: StreamEditor) -> bool:
         """True when the stream has its first token. Raises EngineRefusal when it has an error

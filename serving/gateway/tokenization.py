@@ -49,7 +49,7 @@ async def tokenize(core: Core, scope: Scope, receive: Receive) -> bytes | None:
         )  # fmt: skip
     route = "chat" if "messages" in fields else "completions"
     request = parse(route, msgspec.json.encode(fields), core.request_policy).request
-    sent = _prompt_of(request) | {"return_token_strs": bool(with_texts)}
+    sent = prompt_fields(request) | {"return_token_strs": bool(with_texts)}
     return await _ask(core, "/tokenize", request.model, sent, request)
 
 
@@ -80,7 +80,8 @@ def _decode_object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _prompt_of(request: Request) -> dict[str, Any]:
+def prompt_fields(request: Request) -> dict[str, Any]:
+    """Return the fields of a chat or completions request that its prompt is made of."""
     if isinstance(request, ChatRequest):
         found = msgspec.to_builtins(request)
         return {name: found[name] for name in _PROMPT_FIELDS if name in found}

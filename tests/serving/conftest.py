@@ -18,6 +18,7 @@ from sqlalchemy import insert, select
 
 from serving.gateway.app import Gateway, create_gateway
 from serving.gateway.http_protocol import GatewayHttpProtocol
+from serving.retrieval.records import Searcher
 from serving.rollout_store import RolloutStore
 from tests.engine_fixture import CONTEXT, LiveEngine
 from tests.serving.mock_engine import BASE, MockEngine, fingerprint
@@ -137,10 +138,16 @@ class Running:
     loop: Any = None
 
 
-def serve(context: Context, engine: MockEngine, *, services: tuple[Any, ...] | None = ()) -> Iterator[Running]:
+def serve(
+    context: Context,
+    engine: MockEngine,
+    *,
+    services: tuple[Any, ...] | None = (),
+    searcher: Searcher | None = None,
+) -> Iterator[Running]:
     with writing(context.database) as connection:
         _, key = create_key(connection, "tests", secret=context.secret, actor="tests", now=now_ms())
-    app = create_gateway(context, services=services)
+    app = create_gateway(context, services=services, searcher=searcher)
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(

@@ -265,7 +265,7 @@ def test_other_routes_check_their_bodies_too(gateway: Running) -> None:
         ("/v1/responses", {"model": "support", "input": "x", "tools": [{"type": "mcp", "server_url": "http://10.0.0.1/"}]}),
         ("/v1/responses", {"model": "support", "input": "x", "previous_response_id": "y"}),
         ("/v1/responses", {"model": "support", "input": "x", "background": True}),
-        ("/v1/chat/completions", {"model": "support", "messages": HELLO, "rag": {"collection": "manuals"}}),
+        ("/v1/chat/completions", {"model": "support", "messages": HELLO, "rag": {"top_k": 2}}),
     ]
     for path, body in cases:
         status, _, content = post(gateway, path, body)
