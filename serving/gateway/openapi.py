@@ -24,7 +24,7 @@ _ERRORS: Mapping[str, str] = {
     "408": "The request did not arrive in time.",
     "431": "The headers are longer than 64 KiB.",
     "401": "No key, an unknown one, or a revoked one.",
-    "404": "There is no such model, interaction or path.",
+    "404": "There is no such model, collection, interaction or path.",
     "413": "The body is longer than WHET_REQUEST_MAX_BYTES.",
     "415": "The body is compressed or encoded in a way that is not read.",
     "429": "The engine is busy; Retry-After says when to try again.",

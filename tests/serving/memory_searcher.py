@@ -71,7 +71,9 @@ class MemorySearcher:
 class CitingEngine(MockEngine):
     """Answers what a test says, a word at a time."""
 
-    answer: list[str] = ["Lamps", " are", " kept", " 24", " months", " [1]", "."]
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = ["Lamps", " are", " kept", " 24", " months", " [1]", "."]
 
     def _text(self, body: dict[str, Any]) -> list[str]:
         return list(self.answer)
