@@ -89,7 +89,7 @@ def test_every_command_and_target_on_a_page_exists(page: Path, known_commands: s
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert not set(re.findall(r"^make ([a-z-]+)", code, re.M)) - targets
     groups = {name.split()[1] for name in known_commands}
-    for call in re.findall(r"^(?:\.venv/bin/)?(whet [a-z]+(?: [a-z]+)?)", code, re.M):
+    for call in re.findall(r"^(?:\.venv/bin/)?(whet [a-z]+(?: [a-z][a-z-]*)?)", code, re.M):
         words = call.split()
         assert words[1] in groups, call
         subcommands = {name.split()[2] for name in known_commands if name.startswith(f"whet {words[1]} ")}

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.methods.registry import Method
 from whet.errors import InputError
 
 # Fields that have no option of their own name: what people would type instead.
@@ -33,6 +34,17 @@ def overrides(options: Mapping[str, Any], assignments: Sequence[str]) -> dict[st
             )
         found[name] = _parsed(name, value.strip())
     return found
+
+
+def with_alpha(given: Mapping[str, Any], method: Method) -> dict[str, Any]:
+    """Return the fields with an alpha of twice the rank, where a rank is given and no alpha.
+
+    The scale of rsLoRA is made not to follow the rank, so its recipe's alpha stays.
+    """
+    follows = "alpha" in method.reads and method.name != "rslora" and "alpha" not in given
+    if not follows or not isinstance(given.get("rank"), int):
+        return dict(given)
+    return {**given, "alpha": 2.0 * given["rank"]}
 
 
 def _value(name: str, given: Any) -> Any:

@@ -13,7 +13,7 @@ import typer
 from training.commands.options import COLUMNS, ENCODING
 from training.commands.outcome import show_expected, show_report, show_stored, summary
 from training.commands.progress import run_progress
-from training.commands.recipe_options import overrides
+from training.commands.recipe_options import overrides, with_alpha
 from training.commands.sources import RowSource, rows_or_ask, warnings_of
 from whet.cli import actor, emit, opened, out
 from whet.clock import now_ms
@@ -119,9 +119,7 @@ def run(
         name = check_name(alias or context.settings.default_alias, "alias")
         begun = load_recipe(recipe_name or find(str(given.get("method", "lora"))).name)
         chosen = find(str(given.get("method", begun.method)))
-        if isinstance(given.get("rank"), int) and "alpha" not in given and "alpha" in chosen.reads and chosen.name != "rslora":  # whose scale is made not to follow the rank
-            given["alpha"] = 2.0 * given["rank"]
-        recipe = recipe_from(given, begun)
+        recipe = recipe_from(with_alpha(given, chosen), begun)
         check_servable(recipe, context.settings.engine_max_lora_rank)
         ray = None
         if on:

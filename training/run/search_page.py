@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 _WIDTH, _HEIGHT, _EDGE = 420, 180, 46  # of a chart, in the SVG's own units
-_STYLE = (
+STYLE = (
     ":root{color-scheme:light dark;--ground:#fafaf8;--line:#8b8b83;--faint:#e4e4df;--ink:#1c1c1a;--soft:#6b6b64;--accent:#4650bd;--best:#1c6b3c}"
     "@media(prefers-color-scheme:dark){:root{--ground:#141415;--line:#74747c;--faint:#2f2f33;--ink:#ececea;--soft:#9b9b97;--accent:#a3abff;--best:#7fd09b}}"
     "body{font:14px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:var(--ink);background:var(--ground);overflow-wrap:anywhere}"
@@ -30,8 +30,8 @@ def page(study: Study, importances: dict[str, float]) -> str:
     shown = [(trial, _last(trial)) for trial in trials]
     points = [(trial, loss) for trial, loss in shown if loss is not None]
     names = sorted({name for trial in trials for name in trial.params})
-    charts = [_scatter("trial", [(float(trial.number), loss, _look(trial, best)) for trial, loss in points])]
-    charts += [_scatter(name, [(float(trial.params[name]), loss, _look(trial, best)) for trial, loss in points if name in trial.params]) for name in names]
+    charts = [scatter("trial", [(float(trial.number), loss, _look(trial, best)) for trial, loss in points])]
+    charts += [scatter(name, [(float(trial.params[name]), loss, _look(trial, best)) for trial, loss in points if name in trial.params]) for name in names]
     done, early = sum(map(_finished, trials)), sum(not _finished(trial) for trial in trials)
     counts = f"{done} {'trial' if done == 1 else 'trials'} came to an end, {early} {'was' if early == 1 else 'were'} ended early. The loss is in nats per token, of validation rows."
     head = "".join(f"<th>{escape(_said(name))}</th>" for name in ("trial", "state", "loss", *names))
@@ -44,7 +44,7 @@ def page(study: Study, importances: dict[str, float]) -> str:
     recipe = ", ".join(f"{_said(name)} {_short(best.params[name])}" for name in names if name in best.params)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Search of a recipe</title><style>{_STYLE}</style>"
+        f"<title>Search of a recipe</title><style>{STYLE}</style>"
         f"<h1>Best: {escape(recipe)}, with a validation loss of {best.value:.4f}</h1><p>Trial {best.number}. {counts}</p>"
         f"<h2>What mattered</h2>{mattered}<h2>Validation loss by trial and by parameter</h2><p class=soft>Hollow points were ended early, the large one is the best.</p>"
         f'<div class="charts">{"".join(charts)}</div><h2>Trials</h2>{listed}</html>\n'
@@ -94,8 +94,11 @@ def _bars(shares: dict[str, float]) -> str:
     return f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img" aria-label="Importance of each parameter">{"".join(rows)}</svg>'
 
 
-def _scatter(name: str, points: list[tuple[float, float, str]]) -> str:
-    """Loss over one quantity; a rate on a logarithmic scale."""
+def scatter(name: str, points: list[tuple[float, float, str]], label: str = "") -> str:
+    """Return a chart of the loss over one quantity; a rate has a logarithmic scale.
+
+    `points`: (x, loss, class of the point); `label`: what the chart shows, for screen readers.
+    """
     if not points:
         return ""
     across = [math.log10(x) if name == "learning_rate" else x for x, _, _ in points]
@@ -114,5 +117,5 @@ def _scatter(name: str, points: list[tuple[float, float, str]]) -> str:
     words = f'<text x="{_EDGE}" y="{_HEIGHT - 8}">{ends[0]:.3g}</text><text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 8}" text-anchor="end">{ends[1]:.3g}</text>'
     words += f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(_said(name))}{" (log)" if name == "learning_rate" else ""}</text><text x="0" y="14">{high:.3f}</text><text x="0" y="{bottom - 8}">{low:.3f}</text>'
     axis = f'<line class="axis" x1="{_EDGE}" y1="{bottom}" x2="{_WIDTH - _EDGE}" y2="{bottom}"/>'
-    label = f"Validation loss by {escape(_said(name))}"
+    label = escape(label or f"Validation loss by {_said(name)}")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="{label}">{axis}{"".join(dots)}{words}</svg>'
