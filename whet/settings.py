@@ -27,7 +27,7 @@ IDLE_CONNECTION_S = 75
 
 
 # Settings whose values are secrets themselves; of the others only passwords inside URLs are.
-SECRET_SETTINGS = frozenset({"engine_key", "notify_urls"})
+SECRET_SETTINGS = frozenset({"embedder_key", "engine_key", "notify_urls"})
 
 
 class Settings(BaseSettings):
@@ -134,6 +134,45 @@ class Settings(BaseSettings):
         "normal", description="`normal`: a row survives a killed process. `full`: also a power loss, at one disk flush per batch."
     )
 
+    embedder: str = Field(
+        "",
+        description="What makes vectors of texts for retrieval and /v1/embeddings: a folder as "
+        "sentence-transformers saves it, or the URL of an OpenAI-compatible endpoint (up to /v1). "
+        "Empty: all-MiniLM-L6-v2, which set-up installs. A change re-embeds in the background.",
+    )
+    embedder_model: str = Field("", description="Name of the model at the embedder's endpoint.")
+    embedder_key: str = Field(
+        "", description="Key that the embedder's endpoint asks for. Empty: none is sent."
+    )
+    embedder_max_tokens: int = Field(
+        512,
+        ge=16,
+        description="Tokens that the model at the embedder's endpoint reads of one text; "
+        "a folder says it itself.",
+    )
+    embedder_query_prefix: str = Field(
+        "",
+        description="What the embedder wants before a question, such as `query: `. "
+        "Empty: what the folder's prompts say.",
+    )
+    embedder_passage_prefix: str = Field(
+        "", description="What the embedder wants before a passage, such as `passage: `."
+    )
+    embedder_threads: int = Field(
+        0, ge=0, description="Texts that are embedded at the same time. 0: one per core."
+    )
+    retrieval_url: str = Field(
+        "",
+        description="Address of a running retrieval process, such as http://127.0.0.1:8003. "
+        "Empty: `whet up` starts one.",
+    )
+    retrieval_port: int = Field(
+        8003,
+        ge=1,
+        le=65535,
+        description="Loopback port of the retrieval process that `whet up` starts.",
+    )
+
     rollout_auto: bool = Field(True, description="Start a rollout by itself when a candidate has passed its gate; false waits for a person.")
     rollout_steps: str = Field("0.1,0.5,1.0", description="Shares of traffic a candidate gets, in order.")
     rollout_min_requests: int = Field(200, ge=1, description="Candidate answers needed at each step before the next.")
@@ -231,14 +270,14 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("alertmanager_url", "mlflow_tracking_uri")
+    @field_validator("alertmanager_url", "embedder", "mlflow_tracking_uri", "retrieval_url")
     @classmethod
     def _encoded_credentials(cls, value: str) -> str:
         if problem := credentials_problem(value):
             raise ValueError(problem)
         return value
 
-    @field_validator("engine_key")
+    @field_validator("embedder_key", "engine_key")
     @classmethod
     def _header_value(cls, value: str) -> str:
         if value != value.strip() or not all(" " <= character <= "~" for character in value):
@@ -276,6 +315,11 @@ class Settings(BaseSettings):
         """The engine replicas to use; one on loopback when none is configured."""
         given = [url.strip().rstrip("/") for url in self.engine_urls.split(",") if url.strip()]
         return given or [f"http://127.0.0.1:{self.engine_port}"]
+
+    @cached_property
+    def resolved_retrieval_url(self) -> str:
+        """The retrieval process to ask; the one on loopback when none is configured."""
+        return self.retrieval_url.rstrip("/") or f"http://127.0.0.1:{self.retrieval_port}"
 
     @cached_property
     def allowed_origins(self) -> list[str]:
