@@ -1,4 +1,5 @@
-"""The processes `whet up` starts for serving: one engine (unless engines are given by address) and the gateway."""
+"""The processes `whet up` starts for serving: one engine and the retrieval process (unless
+their addresses are given), and the gateway."""
 
 from __future__ import annotations
 
@@ -54,6 +55,8 @@ _REMEDIES = (
 def processes(context: Context) -> list[ProcessSpec]:
     """In the order of their start."""
     found = [gateway_process(context)]
+    if not context.settings.retrieval_url:
+        found.append(retrieval_process(context))
     return [engine_process(context, base_of(context)), *found] if context.settings.starts_engine else found
 
 
@@ -68,6 +71,20 @@ def gateway_process(context: Context) -> ProcessSpec:
         ready_within_s=60,
         listens_on=((settings.gateway_host, settings.gateway_port),),
         order=20,
+    )
+
+
+def retrieval_process(context: Context) -> ProcessSpec:
+    """Search and embedding on loopback, beside the gateway's event loop and never on it."""
+    port = context.settings.retrieval_port
+    return ProcessSpec(
+        name="retrieval",
+        argv=[sys.executable, "-m", "serving.retrieval"],
+        environment={"WHET_HOME": str(context.settings.home)},
+        ready_url=f"http://127.0.0.1:{port}/healthz",
+        ready_within_s=60,
+        listens_on=(("127.0.0.1", port),),
+        order=15,
     )
 
 

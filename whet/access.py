@@ -48,6 +48,11 @@ def engine_key(home: Path, configured: str) -> str:
     return configured or _secret_file(home / "engine.key")
 
 
+def retrieval_key(home: Path) -> str:
+    """Return the key that the retrieval process asks for, made once per home folder."""
+    return _secret_file(home / "retrieval.key")
+
+
 def _secret_file(path: Path) -> str:
     if not path.exists():
         _make_secret(path)

@@ -27,6 +27,7 @@ from serving.gateway.answers import (
 from serving.gateway.completions import Completions
 from serving.gateway.core import Core
 from serving.gateway.cors import CrossOrigin
+from serving.gateway.embeddings import TextEmbedder, embed
 from serving.gateway.feedback_lookup import PREFIX, FeedbackStatus
 from serving.gateway.http_protocol import STATE_KEY, ConnectionWatch
 from serving.gateway.metrics import Metrics
@@ -38,6 +39,7 @@ from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.log.drain import Drain
 from serving.log.spool import Spool
+from serving.retrieval.client import RetrievalClient
 from serving.retrieval.records import Searcher
 from whet import __version__
 from whet.access import engine_key
@@ -110,8 +112,11 @@ def create_gateway(
     *,
     services: tuple[Service, ...] | None = None,
     searcher: Searcher | None = None,
+    embedder: TextEmbedder | None = None,
 ) -> Gateway:
-    """The application for `context`. `searcher` finds passages; None: nothing can be retrieved.
+    """The application for `context`.
+
+    `searcher` finds passages and `embedder` makes vectors; None: there is no retrieval process.
 
     `services` run beside it while it is up; by default the reconciler and the rollout controller,
     of which one process of all holds the lease.
@@ -131,6 +136,7 @@ def create_gateway(
     app.direct = {}
     app.state.context = context
     app.state.searcher = searcher
+    app.state.embedder = embedder
     app.state.services = _default_services() if services is None else services
     _add_pages(app)
     _add_errors(app)
@@ -140,7 +146,9 @@ def create_gateway(
 def from_environment() -> Gateway:
     """For uvicorn, in each worker process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    return create_gateway(open_context(load_settings()))
+    settings = load_settings()
+    client = RetrievalClient(settings)
+    return create_gateway(open_context(settings), searcher=client, embedder=client)
 
 
 def _default_services() -> tuple[Service, ...]:
@@ -192,6 +200,8 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         upstream.close()
+        if isinstance(app.state.searcher, RetrievalClient):
+            await app.state.searcher.close()
         if await asyncio.to_thread(drain.stop):
             spool.close()
 
@@ -213,8 +223,8 @@ def _add_pages(app: Gateway) -> None:
 
     @app.post("/v1/embeddings")
     async def embeddings(request: Request) -> Response:
-        await app.core.caller(request.scope)
-        raise ApiError(501, "This gateway has no embedding model. Use one that your application brings along.", code="no_embedder")
+        found = await embed(app.core, app.state.embedder, request.scope, request.receive)
+        return Response(found or b"", media_type="application/json")
 
     @app.get("/healthz")
     async def healthz() -> Response:

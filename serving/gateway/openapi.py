@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from serving.gateway.embeddings import EmbeddingsRequest
 from serving.gateway.ratings import Feedback
 from serving.gateway.request_fields import IGNORED, SUBSTITUTES
 from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
@@ -49,7 +50,7 @@ _ERROR_SCHEMA = {
     },
 }
 _REQUESTS = ("ChatRequest", "CompletionRequest", "ResponsesRequest")
-_STRICT = ("Feedback", "DetokenizeRequest", "Rag")
+_STRICT = ("EmbeddingsRequest", "Feedback", "DetokenizeRequest", "Rag")
 _MODEL_CARD = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by", "root", "parent", "max_model_len", "whet"],
@@ -98,6 +99,7 @@ _EXAMPLES: Mapping[str, Any] = {
     },
     "CompletionRequest": {"model": "base", "prompt": "The warranty lasts", "max_tokens": 16},
     "ResponsesRequest": {"model": "support", "input": "My tablet does not charge."},
+    "EmbeddingsRequest": {"model": "all-MiniLM-L6-v2", "input": ["My tablet does not charge."]},
     "Feedback": {"interaction_id": "int_0000000000000000000000", "rating": -1,
                  "correction": "Tablets have 24 months."},
     "DetokenizeRequest": {"model": "support", "tokens": [1, 2, 3]},
@@ -131,7 +133,10 @@ def openapi_document() -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """The types' schemas, and what the walk of `request_normalise` accepts besides."""
-    kinds = (ChatRequest, CompletionRequest, ResponsesRequest, Feedback, DetokenizeRequest)
+    kinds = (
+        ChatRequest, CompletionRequest, ResponsesRequest, EmbeddingsRequest, Feedback,
+        DetokenizeRequest,
+    )  # fmt: skip
     _, found = msgspec.json.schema_components(kinds, ref_template=_REF)
     schemas: dict[str, Any] = dict(found)
     for name, schema in schemas.items():
@@ -221,8 +226,10 @@ def _paths() -> dict[str, Any]:
                               ("400", "401", "404", "503"), answer="FeedbackStatus"),
         },
         "/v1/embeddings": {
-            "post": _operation("Make embeddings", "Not yet: this gateway has no embedding model.",
-                               ("401", "501"), status="501")
+            "post": _operation(
+                "Make embeddings", "A list of vectors of length one, in the order of the texts.",
+                ("400", "401", "413", "415", "503"), body="EmbeddingsRequest",
+            )
         },
         "/healthz": {"get": _open_operation("Say whether the process lives", "It lives.")},
         "/readyz": {

@@ -17,6 +17,7 @@ import uvicorn
 from sqlalchemy import insert, select
 
 from serving.gateway.app import Gateway, create_gateway
+from serving.gateway.embeddings import TextEmbedder
 from serving.gateway.http_protocol import GatewayHttpProtocol
 from serving.retrieval.records import Searcher
 from serving.rollout_store import RolloutStore
@@ -144,10 +145,11 @@ def serve(
     *,
     services: tuple[Any, ...] | None = (),
     searcher: Searcher | None = None,
+    embedder: TextEmbedder | None = None,
 ) -> Iterator[Running]:
     with writing(context.database) as connection:
         _, key = create_key(connection, "tests", secret=context.secret, actor="tests", now=now_ms())
-    app = create_gateway(context, services=services, searcher=searcher)
+    app = create_gateway(context, services=services, searcher=searcher, embedder=embedder)
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(
