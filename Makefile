@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-ray setup-trackers setup-clients up demo test test-unit test-all bench lock docs lint format types screenshots clean
+.PHONY: help setup setup-test setup-ray setup-trackers setup-harness setup-llamacpp setup-clients up demo test test-unit test-all bench lock docs lint format types screenshots clean
 
 BIN := .venv/bin
 # Two workers: one waits for the real engine most of the time, the other runs everything else (tests/conftest.py says which runs what).
@@ -26,6 +26,12 @@ setup-ray: setup ## Ray, for runs and searches on a cluster (200 MB)
 setup-trackers: setup ## Weights & Biases and MLflow, for training runs that they follow (85 MB)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/trackers.txt
 
+setup-harness: setup ## lm-evaluation-harness, for whet eval harness (87 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/harness.txt
+
+setup-llamacpp: setup ## llama.cpp, which the slow tests read GGUF files with (102 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile -r requirements/llamacpp.txt
+
 setup-clients: setup ## the applications' clients that test-all drives, for Python and Node (800 MB)
 	@$(BIN)/python scripts/setup_clients.py
 
@@ -41,7 +47,7 @@ test: setup setup-test ## all tests that fit into 25 minutes on 2 cores
 test-unit: setup ## the unit tests alone, in less than a minute
 	$(BIN)/python -m pytest $(WORKERS) -m unit $(PYTEST_ARGS)
 
-test-all: setup setup-test setup-ray setup-trackers setup-clients ## the slow tests too
+test-all: setup setup-test setup-ray setup-trackers setup-harness setup-llamacpp setup-clients ## the slow tests too
 	$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 bench: setup ## the benchmarks that need no GPU

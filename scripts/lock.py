@@ -1,7 +1,7 @@
 """`make lock`: resolves the `.in` files into pinned lists, without installing anything.
 
-product.in gives the complete lists cpu.txt and gpu.txt, ray.in and trackers.in what they need
-besides, and clients.in a list of its own.
+product.in gives the complete lists cpu.txt and gpu.txt, ray.in, trackers.in, harness.in and
+llamacpp.in what they need besides, and clients.in a list of its own.
 
 Present pins are kept unless `--upgrade` is given. The lists name no address: pip looks where it is configured to look.
 """
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec", "triton"}
 NEVER_PINNED = {"pip", "whet", "wheel"}
 
-BESIDE = ("ray", "trackers")
+BESIDE = ("ray", "trackers", "harness", "llamacpp")
 BESIDE_HEADER = """\
 # Complete and pinned: what `make setup-{name}` installs beside cpu.txt or gpu.txt, which hold the rest that it needs. Made from {name}.in by `make lock`.
 # Installed with --no-deps, so that nothing else comes along.

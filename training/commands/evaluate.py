@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from training.commands.options import COLUMNS, ENCODING
-from whet.cli import actor, emit, err, opened, out
-from whet.clock import now_ms
+from whet.cli import actor, emit, err, opened, out, show_stages
+from whet.clock import iso, now_ms
 from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
@@ -67,11 +67,13 @@ def report(
 ) -> None:
     """Everything measured about a version: measures by task, forgetting, bias, refusals, people's votes, another model's opinion."""
     with opened() as context:
+        from training.judging import harness as benchmarks
         from training.judging import report as reports
 
         with reading(context.database) as connection:
             version = find_adapter(connection, adapter)
         found = reports.stored_report(context, version)
+        found["harness"] = benchmarks.stored_results(context, version)
         if html is not None:
             try:
                 html.write_text(reports.html(found), encoding="utf-8")
@@ -88,6 +90,9 @@ def report(
             emit(report_table(measures), False, title=title)
         if "opinion" in found:
             out.print(found["opinion"]["sentence"], markup=False)
+        for each in found["harness"]:
+            title = f"lm-eval {each['harness']}, {iso(each['at'])[:16]}"
+            emit(benchmarks.table(each), False, title=title)
 
 
 @evaluate.command("votes")
@@ -149,6 +154,49 @@ def sign(
         from training.judging.signing import sign as record
 
         emit(record(context, adapter, reason, actor=actor(), now=now_ms()), as_json)
+
+
+@evaluate.command("harness")
+def harness(
+    adapter: str = typer.Argument(..., help="A version such as support@v2, or a name (its newest)."),
+    tasks: str = typer.Option(..., "--tasks", help="Names of lm-evaluation-harness, such as arc_easy,piqa."),
+    include_path: Path | None = typer.Option(
+        None, "--include-path", help="A folder of task files (YAML) of yours; Python in it is run."
+    ),
+    examples: int | None = typer.Option(
+        None, "--limit", min=1, help="Questions of each task at most. Default: all."
+    ),
+    shots: int | None = typer.Option(
+        None, "--num-fewshot", min=0, help="Worked examples before each question. Default: the task's."
+    ),
+    chat_template: bool = typer.Option(
+        True, "--chat-template/--no-chat-template", help="Ask in turns of a conversation, or as plain text."
+    ),
+    compare_base: bool = typer.Option(True, "--base/--no-base", help="Ask the base too."),
+    as_json: bool = _Json,
+) -> None:
+    """Benchmarks of lm-evaluation-harness, of a version and its base; kept beside its report. They decide nothing."""
+    with opened() as context:
+        from training.base_model import quiet_environment
+
+        quiet_environment()
+        from training.judging import harness as benchmarks
+
+        names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+        if not names:
+            raise InputError("--tasks names nothing.", hint="Such as --tasks arc_easy,piqa.")
+        benchmarks.require_installed()
+        with reading(context.database) as connection:
+            version = find_adapter(connection, adapter)
+        options = benchmarks.HarnessOptions(
+            names, include_path, examples, shots, chat_template, compare_base
+        )
+        with show_stages() as progress:
+            found = benchmarks.run_harness(context, version, options, progress=progress)
+        if as_json:
+            emit(found, True)
+            return
+        emit(benchmarks.table(found), False, title=f"{version.label} by lm-eval {found['harness']}")
 
 
 def _sections(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
