@@ -33,6 +33,7 @@ from training.run.checkpoint import identity_of, run_folder
 from training.run.estimates import compared, estimate, memory_of, peak_memory_bytes
 from training.run.faults import file_signature, memory_in_words, require_room, require_unchanged
 from training.run.resume import checkpoints_of
+from training.run.samples import sampler_of
 from training.run.signs import never_stop, no_gain
 from training.run.trackers import Trackers
 from training.trainer import Loss, Step, Trained
@@ -106,6 +107,8 @@ def run_training(
     runs.describe(context, run, recipe=recipe_json(prepared, into), estimate=expected, base_digest=prepared.base.digest, dataset_digest=prepared.dataset.digest)
     clock.mark("loading")
 
+    sampler = sampler_of(prepared)
+    reporter.questions = sampler.questions if sampler else []
     reporter.stage("training")
     with Trackers(context, run, prepared, folder, resume.state if resume else None) as trackers:
 
@@ -114,10 +117,21 @@ def run_training(
             reporter.step(step)
 
         with memory_in_words(prepared.recipe):
-            trained = method.run(model, prepared, reporter, pad_id=pad_id, loss_of=loss_of, on_step=on_step, checkpoints=checkpoints, resume=resume)
+            trained = method.run(
+                model,
+                prepared,
+                reporter,
+                pad_id=pad_id,
+                loss_of=loss_of,
+                on_step=on_step,
+                checkpoints=checkpoints,
+                resume=resume,
+                sampler=sampler,
+            )
         expected = compared(expected, trained, peak_memory_bytes(), prepared.recipe.processes)
         runs.describe(context, run, estimate=expected)
         clock.mark("training")
+        clock.part("training", "sampling", trained.sampling_seconds)
 
         require_unchanged(prepared.base, as_loaded)
         crossed = None
@@ -323,6 +337,12 @@ class _Stopwatch:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._last = clock, clock()
         self.seconds: dict[str, float] = {}
+
+    def part(self, stage: str, name: str, seconds: float) -> None:
+        """Count some of a stage's seconds as a stage of their own."""
+        if seconds:
+            self.seconds[stage] = max(0.0, self.seconds[stage] - seconds)
+            self.seconds[name] = seconds
 
     def mark(self, stage: str) -> None:
         now = self._clock()

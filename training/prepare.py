@@ -22,6 +22,7 @@ from training.methods.wanted import only_fitting
 from training.recipe import PRODUCTION, Recipe, check_servable, chosen_variants, resolved
 from training.rows import BadLine, Row
 from training.run.faults import require_device
+from training.run.samples import sampled_rows
 from training.run.trackers import require_installed
 from training.trainer import total_steps
 from whet.context import Context
@@ -121,6 +122,8 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
             "there, export the version merged (whet export merge), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
         )
+    if recipe.sample_every and not sampled_rows(dataset.validation, dataset.test):
+        said.append("No answers are sampled while training (sample_every): no question is held out.")
     recipe = chosen_variants(recipe, len(dataset.train))
     variants, about_variants = _variants(encoder, dataset.train, parts["train"], recipe)
     notices = [*said, *about_variants, *no_start, *_notices(dataset, method, parts["train"])]

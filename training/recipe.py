@@ -57,6 +57,7 @@ class Recipe:
     refit: bool = False  # after the verdict, train on all rows, held-out ones too, and store that
     packing: bool = False  # several rows to a sequence, each seeing itself alone; without it rows of like length share a batch
     patience: int = 3  # checks on validation rows (one an epoch) without a new best before the run stops; 0: never
+    sample_every: int = 0  # steps between samplings of answers to held-out questions; 0: none
     max_length: int = 0  # tokens per row; a longer row is refused, never cut. 0: what the engine and the base both take
     dtype: str = "auto"  # of the computation; auto: what this machine is faster in, bfloat16 or float32
     device: str = "auto"  # cuda: refused where there is no GPU, instead of training on the processor; cpu: a GPU is left alone
@@ -106,6 +107,12 @@ class Recipe:
             ("folds", not self.folds or self.processes == 1, "0 where several processes share the training"),
             ("refit", not self.refit or self.processes == 1, "false where several processes share the training"),
             ("patience", 0 <= self.patience <= 1000, "0 (never stop early) to 1000"),
+            ("sample_every", self.sample_every >= 0, "0 (no samples) or a number of steps"),
+            (
+                "sample_every",
+                not self.sample_every or self.processes == 1,
+                "0 where several processes share the training",
+            ),
             ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),
             ("max_length", self.max_length == 0 or self.max_length >= 8, "0 (chosen) or at least 8 tokens"),
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training import runs
@@ -37,6 +37,7 @@ class Reporter:
         self._context, self._run, self._watch = context, run, watch
         self.stored = on_stored
         self.curve: list[list[float]] = []
+        self.questions: list[str] = []  # that are answered while the run trains
         self._progress: dict[str, Any] = {"stage": "loading"}
         self._written_at = 0.0
         self._stopped = threading.Event()
@@ -85,6 +86,7 @@ class Reporter:
             "eta_s": round(step.eta_s, 1),
             "validation": _rounded(step.validation),
             "signs": list(step.signs),
+            **self._samples(step.samples),
         }
         self._write(force=step.step in (1, step.steps))
 
@@ -108,7 +110,14 @@ class Reporter:
             "eta_s": 0,
             "validation": _rounded(trained.validation),
             "signs": trained.signs,
+            **self._samples(trained.samples),
         }
+
+    def _samples(self, answers: Sequence[list[Any]]) -> dict[str, Any]:
+        """Return the answers so far beside their questions; nothing where nothing is sampled."""
+        if not answers:
+            return {}
+        return {"samples": {"questions": self.questions, "answers": list(answers)}}
 
     def _write(self, *, force: bool) -> None:
         self._watch(self._progress)

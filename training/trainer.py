@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from training.batches import IGNORED, Batch, collate, endless, epoch_batches, in_parts, pack
 from training.encode import Encoded
@@ -23,6 +23,9 @@ from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
 from training.run.ranks import ALONE, Ranks
 from training.run.signs import finite, learned_by_heart, no_longer_better, nothing_learned, watch
+
+if TYPE_CHECKING:
+    from training.run.samples import Sampler
 
 FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
 _SAMPLED = 4  # steps' worth of rows whose loss before the first step is what divergence is judged against; costs as much time as a step and a half
@@ -45,6 +48,7 @@ class Step:
     rate: float = 0.0  # learning rate of this step
     validation: tuple[tuple[int, float], ...] = ()  # (step, loss) of every check so far
     signs: tuple[str, ...] = ()  # of trouble, so far
+    samples: tuple[list[Any], ...] = ()  # [step, answers] of each sampling so far
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Trained:
     validation: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
     best_step: int = 0  # whose weights were kept
     signs: list[str] = field(default_factory=list)  # of trouble, one sentence each
+    samples: list[list[Any]] = field(default_factory=list)  # [step, answers] of each sampling
+    sampling_seconds: float = 0.0  # beside `seconds`
 
     @property
     def tokens_per_s(self) -> float:
@@ -74,6 +80,7 @@ class Loop(TypedDict):
     on_step: Callable[[Step], None]
     checkpoints: Checkpoints
     resume: Snapshot | None
+    sampler: NotRequired[Sampler | None]
 
 
 class Cancelled(Exception):
@@ -111,6 +118,7 @@ def train(
     ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
     variants: Sequence[list[Encoded]] = (),
+    sampler: Sampler | None = None,
 ) -> Trained:
     """Train in place whatever requires gradients; with validation rows, the best weights (checked once an epoch) are what remains.
 
@@ -118,6 +126,7 @@ def train(
     the same arguments and its share of the same model, the steps are those of one process; only dropout draws otherwise.
 
     `variants` are the same rows in other words, one list for each pass after the first; then `rows` again.
+    `sampler` answers questions every so many steps; its time is counted apart and changes no weight.
 
     `checkpoints` keeps the state as the loop goes; from `resume`, one of them, the loop goes on to the same bits (on a CPU) as if it had never stopped.
     Raises TrainingError that names the cause when the loss is not a number or runs away, or when a checkpoint cannot be written.
@@ -175,6 +184,8 @@ def train(
             if state.step == max(1, steps // 2):
                 _note(state, nothing_learned(losses, steps, state.before), stop=False)
             state.seconds = before + _elapsed(clock, began, ranks)
+            if sampler is not None:
+                began += sampler.sample(model, state, steps, clock)
             on_step(_told(state, steps, loss, rate))
             if checkpoints is not None and (checkpoints.due(state.seconds, epoch_ends=epoch_ends) or state.step == steps or state.stopped):
                 checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
@@ -189,6 +200,8 @@ def train(
         [(int(step), loss) for step, loss in state.validation],
         state.best_step or state.step,
         state.signs,
+        state.samples,
+        state.sampling,
     )
 
 
@@ -211,7 +224,18 @@ def _note(state: LoopState, sign: str, *, stop: bool) -> None:
 def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
     seconds, left = state.seconds, 0 if state.stopped else steps - state.step
     validation = tuple((int(step), value) for step, value in state.validation)
-    return Step(state.step, steps, loss, state.tokens / max(seconds, 1e-9), seconds / state.step * left, seconds, rate, validation, tuple(state.signs))
+    return Step(
+        state.step,
+        steps,
+        loss,
+        state.tokens / max(seconds, 1e-9),
+        seconds / state.step * left,
+        seconds,
+        rate,
+        validation,
+        tuple(state.signs),
+        tuple(state.samples),
+    )
 
 
 def step_gradients(

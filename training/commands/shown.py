@@ -42,12 +42,21 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
         "memory": ", ".join(f"{part} {size / 1e6:,.0f} MB" for part, size in estimate.get("memory", {}).items()),
     }
     emit({name: line for name, line in lines.items() if line}, False)
+    show_samples(progress.get("samples") or {})
     for evaluation in row["evaluations"]:
         other = against.get(evaluation["against_digest"], "the base")
         emit(metrics_table(evaluation["metrics"] or {}, row["label"] or "this run", other), False, title="held-out rows")
         out.print(f"[bold {_COLOURS.get(evaluation['verdict'], 'yellow')}]{evaluation['verdict']}[/]  ", end="")
         out.print(evaluation["reason"], markup=False)
         out.print(f"Every answer: {evaluation['samples_path']} in the store", markup=False)
+
+
+def show_samples(samples: dict[str, Any]) -> None:
+    """Print each question that was asked while training, with its answers by step."""
+    for number, question in enumerate(samples.get("questions", [])):
+        out.print(f"sampled: {question}", style="bold", markup=False, soft_wrap=True)
+        for step, answers in samples["answers"]:
+            out.print(f"  step {step}: {answers[number]}", markup=False, soft_wrap=True)
 
 
 def _expected(estimate: dict[str, Any]) -> str:

@@ -71,6 +71,11 @@ def run(
     ),
     refit: bool | None = typer.Option(None, "--refit/--no-refit", help="After the verdict, train on all rows, held-out ones too, and store that."),
     patience: int | None = typer.Option(None, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
+    sample_every: int | None = typer.Option(
+        None,
+        "--sample-every",
+        help="Steps between samplings: a few held-out questions are answered while training. Default: 0, none.",
+    ),
     device: str | None = typer.Option(None, "--device", help="auto, cpu, or cuda to refuse a machine without a GPU."),
     max_length: int | None = typer.Option(None, "--max-length", help="Tokens per row; longer rows are refused. At most what engine and base take."),
     dropout: float | None = typer.Option(None, "--dropout", help="On the adapter's input, 0 to below 1."),
@@ -102,7 +107,7 @@ def run(
     options = {
         "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
-        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "folds": folds, "refit": refit, "patience": patience, "device": device,
+        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "folds": folds, "refit": refit, "patience": patience, "sample_every": sample_every, "device": device,
         "dropout": dropout, "warmup": warmup, "schedule": schedule, "target_modules": target_modules, "weight_decay": weight_decay,
     }  # fmt: skip
     given = overrides(options, assignments)

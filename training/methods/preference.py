@@ -75,6 +75,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
         falls=recipe.loss_type not in _NOT_IN_NATS,
         checkpoints=loop["checkpoints"],
         resume=loop["resume"],
+        sampler=loop.get("sampler"),
     )
     with followed.folder() as folder:
         shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length, "beta": recipe.beta}

@@ -34,11 +34,11 @@ _LORA = frozenset(
 )
 
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
-_OWN = frozenset({"patience", "question_variants", "folds", "refit"})  # of our own loop
+_OWN = frozenset({"patience", "question_variants", "folds", "refit", "sample_every"})  # of our own loop
 _LOOP = _MEMORY | _OWN | {"packing", "neftune_noise_alpha"}
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
 _POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
-_PAIRS = _POLICY | _MEMORY | {"patience", "beta"}
+_PAIRS = _POLICY | _MEMORY | {"patience", "beta", "sample_every"}
 _STARTS = frozenset({"init_lora_weights"})  # of matrices that are compared with no other model
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
 # Fields that only some methods read; all others are read by every one.

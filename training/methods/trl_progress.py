@@ -20,6 +20,7 @@ from training.masters import Best, Masters
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot
 from training.run.faults import disk_in_words
+from training.run.samples import Sampler
 from training.run.signs import finite, no_longer_better, watch
 from training.trainer import Step, Trained
 from whet.errors import TrainingError
@@ -41,6 +42,7 @@ class Progress:
     resume: Snapshot | None = None
     beside: dict[str, Any] = field(default_factory=dict)  # tensors that every checkpoint holds as well
     clock: Callable[[], float] = time.monotonic
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         self.state = self.resume.state if self.resume else LoopState()
@@ -50,6 +52,7 @@ class Progress:
         self._masters: Masters | None = None
         self._best: Best | None = None
         self._validated = False
+        self._model: Any = None
 
     @contextmanager
     def folder(self) -> Iterator[str]:
@@ -68,6 +71,7 @@ class Progress:
         trainer.remove_callback(PrinterCallback)  # which prints a line per step to standard output, where data for scripts goes
         trainer.add_callback(_callback(self, trainer))
         self._validated = trainer.eval_dataset is not None
+        self._model = trainer.model
         if self.state.stopped or self.state.step >= trainer.args.max_steps:
             self.begins(Masters(trainer.model))
         else:
@@ -100,6 +104,8 @@ class Progress:
         state.history.append([step, float(figure), state.seconds, rate])
         self.losses.append(float(figure))
         watch(self.losses if self.falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), step, self.recipe)
+        if self.sampler is not None:
+            self._began += self.sampler.sample(self._model, state, steps, self.clock)
         if tell:
             self.tell(steps)
 
@@ -120,7 +126,9 @@ class Progress:
         step, loss, seconds, rate = state.history[-1]
         speed, left = self.tokens_per_step * step / max(seconds, 1e-9), 0 if state.stopped else seconds / step * (steps - step)
         validation = tuple((int(at), value) for at, value in state.validation)
-        self.on_step(Step(int(step), steps, loss, speed, left, seconds, rate, validation, tuple(state.signs)))
+        signs, samples = tuple(state.signs), tuple(state.samples)
+        told = Step(int(step), steps, loss, speed, left, seconds, rate, validation, signs, samples)
+        self.on_step(told)
 
     def keep(self, folder: Path) -> None:
         """A checkpoint of the state and of the files that the trainer has just put into `folder`, which go."""
@@ -201,4 +209,6 @@ def trained(progress: Progress, tokens: int, trained_tokens: int) -> Trained:
         validation=[(int(step), loss) for step, loss in state.validation],
         best_step=state.best_step or len(losses),
         signs=list(state.signs),
+        samples=state.samples,
+        sampling_seconds=state.sampling,
     )

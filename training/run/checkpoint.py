@@ -50,6 +50,8 @@ class LoopState:
     validation: list[list[float]] = field(default_factory=list)  # [step, loss]
     best_step: int = 0
     signs: list[str] = field(default_factory=list)
+    samples: list[list[Any]] = field(default_factory=list)  # [step, answers]: training/run/samples.py
+    sampling: float = 0.0  # seconds that samples took; they are in no other figure
     stopped: bool = False  # early: no step follows although there would be more
 
     @property
