@@ -15,7 +15,8 @@ from whet.access import create_key, revoke_key
 from whet.context import Context
 from whet.conversation import answer_of, given_beginning
 from whet.database import reading, writing
-from whet.errors import EngineError, InputError, NotFoundError
+from whet.errors import EngineError, NotFoundError
+from whet.rag_prompt import format_passage, insert_into_request
 from whet.tables import interactions
 
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
@@ -24,6 +25,8 @@ _TIMEOUT_S = 120
 
 def replay_interaction(context: Context, interaction_id: str, *, model: str, key: str, actor: str, now: int) -> dict[str, Any]:
     """`{"before": {"version","text","finish_reason"}, "after": {…, "interaction_id"}, "same"}`. The new answer is logged like any other.
+
+    An answer with retrieved passages is asked for with the same passages, in the system message.
 
     Raises NotFoundError, EngineError.
     """
@@ -36,9 +39,10 @@ def replay_interaction(context: Context, interaction_id: str, *, model: str, key
     version = f"{row.adapter}@v{row.version}" if row.adapter else context.settings.base_alias
     body = {**row.request, "model": model or version, "stream": False}
     body.pop("stream_options", None)
-    body.pop("rag", None)
-    if row.retrieved:
-        raise InputError(f"{interaction_id} was answered with retrieved text, which may have changed since.", hint="Ask it through the application instead.")
+    if row.route != "completions":
+        # The passages of then, whatever the collection has now.
+        passages = [format_passage(hit) for hit in row.retrieved or ()]
+        body = {**insert_into_request(body, passages), "rag": False}
     made = ""
     if not key:
         with writing(context.database) as connection:

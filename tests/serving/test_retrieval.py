@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from serving.replay import replay_interaction
 from serving.retrieval.defaults_store import RetrievalDefault, attach, detach
 from serving.retrieval.records import Outcome, SearchResult
 from tests.serving.conftest import Running
@@ -23,7 +24,9 @@ from tests.serving.memory_searcher import (
 )
 from whet.access import create_key
 from whet.clock import now_ms
+from whet.context import open_context
 from whet.database import writing
+from whet.settings import load_settings
 
 ASKED: list[Any] = [{"role": "user", "content": "How many months are lamps kept?"}]
 LAMPS = hit(1, "Lamps are kept 24 months.")
@@ -429,3 +432,32 @@ def test_key_never_gets_anothers_passage(
     assert all("vault" not in json.dumps(body) for body in engine.seen)
     _, _, raw = ask(running, {"messages": ASKED, "rag": {"collection": "private"}}, key=secret_b)
     assert b"vault" in raw
+
+
+# --- asking again --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+def test_replay_asks_with_the_logged_passages(
+    running: Running, searcher: MemorySearcher, engine: CitingEngine, path: str
+) -> None:
+    """Whatever the collection, or the default of the model, has now."""
+    asked = {"input": "Lamps kept?"} if path == "responses" else {"messages": ASKED}
+    _, headers, _ = ask(running, {**asked, **RAG}, path)
+    interaction_id = headers["x-whet-interaction-id"]
+    running.row(interaction_id)
+    then = engine.seen[-1]
+    searcher.hits = [hit(3, "Lamps are never kept.")]
+    with writing(running.context.database) as connection:
+        for alias in ("support", "support@v1"):
+            attach(connection, RetrievalDefault(alias=alias, collection="manual", actor="tests"))
+    running.refresh()
+    home = running.context.settings.home
+    context = open_context(load_settings(home=home, gateway_port=running.port))
+    found = replay_interaction(
+        context, interaction_id, model="", key=running.key, actor="tests", now=now_ms()
+    )
+    context.close()
+    assert found["same"] and found["before"]["text"] == "".join(engine.answer)
+    names = ("messages", "input", "instructions")
+    assert {n: then.get(n) for n in names} == {n: engine.seen[-1].get(n) for n in names}
