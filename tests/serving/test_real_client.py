@@ -12,12 +12,18 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
-from pydantic import BaseModel
 from transformers import AutoTokenizer
 
+from feedback.conversations import retrieved_texts, training_row
 from tests.engine_fixture import CONTEXT, LiveEngine
 from tests.serving.conftest import Running, serve, wait_for
+from tests.serving.memory_searcher import MemorySearcher, add_collection, hit
+from training.base_model import BaseModel
+from training.encode import Encoder
+from training.rows import Row, read_objects
+from whet.conversation import history
 from whet.database import reading
 from whet.tables import replicas
 
@@ -29,7 +35,11 @@ READY_S = 120
 QUESTION: Any = {"role": "user", "content": "What is the weather in Bonn?"}
 
 
-class Weather(BaseModel):
+LAMPS = hit(1, "Lamps are kept 24 months.", score=0.9)
+CITING = "Lamps are kept 24 months [1]."
+
+
+class Weather(pydantic.BaseModel):
     city: Literal["Bonn", "Kiel"]
 
 
@@ -54,9 +64,10 @@ def gateway(live_engine: LiveEngine, tmp_path_factory: pytest.TempPathFactory) -
             row = connection.execute(replicas.select()).first()
         return bool(row and row.state == "ready")
 
-    for running in serve(context, live_engine, services=None):  # type: ignore[arg-type]
+    searcher = MemorySearcher([LAMPS])
+    for running in serve(context, live_engine, services=None, searcher=searcher):  # type: ignore[arg-type]
         wait_for(is_ready, "the engine's place in rotation", timeout_s=READY_S)
-        running.refresh()
+        add_collection(running, "manual")
         yield running
     context.close()
 
@@ -164,3 +175,58 @@ def test_history_with_a_tool_turn_is_taken_by_responses(client: openai.OpenAI) -
 def test_structured_output(client: openai.OpenAI, short: dict[str, Any]) -> None:
     parsed = client.chat.completions.parse(**short, messages=[QUESTION], response_format=Weather)
     assert isinstance(parsed.choices[0].message.parsed, Weather)
+
+
+# --- retrieval -----------------------------------------------------------------------------------
+
+RETRIEVING: Any = {"rag": {"collection": "manual"}, "structured_outputs": {"choice": [CITING]}}
+
+
+def test_answer_with_citations(client: openai.OpenAI, gateway: Running, live_engine: LiveEngine) -> None:
+    """Whole and streamed, and with the tokens that a training row of it has."""
+    messages: Any = [{"role": "user", "content": "How long are lamps kept?"}]
+    asked: Any = {"model": "base", "messages": messages, "max_tokens": 64, "extra_body": RETRIEVING}
+    raw = client.chat.completions.with_raw_response.create(**asked)
+    whole = raw.parse()
+    message = whole.choices[0].message
+    assert message.content == CITING and raw.headers["x-whet-retrieval"] == "found"
+    assert message.annotations
+    cited = message.annotations[0].url_citation
+    assert CITING[cited.start_index : cited.end_index] == "[1]" and cited.title == "Page 1"
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == CITING
+    (annotations,) = [found for d in deltas if (found := getattr(d, "annotations", None))]
+    assert annotations == [each.model_dump() for each in message.annotations]
+    assert chunks[-1].model_dump()["whet"] == whole.model_dump()["whet"]
+    row = gateway.row(raw.headers["x-whet-interaction-id"])
+    assert row.retrieval["cited"] == [1] and row.response_text == CITING
+    made = training_row(
+        example_id="exm_1",
+        messages=[turn.as_chat() for turn in history(row.request)],
+        answer=CITING,
+        context=retrieved_texts(row.retrieved),
+    )
+    (learned,) = read_objects([(1, made)], unit="line").rows
+    assert isinstance(learned, Row)
+    encoder = Encoder(BaseModel(live_engine.base_folder, "base"), CONTEXT)
+    assert len(encoder.prompt_ids(learned)) == row.prompt_tokens
+
+
+def test_responses_stream_with_citations(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "file_search", "vector_store_ids": ["manual"]}
+    with client.responses.stream(
+        model="base",
+        input="How long are lamps kept?",
+        tools=[tool],
+        max_output_tokens=64,
+        extra_body={"structured_outputs": {"choice": [CITING]}},
+    ) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert final.output_text == CITING
+    assert kinds.index("response.output_text.annotation.added") < kinds.index(
+        "response.output_text.done"
+    )
+    (item,) = [item for item in final.output if item.type == "message"]
+    assert item.content[0].annotations[0].filename == "pages/1.md"  # type: ignore[union-attr]
