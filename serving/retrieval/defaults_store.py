@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
 from whet import auditlog
-from whet.errors import NotFoundError
+from whet.errors import InputError, NotFoundError
+from whet.registry import current_rollouts, list_adapters
 from whet.retrieval_tables import collections, retrieval_defaults
 
 
@@ -38,8 +40,32 @@ def load_readers(connection: Connection) -> dict[str, frozenset[str] | None]:
     }
 
 
-def attach(connection: Connection, default: RetrievalDefault) -> None:
-    """Let the alias retrieve. Raises NotFoundError for a collection that there is not."""
+def parse_filter(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the filter of `KEY=VALUE` texts; a key given twice may have either value.
+
+    Raises InputError.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not (key and separator):
+            raise InputError(f"--filter {pair!r}: expected KEY=VALUE.", hint="--filter language=en")
+        found.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+
+
+def attach(
+    connection: Connection, default: RetrievalDefault, *, base_alias: str | None = None
+) -> None:
+    """Let the alias retrieve. Raises NotFoundError for a collection or a name that there is not.
+
+    `base_alias`: the name of the base model; None: names are not checked.
+    """
+    names = {adapter.label for adapter in list_adapters(connection)} | {base_alias}
+    if base_alias and default.alias not in names | set(current_rollouts(connection)):
+        raise NotFoundError(
+            f"There is no model {default.alias!r}.", hint="`whet rollout show` lists the aliases."
+        )
     if default.collection not in load_readers(connection):
         raise NotFoundError(
             f"There is no collection {default.collection!r}.",
