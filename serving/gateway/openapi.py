@@ -174,7 +174,10 @@ def _paths() -> dict[str, Any]:
     return {
         "/v1/chat/completions": {
             "post": _operation(
-                "Answer a conversation", "A chat completion, or server-sent events with `stream`.",
+                "Answer a conversation",
+                "A chat completion, or server-sent events with `stream`. With `rag`, or a default of "
+                "the model name, the message has `annotations` and the body `whet`: how the search "
+                "ended, and the passages. `tools` may hold `file_search` instead of `rag`.",
                 completion, body="ChatRequest", streams=True,
             )
         },
@@ -188,7 +191,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "Answer in the form of the Responses API",
                 "A response, or server-sent events with `stream`. Nothing is stored for "
-                "`previous_response_id`.",
+                "`previous_response_id`. `rag` and `file_search` retrieve as in chat.",
                 completion, body="ResponsesRequest", streams=True,
             )
         },

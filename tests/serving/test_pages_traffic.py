@@ -151,3 +151,24 @@ def test_a_conversation_leads_back_to_the_people_and_forward_to_what_it_taught(c
 def test_a_conversation_that_is_not_there_says_so(sqlite_context: Context) -> None:
     answer = console_client(sqlite_context, "viewer").get("/traffic/int_nothing")
     assert answer.status_code == 404 and "There is no conversation" in answer.text
+
+
+def test_conversation_shows_what_was_searched_and_found(context: Context) -> None:
+    hostile = "<script>alert(1)</script>"
+    hit = {
+        "passage_id": "p", "document_id": "d", "collection": "manual", "title": hostile,
+        "address": "a.md", "section": hostile, "text": hostile, "score": 0.5,
+    }  # fmt: skip
+    how = {
+        "collection": "manual", "query": hostile, "outcome": "found", "message": "",
+        "dropped_by_budget": 2, "cited": [1],
+    }  # fmt: skip
+    nothing = {**how, "outcome": "failed", "message": "The index is gone.", "cited": []}
+    with writing(context.database) as connection:
+        found = builders.add_interaction(connection, NOW - 1000, retrieved=[hit], retrieval=how)
+        failed = builders.add_interaction(connection, NOW - 1000, retrieved=[], retrieval=nothing)
+    client = console_client(context)
+    page = client.get(f"/traffic/{found}").text
+    assert hostile not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+    assert "a.md score 0.50, cited" in page and "2 left out for want of room" in page
+    assert "failed. The index is gone." in client.get(f"/traffic/{failed}").text
