@@ -13,6 +13,8 @@ import aiohttp
 import pytest
 
 from serving.retrieval.records import Hit, Outcome, SearchRequest, SearchResult
+from serving.retrieval.reindex import reindex
+from serving.retrieval.search import IndexSearcher
 from tests.serving.conftest import Running
 from tests.serving.memory_searcher import (
     CitingEngine,
@@ -21,12 +23,14 @@ from tests.serving.memory_searcher import (
     hit,
     serve_with,
 )
+from tests.serving.retrieval.worlds import WordEmbedder, add_document, open_words
 from whet.access import create_key
 from whet.clock import now_ms
 from whet.database import writing
 
 QUERIES = 5000
 SECRET = "xylophone-secret"
+PUBLIC = "Lamps are kept."
 ASKED: list[Any] = [{"role": "user", "content": f"What is {SECRET} about lamps?"}]
 
 
@@ -46,12 +50,33 @@ def engine() -> Iterator[CitingEngine]:
         yield running
 
 
-@pytest.fixture(params=[MemorySearcher, LeakySearcher])
+@pytest.fixture(params=["memory", "leaky", "index"])
 def running(
     request: pytest.FixtureRequest, engine: CitingEngine, tmp_path: Path
 ) -> Iterator[Running]:
-    passages = [hit(1, "Lamps are kept."), hit(2, f"{SECRET} lamps.", collection="private")]
-    yield from serve_with(request.param(passages), tmp_path / "home", engine)
+    passages = [hit(1, PUBLIC), hit(2, f"{SECRET} lamps.", collection="private")]
+    kind = LeakySearcher if request.param == "leaky" else MemorySearcher
+    for found in serve_with(kind(passages), tmp_path / "home", engine):
+        with writing(found.context.database) as connection:
+            key_b, _ = create_key(
+                connection, "b", secret=found.context.secret, actor="tests", now=now_ms()
+            )
+        add_collection(found, "private", allowed=[key_b])
+        if request.param != "index":
+            yield found
+            continue
+        searcher = _index(found, passages)
+        found.app.core.searcher = searcher
+        yield found
+        searcher.close()
+
+
+def _index(running: Running, passages: list[Hit]) -> IndexSearcher:
+    """Index the passages as `whet documents add` and `reindex` do."""
+    for each in passages:
+        add_document(running.context, each.address, each.text, collection=each.collection)
+        reindex(running.context, each.collection, WordEmbedder())
+    return IndexSearcher(running.context, open_words)
 
 
 def _request(rng: random.Random, number: int) -> tuple[str, dict[str, Any]]:
@@ -73,11 +98,6 @@ def _request(rng: random.Random, number: int) -> tuple[str, dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_passage_of_a_forbidden_collection(running: Running, engine: CitingEngine) -> None:
-    with writing(running.context.database) as connection:
-        key_b, _ = create_key(
-            connection, "b", secret=running.context.secret, actor="tests", now=now_ms()
-        )
-    add_collection(running, "private", allowed=[key_b])
     statuses: list[int] = []
 
     async def ask_all() -> None:
@@ -100,5 +120,6 @@ def test_no_passage_of_a_forbidden_collection(running: Running, engine: CitingEn
     asyncio.run(ask_all())
     assert len(statuses) == QUERIES and set(statuses) == {200, 404}
     question = ASKED[0]["content"]
+    assert any(PUBLIC in json.dumps(body) for body in engine.seen)
     for body in engine.seen:
         assert SECRET not in json.dumps(body).replace(question, "")
