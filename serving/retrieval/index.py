@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from serving.retrieval.vector_index import GRAPH_FROM, VectorIndex, best, write_
 
 CANDIDATES = 200  # of each leg
 _LANGUAGES = 4  # the most frequent of a collection, by which a question's words are stemmed
+_SCORED = 32  # candidates whose cosines are computed at once
 _ID_BYTES = 40  # the column's length
 
 
@@ -146,8 +147,8 @@ class Index:
         given_filter: dict[str, Any],
         count: int = CANDIDATES,
         fusion: Fusion,
-    ) -> list[Candidate]:
-        """Return candidates, best first.
+    ) -> Iterator[Candidate]:
+        """Yield candidates, best first; what is not asked for is not computed.
 
         Without a vector the lexical leg answers alone, and scores are its estimate.
         """
@@ -163,12 +164,26 @@ class Index:
         if mode is not Mode.LEXICAL and vector is not None:
             vectors, _ = self._vectors.nearest(vector, count, mask)
         rows = self._rank(lexical, vectors, fusion)
+        lexical_ranks = {row: rank for rank, row in enumerate(lexical.tolist(), start=1)}
+        vector_ranks = {row: rank for rank, row in enumerate(vectors.tolist(), start=1)}
+        for at in range(0, len(rows), _SCORED):
+            some = rows[at : at + _SCORED]
+            for row, score in zip(some.tolist(), self._scores(some, vector, shares), strict=True):
+                yield Candidate(
+                    passage_id=self._ids[row].decode(),
+                    score=score,
+                    lexical_rank=lexical_ranks.get(row),
+                    vector_rank=vector_ranks.get(row),
+                )
+
+    def _scores(
+        self, rows: NDArray[np.int64], vector: FloatArray | None, shares: FloatArray | None
+    ) -> list[float]:
         if vector is not None:
-            scores = np.clip(self._vectors.cosines(vector, rows), 0.0, 1.0)
-        else:
-            assert shares is not None
-            scores = shares[rows]
-        return self._candidates(rows, scores, lexical, vectors)
+            found: list[float] = np.clip(self._vectors.cosines(vector, rows), 0.0, 1.0).tolist()
+            return found
+        assert shares is not None
+        return [float(share) for share in shares[rows]]
 
     def _rank(
         self, lexical: NDArray[np.int64], vectors: NDArray[np.int64], fusion: Fusion
@@ -176,22 +191,3 @@ class Index:
         if len(lexical) and len(vectors):
             return fuse(lexical, vectors, self._document_of, fusion)[0]
         return lexical if len(lexical) else vectors
-
-    def _candidates(
-        self,
-        rows: NDArray[np.int64],
-        scores: FloatArray,
-        lexical: NDArray[np.int64],
-        vectors: NDArray[np.int64],
-    ) -> list[Candidate]:
-        lexical_ranks = {row: rank for rank, row in enumerate(lexical.tolist(), start=1)}
-        vector_ranks = {row: rank for rank, row in enumerate(vectors.tolist(), start=1)}
-        return [
-            Candidate(
-                passage_id=self._ids[row].decode(),
-                score=float(score),
-                lexical_rank=lexical_ranks.get(row),
-                vector_rank=vector_ranks.get(row),
-            )
-            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
-        ]

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import msgspec
 from sqlalchemy import Connection
@@ -49,7 +50,7 @@ from whet.errors import InputError, WhetError
 MAX_TOP_K = 50  # more would not fit a prompt
 MAX_NEIGHBOURS = 5
 # Candidates that are resolved above `top_k`, so that those without a living row are replaced.
-_SPARE = 20
+_SPARE = 4
 # Searches at the same time. They share the cores; the rest wait in line.
 _THREADS = 2
 _log = logging.getLogger(__name__)
@@ -193,15 +194,13 @@ def _without_index(collection: Collection) -> SearchResult:
 
 
 def _resolve(
-    connection: Connection, request: SearchRequest, candidates: Sequence[Candidate]
+    connection: Connection, request: SearchRequest, candidates: Iterator[Candidate]
 ) -> tuple[list[Hit], int]:
     """Return (hits, candidates without a living row): what leaves search is alive."""
     hits: list[Hit] = []
     dropped = 0
-    waiting = [each for each in candidates if each.score >= request.min_score]
-    size = request.top_k + _SPARE
-    for at in range(0, len(waiting), size):
-        some = waiting[at : at + size]
+    waiting = (each for each in candidates if each.score >= request.min_score)
+    while some := list(islice(waiting, request.top_k + _SPARE)):
         alive = passages_by_id(connection, [each.passage_id for each in some])
         for candidate in some:
             passage, document = alive.get(candidate.passage_id, (None, None))
