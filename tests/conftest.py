@@ -29,6 +29,7 @@ _ENGINE_FILES = (
     "tests/serving/test_real_client.py", "tests/serving/test_real_engine.py",
     "tests/serving/test_schema_bomb.py", "tests/serving/test_shapes.py",
     "tests/training/methods/test_architectures.py", "tests/training/methods/test_smollm2.py",
+    "tests/training/methods/test_smollm2_bases.py",
 )  # fmt: skip
 # What a test starts, loads or writes by these takes time; a test without them, and without the mark `seconds`, is a unit test.
 _HEAVY = {"database_url", "context", "sqlite_context", "live_engine", "engine", "browser", "page", "bases", "base", "base_folder", "prepared"}

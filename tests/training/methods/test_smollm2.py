@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,73 +25,33 @@ from serving.parity import EngineLogprobs, check_parity
 from serving.processes import engine_process
 from tests.engine_fixture import LiveEngine
 from tests.serving.conftest import Running, free_port, serve, wait_for
+from tests.training.methods.smollm2 import (
+    ALPHA,
+    DTYPES,
+    LENGTH,
+    RANK,
+    SYSTEM,
+    Trained,
+    new_version,
+)
 from tests.training.tiny import facts
-from training.adapter_store import CONFIG, WEIGHTS, NewAdapter, publish
-from training.base_fetch import fetch
-from training.base_model import BaseModel, open_base
+from training.adapter_store import CONFIG, WEIGHTS, publish
+from training.base_model import BaseModel
 from training.encode import Encoded, Encoder
-from training.fingerprint import fingerprint
-from training.lora import adapter_weights, plain_config, trainable
-from training.recipe import Recipe
 from training.rows import read_lines
-from training.trainer import train
 from whet.access import engine_key
 from whet.context import open_context
 from whet.database import reading
-from whet.errors import ConfigurationError
 from whet.settings import load_settings
 from whet.tables import replicas
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-RANK, ALPHA, LENGTH = 16, 32.0, 512
-DTYPES = ("float32", "bfloat16")
-# Two passes over 32 rows: half a minute on two quiet cores, and an effect of some nats.
-RECIPE = Recipe(rank=RANK, alpha=ALPHA, epochs=2.0, batch_size=4, learning_rate=1e-3, threads=2)
-_CACHE = Path(os.environ.get("WHET_TEST_CACHE") or Path.home() / ".cache" / "whet-tests")
-_SYSTEM = "You are a helpful AI assistant named SmolLM"
-
-
-@pytest.fixture(scope="module")
-def base() -> BaseModel:
-    try:
-        fetch(_CACHE, "smollm2", print)
-    except ConfigurationError as error:  # no network
-        pytest.skip(str(error))
-    return open_base(load_settings(home=_CACHE, base_model="smollm2"))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """An adapter, the configuration it is served with, and its fingerprint."""
-
-    weights: dict[str, Any]
-    config: dict[str, Any]
-    card: dict[str, Any]
-
-
-def _train(base: BaseModel, dtype: str, *, shift: int = 0) -> Trained:
-    recipe = Recipe(**{**RECIPE.as_json(), "dtype": dtype, "target_modules": ("all-linear",)})
-    encoder = Encoder(base, LENGTH)
-    lines = [json.dumps(row).encode() for row in facts(48, shift=shift)]
-    rows = [row for each in read_lines(lines).rows if isinstance(row := encoder.encode(each), Encoded)]
-    model = trainable(base, recipe)
-    done = train(model, rows[:32], [], recipe, pad_id=2, on_step=lambda step: None)
-    assert done.last_loss < done.first_loss / 2
-    found = fingerprint(model, [list(row.ids) for row in rows[32:40]], base.folder, encoder)
-    config = plain_config(RANK, ALPHA, sorted(model.peft_config["default"].target_modules))
-    return Trained(adapter_weights(model, dtype), config, json.loads(json.dumps(found)))
-
-
-@pytest.fixture(scope="module")
-def trained(base: BaseModel) -> dict[str, Trained]:
-    return {dtype: _train(base, dtype) for dtype in DTYPES}
-
 
 @pytest.fixture(scope="module", params=DTYPES)
 def live(
     request: pytest.FixtureRequest,
-    base: BaseModel,
+    smollm2: BaseModel,
     trained: dict[str, Trained],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Running]:
@@ -102,7 +60,7 @@ def live(
     context = open_context(
         load_settings(
             home=folder / "home",
-            base_model=str(base.folder),
+            base_model=str(smollm2.folder),
             engine_urls=f"http://127.0.0.1:{(port := free_port())}",
             engine_max_model_len=LENGTH,
             engine_max_lora_rank=RANK,
@@ -112,10 +70,10 @@ def live(
         )
     )
     for dtype, version in trained.items():
-        publish(context, _new(base, dtype, version))
+        publish(context, new_version(smollm2, dtype, version))
     spec = engine_process(context, base_of(context), port=port)
     log = folder / "engine.log"
-    engine = LiveEngine(base.folder, engine_key(context.settings.home, ""), [], spec, log)
+    engine = LiveEngine(smollm2.folder, engine_key(context.settings.home, ""), [], spec, log)
     engine.start()
     try:
         yield from serve(context, engine, services=None)  # type: ignore[arg-type]
@@ -124,26 +82,13 @@ def live(
         context.close()
 
 
-def _new(base: BaseModel, dtype: str, version: Trained) -> NewAdapter:
-    return NewAdapter(
-        name=f"desk-{dtype}",
-        weights=version.weights,
-        config=version.config,
-        base_digest=base.digest,
-        template_digest=base.template_digest,
-        rank=RANK,
-        card={"fingerprint": version.card},
-        gate="pass",
-    )
-
-
-def test_template_adds_its_system_turn_and_weights_are_tied(base: BaseModel) -> None:
+def test_template_adds_its_system_turn_and_weights_are_tied(smollm2: BaseModel) -> None:
     row = read_lines([json.dumps(facts(1)[0]).encode()]).rows[0]
-    encoded = Encoder(base, LENGTH).encode(row)
+    encoded = Encoder(smollm2, LENGTH).encode(row)
     assert isinstance(encoded, Encoded)
-    assert _SYSTEM in base.tokenizer.decode(encoded.ids)
-    assert base.config["vocab_size"] == 49152 and base.config["tie_word_embeddings"]
-    assert "lm_head.weight" not in base.shapes
+    assert SYSTEM in smollm2.tokenizer.decode(encoded.ids)
+    assert smollm2.config["vocab_size"] == 49152 and smollm2.config["tie_word_embeddings"]
+    assert "lm_head.weight" not in smollm2.shapes
 
 
 def test_fingerprint_knows_the_noise_of_bfloat16_whatever_was_trained_in(
@@ -215,7 +160,7 @@ PLANTED: dict[str, tuple[str, Callable[[Trained], Trained]]] = {
 
 
 def test_planted_mismatches_are_refused_by_their_cause(
-    live: Running, base: BaseModel, trained: dict[str, Trained], tmp_path: Path
+    live: Running, smollm2: BaseModel, trained: dict[str, Trained], tmp_path: Path
 ) -> None:
     planted = {
         f"{name}, trained in {dtype}": (cause, trained[dtype].card, plant(trained[dtype]))
