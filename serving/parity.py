@@ -49,7 +49,9 @@ _NOTHING = 0.02  # of the expected effect, or the engine's rounding: no part of 
 # The engine is at a recorded scale when it is as near to it as an adapter must be, or has this part
 # of its distance to the right one: an adapter without every second layer is within a tenth of half.
 _NEARER = 0.05
-# Correlation of the token log-probabilities of two bases, from which on they are one model's.
+# Correlation of the token log-probabilities of two bases, from which on they are one model's. On
+# SmolLM2 0.999 with weights moved by 1 % of their spread, 0.92 by 10 %, 0.92 to 0.94 quantized anew
+# to four bits, -0.08 with other weights; two models that were both trained were not compared.
 _ALIKE_BASES = 0.9
 _WITHOUT_DIFFERENCE = "none of its weights match this model"
 
