@@ -52,6 +52,7 @@ passages = define_table(
     Column("section", Text, nullable=False),  # headings from the outermost, joined by " > "
     Column("text", Text, nullable=False),
     Column("tokens", Integer, nullable=False),
+    Column("page", Integer),  # where it begins, from 1; null: the format has no pages
     Column("text_sha256", String(64), nullable=False),  # of what is embedded: title, section, text
     Index(None, "collection"),
     Index(None, "document_id", "position"),

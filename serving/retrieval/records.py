@@ -77,6 +77,7 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     section: str  # headings from the outermost, joined by " > "
     text: str  # without the headings
     tokens: int  # of the embedder, headings included
+    page: int | None = None  # where it begins, from 1, where the format has pages
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):

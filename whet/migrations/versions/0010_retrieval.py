@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column("section", sa.Text(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("tokens", sa.Integer(), nullable=False),
+        sa.Column("page", sa.Integer(), nullable=True),
         sa.Column("text_sha256", sa.String(64), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_passages")),
     )

@@ -1,0 +1,1 @@
+"""From a file's bytes to headings, paragraphs, lists, tables and code."""
