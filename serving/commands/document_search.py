@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.progress import Progress
 
-from serving.retrieval.embedders import open_embedder
 from serving.retrieval.records import Hit, Mode, Outcome, SearchRequest, SearchResult
-from serving.retrieval.reindex import ReindexResult, reindex
-from serving.retrieval.search import IndexSearcher
 from whet.cli import emit, err, opened
 from whet.context import Context
 from whet.errors import InputError, NotFoundError, WhetError
+
+if TYPE_CHECKING:
+    from serving.retrieval.reindex import ReindexResult
 
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 _COLUMNS = ["page", "section", "score", "text"]
@@ -79,6 +79,10 @@ def add_search_commands(app: typer.Typer) -> None:
 
 
 def _search(context: Context, request: SearchRequest) -> SearchResult:
+    # The embedder's libraries take a second to load, for which no other command should wait.
+    from serving.retrieval.embedders import open_embedder
+    from serving.retrieval.search import IndexSearcher
+
     searcher = IndexSearcher(context, partial(open_embedder, context.settings))
     try:
         found = searcher.search_now(request)
@@ -94,6 +98,9 @@ def _search(context: Context, request: SearchRequest) -> SearchResult:
 
 
 def _reindex(context: Context, name: str, force: bool) -> ReindexResult:
+    from serving.retrieval.embedders import open_embedder
+    from serving.retrieval.reindex import reindex
+
     embedder = open_embedder(context.settings)
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task("embedding", total=None)
