@@ -39,7 +39,7 @@ FIELDS: dict[str, Any] = {
 METHOD_FIELDS: dict[str, dict[str, Any]] = {
     "dpo": {"micro_batch": 4},
     "kto": {"micro_batch": 4, "epochs": 2.0},
-    "orpo": {},
+    "orpo": {"loraplus_lr_ratio": 4.0},
     "rlhf": {"samples": 2, "batch_size": 4},
 }
 

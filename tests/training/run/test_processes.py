@@ -91,7 +91,17 @@ def _apart(one: Any, two: Any) -> float:
     return float((one[1] - two[1]).abs().max())
 
 
-@pytest.mark.parametrize("changed", [{}, {"micro_batch": 3, "gradient_checkpointing": True}, {"packing": True}], ids=["plain", "accumulated", "packed"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"micro_batch": 3, "gradient_checkpointing": True},
+        {"packing": True},
+        {"loraplus_lr_ratio": 4.0},
+        {"init_lora_weights": "pissa"},
+    ],
+    ids=["plain", "accumulated", "packed", "loraplus", "pissa"],
+)
 def test_two_processes_make_the_adapter_of_one(base: BaseModel, changed: dict[str, Any]) -> None:
     recipe = replace(PLAIN, **changed)
     one = _train(base, fresh(base, recipe), recipe, Ranks())
