@@ -140,3 +140,13 @@ def test_a_process_of_its_own_prints_the_sentence_and_no_traceback(shell: Shell,
     done = shell.in_a_process("train", "run", str(tmp_path / "bad.jsonl"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "line 1: found" in done.stderr and "--skip-bad" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_json_is_alone_on_standard_output_and_progress_on_standard_error(
+    shell: Shell, rows: str
+) -> None:
+    quick = ("--alias", "desk", "--rank", "4", "--epochs", "1", "--threads", "1", "--no-report")
+    done = shell.in_a_process("train", "run", rows, *quick, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["adapter"] == "desk@v1"
+    assert "training  step" in done.stderr and "stored as desk@v1: " in done.stderr

@@ -68,7 +68,7 @@ def lr_find(
         recipe = recipe_from(with_alpha(given, chosen), begun)
         options = read_options(columns, encoding)
         rows = RowSource(file, dataset, skip_bad=skip_bad, folds=0, options=options, method=chosen)
-        with run_progress(as_json) as watch:
+        with run_progress() as watch:
             found, notices = _test(context, name, rows, recipe, 60 * minutes, watch)
     source = [str(file)] if file else ["--dataset", dataset]
     again = [f"--set={each}" for each in assignments]

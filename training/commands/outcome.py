@@ -9,7 +9,7 @@ from training.commands.evaluate import metrics_table, print_details
 from training.methods.registry import METHODS, MODEL
 from training.words import memory_text
 from training.words import said_value as value_text
-from whet.cli import emit, out
+from whet.cli import emit, err, out
 from whet.web.filters import duration
 
 if TYPE_CHECKING:
@@ -72,15 +72,23 @@ def next_command(outcome: Outcome) -> str:
     return f"whet eval run {outcome.adapter.label} --test FILE   (rows in other wordings)"
 
 
+def _made(outcome: Outcome) -> str:
+    return f"stored as {outcome.label}" if outcome.adapter else f"written to {outcome.folder}"
+
+
+def note_stored(outcome: Outcome) -> None:
+    """Say on standard error what a run made; its JSON document comes after the report."""
+    err.print(f"{_made(outcome)}: {outcome.judgement.verdict}", markup=False, soft_wrap=True)
+
+
 def show_stored(outcome: Outcome) -> None:
     """Print what a run made, in lines for people."""
     judgement = outcome.judgement
     colour = _COLOURS.get(judgement.verdict, "yellow")
-    made = f"stored as {outcome.label}" if outcome.adapter else f"written to {outcome.folder}"
     meaning = _MEANINGS.get(judgement.verdict, judgement.verdict)
     if outcome.adapter is None:
         meaning = _FOLDER_MEANINGS.get(judgement.verdict, meaning)
-    out.print(made, style="bold", markup=False, soft_wrap=True, end="")
+    out.print(_made(outcome), style="bold", markup=False, soft_wrap=True, end="")
     out.print(f", {meaning}", style=colour, markup=False, soft_wrap=True)
     out.print(_training_line(outcome), markup=False, soft_wrap=True)
     for sign in outcome.trained.signs:

@@ -20,11 +20,9 @@ _LEAST_S = 1.0
 
 
 @contextmanager
-def run_progress(quiet: bool) -> Iterator[Watch]:
-    """Show the progress of a run while the block runs; `quiet`: show nothing."""
-    if quiet:
-        yield lambda progress: None
-    elif err.is_terminal:
+def run_progress() -> Iterator[Watch]:
+    """Show the progress of a run while the block runs."""
+    if err.is_terminal:
         with _bar() as watch:
             yield watch
     else:

@@ -34,7 +34,7 @@ def resume(
             emit({"run": started.id, "state": "waiting", "next": "The worker of `whet up` goes on with it."}, as_json)
             return
         into = Path(row["recipe"]["into"]) if row["recipe"].get("into") else None
-        outcome = see_through(context, started, lambda: _prepared(context, row), into, quiet=as_json)
+        outcome = see_through(context, started, lambda: _prepared(context, row), into, as_json=as_json)
         emit(summary(outcome, []), True) if as_json else show_report(outcome, "full")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from training.commands.options import COLUMNS, ENCODING
-from training.commands.outcome import show_expected, show_report, show_stored, summary
+from training.commands.outcome import note_stored, show_expected, show_report, show_stored, summary
 from training.commands.progress import run_progress
 from training.commands.recipe_options import overrides, with_alpha
 from training.commands.sources import RowSource, rows_or_ask, warnings_of
@@ -168,11 +168,11 @@ def run(
         for notice in notices if not as_json else []:
             out.print(f"• {notice}", markup=False, soft_wrap=True)
         if ray:
-            with run_progress(as_json) as watch:
+            with run_progress() as watch:
                 on_ray.run_there(context, ray, prepared, recipe, watch, notices, as_json)
             return
         report = "none" if no_report else "full" if full_report else "first look"
-        outcome = _train(context, prepared, into, quiet=as_json, report=report)
+        outcome = _train(context, prepared, into, as_json=as_json, report=report)
         emit(summary(outcome, notices), True) if as_json else show_report(outcome, report)
 
 
@@ -189,7 +189,7 @@ def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[st
     return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": recipe_read(prepared.recipe.as_json())}
 
 
-def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: bool, report: str = "full") -> Any:
+def _train(context: Context, prepared: Any, into: Path | None = None, *, as_json: bool, report: str = "full") -> Any:
     from training import runs
     from training.pipeline import recipe_json
 
@@ -204,7 +204,7 @@ def _train(context: Context, prepared: Any, into: Path | None = None, *, quiet: 
         worker=this_process(),
         now=now_ms(),
     )
-    return see_through(context, started, lambda: prepared, into, quiet=quiet, report=report)
+    return see_through(context, started, lambda: prepared, into, as_json=as_json, report=report)
 
 
 def this_process() -> str:
@@ -213,11 +213,12 @@ def this_process() -> str:
 
 
 def see_through(
-    context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, quiet: bool, report: str = "full"
+    context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, as_json: bool, report: str = "full"
 ) -> Any:
     """Do a run that has its row, `prepared()` first; the row is ended whatever happens. What is raised comes out as a WhetError where it can.
 
-    What was made is printed as soon as it is stored, unless `quiet`; then comes the report.
+    Progress goes to standard error. What was made is printed as soon as it is stored, with `as_json`
+    in one line there too; then comes the report.
     """
     from training import runs
     from training.pipeline import run_training
@@ -226,7 +227,8 @@ def see_through(
     from training.trainer import Cancelled
 
     try:
-        with run_progress(quiet) as watch, Reporter(context, started, watch, (lambda outcome: None) if quiet else show_stored) as reporter:
+        on_stored = note_stored if as_json else show_stored
+        with run_progress() as watch, Reporter(context, started, watch, on_stored) as reporter:
             return run_training(context, started, prepared(), reporter, actor=actor(), into=into, report=report)
     except Cancelled:
         runs.end(context, started, runs.CANCELLED, "Cancelled on request.", now_ms())
