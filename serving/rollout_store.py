@@ -81,7 +81,11 @@ class RolloutStore:
             if not force and (why := objection(connection, adapter)):
                 raise ConflictError(
                     f"{adapter.label} {why}.",
-                    hint="`whet eval report` shows why. Where only reviewed conversations broke, `whet eval sign` answers for them; --force promotes it nevertheless.",
+                    hint=f"`whet eval report {adapter.label}` shows why. Where only reviewed "
+                    "conversations broke, "
+                    f"`whet eval sign {adapter.label} --reason WHY` answers for them; "
+                    f"`whet rollout promote {alias} {adapter.label} --force` promotes it "
+                    "nevertheless.",
                 )
             return self._make_stable(connection, current, alias, adapter.digest, "rollout.promote", actor, reason, now)
 

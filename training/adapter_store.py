@@ -207,7 +207,7 @@ def remove(context: Context, reference: str, *, actor: str, now: int) -> Adapter
         for rollout in current_rollouts(connection).values():
             if adapter.digest in (rollout.stable_digest, rollout.candidate_digest):
                 raise ConflictError(
-                    f"{adapter.label} answers under {rollout.alias!r}.", hint=f"Promote another version first: whet rollout promote {rollout.alias}"
+                    f"{adapter.label} answers under {rollout.alias!r}.", hint=f"Promote another version first: `whet rollout promote {rollout.alias} VERSION`."
                 )
             if adapter.digest == rollout.previous_digest:
                 raise ConflictError(f"{adapter.label} is where a rollback of {rollout.alias!r} goes.", hint="Remove it after the next promotion.")

@@ -55,9 +55,10 @@ def _judged(shell: Shell, run_id: str) -> tuple[dict[str, Any], str, str]:
 
 def _report_values(shell: Shell, run_id: str) -> dict[str, Any]:
     evaluation, made, _ = _judged(shell, run_id)
+    judge = f"whet eval run {made} --dataset NAME@vN"
     found = read_report(shell.context, evaluation["samples_path"])
     if found is None:
-        raise NotFoundError("This run has no report.", hint="It was judged before there were reports; `whet eval run` makes one.")
+        raise NotFoundError("This run has no report.", hint=f"It was judged before there were reports; `{judge}` makes one.")
     found = with_people(shell.context, evaluation["id"], found)
     headline, worse = opening(found, made)
     return {"run_id": run_id, "evaluation_id": evaluation["id"], "report": found, "tables": tables(found), "worse": worse, "headline": headline}

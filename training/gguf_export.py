@@ -97,8 +97,8 @@ class Architecture:
 def _unsupported(base: BaseModel, why: str) -> InputError:
     return InputError(
         f"{base.name} cannot be written as GGUF here: {why}.",
-        hint="Export the merged model (`whet export merge`) and convert the folder with llama.cpp's "
-        f"own {_CONVERTER}.",
+        hint="Export the merged model (`whet export merge VERSION --to FOLDER`) and convert it with "
+        f"llama.cpp's own {_CONVERTER}.",
     )
 
 

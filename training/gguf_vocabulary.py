@@ -72,8 +72,8 @@ def vocabulary_of(base: BaseModel) -> Vocabulary:
 def _unsupported(base: BaseModel, why: str) -> InputError:
     return InputError(
         f"The tokenizer of {base.name} cannot be written as GGUF: {why}.",
-        hint="Export the merged model (`whet export merge`) and convert the folder with llama.cpp's "
-        "own convert_hf_to_gguf.py.",
+        hint="Export the merged model (`whet export merge VERSION --to FOLDER`) and convert it with "
+        "llama.cpp's own convert_hf_to_gguf.py.",
     )
 
 

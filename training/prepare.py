@@ -106,7 +106,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             hint=" ".join(["Correct them, or leave them out with --skip-bad.", *bounded]),
         )
     if not parts["train"]:
-        raise InputError("No row is left to train on.", hint="`whet data check` says why each row was refused.")
+        raise InputError("No row is left to train on.", hint="`whet data check FILE` says why each row was refused.")
     dataset = replace(dataset, **kept, regression=[row for row in _not_bad(standing) if encoder.takes(row)])
     left_out += [leak.as_bad_line() for leak in leaks]
     said = [*bounded, *([method.said] if method.said else [])]
@@ -120,7 +120,7 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     if base.has_experts and method.engine == ADAPTER and recipe.target_modules == ("all-linear",):
         said.append(
             "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
-            "there, export the version merged (whet export merge), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
+            "there, export the version merged (whet export merge VERSION --to FOLDER), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
         )
     if recipe.sample_every and not sampled_rows(dataset.validation, dataset.test):
         said.append("No answers are sampled while training (sample_every): no question is held out.")

@@ -220,5 +220,5 @@ def log_in(connection: Connection, name: str, password: str) -> User:
     row = connection.execute(select(users).where(users.c.name == name, users.c.removed_at.is_(None))).first()
     matches = password_matches(password, row.password_hash if row else hash_password(""))
     if row is None or not matches:
-        raise AccessError("That name and password do not match a user.", hint="`whet users add` makes one.")
+        raise AccessError("That name and password do not match a user.", hint="`whet users add NAME` makes one.")
     return User(row.name, row.role)

@@ -97,7 +97,7 @@ def _first_key(context: Context, *, actor: str, now: int) -> Made:
         if access.hash_key(path.read_text().strip(), context.secret) in known:
             return Made("first API key", str(path), False)
     elif known:
-        return Made("first API key", "not kept here; `whet keys create` makes another", False)
+        return Made("first API key", "not kept here; `whet keys create NAME` makes another", False)
     with writing(context.database) as connection:
         _, key = access.create_key(connection, FIRST_KEY_NAME, secret=context.secret, actor=actor, now=now)
         # The file before the commit: a kill in between leaves a file that the next start replaces, never a key nobody has.

@@ -195,7 +195,7 @@ def _adapters(settings: Settings, database: Engine, store: Store, deep: bool) ->
             "adapters",
             "fail",
             f"{len(broken)} of {len(rows)}: {'; '.join(broken[:_NAMED])}.",
-            "Restore the folder from a backup, or `whet adapters remove` the version before an engine reads it.",
+            "Restore the folder from a backup, or remove the version before an engine reads it: `whet adapters remove VERSION`.",
         )
     else:
         yield Check("adapters", "ok", f"{len(rows)} versions in the store" + (", every one re-hashed." if deep else " (--deep re-hashes them)."))
@@ -206,7 +206,7 @@ def _adapters(settings: Settings, database: Engine, store: Store, deep: bool) ->
             "ranks of adapters",
             "fail",
             f"{len(wide)} have a rank above {largest}, which the engine refuses: {', '.join(wide[:_NAMED])}.",
-            "Raise WHET_ENGINE_MAX_LORA_RANK and restart the engine, or `whet adapters remove` them.",
+            "Raise WHET_ENGINE_MAX_LORA_RANK and restart the engine, or remove each: `whet adapters remove VERSION`.",
         )
     here = _local_base_digest(settings)
     foreign = [f"{row['name']}@v{row['version']}" for row in rows if here and row["base_digest"] != here]

@@ -91,7 +91,8 @@ def _hub_parts(folder: Path) -> dict[str, list[Path]]:
         names = [str(path.relative_to(folder)) for path in found[TRAIN]]
         raise InputError(
             f"{folder} is a folder of {len(names)} files of rows: {listed(names)}.",
-            hint=f"Name one, such as {folder / names[0]}, or put them together: whet data mix.",
+            hint=f"Name one, such as {folder / names[0]}, or put them together: "
+            f"`whet data mix {folder}/* --into all.jsonl`.",
         )
     return found
 

@@ -50,7 +50,7 @@ def _some(texts: Iterable[str]) -> str:
 def _broken(rows: Sequence[Row]) -> list[Finding]:
     lines = [row.line for row in rows if any(map(_is_broken, _texts(row)))]
     found = f"{len(lines)} rows hold characters that a wrong decoding or a copy left behind."
-    return warned("broken_characters", lines, found, "Read the source again in its own encoding; `whet data clean` takes out control characters.")
+    return warned("broken_characters", lines, found, "Read the source again in its own encoding; `whet data clean FILE --into CLEAN` takes out control characters.")
 
 
 def _is_broken(text: str) -> bool:

@@ -49,7 +49,7 @@ def _duplicates(kept: Sequence[Row]) -> list[Finding]:
     groups = _groups([row.digest for row in kept], kept)
     count = sum(len(group) - 1 for group in groups)
     found = f"{count:,} of {len(kept):,} rows repeat another one exactly, and count several times."
-    do = "Keep them, or train one row of each (--repeats weight, or remove); `whet data check --verbose` lists them."
+    do = "Keep them, or train one row of each (--repeats weight, or remove); `whet data check FILE --verbose` lists them."
     return [Finding("duplicates", WARNING, count, found, do, groups)] if groups else []
 
 
@@ -61,7 +61,7 @@ def _near_duplicates(kept: Sequence[Row]) -> list[Finding]:
     groups = _groups(clusters(distinct), distinct)
     count = sum(len(group) - 1 for group in groups)
     found = f"{count:,} rows are nearly the same as another one, and teach little more than it."
-    do = "Take them out with `whet data clean --near`; `whet data check --verbose` lists them."
+    do = "Take them out with `whet data clean FILE --near --into CLEAN`; `whet data check FILE --verbose` lists them."
     return [Finding("near_duplicates", WARNING, count, found, do, groups)] if groups else []
 
 
@@ -86,7 +86,7 @@ def _conflicts(kept: Sequence[Row]) -> list[Finding]:
 def _imbalance(kept: Sequence[Row]) -> list[Finding]:
     found = []
     for name, (many, most, few, least) in labels.imbalances(kept).items():
-        do = "Give more rows of the rare one, or weigh them with `whet data mix --balance`: a model learns to say the common one."
+        do = "Give more rows of the rare one, or weigh them with `whet data mix FILE --balance --into BALANCED`: a model learns to say the common one."
         found.append(Finding("imbalance", WARNING, least, f"{name}: {many!r} stands in {most} rows and {few!r} in {least}.", do))
     for name, (answer, count) in labels.monotonies(kept).items():
         do = "Give rows with other answers: a model learns to say it whatever it is asked."
@@ -131,5 +131,5 @@ def _personal(kept: Sequence[Row], region: str | None) -> list[Finding]:
             counts.update(each.kind for each in found)
             lines.append(row.line)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-    do = "Replace it with `whet data clean`; a model repeats what it has learned to whoever asks."
+    do = "Replace it with `whet data clean FILE --into CLEAN`; a model repeats what it has learned to whoever asks."
     return [Finding("personal_data", WARNING, len(lines), f"{len(lines)} rows hold personal data ({kinds}).", do, lines)] if lines else []

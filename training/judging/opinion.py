@@ -195,11 +195,11 @@ def opinion(
     samples_path = newest_answered(context, adapter)["samples_path"]
     stored = read_samples(context, samples_path)
     if not stored:
-        raise NotFoundError(f"The newest evaluation of {adapter.label} kept no answers.", hint="`whet eval run` makes some.")
+        raise NotFoundError(f"The newest evaluation of {adapter.label} kept no answers.", hint=f"`whet eval run {adapter.label} --dataset NAME@vN` makes some.")
     equal = [sample for sample in stored if same_answer(sample)]
     differ = sorted((sample for sample in stored if not same_answer(sample)), key=lambda sample: not (sample["id"] in people or reviewed(sample)))[:limit]
     if not differ:
-        raise NotFoundError(f"Both versions answer all {len(stored)} rows alike, so there is nothing to ask.", hint="Judge it by other rows: `whet eval run`.")
+        raise NotFoundError(f"Both versions answer all {len(stored)} rows alike, so there is nothing to ask.", hint=f"Judge it by other rows: `whet eval run {adapter.label} --test FILE`.")
     ask([{"role": "user", "content": 'Reply with {"winner": "tie"}.'}])  # an address, key or model that is wrong is told once, at once
     votes: list[Vote] = []
     with asked_together(lambda sample: vote(sample, ask), differ) as answers:

@@ -25,7 +25,7 @@ def sign(context: Context, reference: str, reason: str, *, actor: str, now: int)
         adapter = find_adapter(connection, reference)
         row = next(iter(evaluations_of(connection, adapter.digest)), None)
     if row is None:
-        raise ConflictError(f"{adapter.label} was never judged, so there is nothing to sign for.", hint="`whet eval run` judges it.")
+        raise ConflictError(f"{adapter.label} was never judged, so there is nothing to sign for.", hint=f"`whet eval run {adapter.label} --dataset NAME@vN` judges it.")
     if row["verdict"] == SIGNED:
         raise ConflictError(f"{adapter.label} is signed for already: {row['reason']}")
     broken = row["metrics"].get(REGRESSION, {}).get("broken_ids", [])

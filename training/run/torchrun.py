@@ -153,7 +153,7 @@ def _died(log: Path) -> TrainingError:
     how = f" by {names[0]}" + (" (the system was out of memory, or somebody killed it)" if names[0] == "SIGKILL" else "") if names else ""
     return TrainingError(
         f"A process of the run was ended{how}, so the others were too. Nothing was stored.",
-        hint=f"`whet train resume` goes on from its last checkpoint; {log} has what it said last.",
+        hint=f"`whet train resume RUN` goes on from its last checkpoint; {log} has what it said last.",
     )
 
 
