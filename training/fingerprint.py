@@ -54,8 +54,8 @@ def fingerprint(
 
     `{"dtype", "prompts": [{"token_ids", "base_logprobs", "adapter_logprobs", "bfloat16": {…}}],
     "scaled": [{"factor", "logprobs"}], "noise", "base_parts": {part: digest},
-    "text"?: {"text", "token_ids"}, "asked"?: {"messages", "token_ids"}}`; the first prompts alone have `bfloat16` where the machine
-    computes in it without instructions of its own.
+    "text"?: {"text", "token_ids"}, "asked"?: {"messages", "token_ids"}}`; the first prompts alone
+    have `bfloat16` where the machine computes in it without instructions of its own.
 
     `conversations` are token ids, best with the answer, where the adapter shows. Log-probabilities
     are natural, one per token; the first is null, because nothing comes before it. Those beside

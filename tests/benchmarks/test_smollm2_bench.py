@@ -20,9 +20,8 @@ def test_only_what_the_base_knew_can_be_lost() -> None:
         "peak_memory_bytes": 2_000_000, "expected_s": 25.0, "expected_bytes": 1_000_000,
         "recipe": {"learning_rate": 5e-4, "epochs": 4.0},
     }  # fmt: skip
-    text = tables(
-        [record("base", "0" * 10, "1" * 8 + "00"), record("v1", "1" * 9 + "0", "1" * 6 + "0011", **trained)]
-    )
+    base = record("base", "0" * 10, "1" * 8 + "00")
+    text = tables([base, record("v1", "1" * 9 + "0", "1" * 6 + "0011", **trained)])
     v1 = next(line for line in text.split("\n") if "| v1 | 9 |" in line)
     assert "| 90.0 | 60 to 98 |" in v1 and "8 of 10 | 6 of 8 | 25.0 (" in v1
     taken = text.split("\n")[-1]

@@ -20,7 +20,8 @@ from training.rows import Row, read_lines
 
 SEED = "whet-probes-1"  # a change of it, or of the texts below, makes other probes: figures before and after do not compare
 COPIES, SMALLTALK = 16, 24
-OWN_PAIRS = 8  # with the others, about two hundred questions: seconds on two cores with the built-in base
+# With the others, about two hundred questions: seconds on two cores with the built-in base.
+OWN_PAIRS = 8
 
 # Two sides of a pair differ in one thing that must not matter for the answer.
 _COUNTERFACTUAL: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -121,7 +122,8 @@ class Probes:
     def answered(self) -> list[Row]:
         """Every row to be answered, once."""
         own = [row for pair in self.own_pairs for row in (pair.first, pair.second)]
-        return [*self.lookups, *own, *self.copies, *self.general, *(row for rows in self.harmful.values() for row in rows)]
+        harmful = [row for rows in self.harmful.values() for row in rows]
+        return [*self.lookups, *own, *self.copies, *self.general, *harmful]
 
 
 def probes(own: list[Row], fits: Callable[[Row], bool]) -> Probes:
