@@ -19,6 +19,7 @@ EXPOSED_HEADERS = (
     "x-whet-interaction-id",
     "x-whet-adapter",
     "x-whet-ignored",
+    "x-whet-retrieval",
     "retry-after",
 )
 

@@ -20,7 +20,7 @@ from whet.control_tokens import ControlTokens
 from whet.conversation import history
 from whet.rag_prompt import format_passage, insert_into_request
 
-SEARCH_TIMEOUT_S = 3.0  # a search takes milliseconds; whoever waits for an answer waits for it too
+SEARCH_TIMEOUT_S = 6.0  # above the 5 s of the retrieval client, whose sentence says more
 TOP_K = 4
 MAX_QUERY = 2000  # characters, from the end; embedders read some 500 tokens
 # A turn as short as "And for lamps?" seldom says what it is about; the turn before it does.

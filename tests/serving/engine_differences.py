@@ -103,8 +103,9 @@ DIFFERENCES = (
     ),
     Difference(
         "built-in-tools", r"responses/(tools: search|previous_response_id: valid)(/stream)?",
-        "status", "built-in tools and stored responses", "200 without effect, or 404", "400",
-        "the gateway runs no tools and remembers nothing", _gateway_refuses,
+        "status", "built-in tools other than `file_search`, and stored responses",
+        "200 without effect, or 404", "400",
+        "the gateway runs no other tools and remembers nothing", _gateway_refuses,
     ),
     Difference(
         "types", r".*/(stream: ('true'|1)|metadata: type|no model)(/stream)?", "status",
