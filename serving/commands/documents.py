@@ -103,8 +103,10 @@ def list_command(
         else:
             counts = store.count_contents(connection)
             names = {row.id: row.name for row in connection.execute(select(api_keys))}
+            defaults = load_defaults(connection).values()
             rows = [
                 _collection_row(one, counts.get(one.name, {}), names)
+                | {"attached": [each.alias for each in defaults if each.collection == one.name]}
                 for one in store.list_collections(connection)
             ]
     emit(rows, as_json, title=f"documents of {name}" if name else "collections")

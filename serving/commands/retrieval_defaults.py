@@ -13,12 +13,6 @@ from whet.database import writing
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
-def add_default_commands(documents: typer.Typer) -> None:
-    """Add `attach` and `detach` to the group `documents`."""
-    documents.command("attach")(attach_command)
-    documents.command("detach")(detach_command)
-
-
 def attach_command(
     alias: str = typer.Argument(..., help="An alias, a version, or the base, as requests name it."),
     collection: str = typer.Argument(..., help="What its requests retrieve from."),

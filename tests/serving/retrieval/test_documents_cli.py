@@ -72,3 +72,15 @@ def test_what_does_not_exist_or_fit_is_said(home: Path) -> None:
         run("add", "hr", str(home), "--metadata", "team", "--no-index")
     with pytest.raises(NotFoundError, match="API keys"):
         run("add", "hr", str(home), "--keys", "nobody", "--no-index")
+
+
+def test_collection_is_attached_and_detached(home: Path) -> None:
+    run("add", "hr", str(home), "--no-index", code=1)
+    options = ("--top-k", "6", "--min-score", "0.3", "--filter", "team=hr")
+    attached = run("attach", "base", "hr", *options)
+    assert (attached["top_k"], attached["filter"]) == (6, {"team": "hr"})
+    assert [one["attached"] for one in run("list")] == [["base"]]
+    assert run("detach", "base") == {"detached": "base"}
+    assert [one["attached"] for one in run("list")] == [[]]
+    with pytest.raises(NotFoundError):
+        run("attach", "nobody", "hr")
