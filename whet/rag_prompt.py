@@ -31,6 +31,8 @@ def format_passage(passage: Mapping[str, Any]) -> str:
     text = str(passage.get("text") or "").strip()
     if not (title or section or address):
         return text
+    if f"{section} > ".startswith(f"{title} > "):
+        title = ""  # the headings begin with the title already
     name = " > ".join(part for part in (title, section) if part).replace('"', "'")
     source = " ".join(filter(None, [name and f'"{name}"', address and f"({address})"]))
     return f"From {source}:\n{_NUMBER.sub('> ', text)}"
