@@ -18,14 +18,16 @@ from serving.retrieval.splitting import (
     split_lines_of,
     split_table,
     split_text,
+    without_special,
 )
 
-VERSION = 1  # raise it when the same document gives other passages
+VERSION = 2  # raise it when the same document gives other passages
 DEFAULT_CHUNK_TOKENS = 200  # of the 256 that MiniLM reads; its count and others' differ a little
 LEAST_CHUNK_TOKENS = 32
 _SMALL_SHARE = 0.4  # of the limit; a section below joins its neighbour
 _PATH_SHARE = 0.35  # of the limit, that title and headings may take
 _TITLE_SHARE = 0.25
+_SLACK = 2  # tokens by which a text may count more than its parts
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def _sections(
 def _room(path: tuple[str, ...], title: str, chunk_tokens: int, count: CountTokens) -> int:
     """Return the tokens that are left for text beside title and headings."""
     told = _path_text(path, title, chunk_tokens, count)
-    return max(chunk_tokens - count(embedded_text(title, told, "")), chunk_tokens // 4)
+    left = chunk_tokens - count(embedded_text(title, told, "")) - _SLACK
+    return max(left, chunk_tokens // 4)
 
 
 def _path_text(path: tuple[str, ...], title: str, chunk_tokens: int, count: CountTokens) -> str:
@@ -113,6 +116,7 @@ def _path_text(path: tuple[str, ...], title: str, chunk_tokens: int, count: Coun
 
 
 def _units(block: Block, room: int, count: CountTokens) -> list[_Unit]:
+    count = without_special(count)
     if block.kind is Kind.TABLE:
         parts = _split_if(block.text, room, count) or split_table(
             block.text, block.has_header, room, count
@@ -167,7 +171,7 @@ def _are_siblings(first: _Section, second: _Section) -> bool:
     is_record = any(unit.is_alone for unit in first.units + second.units)
     return (
         not is_record
-        and len(first.path) == len(second.path) > 1
+        and len(first.path) == len(second.path) > 0
         and first.path[:-1] == second.path[:-1]
     )
 
@@ -176,7 +180,7 @@ def _with_heading(section: _Section, count: CountTokens) -> _Section:
     name = section.path[-1]
     if not name:  # joined already
         return section
-    heading = _Unit(name, count(name), section.units[0].page, opens=True)
+    heading = _Unit(name, without_special(count)(name), section.units[0].page, opens=True)
     return _Section(section.path, [heading, *section.units])
 
 
@@ -215,9 +219,10 @@ def _fitting(
         if count(embedded_text(title, path, text)) <= chunk_tokens:
             break
         end -= 1
-    while end < len(units) and end - start > 1 and units[end - 1].opens:
-        end -= 1  # a term goes with what it names
-    return end
+    cut = end
+    while end < len(units) and cut - start > 1 and units[cut - 1].opens:
+        cut -= 1  # a term goes with what it names
+    return end if units[cut - 1].opens else cut  # a list of terms alone, such as an index
 
 
 def _text(units: Sequence[_Unit]) -> str:

@@ -12,6 +12,12 @@ _LINE_END = re.compile(r"\n")
 _WORD_END = re.compile(r"\s+")
 
 
+def without_special(count: CountTokens) -> CountTokens:
+    """Return a counter of a part's own tokens, without those that a whole text gets once."""
+    special = count("")
+    return lambda text: count(text) - special
+
+
 def split_text(text: str, limit: int, count: CountTokens) -> list[str]:
     """Divide prose between sentences, a long sentence between words, a long word anywhere."""
     return list(_pack(_SENTENCE_END.split(text), " ", limit, count))

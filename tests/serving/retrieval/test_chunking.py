@@ -45,6 +45,13 @@ def test_small_neighbours_under_one_heading_are_joined_with_their_names() -> Non
     assert [(one.section, one.text) for one in made] == [("Guide", "One\nFirst.\nTwo\nSecond.")]
 
 
+def test_small_sections_beside_the_title_are_joined_too() -> None:
+    made = chunks(heading("VACUUM", 2), prose("Cleans."), heading("Synopsis", 2), prose("VACUUM;"))
+    assert [(one.section, one.text) for one in made] == [
+        ("", "VACUUM\nCleans.\nSynopsis\nVACUUM;")
+    ]
+
+
 def test_small_sections_of_different_parents_stay_apart() -> None:
     made = chunks(
         heading("A"), heading("x", 2), prose("First."), heading("B"), heading("y", 2), prose("Z.")
@@ -80,6 +87,11 @@ def test_long_code_is_divided_between_lines() -> None:
 def test_term_goes_with_its_description() -> None:
     made = chunks(prose(words(45)), Block(Kind.TERM, "autovacuum"), prose(words(40)))
     assert [one.text.split("\n")[0] for one in made] == [words(45), "autovacuum"]
+
+
+def test_terms_without_descriptions_fill_passages() -> None:
+    made = chunks(*(Block(Kind.TERM, f"term {number}") for number in range(30)))
+    assert len(made) == 2
 
 
 def test_each_record_is_a_passage() -> None:
