@@ -30,7 +30,7 @@ from serving.retrieval.splitting import CountTokens
 from whet.database import reading, writing
 from whet.errors import ConflictError
 
-PARSER_VERSION = 1  # raise it when a parser reads the same file otherwise
+PARSER_VERSION = 2  # raise it when a parser reads the same file otherwise
 REMOVED_AT_ONCE = 0.2  # share of a source's documents; a scan that loses more asks first
 _MEDIA_TYPE_UNKNOWN = "application/octet-stream"
 

@@ -28,6 +28,9 @@ _FURNITURE_CLASSES = names(
     "pagination-nav prev-next-area skip-link edit-this-page md-sidebar md-header md-footer linenos "
     "lineno linenodiv navpath copybtn"
 )
+# An alphabetical index at the end of a book (DocBook, Sphinx): thousands of headwords that would
+# stand before the pages they point to.
+_INDEX_CLASSES = names("indexdiv genindextable")
 _SITE_TAGS = frozenset(("header", "footer", "aside"))  # furniture unless they stand in an article
 _HIDDEN_STYLE = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)|opacity\s*:\s*0(?:\.0*)?(?![.\d])"
@@ -44,10 +47,10 @@ _HIDDEN_CLASSES = names("sr-only visually-hidden visuallyhidden screen-reader-te
 def is_furniture(node: LexborNode, is_page: bool) -> bool:
     """Tell whether an element is navigation, a form, a script or the like.
 
-    `is_page` false: only what is never text counts.
+    `is_page` false: only what is never text counts, and the index of a book.
     """
     tag = node.tag or ""
-    if tag in _SILENT_TAGS:
+    if tag in _SILENT_TAGS or has_class(node, _INDEX_CLASSES):
         return True
     if not is_page:
         return False

@@ -54,6 +54,12 @@ def test_page_of_links_alone_keeps_them() -> None:
     assert kinds(parse_file("toc.html", page)) == [("heading", "Contents"), ("paragraph", "One")]
 
 
+def test_html_leaves_out_the_alphabetical_index_of_a_book() -> None:
+    words = b"".join(b"<dt>word%d, <a href='p'>Page</a></dt>" % n for n in range(50))
+    page = b"<html><body><h1>Index</h1><div class='indexdiv'><dl>" + words + b"</dl></div></body>"
+    assert kinds(parse_file("bookindex.html", page)) == [("heading", "Index")]
+
+
 @pytest.mark.parametrize(
     "style",
     [
