@@ -1,0 +1,1 @@
+"""Retrieval: recall on a manual, speed of engines and embedders."""

@@ -1,0 +1,77 @@
+"""Tables of the results, between markers in README.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BEGIN = "<!-- results: begin (written by python -m benchmarks.retrieval) -->"
+END = "<!-- results: end -->"
+_LEGS = {"lexical": "words (BM25)", "vector": "vectors", "hybrid": "both"}
+_PARTS = {
+    "all": "all questions",
+    "unseen": "not looked at while tuning",
+    "intent": "none of the page's words",
+    "known": "words of the page",
+}
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Return the document's part for whatever was measured."""
+    parts = []
+    if "quality" in results:
+        parts.append(_quality(results["quality"]))
+    if "speed" in results:
+        parts += [_speed(one) for one in results["speed"]]
+    if "embedders" in results:
+        parts.append(_embedders(results["embedders"]))
+    return "\n\n".join(parts)
+
+
+def _stamp(measured: dict[str, Any]) -> str:
+    return f"Recorded {measured['at']} on {measured['machine']}."
+
+
+def _quality(measured: dict[str, Any]) -> str:
+    lines = [
+        f"**Recall on the manual.** {measured['passages']:,} passages of at most "
+        f"{measured['chunk_tokens']} tokens, embedder `{measured['embedder']}`. {_stamp(measured)}",
+        "",
+        "| questions | | @1 | @4 | @10 |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for part, name in _PARTS.items():
+        for leg, label in _LEGS.items():
+            found = measured["recall"][leg][part]
+            shares = " | ".join(f"{found[f'@{cut}']:.3f}" for cut in (1, 4, 10))
+            lines.append(f"| {name} ({found['questions']}) | {label} | {shares} |")
+    return "\n".join(lines)
+
+
+def _speed(measured: dict[str, Any]) -> str:
+    graph = ", candidates from the graph" if measured["graph"] else ""
+    lines = [
+        f"**One search among {measured['passages']:,} passages{graph}**, one core; recall@10 of "
+        f"exact {measured['recall@10']:.4f}; built in {measured['build_processor_s']:g} s of "
+        f"processor time without embedding. {_stamp(measured)}",
+        "",
+        "| | p50 ms | p95 ms | processor p50 ms | processor p95 ms |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, found in measured["ms"].items():
+        columns = ("p50", "p95", "processor_p50", "processor_p95")
+        lines.append(f"| {name} | " + " | ".join(f"{found[key]:.2f}" for key in columns) + " |")
+    return "\n".join(lines)
+
+
+def _embedders(measured: dict[str, Any]) -> str:
+    rates = {name: found for name, found in measured.items() if isinstance(found, dict)}
+    lines = [
+        f"**Embedding {measured['sample']} passages of the manual**, {measured['tokens']:g} tokens "
+        f"on average, one core. {_stamp(measured)}",
+        "",
+        "| | passages per second of processor time | per second |",
+        "|---|---:|---:|",
+    ]
+    for name, found in rates.items():
+        lines.append(f"| {name} | {found['per_processor_s']:.1f} | {found['per_s']:.1f} |")
+    return "\n".join(lines)
