@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from itertools import chain, zip_longest
 from typing import Any, Literal
 
+from monitoring.detector.incidents import with_topic_names
 from monitoring.signals import KIND_TITLES, Kind
 from monitoring.verdict import Finding, Verdict
 
@@ -171,7 +172,7 @@ def plan_incident(
     same_kind = next((alert for alert in known if alert["kind"] == kind and alert["state"] in ("open", "acknowledged")), None)
     at = mine or (same_kind if same_kind is not None and not same_kind["detail"].get("incident") else None)
     detail = _of_days(kind, found, series, at["detail"] if at else {})
-    title = f"{alias}: {KIND_TITLES[kind]}. {found['summary']}"
+    title = f"{alias}: {KIND_TITLES[kind]}. {detail['incident']['summary']}"
     if at is not None:
         return Change("extend", kind, title, detail, at["id"], severity=SEVERITY[kind])
     key = f"{dedup_key(alias, kind)}:{found['id']}" if same_kind is not None else ""
@@ -180,11 +181,13 @@ def plan_incident(
 
 def _merged(earlier: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """What was explained when the incident opened or grew stays: on other days, and after a restart, `found` has no explanation."""
-    return {**(earlier.get("incident") or {}), **found}
+    merged = {**(earlier.get("incident") or {}), **found}
+    return with_topic_names(merged, merged.get("topic_names", {}))
 
 
 def _of_days(kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[list[float]]], earlier: Mapping[str, Any]) -> dict[str, Any]:
     since_at = _instant(found.get("first_hour") or found["first_day"])
+    incident = _merged(earlier, found)
     ids = [*found.get("examples", []), *earlier.get("interaction_ids", [])] if kind in REVIEWABLE else []
     return {
         "drift_report_id": "",
@@ -192,8 +195,11 @@ def _of_days(kind: Kind, found: Mapping[str, Any], series: Mapping[str, list[lis
         "words": [],
         "quiet_runs": 0,
         **earlier,
-        "incident": _merged(earlier, found),
-        "signals": [_shown_by_day(one, series.get(str(place), [])) for place, one in enumerate(found["evidence"])],
+        "incident": incident,
+        "signals": [
+            _shown_by_day(one, series.get(str(place), []))
+            for place, one in enumerate(incident["evidence"])
+        ],
         "interaction_ids": list(dict.fromkeys(ids))[:MAX_EXAMPLES],
         "since_at": since_at,
         "since_is_exact": True,
@@ -206,7 +212,7 @@ def _shown_by_day(evidence: Mapping[str, Any], series: list[list[float]]) -> dic
     signal = evidence["signal"] + (f" {evidence['part']}" if evidence["part"] else "")
     return {
         "name": signal,
-        "label": evidence["sentence"].partition(":")[0],
+        "label": evidence.get("label") or evidence["sentence"].partition(":")[0],
         "unit": evidence.get("unit", ""),
         "shape": "rate" if evidence.get("share") else "number",
         "sentence": evidence["sentence"],

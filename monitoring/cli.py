@@ -72,9 +72,9 @@ def drift_days(
     if as_json:
         emit(found, True)
         return
-    shown = [one | {"signals": ", ".join(one["signals"])} for one in found.pop("incidents")]
+    shown = [_row(one) for one in found.pop("incidents")]
     emit({key: value for key, value in found.items() if key not in ("thresholds", "declared")}, False)
-    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "state", "signals", "summary"], title="incidents")
+    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "state", "signals", "where", "summary"], title="incidents")
 
 
 @drift.command("audit")
@@ -124,11 +124,24 @@ def drift_replay(
         else "no day could be judged: six weeks of history come first"
     )
     emit({"days": found["days"], "judged days": found["judged_days"], "target per 100 days": target, "incidents per 100 days": achieved}, False)
-    shown = [one | {"signals": ", ".join(one["signals"])} for one in found["incidents"]]
-    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "summary"], title="incidents")
+    shown = [_row(one) for one in found["incidents"]]
+    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "where", "summary"], title="incidents")
     early = [{"day": one["day"], "alias": one["alias"], "finding": item["sentence"]} for one in found["information"] for item in one["findings"]]
     if early:
         emit(early, False, title="information from the first six weeks")
+
+
+def _row(incident: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table of incidents: its signals, and the slices that carry the change."""
+    slices = ", ".join(
+        f"{one['column']}={one['value']} ({100 * one['share_of_change']:.0f} % of the change)"
+        for one in incident.get("slices", [])
+    )
+    where = slices or ("everywhere" if "slices" in incident else "")
+    summary = f"{incident['summary']} {incident['hint']}".strip()
+    return {
+        **incident, "signals": ", ".join(incident["signals"]), "where": where, "summary": summary
+    }  # fmt: skip
 
 
 def _print_report(row: dict[str, Any], as_json: bool) -> None:

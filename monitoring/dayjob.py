@@ -123,7 +123,7 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
         "target_per_100_days": watch.settings.target,
         "incidents_per_100_days": rate,
         "incidents_per_100_days_95": list(poisson_interval(found, stream.judged_days)),
-        "spread": round(stream.spread, 2),
+        "spread": {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
         "thresholds": {name: round(value, 2) for name, value in stream.last_limits.items()},
         "declared": [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared],
         "judged_hours": watch.hours.judged_hours,

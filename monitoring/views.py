@@ -110,19 +110,8 @@ def incident(alert: Mapping[str, Any], now: int) -> Incident:
         interaction_ids=[str(one) for one in detail.get("interaction_ids", [])],
         report_id=detail.get("drift_report_id") or "",
         reports=len(detail.get("reports", [])),
-        by_day=_by_day(detail.get("incident") or {}),
+        by_day=dict(detail.get("incident") or {}),
     )
-
-
-_CARRIES, _MORE_THAN_SHARE = 0.2, 1.5  # share of the change, and times its share of conversations, from which a topic is worth naming
-
-
-def _by_day(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The incident with the topics that carry more of the change than their size explains; a topic that became more frequent is the change."""
-    topics = [
-        one for one in found.get("topics", []) if "share_of_change" not in one or one["share_of_change"] >= max(_CARRIES, _MORE_THAN_SHARE * one["share_now"])
-    ]
-    return {**found, "topics": topics} if found else {}
 
 
 def since(at: int, now: int) -> str:

@@ -39,6 +39,12 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--volumes", default="200,2000,20000", help="requests per weekday (default 200,2000,20000)")
     parser.add_argument("--worlds", default=",".join(NULLS), help="stationary worlds (default all)")
     parser.add_argument("--shifts", default=",".join(SHIFTS), help="shifts (default all)")
+    parser.add_argument(
+        "--shift-world",
+        default="clustered, weekly",
+        choices=sorted(NULLS),
+        help="stationary world in which shifts begin (default clustered, weekly)",
+    )
     parser.add_argument("--pairs", type=int, default=200, help="pairs per size of the cold-start test (default 200)")
     parser.add_argument("--weeks", type=int, default=500, help="simulated weeks of each service of the audit (default 500)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="requests of the large day of `scale` (default 1,000,000)")
@@ -91,7 +97,7 @@ def _shifts(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     runs = []
     for seed in _seeds(options, options.volume):
         pause()
-        runs += run_shifts(options.shifts, options.volume, seed)
+        runs += run_shifts(options.shifts, options.volume, seed, world=options.shift_world)
         say(f"{options.volume:,} a day, seed {seed}: " + ", ".join(f"{run['shift']} {run['delay']}" for run in runs[-len(options.shifts) :]))
     return {"runs": runs, "summary": summarise_shifts(runs)}
 
@@ -198,6 +204,7 @@ def main(given: list[str] | None = None) -> int:
         identity = {
             "started_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             "commit": _commit(),
+            "world": options.shift_world if name == "shifts" else "",
             "command": " ".join(["python -m benchmarks.drift", *(f"'{part}'" if " " in part else part for part in arguments)]),
             "cores": os.cpu_count() or 1,
         }

@@ -109,7 +109,9 @@ def _null_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _shifts(part: Mapping[str, Any]) -> list[str]:
-    return ["**Delay from the first day of a change, that day counted** (days; worlds clustered and weekly)", "", *_shift_rows(part["summary"])]
+    world = part.get("world") or "clustered, weekly"  # parts recorded before there was a choice
+    head = f"**Delay from the first day of a change, that day counted** (days; world: {world})"
+    return [head, "", *_shift_rows(part["summary"])]
 
 
 def _shift_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -44,6 +44,8 @@ def run_null(world: str, volume: int, seed: int, days: int, *, texts: bool = Fal
     service, watch = World(seed, volume, world, texts=texts), Watch("null", DetectorSettings())
     spent = 0.0
     for day in range(WARM_UP + days):
+        if service.is_missing(day):
+            continue
         rows = service.day(day)
         began = time.process_time()
         watch.step(FIRST_DAY + day, rows)
@@ -53,9 +55,20 @@ def run_null(world: str, volume: int, seed: int, days: int, *, texts: bool = Fal
     return NullRun(world, volume, seed, watch.stream.judged_days, found, len(watch.early), looks, spent / (WARM_UP + days))
 
 
-def run_shifts(shifts: Sequence[str], volume: int, seed: int, *, texts: bool = False) -> list[dict[str, Any]]:
-    """Every shift in the same service: its first nine weeks are simulated once. False incidents before the shift are counted apart."""
-    service, watch = World(seed, volume, texts=texts), Watch("shifted", DetectorSettings())
+def run_shifts(
+    shifts: Sequence[str],
+    volume: int,
+    seed: int,
+    *,
+    texts: bool = False,
+    world: str = "clustered, weekly",
+) -> list[dict[str, Any]]:
+    """Follow every shift in the same service, whose first nine weeks are simulated once.
+
+    False incidents before the shift are counted apart.
+    """
+    service = World(seed, volume, world, texts=texts)
+    watch = Watch("shifted", DetectorSettings())
     for day in range(SHIFT_DAY):
         watch.step(FIRST_DAY + day, service.day(day))
     before = len(watch.stream.incidents)

@@ -121,6 +121,12 @@ NULLS = {
     "heavy user": "clustered, weekly, on one day one user sends 20 % of the requests",
     "missing signal": "clustered, weekly, two signals absent on 10 % of days",
     "declared template": "clustered, weekly, a new template version moves prompts and answers",
+    "seasons": "clustered, weekly, each topic turns by a quarter up and down within 60 days",
+    "wandering levels": "clustered, weekly, latency, lengths and refusals drift about their level for weeks",
+    "launch": "clustered, weekly, twice the users on one day, who leave within six weeks",
+    "big tenant": "clustered, weekly, one tenant of other habits sends 10 to 40 % of a day's requests",
+    "anonymous users": "clustered, weekly, seasons, and the table has no column `user`",
+    "gaps": "clustered, weekly, seasons, twice two days are missing and once half a day",
 }
 # Stationary worlds that are also simulated by the hour, and one that only hours can notice.
 HOUR_NULLS = {name: NULLS[name] for name in ("clustered, weekly", "holiday week", "heavy user", "missing signal")} | {
@@ -128,6 +134,16 @@ HOUR_NULLS = {name: NULLS[name] for name in ("clustered, weekly", "holiday week"
 }
 # Hour of the day (UTC) around which users of a language are awake; en, es, de, fr, pt, it, nl, pl.
 _AWAKE = np.array([16.0, 19.0, 11.0, 11.0, 17.0, 11.0, 11.0, 11.0])
+# Worlds whose topics turn with the season: by how much of themselves, and within how many days.
+_SEASONAL = ("seasons", "anonymous users", "gaps")
+_SEASON, _SEASON_DAYS = 0.25, 120  # from the least to the most takes half of the days
+# Daily persistence of levels that wander, and the standard deviation (of the logarithm) within
+# which they stay: latency, lengths, refusals.
+_WANDER, _WANDERING = 0.95, np.array([0.08, 0.03, 0.10])
+_GAPS = (70, 71, 95, 96)  # days without any rows; half of day 110 is missing too
+_HALF_DAY = 110
+_LAUNCH_DAYS = 42  # within which the users of a launch leave again
+_TENANT_SHARE = (0.1, 0.4)  # of a day's requests, drawn for each day
 _EVENT = 75  # day on which holiday, heavy user and template come: warm-up and history lie before it
 
 
@@ -171,6 +187,10 @@ class World:
         self.clock = np.random.default_rng([self.seed, 24])  # of its own: days are the same with hours and without
         self.phases = self._awake(self.traits["language"])
         self.swing = np.zeros(len(_HOUR_SWINGS))
+        self.turns = np.random.default_rng([self.seed, 60])  # of its own, as the clock's
+        self.season_phases = self.turns.uniform(0, 2 * np.pi, TOPICS + 1)
+        self.wander = self.turns.normal(0, _WANDERING)
+        self.is_tenant = self.turns.random(self.users) < 0.05
 
     def _awake(self, languages: NDArray[Any]) -> Floats:
         """The hour around which each user asks."""
@@ -205,6 +225,10 @@ class World:
         weekend = weekly and (day + FIRST_DAY + 3) % 7 >= 5
         n = int(r.poisson(self._volume(day) * (0.5 if weekend else 1.0)))
         weights = self.activity * np.where(weekend & (self.traits["route"] < 4), 0.3, 1.0) * r.gamma(2, 0.5, self.users)
+        if self.world == "launch":
+            weights = weights * self._launched(day)
+        if self.world == "big tenant":
+            weights = self._tenant_weights(weights)
         who = r.choice(self.users, n, p=weights / weights.sum())
         if self.world == "heavy user" and day == _EVENT:
             who[r.random(n) < 0.2] = int(np.argmax(self.traits["style"]))
@@ -212,9 +236,14 @@ class World:
         rows = np.arange(n) if not clustered else who
         swing = float(r.normal(0, 0.06)) - 0.1 * weekend if clustered else 0.0
         of = {name: values[rows] for name, values in traits.items()}
+        if self.world == "big tenant":
+            self._as_tenant(of, self.is_tenant[rows])
         hours = self._hours_of(self.phases[rows] - self._clock_change(day), bool(weekend)) if self.hours else None
         columns = self._shifted_at(hours, of, n, swing, day) if hours is not None and day == self.start else self._columns(r, of, n, swing, day)
-        columns["user"] = np.array([f"d{day}-{i}" for i in range(n)], dtype=object) if not clustered else self.names[who]
+        if self.world != "anonymous users":
+            columns["user"] = np.array([f"d{day}-{i}" for i in range(n)], dtype=object) if not clustered else self.names[who]
+        if self.world == "big tenant":
+            columns["slice_tenant"] = np.where(self.is_tenant[who], "acme", "others").astype(object)
         columns["id"] = np.array([f"{day}-{i}" for i in range(n)], dtype=object)
         columns["day"] = np.full(n, FIRST_DAY + day)
         if hours is not None:
@@ -222,6 +251,34 @@ class World:
             self._swing_by_hour(columns)
         self._oddities(columns, day, n)
         return Table(columns)
+
+    def is_missing(self, day: int) -> bool:
+        """True for a day on which the service had no requests at all."""
+        return self.world == "gaps" and day in _GAPS
+
+    def _launched(self, day: int) -> Floats:
+        """Weight of each user: the second half comes on the day of the launch and leaves again."""
+        newcomers = np.arange(self.users) >= self.users // 2
+        here = max(0.0, 1 - (day - _EVENT) / _LAUNCH_DAYS) if day >= _EVENT else 0.0
+        return np.where(newcomers, here, 1.0)
+
+    def _tenant_weights(self, weights: Floats) -> Floats:
+        """Weights of the users, those of the tenant together another share on each day."""
+        share = self.turns.uniform(*_TENANT_SHARE)
+        tenant, others = weights[self.is_tenant].sum(), weights[~self.is_tenant].sum()
+        return np.where(self.is_tenant, weights * share / tenant, weights * (1 - share) / others)
+
+    def _as_tenant(self, of: dict[str, NDArray[Any]], is_tenant: NDArray[np.bool_]) -> None:
+        """Its users write longer, mostly in German, about two topics, and are refused more often."""
+        drawn = self.turns.random(len(is_tenant))
+        of["style"] = of["style"] + 0.4 * is_tenant
+        of["language"] = np.where(is_tenant & (drawn < 0.7), 2, of["language"])
+        of["first"] = np.where(is_tenant, np.where(drawn < 0.5, 3, 6), of["first"])
+        of["refused"] = np.where(is_tenant, np.minimum(1, 1.5 * of["refused"]), of["refused"])
+
+    def _season(self, day: int) -> Floats:
+        """By how much each topic is more or less asked for than on average."""
+        return 1 + _SEASON * np.sin(2 * np.pi * day / _SEASON_DAYS + self.season_phases)
 
     def _clock_change(self, day: int) -> float:
         return float(self.world == "clock change" and day >= _EVENT)
@@ -257,6 +314,10 @@ class World:
                 columns[name] = np.where(known & more, 1.0, np.where(known & fewer, 0.0, columns[name]))
 
     def _volume(self, day: int) -> float:
+        if self.world == "launch" and day >= _EVENT:
+            return self.volume * (1 + max(0.0, 1 - (day - _EVENT) / _LAUNCH_DAYS))
+        if self.world == "gaps" and day == _HALF_DAY:
+            return 0.5 * self.volume
         if self.world == "holiday week" and _EVENT <= day < _EVENT + 7:
             return 0.4 * self.volume
         if self.world == "volume x4":
@@ -274,6 +335,16 @@ class World:
         refused = of["refused"].copy()
         language = np.where(r.random(n) < 0.95, of["language"], 0)
         topic = np.where(r.random(n) < 0.6, of["first"], np.where(r.random(n) < 0.5, of["second"], r.choice(TOPICS, n, p=_TOPIC_WEIGHTS)))
+        if self.world in _SEASONAL:
+            season = self._season(day)
+            weights = _TOPIC_WEIGHTS * season[:TOPICS]
+            moved = r.random(n) > season[topic] / (1 + _SEASON)
+            topic = np.where(moved, r.choice(TOPICS, n, p=weights / weights.sum()), topic)
+        if self.world == "wandering levels":
+            noise = self.turns.normal(0, _WANDERING * np.sqrt(1 - _WANDER**2))
+            self.wander = _WANDER * self.wander + noise
+            slower, longer, stricter = np.exp(self.wander)
+            ttft, answer, refused = ttft * slower, answer * longer, np.minimum(1, refused * stricter)
         schema, repeats, down = 0.01, 0.005, of["unhappy"]
         if name.startswith("refusal"):
             refused = np.minimum(1, amount * refused)

@@ -18,7 +18,7 @@ from monitoring.detector.codebook import Codebook, cluster_centres, vectors_of
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import effect_of
 from monitoring.detector.sample import capped
-from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
+from monitoring.detector.signals import OF_USERS, DailySignal, categories_of, numbers_of, signals_of
 from monitoring.detector.table import Floats, Table
 from monitoring.detector.texts import WordSpace
 from monitoring.statistics import block_medians, compare_categories, compare_rates, holm, mann_whitney
@@ -58,9 +58,12 @@ def compare_two(before: Table, after: Table, *, alpha: float = ALPHA, seed: int 
     Raises nothing for odd data: a signal without enough values is left out, and `tests` says how many were compared.
     """
     rng = np.random.default_rng([seed, 4])
+    has_users = "user" in before and "user" in after
     first, second = (table.take(capped(table.get("user"), len(table), 1, rng)) for table in (before, after))
     found: list[tuple[DailySignal, float, float, float, bool, str]] = []
     for signal in signals_of(set(first.columns) & set(second.columns)):
+        if not has_users and signal.name in OF_USERS:
+            continue
         made = _compare(signal, first, second, seed)
         if made is not None:
             found.append((signal, *made))

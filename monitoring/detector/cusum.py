@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,7 +15,9 @@ _STATES = 120  # of the Markov chain: the run length is then exact to a per cent
 _HIGHEST = 40.0
 _USUAL_SPREAD = 1.0
 _BLOCK = 7  # days summed to see whether neighbouring days lean to the same side
-_PRIOR_BLOCKS = 40  # blocks that the assumption of a spread of 1 weighs
+# Weeks that the usual spread weighs beside what was measured. Weeks, not charts: the languages of one
+# week move together.
+_PRIOR_WEEKS = 8
 _QUANTILE = 0.9
 _LATEST = 3  # days that say how large a change is now
 
@@ -75,14 +77,15 @@ def threshold_for(days: float, slack: float, spread: float) -> float:
     return round(high, 2)
 
 
-def thresholds(sides: Sequence[int], target: float, slack: float, spread: float, least: float) -> list[float]:
-    """h for each signal. `sides`: one-sided sums of each; `target`: false alarms per 100 days over all of them.
+def run_lengths(sides: Mapping[str, int], target: float) -> dict[str, int]:
+    """Return the mean days between false alarms that one sum of each signal may have.
 
-    Every signal may raise the same share of the false alarms, and within a signal every chart: a language chart of twelve
-    categories is then not twelve times as loud as the refusal rate.
+    `sides` are the one-sided sums of each signal, `target` false alarms per 100 days over all
+    signals. Every signal may raise the same share of them, and within a signal every sum: a language
+    signal of twelve charts is then not twelve times as loud as the refusal rate.
     """
     share = target / max(1, len(sides))
-    return [max(least, threshold_for(round(100 * number / share), slack, round(spread, 2))) for number in sides]
+    return {name: round(100 * number / share) for name, number in sides.items()}
 
 
 def change_begin(z: Floats, up: bool) -> int:
@@ -97,15 +100,16 @@ def change_begin(z: Floats, up: bool) -> int:
     return int(np.flatnonzero(sums[:-1] == sums[:-1].min())[-1])
 
 
-def measured_spread(blocks: Floats) -> float:
-    """Standard deviation of daily z as the CUSUM feels it, from sums over weeks divided by the root of their days.
+def measured_spread(blocks: Floats, weeks: int, usual: float = _USUAL_SPREAD) -> float:
+    """Standard deviation of daily z as the CUSUM feels it, from sums over weeks divided by the root
+    of their days, of one chart or of several.
 
-    1 where days are independent; more where a slow exchange of users makes neighbouring days lean to the same side. Read
-    from the 90 % quantile, so that real changes in the history count little, and drawn towards 1 where there are few weeks.
+    1 where days are independent; more where neighbouring days lean to the same side, because users
+    are exchanged slowly or a level wanders. Read from the 90 % quantile, so that real changes in the
+    history count little, and drawn towards `usual` where there are few weeks.
     """
-    n = len(blocks)
-    if n == 0:
-        return _USUAL_SPREAD
+    if not len(blocks):
+        return usual
     found = float(np.quantile(np.abs(blocks), _QUANTILE) / norm.ppf((1 + _QUANTILE) / 2))
-    weight = n / (n + _PRIOR_BLOCKS)
-    return float(np.sqrt(weight * found**2 + (1 - weight) * _USUAL_SPREAD**2))
+    weight = weeks / (weeks + _PRIOR_WEEKS)
+    return float(np.sqrt(weight * found**2 + (1 - weight) * usual**2))

@@ -56,17 +56,24 @@ class DayStatistics:
     points: dict[Chart, Point] = field(default_factory=dict)
     counts: dict[Chart, dict[str, int]] = field(default_factory=dict)  # of a categorical signal: category → rows of the sample
     templates: dict[str, int] = field(default_factory=dict)  # of the sample: a new one is a declared change
+    has_users: bool = True  # false: nobody knows whose the rows are, and one busy user can be many
 
     def as_json(self) -> dict[str, Any]:
         points = [[*chart, point.value, point.error, point.level, point.n] for chart, point in self.points.items()]
         counts = [[*chart, found] for chart, found in self.counts.items()]
-        return {"day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points, "counts": counts, "templates": self.templates}
+        return {
+            "day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points,
+            "counts": counts, "templates": self.templates, "has_users": self.has_users,
+        }  # fmt: skip
 
     @staticmethod
     def from_json(made: dict[str, Any]) -> DayStatistics:
         points = {Chart(*row[:3]): Point(*row[3:]) for row in made["points"]}
         counts = {Chart(*row[:3]): row[3] for row in made["counts"]}
-        return DayStatistics(made["day"], made["rows"], made["sampled"], points, counts, made["templates"])
+        return DayStatistics(
+            made["day"], made["rows"], made["sampled"], points, counts, made["templates"],
+            made.get("has_users", True),  # days stored before it was known
+        )  # fmt: skip
 
 
 def share_point(events: float, n: int) -> Point:
@@ -91,7 +98,11 @@ def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: 
     if codebook is not None:
         _questions(sample, day, settings, codebook, points, counts)
     templates = Counter(value for value in sample.columns["template"] if value is not None) if "template" in sample else Counter[str]()
-    return DayStatistics(day, requests or len(table), len(sample), points, counts, dict(templates.most_common(_MOST_CATEGORIES))), sample
+    statistics = DayStatistics(
+        day, requests or len(table), len(sample), points, counts,
+        dict(templates.most_common(_MOST_CATEGORIES)), "user" in table,
+    )  # fmt: skip
+    return statistics, sample
 
 
 def _by_adapter(sample: Table, least: int) -> dict[str, Table]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from monitoring.detector.daily import Chart
-from monitoring.detector.signals import DailySignal
+from monitoring.detector.signals import DailySignal, Shape
 from monitoring.detector.table import date_of
 
-_LEAST_EVENTS = 5  # conversations more or fewer, below which a share has not moved for anybody
+_LEAST_EVENTS = 5  # requests more or fewer, below which a share has not moved for anybody
+SHARES = ("rate", "category", "topics", "novelty")  # shapes whose level is a share of the requests
 OTHER = "(other)"  # categories too rare for charts of their own
 
 
@@ -30,11 +33,24 @@ class Effect:
         """Change as a share of the usual level; None where that is zero."""
         return (self.now - self.before) / abs(self.before) if self.before else None
 
+    def size(self, shape: Shape) -> float:
+        """How large the change is on a scale that shares and other levels have in common.
+
+        Cohen's h for shares (Cohen 1988, "Statistical Power Analysis", chapter 6), the logarithm of the
+        ratio for positive levels, the difference for scores.
+        """
+        if shape in SHARES:
+            low, high = (float(np.arcsin(np.sqrt(np.clip(p, 0, 1)))) for p in (self.before, self.now))
+            return 2 * abs(high - low)
+        if shape == "score" or min(self.before, self.now) <= 0:
+            return abs(self.now - self.before)
+        return abs(float(np.log(self.now / self.before)))
+
 
 def effect_of(signal: DailySignal, chart: Chart, before: float, now: float, *, values: int, rows_per_day: float, since: int) -> Effect:
     """`values`: sampled values since the change; `rows_per_day`: requests of a day, for "about … more a day"; `since`: day number."""
     change = now - before
-    if signal.shape in ("rate", "category", "topics", "novelty"):
+    if signal.shape in SHARES:
         room = min(before, 1 - before) if signal.shape == "rate" else before
         large = abs(change) >= max(signal.floor * room, signal.least) and abs(change) * values >= _LEAST_EVENTS
     elif signal.shape == "score":
@@ -45,22 +61,26 @@ def effect_of(signal: DailySignal, chart: Chart, before: float, now: float, *, v
     return Effect(before, now, large and wanted, _sentence(signal, chart, before, now, rows_per_day, since))
 
 
-def _sentence(signal: DailySignal, chart: Chart, before: float, now: float, rows_per_day: float, since: int) -> str:
+def _sentence(
+    signal: DailySignal, chart: Chart, before: float, now: float, rows_per_day: float, since: int
+) -> str:
+    """Say the change: the level now, the baseline, the first day."""
     when = f"since {date_of(since).isoformat()}"
-    who = f" ({chart.adapter})" if chart.adapter else ""
-    if signal.shape == "novelty":
-        return f"{signal.label}{who}: {_percent(now)} are farther from every known topic than 95 % of the first ones were, {when}; {_percent(before)} before."
-    if signal.shape in ("rate", "category", "topics"):
-        count = abs(now - before) * rows_per_day
-        of = {"rate": "", "category": f"'{chart.part}' in ", "topics": f"topic {chart.part} in "}[signal.shape]
-        more = f" (about {count:,.0f} {'more' if now > before else 'fewer'} a day)" if count >= 1 and signal.shape != "topics" else ""
-        return f"{signal.label}{who}: {of}{_percent(now)} of conversations {when}, {_percent(before)} before{more}."
-    part = {"p50": "median ", "p95": "95 % quantile "}.get(chart.part, "")
-    unit = f" {signal.unit}" if signal.unit else ""
+    name = f"{signal.label}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
+    if signal.shape in SHARES:
+        part = {"category": f": {chart.part}", "topics": f": topic {chart.part}"}.get(signal.shape, "")
+        count = (now - before) * rows_per_day
+        a_day = f" ({count:+,.0f} a day)" if abs(count) >= 1 else ""
+        return f"{name}{part} {_percent(now)}, baseline {_percent(before)}, {when}{a_day}."
     if signal.shape == "score":
-        return f"{signal.label}{who}: {now:.3f} {when}, {before:.3f} before."
-    moved = f"{'up' if now > before else 'down'} {abs(now / before - 1):.0%}" if before > 0 else "moved"
-    return f"{signal.label}{who}: {moved} {when}, {part}{_figure(now)}{unit} against {_figure(before)}{unit}."
+        return f"{name} {now:.3f}, baseline {before:.3f}, {when}."
+    mean = " (geometric mean)" if signal.shape == "positive" else ""
+    part = f" {chart.part}" if chart.part in ("p50", "p95") else ""
+    unit = f" {signal.unit}" if signal.unit else ""
+    moved = f" ({now / before - 1:+.0%})" if before > 0 else ""
+    return (
+        f"{name}{part}{mean} {_figure(now)}{unit}, baseline {_figure(before)}{unit}{moved}, {when}."
+    )
 
 
 def _percent(share: float) -> str:

@@ -16,13 +16,23 @@ from monitoring.detector.daily import Chart
 from monitoring.detector.effects import OTHER
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.signals import categories_of, numbers_of, signal_of
-from monitoring.detector.table import Floats, Table
-from monitoring.detector.topics import LEAST_ROWS, MOST, by_likeness, by_risen_words, described
+from monitoring.detector.table import Floats, Table, concatenated
+from monitoring.detector.texts import characteristic_words
+from monitoring.detector.topics import (
+    LEAST_ROWS,
+    MOST,
+    by_likeness,
+    by_risen_words,
+    described,
+    users_of,
+)
 
 _SLICES = ("language", "route", "template", "adapter", "finish_reason")
-_CARRIES = 0.3  # share of the change from which a slice is named
-_MORE_THAN_SHARE = 2.0  # times its share of the conversations, below which a slice moved like everything else
+_CARRIES = 0.3  # share of the change from which a slice or topic is named
+# Times its share of the conversations, below which a slice or topic moved like everything else.
+_MORE_THAN_SHARE = 2.0
 _MOST_EXAMPLES = 50
+_NAME_WORDS = 4  # of a topic in a sentence
 _ROWS = 4_000  # of each side that are clustered
 
 
@@ -37,7 +47,33 @@ def explain(incident: Incident, before: Table, after: Table, codebook: Codebook 
     slices = _slices(lead, before, after, old, new) if usable and old is not None and new is not None else []
     from_topics = [one for topic in topics[:1] for one in topic["examples"]] if signal_of(lead.chart.signal).side == "questions" else []
     examples = _examples(lead, after, new) if usable and new is not None else []
-    return {"slices": slices, "topics": topics, "examples": list(dict.fromkeys([*from_topics, *examples]))[:_MOST_EXAMPLES]}
+    found = {
+        "slices": slices,
+        "topics": topics,
+        "examples": list(dict.fromkeys([*from_topics, *examples]))[:_MOST_EXAMPLES],
+    }
+    names = _topic_names(incident, concatenated([before, after]), codebook)
+    return {**found, "topic_names": names} if names else found
+
+
+def _topic_names(
+    incident: Incident, table: Table, codebook: Codebook | None
+) -> dict[str, list[str]]:
+    """Number of each topic in the incident's evidence → its words; those without words are left out."""
+    numbers = [chart.part for chart in incident.evidence if chart.signal == "prompt_topics"]
+    vectors = codebook.vectors(table) if codebook is not None and numbers else None
+    if codebook is None or vectors is None or "prompt" not in table:
+        return {}
+    nearest = codebook.assign(vectors)[0]
+    prompts, users = table.columns["prompt"], users_of(table)
+    groups = [np.flatnonzero(nearest == int(number)) for number in numbers]
+    groups.append(np.flatnonzero(~np.isin(nearest, [int(number) for number in numbers])))
+    words = characteristic_words(
+        [[prompts[i] for i in group] for group in groups],
+        [[users[i] for i in group] for group in groups],
+        _NAME_WORDS,
+    )
+    return {number: some for number, some in zip(numbers, words, strict=False) if some}
 
 
 def measure_of(chart: Chart, table: Table, codebook: Codebook | None) -> Floats | None:
@@ -89,7 +125,7 @@ def _slices(lead: Evidence, before: Table, after: Table, old: Floats, new: Float
         whole = sum(part for part, _, _ in parts.values())
         for label, (part, was, now) in parts.items():
             carried = part / whole if whole else 0.0
-            if label != "None" and now * len(after) >= LEAST_ROWS and carried >= max(_CARRIES, _MORE_THAN_SHARE * now):
+            if label != "None" and now * len(after) >= LEAST_ROWS and carries(carried, now):
                 found.append({"column": name, "value": label, "share_of_change": round(carried, 3), "share_before": round(was, 4), "share_now": round(now, 4)})
     return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[: 2 * MOST]
 
@@ -108,7 +144,14 @@ def _topics(lead: Evidence, before: Table, after: Table, old: Floats | None, new
     parts = contributions(old[keep_old][found.old_rows], new[keep_new][found.new_rows], found.old_labels, found.new_labels)
     whole = sum(part for part, _, _ in parts.values()) or 1.0
     carried = {int(topic): part / whole for topic, (part, _, _) in parts.items()}
-    return described(found, np.array([carried.get(topic, 0.0) for topic in range(len(found.centres))]), after, carried)
+    ranks = np.array([carried.get(topic, 0.0) for topic in range(len(found.centres))])
+    named = described(found, ranks, after, carried)
+    return [one for one in named if carries(one["share_of_change"], one["share_now"])]
+
+
+def carries(share_of_change: float, share_now: float) -> bool:
+    """True where a slice or topic has more of a change than everything else that moved along."""
+    return share_of_change >= max(_CARRIES, _MORE_THAN_SHARE * share_now)
 
 
 def _examples(lead: Evidence, after: Table, new: Floats) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,14 @@ from monitoring.detector.signals import signal_of
 from monitoring.detector.table import date_of
 
 State = Literal["open", "resolved", "expected"]
+# Properties of answers that say something each: how answers end follows from their length, and the
+# least certain token from all tokens. Two of them change together when an adapter is not applied.
+_PROPERTIES = frozenset(
+    {"completion_tokens", "logprob", "refusal", "answer_language", "schema_failure", "repetition"}
+)
+_LEAST_PROPERTIES = 2
+# Where one of these leads; refusals that rise make answers shorter by themselves.
+_OF_ANOTHER_MODEL = ("completion_tokens", "logprob")
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,8 @@ class Evidence:
 
     def as_json(self) -> dict[str, Any]:
         found = {
-            "signal": self.chart.signal, "part": self.chart.part, "adapter": self.chart.adapter, "detected_on": _iso(self.day), "first_day": _iso(self.since),
+            "signal": self.chart.signal, "label": signal_of(self.chart.signal).label,
+            "part": self.chart.part, "adapter": self.chart.adapter, "detected_on": _iso(self.day), "first_day": _iso(self.since),
             "direction": "up" if self.effect.up else "down", "before": self.effect.before, "now": self.effect.now,
             "relative_change": self.effect.relative, "strength": round(self.strength, 2), "sentence": self.effect.sentence,
         }  # fmt: skip
@@ -50,15 +60,40 @@ class Incident:
 
     @property
     def lead(self) -> Evidence:
-        """The chart that speaks for the incident: of those that crossed when it opened, the strongest."""
+        """The chart that speaks for the incident: of those that crossed when it opened, the one
+        whose change matters most."""
         first = [one for one in self.evidence.values() if (one.day, one.hour) == (self.opened, self.hour)]
-        return max(first, key=lambda one: one.strength)
+        return min(first, key=_rank)
+
+    @property
+    def ranked(self) -> list[Evidence]:
+        """The lead, then the others by how much their change matters."""
+        lead = self.lead
+        return sorted(self.evidence.values(), key=lambda one: (one.chart != lead.chart, *_rank(one)))
 
     @property
     def signals(self) -> list[str]:
-        """Names of the signals, the lead's first, the others by strength."""
-        ranked = sorted(self.evidence.values(), key=lambda one: (one.chart != self.lead.chart, -one.strength))
-        return list(dict.fromkeys(one.chart.signal for one in ranked))
+        """Names of the signals, the lead's first, the others by how much their change matters."""
+        return list(dict.fromkeys(one.chart.signal for one in self.ranked))
+
+    @property
+    def hint(self) -> str:
+        """What the pattern of the signals suggests; empty where it suggests nothing.
+
+        Several properties of one adapter's answers that change on one day while the questions stay as
+        they were point at what answers, not at what is asked.
+        """
+        first = [one for one in self.evidence.values() if abs(one.since - self.since) <= 1]
+        properties = {one.chart.signal for one in first} & _PROPERTIES
+        is_asked = any(signal_of(name).side == "questions" for name in self.signals)
+        is_other = self.lead.chart.signal in _OF_ANOTHER_MODEL
+        if is_asked or not is_other or len(properties) < _LEAST_PROPERTIES:
+            return ""
+        return (
+            "Several properties of the answers changed on one day and the questions did not: the "
+            "adapter may not be applied, or another one is. `whet doctor` and `whet adapters verify` "
+            "check it."
+        )
 
     @property
     def name(self) -> str:
@@ -67,7 +102,7 @@ class Incident:
     def as_json(self) -> dict[str, Any]:
         lead = self.lead
         sides = {signal_of(signal).side for signal in self.signals}
-        return {
+        found = {
             "id": self.name,
             "alias": self.alias,
             "state": self.state,
@@ -79,9 +114,35 @@ class Incident:
             **_hours_json(self.hour, lead.since_hour),
             "summary": lead.effect.sentence,
             "quality_moved": bool(sides & {"answers", "quality"}),
-            "evidence": [one.as_json() for one in sorted(self.evidence.values(), key=lambda one: (one.chart != lead.chart, -one.strength))],
+            "hint": self.hint,
+            "evidence": [one.as_json() for one in self.ranked],
             **self.explanation,
         }
+        return with_topic_names(found, self.explanation.get("topic_names", {}))
+
+
+def with_topic_names(found: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The incident as JSON with topics told by their words instead of their numbers.
+
+    `names`: number of a topic → its words.
+    """
+    if not names:
+        return found
+    evidence = [{**one, "sentence": _by_words(one, names)} for one in found["evidence"]]
+    return {**found, "evidence": evidence, "summary": evidence[0]["sentence"]}
+
+
+def _by_words(one: Mapping[str, Any], names: Mapping[str, list[str]]) -> str:
+    sentence, words = str(one["sentence"]), names.get(one["part"])
+    if one["signal"] != "prompt_topics" or not words:
+        return sentence
+    return sentence.replace(f"topic {one['part']} ", f"“{', '.join(words)}” ", 1)
+
+
+def _rank(one: Evidence) -> tuple[bool, float]:
+    """Good news last; then by the size of the change. Sums are clipped, so their ties tell nothing."""
+    signal = signal_of(one.chart.signal)
+    return signal.is_good_news(one.chart.part, one.effect.up), -one.effect.size(signal.shape)
 
 
 def _hours_json(hour: int | None, since: int | None) -> dict[str, str]:

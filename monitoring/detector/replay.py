@@ -168,7 +168,7 @@ def _alias_json(watch: Watch) -> dict[str, Any]:
         "judged_days": stream.judged_days,
         "incidents": len(stream.incidents),
         "thresholds": stream.last_limits,
-        "spread": round(stream.spread, 2),
+        "spread": {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
         "declared": declared,
         **by_hour,
     }

@@ -26,38 +26,51 @@ class DailySignal:
     shape: Shape
     label: str  # begins a sentence
     unit: str = ""
-    worse: Literal["both", "up"] = "both"  # `up`: a fall is good news
+    worse: Literal["both", "up"] = "both"  # `up`: a fall opens no incident
     floor: float = 0.25
     least: float = 0.0
+    bad: Literal["", "up", "down"] = ""  # the direction that nobody wants; empty: neither by itself
+
+    def is_good_news(self, part: str, up: bool) -> bool:
+        """True for a move away from what nobody wants, such as fewer refusals."""
+        bad = self.bad or ("up" if self.worse == "up" else "")
+        if self.name == "finish_reason":
+            bad = "down" if part == "stop" else "up"
+        return bool(bad) and up != (bad == "up")
 
 
 # Floors. Rates: a quarter of themselves, since a fixed number of points hides a doubled rare failure. Languages 20 %, novelty 15 %, both at least a point. Tokens 8 % and log-probabilities
 # 4 %: with 1,500 sampled rows a day the slow exchange of users alone moves them by 1 to 3 % in two months. Latency 8 %: its daily swings
-# are of that order. Scores 0.02 of their range of about 1.
+# are of that order. Topics half of their share of some weeks ago: a season turns them by a third.
+# Scores 0.02 of their range of about 1.
 SIGNALS: tuple[DailySignal, ...] = (
-    DailySignal("prompt_tokens", "questions", "positive", "Length of prompts", "tokens", floor=0.08),
-    DailySignal("language", "questions", "category", "Language of questions", floor=0.2, least=0.01),
-    DailySignal("prompt_novelty", "questions", "novelty", "Questions unlike earlier ones", worse="up", floor=0.15, least=0.01),
-    DailySignal("prompt_topics", "questions", "topics", "Topics of questions", least=0.01),
-    DailySignal("completion_tokens", "answers", "positive", "Length of answers", "tokens", floor=0.08),
-    DailySignal("finish_reason", "answers", "category", "How answers end", least=0.005),
-    DailySignal("answer_language", "answers", "category", "Language of answers", floor=0.2, least=0.01),
-    DailySignal("refusal", "answers", "rate", "Refusals"),
-    DailySignal("schema_failure", "answers", "rate", "Answers that break their schema", worse="up"),
-    DailySignal("repetition", "answers", "rate", "Answers that repeat themselves", worse="up"),
-    DailySignal("empty", "answers", "rate", "Empty answers", worse="up"),
-    DailySignal("logprob", "answers", "positive", "Uncertainty (mean negative log-probability)", floor=0.04),
-    DailySignal("logprob_min", "answers", "positive", "Uncertainty at the least certain token", floor=0.04),
-    DailySignal("retrieval_score", "answers", "score", "Score of the best passage", least=0.02),
-    DailySignal("context_overlap", "answers", "score", "Share of the answer found in the passages", least=0.02),
-    DailySignal("thumb_given", "quality", "rate", "Conversations that were rated"),
-    DailySignal("thumb_down", "quality", "rate", "Thumbs down among ratings", worse="up"),
-    DailySignal("regenerated", "quality", "rate", "Answers asked for again", worse="up"),
-    DailySignal("edited", "quality", "rate", "Answers changed by the user", worse="up"),
-    DailySignal("ttft_ms", "service", "latency", "Time to the first token", "ms", worse="up", floor=0.08),
-    DailySignal("time_per_token_ms", "service", "latency", "Time per token", "ms", worse="up", floor=0.08),
-    DailySignal("queue_ms", "service", "latency", "Time in the queue", "ms", worse="up", floor=0.25),
+    DailySignal("prompt_tokens", "questions", "positive", "Prompt length", "tokens", floor=0.08),
+    DailySignal("language", "questions", "category", "Questions by language", floor=0.2, least=0.01),
+    DailySignal("prompt_novelty", "questions", "novelty", "Out-of-distribution questions", worse="up", floor=0.15, least=0.01),
+    DailySignal("prompt_topics", "questions", "topics", "Questions by topic", floor=0.5, least=0.01),
+    DailySignal("completion_tokens", "answers", "positive", "Output length", "tokens", floor=0.08),
+    DailySignal("finish_reason", "answers", "category", "finish_reason", least=0.005),
+    DailySignal("answer_language", "answers", "category", "Answers by language", floor=0.2, least=0.01),
+    DailySignal("refusal", "answers", "rate", "Refusal rate", bad="up"),
+    DailySignal("schema_failure", "answers", "rate", "Schema failure rate", worse="up"),
+    DailySignal("repetition", "answers", "rate", "Repetition rate", worse="up"),
+    DailySignal("empty", "answers", "rate", "Empty answer rate", worse="up"),
+    DailySignal("logprob", "answers", "positive", "Negative log-probability per token", floor=0.04, bad="up"),
+    DailySignal("logprob_min", "answers", "positive", "Negative log-probability of the least certain token", floor=0.04, bad="up"),
+    DailySignal("retrieval_score", "answers", "score", "Retrieval score of the best passage", least=0.02, bad="down"),
+    DailySignal("context_overlap", "answers", "score", "Share of the answer found in the passages", least=0.02, bad="down"),
+    DailySignal("thumb_given", "quality", "rate", "Share of answers with a rating"),
+    DailySignal("thumb_down", "quality", "rate", "Thumbs-down rate among ratings", worse="up"),
+    DailySignal("regenerated", "quality", "rate", "Regeneration rate", worse="up"),
+    DailySignal("edited", "quality", "rate", "Edit rate", worse="up"),
+    DailySignal("ttft_ms", "service", "latency", "TTFT", "ms", worse="up", floor=0.08),
+    DailySignal("time_per_token_ms", "service", "latency", "Time per output token", "ms", worse="up", floor=0.08),
+    DailySignal("queue_ms", "service", "latency", "Queue time", "ms", worse="up", floor=0.25),
 )  # fmt: skip
+# Signals that follow who asks. Without a column `user` the rows of one busy person count as so many
+# pieces of evidence: shares then have to move by half of themselves, which one person rarely does.
+OF_USERS = frozenset({"language", "answer_language", "prompt_topics"})
+FLOOR_WITHOUT_USERS = 0.5
 BY_NAME = {signal.name: signal for signal in SIGNALS}
 _OWN: dict[str, tuple[Shape, float]] = {"rate_": ("rate", 0.25), "value_": ("positive", 0.08), "category_": ("category", 0.25)}
 

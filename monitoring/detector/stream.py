@@ -5,28 +5,37 @@ The state is a function of the days and decisions it was given, in order: feedin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.detector.baseline import WEEKDAY_SHIFT, History, Usual, quiet_weekdays, usual, weekday_of, z_score
-from monitoring.detector.cusum import Cusum, change_begin, measured_spread, thresholds
+from monitoring.detector.cusum import Cusum, change_begin, run_lengths, threshold_for
 from monitoring.detector.daily import Chart, DayStatistics, Point
 from monitoring.detector.effects import Effect, effect_of
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.series import Column, Memory
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.signals import DailySignal, signal_of
+from monitoring.detector.signals import (
+    FLOOR_WITHOUT_USERS,
+    OF_USERS,
+    DailySignal,
+    signal_of,
+)
+from monitoring.detector.spreads import Spreads
 
 _LOW_VOLUME = 0.7  # of the class's usual: a weekday with fewer requests may be a holiday and is judged as either class
 _EFFECT_DAYS = 7  # latest days of an excursion that its size is read from: a ramp is larger now than it was on average
 _SAME_SIGNAL_DAYS = 28  # within which another chart of a signal in an incident is more of the same: another language gives way slowly
+_FOLLOWING_DAYS = 2  # days after it was found within which other signals may follow a change
 _ABSENT_DAYS = 14  # days without a signal after which it no longer keeps an incident open
-_LEAST_BLOCK = 4  # days of a week that make a block
-_BLOCKS_KEPT = 4_000
 _NORMAL = 1.0  # mean z of the last days within which a chart is back to normal
+# Days before today from which a topic's level is compared with now: within two to four weeks a season
+# turns a topic by less than a third, and what is new changes it at once.
+_TURN_DAYS = (14, 28)
+_LEAST_TURN_DAYS = 5
 _TEMPLATE_STEPS = (0.05, 0.25, 0.5, 0.75, 0.95)  # shares of a new template at which the level is learned anew
 _ALL = "all"
 _FROZEN_DAYS = 28  # an excursion that has not become an incident by then is not kept out of the history any longer
@@ -42,6 +51,7 @@ class Judged:
     known: Usual
     quiet: bool
     z: float
+    recent: float | None = None  # level of a topic some weeks ago; None for other signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +74,10 @@ class Stream:
     incidents: list[Incident] = field(default_factory=list)
     declared: list[dict[str, object]] = field(default_factory=list)
     cusums: dict[Chart, Cusum] = field(default_factory=dict)
-    blocks: list[float] = field(default_factory=list)
+    spreads: Spreads = field(default_factory=Spreads)
     judged_days: int = 0
     share: float = 1.0  # of the target that is the days' own; hours.py has the rest
     last_limits: dict[str, float] = field(default_factory=dict)  # signal → threshold of the last judged day
-    _week: dict[Chart, tuple[int, float, int]] = field(default_factory=dict)  # chart → week number, sum of z, days
     _back: dict[Chart, list[tuple[int, float]]] = field(default_factory=dict)  # charts of open incidents → (day, z) since
     _trail: dict[Chart, list[_Step]] = field(default_factory=dict)  # days of the excursions
     _breaks: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # (side, signal or `all`; adapter) → first days of segments
@@ -112,6 +121,8 @@ class Stream:
         quiet_days = self.quiet_days
         for column in self.memory.columns(today, self.settings):
             signal = signal_of(column.chart.signal)
+            if not today.has_users and signal.name in OF_USERS:
+                signal = replace(signal, floor=max(signal.floor, FLOOR_WITHOUT_USERS))
             history = self._history(column, today.day, quiet_days)
             known = usual(history, self.settings.min_history)
             if known is None:
@@ -121,7 +132,8 @@ class Stream:
             if self._low_volume(today, quiet, quiet_days) and min(known.days) > 0:
                 other = z_score(column.today.value, column.today.error, not quiet, known, self.settings.clip)
                 z = min(z, other, key=abs)
-            yield Judged(column.chart, signal, column.today, known, quiet, z)
+            recent = _recent_level(column, today.day) if signal.shape == "topics" else None
+            yield Judged(column.chart, signal, column.today, known, quiet, z, recent)
 
     @property
     def quiet_days(self) -> frozenset[int]:
@@ -171,14 +183,14 @@ class Stream:
 
     def _crossed(self, judged: list[Judged], today: DayStatistics) -> list[Evidence]:
         sides = sides_of(judged)
-        limits = self.last_limits = self.limits(sides)
+        limits = self.limits(sides, [one.chart for one in judged])
         found = []
         for one in judged:
             if self.incident_of(one.chart) is not None:
                 self._back.setdefault(one.chart, []).append((today.day, one.z))
                 continue
-            self._remember_block(one, today.day)
-            limit = limits[one.signal.name]
+            self.spreads.add(one.chart, one.z, today.day)
+            limit = limits[one.chart]
             sums = self.cusums.get(one.chart, Cusum()).step(one.z, today.day, self.settings.slack, 2 * limit)
             if one.signal.worse == "up":
                 sums = sums.without_fall()
@@ -198,28 +210,26 @@ class Stream:
                 found.append(Evidence(one.chart, today.day, shown[0].day, strength, effect, sides[one.signal.name]))
         return found
 
-    def limits(self, sides: dict[str, int]) -> dict[str, float]:
-        """Signal → threshold of its charts."""
-        chosen = thresholds(list(sides.values()), self.share * self.settings.target, self.settings.slack, self.spread, self.settings.least_threshold)
-        return dict(zip(sides, chosen, strict=True))
+    def limits(self, sides: dict[str, int], charts: Iterable[Chart]) -> dict[Chart, float]:
+        """Return the threshold of each chart; keeps those at the spread of whole signals to tell."""
+        by_signal = self.spreads.by_signal()
+        wanted = run_lengths(sides, self.share * self.settings.target)
 
-    @property
-    def spread(self) -> float:
-        """Spread of daily z as the sums feel it, from this alias's own history; 1 for independent days."""
-        return measured_spread(np.array(self.blocks))
+        def limit(signal: str, spread: float) -> float:
+            found = threshold_for(wanted[signal], self.settings.slack, round(spread, 2))
+            return max(self.settings.least_threshold, found)
 
-    def _remember_block(self, one: Judged, day: int) -> None:
-        week, total, days = self._week.get(one.chart, (day // 7, 0.0, 0))
-        if week != day // 7:
-            if days >= _LEAST_BLOCK:
-                self.blocks = [*self.blocks[-_BLOCKS_KEPT:], total / float(np.sqrt(days))]
-            week, total, days = day // 7, 0.0, 0
-        self._week[one.chart] = (week, total + one.z, days + 1)
+        self.last_limits = {name: limit(name, by_signal.get(name, 1.0)) for name in sides}
+        return {
+            chart: limit(chart.signal, self.spreads.of_chart(chart, by_signal)) for chart in charts
+        }
 
     def _effect(self, one: Judged, shown: list[_Step]) -> Effect:
         latest = shown[-_EFFECT_DAYS:]
         weights = [max(1, step.point.n) for step in latest]
         before = float(np.average([step.usual for step in latest], weights=weights))
+        if one.recent is not None:
+            before = one.recent
         now = float(np.average([step.point.level for step in latest], weights=weights))
         rows = float(np.mean(self.memory.rows[-len(latest) :]))
         return effect_of(one.signal, one.chart, before, now, values=sum(weights), rows_per_day=rows, since=shown[0].day)
@@ -250,8 +260,12 @@ class Stream:
 
     def _belongs(self, one: Evidence, incident: Incident) -> bool:
         near = self.settings.join_days
+        # What began days after the incident was found is another change; what hours found is seen in
+        # other signals when the day is over.
+        is_later = one.since > incident.opened + _FOLLOWING_DAYS
         same = one.day - incident.opened <= _SAME_SIGNAL_DAYS and any(chart.signal == one.chart.signal for chart in incident.evidence)
-        return same or abs(one.since - incident.since) <= near or abs(one.day - incident.opened) <= near
+        is_near = abs(one.since - incident.since) <= near or abs(one.day - incident.opened) <= near
+        return same or (is_near and not is_later)
 
     def _recovered(self, day: int) -> list[Incident]:
         closed = []
@@ -297,6 +311,15 @@ class Stream:
             elif reached > self._templates.get(template, 0):
                 self._templates[template] = reached
                 self.declare(today.day, f"template {template} in {count / total:.0%} of conversations")
+
+
+def _recent_level(column: Column, today: int) -> float | None:
+    """Return a topic's share some weeks ago; None where too few days are known."""
+    first, last = today - _TURN_DAYS[1], today - _TURN_DAYS[0]
+    kept = (column.days > first) & (column.days <= last)
+    if kept.sum() < _LEAST_TURN_DAYS:
+        return None
+    return float(np.average(column.levels[kept], weights=np.maximum(column.counts[kept], 1)))
 
 
 def sides_of(judged: list[Judged]) -> dict[str, int]:

@@ -8,7 +8,7 @@ would be scattered over the ways of asking, which share more words than its ques
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from monitoring.detector.texts import Vectors, WordSpace, characteristic_words, 
 
 MOST = 3  # topics that are named
 LEAST_ROWS = 10  # conversations of a topic after the change
+_CANDIDATES = 2 * MOST  # groups whose words are compared: one new topic often comes as several
+_COMMON_WORDS = 2  # that two groups of one subject share at least
 _EXAMPLES = 5
 _ROWS_PER_TOPIC = 40  # rows that make a topic, on average
 _TOPICS = (6, 32)
@@ -58,7 +60,7 @@ def by_risen_words(before: Table, after: Table, codebook: Codebook | None, seed:
         return None
     before, after = before.take(rows[0]), after.take(rows[1])
     texts = list(before.columns["prompt"]), list(after.columns["prompt"])
-    words = risen_words(texts[0], _users_of(before), texts[1], _users_of(after))
+    words = risen_words(texts[0], users_of(before), texts[1], users_of(after))
     space = WordSpace.of(words)
     first, second = space.vectors(texts[0]), space.vectors(texts[1])
     placed = first[_known(first)], second[_known(second)]
@@ -86,13 +88,24 @@ def by_likeness(before: Table, after: Table, codebook: Codebook | None, seed: in
     return Clusters(centres, rows[0], rows[1], _labels(centres, first[rows[0]]), _labels(centres, second[rows[1]]), second[rows[1]])
 
 
-def described(found: Clusters, ranks: Floats, after: Table, carried: Mapping[int, float]) -> list[dict[str, Any]]:
-    """The first `MOST` groups by rank, with their words, shares and conversations; `carried`: share of a change that is in them, where known."""
-    chosen = [int(topic) for topic in np.argsort(-ranks, kind="stable")[:MOST] if (found.new_labels == topic).sum() >= LEAST_ROWS]
+def described(
+    found: Clusters, ranks: Floats, after: Table, carried: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """Describe the first `MOST` groups by rank: words, shares, conversations.
+
+    `carried` is the share of a change that is in each group, where known. Groups of one subject are
+    told as one.
+    """
     after = after.take(found.new_rows)
-    names = _users_of(after)
+    names = users_of(after)
+    candidates = _first(found, ranks, _CANDIDATES)
+    first_words = _words(found, candidates, after.get("prompt"), names)
+    found, carried = _joined(found, _of_one_subject(candidates, first_words), carried)
+    chosen = _first(found, ranks, MOST)
     made = []
-    for topic, words in zip(chosen, _words(found, chosen, after.get("prompt"), names), strict=True):
+    for topic, words in zip(
+        chosen, _words(found, chosen, after.get("prompt"), names), strict=True
+    ):
         members = np.flatnonzero(found.new_labels == topic)
         nearest = members[np.argsort(((found.new_vectors[members] - found.centres[topic]) ** 2).sum(1), kind="stable")]
         made.append({
@@ -105,7 +118,44 @@ def described(found: Clusters, ranks: Floats, after: Table, carried: Mapping[int
     return made
 
 
-def _users_of(table: Table) -> list[str]:
+def _first(found: Clusters, ranks: Floats, count: int) -> list[int]:
+    """The first `count` groups by rank that have enough conversations after the change."""
+    order = (int(topic) for topic in np.argsort(-ranks, kind="stable"))
+    enough = [topic for topic in order if (found.new_labels == topic).sum() >= LEAST_ROWS]
+    return enough[:count]
+
+
+def _of_one_subject(topics: Sequence[int], words: Sequence[Sequence[str]]) -> dict[int, int]:
+    """Topic → the first topic before it that shares half of the words of one of the two."""
+    joined: dict[int, int] = {}
+    for position, topic in enumerate(topics):
+        for other in range(position):
+            common = len(set(words[position]) & set(words[other]))
+            least = min(len(words[position]), len(words[other]))
+            if common >= _COMMON_WORDS and 2 * common >= least:
+                joined[topic] = joined.get(topics[other], topics[other])
+                break
+    return joined
+
+
+def _joined(
+    found: Clusters, joined: Mapping[int, int], carried: Mapping[int, float]
+) -> tuple[Clusters, dict[int, float]]:
+    """The clusters, and what each carries of a change, with some put into others."""
+    target = np.arange(len(found.centres))
+    shares = dict(carried)
+    for topic, other in joined.items():
+        target[topic] = other
+        if topic in shares:
+            shares[other] = shares.get(other, 0.0) + shares.pop(topic)
+    old, new = (
+        np.where(labels >= 0, target[labels], labels)
+        for labels in (found.old_labels, found.new_labels)
+    )
+    return replace(found, old_labels=old, new_labels=new), shares
+
+
+def users_of(table: Table) -> list[str]:
     """The user of each row; a row without one is a user of its own."""
     owners = table.columns.get("user", table.columns["id"])
     return [str(name if owner is None else owner) for owner, name in zip(owners, table.columns["id"], strict=True)]

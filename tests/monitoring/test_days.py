@@ -20,11 +20,11 @@ from monitoring.day_views import COLD_DAYS, days_view
 from monitoring.dayjob import run_alias, run_days, standing
 from monitoring.days import DAY_MS, read_day, rows_of_day, table_of
 from monitoring.daystore import open_watch, sample_json, sample_table
+from monitoring.detector.explain import carries
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import Table
 from monitoring.queries import list_alerts, newest_days
 from monitoring.run import change_alert, run_drift
-from monitoring.views import incident
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context, open_context
@@ -93,7 +93,7 @@ def test_a_change_opens_one_incident_that_says_what_since_when_and_where(shifted
     assert (alert["kind"], alert["severity"], found["signal"]) == ("answers", "attention", "refusal")
     began = (date.fromisoformat(found["first_day"]) - date(1970, 1, 1)).days
     assert abs(began - SHIFT) <= 3, f"the change began on day {SHIFT}, and {began} was found"
-    assert "Refusals" in alert["title"] and "of conversations since 2024-11-2" in alert["title"]
+    assert "Refusal rate (adapter support@v1) 2" in alert["title"] and ", since 2024-11-2" in alert["title"]
     with reading(shifted.database) as connection:
         said = list(connection.scalars(select(interactions.c.response_text).where(interactions.c.id.in_(alert["detail"]["interaction_ids"]))))
     assert said and all(text.startswith("I'm sorry") for text in said)
@@ -282,24 +282,10 @@ def test_the_pages_show_the_days_and_the_incident(shifted: Context) -> None:
     assert days_view(stored[:20], []).sentence.startswith("20 days so far. In 23 days")  # type: ignore[union-attr]
 
 
-def test_only_topics_that_carry_more_than_their_share_are_named() -> None:
-    def shown(*topics: dict[str, Any]) -> list[str]:
-        alert = {
-            "id": "a",
-            "alias": "s",
-            "kind": "answers",
-            "severity": "bad",
-            "state": "open",
-            "title": "s: t.",
-            "opened_at": 1,
-            "changed_at": 1,
-            "changed_by": None,
-        }
-        return [topic["words"][0] for topic in incident({**alert, "detail": {"incident": {"id": "i", "topics": list(topics)}}}, 2).by_day["topics"]]
-
-    even, heavy = {"words": ["even"], "share_now": 0.3, "share_of_change": 0.3}, {"words": ["heavy"], "share_now": 0.1, "share_of_change": 0.6}
-    new = {"words": ["new"], "share_now": 0.08, "share_before": 0.0}
-    assert shown(even, heavy, new) == ["heavy", "new"]
+def test_only_what_carries_more_of_a_change_than_its_share_is_named() -> None:
+    assert not carries(share_of_change=0.3, share_now=0.3), "it moved like everything else"
+    assert not carries(share_of_change=0.2, share_now=0.02), "most of the change is elsewhere"
+    assert carries(share_of_change=0.6, share_now=0.1)
 
 
 def test_the_page_s_cold_days_are_the_detector_s() -> None:

@@ -11,18 +11,19 @@ import pytest
 from monitoring.detector.baseline import History, quiet_weekdays, usual, weekday_of, z_score
 from monitoring.detector.codebook import fit_codebook
 from monitoring.detector.coldstart import compare_two
-from monitoring.detector.cusum import Cusum, change_begin, measured_spread, run_length, threshold_for, thresholds
+from monitoring.detector.cusum import Cusum, change_begin, measured_spread, run_length, run_lengths, threshold_for
 from monitoring.detector.daily import Chart, DayStatistics, Point, share_point, summarise_day
 from monitoring.detector.effects import effect_of
 from monitoring.detector.explain import contributions
-from monitoring.detector.incidents import Incident
+from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.sample import capped, sample_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import SIGNALS, signal_of, signals_of
+from monitoring.detector.spreads import Spreads
 from monitoring.detector.stream import Stream
 from monitoring.detector.table import Table, table_from_columns
 from monitoring.detector.texts import WordSpace, characteristic_words, risen_words
-from monitoring.detector.topics import by_likeness, by_risen_words, described
+from monitoring.detector.topics import Clusters, by_likeness, by_risen_words, described
 from monitoring.detector.turnover import class_weights, least_z, turnover_z
 from whet.errors import ConfigurationError
 
@@ -129,7 +130,8 @@ def test_run_lengths_agree_with_simulation_and_grow_with_the_threshold() -> None
 
 
 def test_one_number_sets_all_thresholds() -> None:
-    loud, calm = thresholds([2, 48], 5.0, 0.75, 1.0, 0.0), thresholds([2, 48], 0.1, 0.75, 1.0, 0.0)
+    sides = {"refusal": 2, "language": 48}
+    loud, calm = ([threshold_for(days, 0.75, 1.0) for days in run_lengths(sides, target).values()] for target in (5.0, 0.1))
     assert loud[0] < calm[0] and loud[1] < calm[1]
     assert calm[1] > calm[0], "a signal of 24 charts may not be louder than one of a single chart"
     rate = sum(100 * sides / run_length(h, 0.75, 1.0) for sides, h in zip((2, 48), calm, strict=True))
@@ -155,10 +157,43 @@ def test_the_first_day_of_a_change_is_not_the_first_day_of_a_chance_excursion() 
 def test_spread_grows_when_neighbouring_weeks_lean_and_is_not_moved_by_one_change() -> None:
     rng = np.random.default_rng(7)
     independent = rng.normal(size=400)
-    assert measured_spread(np.array([])) == 1
-    assert measured_spread(independent) == pytest.approx(1, abs=0.12)
-    assert measured_spread(1.6 * independent) > 1.4
-    assert measured_spread(np.concatenate([independent, np.full(8, 14.0)])) < 1.2
+    assert measured_spread(np.array([]), 0) == 1
+    assert measured_spread(independent, 400) == pytest.approx(1, abs=0.12)
+    assert measured_spread(1.6 * independent, 400) > 1.4
+    assert measured_spread(np.concatenate([independent, np.full(8, 14.0)]), 408) < 1.2
+
+
+def _spreads(weeks: dict[Chart, list[float]]) -> Spreads:
+    made = Spreads()
+    for chart, blocks in weeks.items():
+        for week, block in enumerate([*blocks, 0.0]):  # the last one ends the week before it
+            for day in range(7):
+                made.add(chart, block / np.sqrt(7), 7 * week + day)
+    return made
+
+
+def test_a_signal_that_wanders_makes_no_other_signal_slower() -> None:
+    rng = np.random.default_rng(8)
+    steady = {Chart(name): list(rng.normal(size=12)) for name in ("refusal", "language", "logprob")}
+    topics = {Chart("prompt_topics", str(i)): list(3 * rng.normal(size=12)) for i in range(20)}
+    found = _spreads({**steady, **topics}).by_signal()
+    assert found["prompt_topics"] > 2
+    assert all(found[chart.signal] < 1.25 for chart in steady), found
+
+
+def test_a_category_that_wanders_makes_no_other_category_slower() -> None:
+    rng = np.random.default_rng(10)
+    spreads = _spreads({Chart("language", name): list((4.0 if name == "pl" else 1.0) * rng.normal(size=20)) for name in ("en", "es", "de", "pl")})
+    by_signal = spreads.by_signal()
+    assert spreads.of_chart(Chart("language", "pl"), by_signal) > spreads.of_chart(Chart("language", "en"), by_signal) + 0.5
+
+
+def test_a_signal_of_few_weeks_is_taken_to_be_as_the_others() -> None:
+    rng = np.random.default_rng(9)
+    wandering = {Chart(name): list(1.6 * rng.normal(size=50)) for name in ("ttft_ms", "language", "refusal")}
+    found = _spreads({**wandering, Chart("new"): [0.1]}).by_signal()
+    assert found["new"] == pytest.approx(1.5, abs=0.25)
+    assert Spreads().by_signal() == {} and Spreads().of_chart(Chart("new"), {}) == 1
 
 
 # --- users ---------------------------------------------------------------------------------------------------------
@@ -246,21 +281,75 @@ def test_every_signal_has_a_label_and_own_columns_become_signals() -> None:
 @pytest.mark.parametrize(
     ("name", "part", "before", "now", "values", "large", "said"),
     [
-        ("refusal", "", 0.03, 0.061, 3000, True, "Refusals: 6.1 % of conversations since 2026-01-05, 3.0 % before (about 62 more a day)."),
+        ("refusal", "", 0.03, 0.061, 3000, True, "Refusal rate 6.1 %, baseline 3.0 %, since 2026-01-05 (+62 a day)."),
         ("refusal", "", 0.030, 0.036, 3000, False, "3.6 %"),
         ("refusal", "", 0.03, 0.06, 100, False, "6.0 %"),
-        ("repetition", "", 0.02, 0.005, 3000, False, "fewer a day"),
-        ("ttft_ms", "p50", 200.0, 242.0, 3000, True, "Time to the first token: up 21% since 2026-01-05, median 242 ms against 200 ms."),
-        ("ttft_ms", "p95", 200.0, 150.0, 3000, False, "down 25%"),
-        ("language", "es", 0.10, 0.146, 3000, True, "Language of questions: 'es' in 15 % of conversations"),
-        ("logprob", "", 0.30, 0.33, 3000, True, "up 10%"),
-        ("prompt_novelty", "", 0.05, 0.10, 3000, True, "10 % are farther from every known topic"),
+        ("repetition", "", 0.02, 0.005, 3000, False, "(-30 a day)"),
+        ("ttft_ms", "p50", 200.0, 242.0, 3000, True, "TTFT p50 242 ms, baseline 200 ms (+21%), since 2026-01-05."),
+        ("ttft_ms", "p95", 200.0, 150.0, 3000, False, "(-25%)"),
+        ("language", "es", 0.10, 0.146, 3000, True, "Questions by language: es 15 %, baseline 10 %"),
+        ("logprob", "", 0.30, 0.33, 3000, True, "(geometric mean) 0.33, baseline 0.3 (+10%)"),
+        ("prompt_novelty", "", 0.05, 0.10, 3000, True, "Out-of-distribution questions 10 %, baseline 5.0 %"),
     ],
 )  # fmt: skip
 def test_sizes_are_said_in_plain_words_and_trifles_are_not_large(name: str, part: str, before: float, now: float, values: int, large: bool, said: str) -> None:
     effect = effect_of(signal_of(name), Chart(name, part), before, now, values=values, rows_per_day=2000, since=MONDAY)
     assert effect.large is large
     assert said in effect.sentence
+
+
+def _incident(*moves: tuple[str, str, float, float], since: int = MONDAY) -> Incident:
+    """An incident of charts that crossed on one day: (signal, part, before, now)."""
+    evidence = {}
+    for name, part, before, now in moves:
+        chart = Chart(name, part)
+        effect = effect_of(signal_of(name), chart, before, now, values=3000, rows_per_day=2000, since=since)
+        evidence[chart] = Evidence(chart, since + 2, since, 2.0, effect)  # sums are clipped: all tie
+    return Incident("support", since + 2, since, evidence)
+
+
+@pytest.mark.parametrize(
+    ("moves", "lead"),
+    [
+        ([("refusal", "", 0.034, 0.0), ("completion_tokens", "", 52.0, 11.0)], "completion_tokens"),
+        ([("completion_tokens", "", 57.0, 46.0), ("refusal", "", 0.034, 0.15)], "refusal"),
+        ([("refusal", "", 0.02, 0.03), ("prompt_novelty", "", 0.055, 0.13)], "prompt_novelty"),
+        ([("ttft_ms", "p50", 194.0, 290.0), ("ttft_ms", "p95", 800.0, 900.0)], "ttft_ms"),
+        ([("finish_reason", "stop", 0.99, 0.90), ("refusal", "", 0.06, 0.03)], "finish_reason"),
+    ],
+)
+def test_the_largest_change_leads_and_good_news_never_does(
+    moves: list[tuple[str, str, float, float]], lead: str
+) -> None:
+    assert _incident(*moves).lead.chart.signal == lead
+
+
+def test_a_change_that_begins_after_an_incident_was_found_has_its_own() -> None:
+    stream = Stream("support", DetectorSettings())
+    refusals = _incident(("refusal", "", 0.03, 0.2))
+    stream.take(list(refusals.evidence.values()), MONDAY + 2)
+    along = _incident(("completion_tokens", "", 57.0, 46.0), since=MONDAY + 1)
+    stream.take(list(along.evidence.values()), MONDAY + 3)
+    later = _incident(("prompt_novelty", "", 0.05, 0.2), since=MONDAY + 8)
+    stream.take(list(later.evidence.values()), MONDAY + 10)
+    assert [one.signals for one in stream.incidents] == [
+        ["refusal", "completion_tokens"],
+        ["prompt_novelty"],
+    ]
+
+
+def test_answers_of_another_model_are_told_as_an_adapter_that_may_not_be_applied() -> None:
+    without = _incident(
+        ("completion_tokens", "", 52.0, 11.0), ("refusal", "", 0.034, 0.0), ("answer_language", "de", 0.07, 0.0)
+    )
+    assert "adapter may not be applied" in without.hint and without.as_json()["hint"] == without.hint
+    assert _incident(("completion_tokens", "", 52.0, 11.0)).hint == "", "a model may merely write shorter"
+    refusing = _incident(("refusal", "", 0.034, 0.3), ("completion_tokens", "", 57.0, 46.0))
+    assert refusing.hint == "", "refusals are short"
+    asked = _incident(
+        ("completion_tokens", "", 52.0, 11.0), ("logprob", "", 0.5, 0.9), ("prompt_novelty", "", 0.05, 0.5)
+    )
+    assert asked.hint == "", "other questions have other answers"
 
 
 def test_parts_of_a_change_sum_to_the_change() -> None:
@@ -330,6 +419,18 @@ def test_a_new_topic_is_named_whatever_the_ways_of_asking() -> None:
     blind = by_likeness(before, after, None, 0)
     assert blind is not None
     assert min(_new_of(described(blind, blind.rises(), after, {}), after)) < 0.5, "the ways of asking are no difficulty here, so this test shows nothing"
+
+
+def test_one_subject_in_several_groups_is_told_once_with_the_sum_of_their_shares() -> None:
+    words = ["solar panel", "panel inverter roof", "solar inverter roof", "login password", "password account login"]
+    labels = np.repeat(np.arange(5), 20)
+    prompts = [words[label] for label in labels]
+    after = Table({"prompt": np.array(prompts, dtype=object), "id": np.array([str(i) for i in range(100)], dtype=object)})
+    vectors = np.eye(5, dtype=np.float32)[labels]
+    rows = np.arange(100)
+    found = Clusters(np.eye(5, dtype=np.float32), rows, rows, np.full(100, -1), labels, vectors)
+    named = described(found, np.arange(5.0, 0.0, -1.0), after, {})
+    assert [one["share_now"] for one in named] == [0.2, 0.4, 0.4], [one["words"] for one in named]
 
 
 def test_where_no_words_rose_there_are_no_groups_of_risen_words() -> None:

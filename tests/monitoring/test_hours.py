@@ -97,7 +97,7 @@ def test_a_gross_change_is_an_incident_after_its_second_hour_and_says_since_whic
     found = incident.as_json()
     assert found["first_hour"].endswith("T12:00Z"), found["first_hour"]
     assert found["detected_at"].endswith("T14:00Z"), "two hours are over at 14:00"
-    assert found["signal"] == "refusal" and "12:00 UTC, " in found["summary"]
+    assert found["signal"] == "refusal" and "since 2024-11-30 12:00 UTC" in found["summary"]
     assert found["evidence"][0]["now"] > 2 * found["evidence"][0]["before"]
 
 
