@@ -47,7 +47,10 @@ def limit_cpu() -> None:
     """Allow the next document `CPU_SECONDS` of processor time; the kernel ends the process then."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]  # nobody but root may raise it
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
