@@ -92,7 +92,8 @@ def commands() -> str:
 def command_tree(group: Any, path: str = "whet") -> Iterator[tuple[str, Any]]:
     """(full name, command) of every command that can be called."""
     context = typer.Context(group)
-    for name in group.list_commands(context):
+    # Sorted: which module of commands was imported first must not decide.
+    for name in sorted(group.list_commands(context)):
         command = group.get_command(context, name)
         if hasattr(command, "list_commands"):
             yield from command_tree(command, f"{path} {name}")

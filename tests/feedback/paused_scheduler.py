@@ -19,7 +19,7 @@ from whet.store import Store
 # (where the function is, its name): the process stops before the function does anything.
 MOMENTS: dict[str, tuple[Any, str]] = {
     "folder filled, not published": (Store, "_publish"),
-    "folder published, no row": (feedback.datasets, "_register"),
+    "folder published, no row": (feedback.datasets, "register"),
     "version registered, no request": (feedback.retraining, "insert_ignore"),
     "": (None, ""),
 }
@@ -29,6 +29,7 @@ def main(moment: str, reached: Path) -> None:
     feedback.scheduler.LEASE_MS, feedback.scheduler._RENEW_S = 1500, 0.4  # so that the test need not wait for the next one
     owner, name = MOMENTS[moment]
     if owner is not None:
+        assert hasattr(owner, name), f"{owner} has no {name}, so {moment!r} would never come"
         setattr(owner, name, _stopping(reached))
     feedback.scheduler.main()
 

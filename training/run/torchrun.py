@@ -121,7 +121,12 @@ def _follow(lines: IO[bytes], on_step: Callable[[Step], None]) -> TrainingError 
     for line in lines:
         if line.startswith(b'{"step":'):
             told = json.loads(line)["step"]
-            on_step(Step(**{**told, "validation": tuple((step, loss) for step, loss in told["validation"]), "signs": tuple(told["signs"])}))
+            of_lists = {
+                "validation": tuple((step, loss) for step, loss in told["validation"]),
+                "signs": tuple(told["signs"]),
+                "samples": tuple(told["samples"]),
+            }
+            on_step(Step(**{**told, **of_lists}))
         elif line.startswith(b'{"error":') and error is None:
             message, hint = json.loads(line)["error"]
             error = TrainingError(message, hint=hint)

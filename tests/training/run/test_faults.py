@@ -49,7 +49,7 @@ class Place:
 
         file = write_rows(self.folder / "rows.jsonl", facts(rows))
         dataset = rows_of(self.context, "support", RowSource(file, folds=0)).dataset
-        return commands._train(self.context, prepare(self.context, "support", dataset, recipe, open_base(self.context.settings)), quiet=True)
+        return commands._train(self.context, prepare(self.context, "support", dataset, recipe, open_base(self.context.settings)), as_json=True)
 
     def fails(self, recipe: Recipe = RECIPE) -> tuple[WhetError, Any]:
         """(the error, the run's row or None) of a run that must not succeed; nothing of it is visible."""

@@ -53,8 +53,8 @@ def test_a_length_that_is_not_had_says_what_bounds_it(asked: int, positions: int
     assert " ".join(found).startswith(said) and bool(found) == bool(said)
 
 
-def test_methods_that_need_a_version_to_start_from_are_those_that_compare_with_it() -> None:
-    assert set(METHODS) >= _NEEDS_ANSWERS == {"dpo", "kto", "rlhf"}
+def test_methods_that_teach_preferences_alone_need_a_version_that_knows_the_answers() -> None:
+    assert set(METHODS) >= _NEEDS_ANSWERS == {"dpo", "kto", "simpo", "rlhf"}
 
 
 def test_device_cpu_hides_gpus_and_refuses_once_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
