@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.errors import BenchmarkError
+from whet.lines import split_lines
 
 PACKAGE = "postgresql-doc-15"
 _QUESTIONS = Path(__file__).parent / "questions.jsonl"
@@ -23,7 +24,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_questions() -> list[Question]:
-    lines = _QUESTIONS.read_text(encoding="utf-8").splitlines()
+    lines = split_lines(_QUESTIONS.read_text(encoding="utf-8"))
     return [msgspec.json.decode(line, type=Question) for line in lines]
 
 

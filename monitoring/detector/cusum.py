@@ -13,7 +13,7 @@ from monitoring.detector.table import Floats
 
 _STATES = 120  # of the Markov chain: the run length is then exact to a per cent
 _HIGHEST = 40.0
-_USUAL_SPREAD = 1.0
+USUAL_SPREAD = 1.0
 _BLOCK = 7  # days summed to see whether neighbouring days lean to the same side
 # Weeks that the usual spread weighs beside what was measured. Weeks, not charts: the languages of one
 # week move together.
@@ -100,7 +100,7 @@ def change_begin(z: Floats, up: bool) -> int:
     return int(np.flatnonzero(sums[:-1] == sums[:-1].min())[-1])
 
 
-def measured_spread(blocks: Floats, weeks: int, usual: float = _USUAL_SPREAD) -> float:
+def measured_spread(blocks: Floats, weeks: int, usual: float = USUAL_SPREAD) -> float:
     """Standard deviation of daily z as the CUSUM feels it, from sums over weeks divided by the root
     of their days, of one chart or of several.
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monitoring.detector.cusum import measured_spread
+from monitoring.detector.cusum import USUAL_SPREAD, measured_spread
 from monitoring.detector.daily import Chart
 
 _LEAST_BLOCK = 4  # days of a week that make a block
 _BLOCKS_KEPT = 52  # of a chart: a year
-_USUAL_SPREAD = 1.0
 
 
 @dataclass
@@ -47,14 +46,14 @@ class Spreads:
         for chart, some in self.blocks.items():
             weeks[chart.signal] = max(weeks[chart.signal], len(some))
         own = [measured_spread(np.array(some), weeks[name]) for name, some in pooled.items()]
-        usual = max(_USUAL_SPREAD, float(np.median(own))) if own else _USUAL_SPREAD
+        usual = max(USUAL_SPREAD, float(np.median(own))) if own else USUAL_SPREAD
         return {
-            name: max(_USUAL_SPREAD, measured_spread(np.array(some), weeks[name], usual))
+            name: max(USUAL_SPREAD, measured_spread(np.array(some), weeks[name], usual))
             for name, some in pooled.items()
         }
 
     def of_chart(self, chart: Chart, by_signal: dict[str, float]) -> float:
         """Return a chart's spread, drawn towards its signal's where it has few weeks."""
-        usual = by_signal.get(chart.signal, _USUAL_SPREAD)
+        usual = by_signal.get(chart.signal, USUAL_SPREAD)
         own = self.blocks.get(chart, [])
-        return max(_USUAL_SPREAD, measured_spread(np.array(own), len(own), usual))
+        return max(USUAL_SPREAD, measured_spread(np.array(own), len(own), usual))
