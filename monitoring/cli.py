@@ -73,7 +73,10 @@ def drift_days(
         emit(found, True)
         return
     shown = [_row(one) for one in found.pop("incidents")]
-    emit({key: value for key, value in found.items() if key not in ("thresholds", "declared")}, False)
+    covered = found.pop("coverage", None)
+    emit({key: value for key, value in found.items() if key not in ("thresholds", "declared", "spread")}, False)
+    for note in covered["notes"] if covered else ():
+        typer.echo(f"- {note}")
     emit(shown, False, columns=["detected_on", "first_day", "closed_on", "state", "signals", "where", "summary"], title="incidents")
 
 
@@ -105,30 +108,55 @@ def drift_replay(
     table: Path = typer.Argument(..., metavar="TABLE", help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns."),
     target: float = typer.Option(0.5, "--target", help="False incidents per 100 days that are bearable, over all signals of an alias."),
     declared: list[str] = typer.Option([], "--declared", metavar="DAY[:SIGNALS]", help="A change that was announced: its day, and what it concerns (all)."),
+    column: list[str] = typer.Option([], "--column", metavar="GIVEN=NAME", help="Read a column of the table under another name, such as prompt_text=prompt."),
+    timezone: str = typer.Option("UTC", "--timezone", help="Zone whose midnight ends a day, and of moments without one, such as Europe/Berlin."),
     as_json: bool = _JSON,
 ) -> None:
     """Go through a table of interactions day by day, as if it had been watched, and print the incidents."""
-    from monitoring.detector.reading import declared_changes, read_table
+    from monitoring.detector.reading import declared_changes
     from monitoring.detector.replay import replay
     from monitoring.detector.settings import DetectorSettings
+    from monitoring.intake import read_interactions, renamed_columns
 
     settings = DetectorSettings(target=target)
-    found = replay(read_table(table), settings, declared_changes(declared)).as_json()
+    changes = declared_changes(declared)
+    intake = read_interactions(table, renamed_columns(column), timezone, settings)
+    found = replay(intake.table, settings, changes).as_json() | {"input": intake.as_json()}
     if as_json:
         emit(found, True)
         return
+    _print_replay(found)
+
+
+def _print_replay(found: dict[str, Any]) -> None:
+    """Print what was judged, what is not watched, the incidents, and what the first weeks tell."""
     low, high = found["incidents_per_100_days_95"]
-    achieved = (
-        f"{found['incidents_per_100_days']} (95 % interval {low} to {high})"
+    achieved = f"{found['incidents_per_100_days']} (95 % interval {low} to {high})"
+    first = min(one["first_judged_day"] for one in found["input"]["aliases"])
+    facts = {
+        "rows": f"{found['input']['rows']:,}",
+        "days": found["days"],
+        "judged days": found["judged_days"],
+        "first judged day": first,
+        "target per 100 days": found["target_per_100_days"],
+        "incidents per 100 days": achieved
         if found["judged_days"]
-        else "no day could be judged: six weeks of history come first"
-    )
-    emit({"days": found["days"], "judged days": found["judged_days"], "target per 100 days": target, "incidents per 100 days": achieved}, False)
-    shown = [_row(one) for one in found["incidents"]]
-    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "where", "summary"], title="incidents")
+        else "no day could be judged: six weeks of history come first",
+    }
+    emit(facts, False)
+    for note in _notes(found["input"]):
+        typer.echo(f"- {note}")
+    emit([_row(one) for one in found["incidents"]], False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "where", "summary"], title="incidents")
     early = [{"day": one["day"], "alias": one["alias"], "finding": item["sentence"]} for one in found["information"] for item in one["findings"]]
     if early:
         emit(early, False, title="information from the first six weeks")
+
+
+def _notes(given: dict[str, Any]) -> list[str]:
+    """What is said about a table; the alias's name stands before it where there are several."""
+    aliases = given["aliases"]
+    own = [f"{one['alias']}: {note}" if len(aliases) > 1 else note for one in aliases for note in one["notes"]]
+    return [*given["notes"], *own]
 
 
 def _row(incident: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from monitoring.detector.signals import Side, signal_of
 from monitoring.detector.table import date_of
 from monitoring.detector.watch import Watch
 from monitoring.each import for_each_alias
+from monitoring.queries import read_coverage
 from monitoring.run import apply
 from monitoring.windows import require_alias
 from whet.context import Context
@@ -107,6 +108,7 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
     """What the days of an alias have shown so far, and how often it alarmed beside what was bearable. Raises NotFoundError for an unknown alias."""
     with reading(context.database) as connection:
         require_alias(connection, alias)
+        covered = read_coverage(connection, alias)
     watch = open_watch(context, alias)
     stream = watch.stream
     if not stream.memory.days:
@@ -127,5 +129,6 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
         "thresholds": {name: round(value, 2) for name, value in stream.last_limits.items()},
         "declared": [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared],
         "judged_hours": watch.hours.judged_hours,
+        "coverage": covered.as_json() if covered else None,
         "incidents": [incident.as_json() for incident in stream.incidents],
     }

@@ -143,6 +143,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         days = queries.newest_days(connection, chosen, _DAYS) if chosen else []
         hours = queries.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN) if chosen else []
         weeks = queries.newest_weeks(connection, chosen, _WEEKS) if chosen else []
+        covered = queries.read_coverage(connection, chosen) if chosen else None
     by_day = [one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"]
     order = {"open": 0, "acknowledged": 1}
     severity = {"bad": 0, "attention": 1, "information": 2}
@@ -161,6 +162,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "runs": runs[:20],
         "days": days_view(days, by_day, hours),
         "audit": audit_view(weeks),
+        "not_watched": covered.notes() if covered else [],
         "settings": shell.context.settings,
     }
 

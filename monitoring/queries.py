@@ -6,9 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from monitoring.coverage import Coverage, coverage_of_days
 from whet.errors import NotFoundError
 from whet.tables import alerts, audit_weeks, drift_days, drift_hours, drift_reports, review_items
 
+_COVERED_DAYS = 28  # newest days that tell what is watched now
+_AUDITED_WEEKS = 5  # within which a judged answer counts as watching quality
 _LIGHT = [column for column in drift_reports.c if column.name != "signals"]
 
 
@@ -61,6 +64,24 @@ def newest_days(connection: Connection, alias: str, limit: int) -> list[dict[str
     """The newest days of an alias, oldest first."""
     query = select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()][::-1]
+
+
+def first_day(connection: Connection, alias: str) -> int | None:
+    """The first day of an alias that was ever taken in."""
+    query = select(func.min(drift_days.c.day)).where(drift_days.c.alias == alias)
+    found: int | None = connection.scalar(query)
+    return found
+
+
+def read_coverage(connection: Connection, alias: str) -> Coverage | None:
+    """What is watched of an alias and what is not; None without a day."""
+    stored = newest_days(connection, alias, _COVERED_DAYS)
+    first = first_day(connection, alias)
+    if not stored or first is None:
+        return None
+    weeks = newest_weeks(connection, alias, _AUDITED_WEEKS)
+    is_audited = any(row["judged"] for row in weeks)
+    return coverage_of_days(alias, stored, first, is_audited)
 
 
 def newest_hours(connection: Connection, alias: str, since: int) -> list[dict[str, Any]]:

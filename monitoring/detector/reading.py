@@ -16,18 +16,22 @@ _FORMATS = ("csv", "jsonl", "ndjson", "parquet")
 
 def read_table(path: Path) -> Table:
     """Read and check a file; its format follows from its name. Raises NotFoundError and InputError."""
+    return table_from_columns(load_frame(path))
+
+
+def load_frame(path: Path) -> Any:
+    """The columns of a file as a pandas DataFrame, unchecked. Raises NotFoundError and InputError."""
     if not path.is_file():
         raise NotFoundError(f"There is no file {path}.")
     kind = next((part for part in (suffix.lstrip(".").lower() for suffix in path.suffixes) if part in _FORMATS), None)
     if kind is None:
         raise InputError(f"{path.name}: expected a name that ends in .csv, .jsonl or .parquet (also .csv.gz, .jsonl.gz).")
     try:
-        frame = _load(path, kind)
+        return _load(path, kind)
     except InputError:
         raise
     except (ValueError, OSError, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{path.name} cannot be read as {kind}: {str(error)[:200]}") from error
-    return table_from_columns(frame)
 
 
 def _load(path: Path, kind: str) -> Any:
@@ -59,7 +63,7 @@ def documented_columns() -> list[tuple[str, str, str]]:
     time = (
         "timestamp",
         "time",
-        "when the request came: ISO 8601 (without a zone: UTC), or seconds or milliseconds since 1970; or a column `day`: YYYY-MM-DD, or a whole number of days",
+        "when the request came: ISO 8601 (without a zone: UTC), or seconds, milliseconds, microseconds or nanoseconds since 1970; or a column `day`: YYYY-MM-DD, or a whole number of days",
     )
     vector = (
         EMBEDDING,

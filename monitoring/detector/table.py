@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.detector.messages import plain_texts
+from monitoring.detector.names import unread_columns
 from whet.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -28,8 +30,8 @@ COLUMNS: dict[str, tuple[ColumnKind, str]] = {
     "adapter": ("category", "version that answered; a new one is a declared change for answers, not for questions"),
     "template": ("category", "version of the prompt template; a value never seen before is a declared change for every signal"),
     "route": ("category", "application or route; explains a change, is not watched itself"),
-    "prompt": ("text", "what the user asked"),
-    "answer": ("text", "what the model said; `refusal`, `repetition`, `empty` and `answer_language` are read from it where their column is missing"),
+    "prompt": ("text", "what the user asked, as text or as messages (a list, or JSON), of which the last of the user counts"),
+    "answer": ("text", "what the model said, as text or as a message; `refusal`, `repetition`, `empty` and `answer_language` are read from it where their column is missing"),
     "language": ("category", "language of the question; read from `prompt` where the column is missing"),
     "answer_language": ("category", "language of the answer"),
     "prompt_tokens": ("number", "tokens of the prompt, 0 or more"),
@@ -56,6 +58,11 @@ PREFIXES: dict[str, ColumnKind] = {"rate_": "flag", "value_": "number", "categor
 _TIMES = ("timestamp", "day")
 _FLAGS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "yes": 1.0, "no": 0.0}
 _BLANK = {"", "nan", "none", "null", "na", "<na>"}
+# Sizes that tell the unit: 1e11 seconds are the year 5138 and 1e11 milliseconds are 1973, and so on.
+_EPOCH_UNITS = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", float("inf")))
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_LAST_SECOND = 9e9  # the year 2255: beyond it a number is no moment
+_ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})\s*$"
 _LAST_DAY = date(2200, 1, 1).toordinal() - date(1970, 1, 1).toordinal()
 
 
@@ -105,18 +112,18 @@ def date_of(day: int) -> date:
     return date.fromordinal(day + date(1970, 1, 1).toordinal())
 
 
-def table_from_columns(columns: Mapping[str, Any]) -> Table:
+def table_from_columns(columns: Mapping[str, Any], timezone: str = "UTC") -> Table:
     """Check and convert columns as users have them (lists, arrays, pandas Series or a DataFrame) to a Table.
 
     Raises InputError that names the column, the row and the value for anything that is not what COLUMNS says.
-    Columns that are not documented are left out.
+    Columns that are not documented are left out. `timezone`: of moments without one, and of days.
     """
     import pandas as pd
 
     frame = columns if isinstance(columns, pd.DataFrame) else _frame(columns)
     if len(frame) == 0:
         raise InputError("The table has no rows.", hint="One row per answered request is expected.")
-    made: dict[str, NDArray[Any]] = _time(frame)
+    made: dict[str, NDArray[Any]] = _time(frame, timezone)
     for name in map(str, frame.columns):
         kind = kind_of(name)
         if kind is not None:
@@ -146,36 +153,73 @@ def _frame(columns: Mapping[str, Any]) -> Any:
     return pd.DataFrame(ready)
 
 
-def _time(frame: Any) -> dict[str, NDArray[np.int64]]:
+def _time(frame: Any, timezone: str) -> dict[str, NDArray[np.int64]]:
     """`day`, and `hour` where the moments have one: dates alone are all at midnight."""
     import pandas as pd
 
     name = next((name for name in _TIMES if name in frame.columns), None)
     if name is None:
+        likely = [f"`{one.name}`" for one in unread_columns(frame.columns) if one.likely in _TIMES]
         raise InputError(
-            "The table has neither a column `timestamp` nor a column `day`, and says not when its rows were.",
-            hint="`timestamp`: ISO 8601 (without a zone: UTC), or seconds or milliseconds since 1970. `day`: YYYY-MM-DD, or a number of days.",
+            "The table has neither a column `timestamp` nor a column `day`, and says not when its "
+            f"rows were.{f' Probably it is {likely[0]}.' if likely else ''}",
+            hint="`timestamp`: ISO 8601 (without a zone: UTC), or seconds or milliseconds since "
+            "1970. `day`: YYYY-MM-DD, or a number of days.",
         )
     column = frame[name]
     if name == "day" and pd.api.types.is_numeric_dtype(column):
         return {"day": _numbered_days(column)}
-    if pd.api.types.is_datetime64_any_dtype(column):
-        moments = pd.to_datetime(column, utc=True, errors="coerce")
-    else:
-        numbers = pd.to_numeric(column, errors="coerce")
-        if numbers.notna().all():
-            # 1e11 seconds are the year 5138, 1e11 milliseconds are 1973: the size tells them apart.
-            unit = "ms" if float(numbers.median()) > 1e11 else "s"
-            if float(numbers.abs().max()) > (9e15 if unit == "ms" else 9e12):
-                raise InputError(f"Column `{name}` holds numbers that are neither seconds nor milliseconds since 1970, such as {numbers.abs().max()!r}.")
-            moments = pd.to_datetime(numbers, unit=unit, utc=True, errors="coerce")
-        else:
-            moments = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
-    _refuse(moments.isna().to_numpy(), column, name, "a moment: ISO 8601, or seconds or milliseconds since 1970")
-    seconds = np.asarray(moments.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64))
+    moments = _moments(column, name, timezone)
+    _refuse(
+        moments.isna().to_numpy(),
+        column,
+        name,
+        "a moment: ISO 8601, or seconds or milliseconds since 1970",
+    )
+    # A day of midnights was a date, not a moment: it stays the day that was written.
+    zone = "UTC" if name == "day" else timezone
+    local = moments.dt.tz_convert(zone).dt.tz_localize(None)
+    seconds = np.asarray(local.to_numpy().astype("datetime64[s]").astype(np.int64))
     days, of_day = np.divmod(seconds, 86_400)
     _refuse((days < 0) | (days > _LAST_DAY), column, name, "a moment between 1970 and 2200")
     return {"day": days, "hour": of_day // 3600} if of_day.any() else {"day": days}
+
+
+def _moments(column: Any, name: str, timezone: str) -> Any:
+    """Instants in UTC, NaT where a cell holds none. Texts without a zone are of `timezone`."""
+    import pandas as pd
+
+    zone = "UTC" if name == "day" else timezone
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return _in_utc(column, zone)
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.notna().any() and bool((numbers.notna() | _blank(column)).all()):
+        size = float(numbers.abs().median())
+        unit = next(unit for unit, most in _EPOCH_UNITS if size <= most)
+        known = np.asarray(numbers.to_numpy(dtype=float, na_value=np.nan) / _PER_SECOND[unit])
+        _refuse(
+            np.abs(known) > _LAST_SECOND,
+            column,
+            name,
+            "seconds, milliseconds, microseconds or nanoseconds since 1970",
+        )
+        return pd.to_datetime(pd.Series(known), unit="s", utc=True, errors="coerce")
+    has_zone = column.astype(str).str.contains(_ZONE, regex=True)
+    if zone == "UTC" or bool(has_zone.all()):
+        return pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
+    moments = pd.to_datetime(column.where(has_zone), utc=True, errors="coerce", format="ISO8601")
+    plain = pd.to_datetime(column.where(~has_zone), errors="coerce", format="ISO8601")
+    return moments.fillna(_in_utc(plain, zone))
+
+
+def _in_utc(column: Any, zone: str) -> Any:
+    """Moments in UTC. An hour that a clock shows twice, or not at all, moves by an hour at most."""
+    import pandas as pd
+
+    if column.dt.tz is not None:
+        return column.dt.tz_convert("UTC")
+    placed = column.dt.tz_localize(zone, ambiguous=False, nonexistent="shift_forward")
+    return pd.Series(placed).dt.tz_convert("UTC")
 
 
 def _numbered_days(column: Any) -> NDArray[np.int64]:
@@ -190,7 +234,19 @@ def _refuse(wrong: NDArray[np.bool_], column: Any, name: str, expected: str) -> 
         row = int(np.argmax(wrong))
         count = int(wrong.sum())
         more = f" ({count} rows are like that)" if count > 1 else ""
-        raise InputError(f"Column `{name}`, row {row + 1}: expected {expected}, found {column.iloc[row]!r}{more}.")
+        raise InputError(
+            f"Column `{name}`, row {row + 1}: expected {expected}, "
+            f"found {_shown(column.iloc[row])}{more}."
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value as its user wrote it: no type of ours around it."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    is_number = isinstance(plain, float)
+    if plain is None or (is_number and np.isnan(plain)) or plain == "":
+        return "nothing"
+    return f"{plain:.15g}" if is_number else repr(plain)[:80]
 
 
 def _blank(column: Any) -> NDArray[np.bool_]:
@@ -218,6 +274,10 @@ def _flags(column: Any, name: str) -> NDArray[Any]:
     return np.asarray(values)
 
 
+def _texts(column: Any, name: str) -> NDArray[Any]:
+    return _categories(plain_texts(column, name), name)
+
+
 def _categories(column: Any, name: str) -> NDArray[Any]:
     missing = column.isna().to_numpy()
     values = column.astype(str).to_numpy(dtype=object)
@@ -225,7 +285,7 @@ def _categories(column: Any, name: str) -> NDArray[Any]:
     return np.asarray(values)
 
 
-_CONVERTERS = {"number": _numbers, "flag": _flags, "category": _categories, "text": _categories}
+_CONVERTERS = {"number": _numbers, "flag": _flags, "category": _categories, "text": _texts}
 
 
 def _ids(given: NDArray[Any] | None, rows: int) -> NDArray[Any]:
