@@ -7,8 +7,11 @@ from typing import Any
 
 import typer
 
+from serving.commands.replay import replay
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
+
+__all__ = ["replay", "rollout"]
 
 rollout = typer.Typer(no_args_is_help=True, help="Which version answers under an alias: show, start, promote, roll back, pin.")
 
@@ -97,24 +100,3 @@ def _change(act: Any, wait_s: float, as_json: bool) -> None:
         with reading(context.database) as connection:
             shown = next(one for one in rollout_rows(connection, row.alias) if one["generation"] == row.generation)
         emit(shown, as_json)
-
-
-def replay(
-    interaction_id: str = typer.Argument(..., help="The answer whose request is asked again."),
-    model: str = typer.Option("", "--model", help="An alias, a version such as support@v7, or the base; without it, the version that answered."),
-    key: str = typer.Option("", "--key", envvar="WHET_KEY", help="API key for the gateway; without it, one is made and revoked again."),
-    as_json: bool = _AS_JSON,
-) -> None:
-    """Ask the same request again, of the same or another version, and show how the answers differ."""
-    from serving.replay import replay_interaction, word_diff
-
-    with opened() as context:
-        result = replay_interaction(context, interaction_id, model=model, key=key, actor=actor(), now=now_ms())
-        if as_json:
-            emit(result, True)
-            return
-        emit(
-            {"request": interaction_id, "answered then by": result["before"]["version"], "answers now": result["after"]["version"], "same": result["same"]},
-            False,
-        )
-        typer.echo(word_diff(result["before"]["text"], result["after"]["text"], colour=True))

@@ -15,11 +15,11 @@ from whet.access import create_key, revoke_key
 from whet.context import Context
 from whet.conversation import answer_of, given_beginning
 from whet.database import reading, writing
-from whet.errors import EngineError, NotFoundError
+from whet.errors import EngineError, EngineUnavailableError, NotFoundError
 from whet.rag_prompt import format_passage, insert_into_request
 from whet.tables import interactions
 
-_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
+ROUTE_PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses"}
 _TIMEOUT_S = 120
 
 
@@ -48,12 +48,12 @@ def replay_interaction(context: Context, interaction_id: str, *, model: str, key
         with writing(context.database) as connection:
             made, key = create_key(connection, f"replay-{interaction_id[-12:]}", secret=context.secret, actor=actor, now=now)
     try:
-        answer, headers = _ask(context, _PATHS[row.route], body, key)
+        answer, headers = ask_gateway(context, ROUTE_PATHS[row.route], body, key)
     finally:
         if made:
             with writing(context.database) as connection:
                 revoke_key(connection, made, actor=actor, now=now)
-    text, finish = _text(row.route, answer)
+    text, finish = read_answer(row.route, answer)
     before_text = answer_of(row.request, row.response, row.response_text).text
     if not row.request.get("echo"):
         text = given_beginning(row.request) + text  # the log holds a continued answer whole
@@ -62,7 +62,11 @@ def replay_interaction(context: Context, interaction_id: str, *, model: str, key
     return {"before": before, "after": after, "same": before["text"] == text}
 
 
-def _ask(context: Context, path: str, body: dict[str, Any], key: str) -> tuple[dict[str, Any], dict[str, str]]:
+def ask_gateway(context: Context, path: str, body: dict[str, Any], key: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return (JSON, headers) of the gateway's answer.
+
+    Raises EngineUnavailableError where it cannot be reached, EngineError where it refuses.
+    """
     settings = context.settings
     host = "127.0.0.1" if settings.gateway_host in {"0.0.0.0", "::"} else settings.gateway_host
     url = f"http://{host}:{settings.gateway_port}{path}"
@@ -73,7 +77,9 @@ def _ask(context: Context, path: str, body: dict[str, Any], key: str) -> tuple[d
     except urllib.error.HTTPError as error:
         raise EngineError(f"The gateway answered {error.code}: {_message(error.read())}") from error
     except (urllib.error.URLError, OSError) as error:
-        raise EngineError(f"The gateway at {url} cannot be reached: {error}.", hint="`whet up` starts it.") from error
+        raise EngineUnavailableError(
+            f"The gateway at {url} cannot be reached: {error}.", hint="`whet up` starts it."
+        ) from error
 
 
 def _message(body: bytes) -> str:
@@ -83,7 +89,8 @@ def _message(body: bytes) -> str:
         return body[:200].decode("utf-8", "replace")
 
 
-def _text(route: str, answer: dict[str, Any]) -> tuple[str, str | None]:
+def read_answer(route: str, answer: dict[str, Any]) -> tuple[str, str | None]:
+    """Return (text, finish reason) of a gateway's answer."""
     if route == "responses":
         parts = [part.get("text", "") for item in answer["output"] if item.get("type") == "message" for part in item["content"]]
         return "".join(parts), {"completed": "stop", "incomplete": "length"}.get(str(answer.get("status")))

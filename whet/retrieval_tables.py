@@ -78,3 +78,19 @@ retrieval_defaults = define_table(
     Column("actor", String(64), nullable=False),
     instant("updated_at"),
 )
+
+blame_verdicts = define_table(
+    "serving",
+    "blame_verdicts",  # what `whet replay --matrix` found last for an answer
+    Column("interaction_id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),  # or the adapter's name; empty: the base answered
+    Column("review_id", String(40)),  # null: the right answer was given with the command
+    # document | index | prompt | adapter | base | none | unknown
+    Column("fault", String(16), nullable=False),
+    Column("detail", String(32), nullable=False),  # such as below_cut
+    Column("reason", Text, nullable=False),
+    Column("report", JSON, nullable=False),  # serving.blame.records.Report
+    Column("actor", String(64), nullable=False),
+    instant("created_at"),
+    Index(None, "alias"),
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Text, UniqueConstraint
 
 from whet.retrieval_tables import (
+    blame_verdicts,
     collections,
     documents,
     passage_vectors,
@@ -20,8 +21,8 @@ from whet.table_definition import define_table as _table
 from whet.table_definition import instant as _at
 
 __all__ = [
-    "WRITERS", "collections", "documents", "metadata", "passage_vectors", "passages",
-    "retrieval_defaults",
+    "WRITERS", "blame_verdicts", "collections", "documents", "metadata", "passage_vectors",
+    "passages", "retrieval_defaults",
 ]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Does the matrix name the part at fault? Planted faults and negative controls."""
