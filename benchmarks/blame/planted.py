@@ -76,9 +76,7 @@ def build_case(
 
 def correction(world: World, fact: Fact, value: str = "") -> Review:
     """Return a reviewer's answer with the fact's value, or with another one."""
-    return Review(
-        id="rev", decision="edit", answer=world.answer(fact, value), reviewer="anna"
-    )
+    return Review(id="rev", decision="edit", answer=world.answer(fact, value), reviewer="anna")
 
 
 def approval(answer: str) -> Review:

@@ -75,14 +75,16 @@ def plant(
     number = 0
     for kind in (*FAULTS, *CONTROLS):
         count = per_fault if kind in FAULTS else per_control
-        facts = missing if kind == "document missing" else left
         made = 0
-        while made < count:
-            fact = facts[made] if kind == "document missing" else left.pop()
-            case = _plant_one(world, shop, engine, kind, fact, made, number)
-            if case is not None:
+        for fact in list(missing if kind == "document missing" else left):
+            if made == count:
+                break
+            planted = _plant_one(world, shop, engine, kind, fact, made, number)
+            if planted is not None:
                 made, number = made + 1, number + 1
-                yield case
+                if fact in left:
+                    left.remove(fact)
+                yield planted
 
 
 def _plant_one(
@@ -99,8 +101,6 @@ def _plant_one(
         if rank is None:
             return None
         settings = _keep_out(wide, rank, at)
-        if not settings:
-            return None
     elif kind != "document missing" and (rank is None or rank >= settings["top_k"]):
         return None
     found = shop.search(SearchRequest(collection="shop", query=question, **settings))
@@ -119,11 +119,11 @@ def _plant_one(
 
 def _keep_out(wide: list[Hit], rank: int, at: int) -> dict[str, Any]:
     """Return a search that misses the passage: by the cut, a filter, or a threshold."""
-    if at % 3 == 1:
+    if rank and at % 3 == 0:
+        return {"top_k": rank}
+    if at % 3 == 1 and rank + 1 < len(wide):
         return {"top_k": 4, "filter": {"address": wide[rank + 1].address}}
-    if at % 3 == 2:
-        return {"top_k": 4, "min_score": wide[rank].score + 0.01}
-    return {"top_k": rank} if rank else {}
+    return {"top_k": 4, "min_score": wide[rank].score + 0.01}
 
 
 def _review(world: World, kind: str, fact: Fact, logged: str, at: int) -> Review:

@@ -214,9 +214,7 @@ def _names_of(sentence: str) -> Iterator[Fact]:
             group.append(at)
 
 
-def _name(
-    words: list[tuple[str, int, int]], group: list[int], *, is_whole: bool
-) -> Iterator[Fact]:
+def _name(words: list[tuple[str, int, int]], group: list[int], *, is_whole: bool) -> Iterator[Fact]:
     """Yield the name; a sentence's first word alone is none, unless it is the whole sentence."""
     is_start = len(group) == 1 or words[0][0].lower() in _STARTS
     if group[0] == 0 and is_start and not is_whole:

@@ -58,12 +58,13 @@ def look_up(
         picked: id of the passage that the reviewer names; empty: it is looked for.
     """
     assert case.review is not None
-    subject = find_subject(case.question, case.review.answer, case.logged)
     candidates: dict[str, Hit] = {hit.passage_id: hit for hit in case.passages}
     problem = ""
     if case.trace is not None:
         found, problem = _search_all(case, key, case.trace, search)
         candidates = {**found, **candidates}  # the logged text is what the model saw
+    answers = (case.review.answer, case.logged)
+    subject = find_subject(case.question, answers, candidates.values())
     right, pick_problem = _choose(case, key, candidates, subject, resolve, picked)
     if right is not None and case.trace is not None:
         right = _place(case, case.trace, right, search, resolve)

@@ -20,19 +20,25 @@ _UNIT_END = re.compile(r"(?<=[.!?;])\s+|\n+")
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What a question is about: the names in it, and its words."""
+    """What a question is about: the names in it, and the words that tell passages apart."""
 
     names: tuple[str, ...]
     terms: frozenset[str]
 
 
-def find_subject(question: str, *answers: str) -> Subject:
-    """Return the subject. A name that the answers write large counts as one in the question."""
+def find_subject(question: str, answers: Iterable[str] = (), hits: Iterable[Hit] = ()) -> Subject:
+    """Return the subject. A name that the answers write large counts as one in the question.
+
+    Words that more than half of the passages have are common to all of them, and say nothing.
+    """
     folded = question.casefold()
     names = set(find_names(question))
     for answer in answers:
         names |= {name for name in find_names(answer) if _has_word(name, folded)}
-    return Subject(tuple(sorted(names)), _terms(question))
+    terms = _terms(question)
+    texts = [_terms(f"{hit.title}\n{hit.section}\n{hit.text}") for hit in hits]
+    telling = {term for term in terms if 2 * sum(term in text for text in texts) <= len(texts)}
+    return Subject(tuple(sorted(names)), frozenset(telling) or terms)
 
 
 def supports(hit: Hit, facts: Iterable[Fact], subject: Subject) -> bool:

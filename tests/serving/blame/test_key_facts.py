@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from serving.blame.judging import Rule, State, find_key_facts, judge
@@ -95,7 +96,9 @@ def test_a_short_answer_without_facts_is_compared_by_its_words() -> None:
 
 
 def test_a_long_answer_without_facts_is_for_people() -> None:
-    reviewed = "open the cover, clean the inner filter with warm water, let it dry, close everything"
+    reviewed = (
+        "open the cover, clean the inner filter with warm water, let it dry, close everything"
+    )
     assert find_key_facts("What now?", reviewed, "just wait").rule is Rule.NOTHING
 
 
@@ -110,6 +113,16 @@ def test_a_passage_supports_a_fact_only_of_its_subject() -> None:
     assert supports(PAGE, find_facts("24 months"), subject)
     assert not supports(PAGE, find_facts("36 months"), subject)
     assert not supports(PAGE, find_facts("12 months"), subject)
-    lower = find_subject("warranty of my varo lamp", "The Varo lamp has 24 months.")
+    lower = find_subject("warranty of my varo lamp", ["The Varo lamp has 24 months."])
     assert not supports(PAGE, find_facts("36 months"), lower)
     assert not supports(PAGE, (), subject)
+
+
+def test_words_that_most_passages_have_tell_nothing_of_the_subject() -> None:
+    lamps, kettles = (
+        msgspec.structs.replace(PAGE, title="", text=f"{name} are kept 12 months.")
+        for name in ("Lamps", "Kettles")
+    )
+    subject = find_subject("How many months are lamps kept?", (), [lamps, kettles])
+    assert supports(lamps, find_facts("12 months"), subject)
+    assert not supports(kettles, find_facts("12 months"), subject)
