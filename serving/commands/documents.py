@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, select
 
 from serving.commands.documents_progress import ingest_progress
+from serving.retrieval import administration
 from serving.retrieval import documents_store as store
 from serving.retrieval.chunking import DEFAULT_CHUNK_TOKENS, LEAST_CHUNK_TOKENS
 from serving.retrieval.defaults_store import load_defaults
@@ -16,19 +17,17 @@ from serving.retrieval.ingest import Divider, Ingest, IngestReport
 from serving.retrieval.notices import notice_text
 from serving.retrieval.records import Collection, Document
 from serving.retrieval.sources import Scan, scan
-from whet import auditlog
 from whet.cli import actor, emit, err, opened
 from whet.clock import iso, now_ms
 from whet.context import Context
 from whet.database import reading, writing
-from whet.errors import ConflictError, InputError, NotFoundError
+from whet.errors import InputError, NotFoundError
 from whet.tables import api_keys
 
 if TYPE_CHECKING:
     from serving.retrieval.embedders import Embedder
 
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
-_EVERY_KEY = "all"
 _SHOWN_CHARACTERS = 200  # of a passage in a table
 _SOME_FAILED = 1  # exit code
 
@@ -83,7 +82,10 @@ def add(
             report = run.run(found, progress.on_document)
             if sync:
                 report = run.remove_missing(found, is_sure=yes)
-            _record(context, "documents.add", name, _counts(report), now)
+            with writing(context.database) as connection:
+                administration.record_change(
+                    connection, "documents.add", name, report.counts(), actor=actor(), now=now
+                )
             if index:
                 reindex(context, name, embedder, progress.on_embedded)
     _print_report(report, found, as_json)
@@ -152,14 +154,15 @@ def remove(
     now = now_ms()
     with opened() as context:
         if documents:
-            with writing(context.database) as connection:
+            with reading(context.database) as connection:
                 store.require_collection(connection, name)
-                ids = [_find(connection, name, one).id for one in documents]
-                removed = store.remove_documents(connection, name, ids, now)
+                found = [_find(connection, name, one) for one in documents]
+            removed = administration.remove_documents(
+                context.database, name, [(one.id, one.address) for one in found],
+                actor=actor(), now=now,
+            )  # fmt: skip
         else:
             removed = _remove_collection(context, name, yes)
-        detail = {"documents": sorted(documents or [])}
-        _record(context, "documents.remove", name, detail, now)
     emit({"collection": name, "removed": removed}, as_json)
 
 
@@ -204,30 +207,7 @@ def _collection_for(
 def _with_keys(connection: Connection, collection: Collection, keys: str, now: int) -> Collection:
     if not keys:
         return collection
-    allowed = None
-    if keys.strip() != _EVERY_KEY:
-        told = [part.strip() for part in keys.split(",") if part.strip()]
-        allowed = sorted({_key_id(connection, reference) for reference in told})
-    auditlog.record(
-        connection,
-        actor=actor(),
-        action="documents.keys",
-        subject=collection.name,
-        detail={"keys": allowed},
-        now=now,
-    )
-    return store.update_collection(connection, collection.name, allowed_keys=allowed, now=now)
-
-
-def _key_id(connection: Connection, reference: str) -> str:
-    is_named = or_(api_keys.c.id == reference, api_keys.c.name == reference)
-    found = connection.execute(select(api_keys.c.id).where(is_named)).scalars().all()
-    if len(found) != 1:
-        raise NotFoundError(
-            f"{len(found)} API keys go by {reference!r}; expected one.",
-            hint="`whet keys list` prints names and ids.",
-        )
-    return str(found[0])
+    return administration.set_readers(connection, collection.name, keys, actor=actor(), now=now)
 
 
 def _parse_metadata(given: list[str]) -> dict[str, Any] | None:
@@ -255,27 +235,11 @@ def _find(connection: Connection, collection: str, reference: str) -> Document:
 
 
 def _remove_collection(context: Context, name: str, yes: bool) -> int:
-    with reading(context.database) as connection:
-        store.require_collection(connection, name)
-        count = len(store.documents_of(connection, name))
-        users = [one.alias for one in load_defaults(connection).values() if one.collection == name]
-    if users:
-        raise ConflictError(
-            f"{', '.join(users)} retrieves from {name!r}.",
-            hint=f"`whet documents detach {users[0]}` first.",
-        )
+    count = administration.require_removable(context.database, name)
     if not yes:
         typer.confirm(f"Remove the collection {name} with its {count} documents?", abort=True)
-    with writing(context.database) as connection:
-        store.remove_collection(connection, name)
+    administration.remove_collection(context.database, name, actor=actor(), now=now_ms())
     return count
-
-
-def _record(context: Context, action: str, subject: str, detail: dict[str, Any], now: int) -> None:
-    with writing(context.database) as connection:
-        auditlog.record(
-            connection, actor=actor(), action=action, subject=subject, detail=detail, now=now
-        )
 
 
 def _collection_row(
@@ -307,20 +271,9 @@ def _document_row(document: Document) -> dict[str, Any]:
     }
 
 
-def _counts(report: IngestReport) -> dict[str, int]:
-    return {
-        "added": report.added,
-        "changed": report.changed,
-        "unchanged": report.unchanged,
-        "removed": report.removed,
-        "failed": len(report.failed),
-        "passages": report.passages,
-    }
-
-
 def _print_report(report: IngestReport, found: Scan, as_json: bool) -> None:
     """Print counts to standard output, and to standard error what was left out and why."""
-    told = _counts(report)
+    told = report.counts()
     if as_json:
         failed = [{"address": address, "reason": reason} for address, reason in report.failed]
         left_out = {"unknown_types": dict(found.unknown), "unseen": found.errors}

@@ -48,6 +48,17 @@ class IngestReport:
     notices: list[tuple[str, Notice]] = field(default_factory=list)  # (address, what)
     kept: str = ""  # why documents that are gone were kept
 
+    def counts(self) -> dict[str, int]:
+        """Return how many of each, as printed and recorded."""
+        return {
+            "added": self.added,
+            "changed": self.changed,
+            "unchanged": self.unchanged,
+            "removed": self.removed,
+            "failed": len(self.failed),
+            "passages": self.passages,
+        }
+
 
 @dataclass(frozen=True)
 class Divider:
@@ -84,7 +95,7 @@ class Ingest:
         self._metadata = metadata
         self._now = now
         self._pipeline = divider.pipeline(collection.chunk_tokens)
-        self._report = IngestReport()
+        self.report = IngestReport()  # filled while `run` goes on
 
     def run(self, scan: Scan, on_document: OnDocument | None = None) -> IngestReport:
         """Add every file of the scan that is new or changed."""
@@ -94,7 +105,7 @@ class Ingest:
                 self._take(file, known.get(file.address), parser)
                 if on_document:
                     on_document(number, len(scan.files), file.address)
-        return self._report
+        return self.report
 
     def remove_missing(self, scan: Scan, *, is_sure: bool = False) -> IngestReport:
         """Remove documents of the scanned folders whose files are gone.
@@ -103,8 +114,8 @@ class Ingest:
         when more than `REMOVED_AT_ONCE` of them would go, unless `is_sure`.
         """
         if scan.errors or not scan.files:
-            self._report.kept = scan.errors[0] if scan.errors else "No file was found."
-            return self._report
+            self.report.kept = scan.errors[0] if scan.errors else "No file was found."
+            return self.report
         addresses = {file.address for file in scan.files}
         listed = [doc for doc in self._known().values() if doc.source in scan.folders]
         gone = [document for document in listed if document.address not in addresses]
@@ -116,10 +127,10 @@ class Ingest:
             )
         with writing(self._database) as connection:
             ids = [document.id for document in gone]
-            self._report.removed = remove_documents(
+            self.report.removed = remove_documents(
                 connection, self._collection.name, ids, self._now
             )
-        return self._report
+        return self.report
 
     def _known(self) -> dict[str, Document]:
         with reading(self._database) as connection:
@@ -141,7 +152,7 @@ class Ingest:
             return
         document = self._document(file, content, before)
         if before is not None and _is_same(before, document):
-            self._report.unchanged += 1
+            self.report.unchanged += 1
             return
         try:
             parsed = parser.parse(file.name, content)
@@ -183,19 +194,19 @@ class Ingest:
             notices=notices,
         )
         self._write(document, _passages(document, chunks))
-        self._report.passages += len(chunks)
-        self._report.notices += [(document.address, notice) for notice in notices]
+        self.report.passages += len(chunks)
+        self.report.notices += [(document.address, notice) for notice in notices]
         if before is None or before.state == FAILED:
-            self._report.added += 1
+            self.report.added += 1
         else:
-            self._report.changed += 1
+            self.report.changed += 1
 
     def _write(self, document: Document, new: Sequence[Passage]) -> None:
         with writing(self._database) as connection:
             replace_document(connection, document, new, self._now)
 
     def _fail(self, address: str, reason: str) -> None:
-        self._report.failed.append((address, reason))
+        self.report.failed.append((address, reason))
 
 
 def _is_same(before: Document, now: Document) -> bool:

@@ -21,6 +21,7 @@ from serving.retrieval.index_files import (
     current_generation,
     write_generation,
 )
+from serving.retrieval.index_state import noted_progress
 from serving.retrieval.passages import embedded_text
 from serving.retrieval.vectors_store import hashes_with_vectors, read_vectors, write_vectors
 from whet.clock import now_ms
@@ -73,11 +74,12 @@ def reindex(
         if not force and (current := _current(context, collection, embedder)):
             return current
         embedded = 0
-        for _ in range(_TRIES):
-            embedded += _embed_missing(context, collection, embedder, on_progress)
-            built = _collect(context, collection, embedder)
-            if built is not None:
-                return _swap_in(context, collection, embedder, *built, embedded)
+        with noted_progress(folder, on_progress) as progress:
+            for _ in range(_TRIES):
+                embedded += _embed_missing(context, collection, embedder, progress)
+                built = _collect(context, collection, embedder)
+                if built is not None:
+                    return _swap_in(context, collection, embedder, *built, embedded)
     raise ConflictError(
         f"The documents of {collection!r} changed {_TRIES} times while it was indexed.",
         hint="Run `whet documents reindex` once they are all added.",

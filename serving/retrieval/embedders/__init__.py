@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
-
+from serving.retrieval.embedder_source import EmbedderSource, source_of
 from serving.retrieval.embedders.endpoint import EndpointEmbedder
 from serving.retrieval.embedders.folder import (
     DEFAULT_NAME,
@@ -30,27 +29,6 @@ __all__ = [
     "open_embedder",
     "source_of",
 ]
-
-
-class EmbedderSource(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings that name an embedder, so that an index of an earlier one can be asked."""
-
-    embedder: str = ""
-    model: str = ""
-    max_tokens: int = 512
-    query_prefix: str = ""
-    passage_prefix: str = ""
-
-
-def source_of(settings: Settings) -> EmbedderSource:
-    """Return the settings that name the embedder now."""
-    return EmbedderSource(
-        embedder=settings.embedder,
-        model=settings.embedder_model,
-        max_tokens=settings.embedder_max_tokens,
-        query_prefix=settings.embedder_query_prefix,
-        passage_prefix=settings.embedder_passage_prefix,
-    )
 
 
 def open_embedder(settings: Settings, source: EmbedderSource | None = None) -> Embedder:
