@@ -13,12 +13,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from serving.pages.console_key import console_key
+from serving.retrieval.defaults_store import load_defaults
+from serving.retrieval.documents_store import list_collections
 from whet.database import reading
 from whet.errors import AccessError, EngineUnavailableError
 from whet.registry import current_rollouts, list_adapters
 from whet.web.shell import Shell
 
 COLUMNS = 3  # more do not fit side by side
+WITHOUT = "-"  # the choice of no retrieval; no collection can have this name
 _CHOICES = 200  # versions offered in a column's list
 _CONNECT_S = 5.0
 _GIVEN_HEADERS = ("x-whet-interaction-id", "x-whet-adapter")
@@ -34,7 +37,8 @@ class Question(BaseModel):
     temperature: float = Field(0.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int | None = Field(None, ge=0, le=2**31 - 1)
-    collection: str = Field("", max_length=64)
+    collection: str = Field("", max_length=64)  # empty: what the model retrieves from by default
+    retrieve: bool = True
 
     def body(self) -> dict[str, Any]:
         """The gateway's request."""
@@ -51,7 +55,9 @@ class Question(BaseModel):
         }
         if self.seed is not None:
             body["seed"] = self.seed
-        if self.collection:
+        if not self.retrieve:
+            body["rag"] = False
+        elif self.collection:
             body["rag"] = {"collection": self.collection}
         return body
 
@@ -62,13 +68,30 @@ def router(shell: Shell) -> APIRouter:
     routes = APIRouter(dependencies=[Depends(shell.require("reviewer"))])
 
     @routes.get("/playground")
-    def playground(request: Request, prompt: str = "", system: str = "", a: str | None = None, b: str | None = None, c: str | None = None) -> Response:
-        """The base and versions side by side; `a`, `b`, `c`, `prompt` and `system` fill it in."""
+    def playground(
+        request: Request,
+        prompt: str = "",
+        system: str = "",
+        rag: str = "",
+        a: str | None = None,
+        b: str | None = None,
+        c: str | None = None,
+    ) -> Response:
+        """The base and versions side by side; the query's fields fill it in.
+
+        `a`, `b`, `c`: models; `rag`: a collection, `-` for none; `prompt` and `system`.
+        """
         models = offered(shell)
+        with reading(shell.context.database) as connection:
+            names = [one.name for one in list_collections(connection)]
+            defaults = load_defaults(connection)
         columns = [default if given is None else given for given, default in zip((a, b, c), first_columns(shell, models), strict=True)]
         return shell.render(
-            request, "serving/playground.html", models=models, columns=columns, prompt=prompt[:20_000], system=system[:20_000], settings=shell.context.settings
-        )
+            request, "serving/playground.html", models=models, columns=columns,
+            prompt=prompt[:20_000], system=system[:20_000], settings=shell.context.settings,
+            collections=names, rag=rag, without=WITHOUT,
+            defaults={alias: default.collection for alias, default in defaults.items()},
+        )  # fmt: skip
 
     @routes.post("/playground/ask")
     async def ask(question: Question) -> Response:

@@ -1,4 +1,7 @@
-"""Traffic: search over everything that was logged, and one conversation in full."""
+"""Traffic: search over everything that was logged, and one conversation in full.
+
+With the pages of documents (`documents`), whose passages conversations have.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import select
 from starlette.responses import Response
 
-from serving.pages import lineage, reading, search
+from serving.pages import documents, lineage, passage_values, reading, search
 from whet.access import same_group
 from whet.database import reading as reads
 from whet.errors import NotFoundError
@@ -54,6 +57,7 @@ def router(shell: Shell) -> APIRouter:
         """One conversation with its timings, passages, ratings, lineage and the command that asks it again."""
         return shell.render(request, "serving/conversation.html", **_conversation_values(shell, interaction_id))
 
+    documents.add(routes, shell)
     return routes
 
 
@@ -141,10 +145,15 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
         key_name = connection.execute(select(api_keys.c.name).where(api_keys.c.id == item["api_key_id"])).scalar()
     measures = [(title, write(item[name]), _range(usual.get(name), item[name], write)) for name, title, write in _MEASURES]
     parameters = {name: value for name, value in item["request"].items() if name not in ("messages", "prompt", "input", "instructions", "model")}
+    turns = reading.turns(item["request"], item["response"], item["response_text"])
+    answer = turns[-1].text if turns and turns[-1].role == "assistant" else ""
     return {
         "item": item,
         "label": label(item),
-        "turns": reading.turns(item["request"], item["response"], item["response_text"]),
+        "turns": turns,
+        "retrieval": passage_values.describe_retrieval(
+            item["retrieval"], item["retrieved"], answer
+        ),
         "question": clip(reading.question(item["request"]), 140),
         "votes": votes,
         "queue": queue,

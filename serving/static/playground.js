@@ -5,15 +5,19 @@
   const columns = Array.from(form.querySelectorAll("[data-column]"));
   const askButton = form.querySelector("[data-ask]");
   const stopButton = form.querySelector("[data-stop]");
+  const WITHOUT = "-"; // the choice of no retrieval
   let running = [];
 
   function values() {
     const data = new FormData(form);
     const question = {
-      prompt: data.get("prompt"), system: data.get("system") || "", collection: data.get("collection") || "",
+      prompt: data.get("prompt"), system: data.get("system") || "",
       max_tokens: Number(data.get("max_tokens")) || 256, temperature: Number(data.get("temperature")) || 0, top_p: Number(data.get("top_p")) || 1,
     };
     if (data.get("seed")) question.seed = Number(data.get("seed"));
+    const retrieval = data.get("retrieval") || "";
+    if (retrieval === WITHOUT) question.retrieve = false;
+    else if (retrieval) question.collection = retrieval;
     return question;
   }
 
@@ -22,6 +26,8 @@
     columns.forEach((column, index) => query.set("abc"[index], column.querySelector("[data-model]").value));
     if (question.prompt.length < 1500) query.set("prompt", question.prompt);
     if (question.system && question.system.length < 500) query.set("system", question.system);
+    const retrieval = form.elements.retrieval;
+    if (retrieval && retrieval.value) query.set("rag", retrieval.value);
     history.replaceState(null, "", "/playground?" + query);
   }
 
@@ -41,15 +47,70 @@
     }
   }
 
+  // --- passages: shown as soon as they are known, marked as cited once the answer is there ------------------------
+  function words(name, text) {
+    const part = document.createElement("span");
+    part.className = name;
+    part.textContent = text;
+    return part;
+  }
+
+  function showPassages(place, told) {
+    const open = new Set(Array.from(place.querySelectorAll("details[open]"), (one) => one.dataset.number));
+    place.replaceChildren();
+    if (!told) return;
+    const retrieval = told.retrieval || {};
+    const found = told.citations || [];
+    const head = document.createElement("p");
+    head.className = "muted small-text";
+    head.textContent = found.length ? found.length + (found.length === 1 ? " passage" : " passages") + " from " + retrieval.collection
+      : "No passages from " + retrieval.collection + ": " + (retrieval.message || retrieval.outcome);
+    place.append(head);
+    for (const one of found) {
+      const fold = document.createElement("details");
+      fold.className = "fold passage";
+      fold.dataset.number = String(one.number);
+      fold.open = open.has(fold.dataset.number);
+      const summary = document.createElement("summary");
+      const section = one.section || "";
+      const title = one.title || one.address;
+      const source = section && (section + " > ").startsWith(title + " > ") ? section : [title, section].filter(Boolean).join(" > ");
+      summary.append("[" + one.number + "] " + source + " ", words("muted", "score " + Number(one.score).toFixed(2)));
+      if (one.used) summary.append(" ", words("badge good", "cited"));
+      const text = document.createElement("div");
+      text.className = "text";
+      text.textContent = one.text;
+      fold.append(summary, text);
+      place.append(fold);
+    }
+  }
+
+  // Each [1] that names a passage becomes a button that opens it.
+  function linkMarks(text, place) {
+    const pieces = text.textContent.split(/(\[\d{1,3}\])/);
+    text.replaceChildren(...pieces.map((piece) => {
+      const fold = /^\[\d{1,3}\]$/.test(piece) && place.querySelector('details[data-number="' + Number(piece.slice(1, -1)) + '"]');
+      if (!fold) return document.createTextNode(piece);
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "cite";
+      button.textContent = piece;
+      button.addEventListener("click", () => { fold.open = true; fold.scrollIntoView({ block: "nearest" }); });
+      return button;
+    }));
+  }
+
   async function ask(column, question) {
     const model = column.querySelector("[data-model]").value;
     const answer = column.querySelector("[data-answer]");
     const facts = column.querySelector("[data-facts]");
     const after = column.querySelector("[data-after]");
+    const passages = column.querySelector("[data-passages]");
     const abort = new AbortController();
     after.hidden = true;
     facts.textContent = "";
     answer.replaceChildren();
+    passages.replaceChildren();
     answer.classList.remove("failed");
     answer.classList.add("waiting");
     const text = document.createElement("div");
@@ -62,12 +123,13 @@
     running.push({ abort: () => { stopped = true; abort.abort(); } });
     try {
       const response = await window.whet.send("/playground/ask", {
-        method: "POST", body: JSON.stringify(Object.assign({ model }, question, column.querySelector("[data-rag]").checked ? {} : { collection: "" })), headers: { "content-type": "application/json" }, signal: abort.signal,
+        method: "POST", body: JSON.stringify(Object.assign({ model }, question, column.querySelector("[data-rag]").checked ? {} : { retrieve: false })), headers: { "content-type": "application/json" }, signal: abort.signal,
       });
       column.dataset.interaction = response.headers.get("x-whet-interaction-id") || "";
       const by = response.headers.get("x-whet-adapter");
       for await (const event of events(response)) {
         if (event.error) throw new Error(event.error.message || "The answer broke off.");
+        if (event.whet) showPassages(passages, event.whet);
         const delta = event.choices && event.choices[0] && event.choices[0].delta;
         const piece = delta && (delta.content || (delta.tool_calls ? JSON.stringify(delta.tool_calls) : ""));
         if (piece) {
@@ -76,6 +138,7 @@
         }
         if (event.usage) usage = event.usage;
       }
+      if (passages.childElementCount) linkMarks(text, passages);
       if (!text.textContent) { text.className = "muted"; text.textContent = "The answer was empty."; }
       const seconds = (performance.now() - (first || began)) / 1000;
       const tokens = usage && usage.completion_tokens;
@@ -125,9 +188,9 @@
     }
     start();
   });
-  const collection = form.elements.collection;
-  const showRetrieval = () => columns.forEach((column) => { column.querySelector("[data-rag-label]").hidden = !collection.value.trim(); });
-  collection.addEventListener("input", showRetrieval);
+  const retrieval = form.elements.retrieval;
+  const showRetrieval = () => columns.forEach((column) => { column.querySelector("[data-rag-label]").hidden = !retrieval || retrieval.value === WITHOUT; });
+  if (retrieval) retrieval.addEventListener("change", showRetrieval);
   showRetrieval();
   stopButton.addEventListener("click", stop);
   document.addEventListener("keydown", (event) => {

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from tests import builders
 from tests.browser.conftest import listening
+from tests.serving.retrieval.worlds import add_collection
 from whet.access import active_keys, hash_key
 from whet.clock import now_ms
 from whet.context import Context, open_context
@@ -104,16 +105,29 @@ def test_three_columns_answer_the_same_question_through_the_gateway(opened: Open
         assert hash_key(key, sqlite_context.secret) in active_keys(connection)
 
 
-def test_one_column_may_answer_without_what_the_others_retrieve(opened: Open, gateway: tuple[MockGateway, str]) -> None:
+def test_one_column_may_answer_without_what_the_others_retrieve(opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]) -> None:
+    add_collection(sqlite_context, "handbook")
     page = opened("reviewer", "/playground?prompt=hello&c=")
-    page.click("text=System message and parameters")
-    expect(page.get_by_label("with retrieval").first).to_be_hidden()
-    page.fill("[name=collection]", "handbook")
+    page.select_option("[name=retrieval]", "handbook")
     page.locator("[data-rag]").first.uncheck()
     page.click("[data-ask]")
     expect(page.locator("[data-answer]").nth(1)).to_contain_text("support@v1")
     expect(page.locator("[data-ask]")).to_be_enabled()
-    assert {body["model"]: body.get("rag") for body in gateway[0].bodies} == {"base": None, "support@v1": {"collection": "handbook"}}
+    assert {body["model"]: body.get("rag") for body in gateway[0].bodies} == {"base": False, "support@v1": {"collection": "handbook"}}
+    assert "rag=handbook" in page.url
+
+
+def test_retrieval_is_the_models_default_or_off(opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]) -> None:
+    add_collection(sqlite_context, "handbook")
+    page = opened("reviewer", "/playground?prompt=hello&b=&c=&rag=-")
+    expect(page.get_by_label("with retrieval").first).to_be_hidden()
+    page.click("[data-ask]")
+    expect(page.locator("[data-facts]").first).to_contain_text("5 tokens")
+    page.select_option("[name=retrieval]", "")
+    page.click("[data-ask]")
+    expect(page.locator("[data-ask]")).to_be_enabled()
+    expect(page.locator("[data-facts]").first).to_contain_text("5 tokens")
+    assert [body.get("rag") for body in gateway[0].bodies] == [False, None]
 
 
 def test_stopping_ends_the_answers_and_the_gateways_work(opened: Open, gateway: tuple[MockGateway, str]) -> None:

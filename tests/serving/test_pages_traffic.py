@@ -157,18 +157,44 @@ def test_conversation_shows_what_was_searched_and_found(context: Context) -> Non
     hostile = "<script>alert(1)</script>"
     hit = {
         "passage_id": "p", "document_id": "d", "collection": "manual", "title": hostile,
-        "address": "a.md", "section": hostile, "text": hostile, "score": 0.5,
+        "address": "a.md", "section": hostile, "text": f"{hostile} Lamps are kept 24 months.",
+        "score": 0.5, "lexical_rank": 2, "vector_rank": 1,
     }  # fmt: skip
     how = {
         "collection": "manual", "query": hostile, "outcome": "found", "message": "",
-        "dropped_by_budget": 2, "cited": [1],
+        "dropped_by_budget": 2, "cited": [1], "invalid_marks": 1,
     }  # fmt: skip
-    nothing = {**how, "outcome": "failed", "message": "The index is gone.", "cited": []}
     with writing(context.database) as connection:
-        found = builders.add_interaction(connection, NOW - 1000, retrieved=[hit], retrieval=how)
-        failed = builders.add_interaction(connection, NOW - 1000, retrieved=[], retrieval=nothing)
-    client = console_client(context)
-    page = client.get(f"/traffic/{found}").text
-    assert hostile not in page and page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
-    assert "a.md score 0.50, cited" in page and "2 left out for want of room" in page
-    assert "failed. The index is gone." in client.get(f"/traffic/{failed}").text
+        found = builders.add_interaction(
+            connection, NOW - 1000, retrieved=[hit, hit | {"text": "Other words"}], retrieval=how,
+            answer=f"{hostile} They are kept 24 months [1].",
+        )  # fmt: skip
+    page = console_client(context).get(f"/traffic/{found}").text
+    assert hostile not in page and page.count("&lt;script&gt;") >= 3
+    assert "2 passages of <code>manual</code> stood in the prompt." in page
+    assert "2 passages left out for want of room" in page and "1 mark in the answer" in page
+    assert page.count("</span>cited") == 0 and page.count("cited") >= 2 and "not cited" in page
+    assert "words #2 · vectors #1" in page
+    assert '<a class="shared" href="#passage-1" title="in [1]"><mark>are kept 24 months</mark></a>' in page
+    assert "Lamps <mark>are kept 24 months</mark>." in page, "marked in the passage too"
+    assert "/documents/manual/documents/d?passage=p#p" in page
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        ("empty", "Nothing in <code>manual</code> fits the question"),
+        ("failed", "The search of <code>manual</code> failed: The index is gone."),
+        ("forbidden", "For this key there is no collection <code>manual</code>"),
+    ],
+)
+def test_conversation_says_why_it_has_no_passages(
+    sqlite_context: Context, outcome: str, sentence: str
+) -> None:
+    how = {"collection": "manual", "query": "x", "outcome": outcome, "message": "The index is gone."}
+    with writing(sqlite_context.database) as connection:
+        asked = builders.add_interaction(connection, NOW - 1000, retrieved=[], retrieval=how)
+        none = builders.add_interaction(connection, NOW - 1000)
+    client = console_client(sqlite_context)
+    assert sentence in client.get(f"/traffic/{asked}").text
+    assert "Retrieved passages" not in client.get(f"/traffic/{none}").text

@@ -117,12 +117,25 @@ def same_origin(headers: Headers) -> bool:
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
+@dataclass(frozen=True, slots=True)
+class RouteRule:
+    """What the route that will answer declares.
+
+    `upload_bytes`: above 0, the route reads its body itself, as it comes, up to so many bytes; its
+    token has to come as the header `x-csrf-token`. All other bodies are read before the decision.
+    """
+
+    found: bool
+    role: str | None
+    upload_bytes: int = 0
+
+
 @dataclass
 class Gate:
     """The state behind the middleware: cookies, remembered Basic log-ins, failed attempts."""
 
     context: Any  # whet.context.Context
-    rule: Callable[[Scope], tuple[bool, str | None]]  # (is there such a route, the role it declares)
+    rule: Callable[[Scope], RouteRule]
     on_error: Callable[[Scope, Exception], Response]
     clock: Callable[[], int] = now_ms
 
@@ -205,13 +218,17 @@ class SecurityMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, state: _Answer) -> None:
         headers = Headers(scope=scope)
         now = self.gate.clock()
-        found, needs = self.gate.rule(scope)
+        rule = self.gate.rule(scope)
+        found, needs = rule.found, rule.role
         user, session = await self._identify(scope, headers, now)
         scope["whet.user"], scope["whet.session"] = user, session
         matches = False
         if scope["method"] not in _SAFE:
-            body = await _whole_body(receive, headers, self.max_body)
-            receive = _giving_again(body, receive)
+            if rule.upload_bytes:
+                body, receive = b"", _limited(receive, headers, rule.upload_bytes)
+            else:
+                body = await _whole_body(receive, headers, self.max_body)
+                receive = _giving_again(body, receive)
             matches = session is not None and hmac.compare_digest(_sent_token(headers, body), self.gate.sessions.csrf(session).encode())
         verdict = decide(Facts(scope["method"], found, needs, user, session is not None, same_origin(headers), matches))
         if verdict is Verdict.ALLOW:
@@ -263,6 +280,28 @@ async def _whole_body(receive: Receive, headers: Headers, most: int) -> bytes:
     if size > most:
         raise TooLargeError(f"The request has more than {most:,} bytes.", hint="Send less, or raise WHET_REQUEST_MAX_BYTES.")
     return b"".join(chunks)
+
+
+def _limited(receive: Receive, headers: Headers, most: int) -> Receive:
+    """A `receive` that raises TooLargeError past `most` bytes; at once where that is declared."""
+    size = 0
+    declared = headers.get("content-length", "")
+
+    async def limited() -> Message:
+        nonlocal size
+        if declared.isdigit() and int(declared) > most:
+            raise _file_too_large(most)
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise _file_too_large(most)
+        return message
+
+    return limited
+
+
+def _file_too_large(most: int) -> TooLargeError:
+    return TooLargeError(f"The file has more than {most:,} bytes.", hint="Divide it.")
 
 
 def _giving_again(body: bytes, receive: Receive) -> Receive:

@@ -36,7 +36,7 @@ from whet.errors import ConfigurationError, NotFoundError, WhetError
 from whet.web import filters
 from whet.web.errors import error_response
 from whet.web.login import add_login
-from whet.web.security import PUBLIC, Gate, SecurityMiddleware
+from whet.web.security import PUBLIC, Gate, RouteRule, SecurityMiddleware
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,11 @@ class Page:
 class Require:
     """A route's declaration of who may use it; the middleware enforces it before the route runs."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, upload_bytes: int = 0) -> None:
         if role not in (*ROLES, PUBLIC):
             raise ConfigurationError(f"Role {role!r} is not one of {', '.join(ROLES)}.")
         self.role = role
+        self.upload_bytes = upload_bytes
 
     async def __call__(self, request: Request) -> User | None:
         user: User | None = request.scope["whet.user"]
@@ -101,9 +102,12 @@ class Shell:
         """The time of this request in ms; pages take it from here so that tests can set it."""
         return self.gate.clock()
 
-    def require(self, role: str) -> Require:
-        """A dependency that returns the User: `user: User = Depends(shell.require("operator"))`."""
-        return Require(role)
+    def require(self, role: str, *, upload_bytes: int = 0) -> Require:
+        """A dependency that returns the User: `user: User = Depends(shell.require("operator"))`.
+
+        `upload_bytes`: the route reads a file from `request.stream()`, of at most so many bytes.
+        """
+        return Require(role, upload_bytes)
 
     def public(self) -> Require:
         """The declaration of a route that anybody may reach."""
@@ -250,16 +254,22 @@ def matching_route(app: FastAPI, scope: Scope) -> tuple[Any, Match]:
     return (partial, Match.PARTIAL) if partial is not None else (None, Match.NONE)
 
 
-def route_rule(app: FastAPI, scope: Scope) -> tuple[bool, str | None]:
-    """(is there a route, the highest role it declares or PUBLIC or None)."""
+def route_rule(app: FastAPI, scope: Scope) -> RouteRule:
+    """Return what the route that will answer declares."""
     route, match = matching_route(app, scope)
-    return match is not Match.NONE, declared_role(route)
+    upload_bytes = max((one.upload_bytes for one in _declarations(route)), default=0)
+    return RouteRule(match is not Match.NONE, declared_role(route), upload_bytes)
+
+
+def _declarations(route: Any) -> list[Require]:
+    dependant = getattr(route, "dependant", None)
+    calls = [dependency.call for dependency in dependant.dependencies] if dependant else []
+    return [call for call in calls if isinstance(call, Require)]
 
 
 def declared_role(route: Any) -> str | None:
     """The strictest declaration among the route's dependencies, its router's included."""
-    dependant = getattr(route, "dependant", None)
-    roles = [dependency.call.role for dependency in dependant.dependencies if isinstance(dependency.call, Require)] if dependant else []
+    roles = [one.role for one in _declarations(route)]
     named = [role for role in roles if role != PUBLIC]
     return max(named, key=ROLES.index) if named else (PUBLIC if roles else None)
 
