@@ -28,6 +28,8 @@ class DecisionBody(BaseModel):
     checks: list[str] = Field(default_factory=list)
     tool_calls: list[dict[str, Any]] | None = None
     accept_cut: bool = False
+    passage_verdict: str = ""
+    passage_ids: list[str] = Field(default_factory=list)
 
 
 class BuildBody(BaseModel):
@@ -91,7 +93,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         """Decide; 409 when somebody else holds or decided it.
 
         The body is `{"decision", "answer"?, "tool_calls"?, "labels"?, "note"?, "seconds"?,
-        "checks"?, "accept_cut"?}`.
+        "checks"?, "accept_cut"?, "passage_verdict"?, "passage_ids"?}`.
         """
         said = queue.Decision(**body.model_dump())
         outcome = queue.decide(

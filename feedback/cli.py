@@ -67,6 +67,16 @@ def review_decide(
     accept_cut: Annotated[
         bool, typer.Option(help="Approve although the answer ended at its token limit.")
     ] = False,
+    passage_verdict: Annotated[
+        str,
+        typer.Option(
+            metavar="missing|wrong|ignored", help="What was wrong with the passages of its prompt."
+        ),
+    ] = "",
+    passage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Which passage; may be given several times."),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Record a decision."""
@@ -77,8 +87,9 @@ def review_decide(
     with opened() as context:
         called = read_calls(tool_calls) if tool_calls else None
         said = queue.Decision(
-            decision, text or None, label or [], note, tool_calls=called, accept_cut=accept_cut
-        )
+            decision, text or None, label or [], note, tool_calls=called, accept_cut=accept_cut,
+            passage_verdict=passage_verdict, passage_ids=passage or [],
+        )  # fmt: skip
         outcome = queue.decide(
             context.database, item_id, actor(), said, now=now_ms(),
             control=load_control_tokens(context),

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from feedback.acceptance import LENGTH
 from feedback.calls import answer_text, editable_calls
+from feedback.passage_verdicts import count_passage_verdicts
 from feedback.selection import DAY_MS, SHARES
 from whet.access import same_group
 from whet.conversation import Answer, Message, answer_of, history, last_question
@@ -30,6 +31,7 @@ class View:
     answered: Answer
     finish_reason: str | None
     retrieved: list[dict[str, Any]]
+    retrieval: dict[str, Any] | None  # what was searched and how it ended; None: nothing was
     feedback: list[dict[str, Any]]  # ratings: {"rating", "comment", "correction", "labels", "created_at"}
     alert: dict[str, Any] | None
     review: dict[str, Any] | None  # the standing decision
@@ -69,7 +71,8 @@ class View:
             "messages": [message.as_chat() for message in self.turns], "answer": self.answer,
             "tool_calls": [call.as_chat() for call in self.answered.tool_calls],
             "finish_reason": self.finish_reason,
-            "suggestion": self.suggestion, "retrieved": self.retrieved, "feedback": self.feedback, "answered_by": self.answered_by,
+            "suggestion": self.suggestion, "retrieved": self.retrieved,
+            "retrieval": self.retrieval, "feedback": self.feedback, "answered_by": self.answered_by,
             "created_at": self.created_at, "review": self.review,
         }  # fmt: skip
 
@@ -100,6 +103,7 @@ def load(connection: Connection, item_id: str) -> View:
         answered=answer_of(row.request, row.response, row.response_text),
         finish_reason=row.finish_reason,
         retrieved=list(row.retrieved or []),
+        retrieval=row.retrieval,
         feedback=[{key: r._mapping[key] for key in ("rating", "comment", "correction", "labels", "created_at")} for r in posted],
         alert=dict(alert._mapping) if alert else None,
         review=next((decision for decision in decisions if decision["standing"]), None),
@@ -110,13 +114,21 @@ def load(connection: Connection, item_id: str) -> View:
 
 
 def listing(
-    connection: Connection, *, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "", after: str = ""
+    connection: Connection,
+    *,
+    state: str = "waiting",
+    reason: str = "",
+    alias: str = "",
+    alert: str = "",
+    passages: str = "",
+    after: str = "",
 ) -> tuple[list[dict[str, Any]], str]:
     """One page of items in queue order, and the mark with which the next page starts (empty: this was the last)."""
     query: Select[Any] = (
         select(
             review_items, interactions.c.request, interactions.c.response,
             interactions.c.response_text, reviews.c.decision, reviews.c.reviewer,
+            reviews.c.passage_verdict,
             reviews.c.id.label("review_id"), reviews.c.created_at.label("decided_at"),
         )
         .join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True)
@@ -129,6 +141,8 @@ def listing(
     for column, wanted in ((review_items.c.reason, reason), (review_items.c.alias, alias), (review_items.c.alert_id, alert)):
         if wanted:
             query = query.where(column == wanted)
+    if passages:
+        query = query.where(reviews.c.passage_verdict == passages)
     if (mark := _mark(after)) is not None:
         priority, item_id = mark
         query = query.where((review_items.c.priority < priority) | ((review_items.c.priority == priority) & (review_items.c.id > item_id)))
@@ -190,6 +204,7 @@ def stats(connection: Connection, *, reviewer: str, now: int, alias: str | None 
         "decided_today_by_decision": {kind: sum(row.n for row in today if row.decision == kind) for kind in ("approve", "edit", "reject", "skip")},
         "my_decisions_last_hour": connection.execute(mine).scalar_one(),
         "median_seconds": _median_seconds(connection, reviewer),
+        "passage_verdicts": count_passage_verdicts(connection, alias),
         "examples": connection.execute(standing).scalar_one(),
     }
 

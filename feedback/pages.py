@@ -12,11 +12,13 @@ from feedback import api, dataset_pages, flagging, inbox, queue
 from feedback.acceptance import CutAnswerError, question_control_token
 from feedback.calls import read_calls
 from feedback.conversations import retrieved_texts, word_diff
+from feedback.passage_verdicts import PASSAGE_VERDICTS
 from feedback.selection import SHARES
 from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import NotFoundError, WhetError
+from whet.text_overlap import find_overlap
 from whet.web.shell import Shell
 
 # What went wrong, in the words of the reviewing guide; one key each. Free labels come through the API.
@@ -69,9 +71,13 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "typed_note": "",
         "typed_labels": (),
         "typed_checks": "",
+        "overlap": find_overlap(view.answer, [str(hit.get("text") or "") for hit in view.retrieved]),
         "diff": word_diff(view.answer_as_text, view.review["answer"])
         if view.review and view.review["decision"] == "edit" and view.review["answer"] is not None
         else [],
+        "typed_verdict": "",
+        "typed_passages": (),
+        "passage_verdicts": PASSAGE_VERDICTS,
         "labels": LABELS,
         "shares": SHARES,
         **more,
@@ -104,18 +110,22 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
 
     @routes.get("/review/list")
     def review_list(
-        request: Request, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "", after: str = "",
+        request: Request, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "",
+        passages: str = "", after: str = "",
         user: User = Depends(shell.require("viewer")),
     ) -> Response:  # fmt: skip
-        """The queue and what was decided, by state, reason, alias and alert; every selection has its address."""
+        """The queue and what was decided; every selection has its address.
+
+        By state, reason, alias, alert, and what was said of the passages.
+        """
         state = state if state in STATES else "waiting"
         with reading(database) as connection:
-            rows, more = inbox.listing(connection, state=state, reason=reason, alias=alias, alert=alert, after=after)
+            rows, more = inbox.listing(connection, state=state, reason=reason, alias=alias, alert=alert, passages=passages, after=after)
             choices = inbox.choices(connection)
-        filters = {"state": state, "reason": reason, "alias": alias, "alert": alert}
+        filters = {"state": state, "reason": reason, "alias": alias, "alert": alert, "passages": passages}
         query = {name: value for name, value in filters.items() if value}
         return shell.render(
-            request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, stats=_stats(shell, user, alias),
+            request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, passage_verdicts=PASSAGE_VERDICTS, stats=_stats(shell, user, alias),
             next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
         )  # fmt: skip
 
@@ -151,6 +161,8 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         checks: Annotated[str, Form()] = "",
         tool_calls: Annotated[str | None, Form()] = None,
         label: Annotated[list[str] | None, Form()] = None,
+        passage_verdict: Annotated[str, Form()] = "",
+        passage: Annotated[list[str] | None, Form()] = None,
         accept_cut: Annotated[bool, Form()] = False,
         alias: Annotated[str, Form()] = "",
         reason: Annotated[str, Form()] = "",
@@ -166,13 +178,14 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
             said = queue.Decision(
                 decision, text if learns else None, tuple(label or ()), plain_newlines(note), None,
                 wanted, read_calls(tool_calls) if learns and tool_calls is not None else None,
-                accept_cut,
+                accept_cut, passage_verdict, tuple(passage or ()) if passage_verdict else (),
             )  # fmt: skip
             queue.decide(database, item_id, user.name, said, now=shell.now(), control=control)
         except NotFoundError:
             raise
         except WhetError as error:
             typed = {"typed": text, "typed_calls": tool_calls or "", "typed_note": note, "typed_labels": tuple(label or ()), "typed_checks": checks, "problem": error}
+            typed |= {"typed_verdict": passage_verdict, "typed_passages": tuple(passage or ())}
             typed["ask_cut"] = isinstance(error, CutAnswerError)
             return _page(shell, request, user, item_id, alias=alias, reason=reason, status=error.status, **typed)
         query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})

@@ -7,7 +7,7 @@ is unique); undoing frees it again. An approved or edited answer becomes an exam
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from feedback import acceptance, calls, conversations
+from feedback.passage_verdicts import settle_passage_ids, without_wrong
 from whet.auditlog import record
 from whet.control_tokens import ControlTokens
 from whet.conversation import Answer, answer_of, history, request_tools
@@ -48,6 +49,8 @@ class Decision:
     # they need not be repeated.
     tool_calls: Sequence[Any] | None = None
     accept_cut: bool = False  # approve although the answer ended at its token limit
+    passage_verdict: str = ""  # feedback.passage_verdicts; empty: nothing is said of the passages
+    passage_ids: Sequence[str] = ()  # which of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,8 @@ def _unstorable(text: str) -> bool:
 def _load(connection: Connection, item_id: str) -> Row[*tuple[Any, ...]]:
     columns = (
         review_items, interactions.c.request, interactions.c.response, interactions.c.response_text,
-        interactions.c.finish_reason, interactions.c.retrieved, interactions.c.end_user,
-        interactions.c.status,
+        interactions.c.finish_reason, interactions.c.retrieved, interactions.c.retrieval,
+        interactions.c.end_user, interactions.c.status,
     )  # fmt: skip
     query = select(*columns).join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True).where(review_items.c.id == item_id)
     row = connection.execute(query).first()
@@ -204,6 +207,9 @@ def _record_decision(
     control: ControlTokens,
 ) -> Outcome:
     decision, answer = _settle(item, said)
+    passage_ids = settle_passage_ids(
+        said.passage_verdict, said.passage_ids, item.retrieved, item.retrieval
+    )
     review_id = new_id("rev", at=now)
     connection.execute(
         insert(reviews).values(
@@ -211,6 +217,7 @@ def _record_decision(
             answer=calls.answer_text(answer.text, answer.tool_calls) if answer else None,
             labels=[label.strip() for label in said.labels], note=said.note.strip() or None,
             seconds=None if said.seconds is None else max(0.0, min(float(said.seconds), 86_400.0)), created_at=now, standing=item.id,
+            passage_verdict=said.passage_verdict or None, passage_ids=passage_ids or None,
         )
     )  # fmt: skip
     state = "skipped" if decision == "skip" else "done"
@@ -218,8 +225,9 @@ def _record_decision(
     example_id = None
     if answer is not None:
         example_id = _make_example(
-            connection, item, review_id, decision, answer, said.checks, now, control
-        )
+            connection, item, review_id, decision, answer, said.checks, now, control,
+            without_wrong(item.retrieved, said.passage_verdict, passage_ids),
+        )  # fmt: skip
     return Outcome(review_id, item.id, decision, example_id)
 
 
@@ -255,6 +263,7 @@ def _make_example(
     checks: Sequence[str],
     now: int,
     control: ControlTokens,
+    retrieved: Sequence[Mapping[str, Any]],
 ) -> str:
     if checks and answer.tool_calls:
         raise InputError("A call of a tool is compared by its name and arguments, not by what it contains.", hint="Leave out what every right answer contains.")
@@ -267,7 +276,7 @@ def _make_example(
     if strange is not None or not messages:
         found = f"a turn with the role {strange!r}" if strange is not None else "no question"
         raise InputError(f"This conversation has {found}, which no training row can hold.", hint="Reject or skip it.")
-    passages = conversations.retrieved_texts(item.retrieved)
+    passages = conversations.retrieved_texts(retrieved)
     tools = request_tools(item.request)
     acceptance.require_no_control_tokens(
         control, messages=messages, passages=passages, answer=answer.text,

@@ -270,6 +270,9 @@ reviews = _table(
     Column("labels", JSON),
     Column("note", Text),
     Column("seconds", Float),
+    # What is said of the passages in the prompt: missing | wrong | ignored, and of which of them.
+    Column("passage_verdict", String(16)),
+    Column("passage_ids", JSON(none_as_null=True)),  # [passage id]
     _at("created_at"),
     _at("undone_at", nullable=True),
     # One standing decision per item: = item_id while it stands, null once undone.

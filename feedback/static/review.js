@@ -58,6 +58,7 @@
     if (node) {
       if (window.htmx) window.htmx.process(node);
       difference();
+      if (decidable(node)) showPicks();
       window.scrollTo({ top: 0 });
       prefetch();
     }
@@ -122,6 +123,8 @@
       labels: form.getAll("label"),
       note: plain(form.get("note")),
       seconds: Math.round((Date.now() - shownAt) / 100) / 10,
+      passage_verdict: form.get("passage_verdict") || "",
+      passage_ids: form.get("passage_verdict") ? form.getAll("passage") : [],
       checks: plain(form.get("checks")).split("\n").map((line) => line.trim()).filter(Boolean),
     };
     if (decision === "edit") {
@@ -258,6 +261,32 @@
     }));
   }
 
+  // --- passages ----------------------------------------------------------------------------------------------------
+  const picks = () => Array.from(current().querySelectorAll("[data-pick]"));
+
+  function showPicks() {
+    const chosen = find("[data-verdict]:checked");
+    const about = chosen && ["wrong", "ignored"].includes(chosen.dataset.verdict);
+    for (const pick of picks()) {
+      pick.closest(".review-pick").hidden = !about;
+      if (!about) pick.checked = false;
+      pick.closest("[data-passage]").classList.toggle("picked", pick.checked);
+    }
+  }
+
+  // Pressed once, the verdict is about the first passage; again, about the next; after the last, nothing is said.
+  function verdict(name) {
+    const choice = find('[data-verdict="' + name + '"]');
+    if (!choice) return;
+    const at = choice.checked ? picks().findIndex((pick) => pick.checked) : -1;
+    const last = name === "missing" ? choice.checked : choice.checked && at === picks().length - 1;
+    picks().forEach((pick, index) => { pick.checked = name !== "missing" && !last && index === at + 1; });
+    if (last) find('[data-verdict=""]').checked = true; else choice.checked = true;
+    showPicks();
+    const picked = picks().find((pick) => pick.checked);
+    if (picked) { const fold = picked.closest("[data-passage]").querySelector("details"); fold.open = true; fold.scrollIntoView({ block: "nearest" }); }
+  }
+
   function use(text) {
     editor().value = text;
     difference();
@@ -276,12 +305,16 @@
       undo();
     }
   });
+  stage.addEventListener("change", (event) => {
+    if (event.target.matches("[data-verdict]") && ["wrong", "ignored"].includes(event.target.dataset.verdict) && !picks().some((pick) => pick.checked)) picks()[0].checked = true;
+    if (event.target.matches("[data-verdict], [data-pick]")) showPicks();
+  });
   stage.addEventListener("input", (event) => { if (event.target.matches("[data-editor]")) difference(); });
   stage.addEventListener("click", (event) => {
     if (event.target.closest("[data-use]")) use(find("[data-correction]").textContent);
   });
 
-  const typing = (element) => element.matches("input:not([type=checkbox]), textarea, select");
+  const typing = (element) => element.matches("input:not([type=checkbox]):not([type=radio]), textarea, select");
   document.addEventListener("keydown", (event) => {
     const node = current();
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && decidable(node) && node.contains(document.activeElement)) {
@@ -301,6 +334,9 @@
       e: () => { if (decidable(node)) { editor().focus(); editor().setSelectionRange(editor().value.length, editor().value.length); } },
       c: () => { const text = decidable(node) && find("[data-correction]"); if (text) use(text.textContent); },
       o: () => { if (decidable(node)) restore(); },
+      m: () => { if (decidable(node)) verdict("missing"); },
+      w: () => { if (decidable(node)) verdict("wrong"); },
+      i: () => { if (decidable(node)) verdict("ignored"); },
       n: () => { if (decidable(node)) { find("[data-note]").closest("details").open = true; find("[data-note]").focus(); } },
     };
     if (label) { event.preventDefault(); label.checked = !label.checked; return; }
@@ -330,5 +366,5 @@
     if (inFlight.size || typed) event.preventDefault();
   });
 
-  if (current()) { difference(); prefetch(); }
+  if (current()) { difference(); if (decidable(current())) showPicks(); prefetch(); }
 })();
