@@ -26,6 +26,7 @@ PAGES = {
     "datasets": "/datasets",
     "drift": "/drift",
     "runs": "/runs",
+    "documents": "/documents",
     "adapters": "/adapters",
     "playground": "/playground",
     "settings": "/settings",
@@ -33,6 +34,7 @@ PAGES = {
 # A page that is reached through the first link of a list: name -> (list, selector of the link)
 LINKED = {
     "conversation": ("/traffic?since=all", "tr[data-row] a[href^='/traffic/']"),
+    "collection": ("/documents", "tr[data-row] a[href^='/documents/']"),
     "run": ("/runs", "tr[data-row] a[href^='/runs/'], a.running"),
     "alias": ("/adapters", ".alias-card h2 a"),
     "version": ("/adapters", ".line-at:last-child a"),
