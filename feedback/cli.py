@@ -316,7 +316,8 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: _Json = False,
 ) -> None:
-    """Erase one end user: examples withdrawn and blanked, review texts removed, a receipt kept."""
+    """Erase one end user: examples withdrawn and blanked, review texts removed, a receipt kept.
+    The scheduler deletes the conversations and ratings within a minute."""
     from feedback.erasing import erase_user
 
     if not yes and not as_json:

@@ -1,7 +1,8 @@
 """Erasure of one end user from feedback's tables, with a receipt.
 
-The receipt goes to `erasures` with a keyed hash of the user's name, never the name. The other packages delete their
-own rows: they compare `whet.access.hash_key(end_user, secret)` with `erasures.subject_hash`.
+The receipt goes to `erasures` with a keyed hash of the user's name, never the name. Serving's job
+deletes the conversations and ratings: it compares `whet.access.hash_key(end_user, secret)` with
+`erasures.subject_hash`.
 """
 
 from __future__ import annotations

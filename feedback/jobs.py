@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, delete, select
-
 from feedback import flagging, left_out, retraining
 from feedback.selection import DAY_MS
 from whet.context import Context
 from whet.database import reading, writing
 from whet.feedback_rules import RATING_LOOKBACK_DAYS
 from whet.plugins import Job
-from whet.tables import review_items, reviews
+from whet.retention import CHECK_EVERY_S, Cleaning, run_nightly
+from whet.tables import examples
 
 # A row may reach the database this much after its answer was given, through the gateway's spool; the audit looks back so far.
 _LATE_ROWS_MS = 15 * 60_000
@@ -38,18 +37,19 @@ def jobs(context: Context) -> list[Job]:
         decisions = {alias: retraining.consider(context, alias, now=now) for alias in names}
         return "; ".join(f"{alias}: {decision.reason}" for alias, decision in decisions.items() if decision.ask) or None
 
+    def clean(cleaning: Cleaning) -> None:
+        cleaning.delete_rows("feedback")
+        withdrawn = examples.c.withdrawn_at.is_not(None)
+        cleaning.delete_of_conversations(examples.c.id, examples.c.interaction_id, withdrawn)
+
     def retain(now: int) -> str | None:
-        removed = forget_old_items(context.database, before=now - context.settings.retention_days * DAY_MS)
         with writing(context.database) as connection:
             left_out.prune(connection, before=now - RATING_LOOKBACK_DAYS * DAY_MS)
-        return f"{removed} old queue items removed" if removed else None
+        return run_nightly(context, "feedback", clean, now)
 
     settings = context.settings
-    return [Job("flagging", settings.flag_interval_s, flag), Job("retraining", settings.scheduler_tick_s, retrain), Job("review-retention", 86_400, retain)]
-
-
-def forget_old_items(database: Engine, *, before: int) -> int:
-    """Remove items that nobody decided and whose conversations are past their retention. Decisions and examples stay."""
-    with writing(database) as connection:
-        decided = select(reviews.c.item_id)
-        return connection.execute(delete(review_items).where(review_items.c.created_at < before, review_items.c.id.not_in(decided))).rowcount
+    return [
+        Job("flagging", settings.flag_interval_s, flag),
+        Job("retraining", settings.scheduler_tick_s, retrain),
+        Job("review-retention", CHECK_EVERY_S, retain),
+    ]

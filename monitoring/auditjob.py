@@ -20,6 +20,7 @@ from monitoring.run import apply
 from whet.access import same_group
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
+from whet.retention import retention_before
 from whet.tables import alerts, audit_weeks, interactions, ratings, review_items, reviews
 
 KIND: Literal["errors"] = "errors"
@@ -69,7 +70,10 @@ def run_alias(context: Context, alias: str, now: int) -> list[Found]:
     for one in judged:
         by_week[week_of(one.day)].append(one)
     fresh = []
+    kept_from = retention_before(context.settings.retention_days, now) // DAY_MS
     for week in range(first, this_week + 7, 7):
+        if week < kept_from:
+            continue  # its conversations are being deleted: what was counted stands
         with reading(context.database) as connection:
             population = _population(connection, alias, week, stored.get(week), now)
         if not population:

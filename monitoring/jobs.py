@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whet.context import Context
 from whet.plugins import Job
+from whet.retention import CHECK_EVERY_S, run_nightly
 
 if TYPE_CHECKING:
     from monitoring.rows import Row
@@ -33,7 +35,15 @@ def jobs(context: Context) -> list[Job]:
         Job("audit", context.settings.drift_interval_s, lambda now: _audit(context, now)),
         Job("scores", SCORES_EVERY_S, lambda now: _scores(context, now)),
         Job("notify", _NOTIFY_EVERY_S, lambda now: _notify(context, now)),
+        Job("drift-retention", CHECK_EVERY_S, lambda now: _retain(context, now)),
     ]
+
+
+def _retain(context: Context, now: int) -> str | None:
+    """Deletes what is derived of old conversations, once a night."""
+    from monitoring.retention import clean
+
+    return run_nightly(context, "monitoring", partial(clean, context), now)
 
 
 def _notify(context: Context, now: int) -> str | None:

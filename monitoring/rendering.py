@@ -84,3 +84,8 @@ def keep_page(context: Context, report_id: str, html: bytes) -> None:
     except OSError as error:
         scratch.unlink(missing_ok=True)
         _log.warning("A rendered page could not be kept in %s: %s", path.parent, error)
+
+
+def forget_page(context: Context, report_id: str) -> None:
+    """Remove the kept page of a report that is gone."""
+    _page(context, report_id).unlink(missing_ok=True)

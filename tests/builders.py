@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert
@@ -430,6 +431,7 @@ def add_alert(
     severity: str = "attention",
     key: str = "drift:support",
     state: str = "open",
+    interaction_ids: Sequence[str] = (),
 ) -> str:
     alert_id = new_id("alr", at=at)
     connection.execute(
@@ -440,7 +442,7 @@ def add_alert(
             kind="drift",
             severity=severity,
             title=title,
-            detail={"signals": [], "interaction_ids": []},
+            detail={"signals": [], "interaction_ids": list(interaction_ids)},
             state=state,
             opened_at=at,
             changed_at=at,

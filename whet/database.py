@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from whet.urls import credentials_problem, mask_secrets, mask_url
 
 _BUSY_TIMEOUT_MS = 15_000  # writers queue behind each other; a migration or a large batch may hold the lock for seconds
 
+
+# Emptying the write-ahead log waits for readers, and writers wait for it: 5 s of tries in all.
+_TRUNCATE_WAIT_MS, _TRUNCATE_PAUSE_S, _TRUNCATE_TRIES = 50, 0.1, 50
 
 # Scheme of a URL → SQLAlchemy's driver. `postgres://` is what hosts of databases hand out.
 _DRIVERS = {
@@ -118,6 +122,7 @@ def _prepare_sqlite(engine: Engine, full_durability: bool) -> None:
         cursor = connection.cursor()  # type: ignore[attr-defined]
         cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
         cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten in the file too
         cursor.execute(f"PRAGMA synchronous={'FULL' if full_durability else 'NORMAL'}")
         cursor.close()
 
@@ -143,6 +148,30 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """One short transaction, committed at the end, rolled back on any error."""
     with engine.begin() as connection:
         yield connection
+
+
+def truncate_wal(database: Engine, *, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Empty SQLite's write-ahead log, which still holds what was deleted from the database.
+
+    Needs a moment without readers of an older state, for which writers wait `_TRUNCATE_WAIT_MS` at
+    most; it is tried again and again. Returns False when no such moment came. PostgreSQL has none
+    of this to do.
+    """
+    if database.dialect.name != "sqlite":
+        return True
+    connection = database.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={_TRUNCATE_WAIT_MS}")
+        for _ in range(_TRUNCATE_TRIES):
+            cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # nobody waits for this one
+            if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                return True
+            sleep(_TRUNCATE_PAUSE_S)
+        return False
+    finally:
+        connection.invalidate()  # the pool must not hand out a connection with the short timeout
+        connection.close()
 
 
 def insert_ignore(where: Connection | Dialect, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -23,6 +23,7 @@ from whet import __version__, access, auditlog
 from whet.database import database_name, error_text, open_database, reading, schema_state
 from whet.errors import WhetError
 from whet.health_base import Check, check_base_model, check_engine_settings, installed_version
+from whet.health_retention import check_retention
 from whet.settings import Settings
 from whet.store import Store, base_model_digest, digest_files
 from whet.tables import adapters, audit, datasets, interactions
@@ -53,6 +54,7 @@ def examine(settings: Settings, *, deep: bool, now: int) -> Iterator[Check]:
             store = Store(settings.resolved_store_url, cache=settings.home / "cache")
             yield from _guarded(lambda: _audit(database), "audit log")
             yield from _guarded(lambda: _clock(database, now), "clock")
+            yield from _guarded(lambda: check_retention(settings, database, now), "retention")
             yield from _guarded(lambda: _adapters(settings, database, store, deep), "adapters")
             yield from _guarded(lambda: _datasets(database, store), "datasets")
         yield from _guarded(lambda: _processes(settings), "processes")

@@ -66,3 +66,8 @@ def check_name(name: str, what: str = "name") -> str:
             hint="Choose a name such as 'support' or 'billing-de'.",
         )
     return name
+
+
+def lowest_id(prefix: str, at: int) -> str:
+    """Return what every id made at `at` (ms) or later sorts behind, and every earlier one before."""
+    return f"{prefix}_{_base32(at, _TIME_CHARS)}"

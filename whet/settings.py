@@ -242,7 +242,14 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str = Field("", description="MLflow tracking server, or a folder, that follows training runs; empty: none.")
     scheduler_tick_s: float = Field(30, gt=0, description="Seconds between looks at the retraining policy.")
     worker_poll_s: float = Field(5, gt=0, description="Seconds between looks for a training request.")
-    retention_days: int = Field(365, ge=1, description="Days an interaction is kept.")
+    retention_days: int = Field(
+        365,
+        ge=1,
+        description="Days a conversation is kept, with its ratings and what is derived of it; the "
+        "night after, the scheduler deletes it, unless a standing example or an open incident "
+        "needs it. A year shows seasons; below 35 days weekly error rates are worked out for fewer "
+        "weeks.",
+    )
 
     @field_validator("home")
     @classmethod

@@ -21,6 +21,7 @@ from sqlalchemy import JSON, Column, Connection, Dialect, Engine, MetaData, Tabl
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.types import UserDefinedType
 
+from serving.log.pruning import append_rejected
 from serving.log.records import (
     InteractionRecord,
     RatingRecord,
@@ -201,6 +202,13 @@ class Drain:
                 if failures == 0:
                     logger.warning(self.failure)
                 failures, moved = failures + 1, 0
+            except Exception as error:  # the boundary of the thread: rows wait until it works again
+                self.failure = (
+                    "Rows wait on disk, because moving them to the database fails: "
+                    f"{type(error).__name__}: {error}."
+                )
+                logger.exception("Rows wait on disk; moving them is tried again.")
+                failures, moved = failures + 1, 0
             if stopping and (moved == 0 or failures):
                 return
             if failures:
@@ -320,7 +328,5 @@ class Drain:
                 self._reject(encode(record)[:-1], str(error).splitlines()[0])
 
     def _reject(self, line: bytes, why: str) -> None:
-        path = self._spool.folder / "rejected.lines"
+        path = append_rejected(self._spool.folder, line)
         logger.error("A record of the interaction log was put into %s: %s.", path, why)
-        with path.open("ab") as file:
-            file.write(line + b"\n")

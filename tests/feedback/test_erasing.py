@@ -11,7 +11,7 @@ from sqlalchemy import insert, select, update
 from feedback import datasets, queue
 from feedback.erasing import ERASED_ROW, erase_user
 from feedback.flagging import AUDIT_SEED
-from feedback.jobs import forget_old_items, jobs
+from feedback.jobs import jobs
 from feedback.queue import Decision
 from feedback.selection import audit_probability, drawn
 from tests import builders
@@ -20,6 +20,7 @@ from whet.access import hash_key
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import InputError
+from whet.ids import new_id
 from whet.tables import adapters, erasures, examples, interactions, review_items, reviews
 
 SECRET_TEXT = "my address is 7 Example Lane"
@@ -88,13 +89,19 @@ def test_erasing_twice_and_erasing_nobody(context: Context) -> None:
         erase(context, " ")
 
 
-def test_old_undecided_items_are_forgotten_and_decisions_stay(context: Context) -> None:
+def test_old_items_and_decisions_go_unless_an_example_stands(context: Context) -> None:
     items = queued(context, 3)
     queue.decide(context.database, items[0], "ada", Decision("approve"), now=NOW)
-    assert forget_old_items(context.database, before=NOW) == 0
-    assert forget_old_items(context.database, before=NOW + 1000) == 2
+    queue.decide(context.database, items[1], "ada", Decision("reject"), now=NOW)
+    retain = next(job for job in jobs(context) if job.name == "review-retention")
+    assert retain.run(NOW + 364 * builders.DAY) == "Deleted nothing."
+    later = NOW + 366 * builders.DAY
+    kept = "1 for standing examples, 0 for open incidents."
+    found = f"Deleted 2 review_items, 1 reviews. Old conversations that stay: {kept}"
+    assert retain.run(later) == found
     with reading(context.database) as connection:
         assert [row.id for row in connection.execute(select(review_items))] == [items[0]]
+        assert [row.item_id for row in connection.execute(select(reviews))] == [items[0]]
 
 
 @pytest.mark.parametrize("is_drawn", [False, True])
@@ -103,7 +110,7 @@ def test_the_jobs_do_their_work_and_say_what_they_did(context: Context, is_drawn
     probability = audit_probability(context.settings.review_budget, None)
     answer = next(
         name
-        for name in (f"int_{number}" for number in itertools.count())
+        for name in (new_id("int", at=NOW - 5) for _ in itertools.count())
         if drawn(name, probability, AUDIT_SEED) is is_drawn
     )
     with writing(context.database) as connection:
@@ -114,4 +121,4 @@ def test_the_jobs_do_their_work_and_say_what_they_did(context: Context, is_drawn
     assert by_name["flagging"].run(NOW + 1) is None
     assert by_name["retraining"].run(NOW) is None
     later = NOW + 400 * builders.DAY
-    assert by_name["review-retention"].run(later) == "1 old queue items removed"
+    assert by_name["review-retention"].run(later) == "Deleted 1 review_items."

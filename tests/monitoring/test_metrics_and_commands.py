@@ -71,6 +71,7 @@ def test_the_port_is_opened_once_and_a_taken_one_stops_nothing(tmp_path: Path, c
         ("audit", 3600),
         ("scores", 60),
         ("notify", 20),
+        ("drift-retention", 600),
     ]
     assert start_metrics(context)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:

@@ -13,6 +13,7 @@ from whet import access, auditlog
 from whet.access import User
 from whet.database import reading, writing
 from whet.errors import ConflictError
+from whet.health_retention import check_retention
 from whet.settings import SECRET_SETTINGS, Settings
 from whet.tables import api_keys, audit, users
 from whet.urls import mask_url
@@ -56,9 +57,14 @@ def _values(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/settings")
     def values(request: Request) -> Response:
         """Every setting with its value and reason."""
-        groups = setting_groups(shell.context.settings)
+        settings = shell.context.settings
+        groups = setting_groups(settings)
+        retention = next(check_retention(settings, shell.context.database, shell.now())).found
         changed = sum(row["changed"] for _, rows in groups for row in rows)
-        return shell.render(request, "shell/settings.html", groups=groups, changed=changed, roles=ROLE_WORDS)
+        return shell.render(
+            request, "shell/settings.html", groups=groups, changed=changed, roles=ROLE_WORDS,
+            retention=retention,
+        )  # fmt: skip
 
     @routes.post("/settings/password")
     async def password(request: Request, current: _Text = "", new: _Text = "", user: User = Depends(shell.require("viewer"))) -> Response:
