@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -25,7 +26,9 @@ TICK_S = 1.0
 
 
 async def keep_engines_and_rollouts(core: Core) -> None:
-    """Runs as long as the gateway."""
+    """Runs as long as the gateway. What fails here is started again by who supervises it; the
+    lease is free meanwhile."""
+    database = core.context.database
     owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
     reconciler: Reconciler | None = None
@@ -33,24 +36,27 @@ async def keep_engines_and_rollouts(core: Core) -> None:
         while True:
             began = time.monotonic()
             try:
-                if await asyncio.to_thread(acquire, core.context.database, LEASE, owner, now=now_ms(), for_ms=LEASE_MS) is None:
+                lease = await asyncio.to_thread(
+                    acquire, database, LEASE, owner, now=now_ms(), for_ms=LEASE_MS
+                )
+                if lease is None:
                     await _let_go(reconciler)
                     reconciler = None
                 else:
-                    reconciler = reconciler or Reconciler(core.context, session, core.engine_headers, core.last_progress)
+                    reconciler = reconciler or Reconciler(
+                        core.context, session, core.engine_headers, core.last_progress
+                    )
                     await reconciler.tick(now_ms())
                     await asyncio.to_thread(RolloutController(core.context).tick, now_ms())
             except SQLAlchemyError as error:
-                logger.warning("Engines and rollouts are left as they are: %s", str(error).splitlines()[0])
-            except Exception:  # the boundary of a task that must not end: the next tick starts afresh
-                logger.exception("Looking after engines and rollouts failed; it is tried again.")
-                await _let_go(reconciler)
-                reconciler = None
+                why = str(error).splitlines()[0]
+                logger.warning("Engines and rollouts are left as they are: %s", why)
             await asyncio.sleep(max(0.05, TICK_S - (time.monotonic() - began)))
     finally:
         await _let_go(reconciler)
         await session.close()
-        await asyncio.to_thread(release, core.context.database, LEASE, owner)
+        with contextlib.suppress(SQLAlchemyError):  # it runs out by itself
+            await asyncio.to_thread(release, database, LEASE, owner)
 
 
 async def _let_go(reconciler: Reconciler | None) -> None:

@@ -83,6 +83,12 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
+def internal_error() -> ApiError:
+    """500 for a defect of ours. It says nothing of its kind, which the log does."""
+    message = "The gateway failed on this request; its log says why."
+    return ApiError(500, message, code="internal_error")
+
+
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
     """A whole response. `headers` without the length."""
     await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})

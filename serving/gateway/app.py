@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -21,7 +22,7 @@ from serving.gateway.answers import (
     Receive,
     Scope,
     Send,
-    error_body,
+    internal_error,
     method_not_allowed,
 )
 from serving.gateway.completions import Completions
@@ -38,15 +39,22 @@ from serving.gateway.request_policy import policy_of
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.log.drain import Drain
+from serving.log.pruning import prune_spool
 from serving.log.spool import Spool
 from serving.retrieval.client import RetrievalClient
 from serving.retrieval.records import Searcher
 from whet import __version__
 from whet.access import engine_key
+from whet.clock import now_ms
 from whet.context import Context, open_context
+from whet.retention import retention_before
 from whet.settings import load_settings
+from whet.supervision import TaskSupervisor
 
 DISK_CHECK_S = 1.0
+PRUNE_EVERY_S = 3600.0
+# Without it a revoked key stays valid, so a gateway whose refresher fails is not ready.
+REFRESHER = "refresher of keys and aliases"
 # Of the collector's generations. Requests leave no cycles behind in their usual course, so the
 # first one is looked at after some hundred requests instead of ten.
 GC_THRESHOLDS = (10_000, 20, 20)
@@ -187,18 +195,21 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     watch = app.state.connection_watch = ConnectionWatch(
         settings.head_timeout_s, settings.body_timeout_s, settings.request_timeout_s
     )
-    services = (service(core) for service in app.state.services)
-    work = (core.refresher.run(), _watch_disk(core), watch.run(), *services)
-    tasks = [asyncio.create_task(each) for each in work]
+    app.state.drain = drain
+    tasks = app.state.tasks = TaskSupervisor()
+    tasks.start(REFRESHER, core.refresher.run)
+    tasks.start("disk watch", partial(_watch_disk, core))
+    tasks.start("connection watch", watch.run)
+    tasks.start("spool pruning", partial(_prune_spool, context, spool.folder))
+    for service in app.state.services:
+        tasks.start(service.__name__.replace("_", " "), partial(service, core))
     gc.collect()
     gc.set_threshold(*GC_THRESHOLDS)
     gc.freeze()  # what is there now stays; without it every full collection walks over all imported modules in the middle of requests
     try:
         yield {STATE_KEY: watch}
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.stop()
         upstream.close()
         if isinstance(app.state.searcher, RetrievalClient):
             await app.state.searcher.close()
@@ -208,9 +219,17 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
 
 async def _watch_disk(core: Core) -> None:
     while True:
-        core.metrics.unavailable.set(1 if core.spool.check() else 0)
-        core.metrics.pending.set(core.spool.pending_bytes)
+        core.spool.check()
+        core.update_gauges()
         await asyncio.sleep(DISK_CHECK_S)
+
+
+async def _prune_spool(context: Context, folder: Path) -> None:
+    """Retention of what lies on this machine; the scheduler may run on another."""
+    while True:
+        before = retention_before(context.settings.retention_days, now_ms())
+        await asyncio.to_thread(prune_spool, folder, before)
+        await asyncio.sleep(PRUNE_EVERY_S)
 
 
 def _add_pages(app: Gateway) -> None:
@@ -232,12 +251,21 @@ def _add_pages(app: Gateway) -> None:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        missing = _missing(app.core)
-        return Response(msgspec.json.encode({"ready": not missing, "missing": missing}), 503 if missing else 200, media_type="application/json")
+        failing = app.state.tasks.failures
+        missing = [*_missing(app.core), *filter(None, [failing.get(REFRESHER)])]
+        found = {
+            "ready": not missing,
+            "missing": missing,
+            "failing": [*failing.values(), *filter(None, [app.state.drain.failure])],
+        }
+        status = 503 if missing else 200
+        return Response(msgspec.json.encode(found), status, media_type="application/json")
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(await asyncio.to_thread(app.core.metrics.exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
+        app.core.update_gauges()
+        body = await asyncio.to_thread(app.core.metrics.exposition)
+        return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _missing(core: Core) -> list[str]:
@@ -270,11 +298,9 @@ def _add_errors(app: Gateway) -> None:
         message = _not_found(app, request) if error.status_code == 404 else str(error.detail)
         return await known(request, ApiError(error.status_code, message, code="not_found"))
 
-    async def defect(_: Request, __: Exception) -> Response:
+    async def defect(request: Request, _: Exception) -> Response:
         """Starlette raises the error again after this answer, so that it is logged."""
-        message = "The gateway failed on this request; its log says why."
-        body = error_body(500, message, code="internal_error")
-        return Response(body, 500, media_type="application/json")
+        return await known(request, internal_error())
 
     app.add_exception_handler(ApiError, known)
     app.add_exception_handler(HTTPException, http)

@@ -56,6 +56,13 @@ class Core:
     def __post_init__(self) -> None:
         self.reads = BoundedReads(self.context.database)
 
+    def update_gauges(self) -> None:
+        """Tell the metrics what is so now. Called once a second and for each scrape, so that a
+        request pays nothing for it."""
+        self.metrics.unavailable.set(1 if self.spool.failure else 0)
+        self.metrics.pending.set(self.spool.pending_bytes)
+        self.metrics.in_flight.set(self.refresher.in_flight + self.waiting)
+
     async def caller(self, scope: Scope) -> Caller:
         """Raises ApiError 401."""
         caller = Caller(headers=scope["headers"])

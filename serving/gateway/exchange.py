@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from serving.gateway.answers import (
     Receive,
     Scope,
     Send,
+    internal_error,
     send_error,
 )
 from serving.gateway.core import Core
@@ -41,6 +43,8 @@ from serving.gateway.upstream import Response, UpstreamError
 from serving.log.spool import SpoolError
 from whet.outcomes import GATEWAY_STOPPED
 
+logger = logging.getLogger(__name__)
+
 ABNORMAL_FINISH = {"abort", "error"}  # the engine ended the answer, the model did not
 READERS: dict[str, tuple[Callable[[bytes], sse.Answer], Callable[[bytes], sse.Answer]]] = {
     "chat": (sse.read_json, sse.read_stream),
@@ -55,6 +59,7 @@ class Exchange(ABC):
 
     __slots__ = (
         "core",
+        "ended",
         "forwarding",
         "gone",
         "is_begun",
@@ -99,6 +104,7 @@ class Exchange(ABC):
         self.sent: list[bytes] = []  # body bytes handed to the client
         self.is_begun = False  # the log has a first record of the stream
         self.started = False  # the response's head was sent
+        self.ended = False  # the response's last bytes were sent
         self.logged_status = ""
         self.gone = False  # the client went away
         self.task: asyncio.Task[None] | None = None
@@ -123,6 +129,9 @@ class Exchange(ABC):
             if not self.gone:
                 raise
             self.task.uncancel()  # type: ignore[union-attr]  # it was our own doing, and is done
+        except Exception:  # the boundary of a request: a defect of ours, which the log explains
+            logger.exception("A request to %s failed.", self.scope["path"])
+            await self._fail()
         finally:
             unwatch()
             self.forwarding.release()
@@ -239,6 +248,40 @@ class Exchange(ABC):
                 self.route, f"{error} The answer was withheld.", self.sent
             )
             await self.send({"type": "http.response.body", "body": notice, "more_body": False})
+
+    async def _fail(self) -> None:
+        """A defect of ours: one row that says so, and an end that the client understands."""
+        error = internal_error()
+        is_logged = self._record_failure(error)
+        if self.ended:
+            return
+        if self.started:
+            why = f"{error.message} What arrived is not the whole answer; ask again."
+            notice = stream_notice(self.route, why, self.sent, error)
+            await self.send({"type": "http.response.body", "body": notice, "more_body": False})
+        else:  # without a row there is no interaction id either
+            await send_error(self.send, error, self._headers([]) if is_logged else None)
+
+    def _record_failure(self, error: ApiError) -> bool:
+        """Write the row with what was sent of the answer; without it, where that is what fails."""
+        http_status = 200 if self.started else error.status
+        choice, replica = self.forwarding.choice, self.forwarding.replica
+        try:
+            answer = sse.Answer(error=error.message)
+            self._record("error", answer, http_status=http_status, is_partial=self.started)
+        except Exception:
+            logger.exception("The row of %s could not be made.", self.row.interaction_id)
+        if self.logged_status:
+            return True
+        try:
+            self.core.spool.append(
+                self.row.failed(choice, replica, error.message, http_status=http_status)
+            )
+        except Exception:  # the last one: of a stream, its first record becomes the row
+            logger.exception("The failure of %s could not be logged.", self.row.interaction_id)
+            return False
+        self.logged_status = "error"
+        return True
 
     # --- the row -------------------------------------------------------------------------------
 

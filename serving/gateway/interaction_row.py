@@ -98,6 +98,16 @@ class RowBuilder:
             )
         )
 
+    def failed(
+        self, choice: Choice, replica: Replica | None, message: str, *, http_status: int
+    ) -> bytes:
+        """The record of an exchange of which nothing but its failure can be said."""
+        return encode(
+            self._record(
+                choice, replica, status="error", http_status=http_status, error=message
+            )
+        )
+
     def _record(self, choice: Choice, replica: Replica | None, **more: Any) -> InteractionRecord:
         adapter = choice.target.adapter
         return InteractionRecord(

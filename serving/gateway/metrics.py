@@ -73,7 +73,7 @@ class Metrics:
         self.unavailable = Gauge(
             "whet_log_unavailable", "1 while the log cannot keep records and requests are refused.", registry=self.registry, multiprocess_mode="livemax"
         )
-        self.in_flight = Gauge("whet_gateway_in_flight", "Requests being answered.", registry=self.registry, multiprocess_mode="livesum")
+        self.in_flight = Gauge("whet_gateway_in_flight", "Requests that an engine answers, or that wait for one.", registry=self.registry, multiprocess_mode="livesum")
         self.retrievals = {outcome: retrievals.labels(outcome) for outcome in Outcome}
         # Looked up once here: finding a child by its labels costs more than counting.
         self.answers = {(route, status, arm): answers.labels(route, status, arm) for route in ROUTES for status in STATUSES for arm in ARMS}

@@ -7,6 +7,7 @@ another group's, the feedback is refused; else it is kept, and who counts it com
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import partial
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from serving.gateway.answers import (
     Receive,
     Scope,
     Send,
+    internal_error,
     method_not_allowed,
     send_bytes,
     send_error,
@@ -33,6 +35,8 @@ from serving.gateway.requests import explain, invalid_json
 from serving.log.records import NULL, RatingRecord, encode, rating_id
 from serving.log.spool import SpoolError
 from whet.clock import now_ms
+
+logger = logging.getLogger(__name__)
 
 INTERACTION_ID = re.compile(r"int_[0-9a-z]{22}")
 OWNER_CHECK_S = 0.5  # a slow database must not slow feedback down by more
@@ -76,6 +80,9 @@ class Ratings:
                 send,
                 ApiError(503, f"{error}", code=error.code, retry_after_s=RETRY_AFTER_S),
             )
+        except Exception:  # the boundary of a request: a defect of ours, which the log explains
+            logger.exception("A request to %s failed.", scope["path"])
+            await send_error(send, internal_error())
 
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         core = self._core

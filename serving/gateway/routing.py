@@ -56,6 +56,10 @@ class Choice:
     generation: int | None
 
 
+# Of a request that failed before it was known which version answers.
+UNROUTED = Choice(Target("", "", None, ()), "base", None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a request is decided by, replaced as a whole."""

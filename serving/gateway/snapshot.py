@@ -95,9 +95,14 @@ class Refresher:
                 started_at=self._started_at,
             )
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that engines are answering for this gateway now."""
+        return sum(replica.in_flight for replica in list(self._replicas.values()))
+
     def is_crowded(self) -> bool:
         """True while so many requests are being answered that they wait for each other."""
-        return sum(replica.in_flight for replica in list(self._replicas.values())) > CROWDED
+        return self.in_flight > CROWDED
 
     async def refresh(self) -> None:
         """Read once; callers at the same time share one read."""

@@ -140,6 +140,7 @@ class StreamExchange(Exchange):
         else:  # the whole answer came at once
             self.started = True
             await respond(self.scope, self.send, 200, held, self._headers(STREAM_HEADERS))
+        self.ended = True
         if not response.complete:  # the end of the transfer: reading it keeps the connection usable
             async with asyncio.timeout(END_WAIT_S):
                 while await response.read_chunk():

@@ -15,6 +15,7 @@ import asyncio
 import errno
 import fcntl
 import itertools
+import logging
 import os
 import re
 import secrets
@@ -25,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whet.errors import WhetError
+
+logger = logging.getLogger(__name__)
 
 FILE_BYTES = 8 << 20  # then a new file is begun, so that drained records are given back to the disk
 MAX_PENDING_BYTES = 1 << 30  # about 500,000 answers: hours of an outage; then requests are refused
@@ -190,6 +193,9 @@ class Spool:
             except OSError as error:
                 failure = f"The interaction log cannot be flushed: {error.strerror}."
                 self.failure = failure
+            except Exception as error:  # a defect: those who wait must not wait for ever
+                logger.exception("The interaction log cannot be flushed.")
+                failure = f"The interaction log cannot be flushed: {type(error).__name__}: {error}."
             else:
                 for file, written in unflushed:
                     file.flushed = written

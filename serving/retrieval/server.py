@@ -30,6 +30,7 @@ from serving.retrieval.search import IndexSearcher
 from whet.access import retrieval_key
 from whet.context import Context
 from whet.errors import AccessError, InputError, WhetError
+from whet.supervision import TaskSupervisor
 
 CHECK_EVERY_S = 300  # seconds between comparisons of indexes with their collections
 MAX_EMBED_TEXTS = 2048  # OpenAI's limit for one request
@@ -47,12 +48,11 @@ def create_retrieval_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        task = asyncio.create_task(server.keep_indexes(check_every_s))
+        server.tasks.start("index check", partial(server.keep_indexes, check_every_s))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await server.tasks.stop()
             served.close()
 
     return Starlette(
@@ -62,7 +62,7 @@ def create_retrieval_app(
             Route("/embed", server.embed, methods=["POST"]),
         ],
         lifespan=lifespan,
-        exception_handlers={WhetError: _failure},
+        exception_handlers={WhetError: _failure, Exception: _defect},
     )
 
 
@@ -72,14 +72,25 @@ async def _failure(_: Request, error: Exception) -> Response:
     return Response(body, error.status, media_type=_JSON)
 
 
+async def _defect(_: Request, __: Exception) -> Response:
+    """Starlette raises the error again after this answer, so that it is logged."""
+    message = "The retrieval process failed on this request; its log says why."
+    return Response(
+        msgspec.json.encode(Failure(code="internal_error", message=message)), 500, media_type=_JSON
+    )
+
+
 class _Server:
     def __init__(self, context: Context, searcher: IndexSearcher) -> None:
         self._context = context
         self._searcher = searcher
         self._key = retrieval_key(context.settings.home)
+        self.tasks = TaskSupervisor()
 
     async def health(self, _: Request) -> Response:
-        return Response(b'{"status":"alive"}', media_type=_JSON)
+        """Alive, and what of its work does not go on."""
+        found = {"status": "alive", "failing": [*self.tasks.failures.values()]}
+        return Response(msgspec.json.encode(found), media_type=_JSON)
 
     async def search(self, request: Request) -> Response:
         asked = _decode(await self._body(request), SearchRequest)

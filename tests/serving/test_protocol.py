@@ -351,7 +351,11 @@ def test_health_readiness_and_metrics(gateway: Running) -> None:
         connection.request("GET", path)
         response = connection.getresponse()
         found[path] = (response.status, response.read().decode())
-    assert found["/healthz"][0] == 200 and json.loads(found["/readyz"][1]) == {"ready": True, "missing": []}
+    assert found["/healthz"][0] == 200 and json.loads(found["/readyz"][1]) == {
+        "ready": True,
+        "missing": [],
+        "failing": [],
+    }
     text = found["/metrics"][1]
     assert 'whet_gateway_answers_total{arm="stable",route="chat",status="complete"} 1.0' in text
     assert 'whet_gateway_tokens_total{kind="completion"} 8.0' in text and 'whet_gateway_refused_total{status="404"} 2.0' in text
