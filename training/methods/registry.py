@@ -188,8 +188,9 @@ METHODS: dict[str, Method] = {
             _POLICY - {"loraplus_lr_ratio"} | {"beta", "samples", "gradient_checkpointing"},
             PREFERENCES,
             rate=0.1,
-            said="A reward model is trained first, then the adapter writes answers and learns from their rewards: the estimate below leaves out "
-            "the writing. The curve shows the mean reward with its sign changed.",
+            said="A reward model is trained first, then the adapter writes answers and learns from "
+            "their rewards; the estimate below counts all three. The curve shows the mean reward with "
+            "its sign changed.",
         ),
         Method(
             "distill",
