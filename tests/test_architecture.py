@@ -18,7 +18,7 @@ PACKAGES = ("whet", *ROOMS)
 ROOM_OF = {
     **dict.fromkeys(("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "safetensors", "tokenizers", "ray"), "training"),
     **dict.fromkeys(("evidently", "pandas"), "monitoring"),
-    "apscheduler": "feedback",
+    "apscheduler": "whet",
     "aiohttp": "serving",
 }
 # Light parts that another room has a use for: embedders read weights and texts without torch.

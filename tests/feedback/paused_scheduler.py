@@ -13,7 +13,7 @@ from typing import Any
 
 import feedback.datasets
 import feedback.retraining
-import feedback.scheduler
+import whet.scheduler
 from whet.store import Store
 
 # (where the function is, its name): the process stops before the function does anything.
@@ -26,12 +26,12 @@ MOMENTS: dict[str, tuple[Any, str]] = {
 
 
 def main(moment: str, reached: Path) -> None:
-    feedback.scheduler.LEASE_MS, feedback.scheduler._RENEW_S = 1500, 0.4  # so that the test need not wait for the next one
+    whet.scheduler.LEASE_MS, whet.scheduler._RENEW_S = 1500, 0.4  # so that the test need not wait for the next one
     owner, name = MOMENTS[moment]
     if owner is not None:
         assert hasattr(owner, name), f"{owner} has no {name}, so {moment!r} would never come"
         setattr(owner, name, _stopping(reached))
-    feedback.scheduler.main()
+    whet.scheduler.main()
 
 
 def _stopping(reached: Path) -> Callable[..., None]:

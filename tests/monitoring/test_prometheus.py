@@ -98,7 +98,7 @@ class Watched:
             "WHET_ENGINE_URLS": f"http://127.0.0.1:{free_port()}",  # nobody is there
         }
         self.start(sys.executable, "-m", "serving.gateway", **settings)
-        self.start(sys.executable, "-m", "feedback.scheduler", **settings)
+        self.start(sys.executable, "-m", "whet.scheduler", **settings)
 
     def start_prometheus(self) -> None:
         """By the configuration in `deploy/`, with other ports and a second's patience."""

@@ -320,7 +320,7 @@ def test_every_command_says_a_sentence_and_no_password(
     [
         ["-m", "serving.gateway"],
         ["-m", "whet.web"],
-        ["-m", "feedback.scheduler"],
+        ["-m", "whet.scheduler"],
         ["-m", "training.worker"],
         ["-m", "whet.cli", "up"],
         ["-m", "whet.cli", "demo"],

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from feedback import queue, scheduler
+from feedback import queue
 from feedback.queue import Decision
 from tests import builders
 from tests.feedback.paused_scheduler import MOMENTS
 from tests.feedback.world import queued, seed_dataset
-from whet import leases
+from whet import leases, scheduler
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading, writing
@@ -195,4 +195,4 @@ def test_a_job_that_is_due_while_it_runs_is_not_started_again(sqlite_context: Co
 
 def test_the_process_is_described_for_the_supervisor(sqlite_context: Context) -> None:
     (spec,) = scheduler.processes(sqlite_context)
-    assert spec.name == "scheduler" and spec.argv[1:] == ["-m", "feedback.scheduler"] and spec.environment["DO_NOT_TRACK"] == "1"
+    assert spec.name == "scheduler" and spec.argv[1:] == ["-m", "whet.scheduler"] and spec.environment["DO_NOT_TRACK"] == "1"
