@@ -48,8 +48,8 @@ def append_rejected(folder: Path, line: bytes) -> Path:
 
 
 def _prune_rejected(path: Path, before: int) -> int:
-    """Remove old lines. One without a readable date is as old as the next one that has one, or as
-    the file."""
+    """Remove old lines. One without a readable date, which nothing can be made of, goes with the
+    one before it that has one; without any, with the file."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def _prune_rejected(path: Path, before: int) -> int:
         lines = [line for line in file.read().split(b"\n") if line]
         at = round(os.fstat(file.fileno()).st_mtime * 1000)
         kept: list[bytes] = []
-        for line in reversed(lines):
+        for line in lines:
             at = _date_of(line) or at
             if at >= before:
                 kept.append(line)
@@ -69,7 +69,7 @@ def _prune_rejected(path: Path, before: int) -> int:
             return 0
         if kept:
             scratch = path.with_suffix(".tmp")
-            scratch.write_bytes(b"\n".join(reversed(kept)) + b"\n")
+            scratch.write_bytes(b"\n".join(kept) + b"\n")
             scratch.chmod(0o600)
             os.replace(scratch, path)
         else:

@@ -67,3 +67,9 @@ def test_settings_show_every_value_and_no_secret(tmp_path: Any) -> None:
     assert "very secret" not in page and "set, not shown" in page
     rows = {row["name"]: row for _, group in setting_groups(settings.model_copy(update={"database_url": "postgresql://u:hidden@h/d"})) for row in group}
     assert "hidden" not in rows["database_url"]["value"]
+
+
+def test_the_values_say_what_retention_did(context: Context) -> None:
+    client = console_client(context, "viewer", clock=lambda: NOW)
+    page = client.get("/settings").text
+    assert "Nothing is older than 365 days" in page and "has not run yet" in page
