@@ -54,8 +54,9 @@ _IN_CLAUSE = 500  # ids per query: both databases take more, but plans stay simp
 # the pauses between batches have to be longer than the batches, or one could miss several.
 _BATCH_S = 0.015
 _REST = 4.0  # times what the batch took
-_LEAST_REST_S = 0.01
-_FIRST_ROWS, _LEAST_ROWS, _MOST_ROWS = 20, 2, 2_000
+_LEAST_REST_S, _MOST_REST_S = 0.01, 0.1
+_FIRST_ROWS, _LEAST_ROWS, _MOST_ROWS = 20, 5, 2_000
+_POSTGRESQL_ROWS = 500  # there, who writes other rows does not wait for these
 _one_at_a_time = threading.Lock()  # packages' jobs run in threads; together they would rest less
 
 
@@ -72,16 +73,19 @@ class Needed:
 
 @dataclass(slots=True)
 class Pace:
-    """Rows of the next batch, so that one takes about `_BATCH_S`, and the pause after each."""
+    """Rows of the next batch, so that one takes about `_BATCH_S`, and the pause after each.
+
+    Counted in processor time: on a busy machine a batch waits, however few rows it has.
+    """
 
     rows: int = _FIRST_ROWS
     sleep: Callable[[float], None] = time.sleep
 
     def rest(self, took_s: float) -> None:
-        """Adapt to a batch that held the database's lock for `took_s`, then pause."""
+        """Adapt to a batch that kept the database's lock busy for `took_s`, then pause."""
         factor = min(2.0, _BATCH_S / max(took_s, 1e-6))
         self.rows = max(_LEAST_ROWS, min(_MOST_ROWS, int(self.rows * factor)))
-        self.sleep(max(_LEAST_REST_S, took_s * _REST))
+        self.sleep(min(_MOST_REST_S, max(_LEAST_REST_S, took_s * _REST)))
 
 
 @dataclass(slots=True)
@@ -117,15 +121,16 @@ class Cleaning:
 
     def delete_keys(self, key: Column[Any], keys: list[str]) -> None:
         """Delete the rows with these keys."""
-        start = 0
+        start, is_sqlite = 0, self.database.dialect.name == "sqlite"
         while start < len(keys):
-            block = keys[start : start + min(self.pace.rows, _IN_CLAUSE)]
+            rows = min(self.pace.rows, _IN_CLAUSE) if is_sqlite else _POSTGRESQL_ROWS
+            block = keys[start : start + rows]
             start += len(block)
             with writing(self.database) as connection:
-                began = time.perf_counter()
+                began = time.thread_time()
                 found = connection.execute(delete(key.table).where(key.in_(block))).rowcount
             self.count(str(key.table.name), found)
-            self.pace.rest(time.perf_counter() - began)
+            self.pace.rest(time.thread_time() - began)
 
     def count(self, what: str, deleted: int) -> None:
         if deleted:
