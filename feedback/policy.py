@@ -5,6 +5,8 @@
 | no training is under way     | two runs on nearly the same rows leave two candidates                   |
 | enough new examples          | what the next version holds beyond what the last training learned from; |
 |                              | an alarm alone teaches nothing                                          |
+| enough of them teach         | an answer that lacked a document, or a passage in its prompt, is        |
+|                              | repaired there (`whet replay --matrix`), today and for less             |
 | the rows were not trained on | the same rows give the same version again                               |
 | no trial is under way        | a second candidate would take the traffic of the first one's verdict    |
 | the last training succeeded, | a cancelled run is what a person wanted, and a failed one may fail      |
@@ -69,6 +71,18 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
+class Repairs:
+    """How many of the new examples correct what training is not needed for, by their verdicts."""
+
+    document: int = 0  # no document stated it
+    search: int = 0  # a passage did, and was not in the prompt, or was lost among others
+
+    @property
+    def total(self) -> int:
+        return self.document + self.search
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What is known of one alias. Instants in ms."""
 
@@ -87,6 +101,8 @@ class State:
     review: Review = Review()
     clear_since: int | None = None  # enough examples stand and no run or trial is in the way since
     obstacle: str = ""  # why the next version cannot be built
+    repairs: Repairs = Repairs()
+    training_ms: int | None = None  # what the last training took; None: there was none
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +154,8 @@ def decide(state: State, policy: Policy, now: int) -> Decision:
     have = _examples(state.new_examples)
     if state.new_examples < needed:
         return Decision(False, f"{have} of the {needed} needed.{_alarm(state)}", "too_few")
+    if state.new_examples - state.repairs.total < needed:
+        return Decision(False, f"{have}. {_repair_elsewhere(state, needed)}", "documents")
     if state.trained_by:
         sentence = (
             f"{have}, but training on exactly these rows ({state.dataset}) was done already "
@@ -159,6 +177,8 @@ def decide(state: State, policy: Policy, now: int) -> Decision:
         return waits
     why = " while the random audit finds more wrong answers" if state.more_errors else ""
     sentence = f"{have} since the last training; {needed} are enough{why}."
+    if state.repairs.total:
+        sentence = f"{sentence} {_repairs(state)}"
     return Decision(True, sentence, "ask")
 
 
@@ -243,6 +263,33 @@ def _could_ask_since(state: State, policy: Policy) -> int:
     if state.last_request_at is not None and not state.more_errors:
         since.append(state.last_request_at + policy.cooldown_ms)
     return max((instant for instant in since if instant is not None), default=0)
+
+
+def _repair_elsewhere(state: State, needed: int) -> str:
+    left = state.new_examples - state.repairs.total
+    sentence = f"{_repairs(state)} {left} of the {needed} needed ask for training."
+    if state.training_ms is None:
+        return sentence
+    return f"{sentence} The last training took {_duration(state.training_ms)}."
+
+
+def _repairs(state: State) -> str:
+    """Propose what repairs the answers that training is not needed for."""
+    document, search = state.repairs.document, state.repairs.search
+    of_all = f"of {state.new_examples} wrong answers"
+    found = []
+    if document:
+        verb = "lacks" if document == 1 else "lack"
+        found.append(
+            f"{document} {of_all} {verb} a document: add documents (`whet documents add`)."
+        )
+    if search:
+        verb = "has" if search == 1 else "have"
+        found.append(
+            f"{search} {of_all} {verb} one that did not reach the answer: change the search "
+            "(`whet documents attach`)."
+        )
+    return " ".join(found)
 
 
 def _examples(count: int) -> str:

@@ -12,6 +12,7 @@ from feedback.next_version import Preview, preview
 from feedback.policy import (
     Decision,
     Policy,
+    Repairs,
     State,
     decide,
     needed_examples,
@@ -63,8 +64,10 @@ def _state(
     built = dataset_store.by_digest(connection, digest) if digest else None
     trial = retraining_store.trial(connection, alias)
     needed = needed_examples(policy, more_errors=more_errors)
+    elsewhere = retraining_store.repaired_elsewhere(connection, new)
+    teaching = new - elsewhere.document - elsewhere.search
     clear = (
-        retraining_store.reached_at(connection, alias, new, needed),
+        retraining_store.reached_at(connection, alias, teaching, needed),
         retraining_store.last_end_at(connection, alias),
     )
     return State(
@@ -86,6 +89,8 @@ def _state(
         ),
         clear_since=max((instant for instant in clear if instant is not None), default=None),
         obstacle=obstacle,
+        repairs=Repairs(len(elsewhere.document), len(elsewhere.search)),
+        training_ms=retraining_store.training_ms(connection, alias),
     )  # fmt: skip
 
 

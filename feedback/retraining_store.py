@@ -10,6 +10,7 @@ from feedback.policy import EndedTraining, Review
 from whet.registry import Adapter, Rollout, current_rollouts, list_adapters, objection
 from whet.tables import (
     alerts,
+    blame_verdicts,
     datasets,
     examples,
     replicas,
@@ -21,6 +22,9 @@ from whet.tables import (
 )
 
 _OVER = ("succeeded", "failed", "cancelled")
+# What a verdict names → what repairs it: no training.
+_DOCUMENT, _SEARCH = ("document",), ("index", "prompt")
+_BATCH = 500  # ids in one statement, below every database's limit of parameters
 _LOOKED_BACK = 50  # requests: far more in a row than the longest pause needs
 
 
@@ -41,6 +45,14 @@ class Success:
     run: str
     dataset_digest: str
     ended_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepairedElsewhere:
+    """Ids of examples whose answer a document or the search repairs."""
+
+    document: frozenset[str]
+    search: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,40 @@ def examples_in(connection: Connection, digest: str) -> frozenset[str]:
     """Return the reviewed examples in a dataset version; none where there is no such version."""
     query = select(datasets.c.example_ids).where(datasets.c.digest == digest)
     return frozenset(connection.execute(query).scalar() or ())
+
+
+def repaired_elsewhere(connection: Connection, example_ids: frozenset[str]) -> RepairedElsewhere:
+    """Return which of the examples correct an answer that needs no training, by its verdict.
+
+    A verdict on an earlier review of the answer does not count.
+    """
+    verdict, example = blame_verdicts.c, examples.c
+    faults: dict[str, str] = {}
+    ids = sorted(example_ids)
+    for start in range(0, len(ids), _BATCH):
+        query = (
+            select(example.id, verdict.fault)
+            .join(blame_verdicts, verdict.interaction_id == example.interaction_id)
+            .where(
+                example.id.in_(ids[start : start + _BATCH]),
+                or_(verdict.review_id.is_(None), verdict.review_id == example.review_id),
+            )
+        )
+        faults |= {row.id: row.fault for row in connection.execute(query)}
+    document, search = (
+        frozenset(found for found, fault in faults.items() if fault in wanted)
+        for wanted in (_DOCUMENT, _SEARCH)
+    )
+    return RepairedElsewhere(document, search)
+
+
+def training_ms(connection: Connection, alias: str) -> int | None:
+    """Return how long the newest training that made a version took."""
+    run = training_runs.c
+    query = select(run.finished_at, run.started_at).where(run.alias == alias, _made_a_version())
+    query = query.where(run.finished_at.is_not(None)).order_by(run.finished_at.desc())
+    row = connection.execute(query.limit(1)).first()
+    return row.finished_at - row.started_at if row else None
 
 
 def trained_by(connection: Connection, alias: str, digest: str) -> str | None:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from serving.pages import documents, lineage, passage_values, reading, search
+from serving.pages.blame import add_blame_routes, blame_values
 from whet.access import same_group
 from whet.database import reading as reads
 from whet.errors import NotFoundError
@@ -34,6 +35,7 @@ def router(shell: Shell) -> APIRouter:
     """Entry point `whet.pages`."""
     shell.add_page("Traffic", "/traffic", "traffic", 10)
     routes = APIRouter(dependencies=[Depends(shell.require("viewer"))])
+    runs = add_blame_routes(routes, shell)
 
     @routes.get("/traffic")
     def traffic(
@@ -55,7 +57,9 @@ def router(shell: Shell) -> APIRouter:
     @routes.get("/traffic/{interaction_id}")
     def conversation(request: Request, interaction_id: str) -> Response:
         """One conversation with its timings, passages, ratings, lineage and the command that asks it again."""
-        return shell.render(request, "serving/conversation.html", **_conversation_values(shell, interaction_id))
+        values = _conversation_values(shell, interaction_id)
+        values["blame"] = blame_values(shell, runs, interaction_id)
+        return shell.render(request, "serving/conversation.html", **values)
 
     documents.add(routes, shell)
     return routes

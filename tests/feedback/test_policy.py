@@ -6,12 +6,12 @@ import threading
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from feedback import queue, retraining
 from feedback.datasets import build
 from feedback.erasing import erase_user
-from feedback.policy import EndedTraining, Policy, Review, State, decide
+from feedback.policy import EndedTraining, Policy, Repairs, Review, State, decide
 from feedback.queue import Decision
 from tests import builders
 from tests.feedback.world import ALIAS, CLAIM_MS, NOW, queued, seed_dataset
@@ -21,7 +21,9 @@ from whet.errors import ConflictError
 from whet.settings import load_settings
 from whet.tables import (
     audit,
+    blame_verdicts,
     datasets,
+    examples,
     replicas,
     review_items,
     training_requests,
@@ -65,6 +67,15 @@ DECISIONS = [
         State("a", 500, trained_by="run_9", dataset="a@4"), POLICY, False, "nothing_new",
         "exactly these rows (a@4) was done already (run_9)",
     ),
+    (
+        State("a", 120, repairs=Repairs(30, 1), training_ms=12 * MINUTE), POLICY, False, "documents",
+        "120 new reviewed examples. 30 of 120 wrong answers lack a document: add documents "
+        "(`whet documents add`). 1 of 120 wrong answers has one that did not reach the answer: "
+        "change the search (`whet documents attach`). 89 of the 100 needed ask for training. "
+        "The last training took 12 min.",
+    ),
+    (State("a", 120, repairs=Repairs(20)), POLICY, True, "ask", "20 of 120 wrong answers lack a document"),
+    (State("a", 99, repairs=Repairs(99)), POLICY, False, "too_few", "99 new reviewed examples of the 100"),
     (State("a", 500, obstacle="It is gone."), POLICY, False, "blocked", "It is gone."),
     # What ended without a version: a pause that doubles, and an end for the same rows.
     (State("a", 100, ended=ended(HOUR - 1)), POLICY, False, "failed", "asked for in 1 s"),
@@ -177,6 +188,40 @@ def test_enough_examples_become_one_request_with_its_dataset(eager: Context) -> 
         dataset = connection.execute(select(datasets).where(datasets.c.digest == request.dataset_digest)).one()
     assert (request.alias, request.recipe, dataset.parents, len(dataset.example_ids)) == (ALIAS, {}, [seed], 3)
     assert decisions(eager) == ["too_few", "ask", "waiting"], "a decision is kept when its kind changes, not at every look"
+
+
+@pytest.mark.parametrize("fault", ["document", "index", "prompt", "adapter", "unknown"])
+def test_what_a_document_repairs_does_not_ask_for_training(eager: Context, fault: str) -> None:
+    seed_dataset(eager)
+    reviewed = approve(eager, 3)
+    with writing(eager.database) as connection:
+        row = connection.execute(select(examples).where(examples.c.review_id == reviewed[0])).one()
+        values = {
+            "interaction_id": row.interaction_id, "alias": ALIAS, "review_id": reviewed[0],
+            "fault": fault, "detail": "", "reason": "", "report": {}, "actor": "ada",
+            "created_at": NOW,
+        }  # fmt: skip
+        connection.execute(insert(blame_verdicts).values(**values))
+    decision = retraining.consider(eager, ALIAS, now=NOW)
+    is_elsewhere = fault in ("document", "index", "prompt")
+    assert (decision.ask, decision.code) == ((False, "documents") if is_elsewhere else (True, "ask"))
+    if is_elsewhere:
+        approve(eager, 1, NOW + 10)
+        assert retraining.consider(eager, ALIAS, now=NOW + 20).ask
+
+
+def test_a_verdict_on_a_review_that_was_replaced_does_not_count(eager: Context) -> None:
+    seed_dataset(eager)
+    reviewed = approve(eager, 3)
+    with writing(eager.database) as connection:
+        row = connection.execute(select(examples).where(examples.c.review_id == reviewed[0])).one()
+        values = {
+            "interaction_id": row.interaction_id, "alias": ALIAS, "review_id": "rev_before",
+            "fault": "document", "detail": "", "reason": "", "report": {}, "actor": "ada",
+            "created_at": NOW,
+        }  # fmt: skip
+        connection.execute(insert(blame_verdicts).values(**values))
+    assert retraining.consider(eager, ALIAS, now=NOW).ask
 
 
 def test_what_a_training_learned_from_is_used_up_when_it_succeeds(eager: Context) -> None:

@@ -21,6 +21,7 @@ from serving.blame.run import Options, blame_answer
 from serving.retrieval.records import Hit, Outcome, SearchRequest, SearchResult
 from tests.serving.conftest import Running, wait_for
 from tests.serving.memory_searcher import CitingEngine, MemorySearcher, hit, serve_with
+from tests.web import console_client
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading, writing
@@ -232,6 +233,26 @@ def test_without_a_gateway_it_says_so(running: Running, monkeypatch: pytest.Monk
     found = json.loads(shown.stdout)
     assert (found["fault"], found["detail"]) == ("unknown", "engine")
     assert "cannot be reached" in found["reason"]
+
+
+def test_the_button_runs_it_in_the_background_and_the_page_shows_it(
+    context: Context, running: Running
+) -> None:
+    interaction_id = answered(running)
+    reviewer, viewer = console_client(context, "reviewer"), console_client(context, "viewer")
+    page = f"/traffic/{interaction_id}"
+    assert "Find what was at fault" in reviewer.get(page).text
+    assert "Find what was at fault" not in viewer.get(page).text
+    assert viewer.post(f"{page}/blame").status_code == 403
+    assert reviewer.post(f"{page}/blame").headers["location"] == f"{page}#blame"
+
+    def part() -> str | None:
+        found = reviewer.get(f"{page}/blame")
+        return found.text if found.headers.get("x-live") == "done" else None
+
+    shown = wait_for(part, "the verdict", timeout_s=30)
+    assert "adapter (contradicts)" in shown and "the right passage alone" in shown
+    assert "looked into" in viewer.get(page).text
 
 
 # --- without a gateway -----------------------------------------------------------------------------
