@@ -294,3 +294,34 @@ def test_counts_are_right_although_answers_to_decisions_overtake_each_other(
     page.wait_for_load_state("networkidle")
     expect(page.locator("h1")).to_have_text("Nothing waits for review.")
     assert problems == []
+
+
+def test_passages_are_judged_by_keys(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    hits = [
+        {"passage_id": f"p{number}", "document_id": "d", "collection": "manual", "address": "a.md",
+         "title": f"Page {number}", "section": "", "text": "Lamps last.", "score": 0.5}
+        for number in (1, 2)
+    ]  # fmt: skip
+    how = {"collection": "manual", "outcome": "found", "cited": []}
+    first, second = queued(sqlite_context, 2, at=now_ms() - 60_000, retrieved=hits, retrieval=how)
+    page, problems = open_page(tab, console[0] + "/review")
+    expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
+    picked = page.locator("[data-pick]:checked")
+    for key, verdict, chosen in (
+        ("w", "wrong", ["p1"]), ("w", "wrong", ["p2"]), ("w", "", []),
+        ("m", "missing", []), ("i", "ignored", ["p1"]), ("i", "ignored", ["p2"]),
+    ):  # fmt: skip
+        page.keyboard.press(key)
+        expect(page.locator("[data-verdict]:checked")).to_have_value(verdict)
+        assert [one.get_attribute("value") for one in picked.all()] == chosen
+    page.keyboard.press("r")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    page.keyboard.press("r")
+    expect(page.get_by_text("All judged.")).to_be_visible()
+    wait_for(page, lambda: len(standing(sqlite_context)) == 2, "both decisions")
+    with reading(sqlite_context.database) as connection:
+        said = connection.execute(select(reviews.c.item_id, reviews.c.passage_verdict, reviews.c.passage_ids))
+        assert {row[0]: (row[1], row[2]) for row in said} == {first: ("ignored", ["p2"]), second: (None, None)}
+    assert problems == []
