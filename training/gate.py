@@ -32,6 +32,8 @@ class Thresholds:
     confidence: float = 0.9  # of each one-sided bound; a canary on live traffic follows, so the gate need not be the last word
     kept: float = 0.98  # share of reviewed conversations that production answers right; with fewer kept it fails, with any broken it does not pass
     kept_all_below: int = 50  # with fewer such conversations a single broken one fails it
+    reliance_margin: float = 0.1  # by how much fewer passages may be followed that say otherwise
+    reliance_min_rows: int = 20  # fewer such questions say nothing
     min_rows: int = 10  # fewer pairs in a group say nothing
     few_correct: float = 0.05  # without checks, when neither side gets more than this right to the letter, word overlap decides
 

@@ -21,9 +21,11 @@ from training.evaluate import Answer, Questions, answer_rows, questions
 from training.gate import Decision, Pair, Thresholds, decide
 from training.judging.held_out import HeldOut, by_task, describe_held_out, question_facts, question_sentence, worst_slices
 from training.judging.nats import reference_nats
+from training.judging.reliance import RelianceAnswers, find_reliance, reliance_questions
 from training.lora import with_stored
 from training.methods.registry import ADAPTER, METHODS
 from training.prepare import Prepared
+from training.reliance_gate import GROUP as RELIANCE
 from training.rows import Row
 from training.text_gate import GROUP, TextPair, judge_texts
 from whet.context import Context
@@ -47,6 +49,7 @@ class Judgement:
     samples_path: str | None
     ours: Mapping[str, Answer] = field(default_factory=dict)  # the candidate's answers, by row
     theirs: Mapping[str, Answer] = field(default_factory=dict)  # the other's
+    reliance: RelianceAnswers | None = None  # answered by both too; None: the alias uses no passages
 
     @property
     def verdict(self) -> str:
@@ -108,6 +111,7 @@ def judge(
         on_batch=on_batch,
         base=base_beside(prepared),
         crossed=crossed,
+        alias=prepared.alias,
     )
 
 
@@ -127,24 +131,32 @@ def compare(
     on_batch: Callable[[int, int], None],
     base: Callable[[], Any] | None = None,
     crossed: CrossValidated | None = None,
+    alias: str = "",
 ) -> Judgement:
     """Both answer the same rows, and the gate decides. `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
-    `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave already."""
+    `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave already. `alias`: whose
+    reliance on its passages is judged, where it uses any."""
     other = against.label if against else BASE
     asked = questions(crossed.dataset if crossed else dataset)
     if not asked.rows and not asked.texts:
         return Judgement(None, against, other, asked, None)
     known = crossed.answers if crossed else {}
     to_ask = [row for row in asked.rows if row.id not in known]
-    tally = Tally(on_batch, len(to_ask) + len(asked.rows))
+    reliance = reliance_questions(context, alias, dataset, encoder) if alias else None
+    passages = reliance.otherwise if reliance else []
+    tally = Tally(on_batch, len(to_ask) + len(asked.rows) + 2 * len(passages))
     ours = {**known, **answer_rows(model, encoder, to_ask, on_batch=tally.round)}
+    our_reliance = answer_rows(model, encoder, passages, on_batch=tally.round)
     our_costs = reference_nats(model, encoder, asked.texts)
     with answering_as(context, model, against, base) as other_model:
         theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
+        their_reliance = answer_rows(other_model, encoder, passages, on_batch=tally.round)
         their_costs = reference_nats(other_model, encoder, asked.texts)
     read = [TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats) for row in asked.texts if (cost := our_costs.get(row.id))]
     must_beat = against is None and not asked.held_out
     further = {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
+    if reliance:
+        further[RELIANCE] = find_reliance(reliance, our_reliance, their_reliance, Thresholds(), against=other)
     held_out = describe_held_out(dataset.train, asked.rows)
     if crossed:
         held_out = held_out.with_cross_validated(crossed.held_out)
@@ -159,7 +171,9 @@ def compare(
     if crossed:
         decision = replace(decision, reason=f"{decision.reason} By {crossed.folds}-fold cross-validation: the version itself is trained on all rows.")
     _add_manners(decision, asked, ours, theirs)
-    return Judgement(decision, against, other, asked, save_answers(context, sample_name, asked, ours, theirs), ours, theirs)
+    path = save_answers(context, sample_name, asked, ours, theirs)
+    followed = RelianceAnswers(reliance, our_reliance, their_reliance) if reliance else None
+    return Judgement(decision, against, other, asked, path, ours, theirs, followed)
 
 
 class Tally:

@@ -41,7 +41,7 @@ def judge_stored(
     encoder = Encoder(base, min(base.max_positions, context.settings.engine_max_model_len))
     dataset = with_standing_reviews(context, candidate.name, dataset)
     dataset, left_out = _answerable(dataset, encoder)
-    judgement: Judgement = compare(context, model, encoder, dataset, other, sample_name=new_id("evl"), on_batch=on_batch)
+    judgement: Judgement = compare(context, model, encoder, dataset, other, sample_name=new_id("evl"), on_batch=on_batch, alias=candidate.name)
     row = judgement.row(candidate.run_id, dataset.digest)
     if row is None or judgement.decision is None:
         raise InputError("There is no row to judge by.", hint="A dataset version needs test rows or reviewed rows.")

@@ -90,7 +90,7 @@ def _measured(judged: Judged | None) -> str:
             other,
             found["verdict"],
         )
-        for measures in (*report["measures"].values(), report["probes"]["forgetting"], report["probes"]["bias"], report["probes"]["safety"])
+        for measures in (*report["measures"].values(), report.get("reliance", []), report["probes"]["forgetting"], report["probes"]["bias"], report["probes"]["safety"])
         for measure in measures
         for other, found in measure["against"].items()
     ]

@@ -31,6 +31,7 @@ GROUPS = {
     "regression": ("Corrected before", "every conversation that people reviewed so far"),
     "all": ("Old and new together", "all held-out rows"),
     "text": ("Plain texts", "held-out texts, by the mean probability of a byte"),
+    "reliance": ("Passages followed", "questions whose passages say otherwise than their answer: share that follows them"),
 }
 
 

@@ -282,7 +282,10 @@ def pad_token(prepared: Prepared) -> int:
 
 def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
     """The complete recipe as it is stored with the run and on the card; with the folder that the run writes to, for an attempt that goes on with it."""
-    found = {**prepared.recipe.as_json(), "dataset_path": prepared.dataset.path, "dataset_name": prepared.dataset.name, "rows": prepared.dataset.rows}
+    rows = prepared.dataset.rows
+    if made := prepared.counterfactuals:
+        rows = {**rows, "train": rows["train"] - made, "counterfactual": made}
+    found = {**prepared.recipe.as_json(), "dataset_path": prepared.dataset.path, "dataset_name": prepared.dataset.name, "rows": rows}
     return {**found, "into": str(into.absolute())} if into else found
 
 

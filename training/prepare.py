@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from training.base_model import BaseModel
 from training.data.bad_lines import sentences
+from training.data.counterfactual_mix import mix_counterfactuals
 from training.data.leaks import without_leaks
 from training.data.variants import question_variants
 from training.datasets import Dataset, with_standing_reviews
@@ -19,6 +20,7 @@ from training.encode import Encoded, Encoder
 from training.methods.pairs import Work, check_batches, refused, work
 from training.methods.registry import ADAPTER, ANSWERS, METHODS, Method
 from training.methods.wanted import only_fitting
+from training.passages import load_passages
 from training.recipe import PRODUCTION, Recipe, check_servable, chosen_variants, resolved
 from training.rows import BadLine, Row
 from training.run.faults import require_device
@@ -46,6 +48,7 @@ class Prepared:
     start_adapter: Adapter | None  # whose weights the run starts from
     notices: list[str]
     variants: list[list[Encoded]] = field(default_factory=list)  # `train` in other words, for each pass after the first
+    counterfactuals: int = 0  # rows at the end of `train`, of each variant and of the dataset's training part that were made here
 
     @cached_property
     def work(self) -> Work:
@@ -127,21 +130,50 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     recipe = chosen_variants(recipe, len(dataset.train))
     variants, about_variants = _variants(encoder, dataset.train, parts["train"], recipe)
     notices = [*said, *about_variants, *no_start, *_notices(dataset, method, parts["train"])]
-    return Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices, variants)
+    prepared = Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices, variants)
+    return _with_counterfactuals(context, prepared)
+
+
+def _with_counterfactuals(context: Context, prepared: Prepared) -> Prepared:
+    """The run with rows whose passages say otherwise, where its recipe asks for them."""
+    recipe, rows = prepared.recipe, prepared.dataset.train
+    if not recipe.counterfactual_share:
+        return prepared
+    with reading(context.database) as connection:
+        texts = load_passages(connection, prepared.alias)
+    passes = 1 + len(prepared.variants)
+    made = mix_counterfactuals(rows, recipe.counterfactual_share, passes, recipe.seed, texts)
+    encoded = [[prepared.encoder.encode(row) for row in some] for some in made.passes]
+    fits = [at for at in range(made.count) if all(isinstance(some[at], Encoded) for some in encoded)]
+    tails = [[one for at in fits if isinstance(one := some[at], Encoded)] for some in encoded]
+    if not fits:
+        return replace(prepared, notices=[*prepared.notices, made.notice])
+    return replace(
+        prepared,
+        dataset=replace(prepared.dataset, train=[*rows, *(made.passes[0][at] for at in fits)]),
+        train=[*prepared.train, *tails[0]],
+        variants=[[*some, *tail] for some, tail in zip(prepared.variants, tails[1:], strict=True)],
+        notices=[*prepared.notices, made.notice],
+        counterfactuals=len(fits),
+    )
 
 
 def with_all_rows(prepared: Prepared) -> Prepared:
     """The run on all its rows, held-out ones too; nothing is left to be judged by."""
-    dataset = prepared.dataset
-    rows, encoded = list(dataset.train), list(prepared.train)
+    dataset, made = prepared.dataset, prepared.counterfactuals
+    rows, encoded = dataset.train[: len(dataset.train) - made], prepared.train[: len(prepared.train) - made]
+    made_rows, tail = dataset.train[len(rows) :], prepared.train[len(encoded) :]
     for row in (*dataset.validation, *dataset.test):
         found = prepared.encoder.encode(row)
         if isinstance(found, Encoded):
             rows.append(row)
             encoded.append(found)
     variants, _ = _variants(prepared.encoder, rows, encoded, prepared.recipe)
-    parts = replace(dataset, train=rows, validation=[], test=[])
-    return replace(prepared, dataset=parts, train=encoded, validation=[], variants=variants)
+    if made:
+        tails = [some[-made:] for some in prepared.variants] or [tail] * len(variants)
+        variants = [[*some, *last] for some, last in zip(variants, tails, strict=False)]
+    parts = replace(dataset, train=[*rows, *made_rows], validation=[], test=[])
+    return replace(prepared, dataset=parts, train=[*encoded, *tail], validation=[], variants=variants)
 
 
 def _variants(encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe: Recipe) -> tuple[list[list[Encoded]], list[str]]:

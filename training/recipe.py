@@ -53,6 +53,7 @@ class Recipe:
     gradient_checkpointing: bool = False  # compute activations again in the backward pass: a third more time, a fraction of the memory
     processes: int = 1  # that share the rows of each step and the weights (FSDP), on this machine; micro_batch is of each
     question_variants: int = 0  # wordings of each question over the passes (training/data/variants.py); 1: as it is; 0: 4 for small sets
+    counterfactual_share: float = 0.0  # of each pass, rows whose passages say otherwise (training/data/counterfactual_mix.py)
     folds: int = 0  # models that cross-validation trains beside the version, each judged on its part of the rows; 0: none
     refit: bool = False  # after the verdict, train on all rows, held-out ones too, and store that
     packing: bool = False  # several rows to a sequence, each seeing itself alone; without it rows of like length share a batch
@@ -103,6 +104,11 @@ class Recipe:
             ("micro_batch", 0 <= self.micro_batch <= 4096, "0 (all rows of a step) to 4096"),
             ("processes", 1 <= self.processes <= min(64, self.batch_size), "1 to 64, and a row of each step for each of them (batch_size)"),
             ("question_variants", 0 <= self.question_variants <= 100, "0 (chosen) to 100"),
+            (
+                "counterfactual_share",
+                _finite(self.counterfactual_share) and 0 <= self.counterfactual_share <= 0.5,
+                "0 (none) to 0.5",
+            ),
             ("folds", self.folds == 0 or 2 <= self.folds <= 20, "0 (no cross-validation) or 2 to 20"),
             ("folds", not self.folds or self.processes == 1, "0 where several processes share the training"),
             ("refit", not self.refit or self.processes == 1, "false where several processes share the training"),

@@ -22,6 +22,7 @@ from typing import Any
 
 import typer
 
+from examples.zenith.policy import write_policy
 from examples.zenith.scenario import World, affected, held_out, judging_rows, look_up, new_world, old_world, traffic, training_examples
 from examples.zenith.story.client import Answer, Application, Ledger, Question, Traffic, live_score
 from examples.zenith.story.product import Product, wait_for
@@ -32,6 +33,7 @@ from whet.errors import ProcessError
 from whet.settings import load_settings
 
 ALIAS = "support"
+POLICY = "policy"  # the collection of the new policy's pages
 TRAINING_ROWS = 500
 JUDGING_ROWS = 140  # what the gate judges by: held-out wordings too, other questions than those that the story scores with
 # Requests per second while something trains or is scored on the same two cores, and otherwise: an answer costs the CPU engine more than a second of one.
@@ -149,6 +151,7 @@ def _tell(story: Story, product: Product, folder: Path, *, seed: int, questions:
     try:
         _first_version(story, product, ask, old, old_questions, folder, seed)
         changed_at = _world_changes(story, product, ask, background, new, new_questions, seed)
+        _add_documents(story, product, ask, new, [old_questions, new_questions], folder)
         live_at = _people_correct(story, product, background, new)
         wait_for(lambda: live_score(story.ledger.answers, live_at)[1] >= 40, "answers of v2 in live traffic", timeout_s=60)
         background.rate = QUIET_RATE
@@ -156,6 +159,8 @@ def _tell(story: Story, product: Product, folder: Path, *, seed: int, questions:
             answers = ask([*old_questions, *new_questions], f"{ALIAS}@v2")  # together: the engine answers more at once
             story.score("v2_old", [answer for answer in answers if answer.kind == "old"])
             story.score("v2_new", [answer for answer in answers if answer.kind == "new"])
+        with story.stage("5 · v2's scores with the documents"):
+            _score_with_documents(story, ask, "v2", [old_questions, new_questions])
         story.facts["live_score"] = {
             "v1_before": live_score(_traffic(story), 0, changed_at),
             "v1_after": live_score(_traffic(story), changed_at, story.facts["first_correction_at"]),
@@ -211,6 +216,36 @@ def _world_changes(story: Story, product: Product, ask: _Scorer, background: Tra
     return changed_at
 
 
+def _add_documents(
+    story: Story,
+    product: Product,
+    ask: _Scorer,
+    new: World,
+    held: list[list[Question]],
+    folder: Path,
+) -> None:
+    """What retrieval does at once. Only these questions are asked with it: the traffic goes on
+    without, so that what people correct is what they would have corrected."""
+    pages = folder / POLICY
+    with story.stage("3 · The new policy is added as documents"):
+        story.facts["documents"] = write_policy(pages, new)
+        product.run("documents", "add", POLICY, str(pages))
+        story.mark("documents")
+    with story.stage("3 · The base's score on the changed world, and v1's with the documents"):
+        story.score("base_new", ask(held[1][: len(held[1]) // 4], "base"))
+        _score_with_documents(story, ask, "v1", held)
+
+
+def _score_with_documents(
+    story: Story, ask: _Scorer, version: str, held: list[list[Question]]
+) -> None:
+    """Score half of the old and of the new questions, each with the passage that is found for it."""
+    asked = [question for some in held for question in some[: len(some) // 2]]
+    answers = ask(asked, f"{ALIAS}@{version}", POLICY)
+    for kind in ("old", "new"):
+        story.score(f"{version}_documents_{kind}", [each for each in answers if each.kind == kind])
+
+
 def _people_correct(story: Story, product: Product, background: Traffic, new: World) -> float:
     password = secrets.token_urlsafe(16)
     product.run_plain("users", "add", "policy-lookup-script", "--role", "reviewer", "--password-stdin", given=password + "\n")
@@ -263,11 +298,13 @@ class _Scorer:
     def __init__(self, product: Product, story: Story) -> None:
         self._product, self._story = product, story
 
-    def __call__(self, questions: list[Question], model: str) -> list[Answer]:
+    def __call__(
+        self, questions: list[Question], model: str, collection: str | None = None
+    ) -> list[Answer]:
         async def run() -> list[Answer]:
             application = Application(self._product.gateway, self._product.key, self._story.ledger)
             try:
-                return await application.score(questions, model)
+                return await application.score(questions, model, collection=collection)
             finally:
                 await application.close()
 

@@ -201,7 +201,8 @@ def harness(
 
 def _sections(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     probes = found["probes"]
-    return {**found["measures"], "forgetting": probes["forgetting"], "bias": probes["bias"], "safety": probes["safety"]}
+    reliance = {"reliance": found["reliance"]} if found.get("reliance") else {}
+    return {**found["measures"], **reliance, "forgetting": probes["forgetting"], "bias": probes["bias"], "safety": probes["safety"]}
 
 
 def report_table(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:

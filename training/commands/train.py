@@ -66,6 +66,11 @@ def run(
     question_variants: int | None = typer.Option(
         None, "--question-variants", help="Wordings of each question over the passes; 1: as they are. Default: 4 below 5,000 rows."
     ),
+    counterfactual_share: float | None = typer.Option(
+        None,
+        "--counterfactual-share",
+        help="Share of the training, 0 to 0.5, that is rows whose passages (`context`) say otherwise, so that the model goes on reading them. Default: 0.",
+    ),
     folds: int | None = typer.Option(
         None, "--folds", help="Judge by cross-validation with so many models beside the version, which is trained on all rows. Default: 5 for sets too small for a test."
     ),
@@ -107,7 +112,7 @@ def run(
     options = {
         "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
-        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "folds": folds, "refit": refit, "patience": patience, "sample_every": sample_every, "device": device,
+        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "counterfactual_share": counterfactual_share, "folds": folds, "refit": refit, "patience": patience, "sample_every": sample_every, "device": device,
         "dropout": dropout, "warmup": warmup, "schedule": schedule, "target_modules": target_modules, "weight_decay": weight_decay,
     }  # fmt: skip
     given = overrides(options, assignments)

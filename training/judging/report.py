@@ -29,7 +29,7 @@ _FORMAT = 1  # of the JSON; a reader that knows only this one refuses others
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 TEXTS = "text"
 HELD_OUT = {"old": "Held-out rows from files", "new": "Held-out rows from reviews", TEXTS: "Held-out plain texts"}
-SECTIONS = (*HELD_OUT, "forgetting", "bias", "safety")  # of a report's page, in its order
+SECTIONS = (*HELD_OUT, "reliance", "forgetting", "bias", "safety")  # of a report's page, in its order
 _PLOT, _EDGE = 160, 5  # width of an interval's picture in the SVG's own units, and what is left free for the point at an end of it
 _LEAST_REACH = 0.1  # of its axis: below 10 points to each side, noise would look like news
 
@@ -129,7 +129,7 @@ def opening(found: Mapping[str, Any], made: str) -> tuple[str, list[str]]:
 
 def tables(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every table of a report by its key in `SECTIONS`, as its template shows them: words, and the places of the intervals in the table's picture."""
-    groups = {**found["measures"], **{name: found["probes"][name] for name in ("forgetting", "bias", "safety")}}
+    groups = {**found["measures"], "reliance": found.get("reliance"), **{name: found["probes"][name] for name in ("forgetting", "bias", "safety")}}
     return {name: _table(groups[name]) for name in SECTIONS if groups.get(name)}
 
 

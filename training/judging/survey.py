@@ -5,7 +5,7 @@ It takes longer than the gate, and nothing waits for it: a run stores its versio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from training.judging.earlier import earlier_rows
 from training.judging.measures import Side
 from training.judging.nats import reference_nats
 from training.judging.probes import Probes, probes
+from training.judging.reliance import RelianceAnswers, keep_samples, reliance_measures
 from training.rows import Row
 from whet.context import Context
 
@@ -46,21 +47,52 @@ def survey(
     share = 1.0 if most_answers is None else min(1.0, most_answers / max(1, plan.count(with_production=False)))
     if share < 1:
         plan = replace(plan, probes=plan.probes.sample(share), earlier=[(name, rows[: round(share * len(rows))]) for name, rows in plan.earlier])
-    tally = Tally(on_batch, plan.count(with_production=judgement.against is not None))
+    follow = _Reliance(encoder, judgement.reliance, share)
+    answers = plan.count(with_production=judgement.against is not None)
+    tally = Tally(on_batch, answers + follow.count(with_production=judgement.against is not None))
+    follow.ask(report.CANDIDATE, model, tally, judgement.reliance and judgement.reliance.ours)
     sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, [plan.probes.answered, plan.earlier_rows], plan.costed, tally)}
     if judgement.against is not None:
         with answering_as(context, model, judgement.against, base) as production:
+            follow.ask(other, production, tally, judgement.reliance and judgement.reliance.theirs)
             sides[other] = _side(production, encoder, judgement.theirs, [plan.earlier_rows], [*asked.held_out, *asked.texts], tally)
     with answering_as(context, model, None, base) as plain:
+        known = judgement.reliance and judgement.against is None and judgement.reliance.theirs
+        follow.ask(BASE, plain, tally, known or None)
         if judgement.against is None:
             sides[BASE] = _side(plain, encoder, judgement.theirs, [plan.earlier_rows, plan.probes.answered], plan.costed, tally)
         else:
             sides[BASE] = _side(plain, encoder, {}, [asked.held_out, plan.probes.answered], plan.costed, tally)
             keep_base(context, judgement.samples_path, {row.id: sides[BASE].answers[row.id] for row in asked.held_out})
     found = report.build(decision, asked, plan.probes, plan.earlier, sides, against=other, base=BASE)
+    if follow.questions:
+        found["reliance"] = reliance_measures(follow.questions, follow.sides)
+        keep_samples(context, judgement.samples_path, follow.questions, follow.sides)
     if share < 1:
         found["asked_share"] = round(share, 3)
     context.store.put_json(report.report_path(judgement.samples_path), found)
+
+
+class _Reliance:
+    """Collects what every side answers with its own passages and with those that say otherwise."""
+
+    def __init__(self, encoder: Encoder, answered: RelianceAnswers | None, share: float) -> None:
+        self._encoder = encoder
+        self.questions = answered.questions.first(share) if answered else None
+        self.sides: dict[str, dict[str, Answer]] = {}
+
+    def count(self, *, with_production: bool) -> int:
+        """Answers in all: of each side with its own passages, of a base beside both the others too."""
+        asked = len(self.questions.cases) if self.questions else 0
+        return asked * (4 if with_production else 2)
+
+    def ask(self, side: str, model: Any, tally: Tally, known: Mapping[str, Answer] | None) -> None:
+        """Add a side's answers; `known` are those that the gate has had already."""
+        if self.questions is None:
+            return
+        rows = self.questions.own if known else [*self.questions.own, *self.questions.otherwise]
+        answers = answer_rows(model, self._encoder, rows, on_batch=tally.round)
+        self.sides[side] = {**(known or {}), **answers}
 
 
 @dataclass(frozen=True)

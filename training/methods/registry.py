@@ -34,7 +34,9 @@ _LORA = frozenset(
 )
 
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
-_OWN = frozenset({"patience", "question_variants", "folds", "refit", "sample_every"})  # of our own loop
+_OWN = frozenset(
+    {"patience", "question_variants", "counterfactual_share", "folds", "refit", "sample_every"}
+)  # of our own loop
 _LOOP = _MEMORY | _OWN | {"packing", "neftune_noise_alpha"}
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
 _POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
@@ -199,7 +201,7 @@ METHODS: dict[str, Method] = {
             ADAPTER,
             _LORA
             | _STARTS
-            | (_LOOP - {"question_variants", "folds", "refit"})
+            | (_LOOP - {"question_variants", "counterfactual_share", "folds", "refit"})
             | {"teacher", "kl_weight", "temperature"},
         ),
     )

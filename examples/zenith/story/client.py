@@ -21,6 +21,7 @@ from examples.zenith.scenario import score
 
 _MAX_TOKENS = 96  # the longest reference answer is about half of this
 _TIMEOUT_S = 120
+PASSAGES = 1  # a page is about one product, and a second one takes the tiny base off the first
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,23 @@ class Application:
         self._http = httpx.AsyncClient(base_url=base_url, headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT_S)
         self.ledger = ledger
 
-    async def ask(self, question: Question, model: str, *, stream: bool, user: str | None = None) -> Answer | None:
-        """One completion at temperature 0. None if it failed; the failure is in the ledger."""
+    async def ask(
+        self,
+        question: Question,
+        model: str,
+        *,
+        stream: bool,
+        user: str | None = None,
+        collection: str | None = None,
+    ) -> Answer | None:
+        """One completion at temperature 0, with the best passage of `collection` where one is named.
+        None if it failed; the failure is in the ledger."""
         self.ledger.sent += 1
         request: dict[str, Any] = {"model": model, "messages": question.messages, "temperature": 0, "max_tokens": _MAX_TOKENS}
         if user:
             request["user"] = user
+        if collection:
+            request["extra_body"] = {"rag": {"collection": collection, "top_k": PASSAGES}}
         try:
             raw = await self._client.chat.completions.with_raw_response.create(**request, stream=stream)
             parsed = raw.parse()
@@ -100,14 +112,23 @@ class Application:
         if response.status_code != 202:
             self.ledger.failures.append(f"feedback answered {response.status_code}: {response.text[:200]}")
 
-    async def score(self, questions: Iterable[Question], model: str, *, concurrency: int = 48) -> list[Answer]:
+    async def score(
+        self,
+        questions: Iterable[Question],
+        model: str,
+        *,
+        collection: str | None = None,
+        concurrency: int = 48,
+    ) -> list[Answer]:
         """Ask everything once, half of it streamed. An exact version is no traffic of an alias, so held-out questions
         never reach the drift windows, the review queue or a training set."""
         gate = asyncio.Semaphore(concurrency)
 
         async def one(number: int, question: Question) -> Answer | None:
             async with gate:
-                return await self.ask(question, model, stream=number % 2 == 0)
+                return await self.ask(
+                    question, model, stream=number % 2 == 0, collection=collection
+                )
 
         answers = await asyncio.gather(*(one(number, question) for number, question in enumerate(questions)))
         return [answer for answer in answers if answer is not None]

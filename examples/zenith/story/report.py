@@ -21,6 +21,14 @@ _NAMES = {
     "v2_old": "v2, old world",
     "v2_new": "v2, after the change",
 }
+# The table of what retrieval does at once, and what training adds: (column, old key, new key).
+_COLUMNS = (
+    ("base", "base_old", "base_new"),
+    ("v1", "v1_old", "v1_new"),
+    ("v1 + documents", "v1_documents_old", "v1_documents_new"),
+    ("v2", "v2_old", "v2_new"),
+    ("v2 + documents", "v2_documents_old", "v2_documents_new"),
+)
 
 
 def write_report(folder: Path, story: Story, compressed: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -28,6 +36,7 @@ def write_report(folder: Path, story: Story, compressed: dict[str, tuple[str, st
     report = {
         "accuracy": story.accuracy,
         "held_out_questions": story.n,
+        "columns": columns(story.accuracy, story.n),
         "correction_to_live_seconds": story.facts["correction_to_live_seconds"],
         "requests": story.ledger.counts(),
         "log_rows": story.facts["log_rows"],
@@ -51,6 +60,21 @@ def write_report(folder: Path, story: Story, compressed: dict[str, tuple[str, st
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False))
     (folder / "report.html").write_text(_page(report))
     return report
+
+
+def columns(accuracy: dict[str, float], asked: dict[str, int]) -> list[dict[str, Any]]:
+    """Return one row per way to answer: share right of old and of new questions, and how many."""
+    return [
+        {
+            "name": name,
+            **{
+                kind: {"right": accuracy[key], "n": asked[key]}
+                for kind, key in (("old", old), ("new", new))
+                if key in accuracy
+            },
+        }
+        for name, old, new in _COLUMNS
+    ]
 
 
 def timeline(answers: list[Answer], marks: list[tuple[float, str]]) -> list[dict[str, Any]]:
@@ -131,11 +155,27 @@ def _summary(report: dict[str, Any]) -> str:
         f"Support v1 answered {accuracy['v1_old']:.1%} of the held-out questions right where the base answered {accuracy['base_old']:.1%}.",
         f"Then the world changed, and v1 answered {accuracy['v1_new']:.1%} of the questions that the change touched.",
         f"v2, trained from reviewed conversations, answers {accuracy['v2_new']:.1%} of those and {accuracy['v2_old']:.1%} of the others.",
+        *_with_documents(report["columns"]),
         f"From the first correction to v2 carrying all traffic: {report['correction_to_live_seconds']:.0f} seconds.",
         f"{requests['sent']} requests sent, {requests['answered']} answered, {requests['failed']} failed; {report['log_rows']} rows logged for {report['responses_received']} responses received.",
         f"The reviewer was a script that looks the policy up: {report['reviewer']['edited']} answers edited, {report['reviewer']['approved']} approved. {report['synthetic']}",
     ]
     return "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+
+
+def _with_documents(found: list[dict[str, Any]]) -> list[str]:
+    """Say what documents did before anybody corrected, and beside what was trained."""
+    said = {each["name"]: each for each in found}
+    sentences = []
+    for version in ("v1", "v2"):
+        alone, beside = said[version], said[f"{version} + documents"]
+        if "new" in beside and "old" in beside:
+            sentences.append(
+                f"With the new policy as documents {version} answers {beside['new']['right']:.1%} of "
+                f"the questions that the change touched (without: {alone['new']['right']:.1%}) and "
+                f"{beside['old']['right']:.1%} of the others (without: {alone['old']['right']:.1%})."
+            )
+    return sentences
 
 
 def _compressed(report: dict[str, Any]) -> str:
