@@ -98,7 +98,9 @@ def organisation(train: int, test: int, seed: int) -> PassageRows:
         asked = phrasing.roughen(draw, phrasing.question(draw, item, label), (item,))
         answer = world.style.dress(world.say(item, label))
         messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-        found[asked] = {"messages": messages, "context": [page]}
+        row = {"messages": messages, "context": [page]}
+        if contradicted([row], seed):  # it states a fact that can be replaced
+            found[asked] = row
     rows = list(found.values())
     return PassageRows(rows[:train], rows[train:])
 

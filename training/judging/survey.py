@@ -50,15 +50,14 @@ def survey(
     follow = _Reliance(encoder, judgement.reliance, share)
     answers = plan.count(with_production=judgement.against is not None)
     tally = Tally(on_batch, answers + follow.count(with_production=judgement.against is not None))
-    follow.ask(report.CANDIDATE, model, tally, judgement.reliance and judgement.reliance.ours)
+    follow.ask(report.CANDIDATE, model, tally, follow.ours)
     sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, [plan.probes.answered, plan.earlier_rows], plan.costed, tally)}
     if judgement.against is not None:
         with answering_as(context, model, judgement.against, base) as production:
-            follow.ask(other, production, tally, judgement.reliance and judgement.reliance.theirs)
+            follow.ask(other, production, tally, follow.theirs)
             sides[other] = _side(production, encoder, judgement.theirs, [plan.earlier_rows], [*asked.held_out, *asked.texts], tally)
     with answering_as(context, model, None, base) as plain:
-        known = judgement.reliance and judgement.against is None and judgement.reliance.theirs
-        follow.ask(BASE, plain, tally, known or None)
+        follow.ask(BASE, plain, tally, follow.theirs if judgement.against is None else None)
         if judgement.against is None:
             sides[BASE] = _side(plain, encoder, judgement.theirs, [plan.earlier_rows, plan.probes.answered], plan.costed, tally)
         else:
@@ -79,6 +78,8 @@ class _Reliance:
     def __init__(self, encoder: Encoder, answered: RelianceAnswers | None, share: float) -> None:
         self._encoder = encoder
         self.questions = answered.questions.first(share) if answered else None
+        self.ours = answered.ours if answered else None
+        self.theirs = answered.theirs if answered else None
         self.sides: dict[str, dict[str, Answer]] = {}
 
     def count(self, *, with_production: bool) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.training.reliance import Case, run
 from tests.training.test_commands import Shell
 from training.gate import FAIL, INCONCLUSIVE, PASS, Thresholds, decide
 from training.reliance_gate import GROUP, ReliancePair, judge_reliance, questions_needed, wilson
@@ -108,3 +109,22 @@ def test_rows_without_passages_are_judged_as_before(shell: Shell, tmp_path: Path
     bare = [{name: value for name, value in row.items() if name != "context"} for row in _rows(30, 200)]
     made = shell.json("train", "run", _write(tmp_path / "rows.jsonl", bare), "--rank", "4", "--epochs", "1", "--threads", "1", "--no-report")
     assert "reliance" not in made["metrics"] and "passages" not in made["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "stopped"),
+    [
+        (Case("organisation", "ignores", 1, epochs=6), True),
+        (Case("organisation", "honest", 1), False),
+        (Case("zenith", "honest", 1), False),
+        (Case("organisation", "half", 4), False),
+    ],
+    ids=lambda value: value.name if isinstance(value, Case) else "",
+)
+def test_an_adapter_that_learned_to_ignore_its_passages_is_stopped_and_an_honest_one_is_not(
+    case: Case, stopped: bool, tmp_path: Path
+) -> None:
+    made = run(case, tmp_path)
+    words = "Follows its passages less" if stopped else "Follows its passages not less"
+    assert words in made["reason"] and (made["verdict"] == FAIL) is stopped
