@@ -122,9 +122,7 @@ def test_rows_without_passages_are_judged_as_before(shell: Shell, tmp_path: Path
     ],
     ids=lambda value: value.name if isinstance(value, Case) else "",
 )
-def test_an_adapter_that_learned_to_ignore_its_passages_is_stopped_and_an_honest_one_is_not(
-    case: Case, stopped: bool, tmp_path: Path
-) -> None:
+def test_an_adapter_that_learned_to_ignore_its_passages_is_stopped_and_an_honest_one_is_not(case: Case, stopped: bool, tmp_path: Path) -> None:
     made = run(case, tmp_path)
     words = "Follows its passages less" if stopped else "Follows its passages not less"
     assert words in made["reason"] and (made["verdict"] == FAIL) is stopped
