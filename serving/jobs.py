@@ -10,7 +10,7 @@ from whet.context import Context
 from whet.database import reading, truncate_wal
 from whet.plugins import Job
 from whet.retention import CHECK_EVERY_S, DAY_MS, Cleaning, Needed, describe_run, run_nightly
-from whet.tables import erasures, interactions, ratings
+from whet.tables import blame_verdicts, erasures, interactions, ratings
 
 _ERASE_EVERY_S = 60.0
 # Rows of an answer that was given before the erasure reach the database within this time, or, where
@@ -57,6 +57,7 @@ def _erase_since(context: Context, cleaning: Cleaning, *, since: int) -> None:
             with reading(context.database) as connection:
                 query = select(ratings.c.id).where(ratings.c.interaction_id == interaction_id)
                 cleaning.delete_keys(ratings.c.id, list(connection.scalars(query)))
+        cleaning.delete_keys(blame_verdicts.c.interaction_id, ids)
         cleaning.delete_keys(interactions.c.id, ids)
 
 

@@ -29,6 +29,7 @@ from whet.retention import CONVERSATION_ROWS, Needed, is_due, load_needed, run_n
 from whet.settings import load_settings
 from whet.tables import (
     answer_scores,
+    blame_verdicts,
     drift_days,
     drift_reports,
     erasures,
@@ -138,6 +139,16 @@ _DERIVED = {
         "sentence": planted(_day(row), "left out"),
         "created_at": row["created_at"],
         "changed_at": NOW,
+    },
+    blame_verdicts: lambda row: {
+        "interaction_id": row["id"],
+        "alias": "support",
+        "fault": "none",
+        "detail": "",
+        "reason": planted(_day(row), "reason"),
+        "report": {},
+        "actor": "ada",
+        "created_at": NOW,
     },
     answer_scores: lambda row: {
         "interaction_id": row["id"],
