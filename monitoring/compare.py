@@ -107,7 +107,8 @@ def _numbers(signal: Signal, reference: Sample, window: Sample) -> Comparison:
     unit = f" {signal.unit}" if signal.unit else ""
     return Comparison(
         "Mann-Whitney", p_value, effect, usual, now, large,
-        f"{_cap(signal.label)} {trend}: median {_number(now)}{unit} against {_number(usual)} ({len(after)} and {len(before)} conversations).",
+        f"{_cap(signal.label)} {trend}: median {_number(now)}{unit} of {len(after)} requests, "
+        f"baseline {_number(usual)}{unit} of {len(before)}.",
         examples[:MAX_EXAMPLES], since_at=_since(window, after, float(before.mean()), float(after.mean())),
         series=_series(np.median, (reference, before), (window, after)),
     )  # fmt: skip
@@ -121,7 +122,7 @@ def _rates(signal: Signal, reference: Sample, window: Sample) -> Comparison:
     large = rate_moved(a / n, b / m, m)
     return Comparison(
         "two-sample chi-squared", p_value, b / m - a / n, a / n, b / m, large,
-        f"{_cap(signal.label)}: {_percent(b / m)} of {m} conversations, {_percent(a / n)} of {n} before.",
+        f"{_cap(signal.label)} {_percent(b / m)} of {m} requests, baseline {_percent(a / n)} of {n}.",
         [row.id for row, value in reversed(list(zip(window.rows, window.values, strict=True))) if value][:MAX_EXAMPLES] if b / m > a / n else [],
         since_at=_since(window, after, a / n, b / m),
         series=_series(np.mean, (reference, before), (window, after)),
@@ -149,7 +150,8 @@ def _categories(signal: Signal, reference: Sample, window: Sample) -> Comparison
     large = any(rate_moved(before[name] / n, after[name] / m, m) for name in names) and variation * m >= RATE_FLOOR_EVENTS
     return Comparison(
         "two-sample chi-squared", p_value, variation, before[usual] / n, after[usual] / m, large,
-        f"{_cap(signal.label)}: '{moved}' in {_percent(after[moved] / m)} of {m} conversations, {_percent(before[moved] / n)} of {n} before.",
+        f"{_cap(signal.label)}: {moved} {_percent(after[moved] / m)} of {m} requests, "
+        f"baseline {_percent(before[moved] / n)} of {n}.",
         [row.id for row, value in reversed(list(zip(window.rows, window.values, strict=True))) if value == rose][:MAX_EXAMPLES],
         since_at=_since(window, _is(window.values, moved), before[moved] / n, after[moved] / m),
         series=_series(np.mean, (reference, _is(reference.values, moved)), (window, _is(window.values, moved))),
@@ -163,7 +165,8 @@ def _latencies(signal: Signal, reference: Sample, window: Sample) -> Comparison:
     effect = now / usual - 1 if usual > 0 else 0.0
     return Comparison(
         f"Mann-Whitney on {LATENCY_BLOCKS} stretches", p_value, effect, usual, now, effect >= LATENCY_FLOOR,
-        f"{_cap(signal.label)}: median {_number(now)} {signal.unit} against {_number(usual)} before ({len(after)} and {len(before)} conversations).",
+        f"{_cap(signal.label)} p50 {_number(now)} {signal.unit} of {len(after)} requests, "
+        f"baseline {_number(usual)} {signal.unit} of {len(before)}.",
         since_at=_since(window, np.minimum(after, 4 * now), usual, now),
         series=_series(np.median, (reference, before), (window, after)),
     )  # fmt: skip
@@ -189,10 +192,10 @@ def _words(signal: Signal, reference: Sample, window: Sample, rng: np.random.Gen
 def _words_sentence(label: str, words: Sequence[Word], n: int, beyond: float) -> str:
     unseen = [word for word in words if word.is_new][:3]
     if unseen:
-        return f"{_cap(label)} contain words never seen before: {_list_words(unseen)} of {n} conversations."
+        return f"{_cap(label)} contain words never seen before: {_list_words(unseen)} of {n} requests."
     if words:
         named = ", ".join(f"'{word.word}' in {_percent(word.window_share)} ({_percent(word.reference_share)} before)" for word in words[:3])
-        return f"{_cap(label)} use some words more: {named} of {n} conversations."
+        return f"{_cap(label)} use some words more: {named} of {n} requests."
     return f"{_cap(label)} are worded as before; {_percent(beyond)} of {n} look unusual, 5 % is usual."
 
 
@@ -210,7 +213,7 @@ def _novelty(signal: Signal, reference: Sample, window: Sample, rng: np.random.G
     usual, now = float(before.mean()), float(after.mean())
     order = np.argsort(-after, kind="stable")
     words = [word for word in rising_words(*texts, [*reference.groups, *window.groups]) if word.is_new]
-    named = f" New: {_list_words(words[:3])} of {len(after)} conversations." if words else ""
+    named = f" New: {_list_words(words[:3])} of {len(after)} requests." if words else ""
     return Comparison(
         "unseen words", p_value, superiority - 0.5, usual, now, superiority - 0.5 >= AUC_FLOOR,
         f"{_cap(signal.label)}: {_percent(now)} of the words were not used before, {_percent(usual)} is usual.{named}",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
+
+from monitoring.signals.language import LANGUAGES
+from monitoring.signals.refusals import WATCHED_LANGUAGES
 
 _COLD_DAYS = (
     42  # days of traffic before days are judged; a test compares it with the detector's own
 )
 _MOST_SPANS = 5  # of missing days that are written out
 _LEAST_WEEKS = 3  # without rows on a weekday, from which that weekday is closed and not missing
+_LEAST_OTHER = 0.01  # of the answers, from which a language that the refusal rule lacks is named
 _SHARE_OF_DAYS = 0.5  # of the days that a signal needs values on, to be called watched
 
 AUDIT = "audit"  # stands for the judged random sample, which is no signal of the days
@@ -90,6 +95,7 @@ class Coverage:
     watched: tuple[str, ...]
     thin: tuple[str, ...]  # too few values on most days
     is_live: bool = False  # of a running service, not of a table
+    answers_in: Mapping[str, float] = field(default_factory=dict)  # language → share of answers
 
     @property
     def first_judged_day(self) -> date:
@@ -144,7 +150,7 @@ class Coverage:
         others = [name for name in self.thin if name not in named]
         if others and not self.is_live:
             found.append(f"Too few values on most days to be judged: {_listed(others, 'and')}.")
-        return [*found, *_missing_notes(self)]
+        return [*found, *_language_notes(self), *_missing_notes(self)]
 
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -193,14 +199,24 @@ def coverage_of_days(
     sample were judged lately.
     """
     names: dict[str, int] = {AUDIT: len(stored)} if is_audited else {}
+    languages: Counter[str] = Counter()
     for row in stored:
         statistics = row["statistics"]
         present = {kept[0] for kept in (*statistics["points"], *statistics["counts"])}
         for name in present:
             names[name] = names.get(name, 0) + 1
+        for signal, _, _, counts in statistics["counts"]:
+            if signal == "answer_language":
+                languages.update(counts)
     values = {name: [1] * count for name, count in names.items()}
     known = coverage_of(alias, [row["day"] for row in stored], values, 1)
-    return replace(known, first_day=_date(first_day), is_live=True)
+    shares = shares_of(languages)
+    return replace(known, first_day=_date(first_day), is_live=True, answers_in=shares)
+
+
+def shares_of(counts: Counter[str]) -> dict[str, float]:
+    """Each name's share, largest first."""
+    return {name: count / counts.total() for name, count in counts.most_common()}
 
 
 def _history_note(known: Coverage) -> str:
@@ -208,6 +224,24 @@ def _history_note(known: Coverage) -> str:
         f"Too little history: days are judged from {known.first_judged_day.isoformat()} on, after "
         f"six weeks; there are {(known.last_day - known.first_day).days + 1} days."
     )
+
+
+def _language_notes(known: Coverage) -> list[str]:
+    """Answers in languages whose refusals nobody recognises here."""
+    if "refusal" not in known.watched:
+        return []
+    others = {
+        name: share
+        for name, share in known.answers_in.items()
+        if name in LANGUAGES and name not in WATCHED_LANGUAGES and share >= _LEAST_OTHER
+    }
+    if not others:
+        return []
+    shown = ", ".join(f"{name} ({share:.0%} of answers)" for name, share in others.items())
+    return [
+        f"Refusals are not recognised in {shown}; the rule knows "
+        f"{', '.join(sorted(WATCHED_LANGUAGES))}. A column `refusal` says it in any language."
+    ]
 
 
 def _missing_notes(known: Coverage) -> list[str]:

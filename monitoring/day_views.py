@@ -20,23 +20,27 @@ _EPOCH = date(1970, 1, 1)
 
 # Signal → (words, shape for writing values, unit). Signals that are not here are shown by their name.
 _LABELS = {
-    "prompt_tokens": ("Length of prompts", "number", "tokens"),
-    "language": ("Questions in", "rate", ""),
-    "prompt_novelty": ("Questions unlike earlier ones", "rate", ""),
-    "completion_tokens": ("Length of answers", "number", "tokens"),
-    "finish_reason": ("Answers that end with", "rate", ""),
-    "answer_language": ("Answers in", "rate", ""),
-    "refusal": ("Refusals", "rate", ""),
-    "schema_failure": ("Answers that break their schema", "rate", ""),
-    "repetition": ("Answers that repeat themselves", "rate", ""),
-    "empty": ("Empty answers", "rate", ""),
-    "retrieval_score": ("Score of the best passage", "number", ""),
-    "thumb_given": ("Conversations that were rated", "rate", ""),
-    "thumb_down": ("Thumbs down among ratings", "rate", ""),
-    "ttft_ms": ("Time to the first token", "number", "ms"),
-    "time_per_token_ms": ("Time per token", "number", "ms"),
+    "prompt_tokens": ("Prompt length", "number", "tokens"),
+    "language": ("Questions by language", "rate", ""),
+    "prompt_novelty": ("Out-of-distribution questions", "rate", ""),
+    "completion_tokens": ("Output length", "number", "tokens"),
+    "finish_reason": ("finish_reason", "rate", ""),
+    "answer_language": ("Answers by language", "rate", ""),
+    "refusal": ("Refusal rate", "rate", ""),
+    "schema_failure": ("Schema failure rate", "rate", ""),
+    "repetition": ("Repetition rate", "rate", ""),
+    "empty": ("Empty answer rate", "rate", ""),
+    "logprob": ("Negative log-probability per token", "number", ""),
+    "logprob_min": ("Negative log-probability of the least certain token", "number", ""),
+    "retrieval_score": ("Retrieval score of the best passage", "number", ""),
+    "thumb_given": ("Share of answers with a rating", "rate", ""),
+    "thumb_down": ("Thumbs-down rate among ratings", "rate", ""),
+    "ttft_ms": ("TTFT", "number", "ms"),
+    "time_per_token_ms": ("Time per output token", "number", "ms"),
 }
-_PARTS = {"p50": "median", "p95": "95 % quantile"}
+_PARTS = ("p50", "p95")  # parts that are no categories
+# Told as geometric means, since that is what is compared.
+_GEOMETRIC = ("prompt_tokens", "completion_tokens", "logprob", "logprob_min")
 _HIDDEN = ("prompt_topics",)  # numbered clusters mean nothing to a reader; incidents name their words
 
 
@@ -109,7 +113,7 @@ def _keys(newest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _place(part: str) -> tuple[int, str]:
-    return (list(_PARTS).index(part), "") if part in _PARTS else (len(_PARTS), part)
+    return (_PARTS.index(part), "") if part in _PARTS else (len(_PARTS), part)
 
 
 def _chart(stored: Sequence[Mapping[str, Any]], key: tuple[str, str, str], moved: Mapping[tuple[str, str, str], str]) -> DayChart | None:
@@ -119,7 +123,7 @@ def _chart(stored: Sequence[Mapping[str, Any]], key: tuple[str, str, str], moved
         return None
     signal, part, adapter = key
     words, shape, unit = _LABELS.get(signal, (f"`{signal}`", "number", ""))
-    label = f"{words} {part}".strip() if part and part not in _PARTS else f"{words}, {_PARTS[part]}" if part else words
+    label = _label(words, signal, part)
     first = moved.get(key)
     since = (date.fromisoformat(first) - _EPOCH).days if first else None
     last = known[-1][0]
@@ -134,6 +138,14 @@ def _chart(stored: Sequence[Mapping[str, Any]], key: tuple[str, str, str], moved
         moved=first is not None,
         spark=spark(runs, label, shape, "day"),
     )
+
+
+def _label(words: str, signal: str, part: str) -> str:
+    """What a chart shows, in the words of the incidents."""
+    if signal in _GEOMETRIC:
+        return f"{words} (geometric mean)"
+    separator = "" if not part else " " if part in _PARTS else ": "
+    return f"{words}{separator}{part}"
 
 
 def _level(statistics: Mapping[str, Any], key: tuple[str, str, str]) -> float | None:

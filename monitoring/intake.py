@@ -6,8 +6,9 @@ as good news.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,16 +16,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 import pandas as pd
 
-from monitoring.coverage import Coverage, coverage_of
+from monitoring.coverage import Coverage, coverage_of, shares_of
 from monitoring.detector.names import UnreadColumn, is_read, unread_columns
 from monitoring.detector.reading import load_frame
 from monitoring.detector.replay import days_of
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, numbers_of, signals_of
 from monitoring.detector.table import EMBEDDING, Floats, Table, table_from_columns
+from monitoring.signals.language import detect
 from whet.errors import InputError
 
 _MOST_UNREAD = 12  # written out; `--json` has all
+_LOOKED_AT = (
+    2_000  # answers whose language is found, evenly over the table: a share of 1 % shows in them
+)
 # Rows without an id are one request only where they say who asked what at which moment.
 _TELLING = ("prompt", "answer", "user")
 
@@ -211,9 +216,23 @@ def _coverage(table: Table, settings: DetectorSettings) -> list[Coverage]:
         counts = values.setdefault(alias, {signal.name: [] for signal in signals})
         for signal in signals:
             counts[signal.name].append(_known(signal, rows))
+    spoken = _answer_languages(table)
     return [
-        coverage_of(alias, days[alias], values[alias], settings.min_rows) for alias in sorted(days)
+        replace(
+            coverage_of(alias, days[alias], values[alias], settings.min_rows), answers_in=spoken
+        )
+        for alias in sorted(days)
     ]
+
+
+def _answer_languages(table: Table) -> dict[str, float]:
+    """Language → share of answers, of some; empty where the table says itself what refuses."""
+    answers = table.get("answer")
+    if answers is None or "refusal" in table:
+        return {}
+    step = max(1, len(answers) // _LOOKED_AT)
+    known = [answer for answer in answers[::step] if answer]
+    return shares_of(Counter(map(detect, known)))
 
 
 _TEXT_OF = {

@@ -18,14 +18,16 @@ from benchmarks.document import put_between_markers
 from benchmarks.drift import hourly
 from benchmarks.drift.audits import SERVICES, run_service
 from benchmarks.drift.figures import BEGIN, END, failures, table
+from benchmarks.drift.leads import PLANTED, run_leads, run_two, summarise_leads
 from benchmarks.drift.ours import PAIRS, run_null, run_pairs, run_power, run_shifts, summarise_nulls, summarise_shifts
 from benchmarks.drift.peers import prepare_river, run_peers
+from benchmarks.drift.refusals import run_refusals
 from benchmarks.drift.worlds import GROSS, HOUR_NULLS, NULLS, SHIFTS
 from whet.errors import WhetError
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[1]
-PARTS = ("nulls", "shifts", "hours", "texts", "cold", "audit", "peers", "scale")
+PARTS = ("nulls", "shifts", "hours", "texts", "cold", "audit", "leads", "refusals", "peers", "scale")
 _BY_VOLUME = ("nulls", "shifts")  # recorded for each volume
 _HEADLINES = ("refusal x2", "TTFT +20 %", "new topic 8 %", "language +5 points", "log-probability -10 % ramp")
 Say = Callable[[str], None]
@@ -52,6 +54,7 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--few-seeds", type=int, default=2, help="worlds at the largest volume and with texts (default 2)")
     parser.add_argument("--hour-seeds", type=int, default=4, help="services of each kind of the part hours (default 4)")
     parser.add_argument("--hour-volumes", default="20000", help="their requests per weekday (default 20000)")
+    parser.add_argument("--lead-seeds", type=int, default=5, help="services of the part leads (default 5)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--cache", type=Path, default=os.environ.get("WHET_BENCH_CACHE", _REPOSITORY / ".bench"), help="folder for river's environment")
     parser.add_argument("--no-record", action="store_true", help="print the tables; leave results/ and README.md alone")
@@ -150,6 +153,24 @@ def _audit(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     return {"services": summary}
 
 
+def _leads(options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """Every planted change in services of --lead-seeds, and pairs of changes ten days apart."""
+    seeds = range(options.first_seed, options.first_seed + options.lead_seeds)
+    runs = []
+    for seed in seeds:
+        runs += run_leads([seed], 2000, pause)
+        say(f"leads, seed {seed}: {summarise_leads(runs[-len(PLANTED):], [])}")
+    pairs = run_two(seeds, 2000, pause)
+    say(f"leads, pairs {pairs}")
+    return {"runs": runs, "pairs": pairs, "summary": summarise_leads(runs, pairs)}
+
+
+def _refusals(options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    made = run_refusals()
+    say(f"refusals {made['cpu_ms_per_1000']}")
+    return made
+
+
 def _peers(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     python = prepare_river(options.cache.absolute())
     with tempfile.TemporaryDirectory(prefix="whet-drift-") as scratch:
@@ -189,7 +210,7 @@ def _scale(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     return figures
 
 
-_RUNS = {"nulls": _nulls, "shifts": _shifts, "hours": _hours, "texts": _texts, "cold": _cold, "audit": _audit, "peers": _peers, "scale": _scale}
+_RUNS = {"nulls": _nulls, "shifts": _shifts, "hours": _hours, "texts": _texts, "cold": _cold, "audit": _audit, "leads": _leads, "refusals": _refusals, "peers": _peers, "scale": _scale}
 
 
 def main(given: list[str] | None = None) -> int:

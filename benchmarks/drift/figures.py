@@ -7,7 +7,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.drift.audits import LEAST_COVERED, MOST_COVERED
+from benchmarks.drift.leads import write_leads
 from benchmarks.drift.peers import NAMES
+from benchmarks.drift.refusals import write_refusals
 
 BEGIN, END = "<!-- results: begin (written by python -m benchmarks.drift) -->", "<!-- results: end -->"
 # What is asked for at 2,000 requests a day: shift → median delay in days, at most.
@@ -74,6 +76,8 @@ def table(parts: Mapping[str, Any]) -> str:
         ("texts", _texts),
         ("cold", _cold),
         ("audit", _audit),
+        ("leads", write_leads),
+        ("refusals", write_refusals),
         ("peers", _peers),
         ("scale", _scale),
     ):

@@ -37,7 +37,7 @@ _TEMPLATES = (
     "Please cancel {0} for {1}, I wrote about the {2} before. {4}",
 )
 _FILLERS = ("Thanks in advance.", "This is urgent!", "I tried everything.", "Kind regards", "What should I do now?", "It worked last week.")
-_VOCABULARY = [
+VOCABULARY = [
     words.split()
     for words in (
         "invoice payment refund charge card billing receipt amount tax discount",
@@ -55,7 +55,7 @@ _VOCABULARY = [
         "solar panel inverter roof kilowatt grid feed-in installer mounting tariff",  # the new topic
     )
 ]
-_VOCABULARY[-1] = [*_VOCABULARY[-1], "photovoltaic"]
+VOCABULARY[-1] = [*VOCABULARY[-1], "photovoltaic"]
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,13 @@ def sentences(topics: NDArray[np.int64], r: np.random.Generator) -> NDArray[Any]
     """One question per topic number: a template, two or three words of the topic, one word of another, a number that is new each time."""
     n = len(topics)
     templates, fillers = r.integers(len(_TEMPLATES), size=n), r.integers(len(_FILLERS), size=n)
-    words = r.integers(len(_VOCABULARY[0]), size=(n, 3))
-    other = r.integers(TOPICS, size=n), r.integers(len(_VOCABULARY[0]), size=n)
+    words = r.integers(len(VOCABULARY[0]), size=(n, 3))
+    other = r.integers(TOPICS, size=n), r.integers(len(VOCABULARY[0]), size=n)
     numbers = r.integers(1000, 99_999, size=n)
     made = []
     for i in range(n):
-        own = _VOCABULARY[topics[i]]
-        stray = _VOCABULARY[other[0][i]][other[1][i]]
+        own = VOCABULARY[topics[i]]
+        stray = VOCABULARY[other[0][i]][other[1][i]]
         made.append(_TEMPLATES[templates[i]].format(own[words[i, 0]], own[words[i, 1]], own[words[i, 2]], stray, _FILLERS[fillers[i]], numbers[i]))
     return np.array(made, dtype=object)
 

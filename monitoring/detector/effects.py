@@ -12,6 +12,7 @@ from monitoring.detector.table import date_of
 
 _LEAST_EVENTS = 5  # requests more or fewer, below which a share has not moved for anybody
 SHARES = ("rate", "category", "topics", "novelty")  # shapes whose level is a share of the requests
+_OF_SOME = ("thumb_down", "schema_failure")
 OTHER = "(other)"  # categories too rare for charts of their own
 
 
@@ -23,6 +24,7 @@ class Effect:
     now: float
     large: bool
     sentence: str
+    values: int = 0  # sampled values since the change that `now` is of; 0 where not known
 
     @property
     def up(self) -> bool:
@@ -58,7 +60,8 @@ def effect_of(signal: DailySignal, chart: Chart, before: float, now: float, *, v
     else:
         large = before > 0 and abs(change) >= signal.floor * before
     wanted = signal.worse == "both" or change > 0
-    return Effect(before, now, large and wanted, _sentence(signal, chart, before, now, rows_per_day, since))
+    sentence = _sentence(signal, chart, before, now, rows_per_day, since)
+    return Effect(before, now, large and wanted, sentence, values)
 
 
 def _sentence(
@@ -69,8 +72,10 @@ def _sentence(
     name = f"{signal.label}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
     if signal.shape in SHARES:
         part = {"category": f": {chart.part}", "topics": f": topic {chart.part}"}.get(signal.shape, "")
+        # Shares of some requests only, such as of those with a rating, are no count of all.
+        is_of_all = signal.name not in _OF_SOME and not signal.name.startswith("retrieval_")
         count = (now - before) * rows_per_day
-        a_day = f" ({count:+,.0f} a day)" if abs(count) >= 1 else ""
+        a_day = f" ({count:+,.0f} a day)" if abs(count) >= 1 and is_of_all else ""
         return f"{name}{part} {_percent(now)}, baseline {_percent(before)}, {when}{a_day}."
     if signal.shape == "score":
         return f"{name} {now:.3f}, baseline {before:.3f}, {when}."

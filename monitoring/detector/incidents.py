@@ -40,7 +40,7 @@ class Evidence:
             "signal": self.chart.signal, "label": signal_of(self.chart.signal).label,
             "part": self.chart.part, "adapter": self.chart.adapter, "detected_on": _iso(self.day), "first_day": _iso(self.since),
             "direction": "up" if self.effect.up else "down", "before": self.effect.before, "now": self.effect.now,
-            "relative_change": self.effect.relative, "strength": round(self.strength, 2), "sentence": self.effect.sentence,
+            "relative_change": self.effect.relative, "n": self.effect.values, "strength": round(self.strength, 2), "sentence": self.effect.sentence,
         }  # fmt: skip
         return found | _hours_json(self.hour, self.since_hour)
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.detector.table import COLUMNS, EMBEDDING, PREFIXES, Floats, Table, kind_of
-from monitoring.signals.answers import refuses, repeats
+from monitoring.signals.answers import repeats
 from monitoring.signals.language import detect
+from monitoring.signals.refusals import refusal_of
 
 Shape = Literal["rate", "positive", "latency", "score", "category", "topics", "novelty"]
 Side = Literal["questions", "answers", "quality", "service"]
@@ -115,10 +116,11 @@ def numbers_of(signal: DailySignal, table: Table) -> Floats | None:
     read = _FROM_ANSWER.get(signal.name)
     if answer is None or read is None:
         return None
-    return np.array([np.nan if text is None and signal.name != "empty" else float(read(text or "")) for text in answer])
+    found = [None if text is None and signal.name != "empty" else read(text or "") for text in answer]
+    return np.array([np.nan if value is None else float(value) for value in found])
 
 
-_FROM_ANSWER: dict[str, Callable[[str], bool]] = {"refusal": refuses, "repetition": repeats, "empty": lambda text: not text.strip()}
+_FROM_ANSWER: dict[str, Callable[[str], bool | None]] = {"refusal": refusal_of, "repetition": repeats, "empty": lambda text: not text.strip()}
 
 
 def categories_of(signal: DailySignal, table: Table) -> NDArray[Any] | None:

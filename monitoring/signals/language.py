@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W\d_]+")
 _LOOK_AT = 400  # characters; more changes nothing
@@ -42,12 +43,21 @@ for _language, _words in _COMMON.items():
     for _common in _words.split():
         _LANGUAGES_OF.setdefault(_common, []).append(_language)
 
+LANGUAGES = tuple(dict.fromkeys((*(name for name, *_ in _SCRIPTS), *_COMMON)))  # all codes
+_KEPT = 8_192  # openings of answers and questions of two full windows
+
 _CLEAR_LEAD = 1  # common words by which the best language must lead; a tie says nothing
 
 
 def detect(text: str) -> str:
     """ISO 639-1 code, or `unknown`."""
-    sample = text[:_LOOK_AT].lower()
+    return _detected(text[:_LOOK_AT])
+
+
+@lru_cache(maxsize=_KEPT)
+def _detected(opening: str) -> str:
+    """Kept, since several signals ask for the language of the same answer."""
+    sample = opening.lower()
     script = _by_script(sample)
     if script:
         return script

@@ -26,7 +26,7 @@ def _text(row: Row) -> str | None:
 QUESTIONS = (
     Signal("question_words", "questions", "words", "questions", _text),
     Signal("question_novelty", "questions", "novelty", "questions", _text),
-    Signal("question_length", "questions", "number", "length of questions", _length, "words"),
-    Signal("question_language", "questions", "category", "language of questions", _language),
+    Signal("question_length", "questions", "number", "question length", _length, "words"),
+    Signal("question_language", "questions", "category", "questions by language", _language),
     Signal("prompt_tokens", "questions", "number", "prompt length", _prompt_tokens, "tokens"),
 )

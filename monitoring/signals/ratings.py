@@ -11,4 +11,4 @@ def _unhappy(row: Row) -> bool | None:
     return row.rating < 0 if row.rating else None
 
 
-RATINGS = (Signal("thumbs_down", "quality", "rate", "thumbs down", _unhappy, worse="up"),)
+RATINGS = (Signal("thumbs_down", "quality", "rate", "thumbs-down rate among ratings", _unhappy, worse="up"),)

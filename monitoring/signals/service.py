@@ -18,6 +18,6 @@ def _per_token(row: Row) -> float | None:
 
 
 SERVICE = (
-    Signal("ttft", "service", "latency", "time to the first token", _ttft, "ms", worse="up"),
-    Signal("time_per_token", "service", "latency", "time per token", _per_token, "ms", worse="up"),
+    Signal("ttft", "service", "latency", "TTFT", _ttft, "ms", worse="up"),
+    Signal("time_per_token", "service", "latency", "time per output token", _per_token, "ms", worse="up"),
 )

@@ -40,7 +40,7 @@ def test_a_version_on_trial_that_refuses_more_is_named_once(context: Context) ->
         assert run_control(context, NOW + minutes) == "support: the version on trial does worse"
     (alert,) = alerts_of(context)
     assert (alert.kind, alert.severity, alert.state) == ("candidate", "attention", "open")
-    assert "support@v2, on trial, does worse" in alert.title and "efusals" in alert.title
+    assert "support@v2, on trial, does worse" in alert.title and "Refusal rate" in alert.title
     assert alert.detail["interaction_ids"]
     change_alert(context, alert.id, "resolved", actor="ada", now=NOW + 1)
     run_control(context, NOW + 2)

@@ -271,14 +271,14 @@ def test_the_pages_show_the_days_and_the_incident(shifted: Context) -> None:
     run_days(shifted, at(SHIFT + 11))
     client = console_client(shifted, "operator", clock=lambda: at(SHIFT + 11), raise_errors=True)
     page = client.get("/drift").text
-    assert "Day by day" in page and "Refusals" in page and "1 open incident" in page
+    assert "Day by day" in page and "Refusal rate" in page and "1 open incident" in page
     (alert,) = open_alerts(shifted)
     page = client.get(f"/drift/incidents/{alert['id']}").text
     assert "by comparing days with the history" in page and "Everywhere: no topic" in page
     with reading(shifted.database) as connection:
         stored = newest_days(connection, "support", 91)
     view = days_view(stored, [alert["detail"]["incident"]])
-    assert view is not None and "Refusals" in [chart.label for chart in view.charts if chart.moved] and view.charts[0].moved
+    assert view is not None and "Refusal rate" in [chart.label for chart in view.charts if chart.moved] and view.charts[0].moved
     assert days_view(stored[:20], []).sentence.startswith("20 days so far. In 23 days")  # type: ignore[union-attr]
 
 

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from monitoring.signals.answers import refuses, repeats
+from monitoring.signals.answers import repeats
 from monitoring.signals.language import detect
+from monitoring.signals.refusals import refuses
 from monitoring.statistics import change_point, compare_categories, compare_rates, design_effect, holm, mann_whitney
 from monitoring.text import rising_words, separate, words_of
 
@@ -83,19 +84,6 @@ def test_texts_of_the_same_users_in_both_samples_are_not_told_apart() -> None:
     texts = [f"{'hello ' * (i % 7)} product {'abcdefghij'[i % 10]}" for i in range(200)]
     found = separate(texts[:100], texts[100:], [f"u{i % 50}" for i in range(200)], np.random.default_rng(0))
     assert found.p_value > 0.05
-
-
-def test_refusals_are_seen_in_several_languages_and_only_at_the_start() -> None:
-    for text in (
-        "I'm sorry, but I can't help with that.",
-        "As an AI I do not know.",
-        "Das kann ich leider nicht sagen.",
-        "Je ne peux pas répondre.",
-        "Lo siento, pero no.",
-    ):
-        assert refuses(text), text
-    for text in ("I can help with that.", "You can return it.", "x" * 500 + " as an ai"):
-        assert not refuses(text), text
 
 
 def test_repetition_is_seen_and_ordinary_prose_is_not_called_that() -> None:

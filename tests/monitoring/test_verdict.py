@@ -49,7 +49,7 @@ def test_a_new_word_in_30_percent_of_questions_is_found_and_named() -> None:
     assert verdict.state == "drift"
     assert verdict.kinds == ["questions"]
     assert "never seen before: 'aurora' in 3" in verdict.summary
-    assert "of 400 conversations" in verdict.summary
+    assert "of 400 requests" in verdict.summary
 
 
 def test_a_new_topic_of_8_percent_is_found_at_2000_conversations() -> None:

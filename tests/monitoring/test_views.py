@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from monitoring import day_views
+from monitoring.day_views import days_view
+from monitoring.detector.signals import BY_NAME
 from monitoring.views import chart, headline, incident, marked, signal_views, since, spark, value_text
 
 NOW = int(datetime(2026, 3, 12, 15, 0, tzinfo=UTC).timestamp() * 1000)  # a Thursday
@@ -26,7 +29,7 @@ def _alert(**over: object) -> dict:
     }
     return {
         **row,
-        "title": "support: questions changed. Questions contain words never seen before: 'aurora' in 31 % of 400 conversations.",
+        "title": "support: questions changed. Questions contain words never seen before: 'aurora' in 31 % of 400 requests.",
         "detail": detail,
         **over,
     }
@@ -105,3 +108,20 @@ def test_words_are_marked_whole_and_the_text_around_the_first_is_shown() -> None
 )
 def test_values_are_written_with_their_unit(value: float | None, shape: str, unit: str, text: str) -> None:
     assert value_text(value, shape, unit) == text
+
+
+def test_a_signal_has_one_name_on_pages_and_in_incidents() -> None:
+    wrong = {
+        name: (label, BY_NAME[name].label)
+        for name, (label, *_) in day_views._LABELS.items()
+        if name in BY_NAME and label != BY_NAME[name].label
+    }
+    assert not wrong
+    charted = {
+        "points": [["completion_tokens", "", "", 0, 0, 52.0, 90], ["ttft_ms", "p95", "", 0, 0, 300.0, 90]],
+        "counts": [["finish_reason", "", "", {"stop": 90}]],
+    }
+    stored = [{"day": 20_000 + day, "judged": True, "rows": 90, "statistics": charted} for day in range(4)]
+    view = days_view(stored, [])
+    assert view is not None
+    assert [chart.label for chart in view.charts] == ["Output length (geometric mean)", "finish_reason: stop", "TTFT p95"]
