@@ -116,12 +116,17 @@ def drift_replay(
     from monitoring.detector.reading import declared_changes
     from monitoring.detector.replay import replay
     from monitoring.detector.settings import DetectorSettings
+    from monitoring.incident_text import describe_incident
     from monitoring.intake import read_interactions, renamed_columns
+    from monitoring.table_quality import quality_in_table
 
     settings = DetectorSettings(target=target)
     changes = declared_changes(declared)
     intake = read_interactions(table, renamed_columns(column), timezone, settings)
     found = replay(intake.table, settings, changes).as_json() | {"input": intake.as_json()}
+    for incident in found["incidents"]:
+        incident["quality"] = quality_in_table(intake.table, incident).as_json()
+        incident["text"] = describe_incident(incident, incident["quality"]).as_json()
     if as_json:
         emit(found, True)
         return
@@ -130,6 +135,8 @@ def drift_replay(
 
 def _print_replay(found: dict[str, Any]) -> None:
     """Print what was judged, what is not watched, the incidents, and what the first weeks tell."""
+    from monitoring.incident_text import describe_incident
+
     low, high = found["incidents_per_100_days_95"]
     achieved = f"{found['incidents_per_100_days']} (95 % interval {low} to {high})"
     first = min(one["first_judged_day"] for one in found["input"]["aliases"])
@@ -147,6 +154,10 @@ def _print_replay(found: dict[str, Any]) -> None:
     for note in _notes(found["input"]):
         typer.echo(f"- {note}")
     emit([_row(one) for one in found["incidents"]], False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "where", "summary"], title="incidents")
+    for one in found["incidents"]:
+        typer.echo(f"\n{one['id']}")
+        for name, text in describe_incident(one, one["quality"]).rows():
+            typer.echo(f"  {name + ':':9}{text}")
     early = [{"day": one["day"], "alias": one["alias"], "finding": item["sentence"]} for one in found["information"] for item in one["findings"]]
     if early:
         emit(early, False, title="information from the first six weeks")
@@ -201,6 +212,27 @@ def alerts_list(
     for row in rows:
         row["opened"] = iso(row["opened_at"])
     emit(rows, as_json, columns=["id", "opened", "alias", "kind", "severity", "state", "title"], title="alerts")
+
+
+@alerts.command("show")
+def alerts_show(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+    """One alert: what, what quality did, since when, how bad, where, and what to do."""
+    from monitoring.incident_text import text_of_alert
+    from monitoring.quality_store import refresh_quality
+    from monitoring.queries import find_alert
+
+    with opened() as context:
+        refresh_quality(context, now_ms(), [alert_id])
+        with reading(context.database) as connection:
+            row = find_alert(connection, alert_id)
+    text = text_of_alert(row)
+    if as_json:
+        emit({**row, "text": text.as_json()}, True)
+        return
+    typer.echo(f"{row['id']}  {row['state']}, severity {row['severity']}")
+    typer.echo(row["title"])
+    for name, part in text.rows():
+        typer.echo(f"  {name + ':':9}{part}")
 
 
 @alerts.command("test")

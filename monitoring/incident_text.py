@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from whet.clock import iso
+
 QUALITY_NOT_KNOWN = "Not known: no answer since then was judged, rated or corrected."
 _MOST_SIGNALS = 3  # besides the lead, in `how bad`
 _MOST_PLACES = 3
@@ -78,41 +80,138 @@ _WHAT = {
     "queue_ms": ("Requests wait longer in the queue.", "Requests wait less in the queue."),
 }
 _LANGUAGES = {
-    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian",
-    "pt": "Portuguese", "nl": "Dutch", "pl": "Polish", "sv": "Swedish", "da": "Danish",
-    "tr": "Turkish", "ja": "Japanese", "ko": "Korean", "zh": "Chinese", "ru": "Russian",
-    "ar": "Arabic", "he": "Hebrew", "hi": "Hindi", "th": "Thai", "el": "Greek",
+    "en": "English",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "it": "Italian",
+    "pt": "Portuguese",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "sv": "Swedish",
+    "da": "Danish",
+    "tr": "Turkish",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "zh": "Chinese",
+    "ru": "Russian",
+    "ar": "Arabic",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "th": "Thai",
+    "el": "Greek",
     "unknown": "a language that was not recognised",
-}  # fmt: skip
+}
 _READ = "Read the example answers"
 _ROLLBACK = "`whet rollout rollback {alias}` returns to the version before"
 # Signal (and direction, where it matters) → what to do first.
 _TO_DO = {
-    "refusal": f"{_READ}. If the refusals are wrong, {_ROLLBACK}, and a review batch makes training data of them.",
-    "completion_tokens": f"{_READ} and check that the right adapter is live (`whet rollout show {{alias}}`). If it is not, {_ROLLBACK}.",
-    "finish_reason": "For `length`, check `max_tokens` of the requests and whether answers got longer; for others, the engine's log.",
-    "schema_failure": f"{_READ}: if a new version broke the format, {_ROLLBACK}; if a client changed its schema, mark it as expected (`whet alerts expected ID`).",
+    "refusal": (
+        f"{_READ}. If the refusals are wrong, {_ROLLBACK}, and a review batch makes training data "
+        "of them."
+    ),
+    "completion_tokens": (
+        f"{_READ} and check that the right adapter is live (`whet rollout show {{alias}}`). If it "
+        f"is not, {_ROLLBACK}."
+    ),
+    "finish_reason": (
+        "For `length`, check `max_tokens` of the requests and whether answers got longer; for "
+        "others, the engine's log."
+    ),
+    "schema_failure": (
+        f"{_READ}: if a new version broke the format, {_ROLLBACK}; if a client changed its schema, "
+        "mark it as expected (`whet alerts expected ID`)."
+    ),
     "repetition": f"{_READ}. If they go round in circles, {_ROLLBACK}.",
     "empty": f"{_READ} and the engine's log; if a new version is the cause, {_ROLLBACK}.",
-    "logprob": f"{_READ} and the questions: less certain answers are wrong more often. A review batch tells whether they are.",
-    "logprob_min": f"{_READ} and the questions: less certain answers are wrong more often. A review batch tells whether they are.",
-    "language": f"{_READ} in that language. If they are good, mark it as expected (`whet alerts expected ID`); else review them and retrain.",
+    "logprob": (
+        f"{_READ} and the questions: less certain answers are wrong more often. A review batch "
+        "tells whether they are."
+    ),
+    "logprob_min": (
+        f"{_READ} and the questions: less certain answers are wrong more often. A review batch "
+        "tells whether they are."
+    ),
+    "language": (
+        f"{_READ} in that language. If they are good, mark it as expected (`whet alerts expected "
+        "ID`); else review them and retrain."
+    ),
     "answer_language": f"{_READ}. If the model answers in the wrong language, {_ROLLBACK}.",
-    "prompt_novelty": f"{_READ} to the new questions. If they are good, mark it as expected (`whet alerts expected ID`); else review them and retrain.",
-    "prompt_topics": f"{_READ} of that topic. If they are good, mark it as expected (`whet alerts expected ID`); else review them and retrain.",
-    "prompt_tokens": "Look at what clients send (a longer prompt template, pasted texts). If it is wanted, mark it as expected (`whet alerts expected ID`).",
-    "thumb_down": f"Read the answers that were rated down and open a review batch; if a new version is the cause, {_ROLLBACK}.",
+    "prompt_novelty": (
+        f"{_READ} to the new questions. If they are good, mark it as expected (`whet alerts "
+        "expected ID`); else review them and retrain."
+    ),
+    "prompt_topics": (
+        f"{_READ} of that topic. If they are good, mark it as expected (`whet alerts expected "
+        "ID`); else review them and retrain."
+    ),
+    "prompt_tokens": (
+        "Look at what clients send (a longer prompt template, pasted texts). If it is wanted, "
+        "mark it as expected (`whet alerts expected ID`)."
+    ),
+    "thumb_down": (
+        "Read the answers that were rated down and open a review batch; if a new version is the "
+        f"cause, {_ROLLBACK}."
+    ),
     "thumb_given": "Check that the application still sends ratings (`POST /v1/feedback`).",
     "regenerated": f"{_READ} that users asked for again and open a review batch.",
     "edited": f"{_READ} that users edited and open a review batch.",
-    "ttft_ms": "Look at the load, the length of prompts and the engine's queue; add a replica if the load is the cause.",
+    "ttft_ms": (
+        "Look at the load, the length of prompts and the engine's queue; add a replica if the "
+        "load is the cause."
+    ),
     "time_per_token_ms": "Look at the load and the GPU; add a replica if the load is the cause.",
     "queue_ms": "The engine has more to do than it can: add a replica or limit clients.",
-    "retrieval_ms": "Look at the size of the collections and the load of the machine that searches.",
-}  # fmt: skip
-_RETRIEVAL = "Check the collection (`whet documents list`): a document may be missing or outdated. Questions without documents need new ones."
-_ADAPTER = "Check that the adapter is applied (`whet doctor`, `whet adapters verify`); if not, {rollback}."
-_OTHER = f"{_READ}. If the change is wanted, mark it as expected (`whet alerts expected ID`); else review them."
+    "retrieval_ms": (
+        "Look at the size of the collections and the load of the machine that searches."
+    ),
+}
+_RETRIEVAL = (
+    "Check the collection (`whet documents list`): a document may be missing or outdated. "
+    "Questions without documents need new ones."
+)
+_ADAPTER = (
+    "Check that the adapter is applied (`whet doctor`, `whet adapters verify`); if not, {rollback}."
+)
+_OTHER = (
+    f"{_READ}. If the change is wanted, mark it as expected (`whet alerts expected ID`); else "
+    "review them."
+)
+
+
+# Kinds of alerts that days and hours do not open.
+_ALERTS = {
+    "questions": "Recent questions differ from those that the live version started with.",
+    "answers": "Recent answers differ from those that the live version started with.",
+    "quality": "Users rate recent answers worse than those that the live version started with.",
+    "service": "Answers come more slowly than when the live version started.",
+    "errors": "More answers are wrong: reviewers say so of a random sample.",
+    "adapter": "The live version answers as its base model does: its adapter has no effect.",
+    "candidate": "The version on trial does worse than the live one at the same time.",
+}
+_ALERT_PLACES = {
+    "errors": "In a random sample of all answers of the alias.",
+    "adapter": "In all scored answers of the live version.",
+    "candidate": "In the answers of the version on trial.",
+}
+_ALERT_TO_DO = {
+    "errors": (
+        f"{_READ} that were judged wrong. Retraining is asked for by itself; if a new version is "
+        f"the cause, {_ROLLBACK}."
+    ),
+    "adapter": (
+        "Check that the adapter is applied (`whet doctor`, `whet adapters verify`); if not, "
+        f"{_ROLLBACK}."
+    ),
+    "candidate": (
+        "Stop the trial with `whet rollout rollback {alias}`, or wait for its own verdict."
+    ),
+    "quality": (
+        "Read the answers that were rated down and open a review batch; if a new version is the "
+        f"cause, {_ROLLBACK}."
+    ),
+    "service": "Look at the load and the engine's queue; add a replica if the load is the cause.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +266,28 @@ def describe_incident(
     )
 
 
+def text_of_alert(alert: Mapping[str, Any]) -> IncidentText:
+    """Tell an alert, whatever opened it: days and hours, two windows, the audit, a version."""
+    detail = alert["detail"] or {}
+    quality = detail.get("quality")
+    by_day = detail.get("incident")
+    if by_day and by_day.get("evidence"):
+        return describe_incident({**by_day, "alias": alert["alias"]}, quality)
+    kind, alias = alert["kind"], alert["alias"]
+    sentences = [one["sentence"] for one in detail.get("signals", []) if one.get("sentence")]
+    title = alert["title"].removeprefix(f"{alias}: ")
+    began = iso(detail.get("since_at") or alert["opened_at"])
+    least = "" if detail.get("since_is_exact") else "at the latest "
+    return IncidentText(
+        what=_ALERTS.get(kind, f"{title.partition('. ')[0].rstrip('.')}."),
+        since=f"{least}{began}, found {iso(alert['opened_at'])}.",
+        how_bad=" ".join(sentences[:_MOST_SIGNALS]) or title,
+        where=_ALERT_PLACES.get(kind, "Not known: two samples of requests were compared."),
+        quality=(quality or {}).get("sentence") or QUALITY_NOT_KNOWN,
+        to_do=_ALERT_TO_DO.get(kind, _OTHER).format(alias=alias),
+    )
+
+
 def _what(found: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     if found.get("hint"):
         return "Answers changed in several ways on one day: the adapter may not be applied."
@@ -205,7 +326,8 @@ def _moment(text: str) -> str:
 
 def _how_bad(evidence: Sequence[Mapping[str, Any]]) -> str:
     """The lead, then at most one sentence of each other signal."""
-    shown, seen = [], set()
+    shown: list[str] = []
+    seen: set[str] = set()
     for one in evidence:
         if one["signal"] in seen:
             continue

@@ -33,6 +33,7 @@ def jobs(context: Context) -> list[Job]:
         Job("hours", _HOURS_EVERY_S, lambda now: _hours(context, now)),
         Job("control", context.settings.drift_interval_s, lambda now: _control(context, now)),
         Job("audit", context.settings.drift_interval_s, lambda now: _audit(context, now)),
+        Job("quality", context.settings.drift_interval_s, lambda now: _quality(context, now)),
         Job("scores", SCORES_EVERY_S, lambda now: _scores(context, now)),
         Job("notify", _NOTIFY_EVERY_S, lambda now: _notify(context, now)),
         Job("drift-retention", CHECK_EVERY_S, lambda now: _retain(context, now)),
@@ -80,6 +81,13 @@ def _audit(context: Context, now: int) -> str | None:
     from monitoring.auditjob import run_audit
 
     return run_audit(context, now)
+
+
+def _quality(context: Context, now: int) -> str | None:
+    """What quality did since each open incident began."""
+    from monitoring.quality_store import refresh_quality
+
+    return refresh_quality(context, now)
 
 
 def _scores(context: Context, now: int) -> str | None:

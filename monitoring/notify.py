@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import or_, select, update
 
+from monitoring.incident_text import text_of_alert
 from whet.clock import iso
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
@@ -82,6 +83,7 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
                 values = {"alert_id": event.alert_id, "event": event.event, "target": target, "attempts": 0, "next_at": now, "created_at": now}
                 connection.execute(insert_ignore(connection, notifications).values(**values))
     by_id = {alert["id"]: alert for alert in found}
+    by_id |= _with_quality(context, by_id, now)
     with reading(context.database) as connection:
         due = select(notifications).where(notifications.c.delivered_at.is_(None), notifications.c.next_at <= now, notifications.c.target.in_(list(targets)))
         waiting = connection.execute(due.order_by(notifications.c.created_at, notifications.c.event.desc()).limit(_AT_ONCE)).all()
@@ -100,6 +102,25 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
     return done
 
 
+def _with_quality(
+    context: Context, found: Mapping[str, dict[str, Any]], now: int
+) -> dict[str, dict[str, Any]]:
+    """Open alerts that nobody has compared quality for yet, with what it did."""
+    unknown = [
+        name
+        for name, alert in found.items()
+        if alert["open_marker"] is not None and "quality" not in (alert["detail"] or {})
+    ]
+    if not unknown:
+        return {}
+    from monitoring.quality_store import refresh_quality  # imports scipy: for new alerts only
+
+    refresh_quality(context, now, unknown)
+    with reading(context.database) as connection:
+        query = select(alerts).where(alerts.c.id.in_(unknown))
+        return {row["id"]: dict(row) for row in connection.execute(query).mappings()}
+
+
 def _mark(context: Context, row: Any, error: str, now: int) -> None:
     attempts = row.attempts + 1
     pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 10))
@@ -112,13 +133,17 @@ def _mark(context: Context, row: Any, error: str, now: int) -> None:
 
 
 def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[str, str]:
-    """(title, text) of one event: what is wrong, since when, where to look. No conversation is in it."""
+    """(title, text) of one event: what, since when, how bad, where, quality, what to do.
+
+    No conversation is in it.
+    """
     detail = alert["detail"] or {}
-    since = detail.get("since_at") or alert["opened_at"]
-    lines = [f"{'Began' if detail.get('since_is_exact') else 'Began at the latest'} {iso(since)}, found {iso(alert['opened_at'])}."]
     if event == "closed":
         by = f" by {alert['changed_by']}" if alert["changed_by"] else ""
-        lines.append(f"{alert['state'].capitalize()}{by} {iso(alert['changed_at'])}. {detail.get('resolution', '')}".strip())
+        state = f"{alert['state'].capitalize()}{by} {iso(alert['changed_at'])}."
+        lines = [f"{state} {detail.get('resolution', '')}".strip()]
+    else:
+        lines = [text_of_alert(alert).as_text()]
     lines.append(f"{console_url(settings)}/drift/incidents/{alert['id']}")
     return f"{'Over: ' if event == 'closed' else ''}{alert['title']}"[:500], "\n".join(lines)
 
@@ -189,7 +214,11 @@ def alertmanager_alert(alert: Mapping[str, Any], now: int, settings: Settings) -
     ends = iso(now + 1000 * _LASTS_S) if alert["open_marker"] is not None else iso(alert["changed_at"])
     return {
         "labels": {"alertname": "WhetDrift", "alias": alert["alias"], "kind": alert["kind"], "alert": alert["id"], "severity": _ROUTED[alert["severity"]]},
-        "annotations": {"summary": alert["title"], "state": alert["state"]},
+        "annotations": {
+            "summary": alert["title"],
+            "description": text_of_alert(alert).as_text(),
+            "state": alert["state"],
+        },
         "startsAt": iso(alert["opened_at"]),
         "endsAt": ends,
         "generatorURL": f"{console_url(settings)}/drift/incidents/{alert['id']}",

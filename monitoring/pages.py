@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from monitoring import queries, views
 from monitoring.audit_views import audit_view
 from monitoring.day_views import HOURS_SHOWN, days_view
+from monitoring.quality_queries import DAY_MS, count_thumbs
 from monitoring.rendering import POLICY, evidently_html
 from whet.access import User, same_group
 from whet.conversation import answer_of, last_question
@@ -23,6 +24,7 @@ from whet.web.shell import Shell
 
 _HISTORY = 60  # runs in a sparkline: two and a half days of hourly ones
 _DAYS = 91  # in the charts by day: the history of nine weeks, and a month of being judged by it
+_RATED_DAYS = 28  # of thumbs that stand above everything else
 _WEEKS = 26  # of error rates: half a year
 _EXAMPLES = 20  # conversations per page of an incident
 _DEEDS = {"acknowledge": "acknowledged", "expected": "expected", "resolve": "resolved"}
@@ -147,7 +149,14 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
     by_day = [one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"]
     order = {"open": 0, "acknowledged": 1}
     severity = {"bad": 0, "attention": 1, "information": 2}
-    incidents.sort(key=lambda one: (order.get(one.state, 2), severity.get(one.severity, 3), one.opened_at))
+    incidents.sort(
+        key=lambda one: (
+            order.get(one.state, 2),
+            not one.is_about_quality,
+            severity.get(one.severity, 3),
+            one.opened_at,
+        )
+    )
     said, below = views.headline(incidents, reports)
     return {
         "answer": said,
@@ -162,9 +171,20 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "runs": runs[:20],
         "days": days_view(days, by_day, hours),
         "audit": audit_view(weeks),
+        "ratings": _ratings_sentence(shell, chosen),
         "not_watched": covered.notes() if covered else [],
         "settings": shell.context.settings,
     }
+
+
+def _ratings_sentence(shell: Shell, alias: str) -> str:
+    """What users said of the last four weeks' answers; empty where nobody said anything."""
+    if not alias:
+        return ""
+    with reading(shell.context.database) as connection:
+        span = (shell.now() - _RATED_DAYS * DAY_MS, shell.now())
+        down, rated = count_thumbs(connection, alias, span)
+    return f"{down:,} of {rated:,} rated answers have a thumb down." if rated else ""
 
 
 def _first(incidents: list[views.Incident], aliases: list[str]) -> str:

@@ -98,7 +98,9 @@ class QualityFigure:
         )
         if not self.before.n:
             return f"{now}, no baseline"
-        return f"{now}, baseline {_percent(self.before.rate)} ({self.before.bad} of {self.before.n})"
+        return (
+            f"{now}, baseline {_percent(self.before.rate)} ({self.before.bad} of {self.before.n})"
+        )
 
     def as_json(self) -> dict[str, Any]:
         low, high = self.difference or (None, None)

@@ -1,20 +1,17 @@
-"""Judged samples, thumbs and corrections of an alias, counted for incidents; keeps them in alerts."""
+"""Keeps in each open alert what quality did since it began."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, func, or_, select, update
+from sqlalchemy import Connection, select, update
 
 from monitoring.quality import BASELINE_DAYS, Counted, Quality, Source, quality_of
-from whet.access import same_group
+from monitoring.quality_queries import DAY_MS, count_corrected, count_judged, count_thumbs
 from whet.context import Context
 from whet.database import reading, writing
-from whet.tables import alerts, interactions, ratings, review_items, reviews
-
-_DAY_MS = 86_400_000
-_JUDGED = ("approve", "edit", "reject")  # decisions that say whether an answer was right
+from whet.tables import alerts
 
 
 def refresh_quality(context: Context, now: int, only: Collection[str] = ()) -> str | None:
@@ -47,80 +44,13 @@ def _since(alert: dict[str, Any]) -> int:
 
 def read_quality(connection: Connection, alias: str, since: int, until: int) -> Quality:
     """Compare the answers given since an instant (ms) with those of the four weeks before it."""
-    spans = ((since - BASELINE_DAYS * _DAY_MS, since), (since, until))
+    spans = ((since - BASELINE_DAYS * DAY_MS, since), (since, until))
     counts: dict[Source, list[Counted]] = {
-        "reviews": [_judged(connection, alias, span) for span in spans],
-        "thumbs": [_thumbs(connection, alias, span) for span in spans],
-        "corrections": [_corrected(connection, alias, span) for span in spans],
+        "reviews": [Counted(*count_judged(connection, alias, span)) for span in spans],
+        "thumbs": [Counted(*count_thumbs(connection, alias, span)) for span in spans],
+        "corrections": [Counted(*count_corrected(connection, alias, span)) for span in spans],
     }
     # Nobody corrected anything: silence, and no sign that all was right.
     if not any(one.bad for one in counts["corrections"]):
         del counts["corrections"]
     return quality_of(counts)
-
-
-def _within(alias: str, span: tuple[int, int]) -> list[Any]:
-    own = or_(
-        interactions.c.alias == alias,
-        interactions.c.alias.is_(None) & (interactions.c.adapter == alias),
-    )
-    first, last = span
-    return [
-        own,
-        interactions.c.status == "complete",
-        interactions.c.created_at >= first,
-        interactions.c.created_at < last,
-    ]
-
-
-def _judged(connection: Connection, alias: str, span: tuple[int, int]) -> Counted:
-    wrong = func.coalesce(func.sum(case((reviews.c.decision != "approve", 1), else_=0)), 0)
-    query = (
-        select(wrong, func.count())
-        .join_from(review_items, interactions, interactions.c.id == review_items.c.interaction_id)
-        .join(reviews, reviews.c.standing == review_items.c.id)
-        .where(
-            review_items.c.alias == alias,
-            review_items.c.reason == "audit",
-            reviews.c.decision.in_(_JUDGED),
-            *_within(alias, span),
-        )
-    )
-    return _counted(connection, query)
-
-
-def _thumbs(connection: Connection, alias: str, span: tuple[int, int]) -> Counted:
-    """Rated answers; whoever rated one down counts, whatever others said."""
-    lowest = func.min(ratings.c.rating).label("lowest")
-    rated = (
-        select(ratings.c.interaction_id, lowest)
-        .join_from(ratings, interactions, interactions.c.id == ratings.c.interaction_id)
-        .where(
-            ratings.c.rating != 0,
-            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
-            *_within(alias, span),
-        )
-        .group_by(ratings.c.interaction_id)
-        .subquery()
-    )
-    down = func.coalesce(func.sum(case((rated.c.lowest < 0, 1), else_=0)), 0)
-    return _counted(connection, select(down, func.count()).select_from(rated))
-
-
-def _corrected(connection: Connection, alias: str, span: tuple[int, int]) -> Counted:
-    corrected = (
-        select(func.count(func.distinct(ratings.c.interaction_id)))
-        .join_from(ratings, interactions, interactions.c.id == ratings.c.interaction_id)
-        .where(
-            ratings.c.correction.is_not(None),
-            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
-            *_within(alias, span),
-        )
-    )
-    every = select(func.count()).select_from(interactions).where(*_within(alias, span))
-    return Counted(int(connection.scalar(corrected) or 0), int(connection.scalar(every) or 0))
-
-
-def _counted(connection: Connection, query: Select[Any]) -> Counted:
-    bad, n = connection.execute(query).one()
-    return Counted(int(bad), int(n))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitoring.incident_text import IncidentText, text_of_alert
 from monitoring.signals import KIND_TITLES, SIGNALS
 from whet.clock import to_datetime
 
@@ -68,7 +69,14 @@ class Incident:
     interaction_ids: list[str]
     report_id: str
     reports: int
+    text: IncidentText
+    quality: dict[str, Any] = field(default_factory=dict)  # what it did meanwhile, as JSON
     by_day: dict[str, Any] = field(default_factory=dict)  # the incident as the alias's own history shows it; empty where only windows were compared
+
+    @property
+    def is_about_quality(self) -> bool:
+        """Whether it says that answers are worse, and not only that something is unlike before."""
+        return self.kind in ("errors", "quality") or self.quality.get("verdict") == "worse"
 
     @property
     def is_open(self) -> bool:
@@ -110,6 +118,8 @@ def incident(alert: Mapping[str, Any], now: int) -> Incident:
         interaction_ids=[str(one) for one in detail.get("interaction_ids", [])],
         report_id=detail.get("drift_report_id") or "",
         reports=len(detail.get("reports", [])),
+        text=text_of_alert(alert),
+        quality=dict(detail.get("quality") or {}),
         by_day=dict(detail.get("incident") or {}),
     )
 

@@ -28,6 +28,7 @@ _SECOND = 10  # days later that the second of two changes begins
 _BEFORE_DAYS = 28  # whose ratings the quality is compared with
 _TENANT, _TENANT_SHARE = "acme", 0.25
 _NEW_WORDS = frozenset(VOCABULARY[-1])
+_PARTS = ("lead_right", "slice_right", "words_right", "hint_right")
 Columns = dict[str, Any]
 Change = Callable[[Columns, np.random.Generator], None]
 
@@ -107,28 +108,74 @@ _ACME = ("slice_tenant", _TENANT)
 _ROUTE = ("route", "3")
 _TOPIC_LEADS = ("prompt_novelty", "prompt_topics")
 PLANTED: tuple[Planted, ...] = (
-    *(Planted(f"refusals +{p:.0%}", ("refusal",), _share("refusal", p)) for p in (0.04, 0.08, 0.15)),
-    *(Planted(f"refusals +{p:.0%} in one tenant", ("refusal",), _share("refusal", p, _ACME), _ACME) for p in (0.2, 0.4)),
+    *(
+        Planted(f"refusals +{p:.0%}", ("refusal",), _share("refusal", p))
+        for p in (0.04, 0.08, 0.15)
+    ),
+    *(
+        Planted(
+            f"refusals +{p:.0%} in one tenant", ("refusal",), _share("refusal", p, _ACME), _ACME
+        )
+        for p in (0.2, 0.4)
+    ),
     *(Planted(f"TTFT x{f:g}", ("ttft_ms",), _times("ttft_ms", f)) for f in (1.2, 1.5, 2.0)),
-    *(Planted(f"TTFT x{f:g} in one route", ("ttft_ms",), _times("ttft_ms", f, _ROUTE), _ROUTE) for f in (3.0, 6.0)),
-    *(Planted(f"time per token x{f:g}", ("time_per_token_ms",), _times("time_per_token_ms", f)) for f in (1.3, 1.6)),
-    *(Planted(f"output length x{f:g}", ("completion_tokens",), _times("completion_tokens", f)) for f in (0.6, 0.8, 1.3, 1.6)),
-    *(Planted(f"finish_reason=length +{p:.0%}", ("finish_reason",), _category("finish_reason", "length", p)) for p in (0.04, 0.1)),
-    *(Planted(f"schema failures +{p:.0%}", ("schema_failure",), _share("schema_failure", p)) for p in (0.03, 0.08)),
-    *(Planted(f"repetition +{p:.0%}", ("repetition",), _share("repetition", p)) for p in (0.02, 0.06)),
+    *(
+        Planted(f"TTFT x{f:g} in one route", ("ttft_ms",), _times("ttft_ms", f, _ROUTE), _ROUTE)
+        for f in (3.0, 6.0)
+    ),
+    *(
+        Planted(f"time per token x{f:g}", ("time_per_token_ms",), _times("time_per_token_ms", f))
+        for f in (1.3, 1.6)
+    ),
+    *(
+        Planted(f"output length x{f:g}", ("completion_tokens",), _times("completion_tokens", f))
+        for f in (0.6, 0.8, 1.3, 1.6)
+    ),
+    *(
+        Planted(
+            f"finish_reason=length +{p:.0%}",
+            ("finish_reason",),
+            _category("finish_reason", "length", p),
+        )
+        for p in (0.04, 0.1)
+    ),
+    *(
+        Planted(f"schema failures +{p:.0%}", ("schema_failure",), _share("schema_failure", p))
+        for p in (0.03, 0.08)
+    ),
+    *(
+        Planted(f"repetition +{p:.0%}", ("repetition",), _share("repetition", p))
+        for p in (0.02, 0.06)
+    ),
     *(Planted(f"log-probability x{f:g}", ("logprob",), _times("logprob", f)) for f in (1.15, 1.3)),
-    *(Planted(f"prompt length x{f:g}", ("prompt_tokens",), _times("prompt_tokens", f)) for f in (1.3, 1.6)),
-    *(Planted(f"German +{p:.0%}", ("language",), _category("language", "de", p)) for p in (0.06, 0.12, 0.25)),
-    *(Planted(f"new topic {p:.0%}", _TOPIC_LEADS, _new_topic(p), words=True) for p in (0.06, 0.1, 0.15, 0.25)),
+    *(
+        Planted(f"prompt length x{f:g}", ("prompt_tokens",), _times("prompt_tokens", f))
+        for f in (1.3, 1.6)
+    ),
+    *(
+        Planted(f"German +{p:.0%}", ("language",), _category("language", "de", p))
+        for p in (0.06, 0.12, 0.25)
+    ),
+    *(
+        Planted(f"new topic {p:.0%}", _TOPIC_LEADS, _new_topic(p), words=True)
+        for p in (0.06, 0.1, 0.15, 0.25)
+    ),
     *(Planted(f"thumbs down +{p:.0%}", ("thumb_down",), _thumbs(p)) for p in (0.2, 0.35)),
     Planted("ratings stop", ("thumb_given",), _thumbs(0, 0.05)),
-    *(Planted(f"adapter not applied ({n})", ("completion_tokens", "logprob"), _no_adapter, hint=True) for n in (1, 2)),
+    *(
+        Planted(
+            f"adapter not applied ({n})", ("completion_tokens", "logprob"), _no_adapter, hint=True
+        )
+        for n in (1, 2)
+    ),
     Planted("schema failures +20%", ("schema_failure",), _share("schema_failure", 0.2)),
     Planted("time per token x2", ("time_per_token_ms",), _times("time_per_token_ms", 2.0)),
-)  # fmt: skip
+)
 
 
-def run_leads(seeds: Sequence[int], volume: int, pause: Pause, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+def run_leads(
+    seeds: Sequence[int], volume: int, pause: Pause, names: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Plant every change in a service of each seed. `names`: only these."""
     found = []
     for seed in seeds:
@@ -138,7 +185,10 @@ def run_leads(seeds: Sequence[int], volume: int, pause: Pause, names: Sequence[s
             if names and planted.name not in names:
                 continue
             r = np.random.default_rng([seed, place, 7])
-            found.append(_follow(planted, copy.deepcopy(service), copy.deepcopy(watch), list(ratings), r) | {"seed": seed})
+            found.append(
+                _follow(planted, copy.deepcopy(service), copy.deepcopy(watch), list(ratings), r)
+                | {"seed": seed}
+            )
     return found
 
 
@@ -155,12 +205,18 @@ def run_two(seeds: Sequence[int], volume: int, pause: Pause) -> list[dict[str, A
             changes = [first.change] + ([second.change] if day >= BEGIN + _SECOND else [])
             watch.step(FIRST_DAY + day, _day(service, day, changes, r))
         told = [one for one in watch.stream.incidents if one.since >= FIRST_DAY + BEGIN - 2]
-        explained = [one for one in told if _has_new_words(one) and set(one.signals) & set(second.leads)]
+        explained = [
+            one for one in told if _has_new_words(one) and set(one.signals) & set(second.leads)
+        ]
         refusing = [one for one in told if one.lead.chart.signal == "refusal"]
-        found.append({
-            "seed": seed, "incidents": [one.signals for one in told],
-            "first": bool(refusing), "second": any(one not in refusing for one in explained),
-        })  # fmt: skip
+        found.append(
+            {
+                "seed": seed,
+                "incidents": [one.signals for one in told],
+                "first": bool(refusing),
+                "second": any(one not in refusing for one in explained),
+            }
+        )
     return found
 
 
@@ -196,13 +252,19 @@ def _ratings(rows: Table) -> Table:
     return Table({name: rows.columns[name] for name in ("day", "thumb")})
 
 
-def _follow(planted: Planted, service: World, watch: Watch, ratings: list[Table], r: np.random.Generator) -> dict[str, Any]:
+def _follow(
+    planted: Planted, service: World, watch: Watch, ratings: list[Table], r: np.random.Generator
+) -> dict[str, Any]:
     known = set(watch.stream.incidents)
     for day in range(BEGIN, BEGIN + FOLLOWED):
         rows = _day(service, day, [planted.change], r)
         ratings.append(_ratings(rows))
         watch.step(FIRST_DAY + day, rows)
-        fresh = [one for one in watch.stream.incidents if one not in known and set(one.signals) & set(planted.leads)]
+        fresh = [
+            one
+            for one in watch.stream.incidents
+            if one not in known and set(one.signals) & set(planted.leads)
+        ]
         if fresh:
             # The day after: what crosses on one day only then has its hint.
             rows = _day(service, day + 1, [planted.change], r)
@@ -232,20 +294,23 @@ def _judged(planted: Planted, incident: Incident, ratings: Table) -> dict[str, A
 
 def _has_new_words(incident: Incident) -> bool:
     """Whether the first topic is named by words of the new one, most of them."""
-    words = next((one["words"] for one in incident.explanation.get("topics", []) if one["words"]), [])
+    words = next(
+        (one["words"] for one in incident.explanation.get("topics", []) if one["words"]), []
+    )
     return sum(word in _NEW_WORDS for word in words) > len(words) / 2
 
 
-def summarise_leads(runs: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise_leads(
+    runs: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Count what was right of all that were planted, and of those that were found."""
     found = [run for run in runs if run["delay"]]
-    parts = ("lead_right", "slice_right", "words_right", "hint_right")
-    all_right = sum(all(run[part] for part in parts) for run in found)
+    all_right = sum(all(run[part] for part in _PARTS) for run in found)
     interval = binomtest(all_right, len(runs)).proportion_ci(method="wilson")
     return {
         "planted": len(runs),
         "found": len(found),
-        **{part: sum(run[part] for run in found) for part in parts},
+        **{part: sum(run[part] for run in found) for part in _PARTS},
         "all_right": all_right,
         "low": round(float(interval.low), 3),
         "high": round(float(interval.high), 3),
@@ -254,20 +319,31 @@ def summarise_leads(runs: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[s
     }
 
 
+def _fault(run: Mapping[str, Any]) -> str:
+    """What of a run is not as planted; empty where all is."""
+    if not run["delay"]:
+        return "not found"
+    if all(run[name] for name in _PARTS):
+        return ""
+    slices, words = run["slices"] or "none", run["words"] or "none"
+    return f"led by {run['lead']}, slices {slices}, words {words}"
+
+
 def write_leads(part: Mapping[str, Any]) -> list[str]:
     """Markdown of a recorded part."""
     row = part["summary"]
     wrong = [
-        f"- {run['change']}, seed {run['seed']}: " + ("not found" if not run["delay"] else f"led by {run['lead']}, slices {run['slices'] or 'none'}, words {run['words'] or 'none'}")
+        f"- {run['change']}, seed {run['seed']}: {_fault(run)}"
         for run in part["runs"]
-        if not run["delay"] or not all(run[name] for name in ("lead_right", "slice_right", "words_right", "hint_right"))
-    ]  # fmt: skip
+        if _fault(run)
+    ]
     return [
         "**What incidents say of planted changes**, the day after they opened (Wilson's 95 % interval)",
         "",
         "| planted | found in 14 days | right lead | right slice | right words | right hint | all right |",
         "|---:|---:|---:|---:|---:|---:|---:|",
-        f"| {row['planted']} | {row['found']} | {row['lead_right']} | {row['slice_right']} | {row['words_right']} | {row['hint_right']} "
+        f"| {row['planted']} | {row['found']} | {row['lead_right']} | {row['slice_right']} "
+        f"| {row['words_right']} | {row['hint_right']} "
         f"| {row['all_right']} ({row['low']:.0%}–{row['high']:.0%}) |",
         "",
         f"Two changes ten days apart, both explained: {row['pairs_right']} of {row['pairs']}.",
@@ -278,4 +354,8 @@ def write_leads(part: Mapping[str, Any]) -> list[str]:
 def texts_of(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, IncidentText]]:
     """(name of the change, what its incident says), one of each kind of change."""
     first = {run["change"]: run["text"] for run in reversed(runs) if run["delay"]}
-    return [(planted.name, IncidentText(**first[planted.name])) for planted in PLANTED if planted.name in first]
+    return [
+        (planted.name, IncidentText(**first[planted.name]))
+        for planted in PLANTED
+        if planted.name in first
+    ]

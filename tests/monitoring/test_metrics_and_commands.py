@@ -69,6 +69,7 @@ def test_the_port_is_opened_once_and_a_taken_one_stops_nothing(tmp_path: Path, c
         ("hours", 300),
         ("control", 3600),
         ("audit", 3600),
+        ("quality", 3600),
         ("scores", 60),
         ("notify", 20),
         ("drift-retention", 600),
