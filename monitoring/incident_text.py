@@ -12,7 +12,7 @@ from typing import Any
 
 from whet.clock import iso
 
-QUALITY_NOT_KNOWN = "Not known: no answer since then was judged, rated or corrected."
+QUALITY_NOT_COMPARED = "Not compared yet; the scheduler does it within the hour."
 _MOST_SIGNALS = 3  # besides the lead, in `how bad`
 _MOST_PLACES = 3
 _GROWN = 2.0  # times its share before, from which a topic tells where another change is
@@ -261,7 +261,7 @@ def describe_incident(
         since=_since(found),
         how_bad=_how_bad(found["evidence"]),
         where=_where(found),
-        quality=(quality or {}).get("sentence") or QUALITY_NOT_KNOWN,
+        quality=(quality or {}).get("sentence") or QUALITY_NOT_COMPARED,
         to_do=_to_do(found, lead, alias),
     )
 
@@ -283,7 +283,7 @@ def text_of_alert(alert: Mapping[str, Any]) -> IncidentText:
         since=f"{least}{began}, found {iso(alert['opened_at'])}.",
         how_bad=" ".join(sentences[:_MOST_SIGNALS]) or title,
         where=_ALERT_PLACES.get(kind, "Not known: two samples of requests were compared."),
-        quality=(quality or {}).get("sentence") or QUALITY_NOT_KNOWN,
+        quality=(quality or {}).get("sentence") or QUALITY_NOT_COMPARED,
         to_do=_ALERT_TO_DO.get(kind, _OTHER).format(alias=alias),
     )
 

@@ -62,6 +62,7 @@ def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) 
 
 def run_notify(context: Context, now: int, *, send: Send | None = None) -> str | None:
     """Tell what has not been told. Raises NotificationError when an Alertmanager does not answer, after everything else was done."""
+    _compare_quality(context, now)
     targets = {_target(url): url for url in context.settings.notify_urls.split()}
     done = _tell(context, targets, now, send or send_by_apprise) if targets else []
     if context.settings.alertmanager_url:
@@ -83,7 +84,6 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
                 values = {"alert_id": event.alert_id, "event": event.event, "target": target, "attempts": 0, "next_at": now, "created_at": now}
                 connection.execute(insert_ignore(connection, notifications).values(**values))
     by_id = {alert["id"]: alert for alert in found}
-    by_id |= _with_quality(context, by_id, now)
     with reading(context.database) as connection:
         due = select(notifications).where(notifications.c.delivered_at.is_(None), notifications.c.next_at <= now, notifications.c.target.in_(list(targets)))
         waiting = connection.execute(due.order_by(notifications.c.created_at, notifications.c.event.desc()).limit(_AT_ONCE)).all()
@@ -102,23 +102,17 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
     return done
 
 
-def _with_quality(
-    context: Context, found: Mapping[str, dict[str, Any]], now: int
-) -> dict[str, dict[str, Any]]:
-    """Open alerts that nobody has compared quality for yet, with what it did."""
-    unknown = [
-        name
-        for name, alert in found.items()
-        if alert["open_marker"] is not None and "quality" not in (alert["detail"] or {})
-    ]
-    if not unknown:
-        return {}
-    from monitoring.quality_store import refresh_quality  # imports scipy: for new alerts only
-
-    refresh_quality(context, now, unknown)
+def _compare_quality(context: Context, now: int) -> None:
+    """Let every open alert say what quality did, before anybody is told of it."""
     with reading(context.database) as connection:
-        query = select(alerts).where(alerts.c.id.in_(unknown))
-        return {row["id"]: dict(row) for row in connection.execute(query).mappings()}
+        query = select(alerts.c.id, alerts.c.detail).where(alerts.c.open_marker.is_not(None))
+        unknown = [
+            row.id for row in connection.execute(query) if "quality" not in (row.detail or {})
+        ]
+    if unknown:
+        from monitoring.quality_store import refresh_quality  # imports scipy: for new alerts only
+
+        refresh_quality(context, now, unknown)
 
 
 def _mark(context: Context, row: Any, error: str, now: int) -> None:

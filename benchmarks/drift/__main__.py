@@ -55,6 +55,7 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--hour-seeds", type=int, default=4, help="services of each kind of the part hours (default 4)")
     parser.add_argument("--hour-volumes", default="20000", help="their requests per weekday (default 20000)")
     parser.add_argument("--lead-seeds", type=int, default=5, help="services of the part leads (default 5)")
+    parser.add_argument("--lead-volume", type=int, default=1000, help="their requests per weekday (default 1000)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default 0)")
     parser.add_argument("--cache", type=Path, default=os.environ.get("WHET_BENCH_CACHE", _REPOSITORY / ".bench"), help="folder for river's environment")
     parser.add_argument("--no-record", action="store_true", help="print the tables; leave results/ and README.md alone")
@@ -158,9 +159,9 @@ def _leads(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     seeds = range(options.first_seed, options.first_seed + options.lead_seeds)
     runs = []
     for seed in seeds:
-        runs += run_leads([seed], 2000, pause)
+        runs += run_leads([seed], options.lead_volume, pause)
         say(f"leads, seed {seed}: {summarise_leads(runs[-len(PLANTED):], [])}")
-    pairs = run_two(seeds, 2000, pause)
+    pairs = run_two(seeds, options.lead_volume, pause)
     say(f"leads, pairs {pairs}")
     return {"runs": runs, "pairs": pairs, "summary": summarise_leads(runs, pairs)}
 

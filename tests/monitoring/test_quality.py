@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 
 from monitoring.detector.signals import SIGNALS
 from monitoring.detector.table import Table
-from monitoring.incident_text import QUALITY_NOT_KNOWN, describe_incident, text_of_alert
+from monitoring.incident_text import QUALITY_NOT_COMPARED, describe_incident, text_of_alert
 from monitoring.notify import run_notify
 from monitoring.quality import Counted, QualityFigure, quality_of
 from monitoring.quality_store import read_quality, refresh_quality
@@ -122,7 +122,7 @@ def test_ratings_of_a_table_are_compared() -> None:
     incident = {"first_day": "2024-11-08", "closed_on": None, "alias": "default"}
     found = quality_in_table(Table({"day": days, "thumb": thumb}), incident)
     assert found.verdict == "worse"
-    assert quality_in_table(Table({"day": days}), incident).sentence == QUALITY_NOT_KNOWN
+    assert quality_in_table(Table({"day": days}), incident).sentence.startswith("Not known: ")
 
 
 # --- the six parts ---------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_every_signal_tells_six_parts(signal: str, direction: str) -> None:
     assert "2026-03-30" in text.since
     assert "baseline 3.0 %" in text.how_bad and "Measured on 1,400" in text.how_bad
     assert text.where.startswith("Everywhere")
-    assert text.quality == QUALITY_NOT_KNOWN
+    assert text.quality == QUALITY_NOT_COMPARED
     assert "{" not in text.as_text()
 
 
