@@ -27,7 +27,7 @@ IDLE_CONNECTION_S = 75
 
 
 # Settings whose values are secrets themselves; of the others only passwords inside URLs are.
-SECRET_SETTINGS = frozenset({"embedder_key", "engine_key", "notify_urls"})
+SECRET_SETTINGS = frozenset({"embedder_key", "engine_key", "notify_urls", "reranker_key"})
 
 
 class Settings(BaseSettings):
@@ -161,6 +161,23 @@ class Settings(BaseSettings):
     embedder_threads: int = Field(
         0, ge=0, description="Texts that are embedded at the same time. 0: one per core."
     )
+    reranker: str = Field(
+        "",
+        description="What orders the first hits of a search anew: a cross-encoder's folder as "
+        "sentence-transformers saves it, or the URL before /rerank of an endpoint in the shape of "
+        "Cohere, Jina and vLLM. Empty: nothing.",
+    )
+    reranker_model: str = Field("", description="Name of the model at the reranker's endpoint.")
+    reranker_key: str = Field(
+        "", description="Key that the reranker's endpoint asks for. Empty: none is sent."
+    )
+    reranker_candidates: int = Field(
+        30,
+        ge=2,
+        le=200,
+        description="Hits that the reranker reads. More cost time, and from some tens on they "
+        "tend to make the order worse.",
+    )
     retrieval_url: str = Field(
         "",
         description="Address of a running retrieval process, such as http://127.0.0.1:8003. "
@@ -277,14 +294,16 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("alertmanager_url", "embedder", "mlflow_tracking_uri", "retrieval_url")
+    @field_validator(
+        "alertmanager_url", "embedder", "mlflow_tracking_uri", "reranker", "retrieval_url"
+    )
     @classmethod
     def _encoded_credentials(cls, value: str) -> str:
         if problem := credentials_problem(value):
             raise ValueError(problem)
         return value
 
-    @field_validator("embedder_key", "engine_key")
+    @field_validator("embedder_key", "engine_key", "reranker_key")
     @classmethod
     def _header_value(cls, value: str) -> str:
         if value != value.strip() or not all(" " <= character <= "~" for character in value):

@@ -39,13 +39,14 @@ def main(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     cache = os.environ.get("WHET_BENCH_CACHE", _HERE.parents[1] / ".bench")
-    parser.add_argument("--cache", type=Path, default=cache, help="folder for manual and index")
+    parser.add_argument("--cache", type=Path, default=Path(cache), help="folder for manual and index")
     parser.add_argument(
         "--passages", default="10000,100000", help="sizes that speed is measured at"
     )
     parser.add_argument("--graph", action="store_true", help="measure speed with the graph")
     parser.add_argument("--no-peers", action="store_true", help="leave out other engines")
     options = parser.parse_args(given)
+    options.cache = options.cache.absolute()
     try:
         for part in options.parts or PARTS:
             _record(part, _measure(part, options))

@@ -6,7 +6,12 @@ from typing import Any
 
 BEGIN = "<!-- results: begin (written by python -m benchmarks.retrieval) -->"
 END = "<!-- results: end -->"
-_LEGS = {"lexical": "words (BM25)", "vector": "vectors", "hybrid": "both"}
+_LEGS = {
+    "lexical": "words (BM25)",
+    "vector": "vectors",
+    "hybrid": "both",
+    "reranked": "both, reranked",
+}
 _PARTS = {
     "all": "all questions",
     "unseen": "not looked at while tuning",
@@ -41,6 +46,8 @@ def _quality(measured: dict[str, Any]) -> str:
     ]
     for part, name in _PARTS.items():
         for leg, label in _LEGS.items():
+            if leg not in measured["recall"]:  # no reranker was set
+                continue
             found = measured["recall"][leg][part]
             shares = " | ".join(f"{found[f'@{cut}']:.3f}" for cut in (1, 4, 10))
             lines.append(f"| {name} ({found['questions']}) | {label} | {shares} |")

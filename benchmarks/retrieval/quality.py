@@ -15,12 +15,14 @@ from serving.retrieval.embedders import Embedder, open_embedder
 from serving.retrieval.ingest import Divider, Ingest
 from serving.retrieval.records import Mode, SearchRequest
 from serving.retrieval.reindex import reindex
+from serving.retrieval.rerankers import open_reranker
 from serving.retrieval.search import MAX_TOP_K, IndexSearcher
 from serving.retrieval.sources import scan
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import writing
 from whet.settings import load_settings
+from whet.urls import mask_url
 
 CUTS = (1, 4, 10)
 _COLLECTION = "manual"
@@ -44,10 +46,16 @@ def measure_quality(cache: Path, home: Path) -> dict[str, Any]:
         "index_processor_s": round(time.process_time() - processor, 1),
         "recall": {},
     }
-    searcher = IndexSearcher(context, partial(open_embedder, context.settings))
+    open_source = partial(open_embedder, context.settings)
+    searcher = IndexSearcher(context, open_source)
     for mode in Mode:
         result["recall"][mode.value] = _recall(searcher, mode, load_questions())
     searcher.close()
+    if reranker := open_reranker(context.settings):
+        searcher = IndexSearcher(context, open_source, lambda: reranker)
+        result["reranker"] = mask_url(context.settings.reranker)
+        result["recall"]["reranked"] = _recall(searcher, Mode.HYBRID, load_questions())
+        searcher.close()
     context.close()
     return result
 

@@ -81,9 +81,12 @@ def add_search_commands(app: typer.Typer) -> None:
 def _search(context: Context, request: SearchRequest) -> SearchResult:
     # The embedder's libraries take a second to load, for which no other command should wait.
     from serving.retrieval.embedders import open_embedder
+    from serving.retrieval.rerankers import open_reranker
     from serving.retrieval.search import IndexSearcher
 
-    searcher = IndexSearcher(context, partial(open_embedder, context.settings))
+    searcher = IndexSearcher(
+        context, partial(open_embedder, context.settings), partial(open_reranker, context.settings)
+    )
     try:
         found = searcher.search_now(request)
     finally:
@@ -127,6 +130,7 @@ def _row(hit: Hit, *, whole: bool) -> dict[str, Any]:
         "document_id": hit.document_id,
         "lexical_rank": hit.lexical_rank,
         "vector_rank": hit.vector_rank,
+        "rerank_score": hit.rerank_score,
         "metadata": hit.metadata,
     }
 

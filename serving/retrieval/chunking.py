@@ -1,14 +1,15 @@
 """Divides a document into passages along its structure.
 
-A passage is a section, or a part of one: it never goes on into another section, unless the section
-is small and the two lie side by side under one heading. Its heading path stands in `section`.
-Tables and code stay whole where they fit. Passages do not overlap.
+A passage is a run of whole sections that fit together, or a part of one that is longer. The headings
+that all its sections have stand in `section`, the others are lines of its text. Tables and code stay
+whole where they fit. Passages do not overlap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from serving.retrieval.parsing.blocks import Block, Kind
 from serving.retrieval.passages import SECTION_SEPARATOR, embedded_text
@@ -21,10 +22,9 @@ from serving.retrieval.splitting import (
     without_special,
 )
 
-VERSION = 2  # raise it when the same document gives other passages
-DEFAULT_CHUNK_TOKENS = 200  # of the 256 that MiniLM reads; its count and others' differ a little
+VERSION = 3  # raise it when the same document gives other passages
+DEFAULT_CHUNK_TOKENS = 250  # of the 256 that the default embedder reads
 LEAST_CHUNK_TOKENS = 32
-_SMALL_SHARE = 0.4  # of the limit; a section below joins its neighbour
 _PATH_SHARE = 0.35  # of the limit, that title and headings may take
 _TITLE_SHARE = 0.25
 _SLACK = 2  # tokens by which a text may count more than its parts
@@ -55,10 +55,15 @@ class _Unit:
 class _Section:
     path: tuple[str, ...]
     units: list[_Unit] = field(default_factory=list)
+    level: int = 0  # of the outermost heading; 0: none
 
     @property
     def tokens(self) -> int:
         return sum(unit.tokens for unit in self.units)
+
+    @property
+    def has_record(self) -> bool:
+        return any(unit.is_alone for unit in self.units)
 
 
 def shorten_title(title: str, chunk_tokens: int, count: CountTokens) -> str:
@@ -91,7 +96,7 @@ def _sections(
                 yield section
             headings = [known for known in headings if known[0] < block.level]
             headings.append((block.level, block.text))
-            section = _Section(tuple(text for _, text in headings))
+            section = _Section(tuple(text for _, text in headings), level=headings[0][0])
         else:
             room = _room(section.path, title, chunk_tokens, count)
             section.units += _units(block, room, count)
@@ -145,48 +150,50 @@ def _split_if(text: str, room: int, count: CountTokens) -> list[str]:
 def _joined(
     sections: list[_Section], chunk_tokens: int, title: str, count: CountTokens
 ) -> Iterator[_Section]:
-    """Join small sections with the next one of the same parent while both fit one passage.
+    """Join sections that follow each other while they fit one passage.
 
-    The headings of joined sections become lines of their text, under the parent's path.
+    Headings of the first level are topics of their own, and stay apart.
     """
-    small = chunk_tokens * _SMALL_SHARE
-    waiting: _Section | None = None
+    gathered: list[_Section] = []
     for section in sections:
-        if waiting is None:
-            waiting = section
-            continue
-        room = _room(waiting.path[:-1], title, chunk_tokens, count)
-        if min(waiting.tokens, section.tokens) < small and _are_siblings(waiting, section):
-            both = _with_heading(waiting, count).units + _with_heading(section, count).units
-            if sum(unit.tokens for unit in both) <= room:
-                waiting = _Section((*section.path[:-1], ""), both)
-                continue
-        yield _without_mark(waiting)
-        waiting = section
-    if waiting is not None:
-        yield _without_mark(waiting)
+        if gathered:
+            whole = _merged([*gathered, section], count)
+            room = _room(whole.path, title, chunk_tokens, count)
+            is_topic = not whole.path and section.level == 1
+            if is_topic or whole.has_record or whole.tokens > room:
+                yield _merged(gathered, count)
+                gathered = []
+        gathered.append(section)
+    if gathered:
+        yield _merged(gathered, count)
 
 
-def _are_siblings(first: _Section, second: _Section) -> bool:
-    is_record = any(unit.is_alone for unit in first.units + second.units)
-    return (
-        not is_record
-        and len(first.path) == len(second.path) > 0
-        and first.path[:-1] == second.path[:-1]
-    )
+def _merged(sections: Sequence[_Section], count: CountTokens) -> _Section:
+    """Return one section under the headings that all have; the others become lines of its text."""
+    if len(sections) == 1:
+        return sections[0]
+    path = _common([section.path for section in sections])
+    units: list[_Unit] = []
+    before = path
+    for section in sections:
+        known = max(len(_common([before, section.path])), len(path))
+        units += [_heading_unit(name, section, count) for name in section.path[known:]]
+        units += section.units
+        before = section.path
+    return _Section(path, units)
 
 
-def _with_heading(section: _Section, count: CountTokens) -> _Section:
-    name = section.path[-1]
-    if not name:  # joined already
-        return section
-    heading = _Unit(name, without_special(count)(name), section.units[0].page, opens=True)
-    return _Section(section.path, [heading, *section.units])
+def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the headings that all paths begin with."""
+    return tuple(names[0] for names in takewhile(_are_equal, zip(*paths, strict=False)))
 
 
-def _without_mark(section: _Section) -> _Section:
-    is_joined = bool(section.path) and not section.path[-1]
-    return _Section(section.path[:-1], section.units) if is_joined else section
+def _are_equal(names: Sequence[str]) -> bool:
+    return len(set(names)) == 1
+
+
+def _heading_unit(name: str, section: _Section, count: CountTokens) -> _Unit:
+    return _Unit(name, without_special(count)(name), section.units[0].page, opens=True)
 
 
 def _packed(

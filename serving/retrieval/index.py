@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serving.retrieval.embedders import EmbedderSource, FloatArray
 from serving.retrieval.filters import IndexedDocument, document_mask
 from serving.retrieval.fusion import Fusion, fuse
-from serving.retrieval.index_files import Generation
+from serving.retrieval.index_files import Generation, IndexFilesError
 from serving.retrieval.lexical_index import LexicalBuilder, LexicalIndex
 from serving.retrieval.passages import SECTION_SEPARATOR
 from serving.retrieval.records import Document, Mode, Passage
@@ -23,6 +23,7 @@ CANDIDATES = 200  # of each leg
 _LANGUAGES = 4  # the most frequent of a collection, by which a question's words are stemmed
 _SCORED = 32  # candidates whose cosines are computed at once
 _ID_BYTES = 40  # the column's length
+FORMAT = 2  # of a generation's files; one of another number is built anew
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     dimension: int
     languages: list[str]
     built_at: int
+    format: int = 1
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +89,7 @@ class IndexBuilder:
             dimension=self._dimension,
             languages=[name for name in by_frequency if name][:_LANGUAGES],
             built_at=now,
+            format=FORMAT,
         )
         vectors = np.zeros((len(self._vectors), self._dimension), np.float16)
         for row, vector in enumerate(self._vectors):
@@ -123,6 +126,12 @@ class Index:
         folder = generation.folder
         self.name = folder.name
         self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+        if self.manifest.format != FORMAT:
+            generation.close()
+            raise IndexFilesError(
+                f"The index in {folder} has format {self.manifest.format}; expected {FORMAT}.",
+                hint="The retrieval process builds it anew; `whet documents reindex` does so now.",
+            )
         self._documents = msgspec.json.decode(
             (folder / "documents.json").read_bytes(), type=list[IndexedDocument]
         )

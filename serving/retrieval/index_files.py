@@ -92,7 +92,7 @@ def write_generation(folder: Path, name: str, write: Callable[[Path], None]) -> 
     try:
         write(building)
         (building / _LOCK).touch()
-        for path in building.iterdir():
+        for path in building.rglob("*"):
             _flush(path)
         _flush(building)
         building.rename(folder / name)

@@ -106,6 +106,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     score: float  # 0 to 1, comparable within one embedder: the cosine, or its estimate without one
     lexical_rank: int | None = None  # from 1; None: not among the candidates of that ranking
     vector_rank: int | None = None
+    rerank_score: float | None = None  # of the reranker, in its own scale; None: without one
     metadata: dict[str, Any] = {}
 
 

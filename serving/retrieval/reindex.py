@@ -14,7 +14,7 @@ from serving.retrieval.documents_store import (
     update_collection,
 )
 from serving.retrieval.embedders import Embedder, source_of
-from serving.retrieval.index import IndexBuilder, Manifest
+from serving.retrieval.index import FORMAT, IndexBuilder, Manifest
 from serving.retrieval.index_files import (
     build_lock,
     collection_folder,
@@ -103,7 +103,8 @@ def _current(context: Context, collection: str, embedder: Embedder) -> ReindexRe
     if found is None:
         return None
     name, manifest = found
-    if manifest.collection_digest != digest or manifest.embedder != embedder.identity:
+    built = (manifest.collection_digest, manifest.embedder, manifest.format)
+    if built != (digest, embedder.identity, FORMAT):
         return None
     return ReindexResult(
         collection=collection, generation=name, digest=digest, passages=manifest.passages,

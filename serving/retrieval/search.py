@@ -43,6 +43,7 @@ from serving.retrieval.records import (
     SearchRequest,
     SearchResult,
 )
+from serving.retrieval.reranking import OpenReranker, Reranking
 from whet.context import Context
 from whet.database import error_text, reading
 from whet.errors import InputError, WhetError
@@ -63,11 +64,18 @@ class IndexSearcher:
 
     Args:
         open_embedder: called with the settings that an index was built with, once for each.
+        open_reranker: called once; without it, hits stay in the order of the fusion.
     """
 
-    def __init__(self, context: Context, open_embedder: OpenEmbedder) -> None:
+    def __init__(
+        self,
+        context: Context,
+        open_embedder: OpenEmbedder,
+        open_reranker: OpenReranker = lambda: None,
+    ) -> None:
         self._context = context
         self._open_embedder = open_embedder
+        self._reranking = Reranking(open_reranker, context.settings.reranker_candidates)
         self._embedders: dict[bytes, Embedder] = {}
         self._indexes: dict[str, Index] = {}
         self._lock = threading.Lock()
@@ -123,14 +131,16 @@ class IndexSearcher:
                 request.query, vector, mode=request.mode, given_filter=request.filter,
                 count=request.top_k + _SPARE, fusion=_fusion(collection),
             )  # fmt: skip
-            hits, dropped = _resolve(connection, request, candidates)
+            wanted = max(request.top_k, self._reranking.candidates(request))
+            hits, dropped = _resolve(connection, request, candidates, wanted)
+        hits, problem = self._reranking.order(request, hits)
         return SearchResult(
             outcome=Outcome.FOUND if hits else Outcome.EMPTY,
             hits=hits,
             collection_digest=index.manifest.collection_digest,
             is_stale=index.manifest.collection_digest != collection.digest,
             dropped=dropped,
-            message=notice,
+            message=" ".join(filter(None, (notice, problem))),
         )
 
     def _vector(self, request: SearchRequest, index: Index) -> tuple[FloatArray | None, str]:
@@ -194,13 +204,13 @@ def _without_index(collection: Collection) -> SearchResult:
 
 
 def _resolve(
-    connection: Connection, request: SearchRequest, candidates: Iterator[Candidate]
+    connection: Connection, request: SearchRequest, candidates: Iterator[Candidate], wanted: int
 ) -> tuple[list[Hit], int]:
     """Return (hits, candidates without a living row): what leaves search is alive."""
     hits: list[Hit] = []
     dropped = 0
     waiting = (each for each in candidates if each.score >= request.min_score)
-    while some := list(islice(waiting, request.top_k + _SPARE)):
+    while some := list(islice(waiting, wanted + _SPARE)):
         alive = passages_by_id(connection, [each.passage_id for each in some])
         for candidate in some:
             passage, document = alive.get(candidate.passage_id, (None, None))
@@ -208,7 +218,7 @@ def _resolve(
                 dropped += 1
                 continue
             hits.append(_hit(connection, request, candidate, passage, document))
-            if len(hits) == request.top_k:
+            if len(hits) == wanted:
                 return hits, dropped
     return hits, dropped
 

@@ -26,6 +26,7 @@ from serving.retrieval.embedders import Embedder, FloatArray, open_embedder
 from serving.retrieval.index_check import repair_indexes
 from serving.retrieval.messages import EmbedRequest, EmbedResult, Failure
 from serving.retrieval.records import SearchRequest
+from serving.retrieval.rerankers import open_reranker
 from serving.retrieval.search import IndexSearcher
 from whet.access import retrieval_key
 from whet.context import Context
@@ -43,7 +44,9 @@ def create_retrieval_app(
     context: Context, searcher: IndexSearcher | None = None, *, check_every_s: float = CHECK_EVERY_S
 ) -> Starlette:
     """Return the application. `searcher` is closed with it."""
-    served = searcher or IndexSearcher(context, partial(open_embedder, context.settings))
+    served = searcher or IndexSearcher(
+        context, partial(open_embedder, context.settings), partial(open_reranker, context.settings)
+    )
     server = _Server(context, served)
 
     @asynccontextmanager

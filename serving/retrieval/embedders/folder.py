@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,8 +72,8 @@ class FolderEmbedder:
         self._query_prefix, self._passage_prefix = _prefixes(folder, query_prefix, passage_prefix)
         self._pooling = _pooling(folder)
         self.max_tokens = _max_tokens(folder)
-        graph, weights_digest, arithmetic = _graph(folder, cache)
-        self._session = _open_session(graph)
+        graph, weights_digest, arithmetic = model_graph(folder, cache, quantize=True)
+        self._session = open_session(graph)
         self._inputs = {each.name for each in self._session.get_inputs()}
         self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="embed")
         self.identity = _identity(
@@ -125,7 +124,7 @@ class FolderEmbedder:
         return normalise(np.asarray(pooled, np.float32))
 
 
-def _open_session(graph: Path) -> onnxruntime.InferenceSession:
+def open_session(graph: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # texts run side by side instead; see the class
     options.inter_op_num_threads = 1
@@ -133,8 +132,11 @@ def _open_session(graph: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(graph), options, ["CPUExecutionProvider"])
 
 
-def _graph(folder: Path, cache: Path) -> tuple[Path, str, str]:
-    """Return (the graph to run, the hash of the weights, the arithmetic)."""
+def model_graph(folder: Path, cache: Path, *, quantize: bool) -> tuple[Path, str, str]:
+    """Return (the graph to run, the hash of the weights, the arithmetic).
+
+    `quantize` says how a graph is built from weights; an exported one stays as it is.
+    """
     exported, weights = folder / "onnx" / "model.onnx", folder / "model.safetensors"
     if exported.is_file():
         return exported, _hash_file(exported), "onnx"
@@ -144,23 +146,15 @@ def _graph(folder: Path, cache: Path) -> tuple[Path, str, str]:
             hint="Set WHET_EMBEDDER to a folder as sentence-transformers saves it.",
         )
     digest = _hash_file(weights)
-    arithmetic = f"{'int8' if has_exact_int8() else 'fp32'}-{_GRAPH_VERSION}"
+    arithmetic = f"{'int7' if quantize else 'fp32'}-{_GRAPH_VERSION}"
     target = cache / f"{digest}-{arithmetic}.onnx"
     if not target.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".build-") as temporary:
             built = Path(temporary) / "model.onnx"
-            build_bert_graph(folder, built, quantize=arithmetic.startswith("int8"))
+            build_bert_graph(folder, built, quantize=quantize)
             os.replace(built, target)
     return target, digest, arithmetic
-
-
-def has_exact_int8() -> bool:
-    """Tell whether 8-bit products are summed exactly: x86 without VNNI saturates at 16 bits."""
-    if platform.machine() not in {"x86_64", "AMD64"}:
-        return True
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.is_file() and "vnni" in cpuinfo.read_text()
 
 
 def _identity(
