@@ -39,7 +39,9 @@ def main(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
     cache = os.environ.get("WHET_BENCH_CACHE", _HERE.parents[1] / ".bench")
-    parser.add_argument("--cache", type=Path, default=Path(cache), help="folder for manual and index")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(cache), help="folder for manual and index"
+    )
     parser.add_argument(
         "--passages", default="10000,100000", help="sizes that speed is measured at"
     )

@@ -16,12 +16,12 @@ class Fusion(msgspec.Struct, frozen=True, kw_only=True):
     The defaults are tuned on the questions of `benchmarks/retrieval` that are marked so.
     """
 
-    lexical_weight: float = 0.7
+    lexical_weight: float = 0.5
     vector_weight: float = 1.0
     rank_constant: float = 60.0
     # What a document's best passages together add to each of them: a document of which several
     # passages fit is about the question.
-    document_weight: float = 0.3
+    document_weight: float = 0.6
 
 
 DOCUMENT_PASSAGES = 3  # the best of a document that count

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from serving.retrieval.index_check import compare, repair_indexes
-from serving.retrieval.index_files import collection_folder
+from serving.retrieval.index_files import collection_folder, current_generation
 from serving.retrieval.records import Mode, Outcome, SearchRequest, SearchResult
 from serving.retrieval.reindex import reindex
 from serving.retrieval.search import IndexSearcher
@@ -189,3 +189,17 @@ def test_files_of_a_collection_that_is_gone_are_removed(context: Context) -> Non
     folder.mkdir(parents=True)
     repair_indexes(context, WordEmbedder)
     assert not folder.exists()
+
+
+def test_an_index_of_another_format_fails_by_name_and_is_built_anew(
+    context: Context, searcher: IndexSearcher
+) -> None:
+    add_document(context, "a", "The warranty lasts two years.")
+    embedder = _build(context)
+    folder = collection_folder(context.settings.home, "manual")
+    path = folder / current_generation(folder) / "manifest.json"
+    path.write_text(path.read_text().replace('"format":2', '"format":1'))
+    found = _ask(searcher, "warranty")
+    assert found.outcome is Outcome.FAILED and "format 1; expected 2" in found.message
+    assert repair_indexes(context, lambda: embedder) == ["manual"]
+    assert _ask(searcher, "warranty").outcome is Outcome.FOUND
