@@ -168,15 +168,9 @@ class Settings(BaseSettings):
         "Cohere, Jina and vLLM. Empty: nothing.",
     )
     reranker_model: str = Field("", description="Name of the model at the reranker's endpoint.")
-    reranker_key: str = Field(
-        "", description="Key that the reranker's endpoint asks for. Empty: none is sent."
-    )
+    reranker_key: str = Field("", description="Key of the reranker's endpoint. Empty: none is sent.")
     reranker_candidates: int = Field(
-        30,
-        ge=2,
-        le=200,
-        description="Hits that the reranker reads. More cost time, and from some tens on they "
-        "tend to make the order worse.",
+        30, ge=2, le=200, description="Hits that the reranker reads; more of them cost time."
     )
     retrieval_url: str = Field(
         "",
