@@ -25,7 +25,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".whet-setup"
 # What the commands, the gateway and the engine import: with it most of what is ever used of the packages.
 _IMPORTED = (
-    "whet.cli", "training.pipeline", "training.fused", "transformers.models.llama.modeling_llama", "transformers.generation.utils", "torch.utils.tensorboard",
+    "whet.cli", "training.pipeline", "training.kernels", "transformers.models.llama.modeling_llama", "transformers.generation.utils", "torch.utils.tensorboard",
     "sklearn.metrics", "evidently", "vllm.entrypoints.openai.api_server", "vllm.v1.engine.core",
 )  # fmt: skip
 NEEDED_BYTES = 8 << 30  # the CPU environment takes 3.3 GiB; what pip unpacks on the way takes room too

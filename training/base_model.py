@@ -11,8 +11,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+from training.allocator import LARGE_BYTES, give_large_blocks_back, return_memory
+from training.bitsandbytes_import import show_bitsandbytes
 from training.device import device
-from training.platform_tuning import LARGE_BYTES, give_large_blocks_back, return_memory, show_bitsandbytes
 from training.run.faults import out_of_memory
 from whet.base_config import position_limit
 from whet.errors import ConfigurationError, TrainingError

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from training.encode import Encoded
 
-# Tokens of a packed sequence: up to here attention over the whole sequence is cheap (training/fused.py), although a row needs only its own part.
+# Tokens of a packed sequence: up to here attention over the whole sequence is cheap (training/kernels.py), although a row needs only its own part.
 PACKED_TOKENS = 384
 # Lengths are rounded up to a multiple of this, so that steps repeat a few shapes: oneDNN makes and keeps a kernel for each (without it 1.6 GB instead of 1.0 GB and
 # a tenth of the speed on the built-in base in bfloat16), and tensor cores want multiples of 8. The padding that it adds is 3 to 4 tokens a row.

@@ -12,8 +12,9 @@ import sys
 from io import BufferedReader, FileIO
 from typing import Any, cast
 
+from training.allocator import keep_memory
 from training.imports import import_libraries
-from training.platform_tuning import end_with_parent, end_with_pipe, keep_memory
+from training.parent_process import end_with_parent, end_with_pipe
 
 log = logging.getLogger(__name__)
 

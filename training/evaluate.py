@@ -12,7 +12,7 @@ from training.batches import filled, in_parts
 from training.datasets import Dataset
 from training.encode import Encoder
 from training.gate import REGRESSION
-from training.hands import hands, threads_of
+from training.row_threads import compute_threads, row_thread_pool
 from training.rows import Row
 from training.scoring import Score, score, score_calls
 
@@ -93,9 +93,9 @@ def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Call
         return greedy(model, [prompts[row.id] for row in some], encoder.base.stop_ids, min(limit, room))
 
     answers: dict[str, Answer] = {}
-    with hands(threads_of(model), len(rows) // _ROWS_A_THREAD) as workers:
+    with row_thread_pool(compute_threads(model), len(rows) // _ROWS_A_THREAD) as workers:
         for at_once in in_parts(_batches(rows, prompts, workers.count), workers.count):
-            for some, written_ids in zip(at_once, workers.each(written, at_once), strict=True):
+            for some, written_ids in zip(at_once, workers.map(written, at_once), strict=True):
                 for row, ids in zip(some, written_ids, strict=True):
                     stopped = bool(ids) and ids[-1] in encoder.base.stop_ids
                     answers[row.id] = _scored(encoder, row, ids, stopped=stopped)
@@ -118,13 +118,13 @@ def answer_limit(longest: int) -> int:
     return longest + longest // 2 + _SPARE_TOKENS
 
 
-def _batches(rows: list[Row], prompts: dict[str, list[int]], hands: int) -> list[list[Row]]:
-    """The rows by the length of their prompts, in batches of which `hands` fit into memory together."""
+def _batches(rows: list[Row], prompts: dict[str, list[int]], threads: int) -> list[list[Row]]:
+    """The rows by the length of their prompts, in batches of which `threads` fit into memory together."""
     ordered = sorted(rows, key=lambda row: len(prompts[row.id]))
-    most = min(_BATCH_ROWS, math.ceil(len(rows) / hands))
+    most = min(_BATCH_ROWS, math.ceil(len(rows) / threads))
 
     def fits(batch: list[Row], row: Row) -> bool:  # the last one of a batch is the widest
-        return len(batch) < most and (len(batch) + 1) * len(prompts[row.id]) * hands <= _BATCH_TOKENS
+        return len(batch) < most and (len(batch) + 1) * len(prompts[row.id]) * threads <= _BATCH_TOKENS
 
     return filled(ordered, fits)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 
 from training.base_model import import_transformers
-from training.platform_tuning import hide_bitsandbytes
+from training.bitsandbytes_import import hide_bitsandbytes
 
 
 def import_libraries(*, four_bits: bool) -> None:
@@ -25,7 +25,7 @@ def import_libraries(*, four_bits: bool) -> None:
         import torch.utils.tensorboard  # noqa: F401  # half a second that the first step would wait for
         import transformers.models.llama.modeling_llama  # noqa: F401
 
-        import training.fused
+        import training.kernels
         import training.pipeline  # noqa: F401
     finally:
         gc.freeze()  # they stay until the end: no collection need look at them again

@@ -20,7 +20,7 @@ from training.encode import Encoder
 from training.evaluate import Answer, Questions, answer_rows, questions
 from training.gate import Decision, Pair, Thresholds, decide
 from training.judging.held_out import HeldOut, by_task, describe_held_out, question_facts, question_sentence, worst_slices
-from training.judging.nats import reference_nats
+from training.judging.nll import reference_nll
 from training.judging.reliance import RelianceAnswers, find_reliance, reliance_questions
 from training.lora import with_stored
 from training.methods.registry import ADAPTER, METHODS
@@ -147,11 +147,11 @@ def compare(
     tally = Tally(on_batch, len(to_ask) + len(asked.rows) + 2 * len(passages))
     ours = {**known, **answer_rows(model, encoder, to_ask, on_batch=tally.round)}
     our_reliance = answer_rows(model, encoder, passages, on_batch=tally.round)
-    our_costs = reference_nats(model, encoder, asked.texts)
+    our_costs = reference_nll(model, encoder, asked.texts)
     with answering_as(context, model, against, base) as other_model:
         theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
         their_reliance = answer_rows(other_model, encoder, passages, on_batch=tally.round)
-        their_costs = reference_nats(other_model, encoder, asked.texts)
+        their_costs = reference_nll(other_model, encoder, asked.texts)
     read = [TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats) for row in asked.texts if (cost := our_costs.get(row.id))]
     must_beat = against is None and not asked.held_out
     further = {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}

@@ -136,7 +136,7 @@ def trainable(base: BaseModel, recipe: Recipe) -> Any:
     model = base.load_model(recipe.dtype, four_bits=recipe.method == "qlora")
     peft_model = add_lora(model, recipe)
     if next(model.parameters()).device.type == "cpu":
-        from training.fused import fuse_lora, use_short_attention
+        from training.kernels import fuse_lora, use_short_attention
 
         fuse_lora(peft_model)
         use_short_attention(model)

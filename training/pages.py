@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
 from training import answer_pages, runs, vote_pages
-from training.recipe import recipe_read
+from training.recipe import relevant_fields
 from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_progress, said_value
 from whet.access import User
 from whet.clock import iso
@@ -240,7 +240,7 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         if evaluation
         else [],
         "without_rows": [title for name, (title, _) in GROUPS.items() if evaluation and name in evaluation["metrics"] and not evaluation["metrics"][name]["n"]],
-        "recipe": [(name, said_value(value)) for name, value in recipe_read(row["recipe"] or {}).items() if name not in DATA_IN_RECIPE],
+        "recipe": [(name, said_value(value)) for name, value in relevant_fields(row["recipe"] or {}).items() if name not in DATA_IN_RECIPE],
         "thresholds": json.dumps(evaluation["thresholds"], indent=1) if evaluation else "",
         "spark": sparkline(curve, 640, 200),
         "first_loss": curve[0][1] if curve else None,

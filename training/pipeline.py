@@ -14,6 +14,7 @@ from typing import Any
 
 from training import adapter_store, runs
 from training.adapter_store import NewAdapter
+from training.allocator import return_memory
 from training.cross_validation import cross_validate
 from training.encode import Encoded
 from training.fingerprint import PROMPTS, fingerprint
@@ -21,21 +22,20 @@ from training.folders import write_folder
 from training.judge import Judgement, base_beside, judge
 from training.judging.survey import survey
 from training.lora import served_adapter, set_adapter_weights
-from training.methods.loop import let_go, train_beside
-from training.methods.pairs import most_written
+from training.methods.loop import free_model, train_beside
+from training.methods.pairs import max_completion_tokens
 from training.methods.registry import METHODS, MODEL, family
-from training.pace import choose_threads, write, writing_seconds
-from training.platform_tuning import return_memory
 from training.prepare import Prepared, with_all_rows
-from training.recipe import check_into, recipe_read
+from training.recipe import check_into, relevant_fields
 from training.reporter import Reporter
 from training.run.checkpoint import identity_of, run_folder
+from training.run.diagnostics import warn_endless_answers, warn_no_gain
 from training.run.estimates import compared, estimate, memory_of, peak_memory_bytes
-from training.run.faults import file_signature, memory_in_words, require_room, require_unchanged
+from training.run.faults import file_signature, require_disk_space, require_unchanged, translate_oom
 from training.run.resume import checkpoints_of
 from training.run.samples import sampler_of
-from training.run.signs import never_stop, no_gain
 from training.run.trackers import Trackers
+from training.throughput import choose_threads, write, writing_seconds
 from training.trainer import Loss, Step, Trained
 from whet.clock import now_ms
 from whet.context import Context
@@ -97,7 +97,7 @@ def run_training(
     pad_id = pad_token(prepared)
     as_loaded = file_signature(prepared.base.folder)
     prepared, model, loss_of, expected = measured(context, prepared)
-    require_room(folder, _ROOM * expected["memory"]["checkpoint"])
+    require_disk_space(folder, _ROOM * expected["memory"]["checkpoint"])
     _require_place(context, model, prepared, into)
     checkpoints = checkpoints_of(context, run.id)
     checkpoints.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
@@ -116,7 +116,7 @@ def run_training(
             trackers.step(step)
             reporter.step(step)
 
-        with memory_in_words(prepared.recipe):
+        with translate_oom(prepared.recipe):
             trained = method.run(
                 model,
                 prepared,
@@ -136,25 +136,25 @@ def run_training(
         require_unchanged(prepared.base, as_loaded)
         crossed = None
         if prepared.recipe.folds:
-            with memory_in_words(prepared.recipe):
+            with translate_oom(prepared.recipe):
                 crossed = cross_validate(
                     prepared, partial(load, context), pad_id=pad_id, loss_of=loss_of, on_step=partial(reporter.working, "cross-validating")
                 )
         reporter.stage("evaluating")
-        with memory_in_words(prepared.recipe, judging=run.id):
+        with translate_oom(prepared.recipe, judging=run.id):
             model = method.candidate(model, prepared)
             judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating, crossed=crossed)
         if prepared.recipe.refit and prepared.dataset.test:
             reporter.stage("refitting")
-            with memory_in_words(prepared.recipe):
+            with translate_oom(prepared.recipe):
                 model = refitted(context, prepared, model, reporter, pad_id=pad_id, loss_of=loss_of)
             judgement = judgement.with_note("The version was trained on all rows again afterwards; the scores are of the one before.")
-        with memory_in_words(prepared.recipe, judging=run.id):
+        with translate_oom(prepared.recipe, judging=run.id):
             evidence = fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder) if into is None else None
         metrics = judgement.decision.metrics if judgement.decision else {}
         trackers.judged(trained.steps, metrics)
-    endless = never_stop(metrics)
-    gained = no_gain(metrics, judgement.against_name) if judgement.against is None else ""
+    endless = warn_endless_answers(metrics)
+    gained = warn_no_gain(metrics, judgement.against_name) if judgement.against is None else ""
     trained = replace(trained, signs=[*trained.signs, *(sign for sign in (endless, gained) if sign)])
     require_unchanged(prepared.base, as_loaded)
     clock.mark("evaluating")
@@ -191,7 +191,7 @@ def run_training(
 
 def refitted(context: Context, prepared: Prepared, judged: Any, reporter: Reporter, *, pad_id: int, loss_of: Loss) -> Any:
     """The model that the same recipe makes of all rows; `judged` is freed. Raises what training raises."""
-    let_go(judged)
+    free_model(judged)
     everything = with_all_rows(prepared)
     model = load(context, everything)
     train_beside(
@@ -209,10 +209,10 @@ def _require_place(context: Context, model: Any, prepared: Prepared, into: Path 
     if into is not None:
         whole = METHODS[prepared.recipe.method].engine == MODEL
         learned = prepared.base.parameters if whole else sum(each.numel() for each in model.parameters() if each.requires_grad)
-        require_room(into.absolute(), learned * next(model.parameters()).element_size(), "--into")
+        require_disk_space(into.absolute(), learned * next(model.parameters()).element_size(), "--into")
     elif context.store.is_local:
         sizes = (each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
-        require_room(Path(context.store.root), sum(sizes), "WHET_STORE_URL")
+        require_disk_space(Path(context.store.root), sum(sizes), "WHET_STORE_URL")
 
 
 def _survey(context: Context, model: Any, prepared: Prepared, outcome: Outcome, reporter: Reporter, report: str) -> None:
@@ -237,9 +237,9 @@ def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) 
     """(the run with its number of threads, its model, what is minimised, the estimate): all that is known before the first step. Raises TrainingError where memory
     runs out already."""
     pad_id = pad_token(prepared)
-    with memory_in_words(prepared.recipe):
+    with translate_oom(prepared.recipe):
         model, loss_of = load(context, prepared), family(METHODS[prepared.recipe.method]).loss(prepared)
-        recipe, answers = prepared.recipe, (prepared.base.stop_ids, most_written(prepared.train))
+        recipe, answers = prepared.recipe, (prepared.base.stop_ids, max_completion_tokens(prepared.train))
         writes = "samples" in METHODS[recipe.method].reads
         writing = partial(writing_seconds, model, prepared.train, recipe, pad_id, *answers) if writes else float
         threads, speed = choose_threads(model, prepared.train, recipe, pad_id, loss_of, writing)
@@ -312,7 +312,7 @@ def _card(prepared: Prepared, trained: Trained, expected: dict[str, Any], second
     return {
         "base": prepared.base.name,
         "dataset_path": prepared.dataset.path,
-        "recipe": recipe_read(recipe_json(prepared)),
+        "recipe": relevant_fields(recipe_json(prepared)),
         "training": {
             "steps": trained.steps,
             "tokens": trained.tokens,

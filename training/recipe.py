@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.methods.registry import ADAPTER, LORA_STARTS, METHODS, SMOOTHED_LOSSES, SOME
+from training.methods.registry import ADAPTER, LORA_STARTS, METHODS, OPTIONAL_FIELDS, SMOOTHED_LOSSES
 from whet.errors import InputError, NotFoundError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -83,7 +83,7 @@ class Recipe:
             if not ok:
                 raise InputError(f"The recipe's {name} is {getattr(self, name)!r}; expected {expected}.", hint="docs/training.md lists every field.")
         for field in fields(self):
-            if field.name in SOME - METHODS[self.method].reads and getattr(self, field.name) != field.default:
+            if field.name in OPTIONAL_FIELDS - METHODS[self.method].reads and getattr(self, field.name) != field.default:
                 raise InputError(f"The method {self.method} has no {field.name}.", hint="Leave it out; docs/training-methods.md says what each method reads.")
 
     def _rules(self) -> list[tuple[str, bool, str]]:
@@ -233,10 +233,10 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     return replace(base, **changed)
 
 
-def recipe_read(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def relevant_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Of a recipe as it is stored, what its method reads: how hard DPO holds to its start says nothing about a LoRA run. All of one whose method is not known."""
     method = METHODS.get(recipe.get("method", ""))
-    unread = SOME - method.reads if method else ()
+    unread = OPTIONAL_FIELDS - method.reads if method else ()
     return {name: value for name, value in recipe.items() if name not in unread}
 
 

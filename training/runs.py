@@ -86,7 +86,7 @@ def start(
     return Run(run_id, 1, alias, now, request_id)
 
 
-def take_over(context: Context, run_id: str, *, worker: str, now: int) -> Run:
+def reclaim(context: Context, run_id: str, *, worker: str, now: int) -> Run:
     """Begin the next attempt at a run whose process is gone. Raises Superseded when the run has ended."""
     with writing(context.database) as connection:
         row = connection.execute(select(training_runs).where(training_runs.c.id == run_id).with_for_update()).one()
@@ -102,7 +102,7 @@ def take_over(context: Context, run_id: str, *, worker: str, now: int) -> Run:
         return Run(run_id, attempt, row.alias, row.started_at, row.request_id)
 
 
-def reopen(context: Context, reference: str, *, worker: str, actor: str, now: int) -> tuple[Run, dict[str, Any]]:
+def resume(context: Context, reference: str, *, worker: str, actor: str, now: int) -> tuple[Run, dict[str, Any]]:
     """Begin the next attempt at a run that failed or whose process is gone; returns it with the row as it was.
 
     A requested run is only put down again: its worker takes it up. Raises NotFoundError, and ConflictError for a run that trains, succeeded or was cancelled.
@@ -148,7 +148,7 @@ def _successor(connection: Connection, row: dict[str, Any]) -> str | None:
     return str(found) if found else None
 
 
-def put_down(context: Context, run: Run, now: int) -> None:
+def release(context: Context, run: Run, now: int) -> None:
     """The worker stops and has ended the run's process: whoever comes next goes on, and this does not count as a failed attempt."""
     try:
         with writing(context.database) as connection:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from training.batches import IGNORED, Batch, collate, endless, epoch_batches, in_parts, pack
 from training.encode import Encoded
-from training.hands import ONE, Hands, hands, shared_by
-from training.masters import Best, Masters, set_rate
+from training.master_weights import BestCheckpoint, MasterWeights, set_rate
 from training.methods.registry import ANSWERS, METHODS
 from training.recipe import Recipe
+from training.row_threads import SINGLE_THREADED, RowThreadPool, row_thread_count, row_thread_pool
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
-from training.run.ranks import ALONE, Ranks
-from training.run.signs import finite, learned_by_heart, no_longer_better, nothing_learned, watch
+from training.run.diagnostics import check_divergence, explain_early_stop, explain_memorisation, explain_plateau, require_finite
+from training.run.ranks import SINGLE_PROCESS, Ranks
 
 if TYPE_CHECKING:
     from training.run.samples import Sampler
@@ -115,7 +115,7 @@ def train(
     loss_of: Loss | None = None,
     checkpoints: Checkpoints | None = None,
     resume: Snapshot | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
     clock: Callable[[], float] = time.monotonic,
     variants: Sequence[list[Encoded]] = (),
     sampler: Sampler | None = None,
@@ -137,9 +137,9 @@ def train(
     loss_of = loss_of or batch_loss
     device = next(model.parameters()).device.type
     torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
-    masters = Masters(model)
+    masters = MasterWeights(model)
     optimiser = masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
-    best = Best(masters)
+    best = BestCheckpoint(masters)
     state = LoopState()
     if resume is not None:
         state = resume.state
@@ -152,12 +152,12 @@ def train(
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
     losses = state.losses
     with (
-        hands(shared_by(recipe, device), recipe.micro_batch or recipe.batch_size) as workers,
+        row_thread_pool(row_thread_count(recipe, device), recipe.micro_batch or recipe.batch_size) as workers,
         recomputing(model, recipe),
         noisy_embeddings(model, recipe),
     ):
         if resume is None:
-            state.before = finite(mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers), "loss", 0, recipe)
+            state.before = require_finite(mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers), "loss", 0, recipe)
         model.train()
         began, before = clock(), state.seconds
         for some in endless([rows, *variants], recipe.batch_size, recipe.seed, first=state.step):
@@ -170,19 +170,19 @@ def train(
             state.seconds = before + _elapsed(clock, began, ranks)
             state.history.append([state.step, loss, state.seconds, rate])
             losses.append(loss)
-            watch(losses, float(norm), state.step, recipe, state.before)
+            check_divergence(losses, float(norm), state.step, recipe, state.before)
             set_rate(optimiser, rate)
             optimiser.step()
-            masters.give_back()
+            masters.copy_to_model()
             state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
             epoch_ends = state.step % per_epoch == 0 or state.step == steps
             if validation and epoch_ends:
-                best.offer(state, finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers), "loss on held-out rows", state.step, recipe))
-                _note(state, no_longer_better(state.validation, losses, recipe.patience), stop=True)
+                best.update(state, require_finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers), "loss on held-out rows", state.step, recipe))
+                _note(state, explain_early_stop(state.validation, losses, recipe.patience), stop=True)
             if is_likelihood:
-                _note(state, learned_by_heart(losses, per_epoch, steps), stop=True)
+                _note(state, explain_memorisation(losses, per_epoch, steps), stop=True)
             if state.step == max(1, steps // 2):
-                _note(state, nothing_learned(losses, steps, state.before), stop=False)
+                _note(state, explain_plateau(losses, steps, state.before), stop=False)
             state.seconds = before + _elapsed(clock, began, ranks)
             if sampler is not None:
                 began += sampler.sample(model, state, steps, clock)
@@ -239,12 +239,12 @@ def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
 
 
 def step_gradients(
-    model: Any, masters: Masters, some: list[Encoded], recipe: Recipe, pad_id: int, device: str, loss_of: Loss, ranks: Ranks, workers: Hands
+    model: Any, masters: MasterWeights, some: list[Encoded], recipe: Recipe, pad_id: int, device: str, loss_of: Loss, ranks: Ranks, workers: RowThreadPool
 ) -> tuple[float, int, int]:
     """(loss, tokens, learned tokens) of one step's rows, of which each process computes `micro_batch` at a time; the gradients are summed in the masters."""
     together = pack if recipe.packing else collate
     parts = in_parts(some, recipe.micro_batch * ranks.size or len(some))
-    at_once = [[_share(rows, together, pad_id, device, ranks) for rows in workers.deal(part)] for part in parts]
+    at_once = [[_share(rows, together, pad_id, device, ranks) for rows in workers.split_rows(part)] for part in parts]
     batches = [batch for shares in at_once for batch in shares]
     total = ranks.sum(sum(map(_weight, batches)))[0]
 
@@ -255,7 +255,7 @@ def step_gradients(
 
     loss = 0.0
     for shares in at_once:
-        for part, gradients in workers.each(compute, shares):
+        for part, gradients in workers.map(compute, shares):
             masters.add(gradients)
             loss += part
     loss, tokens, learned = ranks.sum(loss, sum(batch.tokens for batch in batches), sum(batch.trained for batch in batches))
@@ -324,7 +324,7 @@ def batch_loss(model: Any, batch: Batch) -> Any:
     return (each * batch.weights.flatten()).sum() / batch.weights.sum()
 
 
-def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, ranks: Ranks = ALONE, workers: Hands = ONE) -> float:
+def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, ranks: Ranks = SINGLE_PROCESS, workers: RowThreadPool = SINGLE_THREADED) -> float:
     """Loss over some rows without training on them."""
     import torch
 
@@ -338,8 +338,8 @@ def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss
 
     total = count = 0.0
     for some in epoch_batches(rows, recipe.micro_batch or recipe.batch_size, 0, 0):
-        shares = [_share(mine, collate, pad_id, device, ranks) for mine in workers.deal(some)]
-        loss, weight = ranks.sum(sum(workers.each(measure, shares)), sum(map(_weight, shares)))
+        shares = [_share(mine, collate, pad_id, device, ranks) for mine in workers.split_rows(some)]
+        loss, weight = ranks.sum(sum(workers.map(measure, shares)), sum(map(_weight, shares)))
         total, count = total + loss, count + weight
     model.train(was_training)
     return total / count if count else 0.0

@@ -80,7 +80,7 @@ class Worker:
             try:
                 run = self._begin(request)
                 if run is not None:
-                    self._see_through(run, lease)
+                    self._execute(run, lease)
                     return True
             finally:
                 leases.release(self._context.database, lease, self.owner)
@@ -113,9 +113,9 @@ class Worker:
             reason = self._died(row, "killed, or out of memory")
             runs.end(self._context, last, runs.FAILED, reason, now_ms())
             return None
-        return runs.take_over(self._context, row["id"], worker=self.owner, now=now_ms())
+        return runs.reclaim(self._context, row["id"], worker=self.owner, now=now_ms())
 
-    def _see_through(self, run: runs.Run, lease: str) -> None:
+    def _execute(self, run: runs.Run, lease: str) -> None:
         """Have the child run it; renew the lease meanwhile; end the child when the lease, the worker or the wish is gone."""
         child, self._spare = self._spare or Child(), None
         if not child.alive:
@@ -132,7 +132,7 @@ class Worker:
                     return
                 if self.stop.is_set():
                     child.kill()
-                    runs.put_down(self._context, run, now_ms())
+                    runs.release(self._context, run, now_ms())
                     return
                 cancel_since = self._overdue(run, child, cancel_since)
         self._after(run, child)

@@ -53,8 +53,8 @@ def _ours(base: Any, rows: list[Encoded], recipe: Recipe, *, packed: bool) -> li
     """(time, tokens so far) after each step."""
     from dataclasses import replace
 
+    from training.allocator import keep_memory
     from training.lora import trainable
-    from training.platform_tuning import keep_memory
     from training.trainer import Step, train
 
     keep_memory()

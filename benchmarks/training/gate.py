@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.document import put_between_markers
 from benchmarks.training.shops import ROWS, USERS, shop
+from training.allocator import keep_memory
 from training.base.probe import settled
 from training.base_model import BaseModel, quiet_environment
 from training.data.hold_out import AUTO
@@ -35,7 +36,6 @@ from training.evaluate import Answer, answer_rows, questions
 from training.gate import Pair, score_interval
 from training.judging.held_out import describe_held_out, question_facts
 from training.lora import trainable
-from training.platform_tuning import keep_memory
 from training.recipe import chosen_variants, load_recipe
 from training.rows import Row, read_lines
 from training.trainer import train

@@ -53,8 +53,8 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--tensors", action="store_true", help="also count what torch's tensors take at most, as a GPU's allocator would; slows the steps down")
     parser.add_argument("--steps", type=int, default=6, help="after six the peak of a small model no longer moves")
     options = parser.parse_args(given)
+    from training.allocator import keep_memory
     from training.base_model import BaseModel, quiet_environment
-    from training.platform_tuning import keep_memory
 
     quiet_environment()
     keep_memory()

@@ -33,19 +33,19 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--longest", type=int, default=256, help="tokens of the longest conversations")
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args(given)
+    from training.allocator import keep_memory, return_memory
     from training.base_model import BaseModel, quiet_environment
-    from training.platform_tuning import keep_memory, return_memory
 
     quiet_environment()
     keep_memory()
     import torch
 
     from training.encode import Encoder
-    from training.methods.pairs import most_written, work
+    from training.methods.pairs import max_completion_tokens, work
     from training.methods.registry import METHODS, family
-    from training.pace import choose_threads, write
     from training.run.checkpoint import Checkpoints
     from training.run.estimates import estimate, memory_of, peak_memory_bytes, peak_of
+    from training.throughput import choose_threads, write
     from training.trainer import total_steps
 
     torch.set_num_threads(options.threads)
@@ -68,7 +68,7 @@ def main(given: list[str] | None = None) -> int:
         _, speed = choose_threads(model, train, recipe, 0, loss_of)
         return_memory()
         memory = memory_of(model, prepared, 0, loss_of)
-        written = write(model, train, recipe, 0, base.stop_ids, most_written(train)) if options.method == "rlhf" else None
+        written = write(model, train, recipe, 0, base.stop_ids, max_completion_tokens(train)) if options.method == "rlhf" else None
         expected = estimate(prepared, speed, memory, written=written)
         forget_peak()
         reporter: Any = SimpleNamespace(working=lambda *_: None, stage=lambda _: None)

@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.allocator import keep_memory
 from training.base import other
 from training.base.probe import Probe, answers, judge, settled
 from training.base_model import BaseModel, quiet_environment
 from training.batches import IGNORED
 from training.encode import Encoded
-from training.platform_tuning import keep_memory
 from training.recipe import Recipe, load_recipe
 from training.rows import read_lines
 

@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.training.quality import trl_trained
 from examples.zenith import scenario
 from training.adapter_store import read_weights
+from training.allocator import keep_memory
 from training.base.probe import answers
 from training.base_model import BaseModel, open_base, quiet_environment
 from training.device import compute_dtype
@@ -24,7 +25,6 @@ from training.encode import Encoded, Encoder
 from training.evaluate import answer_rows
 from training.judging.probes import probes
 from training.lora import with_stored
-from training.platform_tuning import keep_memory
 from training.recipe import recipe_from
 from training.rows import read_lines
 from training.run.estimates import peak_memory_bytes

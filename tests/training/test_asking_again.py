@@ -85,11 +85,11 @@ def test_a_run_that_waits_for_a_worker_is_cancelled_at_once(
     context: Context, request_id: str
 ) -> None:
     run = begin(context, request_id)
-    runs.put_down(context, run, NOW + 1)
+    runs.release(context, run, NOW + 1)
     row = runs.request_cancel(context, run.id[:12], actor="ola", now=NOW + 2)
     assert row["state"] == runs.CANCELLED
     with pytest.raises(runs.Superseded):
-        runs.take_over(context, run.id, worker="x", now=NOW + 3)
+        runs.reclaim(context, run.id, worker="x", now=NOW + 3)
 
 
 def test_what_ended_says_the_whole_command_that_trains_on_its_rows_again(
@@ -98,7 +98,7 @@ def test_what_ended_says_the_whole_command_that_trains_on_its_rows_again(
     run = begin(context, request_id)
     assert runs.end(context, run, runs.CANCELLED, "Cancelled on request.", NOW + 1)
     with pytest.raises(ConflictError) as refused:
-        runs.reopen(context, run.id, worker="cli", actor="ola", now=NOW + 2)
+        runs.resume(context, run.id, worker="cli", actor="ola", now=NOW + 2)
     command = "whet train run --dataset support@3 --alias support --recipe continue"
     assert f"`{command}`" in refused.value.hint
 
@@ -112,11 +112,11 @@ def test_a_failed_run_is_not_resumed_beside_the_one_that_followed_it(
         digest = connection.execute(select(training_requests.c.dataset_digest)).scalar_one()
         again = builders.add_run(connection, NOW + 2, dataset=digest, state="running")
     with pytest.raises(ConflictError, match=again):
-        runs.reopen(context, run.id, worker="cli", actor="ola", now=NOW + 3)
+        runs.resume(context, run.id, worker="cli", actor="ola", now=NOW + 3)
     with writing(context.database) as connection:
         failed = update(training_runs).where(training_runs.c.id == again)
         connection.execute(failed.values(state="failed"))
-    resumed, _ = runs.reopen(context, run.id, worker="cli", actor="ola", now=NOW + 4)
+    resumed, _ = runs.resume(context, run.id, worker="cli", actor="ola", now=NOW + 4)
     assert resumed.id == run.id
 
 
@@ -135,7 +135,7 @@ def test_rows_from_a_file_are_named_by_the_copy_in_the_store(sqlite_context: Con
     context.store.put_folder("datasets/d", fill)
     runs.end(context, started, runs.CANCELLED, "Cancelled on request.", NOW + 1)
     with pytest.raises(ConflictError) as refused:
-        runs.reopen(context, started.id, worker="cli", actor="ola", now=NOW + 2)
+        runs.resume(context, started.id, worker="cli", actor="ola", now=NOW + 2)
     folder = context.store.local_folder("datasets/d")
     command = (
         f"whet train run {folder}/train.jsonl --test {folder}/test.jsonl --alias desk --method dora"

@@ -14,7 +14,7 @@ from tests.web import NOW, console_client, headline
 from training.answer_pages import marked
 from training.commands.shown import loss_bars
 from training.pages import list_headline, sparkline
-from training.recipe import load_recipe, recipe_read
+from training.recipe import load_recipe, relevant_fields
 from training.words import estimated, run_headline, said_value
 from whet.context import Context
 from whet.database import reading as reads
@@ -93,7 +93,7 @@ def test_a_page_shows_of_a_recipe_what_its_method_reads(sqlite_context: Context,
     page = console_client(sqlite_context, "viewer", clock=lambda: NOW).get(f"/runs/{run}").text
     named = set(re.findall(r"<dt>([^<]+)</dt>", page))
     assert shown <= named and not hidden & named, named
-    assert recipe_read({"method": "unheard of", "beta": 0.1}) == {"method": "unheard of", "beta": 0.1}, "what it reads is not known"
+    assert relevant_fields({"method": "unheard of", "beta": 0.1}) == {"method": "unheard of", "beta": 0.1}, "what it reads is not known"
 
 
 def test_what_was_estimated_stands_beside_what_was_measured() -> None:

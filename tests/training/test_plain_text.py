@@ -22,7 +22,7 @@ from training.data.text_files import SECTION, text_rows
 from training.datasets import Shares
 from training.encode import Encoded, Encoder
 from training.gate import FAIL, INCONCLUSIVE, PASS, Thresholds
-from training.judging.nats import reference_nats
+from training.judging.nll import reference_nll
 from training.plain_text import windows
 from training.rows import BadLine, Row, read_objects
 from training.text_gate import TextPair, judge_texts
@@ -183,7 +183,7 @@ def test_the_cost_of_a_long_text_is_that_of_all_its_windows(base: BaseModel) -> 
 
     encoder, row = Encoder(base, 32), _row(_texts(1, words=120)[0]["text"])
     model = base.load_model("float32")
-    cost = reference_nats(model, encoder, [row])[row.id]
+    cost = reference_nll(model, encoder, [row])[row.id]
     expected, tokens = 0.0, 0
     for window in windows(base.tokenizer, row.answer, 32):
         ids = torch.tensor([window.ids])

@@ -13,20 +13,20 @@ import pytest
 from sqlalchemy import select
 
 from tests.training.tiny import CHATML, build_base, facts
-from training import datasets, fused, pipeline, runs
+from training import datasets, kernels, pipeline, runs
 from training.base_model import BaseModel, open_base
 from training.batches import IGNORED, collate, epoch_batches
 from training.data.split import split
 from training.encode import Encoded, Encoder
 from training.evaluate import greedy
 from training.fingerprint import chosen_conversations, fingerprint, logprobs
-from training.fused import fuse_lora, use_short_attention
+from training.kernels import fuse_lora, use_short_attention
 from training.lora import adapter_weights, add_lora, plain_config, with_stored
 from training.prepare import Prepared, prepare
 from training.recipe import Recipe, load_recipe, recipe_from, resolved
 from training.reporter import Reporter
 from training.rows import Row, read_lines
-from training.trainer import Cancelled, Step, batch_loss, rate_at, total_steps, train, watch
+from training.trainer import Cancelled, Step, batch_loss, rate_at, total_steps, train, check_divergence
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading
@@ -166,7 +166,7 @@ def test_answers_come_as_from_pefts_computation(tmp_path: Path, architecture: st
     torch.testing.assert_close(as_sure, sure, rtol=1e-4, atol=1e-4)
     if extra.get("sliding_window"):  # which leaves the padding out in any case
         return
-    monkeypatch.setattr(fused, "_bias", lambda mask, *shape: _BIAS(None, *shape))  # planted: what pads a short question is seen
+    monkeypatch.setattr(kernels, "_bias", lambda mask, *shape: _BIAS(None, *shape))  # planted: what pads a short question is seen
     assert float((_answered(fast, questions)[1] - sure).abs().max()) > 1e-3
 
 
@@ -202,7 +202,7 @@ def _answered(model: Any, questions: list[list[int]]) -> tuple[list[list[int]], 
     return answers, logits[1]
 
 
-_BIAS = fused._bias
+_BIAS = kernels._bias
 
 
 def _disturbed(model: Any) -> Any:
@@ -255,13 +255,13 @@ def test_a_loss_that_is_no_number_stops_the_run_with_its_cause(base: BaseModel) 
 
 def test_a_run_that_diverges_is_stopped_and_names_the_rate() -> None:
     falling = [4.0 - 0.02 * step for step in range(100)]
-    watch(falling, 1.0, 100, RECIPE)
-    watch(falling[:40] + [4.8] * 30, 1.0, 70, RECIPE)
+    check_divergence(falling, 1.0, 100, RECIPE)
+    check_divergence(falling[:40] + [4.8] * 30, 1.0, 70, RECIPE)
     with pytest.raises(TrainingError, match=r"rose from 3.81 to 5.50 by step 70") as caught:
-        watch(falling[:40] + [5.5] * 30, 1.0, 70, RECIPE)
+        check_divergence(falling[:40] + [5.5] * 30, 1.0, 70, RECIPE)
     assert "0.005" in caught.value.hint
     with pytest.raises(TrainingError, match="gradient stopped being a number"):
-        watch([1.0], float("inf"), 1, RECIPE)
+        check_divergence([1.0], float("inf"), 1, RECIPE)
 
 
 def test_the_best_weights_on_validation_are_what_remains(base: BaseModel) -> None:

@@ -250,7 +250,7 @@ def test_a_request_that_cannot_be_run_ends_with_its_sentence(office: Office) -> 
 
 def test_a_process_believed_dead_can_change_nothing(sqlite_context: Context) -> None:
     started = runs.start(sqlite_context, alias="a", dataset_digest="d", base_digest="b", recipe={}, estimate={}, worker="one", now=1)
-    successor = runs.take_over(sqlite_context, started.id, worker="two", now=2)
+    successor = runs.reclaim(sqlite_context, started.id, worker="two", now=2)
     with pytest.raises(runs.Superseded):
         runs.report(sqlite_context, started, progress={"stage": "training"}, curve=None, now=3)
     with pytest.raises(runs.Superseded), writing(sqlite_context.database) as connection:

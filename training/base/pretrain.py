@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from training.allocator import keep_memory
 from training.base import attention, batches
 from training.base import tokenizer as tokenizers_of_base
 from training.base.corpus import document
 from training.base.model import new_model
 from training.base.optimise import MasterOptimiser, schedule
-from training.platform_tuning import keep_memory
 
 LOG_EVERY_STEPS = 10
 EVALUATE_EVERY_STEPS = 200

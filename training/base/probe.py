@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.allocator import keep_memory
 from training.base import other
 from training.base_model import BaseModel, quiet_environment
 from training.device import compute_dtype
 from training.encode import Encoded, Encoder
 from training.evaluate import greedy
 from training.lora import trainable
-from training.platform_tuning import keep_memory
 from training.recipe import Recipe, load_recipe, recipe_from, resolved
 from training.rows import read_lines
 from training.trainer import train

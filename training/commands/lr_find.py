@@ -98,15 +98,15 @@ def _test(
     watch: Watch,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return (the test as JSON, what is to be said of the rows)."""
+    from training.allocator import keep_memory
     from training.base_model import open_base, quiet_environment
     from training.methods.registry import METHODS, family
-    from training.pace import choose_threads
     from training.pipeline import load, pad_token
-    from training.platform_tuning import keep_memory
     from training.prepare import prepare
-    from training.run.faults import memory_in_words
+    from training.run.faults import translate_oom
     from training.run.lr_find import RangePoint, require_testable, run_range_test, steps_within
     from training.run.lr_find_page import page
+    from training.throughput import choose_threads
 
     quiet_environment()
     keep_memory()
@@ -115,7 +115,7 @@ def _test(
     read = rows_of(context, alias, source)
     base = open_base(context.settings)
     prepared = prepare(context, alias, read.dataset, recipe, base, skip_bad=source.skip_bad)
-    with memory_in_words(prepared.recipe):
+    with translate_oom(prepared.recipe):
         model, pad_id = load(context, prepared), pad_token(prepared)
         loss_of = family(METHODS[prepared.recipe.method]).loss(prepared)
         threads, speed = choose_threads(model, prepared.train, prepared.recipe, pad_id, loss_of)

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from training.commands.outcome import show_report, summary
-from training.commands.train import see_through, this_process, train
+from training.commands.train import execute, this_process, train
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.context import Context
@@ -24,17 +24,17 @@ def resume(
     """Go on with a run that failed or whose process was killed, from its newest checkpoint: same rows, recipe and base, and the same result."""
     with opened() as context:
         from training import runs
+        from training.allocator import keep_memory
         from training.base_model import quiet_environment
-        from training.platform_tuning import keep_memory
 
         quiet_environment()
         keep_memory()
-        started, row = runs.reopen(context, run_id, worker=this_process(), actor=actor(), now=now_ms())
+        started, row = runs.resume(context, run_id, worker=this_process(), actor=actor(), now=now_ms())
         if started.request_id is not None:
             emit({"run": started.id, "state": "waiting", "next": "The worker of `whet up` goes on with it."}, as_json)
             return
         into = Path(row["recipe"]["into"]) if row["recipe"].get("into") else None
-        outcome = see_through(context, started, lambda: _prepared(context, row), into, as_json=as_json)
+        outcome = execute(context, started, lambda: _prepared(context, row), into, as_json=as_json)
         emit(summary(outcome, []), True) if as_json else show_report(outcome, "full")
 
 

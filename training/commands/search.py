@@ -42,15 +42,15 @@ def search(
     if not trials and not minutes:
         raise InputError("A search needs a budget.", hint="Give --trials N, --minutes M, or both.")
     with opened() as context:
+        from training.allocator import keep_memory
         from training.base_model import open_base, quiet_environment
         from training.data.formats import read_options
         from training.methods.registry import find
-        from training.pace import choose_threads
         from training.pipeline import load, pad_token
-        from training.platform_tuning import keep_memory
         from training.prepare import prepare
         from training.recipe import load_recipe
         from training.run.search import Plan, Search, require_searchable, with_validation
+        from training.throughput import choose_threads
 
         if on:
             from training.run.places import LOCAL, ray_address, require_ray

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from training.commands.evaluate import metrics_table
-from training.recipe import recipe_read
+from training.recipe import relevant_fields
 from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
 from whet.cli import emit, out
 from whet.clock import iso
@@ -33,7 +33,7 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
         "took": duration((row["finished_at"] or now) - row["started_at"]) + ("" if row["finished_at"] else " so far"),
         "data": f"{said_value(recipe.get('rows'))} rows, {recipe.get('dataset_path', row['dataset_digest'])}",
         "recipe": ", ".join(
-            f"{name} {said_value(value)}" for name, value in recipe_read(recipe).items() if name not in DATA_IN_RECIPE and value not in ("", None)
+            f"{name} {said_value(value)}" for name, value in relevant_fields(recipe).items() if name not in DATA_IN_RECIPE and value not in ("", None)
         ),
         "steps": f"{progress.get('step', 0)} of {progress.get('steps', '?')}",
         "loss": f"{curve[0][1]:.3g} {loss_bars([point[1] for point in curve])} {curve[-1][1]:.3g}" if curve else "",

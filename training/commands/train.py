@@ -117,11 +117,11 @@ def run(
     }  # fmt: skip
     given = overrides(options, assignments)
     with opened() as context:
+        from training.allocator import keep_memory
         from training.base_model import open_base, quiet_environment
         from training.data.formats import read_options
         from training.imports import import_libraries
         from training.methods.registry import find
-        from training.platform_tuning import keep_memory
         from training.recipe import check_into, check_servable, load_recipe, recipe_from
 
         quiet_environment()
@@ -188,10 +188,10 @@ def _chosen_folds(given: dict[str, Any]) -> int | None:
 
 def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
     from training.pipeline import measured
-    from training.recipe import recipe_read
+    from training.recipe import relevant_fields
 
     prepared, _, _, expected = measured(context, prepared, price_per_hour)
-    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": recipe_read(prepared.recipe.as_json())}
+    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": relevant_fields(prepared.recipe.as_json())}
 
 
 def _train(context: Context, prepared: Any, into: Path | None = None, *, as_json: bool, report: str = "full") -> Any:
@@ -209,7 +209,7 @@ def _train(context: Context, prepared: Any, into: Path | None = None, *, as_json
         worker=this_process(),
         now=now_ms(),
     )
-    return see_through(context, started, lambda: prepared, into, as_json=as_json, report=report)
+    return execute(context, started, lambda: prepared, into, as_json=as_json, report=report)
 
 
 def this_process() -> str:
@@ -217,7 +217,7 @@ def this_process() -> str:
     return f"cli:{socket.gethostname()}:{os.getpid()}"
 
 
-def see_through(
+def execute(
     context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, as_json: bool, report: str = "full"
 ) -> Any:
     """Do a run that has its row, `prepared()` first; the row is ended whatever happens. What is raised comes out as a WhetError where it can.

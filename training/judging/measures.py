@@ -34,7 +34,7 @@ _DEEPEST = 100  # levels of JSON in an answer; what is deeper is no data, and a 
 
 
 @dataclass(frozen=True, slots=True)
-class Nats:
+class NllSum:
     """What a reference answer costs a model: negative log-likelihood of its tokens, end-of-turn token included."""
 
     nats: float
@@ -46,7 +46,7 @@ class Side:
     """What one model did with the rows."""
 
     answers: Mapping[str, Answer]  # row id → answer
-    nats: Mapping[str, Nats] = field(default_factory=dict)  # row id → cost of the reference; may be empty
+    nats: Mapping[str, NllSum] = field(default_factory=dict)  # row id → cost of the reference; may be empty
 
 
 def measure_rows(rows: Sequence[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from training.judging import report
 from training.judging.ballots import keep_base
 from training.judging.earlier import earlier_rows
 from training.judging.measures import Side
-from training.judging.nats import reference_nats
+from training.judging.nll import reference_nll
 from training.judging.probes import Probes, probes
 from training.judging.reliance import RelianceAnswers, keep_samples, reliance_measures
 from training.rows import Row
@@ -127,4 +127,4 @@ def _side(model: Any, encoder: Encoder, known: Any, rounds: list[list[Row]], cos
     answers: dict[str, Answer] = dict(known)
     for rows in rounds:
         answers |= answer_rows(model, encoder, rows, on_batch=tally.round)
-    return Side(answers, reference_nats(model, encoder, costed))
+    return Side(answers, reference_nll(model, encoder, costed))

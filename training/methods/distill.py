@@ -24,7 +24,7 @@ from training.methods.loop import servable as candidate
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.rows import Row, read_lines
-from training.run.faults import disk_in_words
+from training.run.faults import translate_disk_full
 from training.trainer import Loss, batch_loss
 from whet.context import Context
 from whet.errors import ConfigurationError, EndpointError, InputError, TrainingError
@@ -71,7 +71,7 @@ def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path)
 
 
 def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float) -> Any:
-    """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned tokens, each weighted by its row. Nats.
+    """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned tokens, each weighted by its row. NllSum.
 
     T² keeps the size of the second term's gradients as T grows.
     """
@@ -97,7 +97,7 @@ def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter, kept: Pat
     encoded, learned, refused = [], [], []
     rows, known = prepared.dataset.train, _answered(kept)
     ask = list({row.digest: row for row in rows if row.digest not in known}.values())
-    with disk_in_words(kept.parent, "What the teacher answered"):
+    with translate_disk_full(kept.parent, "What the teacher answered"):
         kept.parent.mkdir(parents=True, exist_ok=True)
         with kept.open("ab") as file, asked_together(lambda row: endpoint.answer(insert_passages(list(row.messages), row.context)[:-1]), ask) as answers:
             for number, row in enumerate(rows, start=1):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
+from training.allocator import return_memory
 from training.device import device, stored_dtype
 from training.lora import merged_once, served_adapter, with_stored
-from training.platform_tuning import return_memory
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.trainer import Loop, Loss, Step, Trained, batch_loss, train
@@ -68,11 +68,11 @@ def on_plain_base(model: Any, prepared: Prepared) -> Any:
     """The trained LoRA adapter on a base loaded anew, for trainers that leave the one they trained on quantised or patched; that one's memory is free again before."""
     recipe = prepared.recipe
     weights, config = served_adapter(model, recipe.dtype)
-    let_go(model)
+    free_model(model)
     return with_stored(prepared.base.load_model(recipe.dtype, where=roomy(prepared)), config, weights)
 
 
-def let_go(model: Any) -> None:
+def free_model(model: Any) -> None:
     """Free a model's weights, whoever still holds the model: two bases at once are what a machine cannot take that had just room for one."""
     import torch
 

@@ -23,12 +23,12 @@ from whet.errors import InputError
 
 # What is computed of each sequence without gradients, beside the step's own pass: by DPO the reference; by KTO the reference, and policy and reference of the answer to
 # another question; by RLHF the policy as it was, the reference, and the reward.
-BESIDE = {"dpo": 1, "kto": 3, "orpo": 0, "simpo": 0, "rlhf": 3}
+EXTRA_FORWARD_PASSES = {"dpo": 1, "kto": 3, "orpo": 0, "simpo": 0, "rlhf": 3}
 
 
 def passes_beside(recipe: Recipe) -> int:
     """Return how often a sequence is computed without gradients, beside the step's own pass."""
-    return 1 if recipe.loss_type == APO_ZERO_UNPAIRED else BESIDE[recipe.method]
+    return 1 if recipe.loss_type == APO_ZERO_UNPAIRED else EXTRA_FORWARD_PASSES[recipe.method]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +136,14 @@ def _policys_work(recipe: Recipe, found: list[Pair], written: Sequence[Sequence[
     return Work(len(found), tokens, learned, computed / max(1, tokens))
 
 
-def most_written(rows: list[Encoded]) -> int:
+def max_completion_tokens(rows: list[Encoded]) -> int:
     """Tokens at which RLHF cuts an answer."""
     return answer_limit(max(len(row.ids) - row.prompt_tokens for row in rows))
 
 
-def at_their_longest(rows: list[Encoded], recipe: Recipe) -> list[Encoded]:
+def with_longest_completions(rows: list[Encoded], recipe: Recipe) -> list[Encoded]:
     """The rows as RLHF may come to learn from them: any answer may be as long as the longest may be."""
-    most = most_written(rows)
+    most = max_completion_tokens(rows)
 
     def filled(row: Encoded) -> Encoded:
         prompt = row.ids[: row.prompt_tokens]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from training.allocator import keep_few_kernels
 from training.batches import Batch
 from training.lora import add_lora
 from training.methods import trl_trainer as common
@@ -24,7 +25,6 @@ from training.methods.pairs import (
 from training.methods.registry import APO_ZERO_UNPAIRED
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
-from training.platform_tuning import keep_few_kernels
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.rows import Row

@@ -44,7 +44,7 @@ _PAIRS = _POLICY | _MEMORY | {"patience", "beta", "sample_every"}
 _STARTS = frozenset({"init_lora_weights"})  # of matrices that are compared with no other model
 _SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
 # Fields that only some methods read; all others are read by every one.
-SOME = (
+OPTIONAL_FIELDS = (
     _LORA
     | _VIRTUAL
     | _SHARDED
@@ -74,7 +74,7 @@ class Method:
     module: str  # in training.methods
     learns: str  # one sentence: what is changed, by what
     engine: str  # ADAPTER | MODEL | FOLDER
-    reads: frozenset[str]  # those of SOME that it reads
+    reads: frozenset[str]  # those of OPTIONAL_FIELDS that it reads
     rows: str = ANSWERS
     rate: float = 1.0  # peak learning rate, as a multiple of what LoRA takes on a base of this size
     said: str = ""  # before the first step

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
+from training.allocator import keep_few_kernels, return_memory
 from training.device import device
 from training.evaluate import answer_limit
 from training.lora import add_lora, cast_parameters, target_names
@@ -16,11 +17,10 @@ from training.methods.pairs import Pair, pairs
 from training.methods.preference import loss
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
-from training.platform_tuning import keep_few_kernels, return_memory
 from training.prepare import Prepared
 from training.reporter import Reporter
 from training.run.checkpoint import Checkpoints
-from training.run.signs import weak_rewards
+from training.run.diagnostics import warn_weak_rewards
 from training.trainer import Loop, Step, Trained
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
@@ -61,7 +61,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     )  # fmt: skip
     if resume is None:
         followed.state.earlier = judge_seconds
-        weak = weak_rewards(preferred(score, found, recipe.batch_size), len(found))
+        weak = warn_weak_rewards(preferred(score, found, recipe.batch_size), len(found))
         followed.state.signs += [weak] if weak else []
         followed.write({})
     kept.remove()

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.masters import Best, Masters
+from training.master_weights import BestCheckpoint, MasterWeights
 from training.recipe import Recipe
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot
-from training.run.faults import disk_in_words
+from training.run.diagnostics import check_divergence, explain_early_stop, require_finite
+from training.run.faults import translate_disk_full
 from training.run.samples import Sampler
-from training.run.signs import finite, no_longer_better, watch
 from training.trainer import Step, Trained
 from whet.errors import TrainingError
 
@@ -49,8 +49,8 @@ class Progress:
         self.losses = self.state.losses
         self._tensors = self.resume.tensors if self.resume else {}
         self._began, self._before = self.clock(), self.state.seconds
-        self._masters: Masters | None = None
-        self._best: Best | None = None
+        self._masters: MasterWeights | None = None
+        self._best: BestCheckpoint | None = None
         self._validated = False
         self._model: Any = None
 
@@ -73,18 +73,18 @@ class Progress:
         self._validated = trainer.eval_dataset is not None
         self._model = trainer.model
         if self.state.stopped or self.state.step >= trainer.args.max_steps:
-            self.begins(Masters(trainer.model))
+            self.begins(MasterWeights(trainer.model))
         else:
             trainer.train(resume_from_checkpoint=self._unpacked(Path(trainer.args.output_dir)))
             self._ends()
 
     # --- what the trainer tells ---------------------------------------------------------------------------------------
 
-    def begins(self, masters: Masters) -> None:
+    def begins(self, masters: MasterWeights) -> None:
         """Right before the first step of this attempt: the weights are those of the checkpoint."""
-        self._masters, self._best = masters, Best(masters)
+        self._masters, self._best = masters, BestCheckpoint(masters)
         if "master.0" in self._tensors:  # RLHF's first checkpoint has none: it is written before its policy begins
-            masters.take(self._tensors)
+            masters.load_weights(self._tensors)
         self._best.load(self._tensors, self.state)
         self._began = self.clock()
 
@@ -103,7 +103,7 @@ class Progress:
         state.step, state.seconds, state.tokens = step, self._seconds(), tokens
         state.history.append([step, float(figure), state.seconds, rate])
         self.losses.append(float(figure))
-        watch(self.losses if self.falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), step, self.recipe)
+        check_divergence(self.losses if self.falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), step, self.recipe)
         if self.sampler is not None:
             self._began += self.sampler.sample(self._model, state, steps, self.clock)
         if tell:
@@ -113,8 +113,8 @@ class Progress:
         """The loss on held-out rows after a step; returns whether the run should stop here."""
         state = self.state
         assert self._best is not None
-        self._best.offer(state, finite(loss, "loss on held-out rows", state.step, self.recipe))
-        if sign := no_longer_better(state.validation, self.losses, self.recipe.patience):
+        self._best.update(state, require_finite(loss, "loss on held-out rows", state.step, self.recipe))
+        if sign := explain_early_stop(state.validation, self.losses, self.recipe.patience):
             state.signs.append(sign)
             state.stopped = True
         self.tell(steps)
@@ -155,7 +155,7 @@ class Progress:
         if not files:
             return None
         found = folder / "resumed"
-        with disk_in_words(folder, "What the checkpoint holds"):
+        with translate_disk_full(folder, "What the checkpoint holds"):
             found.mkdir()
             for name, tensor in files.items():
                 (found / name).write_bytes(tensor.numpy().tobytes())

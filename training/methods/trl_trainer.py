@@ -10,11 +10,11 @@ import errno
 from pathlib import Path
 from typing import Any
 
-from training.masters import Masters
+from training.master_weights import MasterWeights
 from training.methods.loop import on_plain_base
 from training.methods.pairs import at_once
 from training.prepare import Prepared
-from training.run.faults import disk_in_words
+from training.run.faults import translate_disk_full
 from training.trainer import FLOOR, total_steps
 
 __all__ = ["Bare", "Ready", "arguments", "on_one_gpu", "on_plain_base"]
@@ -28,15 +28,15 @@ class Bare:
 
     args: Any
     model: Any
-    masters: Masters
+    masters: MasterWeights
     optimizer: Any
     loraplus_lr_ratio: float = 1.0
 
     def create_optimizer(self, model: Any = None) -> Any:
         made: Any = self._loraplus() or super().create_optimizer(model)  # type: ignore[misc]
         if not hasattr(self, "masters"):
-            self.masters = Masters(self.model)
-            self.masters.under(made)
+            self.masters = MasterWeights(self.model)
+            self.masters.attach_to(made)
         return made
 
     def _loraplus(self) -> Any:
@@ -68,7 +68,7 @@ class Bare:
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         from transformers import Trainer
 
-        with disk_in_words(Path(self.args.output_dir), "The checkpoint"):
+        with translate_disk_full(Path(self.args.output_dir), "The checkpoint"):
             try:
                 Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
             except RuntimeError as error:
@@ -116,7 +116,7 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # which would put an earlier mean in place of a loss that is no number, and `watch` never saw it
+        "logging_nan_inf_filter": False,  # which would put an earlier mean in place of a loss that is no number, and `check_divergence` never saw it
         "save_strategy": "no",  # nor held-out rows by its own clock: `Progress` says when
         "report_to": [],
         "disable_tqdm": True,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.methods.registry import ANSWERS, METHODS
-from training.run.faults import disk_in_words
+from training.run.faults import translate_disk_full
 from whet.context import Context
 from whet.errors import TrainingError
 from whet.store import canonical_json, digest_bytes, digest_json
@@ -131,7 +131,7 @@ class Checkpoints:
         header = canonical_json({"state": asdict(state), "recipe": self._recipe, "identity": self._identity, "python": _python_random()}).decode()
         content = save({**tensors, **_torch_random()}, metadata={_HEADER: header})
         path = self.folder / f"step-{state.step:09d}-{digest_bytes(content)[:_DIGEST_CHARACTERS]}.safetensors"
-        with disk_in_words(self.folder, "The checkpoint"):
+        with translate_disk_full(self.folder, "The checkpoint"):
             self.folder.mkdir(parents=True, exist_ok=True)
             _write_whole(path, content)
             for _, old in self._files()[_KEPT:]:
@@ -167,7 +167,7 @@ class Checkpoints:
         """An empty folder beside the checkpoints; it goes at the end, or, after a kill, when another attempt asks for it or the checkpoints go."""
         folder = self.folder / "scratch"
         shutil.rmtree(folder, ignore_errors=True)
-        with disk_in_words(self.folder, "What training needs beside its checkpoints"):
+        with translate_disk_full(self.folder, "What training needs beside its checkpoints"):
             folder.mkdir(parents=True)
         try:
             yield folder

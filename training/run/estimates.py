@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from training.batches import PACKED_TOKENS, Batch, collate, pack
 from training.encode import Encoded
-from training.hands import how_many, shared_by
-from training.methods.pairs import BESIDE, at_their_longest, sequences, work, work_of_pairs
+from training.methods.pairs import EXTRA_FORWARD_PASSES, sequences, with_longest_completions, work, work_of_pairs
 from training.recipe import Recipe
+from training.row_threads import max_row_threads, row_thread_count
 
 if TYPE_CHECKING:
-    from training.pace import Written
     from training.prepare import Prepared
+    from training.throughput import Written
     from training.trainer import Loss, Trained
 
 _FLOAT32 = 4  # bytes
@@ -60,7 +60,7 @@ def estimate(prepared: Prepared, tokens_per_s: float, memory: dict[str, int], pr
 def _rewards_seconds(prepared: Prepared, speed: float) -> float:
     """What RLHF's reward model takes, which computes nothing beside its steps: `speed` is that of the policy, which does."""
     done = work_of_pairs(prepared.recipe, prepared.encoder, prepared.dataset.train)
-    return done.tokens * done.padding * prepared.recipe.epochs / (speed * (1 + BESIDE["rlhf"] * _FORWARD))
+    return done.tokens * done.padding * prepared.recipe.epochs / (speed * (1 + EXTRA_FORWARD_PASSES["rlhf"] * _FORWARD))
 
 
 def compared(expected: dict[str, Any], trained: Trained, peak_bytes: int, processes: int = 1) -> dict[str, Any]:
@@ -94,13 +94,13 @@ def memory_by_part(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int,
     compute = sum(count * size for count, size, learned in weights if learned)
     kept = (1 + _MOMENTS + validated) * learned * _FLOAT32
     first = next(model.parameters())
-    hands = how_many(shared_by(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
+    row_threads = max_row_threads(row_thread_count(recipe, first.device.type), recipe.micro_batch or recipe.batch_size)
     heap, kernels = _on_a_processor(recipe.method, first.element_size()) if first.device.type == "cpu" else (1.0, 0)
     activations = round(heap * _activations(model, rows, recipe, pad_id, loss_of)) + kernels
     return {
         "process": max(0, resident_bytes() - base - compute),
         "base": base,
-        "adapter": (1 + hands) * compute + (2 + validated) * learned * _FLOAT32,  # weights and each hand's gradients; both in float32, and the best so far
+        "adapter": (1 + row_threads) * compute + (2 + validated) * learned * _FLOAT32,  # weights and each thread's gradients; both in float32, and the best so far
         "optimiser": _MOMENTS * learned * _FLOAT32,
         "activations": activations,
         "checkpoint": kept,
@@ -118,7 +118,7 @@ def _on_a_processor(method: str, weight_bytes: int) -> tuple[float, int]:
 def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:
     """`memory_by_part` of a whole run, with what its method holds besides: a reward model while the policy trains; after the training, the base in 16 bits."""
     recipe = prepared.recipe
-    found = memory_by_part(model, at_their_longest([row for rows in (prepared.train, *prepared.variants) for row in rows], recipe), recipe, pad_id, loss_of, validated=bool(prepared.validation))
+    found = memory_by_part(model, with_longest_completions([row for rows in (prepared.train, *prepared.variants) for row in rows], recipe), recipe, pad_id, loss_of, validated=bool(prepared.validation))
     if recipe.method == "rlhf":
         learned = found["optimiser"] // _MOMENTS  # float32, as a reward model's are
         found["reward model"] = found["base"] + learned

@@ -1,4 +1,4 @@
-"""What a machine refuses, in one sentence with the setting that helps."""
+"""Translate what a machine refuses into one sentence with the setting that helps."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_in_words(recipe: Recipe, *, judging: str = "") -> Iterator[None]:
-    """Raises TrainingError in place of torch's or Python's own error when memory runs out, while training or, with the id of its run, while `judging`."""
+def translate_oom(recipe: Recipe, *, judging: str = "") -> Iterator[None]:
+    """Raise TrainingError in place of torch's or Python's own error when memory runs out.
+
+    `judging`: the id of the run whose trained adapter is being evaluated; empty while it trains.
+    """
     import torch
 
     try:
@@ -66,8 +69,8 @@ def _smaller(recipe: Recipe, at_once: int) -> list[str]:
 
 
 @contextmanager
-def disk_in_words(folder: Path, what: str) -> Iterator[None]:
-    """Raises TrainingError in place of the system's error when something cannot be written."""
+def translate_disk_full(folder: Path, what: str) -> Iterator[None]:
+    """Raise TrainingError in place of the system's error when something cannot be written."""
     try:
         yield
     except OSError as error:
@@ -78,8 +81,11 @@ def disk_in_words(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def require_room(folder: Path, needed: int, setting: str = "WHET_HOME") -> None:
-    """Raises TrainingError before the first step when the disk cannot take what the run will write (bytes); `setting` is what names another place."""
+def require_disk_space(folder: Path, needed: int, setting: str = "WHET_HOME") -> None:
+    """Raise TrainingError when the disk cannot take the `needed` bytes that a run will write.
+
+    `setting` is what names another folder.
+    """
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

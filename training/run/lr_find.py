@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from training.batches import endless
 from training.encode import Encoded
-from training.hands import hands, shared_by
-from training.masters import Masters, set_rate
+from training.master_weights import MasterWeights, set_rate
 from training.methods.registry import METHODS
 from training.recipe import Recipe
-from training.run.ranks import ALONE
+from training.row_threads import row_thread_count, row_thread_pool
+from training.run.ranks import SINGLE_PROCESS
 from training.trainer import noisy_embeddings, recomputing, step_gradients
 from whet.errors import InputError, TrainingError
 
@@ -28,7 +28,7 @@ STEPS, FEWEST_STEPS = 100, 20  # of a test: the rate rises by 12 % a step, or by
 _SPAN = (1e-3, 100.0)
 _HIGHEST = 0.5  # above it a recipe takes none
 _SMOOTHING = 0.9  # of the moving average: ten steps, a tenth of the test
-# Nats by which the smoothed loss may be above its lowest: the same as stops a run.
+# NllSum by which the smoothed loss may be above its lowest: the same as stops a run.
 _DIVERGED = 1.0
 _SKIPPED = 5  # steps at the start, where the moving average is of few
 _LEAST_FALL = 0.02  # share of the loss; less is what batches differ by
@@ -112,7 +112,7 @@ def run_range_test(
     diverged or `limit_s` seconds have passed.
     """
     device = next(model.parameters()).device.type
-    masters = Masters(model)
+    masters = MasterWeights(model)
     optimiser = masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
     batches = endless([rows], recipe.batch_size, recipe.seed)
     points: list[RangePoint] = []
@@ -120,13 +120,13 @@ def run_range_test(
     model.train()
     at_once = recipe.micro_batch or recipe.batch_size
     with (
-        hands(shared_by(recipe, device), at_once) as workers,
+        row_thread_pool(row_thread_count(recipe, device), at_once) as workers,
         recomputing(model, recipe),
         noisy_embeddings(model, recipe),
     ):
         for rate, batch in zip(rates(recipe, steps), batches, strict=False):
             loss, _, _ = step_gradients(
-                model, masters, batch, recipe, pad_id, device, loss_of, ALONE, workers
+                model, masters, batch, recipe, pad_id, device, loss_of, SINGLE_PROCESS, workers
             )
             norm = float(masters.clip(recipe.clip))
             points.append(RangePoint(rate, loss, _smoothed(points, loss)))
@@ -139,7 +139,7 @@ def run_range_test(
                 break
             set_rate(optimiser, rate)
             optimiser.step()
-            masters.give_back()
+            masters.copy_to_model()
     finite = [point for point in points if math.isfinite(point.smoothed)]
     if not finite:
         raise TrainingError(

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.platform_tuning import end_with_parent, keep_memory
+from training.allocator import keep_memory
+from training.parent_process import end_with_parent
 
 if TYPE_CHECKING:
     from training.prepare import Prepared
@@ -42,7 +43,7 @@ def _train(folder: Path, order: dict[str, Any]) -> None:
 
     from training.methods.registry import METHODS, family
     from training.run.checkpoint import Checkpoints, ReadOnly
-    from training.run.faults import memory_in_words
+    from training.run.faults import translate_oom
     from training.run.ranks import Ranks, shard
     from training.run.torchrun import step_line
     from training.trainer import plain, train
@@ -55,7 +56,7 @@ def _train(folder: Path, order: dict[str, Any]) -> None:
     where, every_s = order["checkpoints"]
     checkpoints = (Checkpoints if ranks.first else ReadOnly)(Path(where), every_s=every_s)
     checkpoints.belongs_to(order["recipe"], order["identity"])
-    with memory_in_words(recipe):
+    with translate_oom(recipe):
         model, loss_of = method.build(prepared), method.loss(prepared)
         _begin_with(folder, model)
         shard(model, plain(model)._no_split_modules or ())

@@ -34,7 +34,7 @@ class Ranks:
         return [float(value) for value in sums.tolist()]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 def shard(model: Any, layers: Sequence[str]) -> Any:
@@ -56,18 +56,21 @@ def shard(model: Any, layers: Sequence[str]) -> Any:
     return model
 
 
-def whole(tensor: Any) -> Any:
-    """A tensor that the processes hold in shares, put together; every process has to ask. Any other tensor is returned as it is."""
+def full_tensor(tensor: Any) -> Any:
+    """Return a sharded tensor put together; every process has to ask.
+
+    Any other tensor is returned as it is.
+    """
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def own(tensor: Any) -> Any:
-    """This process's share of such a tensor; of any other, the tensor."""
+def to_local(tensor: Any) -> Any:
+    """Return this process's shard of a sharded tensor; any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def shares_of(tensor: Any, like: Any) -> Any:
-    """A whole tensor in the shares in which the processes hold `like`."""
+def shard_like(tensor: Any, like: Any) -> Any:
+    """Return a whole tensor sharded over the processes as `like` is."""
     if not hasattr(like, "full_tensor"):
         return tensor.to(like.device)
     from torch.distributed.tensor import distribute_tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from training import datasets
 from training.data.split import group_key
-from training.methods.registry import METHODS, SOME
+from training.methods.registry import METHODS, OPTIONAL_FIELDS
 from training.recipe import Recipe
 from whet.context import Context
 from whet.errors import InputError, TrainingError
@@ -62,7 +62,7 @@ def require_searchable(recipe: Recipe, parameters: Sequence[str]) -> None:
         )
     if recipe.processes > 1:
         raise InputError("A search runs each trial in one process.", hint="Leave processes out of the recipe, and use it with what the search finds.")
-    unread = [name for name in parameters if name in SOME - method.reads]
+    unread = [name for name in parameters if name in OPTIONAL_FIELDS - method.reads]
     if unread:
         raise InputError(f"The method {method.name} has no {', '.join(unread)}.", hint="Leave it out of --params.")
 
@@ -208,7 +208,7 @@ def best_of(load: Callable[[], Any], prepared: Prepared, *, on_step: Callable[[i
     `on_step(step, steps)` and `on_check(number from 1, validation loss)` may raise to stop. Raises TrainingError when the run fails.
     """
     from training.pipeline import pad_token
-    from training.run.faults import memory_in_words
+    from training.run.faults import translate_oom
     from training.trainer import Step, train
 
     told = 0
@@ -220,7 +220,7 @@ def best_of(load: Callable[[], Any], prepared: Prepared, *, on_step: Callable[[i
             told = len(step.validation)
             on_check(told, step.validation[-1][1])
 
-    with memory_in_words(prepared.recipe):
+    with translate_oom(prepared.recipe):
         done = train(
             load(), prepared.train, prepared.validation, prepared.recipe, pad_id=pad_token(prepared), on_step=follow, variants=prepared.variants
         )

@@ -148,8 +148,8 @@ def _tell(ray: Any, study: Study, ended_one: _Running, reference: Any) -> None:
 
 def _attempt(prepared: Prepared, recipe: Recipe, number: int, queue: Any) -> tuple[float | None, str]:
     """In a task: (best validation loss, ""), or (None, why the run failed)."""
+    from training.allocator import keep_memory
     from training.base_model import quiet_environment
-    from training.platform_tuning import keep_memory
 
     quiet_environment()
     keep_memory()

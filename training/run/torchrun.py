@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from training.device import device
 from training.encode import Encoded
-from training.platform_tuning import end_with_parent
+from training.parent_process import end_with_parent
 from training.run.checkpoint import Checkpoints, Snapshot, identity_of
 from training.trainer import Step
 from whet.errors import TrainingError

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from training.run.faults import disk_in_words
+from training.run.faults import translate_disk_full
 from whet.context import Context
 from whet.errors import ConfigurationError
 from whet.urls import mask_secrets
@@ -50,7 +50,7 @@ class _TensorBoard:
 
         # A killed attempt's file lacks its last seconds and may have steps that are taken again, so all is told anew. `purge_step` says so to a TensorBoard that has read it.
         shutil.rmtree(folder, ignore_errors=True)
-        with disk_in_words(folder, "TensorBoard's file"):
+        with translate_disk_full(folder, "TensorBoard's file"):
             self._writer: Any = SummaryWriter(str(folder), purge_step=1)
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from training.evaluate import Answer
-from training.judging.measures import Nats, Side
+from training.judging.measures import NllSum, Side
 from training.rows import Row, read_lines
 from training.scoring import score
 
@@ -22,7 +22,7 @@ def answered(row: Row, text: str, *, stopped: bool = True) -> Answer:
 
 def side(rows: list[Row], said: list[str], nats: float | None = None) -> Side:
     """A model that said these texts, one per row, and to which every reference token costs `nats`."""
-    costs = {} if nats is None else {row.id: Nats(nats * 5, 5) for row in rows}
+    costs = {} if nats is None else {row.id: NllSum(nats * 5, 5) for row in rows}
     return Side({row.id: answered(row, text) for row, text in zip(rows, said, strict=True)}, costs)
 
 

@@ -12,7 +12,7 @@ from training.judging.measures import (
     SAME,
     UNKNOWN,
     WORSE,
-    Nats,
+    NllSum,
     Side,
     fields_right,
     leaves,
@@ -70,7 +70,7 @@ def test_equally_good_versions_are_told_apart_as_rarely_by_corpus_measures(count
     rows = rows_of(["x"] * count)
 
     def costs() -> Side:
-        return Side({}, {row.id: Nats(tokens[row.id] * draw.uniform(0.5, 1.5), tokens[row.id]) for row in rows})
+        return Side({}, {row.id: NllSum(tokens[row.id] * draw.uniform(0.5, 1.5), tokens[row.id]) for row in rows})
 
     false = 0
     for _ in range(1000):
@@ -215,7 +215,7 @@ def test_perplexity_is_of_the_rows_whose_cost_both_sides_know() -> None:
     """One row that a side could not be asked about once took the measure away from all of them, unsaid."""
     rows = rows_of([f"x {number}" for number in range(20)])
     whole = side(rows, ["x y"] * 20, 1.0)
-    part = Side(whole.answers, {row.id: Nats(10.0, 5) for row in rows[1:]})
+    part = Side(whole.answers, {row.id: NllSum(10.0, 5) for row in rows[1:]})
     found = named(measure_rows(rows, {"candidate": whole, "v1": part}))["perplexity of the reference"]
     assert (found["n"], found["values"]["candidate"], found["against"]["v1"]["verdict"]) == (19, pytest.approx(2.718, abs=0.001), BETTER)
     assert perplexity(rows, {"candidate": whole, "v1": Side({})}) == perplexity([], {"candidate": whole}) == []

@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.judging.rows import answered, named, rows_of
 from training.evaluate import Answer
-from training.judging.measures import BETTER, UNKNOWN, WORSE, Nats, Side
+from training.judging.measures import BETTER, UNKNOWN, WORSE, NllSum, Side
 from training.judging.probes import Pair, Probes, probes
 from training.judging.suites import KEPT, refuses, summary
 from training.rows import Row
@@ -27,7 +27,7 @@ def good(row: Row) -> Answer:
 
 def a_side(asked: Probes, say: dict[str, Answer] | None = None) -> Side:
     answers = {row.id: good(row) for row in asked.answered} | (say or {})
-    return Side(answers, {row.id: Nats(3.0, 3) for row in asked.dialogues})
+    return Side(answers, {row.id: NllSum(3.0, 3) for row in asked.dialogues})
 
 
 def test_probes_are_the_same_every_time_and_their_references_pass_their_own_checks(asked: Probes) -> None:

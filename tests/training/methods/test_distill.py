@@ -170,7 +170,7 @@ def test_a_run_that_is_taken_up_again_learns_the_answers_it_has_and_asks_for_no_
     asked = len(handler.asked)
     runs.end(home, run, runs.FAILED, "The power went.", now_ms())
     handler.body = json.dumps({"choices": [{"message": {"content": "Ask somebody else."}}]}).encode()
-    again, row = runs.reopen(home, run.id, worker="test", actor="test", now=now_ms() + 60_000)
+    again, row = runs.resume(home, run.id, worker="test", actor="test", now=now_ms() + 60_000)
     resumed = _prepared(home, row)
     with Reporter(home, again) as reporter:
         outcome = run_training(home, again, resumed, reporter, actor="test")
@@ -209,7 +209,7 @@ def test_each_row_learns_the_answer_to_its_own_question_and_an_endpoint_that_end
     kept.write_bytes(kept.read_bytes()[:-5])  # as a kill in the middle of a line leaves it
     handler.asked.clear()
     handler.up = True
-    again, row = runs.reopen(home, run.id, worker="test", actor="test", now=now_ms() + 60_000)
+    again, row = runs.resume(home, run.id, worker="test", actor="test", now=now_ms() + 60_000)
     with Reporter(home, again) as reporter:
         outcome = run_training(home, again, _prepared(home, row), reporter, actor="test")
     assert len(handler.asked) == len({row.digest for row in prepared.dataset.train}) - (before - 1) and not kept.exists()

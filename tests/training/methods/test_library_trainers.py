@@ -12,7 +12,7 @@ import pytest
 from tests.training.methods.test_methods import preferences, trained
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts
-from training import pace
+from training import throughput
 from training.base_model import BaseModel
 from training.batches import collate
 from training.encode import Encoder
@@ -23,27 +23,27 @@ from training.methods.pairs import (
     Pair,
     Rated,
     Work,
-    at_their_longest,
     check_batches,
     examples,
+    max_completion_tokens,
     mismatched,
-    most_written,
     padded,
     pairs,
     rated,
     sequences,
+    with_longest_completions,
     work,
     work_of_pairs,
 )
 from training.methods.registry import METHODS, RATINGS
 from training.methods.trl_progress import Progress
 from training.methods.trl_progress import trained as done
-from training.pace import Written, write, writing_seconds
 from training.pipeline import measured
 from training.recipe import Recipe, load_recipe, recipe_from
 from training.reporter import Reporter
+from training.run.diagnostics import warn_weak_rewards
 from training.run.estimates import estimate
-from training.run.signs import weak_rewards
+from training.throughput import Written, write, writing_seconds
 from training.trainer import Step, batch_loss
 from whet.context import Context
 from whet.errors import InputError, TrainingError
@@ -139,7 +139,7 @@ def test_how_much_there_is_to_learn_is_known_before_training(home: Context, base
     assert as_written.padding * as_written.tokens == pytest.approx(18 * (max(asked) + 50)), "a step is as long as its longest, on average"
     rewarded = work_of_pairs(sampled, encoder, some)
     assert (rewarded.examples, rewarded.tokens) == (6, sum(pair.tokens for pair in found)), "the reward model reads both answers once"
-    most = [len(row.ids) - row.prompt_tokens for row in at_their_longest(encoder.encode_all(some)[0], sampled)]
+    most = [len(row.ids) - row.prompt_tokens for row in with_longest_completions(encoder.encode_all(some)[0], sampled)]
     assert most == [answer_limit(longest)] * 6, "any answer may become as long as the longest may be"
     prepared, _ = prepared_run(home, preferences(40), load_recipe("kto"), batch_size=8)
     assert METHODS["kto"].rows == RATINGS and examples("kto", prepared.dataset.train) == 2 * len(prepared.train)
@@ -149,7 +149,7 @@ def test_a_step_of_rlhf_is_timed_by_what_its_base_writes(home: Context, monkeypa
     import torch
 
     prepared, _ = prepared_run(home, preferences(40), load_recipe("rlhf"), batch_size=4)
-    recipe, rows, most = prepared.recipe, prepared.train, most_written(prepared.train)
+    recipe, rows, most = prepared.recipe, prepared.train, max_completion_tokens(prepared.train)
     model, before = prepared.base.load_model("float32"), torch.get_rng_state()
     every = frozenset(range(int(prepared.base.config["vocab_size"])))
     assert write(model, rows, recipe, 0, every, most).lengths == ((1,) * 4 * recipe.samples,) * 3, "an answer ends with its end-of-turn token"
@@ -158,7 +158,7 @@ def test_a_step_of_rlhf_is_timed_by_what_its_base_writes(home: Context, monkeypa
     assert max(map(max, found.lengths)) <= most and found.seconds > 0
     assert writing_seconds(model, rows, recipe, 0, prepared.base.stop_ids, most) > 0
     assert torch.equal(before, torch.get_rng_state())
-    monkeypatch.setattr(pace, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(throughput, "_PATIENCE_S", 0.05)
     assert len(write(model, rows, recipe, 0, prepared.base.stop_ids, most).lengths) == 1, "of a slow base one step has to do"
     memory = {"process": 1, "base": 1, "adapter": 1, "optimiser": 1, "activations": 1, "checkpoint": 1, "loading": 1}
     short, long = (estimate(prepared, 100.0, memory, written=Written(((length,),), 0.5)) for length in (10, 50))
@@ -301,4 +301,4 @@ def test_pairs_that_a_reward_model_orders_rightly_are_counted() -> None:
     found = [Pair([number], [2], [1]) for number in range(5)]
     by_last_token = [lambda some: [float(each[-1]) for each in some], lambda some: [-float(each[-1]) for each in some], lambda some: [0.0 for _ in some]]
     assert [rlhf.preferred(score, found, 2) for score in by_last_token] == [5, 0, 0]
-    assert weak_rewards(6, 10) == "" and "59 % of 100 pairs, hardly more than chance" in weak_rewards(59, 100)
+    assert warn_weak_rewards(6, 10) == "" and "59 % of 100 pairs, hardly more than chance" in warn_weak_rewards(59, 100)

@@ -15,7 +15,7 @@ from typing import Any
 from tests.training.tiny import facts
 from training.base_model import BaseModel
 from training.encode import Encoded, Encoder
-from training.fused import fuse_lora, use_short_attention
+from training.kernels import fuse_lora, use_short_attention
 from training.lora import add_lora
 from training.recipe import Recipe
 from training.rows import read_lines

@@ -15,7 +15,7 @@ from training.judging.measures import BETTER, NEGLIGIBLE, SAME, compared
 from training.judging.probes import probes
 from training.judging.report import report_path
 from training.recipe import Recipe, recipe_from
-from training.run.signs import no_gain
+from training.run.diagnostics import warn_no_gain
 from whet.errors import InputError
 
 # --- progress without a terminal -----------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ def test_a_folder_says_how_it_is_served_or_loaded(tmp_path: Path) -> None:
     ],
 )
 def test_a_method_that_gained_nothing_says_so(group: dict[str, Any], is_said: bool) -> None:
-    assert bool(no_gain({"all": group}, "the base")) is is_said
-    assert no_gain({}, "the base") == ""
+    assert bool(warn_no_gain({"all": group}, "the base")) is is_said
+    assert warn_no_gain({}, "the base") == ""
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def _out_of_memory(base: BaseModel) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), used + (256 << 20)))
     torch.set_num_threads(1)
-    with pytest.raises(TrainingError, match="Memory ran out with 512 rows") as caught, faults.memory_in_words(replace(RECIPE, batch_size=512)):
+    with pytest.raises(TrainingError, match="Memory ran out with 512 rows") as caught, faults.translate_oom(replace(RECIPE, batch_size=512)):
         train(model, long, [], replace(RECIPE, batch_size=512), pad_id=0, on_step=lambda step: None)
     assert "--micro-batch 256" in caught.value.hint
 
@@ -155,12 +155,12 @@ def test_4_every_way_to_run_out_of_memory_is_said_and_other_errors_stay_what_the
     import torch
 
     for raised in (error, torch.OutOfMemoryError("CUDA out of memory")):
-        with pytest.raises(TrainingError, match="Memory ran out with 8 rows"), faults.memory_in_words(RECIPE):
+        with pytest.raises(TrainingError, match="Memory ran out with 8 rows"), faults.translate_oom(RECIPE):
             raise raised
-    with pytest.raises(TrainingError) as caught, faults.memory_in_words(replace(RECIPE, micro_batch=1)):
+    with pytest.raises(TrainingError) as caught, faults.translate_oom(replace(RECIPE, micro_batch=1)):
         raise error
     assert "--gradient-checkpointing" in caught.value.hint
-    with pytest.raises(RuntimeError, match="shapes"), faults.memory_in_words(RECIPE):
+    with pytest.raises(RuntimeError, match="shapes"), faults.translate_oom(RECIPE):
         raise RuntimeError("shapes do not match")
 
 

@@ -11,10 +11,10 @@ import pytest
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.run.test_checkpoint import _kept
 from training.base_model import BaseModel
-from training.hands import shared_by
-from training.masters import Masters, set_rate
+from training.master_weights import MasterWeights, set_rate
 from training.methods.registry import METHODS
-from training.recipe import Recipe, recipe_from, recipe_read
+from training.recipe import Recipe, recipe_from, relevant_fields
+from training.row_threads import row_thread_count
 from training.trainer import mean_loss, noisy_embeddings, plain, train
 from whet.errors import InputError
 
@@ -36,7 +36,7 @@ def _train(base: BaseModel, recipe: Recipe, **more: Any) -> Any:
 def test_loraplus_gives_b_a_multiple_of_the_rate_of_a(base: BaseModel) -> None:
     model = fresh(base, PLAIN)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    masters = Masters(model)
+    masters = MasterWeights(model)
     optimiser = masters.optimiser(0.1, 16.0)
     set_rate(optimiser, 1e-3)
     by_copy = dict(zip(map(id, masters.copies), masters.parameters, strict=True))
@@ -84,8 +84,8 @@ def test_noise_changes_what_is_learned_and_follows_from_the_seed(base: BaseModel
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first, weights(_train(base, PLAIN)))
-    assert shared_by(replace(noisy, threads=4), "cpu") == 1, "threads would draw in any order"
-    assert shared_by(replace(PLAIN, threads=4), "cpu") == 4
+    assert row_thread_count(replace(noisy, threads=4), "cpu") == 1, "threads would draw in any order"
+    assert row_thread_count(replace(PLAIN, threads=4), "cpu") == 4
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -122,7 +122,7 @@ def test_a_stopped_run_with_both_goes_on_to_the_same_bits(
 def test_methods_without_the_field_refuse_it(method: str, field: str) -> None:
     with pytest.raises(InputError, match=f"The method {method} has no {field}"):
         recipe_from({"method": method, field: 5.0})
-    assert field not in recipe_read({"method": method, field: 5.0})
+    assert field not in relevant_fields({"method": method, field: 5.0})
 
 
 def test_values_out_of_range_are_refused() -> None:

@@ -17,11 +17,11 @@ from training import fingerprint as module
 from training.base_model import BaseModel
 from training.fingerprint import computed_in, fingerprint, logprobs
 from training.lora import cast_parameters, merged_once, trainable
-from training.methods.loop import let_go, place
-from training.pace import choose_threads
+from training.methods.loop import free_model, place
 from training.recipe import load_recipe
 from training.run.estimates import compared, memory_by_part, peak_of
-from training.run.faults import memory_in_words
+from training.run.faults import translate_oom
+from training.throughput import choose_threads
 from training.trainer import Trained, batch_loss, mean_loss
 from whet.errors import InputError, TrainingError
 
@@ -111,7 +111,7 @@ def test_a_model_that_is_let_go_holds_nothing_whoever_still_has_it(base: BaseMod
     for four_bits in (False, True):
         model = base.load_model("bfloat16", four_bits=four_bits)
         held = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
-        let_go(model)
+        free_model(model)
         assert held > 0 and sum(parameter.untyped_storage().nbytes() for parameter in model.parameters()) == 0
 
 
@@ -206,7 +206,7 @@ def test_a_recipe_for_little_memory_computes_few_rows_at_once() -> None:
 def test_what_is_said_when_memory_runs_out_is_what_the_method_takes(fields: dict[str, Any], said: list[str]) -> None:
     plain = replace(load_recipe("lora"), batch_size=8)
     recipe = replace(plain, **fields)
-    with pytest.raises(TrainingError) as caught, memory_in_words(recipe):
+    with pytest.raises(TrainingError) as caught, translate_oom(recipe):
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
     hint = caught.value.hint or ""
     assert all(option in hint for option in said) and hint.count("--") == len(said)
@@ -217,7 +217,7 @@ def test_what_is_said_when_memory_runs_out_is_what_the_method_takes(fields: dict
 
 
 def test_memory_that_runs_out_while_judging_keeps_the_training() -> None:
-    with pytest.raises(TrainingError, match="judged") as caught, memory_in_words(PLAIN, judging="run-1"):
+    with pytest.raises(TrainingError, match="judged") as caught, translate_oom(PLAIN, judging="run-1"):
         raise MemoryError
     assert "whet train resume run-1" in (caught.value.hint or "")
 
@@ -232,7 +232,7 @@ def test_a_recipe_that_would_fail_in_a_library_is_refused(fields: dict[str, Any]
 _UNPACKING = """
 import resource, sys
 from pathlib import Path
-from training.platform_tuning import give_large_blocks_back, keep_memory
+from training.allocator import give_large_blocks_back, keep_memory
 import torch
 keep_memory()
 if sys.argv[1] == "back":

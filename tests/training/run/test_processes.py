@@ -28,7 +28,7 @@ from training.recipe import Recipe, load_recipe
 from training.run import torchrun
 from training.run.checkpoint import Checkpoints, ReadOnly
 from training.run.faults import require_device
-from training.run.ranks import Ranks, shard, whole
+from training.run.ranks import Ranks, full_tensor, shard
 from training.run.search import require_searchable
 from training.trainer import Cancelled, Step, Trained, plain, train
 from whet.context import Context, open_context
@@ -58,7 +58,7 @@ def _train(base: BaseModel, model: Any, recipe: Recipe, ranks: Ranks, checkpoint
     if resume and not ranks.first:  # each process reads the file's tensors in an order of its own
         resume = replace(resume, tensors=dict(reversed(resume.tensors.items())))
     done = train(model, rows, validation, recipe, pad_id=0, on_step=on_step, checkpoints=checkpoints, resume=resume, ranks=ranks)
-    return done, torch.cat([whole(parameter.detach()).flatten() for parameter in model.parameters() if parameter.requires_grad])
+    return done, torch.cat([full_tensor(parameter.detach()).flatten() for parameter in model.parameters() if parameter.requires_grad])
 
 
 def _in_two(base: BaseModel, make: Callable[[], Any], recipe: Recipe, work: Callable[[Any, Ranks], Any]) -> Any:

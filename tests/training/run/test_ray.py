@@ -176,7 +176,7 @@ def test_a_job_takes_up_the_runs_row_and_its_last_word_is_the_result(sqlite_cont
     from whet.database import writing
 
     def work(run_id: str) -> None:
-        taken, row = runs.reopen(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
+        taken, row = runs.resume(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
         assert row["worker"] == "" and row["recipe"]["dataset_path"] == "datasets/d"
         with writing(sqlite_context.database) as connection:
             runs.succeed(connection, taken, adapter_digest=None, progress={}, curve=[], now=now_ms())
@@ -193,7 +193,7 @@ def test_a_job_takes_up_the_runs_row_and_its_last_word_is_the_result(sqlite_cont
 
 def test_a_job_that_dies_ends_the_runs_row(sqlite_context: Context, prepared: Any) -> None:
     def work(run_id: str) -> None:
-        runs.reopen(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
+        runs.resume(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
 
     with pytest.raises(TrainingError, match=r"The Ray job ended before the run did\. The node is gone\."):
         _run(sqlite_context, Jobs(work, "FAILED", "The node is gone."), prepared)
@@ -202,7 +202,7 @@ def test_a_job_that_dies_ends_the_runs_row(sqlite_context: Context, prepared: An
 
 def test_what_the_run_said_there_is_said_here(sqlite_context: Context, prepared: Any) -> None:
     def work(run_id: str) -> None:
-        taken, _ = runs.reopen(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
+        taken, _ = runs.resume(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
         runs.end(sqlite_context, taken, runs.FAILED, "The run diverged.", now_ms())
 
     with pytest.raises(TrainingError, match="did not succeed on Ray: The run diverged"):
@@ -221,7 +221,7 @@ def test_a_job_that_the_cluster_has_no_room_for_can_be_cancelled(sqlite_context:
 
 def test_whoever_interrupts_stops_the_job(sqlite_context: Context, prepared: Any) -> None:
     def work(run_id: str) -> None:
-        runs.reopen(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
+        runs.resume(sqlite_context, run_id, worker="ray:1", actor="cli", now=now_ms())
         raise KeyboardInterrupt
 
     jobs = Jobs(work, "PENDING")

@@ -18,7 +18,7 @@ from whet.errors import ConfigurationError
 IMPORTS = """
 import sys
 from training.imports import import_libraries
-from training.platform_tuning import show_bitsandbytes
+from training.bitsandbytes_import import show_bitsandbytes
 import_libraries(four_bits=False)
 heavy = [name for name in ("bitsandbytes", "sklearn", "pandas", "torch._inductor.compile_fx") if sys.modules.get(name)]
 assert not heavy, heavy

@@ -71,7 +71,7 @@ def test_the_next_attempt_of_a_request_goes_on_with_what_the_first_one_chose(off
 
     killed_at(7, lambda: child._run(told(1)))
     assert office.run().state == runs.RUNNING
-    second = runs.take_over(office.context, run.id, worker="w2", now=now_ms())
+    second = runs.reclaim(office.context, run.id, worker="w2", now=now_ms())
     monkeypatch.setattr("training.recipe._LEARNING_RATES", ((float("inf"), 1e-4),))  # as if a choice came out otherwise now
     steps: list[int] = []
     real_step = Reporter.step

@@ -13,11 +13,11 @@ from typing import Any
 
 from training.batches import epoch_batches
 from training.encode import Encoded
-from training.hands import Hands, hands, shared_by
-from training.masters import Masters
+from training.master_weights import MasterWeights
 from training.methods.pairs import sequences
 from training.recipe import Recipe
-from training.run.ranks import ALONE
+from training.row_threads import RowThreadPool, row_thread_count, row_thread_pool
+from training.run.ranks import SINGLE_PROCESS
 from training.trainer import Loss, batch_loss, noisy_embeddings, recomputing, step_gradients
 
 # So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
@@ -108,18 +108,18 @@ def tokens_per_s(
     batches = sorted(epoch_batches(rows, at_once, recipe.seed, 0), key=_tokens)
     middle = batches[len(batches) // 2]
     timed = [batches[(2 * at + 1) * len(batches) // (2 * parts)] for at in range(parts)]
-    masters = Masters(model)
+    masters = MasterWeights(model)
     model.train()
     with (
-        hands(shared_by(recipe, device), at_once) as workers,
+        row_thread_pool(row_thread_count(recipe, device), at_once) as workers,
         recomputing(model, recipe),
         noisy_embeddings(model, recipe),
     ):
 
-        def compute(part: list[Encoded], workers: Hands = workers) -> None:
+        def compute(part: list[Encoded], workers: RowThreadPool = workers) -> None:
             for copy in masters.copies:
                 copy.grad = None
-            step_gradients(model, masters, part, recipe, pad_id, device, loss_of, ALONE, workers)
+            step_gradients(model, masters, part, recipe, pad_id, device, loss_of, SINGLE_PROCESS, workers)
 
         per_token = _seconds(device, compute, middle) / _tokens(middle)
         if timed:

@@ -15,20 +15,20 @@ import torch
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.test_trainer import prepared_run
 from tests.training.tiny import facts
-from training import pace
+from training import throughput
 from training.base_model import BaseModel
 from training.encode import Encoded, Encoder
 from training.evaluate import answer_rows
-from training.hands import ONE, Hands, hands, shared_by
-from training.judging.nats import reference_nats
-from training.masters import Masters
+from training.judging.nll import reference_nll
+from training.master_weights import MasterWeights
 from training.methods.registry import METHODS, family
-from training.pace import choose_threads
 from training.recipe import Recipe, load_recipe
+from training.row_threads import SINGLE_THREADED, RowThreadPool, row_thread_count, row_thread_pool
 from training.rows import Row, read_lines
 from training.run.checkpoint import Checkpoints
 from training.run.estimates import estimate, memory_by_part
-from training.run.ranks import ALONE
+from training.run.ranks import SINGLE_PROCESS
+from training.throughput import choose_threads
 from training.trainer import Cancelled, Step, batch_loss, mean_loss, recomputing, step_gradients, train
 from whet.context import Context
 from whet.settings import load_settings
@@ -47,11 +47,11 @@ _OWN_LOOP = [
 ]
 
 
-def _gradient(model: Any, rows: list[Encoded], recipe: Recipe, workers: Hands) -> Any:
+def _gradient(model: Any, rows: list[Encoded], recipe: Recipe, workers: RowThreadPool) -> Any:
     import torch
 
-    masters = Masters(model.train())
-    step_gradients(model, masters, rows, recipe, 0, "cpu", batch_loss, ALONE, workers)
+    masters = MasterWeights(model.train())
+    step_gradients(model, masters, rows, recipe, 0, "cpu", batch_loss, SINGLE_PROCESS, workers)
     return torch.cat([copy.grad.flatten() for copy in masters.copies])
 
 
@@ -76,8 +76,8 @@ def _moved(base: BaseModel, recipe: Recipe = TWO) -> Any:
 @pytest.mark.parametrize("micro_batch", [0, 3])
 def test_two_hands_find_the_gradient_of_one(base: BaseModel, micro_batch: int, packing: bool) -> None:
     rows, model, recipe = _weighted(base), _moved(base), replace(TWO, micro_batch=micro_batch, packing=packing)
-    alone = _gradient(model, rows, recipe, ONE)
-    with hands(2, 8) as workers:
+    alone = _gradient(model, rows, recipe, SINGLE_THREADED)
+    with row_thread_pool(2, 8) as workers:
         together = _gradient(model, rows, recipe, workers)
     assert float((together - alone).abs().max() / alone.abs().max()) < _ROUNDING
 
@@ -89,10 +89,10 @@ def test_two_hands_find_the_gradient_of_one_in_every_method_of_our_own_loop(sqli
     prepared, _ = prepared_run(home, facts(24), load_recipe(method), dtype="float32", threads=2, **small)
     model, loss_of = family(METHODS[method]).build(prepared), family(METHODS[method]).loss(prepared)
     recipe = replace(prepared.recipe, gradient_checkpointing=recomputed, micro_batch=0)
-    rows, masters, found = prepared.train[:7], Masters(model.train()), []
+    rows, masters, found = prepared.train[:7], MasterWeights(model.train()), []
     for threads in (1, 2):
-        with hands(threads, 8) as workers, recomputing(model, recipe):
-            step_gradients(model, masters, rows, recipe, 0, "cpu", loss_of, ALONE, workers)
+        with row_thread_pool(threads, 8) as workers, recomputing(model, recipe):
+            step_gradients(model, masters, rows, recipe, 0, "cpu", loss_of, SINGLE_PROCESS, workers)
         found.append([copy.grad for copy in masters.copies])
         for copy in masters.copies:
             copy.grad = None
@@ -101,11 +101,11 @@ def test_two_hands_find_the_gradient_of_one_in_every_method_of_our_own_loop(sqli
 
 
 def test_a_share_weighed_by_itself_would_be_another_gradient(base: BaseModel) -> None:
-    """The fault behind the rule: the mean of the hands' means."""
+    """The fault behind the rule: the mean of the threads' means."""
     rows, model = _weighted(base), _moved(base)
     shares = [rows[0::2], rows[1::2]]
-    mean = sum(_gradient(model, share, TWO, ONE) for share in shares) / 2
-    alone = _gradient(model, rows, TWO, ONE)
+    mean = sum(_gradient(model, share, TWO, SINGLE_THREADED) for share in shares) / 2
+    alone = _gradient(model, rows, TWO, SINGLE_THREADED)
     assert float((mean - alone).abs().max() / alone.abs().max()) > 100 * _ROUNDING
 
 
@@ -134,13 +134,13 @@ def test_the_same_hands_give_the_same_weights_to_the_bit_also_after_a_stop(base:
     assert torch.equal(ended[0], ended[2]), "one that was stopped and taken up again"
     other = fresh(base, TWO)
     train(other, rows, held, replace(TWO, threads=1), pad_id=0, on_step=lambda step: None)
-    assert float((weights(other) - ended[0]).abs().max()) < 1e-3 * float(ended[0].abs().max()), "one hand learns the same"
+    assert float((weights(other) - ended[0]).abs().max()) < 1e-3 * float(ended[0].abs().max()), "one thread learns the same"
 
 
 def test_a_loss_is_the_same_by_two_hands_and_leaves_no_graph(base: BaseModel) -> None:
     model, rows = _moved(base), _weighted(base)
-    with hands(2, 8) as workers:
-        found = mean_loss(model, rows, TWO, 0, batch_loss, ALONE, workers)
+    with row_thread_pool(2, 8) as workers:
+        found = mean_loss(model, rows, TWO, 0, batch_loss, SINGLE_PROCESS, workers)
     assert found == pytest.approx(mean_loss(model, rows, TWO, 0), rel=1e-5)
 
 
@@ -151,27 +151,27 @@ def test_hands_work_at_once_and_answer_in_the_order_of_the_work() -> None:
         meeting.wait()
         return number, current_thread().name
 
-    with hands(2, 8) as workers:
-        found = workers.each(work, [1, 2])
+    with row_thread_pool(2, 8) as workers:
+        found = workers.map(work, [1, 2])
     assert [number for number, _ in found] == [1, 2] and len({name for _, name in found}) == 2
 
 
 def test_rows_are_dealt_in_turns_and_no_hand_goes_without() -> None:
-    with hands(4, 3) as workers:
-        assert workers.count == 3 and workers.deal([1, 2, 3]) == [[1], [2], [3]]
-        assert workers.deal([1, 2, 3, 4, 5]) == [[1, 4], [2, 5], [3]] and workers.deal([1]) == [[1]]
-    assert ONE.deal([1, 2, 3]) == [[1, 2, 3]]
+    with row_thread_pool(4, 3) as workers:
+        assert workers.count == 3 and workers.split_rows([1, 2, 3]) == [[1], [2], [3]]
+        assert workers.split_rows([1, 2, 3, 4, 5]) == [[1, 4], [2, 5], [3]] and workers.split_rows([1]) == [[1]]
+    assert SINGLE_THREADED.split_rows([1, 2, 3]) == [[1, 2, 3]]
 
 
-def test_many_processors_are_shared_by_few_hands() -> None:
-    """Python runs in one thread at a time, and every hand runs all of a step's."""
+def test_thread_count_is_bounded() -> None:
+    """Python runs in one thread at a time, and every thread runs all of a step's."""
     import torch
 
-    with hands(16, 8) as workers:
-        assert workers.count == 4 and set(workers.each(lambda _: torch.get_num_threads(), range(4))) == {4}
+    with row_thread_pool(16, 8) as workers:
+        assert workers.count == 4 and set(workers.map(lambda _: torch.get_num_threads(), range(4))) == {4}
 
 
-def test_what_one_hand_raises_is_raised_and_the_threads_of_torch_are_as_before() -> None:
+def test_what_one_thread_raises_is_raised_and_the_threads_of_torch_are_as_before() -> None:
     import torch
 
     def work(number: int) -> int:
@@ -180,8 +180,8 @@ def test_what_one_hand_raises_is_raised_and_the_threads_of_torch_are_as_before()
         return number
 
     before = torch.get_num_threads()
-    with pytest.raises(MemoryError, match="of the second"), hands(2, 8) as workers:
-        workers.each(work, [1, 2])
+    with pytest.raises(MemoryError, match="of the second"), row_thread_pool(2, 8) as workers:
+        workers.map(work, [1, 2])
     assert torch.get_num_threads() == before
 
 
@@ -198,7 +198,7 @@ def test_what_one_hand_raises_is_raised_and_the_threads_of_torch_are_as_before()
     ],
 )
 def test_rows_are_shared_where_nothing_depends_on_who_comes_first(recipe: Recipe, device: str, expected: int) -> None:
-    assert shared_by(recipe, device) == expected
+    assert row_thread_count(recipe, device) == expected
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,8 @@ def test_all_threads_are_taken_where_they_are_worth_it(
 
     before = torch.get_num_threads()
     speeds = {1: alone, 2: together}
-    monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(pace, "tokens_per_s", lambda *given: speeds[given[2].threads])
+    monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(throughput, "tokens_per_s", lambda *given: speeds[given[2].threads])
     try:
         found = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss, lambda: writing)
         assert found == (chosen, pytest.approx(speeds[chosen])) and torch.get_num_threads() == chosen
@@ -223,7 +223,7 @@ def test_all_threads_are_taken_where_they_are_worth_it(
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("pause_s", "chosen"), [(0.0, 1), (pace._TWICE_WITHIN_S, 2)])
+@pytest.mark.parametrize(("pause_s", "chosen"), [(0.0, 1), (throughput._TWICE_WITHIN_S, 2)])
 def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch, pause_s: float, chosen: int
 ) -> None:
@@ -238,9 +238,9 @@ def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
         clock[0] += pause_s
         return next(measured)
 
-    monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(pace, "tokens_per_s", tokens_per_s)
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(throughput, "tokens_per_s", tokens_per_s)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     try:
         assert choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss)[0] == chosen
     finally:
@@ -262,7 +262,7 @@ def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
 def test_measuring_takes_a_share_of_the_run(
     pass_s: float, run_s: float, choices: int, parts: int
 ) -> None:
-    assert pace.affordable_parts(pass_s, run_s, choices) == parts
+    assert throughput.affordable_parts(pass_s, run_s, choices) == parts
     measured = choices * (1 + parts) * pass_s if parts else 0.0
     assert pass_s + measured <= max(pass_s, 0.05 * run_s, 2.0)
 
@@ -277,9 +277,9 @@ def test_short_run_on_a_slow_base_is_not_measured_for_longer_than_it_lasts(
         clock[0] += 1.8
         return 100.0
 
-    monkeypatch.setattr(pace.os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(pace, "tokens_per_s", tokens_per_s)
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(throughput, "tokens_per_s", tokens_per_s)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     try:
         recipe = replace(TWO, threads=0, epochs=1.0)
         assert choose_threads(fresh(base, TWO), encoded(base, 8), recipe, 0) == (2, 100.0)
@@ -293,8 +293,8 @@ def test_measuring_changes_no_weight(base: BaseModel) -> None:
 
     model = _moved(base)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    assert pace.tokens_per_s(model, encoded(base, 20), TWO, 0, batch_loss) > 0
-    assert pace.tokens_per_s(model, encoded(base, 1), TWO, 0, batch_loss) > 0, "a single row can be timed"
+    assert throughput.tokens_per_s(model, encoded(base, 20), TWO, 0, batch_loss) > 0
+    assert throughput.tokens_per_s(model, encoded(base, 1), TWO, 0, batch_loss) > 0, "a single row can be timed"
     assert all(torch.equal(before[name], parameter) and parameter.grad is None for name, parameter in model.named_parameters())
 
 
@@ -326,7 +326,7 @@ def test_two_hands_answer_and_measure_as_one(base: BaseModel) -> None:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             answers = answer_rows(model, encoder, rows, on_batch=lambda done, total: told.append((done, total)))
-            found[threads] = (answers, {name: nats.nats for name, nats in reference_nats(model, encoder, rows).items()})
+            found[threads] = (answers, {name: nats.nats for name, nats in reference_nll(model, encoder, rows).items()})
     finally:
         torch.set_num_threads(before)
     assert found[1][0] == found[2][0] and set(found[1][0]) == {row.id for row in rows}

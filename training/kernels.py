@@ -30,7 +30,7 @@ class _Forward:
     """The replaced `forward` of one layer: y = x Wᵀ + s (x Aᵀ) Bᵀ with the second product added in place; W is frozen.
 
     x [..., in], W [out, in], A [r, in], B [out, r]. PEFT's form makes three more tensors of the size of y. Of torch's own operations, although a function with a
-    backward of its own would add one product more in place: that backward would be Python, for which hands (training/hands.py) wait for each other.
+    backward of its own would add one product more in place: that backward would be Python, for which row-parallel threads (training/row_threads.py) wait for each other.
     """
 
     def __init__(self, layer: Any) -> None:

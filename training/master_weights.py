@@ -1,11 +1,11 @@
-"""The float32 copies of what is trained, which take the updates, and the best of them so far."""
+"""FP32 master weights of what is trained, and the best checkpoint of them so far."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from training.run.checkpoint import LoopState
-from training.run.ranks import own, shares_of, whole
+from training.run.ranks import full_tensor, shard_like, to_local
 
 _BETAS = (0.9, 0.99)  # the second is below the usual 0.999, which forgets too slowly for runs of 100 to 500 steps
 
@@ -18,10 +18,11 @@ def set_rate(optimiser: Any, rate: float) -> None:
         group["lr"] = rate * group.get(_MULTIPLE, 1.0)
 
 
-class Masters:
-    """The adapter's parameters in the compute dtype, and the float32 copies that the optimiser sees.
+class MasterWeights:
+    """The adapter's parameters in the compute dtype, and their FP32 copies, which the optimiser sees.
 
-    In bfloat16 alone an update smaller than 1/256 of a weight is lost; in float32 alone every layer casts its input up and down.
+    In bfloat16 alone an update smaller than 1/256 of a weight is lost; in float32 alone every layer
+    casts its input up and down.
     """
 
     def __init__(self, model: Any) -> None:
@@ -65,16 +66,22 @@ class Masters:
             group[_MULTIPLE] = group["lr"]
         return made
 
-    def under(self, optimiser: Any) -> None:
-        """Let a library's optimiser over the parameters have the copies instead: its steps take the gradients from the parameters and give the weights back."""
+    def attach_to(self, optimiser: Any) -> None:
+        """Point a library's optimiser over the parameters at the copies instead.
+
+        Its steps take the gradients from the parameters and copy the weights to the model.
+        """
         copy_of = dict(zip(map(id, self.parameters), self.copies, strict=True))
         for group in optimiser.param_groups:
             group["params"] = [copy_of[id(parameter)] for parameter in group["params"]]
         optimiser.register_step_pre_hook(lambda *_: self.add([parameter.grad for parameter in self.parameters]))
-        optimiser.register_step_post_hook(lambda *_: self.give_back())
+        optimiser.register_step_post_hook(lambda *_: self.copy_to_model())
 
     def gradients(self, loss: Any, *, sharded: bool) -> list[Any]:
-        """Of `loss`, by the parameters; None for one that took no part. Where processes hold them in shares (`sharded`), only a backward pass sums them up."""
+        """Return the gradients of `loss` by the parameters; None for one that took no part.
+
+        Where processes hold shards (`sharded`), only a backward pass sums them up.
+        """
         if not sharded:
             return list(self._torch.autograd.grad(loss, self.parameters, allow_unused=True))
         loss.backward()
@@ -84,7 +91,7 @@ class Masters:
         return found
 
     def add(self, gradients: list[Any]) -> None:
-        """Add them to those of this step before, and let each go."""
+        """Add to the gradients that this step has so far; `gradients` is emptied."""
         for number, copy in enumerate(self.copies):
             gradient, gradients[number] = gradients[number], None
             if gradient is not None:
@@ -93,55 +100,57 @@ class Masters:
 
     def clip(self, limit: float) -> Any:
         """Scale the gradients down to the limit; returns their norm before."""
-        return whole(self._torch.nn.utils.clip_grad_norm_(self.copies, limit, foreach=True))
+        return full_tensor(self._torch.nn.utils.clip_grad_norm_(self.copies, limit, foreach=True))
 
-    def give_back(self) -> None:
+    def copy_to_model(self) -> None:
+        """Write the copies into the model's parameters and drop the gradients."""
         with self._torch.no_grad():
-            self._torch._foreach_copy_([own(parameter) for parameter in self.parameters], [own(copy) for copy in self.copies])
+            self._torch._foreach_copy_([to_local(parameter) for parameter in self.parameters], [to_local(copy) for copy in self.copies])
         for copy in self.copies:
             copy.grad = None
 
     def weights(self) -> dict[str, Any]:
-        """What a checkpoint holds of them: `master.<n>`."""
-        return {f"master.{number}": whole(copy.detach()) for number, copy in enumerate(self.copies)}
+        """Return the FP32 weights as a checkpoint holds them: `master.<n>`."""
+        return {f"master.{number}": full_tensor(copy.detach()) for number, copy in enumerate(self.copies)}
 
-    def take(self, tensors: dict[str, Any]) -> None:
-        """The other way."""
-        self.put([shares_of(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
+    def load_weights(self, tensors: dict[str, Any]) -> None:
+        """Take the weights of a checkpoint."""
+        self.set_weights([shard_like(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
 
     def tensors(self, optimiser: Any) -> dict[str, Any]:
-        """What a checkpoint holds of them and of their optimiser, `optimiser.<n>.<name>`."""
+        """Return the weights and the optimiser's state, `optimiser.<n>.<name>`, for a checkpoint."""
         found = self.weights()
         # Sorted: what was loaded stands in another order in each process, and all have to put the same tensor together at a time.
         for number, values in sorted(optimiser.state_dict()["state"].items()):
-            found.update({f"optimiser.{number}.{name}": whole(value) for name, value in sorted(values.items())})
+            found.update({f"optimiser.{number}.{name}": full_tensor(value) for name, value in sorted(values.items())})
         return found
 
     def load(self, tensors: dict[str, Any], optimiser: Any) -> None:
-        """The other way."""
+        """Take the weights and the optimiser's state of a checkpoint."""
         state: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimiser."):
                 _, number, key = name.split(".", 2)
-                state.setdefault(int(number), {})[key] = tensor if tensor.dim() == 0 else shares_of(tensor, self.copies[int(number)])
+                state.setdefault(int(number), {})[key] = tensor if tensor.dim() == 0 else shard_like(tensor, self.copies[int(number)])
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.take(tensors)
+        self.load_weights(tensors)
 
-    def put(self, values: list[Any]) -> None:
-        """Other weights in place of the present ones."""
+    def set_weights(self, values: list[Any]) -> None:
+        """Replace the weights, in the copies and in the model."""
         for copy, value in zip(self.copies, values, strict=True):
             copy.detach().copy_(value)
-        self.give_back()
+        self.copy_to_model()
 
 
-class Best:
+class BestCheckpoint:
     """Keeps the weights with the lowest validation loss."""
 
-    def __init__(self, masters: Masters) -> None:
+    def __init__(self, masters: MasterWeights) -> None:
         self._masters = masters
         self._weights: list[Any] | None = None
 
-    def offer(self, state: LoopState, loss: float) -> None:
+    def update(self, state: LoopState, loss: float) -> None:
+        """Record a validation loss, and keep the weights when it is the lowest."""
         state.validation.append([state.step, loss])
         if loss <= min(value for _, value in state.validation):
             self._weights = [copy.detach().clone() for copy in self._masters.copies]
@@ -149,13 +158,13 @@ class Best:
 
     def restore(self) -> None:
         if self._weights is not None:
-            self._masters.put(self._weights)
+            self._masters.set_weights(self._weights)
 
     def tensors(self) -> dict[str, Any]:
-        """What a checkpoint holds of it: `best.<n>`."""
-        return {f"best.{number}": whole(weight) for number, weight in enumerate(self._weights or [])}
+        """Return the kept weights as a checkpoint holds them: `best.<n>`."""
+        return {f"best.{number}": full_tensor(weight) for number, weight in enumerate(self._weights or [])}
 
     def load(self, tensors: dict[str, Any], state: LoopState) -> None:
-        """The other way; with no best step yet there is nothing to load."""
+        """Take the kept weights of a checkpoint; with no best step yet it has none."""
         if state.best_step:
-            self._weights = [shares_of(tensors[f"best.{number}"], copy) for number, copy in enumerate(self._masters.copies)]
+            self._weights = [shard_like(tensors[f"best.{number}"], copy) for number, copy in enumerate(self._masters.copies)]

@@ -1,4 +1,7 @@
-"""Signs of trouble in a run: pure functions of its losses and answers. A sign is one sentence, or an error that ends the run."""
+"""Diagnostics of a run: pure functions of its losses and answers.
+
+Each returns one sentence, empty when nothing is wrong, or raises the error that ends the run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from training.recipe import Recipe
 from whet.errors import TrainingError
 
-# Nats by which the loss may end above where it began: each learned token is then e times less likely than before training, and no run
+# NllSum by which the loss may end above where it began: each learned token is then e times less likely than before training, and no run
 # comes back from there.
 _DIVERGED = 1.0
 _WINDOW = 20  # steps over which divergence is judged
@@ -28,14 +31,14 @@ _LEAST_GAIN = 0.01  # in overlap with the reference; less is within what another
 _WEAK_REWARDS = 0.6  # of the pairs it was trained on, whose better half a coin finds in 0.5
 
 
-def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, before: float | None = None) -> None:
-    """Raises TrainingError when the newest loss or gradient norm is no number, or when the losses have run away.
+def check_divergence(losses: Sequence[float], norm: float, step: int, recipe: Recipe, before: float | None = None) -> None:
+    """Raise TrainingError when the newest loss or gradient norm is no number, or the loss diverges.
 
     `before` is the loss of the model as it was before the first step; without it the first losses stand for it, and a rate that ruins the model within
     those goes unseen.
     """
-    finite(losses[-1], "loss", step, recipe)
-    finite(norm, "gradient", step, recipe)
+    require_finite(losses[-1], "loss", step, recipe)
+    require_finite(norm, "gradient", step, recipe)
     if step == 1 and norm == 0:  # of real weights it never is, to the last bit
         raise TrainingError(
             "No gradient arrives at what is trained: it is exactly 0 at the first step, so nothing could be learned.",
@@ -51,8 +54,8 @@ def watch(losses: Sequence[float], norm: float, step: int, recipe: Recipe, befor
                 )
 
 
-def finite(value: float, what: str, step: int, recipe: Recipe) -> float:
-    """The value. Raises TrainingError when it is no number."""
+def require_finite(value: float, what: str, step: int, recipe: Recipe) -> float:
+    """Return the value. Raises TrainingError when it is no number."""
     if not math.isfinite(value):
         raise TrainingError(
             f"The {what} {f'stopped being a number at step {step}' if step else 'is no number before the first step'} "
@@ -71,8 +74,11 @@ def _why_no_number(step: int, recipe: Recipe) -> str:
     return f"{words}. Copy or download the model again" + ("." if recipe.dtype == "float32" else ", or train with dtype float32.")
 
 
-def no_longer_better(validation: Sequence[Sequence[float]], losses: Sequence[float], patience: int) -> str:
-    """Why to stop early, or nothing: `patience` checks without a new best. `validation` is [step, loss] of each check, `losses` of each step."""
+def explain_early_stop(validation: Sequence[Sequence[float]], losses: Sequence[float], patience: int) -> str:
+    """Say why to stop early, after `patience` validations without a new best, or return nothing.
+
+    `validation` is [step, loss] of each validation, `losses` the training loss of each step.
+    """
     if patience <= 0 or len(validation) <= patience:
         return ""
     best = min(range(len(validation)), key=lambda number: validation[number][1])
@@ -90,10 +96,11 @@ def no_longer_better(validation: Sequence[Sequence[float]], losses: Sequence[flo
     return f"The loss on held-out rows has not improved since step {best_step} ({lowest:.3f}); stopped at step {step}, and the weights of step {best_step} were kept."
 
 
-def nothing_learned(losses: Sequence[float], steps: int, before: float | None = None) -> str:
-    """At half of the run or later: the loss has not fallen, or only back to where it was `before` the first step, which a rate that is too high does.
+def explain_plateau(losses: Sequence[float], steps: int, before: float | None = None) -> str:
+    """Say that the loss has not fallen by half of the run or later, or return nothing.
 
-    Two standard errors of the means are its noise.
+    Nor has one that only came back to where it was `before` the first step, as with a rate that is
+    too high. Two standard errors of the means are its noise.
     """
     if len(losses) < max(_FLAT_FROM, steps // 2):
         return ""
@@ -114,7 +121,7 @@ def nothing_learned(losses: Sequence[float], steps: int, before: float | None = 
     )
 
 
-def learned_by_heart(losses: Sequence[float], per_epoch: int, steps: int) -> str:
+def explain_memorisation(losses: Sequence[float], per_epoch: int, steps: int) -> str:
     """Say why to stop early when a whole pass has hardly any loss left, or return nothing.
 
     `losses` is of each step so far, `per_epoch` and `steps` are the steps of a pass and of the run.
@@ -131,8 +138,11 @@ def learned_by_heart(losses: Sequence[float], per_epoch: int, steps: int) -> str
     )
 
 
-def weak_rewards(right: int, pairs: int) -> str:
-    """A reward model did not even learn its own training pairs: of `right` the chosen answer gets the higher reward."""
+def warn_weak_rewards(right: int, pairs: int) -> str:
+    """Say that a reward model did not learn its own training pairs, or return nothing.
+
+    `right` of the `pairs` give the chosen answer the higher reward.
+    """
     if right >= _WEAK_REWARDS * pairs:
         return ""
     return (
@@ -141,8 +151,11 @@ def weak_rewards(right: int, pairs: int) -> str:
     )
 
 
-def never_stop(metrics: dict[str, dict[str, Any]]) -> str:
-    """The model's answers do not end by themselves. `metrics` are the gate's, by group of held-out rows."""
+def warn_endless_answers(metrics: dict[str, dict[str, Any]]) -> str:
+    """Say that the model's answers do not end by themselves, or return nothing.
+
+    `metrics` are the gate's, by group of held-out rows.
+    """
     for name, group in metrics.items():
         stopped = group.get("candidate_stopped")
         if stopped is not None and group.get("n", 0) >= _FEWEST_ANSWERS and stopped < _STOPPED_SHARE:
@@ -153,7 +166,7 @@ def never_stop(metrics: dict[str, dict[str, Any]]) -> str:
     return ""
 
 
-def no_gain(metrics: dict[str, dict[str, Any]], against: str) -> str:
+def warn_no_gain(metrics: dict[str, dict[str, Any]], against: str) -> str:
     """Say that the held-out answers are no better than those of the base, or nothing.
 
     `metrics` are the gate's, by group of held-out rows; `against` the base's name.

@@ -1,46 +1,17 @@
-"""What is asked of the operating system and of the libraries below torch: keep freed memory, take it back, keep few kernels, and end with the parent process."""
+"""Settings of memory allocators: keep freed memory, give it back, keep few kernels."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import signal
 import sys
-import threading
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4  # glibc, malloc.h
 _MAPPINGS = 65_536  # glibc's own bound
 LARGE_BYTES = 32 << 20  # the largest threshold that glibc takes. A step of the built-in base has no such block; a matrix of a base of a billion weights is one
 _TOP_PAD_BYTES = 256 << 20  # one step of a small base allocates and frees about this much
 _KERNELS = 64  # the products of one batch take some 30: 23 % less memory than with all, 3 % more time (training/RESULTS.md)
-_BITSANDBYTES = "bitsandbytes"
-_PR_SET_PDEATHSIG = 1  # linux, prctl.h
-
-
-def hide_bitsandbytes() -> None:
-    """Let PEFT and transformers find no bitsandbytes, unless they have found it already.
-
-    It brings torch's compiler with it: 2.5 s of a start, for bases in 4 bits alone.
-    """
-    if _BITSANDBYTES not in sys.modules and "peft" not in sys.modules:
-        sys.modules[_BITSANDBYTES] = None  # type: ignore[assignment]
-
-
-def show_bitsandbytes() -> None:
-    """Take `hide_bitsandbytes` back."""
-    if sys.modules.get(_BITSANDBYTES, _BITSANDBYTES) is not None:
-        return
-    del sys.modules[_BITSANDBYTES]
-    from peft import import_utils
-    from transformers.utils import import_utils as transformers_imports
-
-    for remembered in (
-        import_utils.is_bnb_available,
-        import_utils.is_bnb_4bit_available,
-        transformers_imports.is_bitsandbytes_available,
-    ):
-        remembered.cache_clear()
 
 
 def keep_memory() -> None:
@@ -83,23 +54,3 @@ def return_memory() -> None:
         return
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however it ends; also when it has ended already."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def end_with_pipe(descriptor: int) -> None:
-    """The same by a pipe whose other end the parent holds: works everywhere, and when a thread of the parent made this process."""
-
-    def wait() -> None:
-        while os.read(descriptor, 1 << 12):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()

@@ -6,15 +6,15 @@ from typing import Any
 
 from training.batches import IGNORED, collate, filled
 from training.encode import Encoded, Encoder
-from training.hands import hands, threads_of
-from training.judging.measures import Nats
+from training.judging.measures import NllSum
+from training.row_threads import compute_threads, row_thread_pool
 from training.rows import Row
 
 _BATCH_TOKENS = 8192  # a forward pass without gradients of this many tokens fits where a training step of a batch does,
 _LOGITS = 1 << 27  # as long as its logits do: half a gigabyte in float32, of which three exist at once
 
 
-def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, Nats]:
+def reference_nll(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, NllSum]:
     """Row id → negative log-likelihood of the row's learned tokens, in nats, and how many they are.
 
     A long text counts with all its windows. Rows that the encoder refuses are left out. `model`
@@ -34,13 +34,13 @@ def reference_nats(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, N
             each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
             return list(each.view_as(batch.targets).sum(1).tolist())
 
-    with hands(threads_of(model), len(encoded)) as workers:
+    with row_thread_pool(compute_threads(model), len(encoded)) as workers:
         most = at_once // workers.count  # tokens of a batch, whose last row is the longest
         batches = filled(encoded, lambda batch, row: (len(batch) + 1) * len(row[1].ids) <= most)
-        costs: dict[str, Nats] = {}
-        for some, found in zip(batches, workers.each(totals, batches), strict=True):
+        costs: dict[str, NllSum] = {}
+        for some, found in zip(batches, workers.map(totals, batches), strict=True):
             for (row_id, one), total in zip(some, found, strict=True):
-                before = costs.get(row_id, Nats(0.0, 0))
+                before = costs.get(row_id, NllSum(0.0, 0))
                 # Nothing comes before the first token, so it costs nothing.
-                costs[row_id] = Nats(before.nats + total, before.tokens + sum(one.trained[1:]))
+                costs[row_id] = NllSum(before.nats + total, before.tokens + sum(one.trained[1:]))
         return costs

@@ -10,13 +10,13 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_copies_below_a_librarys_op
     """Without the copies (the fault) each update of 1/1000 is rounded away: the numbers next to 1 are 1/128 and 1/256 from it."""
     import torch
 
-    from training.masters import Masters
+    from training.master_weights import MasterWeights
 
     model = torch.nn.Linear(4, 1, bias=False).to(torch.bfloat16)
     torch.nn.init.ones_(model.weight)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
     if copied:
-        Masters(model).under(optimiser)
+        MasterWeights(model).attach_to(optimiser)
     for _ in range(100):
         model(torch.ones(1, 4, dtype=torch.bfloat16)).sum().backward()  # a gradient of 1
         optimiser.step()
@@ -28,7 +28,7 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_copies_below_a_librarys_op
 def test_a_librarys_optimiser_takes_the_steps_that_it_would_take_itself() -> None:
     import torch
 
-    from training.masters import Masters
+    from training.master_weights import MasterWeights
 
     def trained(copied: bool) -> list[float]:
         torch.manual_seed(1)
@@ -39,7 +39,7 @@ def test_a_librarys_optimiser_takes_the_steps_that_it_would_take_itself() -> Non
         ]
         optimiser = torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1)
         if copied:
-            Masters(model).under(optimiser)
+            MasterWeights(model).attach_to(optimiser)
         rows = torch.randn(8, 3)
         for _ in range(5):
             (model(rows) - rows.sum(dim=1, keepdim=True)).square().mean().backward()
