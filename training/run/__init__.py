@@ -1,1 +1,1 @@
-"""What surrounds the loop: checkpoints and resuming, signs of trouble, faults in words, estimates, trackers, searches, places to run."""
+"""What surrounds the loop: checkpoints and resuming, diagnostics, translated faults, estimates, trackers, searches, places to run."""
