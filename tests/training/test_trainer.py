@@ -26,7 +26,7 @@ from training.prepare import Prepared, prepare
 from training.recipe import Recipe, load_recipe, recipe_from, resolved
 from training.reporter import Reporter
 from training.rows import Row, read_lines
-from training.trainer import Cancelled, Step, batch_loss, rate_at, total_steps, train, check_divergence
+from training.trainer import Cancelled, Step, batch_loss, check_divergence, rate_at, total_steps, train
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading
