@@ -26,9 +26,15 @@ MAX_EXAMPLES = 200  # conversations kept per alert: a day's review budget
 _MAX_REPORTS = 100  # report ids kept per alert, newest last
 
 # Latency alone harms no answer, and its objectives have rules of their own; falling ratings mean wrong answers.
-SEVERITY: dict[Kind, str] = {"questions": "attention", "answers": "attention", "quality": "bad", "service": "information"}
+SEVERITY: dict[Kind, str] = {
+    "questions": "attention",
+    "retrieval": "attention",
+    "answers": "attention",
+    "quality": "bad",
+    "service": "information",
+}
 # Reading slow conversations corrects nothing.
-REVIEWABLE: frozenset[Kind] = frozenset({"questions", "answers", "quality"})
+REVIEWABLE: frozenset[Kind] = frozenset({"questions", "retrieval", "answers", "quality"})
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,37 @@ def drift_audit(
     emit(rows, as_json, columns=["week_of", "drawn", "judged", "wrong", "rate", "low", "high", "usual", "verdict", "sentence"], title="error rates by week")
 
 
+@drift.command("gaps")
+def drift_gaps(
+    alias: str | None = _ALIAS,
+    dismiss: str = typer.Option("", "--dismiss", metavar="ID", help="Take a gap off the list."),
+    restore: str = typer.Option("", "--restore", metavar="ID", help="Undo a dismissal."),
+    every: bool = typer.Option(False, "--all", help="Dismissed gaps too."),
+    as_json: bool = _JSON,
+) -> None:
+    """Subjects of questions that find nothing: what somebody should write a document about."""
+    from monitoring.gap_queries import gap_json, list_gaps
+    from monitoring.gapjob import change_gap
+
+    with opened() as context:
+        for gap_id, state in ((dismiss, "dismissed"), (restore, "open")):
+            if gap_id:
+                change_gap(context, gap_id, state, actor=actor(), now=now_ms())
+        with reading(context.database) as connection:
+            found = list_gaps(connection, alias_filter(connection, alias))
+    rows = [gap_json(row) for row in found if every or row["state"] == "open"]
+    if as_json:
+        emit(rows, True)
+        return
+    if not rows:
+        typer.echo("No gaps: questions that find nothing have no subject in common, or none do.")
+        return
+    for row in rows:
+        row["words"], row["share"] = ", ".join(row["words"]), f"{100 * row['share']:.1f} %"
+    columns = ["id", "alias", "collection", "words", "questions", "share", "recent", "first_seen", "last_seen"]
+    emit(rows, False, columns=[*columns, *(["state"] if every else [])], title="gaps")
+
+
 @drift.command("replay")
 def drift_replay(
     table: Path = typer.Argument(..., metavar="TABLE", help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns."),

@@ -16,6 +16,7 @@ from monitoring.detector.signals import Side, signal_of
 from monitoring.detector.table import date_of
 from monitoring.detector.watch import Watch
 from monitoring.each import for_each_alias
+from monitoring.gapjob import refresh_gaps
 from monitoring.queries import read_coverage
 from monitoring.run import apply
 from monitoring.windows import require_alias
@@ -53,6 +54,7 @@ def run_alias(context: Context, alias: str, now: int) -> tuple[int, int]:
         days, incidents = days + 1, incidents + changed
         with reading(context.database) as connection:
             day = next_day(connection, alias, day + 1)
+    refresh_gaps(context, alias, now)
     return days, incidents
 
 

@@ -16,6 +16,7 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import Table
 from monitoring.rows import Row
 from monitoring.signals import SIGNALS
+from monitoring.signals.retrieval import RETRIEVAL
 from monitoring.windows import Key, fetch_rows
 from whet.access import hash_key
 from whet.ids import ALPHABET, new_id
@@ -37,9 +38,15 @@ _NUMBERS = {
     "completion_tokens": "completion_tokens",
     "ttft_ms": "ttft",
     "time_per_token_ms": "time_per_token",
-    "retrieval_score": "retrieval_score",
 }
-_FLAGS = {"refusal": "refusal", "schema_failure": "broken_json", "repetition": "repetition", "empty": "empty"}
+_FLAGS = {
+    "refusal": "refusal",
+    "schema_failure": "broken_json",
+    "repetition": "repetition",
+    "empty": "empty",
+}
+# Of rows that searched for passages; signals of the same names.
+_RETRIEVAL = tuple(signal.name for signal in RETRIEVAL)
 _CATEGORIES = {"language": "question_language", "answer_language": "answer_language", "finish_reason": "finish_reason"}
 
 
@@ -107,6 +114,11 @@ def table_of(rows: Sequence[Row], day: int, secret: bytes, scores: Mapping[str, 
         "prompt": _texts([row.question or None for row in rows]),
         "thumb": _numbers([row.rating for row in rows]),
     }
+    searched = [row.retrieval for row in rows]
+    if any(searched):
+        columns |= {name: _numbers([of[name](row) for row in rows]) for name in _RETRIEVAL}
+        for name, attribute in (("collection", "collection"), ("documents", "digest")):
+            columns[name] = _texts([getattr(one, attribute, None) or None for one in searched])
     columns |= {name: _numbers([of[signal](row) for row in rows]) for name, signal in {**_NUMBERS, **_FLAGS}.items()}
     if scores:
         for place, name in enumerate(("logprob", "logprob_min")):

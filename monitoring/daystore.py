@@ -39,7 +39,7 @@ def detector_settings(context: Context) -> DetectorSettings:
 def open_watch(context: Context, alias: str) -> Watch:
     """The detector of an alias as it stood after its last stored day."""
     settings = detector_settings(context)
-    watch = Watch(alias, settings, codebook=_read_codebook(context, alias), questions=lambda ids: _questions(context, ids))
+    watch = Watch(alias, settings, codebook=read_codebook(context, alias), questions=lambda ids: read_questions(context, ids))
     with reading(context.database) as connection:
         stored = connection.execute(select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day)).all()
         decisions = expected_incidents(connection, alias)
@@ -48,7 +48,7 @@ def open_watch(context: Context, alias: str) -> Watch:
         while hours and hours[0].hour < (row.day + 1) * HOURS:  # the hours of a day were judged before it
             _resume_hour(watch, decisions, hours.popleft())
         decide(watch, decisions, row.day, (row.day + 1) * DAY_MS)
-        sample = _read_sample(context, row.sample_path) if row.day > stored[-1].day - settings.history_days else Table({})
+        sample = read_sample(context, row.sample_path) if row.day > stored[-1].day - settings.history_days else Table({})
         watch.resume(Remembered(DayStatistics.from_json(row.statistics), frozenset(Chart(*names) for names in row.confirmed), sample))
     for hour in hours:
         _resume_hour(watch, decisions, hour)
@@ -143,7 +143,7 @@ def _folder(alias: str) -> str:
     return f"reports/days/{alias}"
 
 
-def _read_sample(context: Context, path: str | None) -> Table:
+def read_sample(context: Context, path: str | None) -> Table:
     """Empty where the file is gone: the verdicts stand without it, only later explanations know less."""
     if path is None:
         return Table({})
@@ -154,12 +154,12 @@ def _read_sample(context: Context, path: str | None) -> Table:
         return Table({})
 
 
-def _read_codebook(context: Context, alias: str) -> Codebook | None:
+def read_codebook(context: Context, alias: str) -> Codebook | None:
     path = f"{_folder(alias)}/topics.json"
     return Codebook.from_json(context.store.read_json(path)) if context.store.exists(path) else None
 
 
-def _questions(context: Context, ids: list[str]) -> dict[str, str]:
+def read_questions(context: Context, ids: list[str]) -> dict[str, str]:
     """Id → question, of those that are still in the log."""
     found: dict[str, str] = {}
     with reading(context.database) as connection:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from monitoring.gap_queries import count_open_gaps
 from monitoring.queries import latest_report, open_counts
 from monitoring.windows import list_aliases
 from whet.clock import now_ms
@@ -70,7 +71,7 @@ class LoopCollector(Collector):
         up = GaugeMetricFamily("whet_monitoring_up", "1 when the database could be read for this scrape.")
         try:
             with reading(self._context.database) as connection:
-                found = [*_drift(connection, self._clock()), *_alerts(connection, self._clock()), *_errors(connection), *_review(connection, self._clock())]
+                found = [*_drift(connection, self._clock()), *_alerts(connection, self._clock()), *_errors(connection), *_review(connection, self._clock()), *_gaps(connection)]
         except SQLAlchemyError as error:
             _log.warning("Metrics could not be read: %s", error)
             found = []
@@ -148,3 +149,12 @@ def _review(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
     age = GaugeMetricFamily("whet_review_oldest_age_seconds", "Age of the longest waiting conversation; 0 without one.")
     age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
     yield from (count, age)
+
+
+def _gaps(connection: Connection) -> Iterator[GaugeMetricFamily]:
+    gaps = GaugeMetricFamily(
+        "whet_retrieval_gaps", "Subjects of questions that find nothing, not dismissed.", labels=["alias"]
+    )
+    for alias, count in sorted(count_open_gaps(connection).items()):
+        gaps.add_metric([alias], count)
+    yield gaps

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from monitoring import queries, views
 from monitoring.audit_views import audit_view
 from monitoring.day_views import HOURS_SHOWN, days_view
+from monitoring.gap_pages import add_gap_routes
+from monitoring.gap_queries import count_open_gaps
 from monitoring.quality_queries import DAY_MS, count_thumbs
 from monitoring.rendering import POLICY, evidently_html
 from whet.access import User, same_group
@@ -41,6 +43,7 @@ def router(shell: Shell) -> APIRouter:
     routes = APIRouter()
     _reading(routes, shell)
     _deeds(routes, shell)
+    add_gap_routes(routes, shell)
     _api(routes, shell)
     return routes
 
@@ -146,6 +149,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         hours = queries.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN) if chosen else []
         weeks = queries.newest_weeks(connection, chosen, _WEEKS) if chosen else []
         covered = queries.read_coverage(connection, chosen) if chosen else None
+        gaps = count_open_gaps(connection)
     by_day = [one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"]
     order = {"open": 0, "acknowledged": 1}
     severity = {"bad": 0, "attention": 1, "information": 2}
@@ -173,6 +177,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "audit": audit_view(weeks),
         "ratings": _ratings_sentence(shell, chosen),
         "not_watched": covered.notes() if covered else [],
+        "gaps": gaps,
         "settings": shell.context.settings,
     }
 

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
+from monitoring.support import support_share
 from whet.conversation import answer_of, last_question
 
 _TEXT_EDGE = 1000  # characters kept at each end of a text: what a question asks stands at its edges, and memory stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class RowRetrieval:
+    """What the search of one request came to. Scores are 0 to 1, comparable within one embedder."""
+
+    outcome: str  # found | empty | failed | forbidden
+    collection: str = ""
+    digest: str = ""  # of the collection's documents, as they were searched
+    best_score: float | None = None
+    score_gap: float | None = None  # between the two best
+    took_ms: float | None = None
+    support: float | None = None  # share of the answer that the passages support
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,7 @@ class Row:
     duration_ms: float | None = None
     wants_json: bool = False  # the application asked for a JSON answer
     calls_tools: bool = False
-    retrieval_score: float | None = None  # of the best passage
+    retrieval: RowRetrieval | None = None  # None: nothing was searched
     rating: int | None = None  # -1 | 0 | 1, the latest one
     adapter: str = "base"  # `name@vN` that answered
     application: str = ""  # id of the API key that asked
@@ -59,7 +73,7 @@ def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row
         duration_ms=record["duration_ms"],
         wants_json=_wants_json(request),
         calls_tools=bool(answer.tool_calls),
-        retrieval_score=_best_score(record["retrieved"]),
+        retrieval=retrieval_from_record(record.get("retrieval"), record["retrieved"], answer.text),
         rating=rating,
         adapter=f"{record['adapter']}@v{record['version']}" if record["adapter"] else "base",
         application=record["api_key_id"] or "",
@@ -76,8 +90,25 @@ def _wants_json(request: Mapping[str, Any]) -> bool:
     return isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema")
 
 
-def _best_score(retrieved: Any) -> float | None:
-    if not isinstance(retrieved, list):
+def retrieval_from_record(facts: Any, retrieved: Any, answer: str = "") -> RowRetrieval | None:
+    """Reduce the columns `retrieval` and `retrieved` of an interaction; None: nothing searched."""
+    known = facts if isinstance(facts, dict) else {}
+    given = retrieved if isinstance(retrieved, list) else []
+    hits = [one for one in given if isinstance(one, dict)]
+    if not known and not hits:
         return None
-    scores = [item["score"] for item in retrieved if isinstance(item, dict) and isinstance(item.get("score"), int | float)]
-    return max(scores, default=None)
+    scores = sorted((one["score"] for one in hits if _is_number(one.get("score"))), reverse=True)
+    took_ms = known.get("took_ms")
+    return RowRetrieval(
+        outcome=str(known.get("outcome") or "found"),
+        collection=str(known.get("collection") or (hits or [{}])[0].get("collection") or ""),
+        digest=str(known.get("digest") or ""),
+        best_score=scores[0] if scores else None,
+        score_gap=scores[0] - scores[1] if len(scores) > 1 else None,
+        took_ms=float(took_ms) if _is_number(took_ms) else None,
+        support=support_share(answer, [str(one.get("text") or "") for one in hits]),
+    )
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

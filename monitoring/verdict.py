@@ -85,7 +85,8 @@ class Verdict:
     @property
     def kinds(self) -> list[Kind]:
         """Kinds with drift, in the order in which people should hear of them."""
-        return [kind for kind in ("quality", "questions", "answers", "service") if self.drifted(kind)]
+        order: tuple[Kind, ...] = ("quality", "questions", "retrieval", "answers", "service")
+        return [kind for kind in order if self.drifted(kind)]
 
 
 def _telling(finding: Finding) -> tuple[bool, bool, float, str]:
@@ -114,7 +115,11 @@ def judge(reference: Sequence[Row], window: Sequence[Row], rules: Rules | None =
 
 def _samples(reference: Sequence[Row], window: Sequence[Row]) -> list[tuple[Signal, Sample, Sample]]:
     before, after = values_of(list(reference)), values_of(list(window))
-    return [(signal, Sample.of(reference, before[signal.name]), Sample.of(window, after[signal.name])) for signal in SIGNALS]
+    pairs = [
+        (one, Sample.of(reference, before[one.name]), Sample.of(window, after[one.name]))
+        for one in SIGNALS
+    ]
+    return [pair for pair in pairs if not pair[0].is_optional or len(pair[1]) or len(pair[2])]
 
 
 def _examine(signal: Signal, reference: Sample, window: Sample, rules: Rules) -> Finding:

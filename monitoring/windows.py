@@ -212,6 +212,7 @@ _COLUMNS = [
         "ttft_ms",
         "duration_ms",
         "retrieved",
+        "retrieval",
         "adapter",
         "version",
         "api_key_id",

@@ -194,6 +194,26 @@ audit_weeks = _table(
     _at("changed_at"),
 )
 
+retrieval_gaps = _table(
+    "monitoring",
+    "retrieval_gaps",  # subjects of questions that find nothing: what somebody should write
+    Column("id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    Column("collection", String(64), nullable=False),
+    Column("words", JSON, nullable=False),  # [string], most characteristic first
+    Column("members", JSON, nullable=False),  # [interaction id], most typical first, bounded
+    Column("questions", Integer, nullable=False),  # of the last four weeks, estimated
+    Column("share", Float, nullable=False),  # of the collection's searches in that time
+    Column("recent", Integer, nullable=False),  # of the last seven days, estimated
+    Column("first_day", Integer, nullable=False),  # days since 1970-01-01, UTC
+    Column("last_day", Integer, nullable=False),
+    Column("state", String(16), nullable=False),  # open | dismissed
+    Column("changed_by", String(64)),  # of a person's decision
+    _at("changed_at", nullable=True),
+    _at("updated_at"),
+    Index(None, "alias"),
+)
+
 notifications = _table(
     "monitoring",
     "notifications",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.drift.worlds import FIRST_DAY, SHIFTS, TOPICS, Shift, World
+from benchmarks.drift.worlds import FIRST_DAY, SEARCH_SHIFTS, SHIFTS, TOPICS, Shift, World
 from monitoring.detector.coldstart import compare_two
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
@@ -39,9 +39,12 @@ class NullRun:
         return self.__dict__ | {"cpu_s_per_day": round(self.cpu_s_per_day, 4)}
 
 
-def run_null(world: str, volume: int, seed: int, days: int, *, texts: bool = False) -> NullRun:
+def run_null(
+    world: str, volume: int, seed: int, days: int, *, texts: bool = False, searches: bool = False
+) -> NullRun:
     """`days` judged days after the warm-up."""
-    service, watch = World(seed, volume, world, texts=texts), Watch("null", DetectorSettings())
+    service = World(seed, volume, world, texts=texts, searches=searches)
+    watch = Watch("null", DetectorSettings())
     spent = 0.0
     for day in range(WARM_UP + days):
         if service.is_missing(day):
@@ -62,17 +65,19 @@ def run_shifts(
     *,
     texts: bool = False,
     world: str = "clustered, weekly",
+    searches: bool = False,
 ) -> list[dict[str, Any]]:
     """Follow every shift in the same service, whose first nine weeks are simulated once.
 
     False incidents before the shift are counted apart.
     """
-    service = World(seed, volume, world, texts=texts)
+    service = World(seed, volume, world, texts=texts, searches=searches)
     watch = Watch("shifted", DetectorSettings())
     for day in range(SHIFT_DAY):
         watch.step(FIRST_DAY + day, service.day(day))
     before = len(watch.stream.incidents)
-    return [_follow(SHIFTS[name], copy.deepcopy(service), copy.deepcopy(watch)) | {"volume": volume, "seed": seed, "false_before": before} for name in shifts]
+    known_shifts = SHIFTS | SEARCH_SHIFTS
+    return [_follow(known_shifts[name], copy.deepcopy(service), copy.deepcopy(watch)) | {"volume": volume, "seed": seed, "false_before": before} for name in shifts]
 
 
 def _follow(shift: Shift, service: World, watch: Watch) -> dict[str, Any]:
@@ -106,7 +111,8 @@ def _attribution(shift: Shift, incident: Incident, new_topic: set[str]) -> dict[
         "signals": signals,
         "signal_in_top_3": bool(set(signals[:3]) & set(shift.signals)),
         "first_day_error": incident.since - FIRST_DAY - SHIFT_DAY,
-        "summary": incident.lead.effect.sentence,
+        "summary": incident.as_json()["summary"],
+        "cause": incident.explanation.get("cause", {}).get("kind"),
     }
     if shift.topic:
         shares = [sum(name in new_topic for name in topic["examples"]) / max(1, len(topic["examples"])) for topic in incident.explanation["topics"][:3]]

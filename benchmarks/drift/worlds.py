@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.drift.searches import Searches
 from monitoring.detector.table import Table, date_of, day_number
 
 TOPICS, DIMENSIONS, LANGUAGES, ROUTES = 12, 16, 8, 8
@@ -95,6 +96,19 @@ SHIFTS = {
         Shift("wrong answers, same questions", ("thumb_down",), 2.0),
     )
 }
+# Of services that search a collection of documents.
+SEARCH_SHIFTS = {
+    shift.name: shift
+    for shift in (
+        Shift("documents lost 10 %", ("retrieval_miss", "retrieval_score", "retrieval_empty"), 0.10),
+        Shift(
+            "new topic 8 % without documents",
+            ("retrieval_miss", "retrieval_score", "retrieval_empty"),
+            0.08,
+            topic=True,
+        ),
+    )
+}
 # Changes so gross that nobody should wait a day for them; `ratings stop` and `language +30 points` are a client that broke and an application that was sent elsewhere.
 GROSS = {
     shift.name: shift
@@ -174,6 +188,7 @@ class World:
     hours: bool = False  # requests have an hour, and hours a rhythm of users and length and swings of their own
     start_hour: int = 0  # of day `start`, at which the shift begins; needs `hours`
     texts: bool = False  # questions as sentences instead of embeddings
+    searches: bool = False  # every question is searched for in a collection of documents
     clarity: float = 1.0  # how far topics lie apart, in standard deviations of a question around its topic
     traits: dict[str, NDArray[Any]] = field(init=False)
 
@@ -191,6 +206,7 @@ class World:
         self.season_phases = self.turns.uniform(0, 2 * np.pi, TOPICS + 1)
         self.wander = self.turns.normal(0, _WANDERING)
         self.is_tenant = self.turns.random(self.users) < 0.05
+        self.collection = Searches(self.seed, TOPICS) if self.searches else None
 
     def _awake(self, languages: NDArray[Any]) -> Floats:
         """The hour around which each user asks."""
@@ -249,6 +265,11 @@ class World:
         if hours is not None:
             columns["hour"] = hours
             self._swing_by_hour(columns)
+        if self.collection is not None:
+            is_lost = self.shift and self.shift.name.startswith("documents") and day >= self.start
+            self.collection.lost = self.shift.amount if self.shift and is_lost else 0.0
+            topics = columns["truth_topic"].astype(np.int64)
+            columns |= self.collection.columns(topics, of["style"])
         self._oddities(columns, day, n)
         return Table(columns)
 

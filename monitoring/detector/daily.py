@@ -11,12 +11,14 @@ Scales on which a day is judged, chosen so that the noise is near normal and its
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.retrieval import with_misses
 from monitoring.detector.sample import sample_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
@@ -26,6 +28,7 @@ _SMALLEST = 1e-6  # below every real duration, count and probability: the logari
 _QUANTILES = {"p50": 0.50, "p95": 0.95}
 _P95_ROWS = 100  # values of which a 95 % quantile is still five values from the top
 _MOST_CATEGORIES = 60  # kept of a day
+OF_ALIAS = ("questions", "retrieval")  # sides that no adapter has a part in
 
 
 class Chart(NamedTuple):
@@ -57,6 +60,10 @@ class DayStatistics:
     counts: dict[Chart, dict[str, int]] = field(default_factory=dict)  # of a categorical signal: category → rows of the sample
     templates: dict[str, int] = field(default_factory=dict)  # of the sample: a new one is a declared change
     has_users: bool = True  # false: nobody knows whose the rows are, and one busy user can be many
+    # Collection → score below which a question found nothing.
+    low_scores: dict[str, float] = field(default_factory=dict)
+    # `collection state` → rows of the sample that searched it.
+    documents: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         points = [[*chart, point.value, point.error, point.level, point.n] for chart, point in self.points.items()]
@@ -64,6 +71,7 @@ class DayStatistics:
         return {
             "day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points,
             "counts": counts, "templates": self.templates, "has_users": self.has_users,
+            "low_scores": self.low_scores, "documents": self.documents,
         }  # fmt: skip
 
     @staticmethod
@@ -72,7 +80,8 @@ class DayStatistics:
         counts = {Chart(*row[:3]): row[3] for row in made["counts"]}
         return DayStatistics(
             made["day"], made["rows"], made["sampled"], points, counts, made["templates"],
-            made.get("has_users", True),  # days stored before it was known
+            # What days that were stored earlier do not have.
+            made.get("has_users", True), made.get("low_scores", {}), made.get("documents", {}),
         )  # fmt: skip
 
 
@@ -82,18 +91,29 @@ def share_point(events: float, n: int) -> Point:
     return Point(float(value), float(1 / np.sqrt(n)), events / n, n)
 
 
-def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: Codebook | None, requests: int = 0) -> tuple[DayStatistics, Table]:
-    """The statistics of one day's rows of one stream, and the sample they were taken from. `requests`: of the day, where `table` holds fewer."""
-    sample = sample_of_day(table, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day)
+def summarise_day(
+    table: Table,
+    day: int,
+    settings: DetectorSettings,
+    codebook: Codebook | None,
+    requests: int = 0,
+    low_scores: Mapping[str, float] | None = None,
+) -> tuple[DayStatistics, Table]:
+    """The statistics of one day's rows of one stream, and the sample they were taken from.
+
+    `requests`: of the day, where `table` holds fewer. `low_scores`: as `with_misses` takes them.
+    """
+    kept = sample_of_day(table, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day)
+    sample = with_misses(kept, low_scores or {})
     points: dict[Chart, Point] = {}
     counts: dict[Chart, dict[str, int]] = {}
     signals = signals_of(set(sample.columns))
     for adapter, rows in _by_adapter(sample, settings.min_rows).items():
         for signal in signals:
-            if signal.side != "questions":
+            if signal.side not in OF_ALIAS:
                 _add(signal, adapter, rows, settings.min_rows, points, counts)
     for signal in signals:
-        if signal.side == "questions":
+        if signal.side in OF_ALIAS:
             _add(signal, "", sample, settings.min_rows, points, counts)
     if codebook is not None:
         _questions(sample, day, settings, codebook, points, counts)
@@ -101,8 +121,20 @@ def summarise_day(table: Table, day: int, settings: DetectorSettings, codebook: 
     statistics = DayStatistics(
         day, requests or len(table), len(sample), points, counts,
         dict(templates.most_common(_MOST_CATEGORIES)), "user" in table,
+        dict(low_scores or {}), _documents(sample),
     )  # fmt: skip
-    return statistics, sample
+    return statistics, kept
+
+
+def _documents(sample: Table) -> dict[str, int]:
+    """States of the collections that were searched, with the rows of each."""
+    states = sample.get("documents")
+    if states is None:
+        return {}
+    names = sample.get("collection")
+    pairs = zip(names if names is not None else [None] * len(states), states, strict=True)
+    counts = Counter(f"{name or ''} {state}".strip() for name, state in pairs if state is not None)
+    return dict(counts.most_common(_MOST_CATEGORIES))
 
 
 def _by_adapter(sample: Table, least: int) -> dict[str, Table]:

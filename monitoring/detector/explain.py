@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.detector.cause import find_cause, finds_less
 from monitoring.detector.codebook import Codebook
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import OTHER
@@ -47,11 +48,14 @@ def explain(incident: Incident, before: Table, after: Table, codebook: Codebook 
     slices = _slices(lead, before, after, old, new) if usable and old is not None and new is not None else []
     from_topics = [one for topic in topics[:1] for one in topic["examples"]] if signal_of(lead.chart.signal).side == "questions" else []
     examples = _examples(lead, after, new) if usable and new is not None else []
-    found = {
+    found: dict[str, Any] = {
         "slices": slices,
         "topics": topics,
         "examples": list(dict.fromkeys([*from_topics, *examples]))[:_MOST_EXAMPLES],
     }
+    cause = find_cause(before, after, codebook, seed) if finds_less(incident) else None
+    if cause is not None:
+        found["cause"] = cause.as_json()
     names = _topic_names(incident, concatenated([before, after]), codebook)
     return {**found, "topic_names": names} if names else found
 

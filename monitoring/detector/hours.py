@@ -83,7 +83,13 @@ class RememberedHour:
         return RememberedHour(hour, rows, DayStatistics.from_json(statistics) if statistics else None, judged, made["noise"], sums, evidence)
 
 
-def summarise_hour(rows: Table, hour: int, settings: DetectorSettings, codebook: Codebook | None) -> tuple[DayStatistics, Table] | None:
+def summarise_hour(
+    rows: Table,
+    hour: int,
+    settings: DetectorSettings,
+    codebook: Codebook | None,
+    low_scores: Mapping[str, float] | None = None,
+) -> tuple[DayStatistics, Table] | None:
     """Statistics of an hour and the sample they were taken from; None where the sample is too small to judge by.
 
     At most `rows_per_user` rows of each user, and never more of them for want of others: what two people do in an hour is not the service.
@@ -92,8 +98,14 @@ def summarise_hour(rows: Table, hour: int, settings: DetectorSettings, codebook:
     sample = rows.take(capped(rows.get("user"), len(rows), settings.rows_per_user, np.random.default_rng([settings.seed, hour, 6])))
     if len(sample) < settings.hour_rows:
         return None
-    found, sample = summarise_day(sample, hour, replace(settings, min_rows=settings.hour_rows), codebook, len(rows))
-    points = {chart: point for chart, point in found.points.items() if signal_of(chart.signal).side != "service"}
+    found, sample = summarise_day(
+        sample, hour, replace(settings, min_rows=settings.hour_rows), codebook, len(rows), low_scores
+    )
+    points = {
+        chart: point
+        for chart, point in found.points.items()
+        if signal_of(chart.signal).shape != "latency"
+    }
     return replace(found, day=hour // HOURS, points=points), sample
 
 

@@ -118,6 +118,7 @@ class Incident:
             "evidence": [one.as_json() for one in self.ranked],
             **self.explanation,
         }
+        found["summary"] = _summary(found)
         return with_topic_names(found, self.explanation.get("topic_names", {}))
 
 
@@ -129,7 +130,14 @@ def with_topic_names(found: dict[str, Any], names: Mapping[str, list[str]]) -> d
     if not names:
         return found
     evidence = [{**one, "sentence": _by_words(one, names)} for one in found["evidence"]]
-    return {**found, "evidence": evidence, "summary": evidence[0]["sentence"]}
+    told = {**found, "evidence": evidence}
+    return {**told, "summary": _summary(told)}
+
+
+def _summary(found: Mapping[str, Any]) -> str:
+    """The lead's sentence, and why questions find nothing where that is known."""
+    cause = found.get("cause")
+    return " ".join([found["evidence"][0]["sentence"], *([cause["sentence"]] if cause else [])])
 
 
 def _by_words(one: Mapping[str, Any], names: Mapping[str, list[str]]) -> str:

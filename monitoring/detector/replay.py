@@ -24,7 +24,7 @@ from monitoring.detector.watch import Early, Watch, states
 from whet.errors import InputError
 
 _DEFAULT_ALIAS = "default"
-_SIDES = ("all", "questions", "answers", "quality", "service")
+_SIDES = ("all", "questions", "retrieval", "answers", "quality", "service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Declared:
     day: date
     reason: str = "declared"
     alias: str = ""
-    side: str = "all"  # all, questions, answers, quality, service, or the name of a signal
+    side: str = "all"  # one of _SIDES, or the name of a signal
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from monitoring.signals.language import detect
 from monitoring.signals.refusals import refusal_of
 
 Shape = Literal["rate", "positive", "latency", "score", "category", "topics", "novelty"]
-Side = Literal["questions", "answers", "quality", "service"]
+Side = Literal["questions", "retrieval", "answers", "quality", "service"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,24 @@ class DailySignal:
 # Floors. Rates: a quarter of themselves, since a fixed number of points hides a doubled rare failure. Languages 20 %, novelty 15 %, both at least a point. Tokens 8 % and log-probabilities
 # 4 %: with 1,500 sampled rows a day the slow exchange of users alone moves them by 1 to 3 % in two months. Latency 8 %: its daily swings
 # are of that order. Topics half of their share of some weeks ago: a season turns them by a third.
-# Scores 0.02 of their range of about 1.
+# Scores 0.02 of their range of about 1; the gap of two scores is a tenth of a score. Questions that
+# find nothing 2 points, since by definition about 5 % do. Searches take milliseconds, which a busy
+# machine doubles: a quarter.
 SIGNALS: tuple[DailySignal, ...] = (
     DailySignal("prompt_tokens", "questions", "positive", "Prompt length", "tokens", floor=0.08),
     DailySignal("language", "questions", "category", "Questions by language", floor=0.2, least=0.01),
     DailySignal("prompt_novelty", "questions", "novelty", "Out-of-distribution questions", worse="up", floor=0.15, least=0.01),
     DailySignal("prompt_topics", "questions", "topics", "Questions by topic", floor=0.5, least=0.01),
+    DailySignal("retrieval_miss", "retrieval", "rate",
+                "Questions that find nothing", worse="up", least=0.02),
+    DailySignal("retrieval_empty", "retrieval", "rate", "Empty retrieval rate", worse="up"),
+    DailySignal("retrieval_failed", "retrieval", "rate", "Failed retrieval rate", worse="up"),
+    DailySignal("retrieval_score", "retrieval", "score",
+                "Retrieval score of the best passage", least=0.02, bad="down"),
+    DailySignal("retrieval_gap", "retrieval", "score",
+                "Score gap between the first two passages", least=0.01),
+    DailySignal("retrieval_ms", "retrieval", "latency",
+                "Retrieval latency", "ms", worse="up", floor=0.25),
     DailySignal("completion_tokens", "answers", "positive", "Output length", "tokens", floor=0.08),
     DailySignal("finish_reason", "answers", "category", "finish_reason", least=0.005),
     DailySignal("answer_language", "answers", "category", "Answers by language", floor=0.2, least=0.01),
@@ -58,8 +70,8 @@ SIGNALS: tuple[DailySignal, ...] = (
     DailySignal("empty", "answers", "rate", "Empty answer rate", worse="up"),
     DailySignal("logprob", "answers", "positive", "Negative log-probability per token", floor=0.04, bad="up"),
     DailySignal("logprob_min", "answers", "positive", "Negative log-probability of the least certain token", floor=0.04, bad="up"),
-    DailySignal("retrieval_score", "answers", "score", "Retrieval score of the best passage", least=0.02, bad="down"),
-    DailySignal("context_overlap", "answers", "score", "Share of the answer found in the passages", least=0.02, bad="down"),
+    DailySignal("context_overlap", "answers", "score",
+                "Share of the answer that the passages support", least=0.02, bad="down"),
     DailySignal("thumb_given", "quality", "rate", "Share of answers with a rating"),
     DailySignal("thumb_down", "quality", "rate", "Thumbs-down rate among ratings", worse="up"),
     DailySignal("regenerated", "quality", "rate", "Regeneration rate", worse="up"),
@@ -94,6 +106,7 @@ def signal_of(name: str) -> DailySignal:
 
 _DERIVED = {
     "language": {"prompt"}, "answer_language": {"answer"}, "refusal": {"answer"}, "repetition": {"answer"}, "empty": {"answer"},
+    "retrieval_miss": {"retrieval_score", "retrieval_empty"},
     "thumb_given": {"thumb"}, "thumb_down": {"thumb"}, "prompt_novelty": {"prompt", EMBEDDING}, "prompt_topics": {"prompt", EMBEDDING},
 }  # fmt: skip
 

@@ -46,8 +46,29 @@ COLUMNS: dict[str, tuple[ColumnKind, str]] = {
     "repetition": ("flag", "whether the answer goes round in circles"),
     "empty": ("flag", "whether the answer is empty"),
     "finish_reason": ("category", "how the answer ended: stop, length, tool_calls, cut"),
-    "retrieval_score": ("number", "score of the best passage"),
-    "context_overlap": ("number", "share of the answer's word triples that occur in the passages, 0 to 1"),
+    "collection": ("category", "collection of documents that was searched; blank where nothing was"),
+    "documents": (
+        "category",
+        "state of the collection, such as a digest; a new one is told as a change and judged as any day",
+    ),
+    "retrieval_score": (
+        "number",
+        "score of the best passage, 0 to 1; blank where nothing was searched or found",
+    ),
+    "retrieval_gap": ("number", "difference of the two best scores"),
+    "retrieval_empty": (
+        "flag", "whether the search found nothing; blank where nothing was searched"
+    ),
+    "retrieval_failed": ("flag", "whether the search failed; blank where nothing was searched"),
+    "retrieval_miss": (
+        "flag",
+        "whether the question found nothing that fits; worked out of `retrieval_score` and "
+        "`retrieval_empty` where it is missing",
+    ),
+    "retrieval_ms": ("number", "time of the search, ms"),
+    "context_overlap": (
+        "number", "share of the answer's word triples and numbers that occur in the passages, 0 to 1"
+    ),
     "thumb": ("number", "-1, 0 or 1; blank: none given. Watched are whether one is given and the share of those that point down"),
     "regenerated": ("flag", "whether the user asked for another answer"),
     "edited": ("flag", "whether the user changed the answer"),
@@ -298,7 +319,8 @@ def _check_ranges(made: Mapping[str, NDArray[Any]]) -> None:
 
     for name, low, high in (
         ("prompt_tokens", 0, np.inf), ("completion_tokens", 0, np.inf), ("ttft_ms", 0, np.inf), ("time_per_token_ms", 0, np.inf),
-        ("queue_ms", 0, np.inf), ("logprob", -np.inf, 0), ("logprob_min", -np.inf, 0), ("context_overlap", 0, 1), ("thumb", -1, 1),
+        ("queue_ms", 0, np.inf),
+        ("retrieval_ms", 0, np.inf), ("logprob", -np.inf, 0), ("logprob_min", -np.inf, 0), ("context_overlap", 0, 1), ("thumb", -1, 1),
     ):  # fmt: skip
         if name in made:
             values = made[name]

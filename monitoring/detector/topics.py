@@ -20,12 +20,13 @@ from monitoring.detector.texts import Vectors, WordSpace, characteristic_words, 
 
 MOST = 3  # topics that are named
 LEAST_ROWS = 10  # conversations of a topic after the change
-_CANDIDATES = 2 * MOST  # groups whose words are compared: one new topic often comes as several
 _COMMON_WORDS = 2  # that two groups of one subject share at least
 _EXAMPLES = 5
 _ROWS_PER_TOPIC = 40  # rows that make a topic, on average
 _TOPICS = (6, 32)
-_ROWS_PER_RISEN_TOPIC = 100  # fewer make three topics of one: its questions share a subject, and not always a word
+_ROWS_PER_RISEN_TOPIC = (
+    100  # fewer make three topics of one: its questions share a subject, and not always a word
+)
 _RISEN_TOPICS = (1, 12)
 Labels = NDArray[np.int64]
 
@@ -44,18 +45,38 @@ class Clusters:
 
     def rises(self) -> Floats:
         """How surely the share of each group rose, in standard errors of two independent samples: a ranking, not a test."""
-        was, now = (np.bincount(labels[labels >= 0], minlength=len(self.centres)) for labels in (self.old_labels, self.new_labels))
+        was, now = (
+            np.bincount(labels[labels >= 0], minlength=len(self.centres))
+            for labels in (self.old_labels, self.new_labels)
+        )
         old, new = len(self.old_labels), len(self.new_labels)
         pooled = (was + now) / (old + new)
         error = np.sqrt(np.maximum(pooled * (1 - pooled), 1e-9) * (1 / old + 1 / new))
         return np.asarray((now / new - was / old) / error)
 
 
-def by_risen_words(before: Table, after: Table, codebook: Codebook | None, seed: int) -> Clusters | None:
+def by_risen_words(
+    before: Table,
+    after: Table,
+    codebook: Codebook | None,
+    seed: int,
+    *,
+    rows_per_topic: int = _ROWS_PER_RISEN_TOPIC,
+    most: int = _RISEN_TOPICS[1],
+) -> Clusters | None:
     """None where the table brings its vectors, where texts are gone, and where no words rose in enough conversations."""
-    if (codebook is not None and codebook.space is None) or "prompt" not in before or "prompt" not in after:
+    if (
+        (codebook is not None and codebook.space is None)
+        or "prompt" not in before
+        or "prompt" not in after
+    ):
         return None
-    rows = tuple(np.array([index for index, text in enumerate(table.columns["prompt"]) if text], dtype=np.int64) for table in (before, after))
+    rows = tuple(
+        np.array(
+            [index for index, text in enumerate(table.columns["prompt"]) if text], dtype=np.int64
+        )
+        for table in (before, after)
+    )
     if not len(rows[0]) or not len(rows[1]):
         return None
     before, after = before.take(rows[0]), after.take(rows[1])
@@ -67,12 +88,18 @@ def by_risen_words(before: Table, after: Table, codebook: Codebook | None, seed:
     if len(placed[1]) < LEAST_ROWS:
         return None
     pooled = np.concatenate(placed)
-    wanted = int(np.clip(len(pooled) // _ROWS_PER_RISEN_TOPIC, *_RISEN_TOPICS))
-    centres = cluster_centres(pooled, wanted, seed) if wanted > 1 else pooled.mean(axis=0, keepdims=True)
-    return Clusters(centres, rows[0], rows[1], _labels(centres, first), _labels(centres, second), second, words)
+    wanted = int(np.clip(len(pooled) // rows_per_topic, _RISEN_TOPICS[0], most))
+    centres = (
+        cluster_centres(pooled, wanted, seed) if wanted > 1 else pooled.mean(axis=0, keepdims=True)
+    )
+    return Clusters(
+        centres, rows[0], rows[1], _labels(centres, first), _labels(centres, second), second, words
+    )
 
 
-def by_likeness(before: Table, after: Table, codebook: Codebook | None, seed: int) -> Clusters | None:
+def by_likeness(
+    before: Table, after: Table, codebook: Codebook | None, seed: int
+) -> Clusters | None:
     """Groups of both periods together, since a new topic has no place among the old; None where there are no vectors or too few."""
     space = codebook.space if codebook else None
     if space is None and "prompt" in after:
@@ -82,10 +109,57 @@ def by_likeness(before: Table, after: Table, codebook: Codebook | None, seed: in
         return None
     rows = np.flatnonzero(_known(first)), np.flatnonzero(_known(second))
     pooled = np.concatenate([first[rows[0]], second[rows[1]]])
-    if len(pooled) < 2 * _ROWS_PER_TOPIC or not len(rows[0]) or not len(rows[1]):  # texts can be gone from the log
+    if (
+        len(pooled) < 2 * _ROWS_PER_TOPIC or not len(rows[0]) or not len(rows[1])
+    ):  # texts can be gone from the log
         return None
     centres = cluster_centres(pooled, int(np.clip(len(pooled) // _ROWS_PER_TOPIC, *_TOPICS)), seed)
-    return Clusters(centres, rows[0], rows[1], _labels(centres, first[rows[0]]), _labels(centres, second[rows[1]]), second[rows[1]])
+    return Clusters(
+        centres,
+        rows[0],
+        rows[1],
+        _labels(centres, first[rows[0]]),
+        _labels(centres, second[rows[1]]),
+        second[rows[1]],
+    )
+
+
+@dataclass(frozen=True)
+class NamedGroups:
+    """Some groups after those of one subject were joined; lists of one length, in order of rank."""
+
+    clusters: Clusters
+    topics: list[int]
+    words: list[list[str]]
+    members: list[Labels]  # places among `clusters.new_rows`, nearest to the centre first
+    carried: dict[int, float]
+
+
+def name_groups(
+    found: Clusters,
+    ranks: Floats,
+    after: Table,
+    carried: Mapping[int, float],
+    most: int = MOST,
+    least: int = LEAST_ROWS,
+) -> NamedGroups:
+    """Return the first `most` groups by rank that have `least` conversations after the change.
+
+    `after` is the table that the clusters were made of. One subject often comes as several groups,
+    so the words of twice as many are compared.
+    """
+    after = after.take(found.new_rows)
+    names, prompts = users_of(after), after.get("prompt")
+    candidates = _first(found, ranks, 2 * most, least)
+    first_words = _words(found, candidates, prompts, names)
+    found, carried = _joined(found, _of_one_subject(candidates, first_words), carried)
+    chosen = _first(found, ranks, most, least)
+    members = []
+    for topic in chosen:
+        own = np.flatnonzero(found.new_labels == topic)
+        distance = ((found.new_vectors[own] - found.centres[topic]) ** 2).sum(1)
+        members.append(own[np.argsort(distance, kind="stable")])
+    return NamedGroups(found, chosen, _words(found, chosen, prompts, names), members, carried)
 
 
 def described(
@@ -96,32 +170,29 @@ def described(
     `carried` is the share of a change that is in each group, where known. Groups of one subject are
     told as one.
     """
+    named = name_groups(found, ranks, after, carried)
     after = after.take(found.new_rows)
-    names = users_of(after)
-    candidates = _first(found, ranks, _CANDIDATES)
-    first_words = _words(found, candidates, after.get("prompt"), names)
-    found, carried = _joined(found, _of_one_subject(candidates, first_words), carried)
-    chosen = _first(found, ranks, MOST)
     made = []
-    for topic, words in zip(
-        chosen, _words(found, chosen, after.get("prompt"), names), strict=True
-    ):
-        members = np.flatnonzero(found.new_labels == topic)
-        nearest = members[np.argsort(((found.new_vectors[members] - found.centres[topic]) ** 2).sum(1), kind="stable")]
+    for topic, words, members in zip(named.topics, named.words, named.members, strict=True):
+        old, new = named.clusters.old_labels, named.clusters.new_labels
         made.append({
             "words": words,
-            "share_before": round(float((found.old_labels == topic).mean()), 4),
-            "share_now": round(float((found.new_labels == topic).mean()), 4),
-            **({"share_of_change": round(carried[topic], 3)} if topic in carried else {}),
-            "examples": _one_per_user(nearest, names, after.columns["id"], _EXAMPLES),
+            "share_before": round(float((old == topic).mean()), 4),
+            "share_now": round(float((new == topic).mean()), 4),
+            **_carried(named.carried.get(topic)),
+            "examples": one_per_user(members, users_of(after), after.columns["id"], _EXAMPLES),
         })  # fmt: skip
     return made
 
 
-def _first(found: Clusters, ranks: Floats, count: int) -> list[int]:
+def _carried(share: float | None) -> dict[str, float]:
+    return {} if share is None else {"share_of_change": round(share, 3)}
+
+
+def _first(found: Clusters, ranks: Floats, count: int, least: int) -> list[int]:
     """The first `count` groups by rank that have enough conversations after the change."""
     order = (int(topic) for topic in np.argsort(-ranks, kind="stable"))
-    enough = [topic for topic in order if (found.new_labels == topic).sum() >= LEAST_ROWS]
+    enough = [topic for topic in order if (found.new_labels == topic).sum() >= least]
     return enough[:count]
 
 
@@ -158,15 +229,25 @@ def _joined(
 def users_of(table: Table) -> list[str]:
     """The user of each row; a row without one is a user of its own."""
     owners = table.columns.get("user", table.columns["id"])
-    return [str(name if owner is None else owner) for owner, name in zip(owners, table.columns["id"], strict=True)]
+    return [
+        str(name if owner is None else owner)
+        for owner, name in zip(owners, table.columns["id"], strict=True)
+    ]
 
 
-def _words(found: Clusters, chosen: Sequence[int], prompts: Any, names: Sequence[str]) -> list[list[str]]:
+def _words(
+    found: Clusters, chosen: Sequence[int], prompts: Any, names: Sequence[str]
+) -> list[list[str]]:
     if prompts is None:
         return [[] for _ in chosen]
     rest = ~np.isin(found.new_labels, chosen)
-    groups = [np.flatnonzero(mask) for mask in (*(found.new_labels == topic for topic in chosen), rest)]
-    of_groups = [[prompts[i] for i in group] for group in groups], [[names[i] for i in group] for group in groups]
+    groups = [
+        np.flatnonzero(mask) for mask in (*(found.new_labels == topic for topic in chosen), rest)
+    ]
+    of_groups = (
+        [[prompts[i] for i in group] for group in groups],
+        [[names[i] for i in group] for group in groups],
+    )
     return characteristic_words(*of_groups, among=found.words)[: len(chosen)]
 
 
@@ -178,7 +259,7 @@ def _labels(centres: Vectors, vectors: Vectors) -> Labels:
     return Codebook(centres, 0.0, None).assign(vectors)[0]
 
 
-def _one_per_user(order: Labels, names: Sequence[str], ids: NDArray[Any], limit: int) -> list[str]:
+def one_per_user(order: Labels, names: Sequence[str], ids: NDArray[Any], limit: int) -> list[str]:
     """The first conversations of different users: five of one person show that person."""
     chosen: dict[str, str] = {}
     for index in order:

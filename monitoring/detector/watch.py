@@ -15,6 +15,7 @@ from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.explain import explain, measure_of
 from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
 from monitoring.detector.incidents import Evidence, Incident
+from monitoring.detector.retrieval import has_unknown, low_scores_of, with_misses
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.stream import Stream
 from monitoring.detector.table import EMBEDDING, Table, concatenated
@@ -60,6 +61,7 @@ class Watch:
     questions: Callable[[list[str]], Mapping[str, str]] | None = None
     kept: dict[int, Table] = field(default_factory=dict)
     early: list[Early] = field(default_factory=list)
+    low_scores: dict[str, float] = field(default_factory=dict)  # as `with_misses` takes them
     _first: list[Table] = field(default_factory=list)
     _today: dict[int, Table] = field(default_factory=dict)  # hour → its conversations, of a day that is not over
     _fitted: bool = False
@@ -72,18 +74,21 @@ class Watch:
     def resume(self, day: Remembered) -> None:
         """Take in a day that was judged before, with the same outcome."""
         number = day.statistics.day
+        self.low_scores = {**self.low_scores, **day.statistics.low_scores}
         self.kept[number] = day.kept
         self._forget(number)
         self._begin(number)
         self.stream.step(day.statistics, lambda evidence: evidence.chart in day.confirmed)
-        self._learn_topics(number)
+        self._learn(number)
 
     def step(self, day: int, rows: Table, requests: int = 0) -> tuple[list[Incident], Remembered]:
         """Take in one day's requests; returns the incidents that opened, grew or closed, and what is remembered of the day.
 
         `requests`: how many the day had, where `rows` is a sample of them.
         """
-        statistics, sample = summarise_day(rows, day, self.settings, self.codebook, requests)
+        statistics, sample = summarise_day(
+            rows, day, self.settings, self.codebook, requests, self.low_scores
+        )
         self._keep(day, sample)
         self._begin(day)
         confirmed: set[Chart] = set()
@@ -94,7 +99,7 @@ class Watch:
             return evidence.chart in confirmed
 
         changed = self.stream.step(statistics, confirm)
-        self._learn_topics(day)
+        self._learn(day)
         first = self.stream.memory.days[0]
         if day - first < self.settings.cold_days and (day - first + 1) % _EARLY_WINDOW == 0 and day - first >= 2 * _EARLY_WINDOW - 1:
             self._compare_early(day)
@@ -113,7 +118,7 @@ class Watch:
 
         `requests` as in `step`; `judge` as in `Hours.step`.
         """
-        found = summarise_hour(rows, hour, self.settings, self.codebook)
+        found = summarise_hour(rows, hour, self.settings, self.codebook, self.low_scores)
         remembered = self.hours.step(hour, requests or len(rows), found[0] if found else None, judge=judge)
         if found and judge:
             self._today[hour] = found[1]
@@ -129,9 +134,16 @@ class Watch:
 
     def explanation(self, incident: Incident) -> dict[str, Any]:
         """Slices, topics and conversations that carry the change, from the days that are kept."""
-        before = concatenated([table for day, table in self.kept.items() if incident.since - _EXPLAINED_DAYS <= day < incident.since])
-        after = concatenated([*(table for day, table in self.kept.items() if day >= incident.since), *self._of_hours(incident)])
+        first, since = incident.since - _EXPLAINED_DAYS, incident.since
+        days = self.kept.items()
+        before = self._joined([table for day, table in days if first <= day < since])
+        late = [table for day, table in days if day >= since]
+        after = self._joined([*late, *self._of_hours(incident)])
         return explain(incident, self._told(before), self._told(after), self.codebook, self.settings.seed)
+
+    def _joined(self, tables: list[Table]) -> Table:
+        """One table of all rows, which of them found nothing included."""
+        return with_misses(concatenated(tables), self.low_scores)
 
     def _of_hours(self, incident: Incident) -> list[Table]:
         """Conversations since the change in a day that is not over."""
@@ -151,7 +163,7 @@ class Watch:
         start = max(evidence.since - _CONFIRMED_DAYS, stream.segment_start(chart, evidence.day) or 0)
         usable = [day for day in self.kept if start <= day < evidence.since and not stream.hidden(chart.signal, np.array([day]))[0]]
         late = [day for day in self.kept if day >= evidence.since][-_LATEST_DAYS:]
-        before, after = (concatenated([self.kept[day] for day in days]) for days in (usable, late))
+        before, after = (self._joined([self.kept[day] for day in days]) for days in (usable, late))
         if not len(before) or not len(after):
             return True
         old, new = measure_of(chart, before, self.codebook), measure_of(chart, after, self.codebook)
@@ -179,6 +191,13 @@ class Watch:
         vectors = self.codebook.vectors(self._told(sample)) if self.codebook is not None and EMBEDDING not in sample else None
         return sample if vectors is None else Table({**sample.columns, EMBEDDING: vectors})
 
+    def _learn(self, day: int) -> None:
+        """Learn what a day completes: the topics, and the low score of a collection."""
+        self._learn_topics(day)
+        if has_unknown(self.kept[day], self.low_scores):
+            days = self.kept.values()
+            self.low_scores = low_scores_of(days, self.low_scores, self.settings.codebook_days)
+
     def _learn_topics(self, day: int) -> None:
         """Fit the codebook when its days are over; what it was fitted on is no history of its signals."""
         if self._fitted:
@@ -190,8 +209,9 @@ class Watch:
             self.kept = {kept: self._with_vectors(table) for kept, table in self.kept.items()}
 
     def _compare_early(self, day: int) -> None:
-        before = concatenated([table for kept, table in self.kept.items() if kept <= day - _EARLY_WINDOW])
-        after = concatenated([table for kept, table in self.kept.items() if kept > day - _EARLY_WINDOW])
+        first = day - _EARLY_WINDOW + 1
+        before = self._joined([table for kept, table in self.kept.items() if kept < first])
+        after = self._joined([table for kept, table in self.kept.items() if kept >= first])
         if len(before) and len(after):
             comparison = compare_two(before, after, seed=self.settings.seed)
             if comparison.findings:

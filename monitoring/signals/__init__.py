@@ -7,9 +7,10 @@ from monitoring.signals.answers import ANSWERS
 from monitoring.signals.base import KIND_TITLES, Kind, Shape, Signal, Value
 from monitoring.signals.questions import QUESTIONS
 from monitoring.signals.ratings import RATINGS
+from monitoring.signals.retrieval import RETRIEVAL
 from monitoring.signals.service import SERVICE
 
-SIGNALS: tuple[Signal, ...] = (*QUESTIONS, *ANSWERS, *RATINGS, *SERVICE)
+SIGNALS: tuple[Signal, ...] = (*QUESTIONS, *RETRIEVAL, *ANSWERS, *RATINGS, *SERVICE)
 
 __all__ = ["KIND_TITLES", "SIGNALS", "Kind", "Row", "Shape", "Signal", "Value", "values_of"]
 

@@ -63,10 +63,6 @@ def _text(row: Row) -> str | None:
     return row.answer or None
 
 
-def _score(row: Row) -> float | None:
-    return row.retrieval_score
-
-
 ANSWERS = (
     Signal("answer_words", "answers", "words", "answers", _text),
     Signal("answer_novelty", "answers", "novelty", "answers", _text),
@@ -77,5 +73,4 @@ ANSWERS = (
     Signal("repetition", "answers", "rate", "repetition rate", _repetition, worse="up"),
     Signal("broken_json", "answers", "rate", "schema failure rate", _broken_json, worse="up"),
     Signal("answer_language", "answers", "category", "answers by language", _language),
-    Signal("retrieval_score", "answers", "number", "retrieval score of the best passage", _score),
 )

@@ -9,7 +9,7 @@ from typing import Literal
 from monitoring.rows import Row
 
 Value = float | bool | str | None
-Kind = Literal["questions", "answers", "quality", "service"]
+Kind = Literal["questions", "retrieval", "answers", "quality", "service"]
 Shape = Literal["number", "rate", "category", "latency", "words", "novelty"]
 
 
@@ -24,10 +24,12 @@ class Signal:
     of: Callable[[Row], Value]
     unit: str = ""
     worse: Literal["both", "up"] = "both"  # `up`: only a rise is drift; a fall is good news
+    is_optional: bool = False  # left out of a report where neither sample has a value of it
 
 
 KIND_TITLES: dict[Kind, str] = {
     "questions": "questions changed",
+    "retrieval": "retrieval changed",
     "answers": "answers changed",
     "quality": "ratings fell",
     "service": "answers got slower",
