@@ -1,4 +1,6 @@
-"""`python -m benchmarks [gateway] [drift]`: those benchmarks, or all that need no GPU, one after the other with their defaults."""
+"""`python -m benchmarks [gateway] [drift]`: those benchmarks, or all that need no GPU, one after
+the other with their defaults.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ def main(given: list[str]) -> int:
     """The worst exit code; 2 for a name that is none."""
     unknown = [name for name in given if name not in _ALL]
     if unknown:
-        sys.stderr.write(f"There is no benchmark {', '.join(unknown)}; expected {' or '.join(_ALL)}.\n")
+        sys.stderr.write(
+            f"There is no benchmark {', '.join(unknown)}; expected {' or '.join(_ALL)}.\n"
+        )
         return 2
     return max(_ALL[name]([]) for name in given or _ALL)
 

@@ -1,1 +1,3 @@
-"""Feedback: flags, the review queue, examples, dataset versions, and the policy that asks for retraining."""
+"""Feedback: flags, the review queue, examples, dataset versions, and the policy that asks for
+retraining.
+"""

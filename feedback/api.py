@@ -1,4 +1,7 @@
-"""The JSON interface for programs that review, and for the review page itself. Documented in docs/reviewing.md."""
+"""The JSON interface for programs that review, and for the review page itself.
+
+Documented in docs/reviewing.md.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,9 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
             return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=chosen)
 
     @routes.get("/api/review/next")
-    def review_next(alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def review_next(
+        alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))
+    ) -> dict[str, Any]:
         """Claims the next item; `{"item": null}` when nothing waits."""
         with reading(database) as connection:
             chosen = alias_filter(connection, alias)
@@ -79,17 +84,29 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
             return {"item": inbox.load(connection, item_id).as_json()}
 
     @routes.get("/api/review/stats")
-    def review_stats(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
-        """What waits, what was decided today and by whom, usual seconds per decision, examples that stand."""
+    def review_stats(
+        alias: str = "", user: User = Depends(shell.require("viewer"))
+    ) -> dict[str, Any]:
+        """What waits, what was decided today and by whom, usual seconds per decision, examples that
+        stand.
+        """
         return stats_of(user, alias)
 
     @routes.post("/api/review/batch")
-    def review_batch(body: BatchBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def review_batch(
+        body: BatchBody, user: User = Depends(shell.require("reviewer"))
+    ) -> dict[str, Any]:
         """An alert's conversations, first in the queue."""
-        return {"items": flagging.batch_from_alert(database, body.alert, limit=body.limit, actor=user.name, now=shell.now())}
+        return {
+            "items": flagging.batch_from_alert(
+                database, body.alert, limit=body.limit, actor=user.name, now=shell.now()
+            )
+        }
 
     @routes.post("/api/review/{item_id}")
-    def decide(item_id: str, body: DecisionBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def decide(
+        item_id: str, body: DecisionBody, user: User = Depends(shell.require("reviewer"))
+    ) -> dict[str, Any]:
         """Decide; 409 when somebody else holds or decided it.
 
         The body is `{"decision", "answer"?, "tool_calls"?, "labels"?, "note"?, "seconds"?,
@@ -105,7 +122,9 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.post("/api/review/{item_id}/claim")
     def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Renews the claim while somebody is still reading; `held` is false when it is lost."""
-        return {"held": queue.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())}
+        return {
+            "held": queue.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())
+        }
 
     @routes.post("/api/review/{item_id}/release")
     def release(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
@@ -116,9 +135,20 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.post("/api/review/{review_id}/undo")
     def undo(review_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Take a decision back: the item waits again for the caller, and its example is withdrawn."""
-        sentence = queue.undo(database, review_id, user.name, claim_ms=claim_ms, now=shell.now(), may_undo_others=user.may("operator"))
+        sentence = queue.undo(
+            database,
+            review_id,
+            user.name,
+            claim_ms=claim_ms,
+            now=shell.now(),
+            may_undo_others=user.may("operator"),
+        )
         with reading(database) as connection:
-            return {"item_id": inbox.item_of_review(connection, review_id), "message": sentence, "stats": stats_of(user)}
+            return {
+                "item_id": inbox.item_of_review(connection, review_id),
+                "message": sentence,
+                "stats": stats_of(user),
+            }
 
 
 def _add_datasets(routes: APIRouter, shell: Shell) -> None:
@@ -148,7 +178,9 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
         """Ask for training on a version now, whatever the policy says."""
         with reading(context.database) as connection:
             version = datasets.find(connection, reference)
-        request_id = retraining.request_by_hand(context, version.name, actor=user.name, now=shell.now(), digest=version.digest)
+        request_id = retraining.request_by_hand(
+            context, version.name, actor=user.name, now=shell.now(), digest=version.digest
+        )
         return {"request_id": request_id, "dataset": version.label}
 
     @routes.get("/api/retraining", response_model=None)

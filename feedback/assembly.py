@@ -1,19 +1,27 @@
-"""What goes into a dataset version, and why. Pure: seed rows and reviewed examples in, split rows and reasons out.
+"""What goes into a dataset version, and why.
+
+Pure: seed rows and reviewed examples in, split rows and reasons out.
 
 Rules, in this order:
 
-0. No row holds a control token of the base model, whatever its split: training would read it as a real one.
+0. No row holds a control token of the base model, whatever its split: training would read it as a
+  real one.
 1. Seed rows keep their split. Rows of an erased user are gone.
-2. Of reviewed answers to the same question (same instructions, same documents) the newest stands; it also replaces a
-   seed row with that question, and takes its place in the split. Rows that teach what corrections have since replaced
+2. Of reviewed answers to the same question (same instructions, same documents) the newest stands;
+  it also replaces a
+   seed row with that question, and takes its place in the split. Rows that teach what corrections
+   have since replaced
    are left out, whatever their split (`feedback.contradictions`).
 3. At most `per_user` reviewed rows of one end user and `per_group` of nearly the same question.
-4. A reviewed row that is nearly a test row goes to the test set; otherwise the hash of its question decides, and what
+4. A reviewed row that is nearly a test row goes to the test set; otherwise the hash of its question
+  decides, and what
    was decided once stays decided in later versions.
-5. No training row is the same as, or nearly the same as, a test row: such rows are left out and listed.
+5. No training row is the same as, or nearly the same as, a test row: such rows are left out and
+  listed.
 6. Reviewed training rows weigh more than seed rows while they are few.
 
-What rules 3 and 5 leave out stands all the same: it goes into no split, and every candidate is judged by it.
+What rules 3 and 5 leave out stands all the same: it goes into no split, and every candidate is
+judged by it.
 """
 
 from __future__ import annotations
@@ -31,15 +39,18 @@ from feedback.similar import groups, normalise, question_key
 from whet.control_tokens import ControlTokens
 
 SPLITS = ("train", "validation", "test")
-TEST_SHARE = 0.15  # of reviewed rows: the regression suite grows with every correction, and most still teach
+# Of reviewed rows: the regression suite grows with every correction, and most still teach
+TEST_SHARE = 0.15
 MIN_FOR_TEST = 20  # reviewed rows from which some must be held out, whatever the hashes say
 _MIN_TEST_SHARE = 0.05  # what "some" is
 PER_GROUP = 3  # reviewed rows of nearly the same question
 USER_SHARE = 0.10  # of the reviewed rows may come from one end user …
 PER_USER_AT_LEAST = 10  # … or this many while there are few
-MAX_WEIGHT = 4.0  # above this a single wrong correction would speak louder than four right seed rows
+# Above this a single wrong correction would speak louder than four right seed rows
+MAX_WEIGHT = 4.0
 _NO_CONTROL_TOKENS = ControlTokens(())
-_LONG_ANSWER_WORDS = 6  # equal answers of this length to an equal question are a copy, whatever surrounds them
+# Equal answers of this length to an equal question are a copy, whatever surrounds them
+_LONG_ANSWER_WORDS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +68,14 @@ class Example:
 class Assembled:
     rows: dict[str, list[dict[str, Any]]]
     example_ids: list[str]  # of the reviewed rows in it
-    assigned: dict[str, str]  # question key of every reviewed row so far → its split, for later versions
-    superseded: list[dict[str, Any]] = field(default_factory=list)  # {"row", "split", "by", "conflict"}
+    # Question key of every reviewed row so far → its split, for later versions
+    assigned: dict[str, str]
+    # {"row", "split", "by", "conflict"}
+    superseded: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)  # {"id", "why", "control_token"?}
     left_out_by_reason: Counter[str] = field(default_factory=Counter)
-    regression: list[dict[str, Any]] = field(default_factory=list)  # reviewed rows that stand and are in no split: not learned, but not to be broken either
+    # Reviewed rows that stand and are in no split: not learned, but not to be broken either
+    regression: list[dict[str, Any]] = field(default_factory=list)
     weight: float = 1.0
 
     @property
@@ -102,7 +116,9 @@ def assemble(
     """
     result = Assembled({name: [] for name in SPLITS}, [], dict(assigned))
     seeds = [_prepare(row, split) for split in SPLITS for row in seed.get(split, ())]
-    seeds = [row for row in seeds if not _holds_control_token(row.row, row.reference, control, result)]
+    seeds = [
+        row for row in seeds if not _holds_control_token(row.row, row.reference, control, result)
+    ]
     examples = [
         example
         for example in sorted(examples, key=lambda example: (example.created_at, example.id))
@@ -135,10 +151,16 @@ def _holds_control_token(
     return token is not None
 
 
-def _standing_elsewhere(seeds: Sequence[_Row], examples: Sequence[Example], kept: Sequence[_Row], result: Assembled) -> list[dict[str, Any]]:
-    """Reviewed rows that a cap or a test row kept out, newest per question; what people have replaced since is not among them."""
+def _standing_elsewhere(
+    seeds: Sequence[_Row], examples: Sequence[Example], kept: Sequence[_Row], result: Assembled
+) -> list[dict[str, Any]]:
+    """Reviewed rows that a cap or a test row kept out, newest per question; what people have
+    replaced since is not among them.
+    """
     aside = Assembled({}, [], {})
-    newest = _newest_per_question(sorted(examples, key=lambda example: (example.created_at, example.id), reverse=True), aside)
+    newest = _newest_per_question(
+        sorted(examples, key=lambda example: (example.created_at, example.id), reverse=True), aside
+    )
     _, standing = _without_outdated(seeds, newest, examples, aside)
     held = {row.key for row in kept if _is_review(row)}
     return [row.row for row in standing if row.key not in held]
@@ -162,7 +184,11 @@ def _capped_per_user(examples: Sequence[Example], result: Assembled) -> list[Exa
         if example.end_user:
             count[example.end_user] += 1
             if count[example.end_user] > limit:
-                _leave_out(result, example.id, f"more than {limit} reviewed rows of one end user; the newest were kept")
+                _leave_out(
+                    result,
+                    example.id,
+                    f"more than {limit} reviewed rows of one end user; the newest were kept",
+                )
                 continue
         kept.append(example)
     return kept
@@ -192,15 +218,25 @@ def _superseded(seeds: Sequence[_Row], reviewed: Sequence[_Row], result: Assembl
             continue
         newer.split = "test" if "test" in (newer.split, row.split) else newer.split or row.split
         conflict = normalise(row_answer(row.row)) != normalise(row_answer(newer.row))
-        result.superseded.append({"row": row.reference, "split": row.split, "by": newer.reference, "conflict": conflict})
+        result.superseded.append(
+            {"row": row.reference, "split": row.split, "by": newer.reference, "conflict": conflict}
+        )
     return kept
 
 
-def _without_outdated(seeds: Sequence[_Row], reviewed: Sequence[_Row], examples: Sequence[Example], result: Assembled) -> tuple[list[_Row], list[_Row]]:
+def _without_outdated(
+    seeds: Sequence[_Row], reviewed: Sequence[_Row], examples: Sequence[Example], result: Assembled
+) -> tuple[list[_Row], list[_Row]]:
     """Rows left after those that make a claim which people have replaced since."""
     # Claims are made in words: a call of a tool makes none, and a changed argument replaces none.
-    said = [Reviewed(e.id, row_question(e.row), e.rejected, row_answer(e.row), e.created_at) for e in examples if not is_call(e.row)]
-    claims = outdated_claims([(row.question, row_answer(row.row)) for row in seeds if not is_call(row.row)], said)
+    said = [
+        Reviewed(e.id, row_question(e.row), e.rejected, row_answer(e.row), e.created_at)
+        for e in examples
+        if not is_call(e.row)
+    ]
+    claims = outdated_claims(
+        [(row.question, row_answer(row.row)) for row in seeds if not is_call(row.row)], said
+    )
     reviewed_at = {example.id: example.created_at for example in examples}
 
     def stands(row: _Row) -> bool:
@@ -227,7 +263,12 @@ def _capped_per_group(reviewed: Sequence[_Row], result: Assembled) -> list[_Row]
     for row in reversed(reviewed):
         count[row.group] += 1
         if count[row.group] > PER_GROUP:
-            _leave_out(result, row.reference, f"more than {PER_GROUP} reviewed rows of nearly the same question; the newest were kept")
+            _leave_out(
+                result,
+                row.reference,
+                f"more than {PER_GROUP} reviewed rows of nearly the same question; the newest were"
+                " kept",
+            )
         else:
             kept.append(row)
     return kept[::-1]
@@ -235,7 +276,9 @@ def _capped_per_group(reviewed: Sequence[_Row], result: Assembled) -> list[_Row]
 
 def _split(seeds: Sequence[_Row], reviewed: Sequence[_Row], result: Assembled) -> None:
     held_out = {row.group for row in seeds if row.split == "test"} | {
-        row.group for row in reviewed if row.split == "test" or result.assigned.get(row.key) == "test"
+        row.group
+        for row in reviewed
+        if row.split == "test" or result.assigned.get(row.key) == "test"
     }
     fresh: dict[int, list[_Row]] = defaultdict(list)
     for row in reviewed:
@@ -249,8 +292,14 @@ def _split(seeds: Sequence[_Row], reviewed: Sequence[_Row], result: Assembled) -
     for group, rows in fresh.items():
         for row in rows:
             row.split = "test" if position[group] < TEST_SHARE else "train"
-    missing = max(1, int(_MIN_TEST_SHARE * len(reviewed))) - sum(row.split == "test" for row in reviewed) if len(reviewed) >= MIN_FOR_TEST else 0
-    for group in sorted((g for g, rows in fresh.items() if rows[0].split == "train"), key=position.__getitem__):
+    missing = (
+        max(1, int(_MIN_TEST_SHARE * len(reviewed))) - sum(row.split == "test" for row in reviewed)
+        if len(reviewed) >= MIN_FOR_TEST
+        else 0
+    )
+    for group in sorted(
+        (g for g, rows in fresh.items() if rows[0].split == "train"), key=position.__getitem__
+    ):
         if missing <= 0:
             break
         missing -= len(fresh[group])
@@ -271,7 +320,11 @@ def _without_leaks(rows: Sequence[_Row], result: Assembled) -> list[_Row]:
     by_copy = {copy: row.reference for row in test if (copy := _copy_key(row))}
     kept = []
     for row in rows:
-        twin = (by_group.get(row.group) or by_copy.get(_copy_key(row) or "")) if row.split == "train" else None
+        twin = (
+            (by_group.get(row.group) or by_copy.get(_copy_key(row) or ""))
+            if row.split == "train"
+            else None
+        )
         if twin:
             _leave_out(
                 result, row.reference, "nearly the same question as the test row", f" {twin}"
@@ -283,12 +336,17 @@ def _without_leaks(rows: Sequence[_Row], result: Assembled) -> list[_Row]:
 
 def _copy_key(row: _Row) -> str | None:
     answer = normalise(row_answer(row.row))
-    return f"{question_key(row.question)} {question_key(answer)}" if len(answer.split()) >= _LONG_ANSWER_WORDS else None
+    return (
+        f"{question_key(row.question)} {question_key(answer)}"
+        if len(answer.split()) >= _LONG_ANSWER_WORDS
+        else None
+    )
 
 
 def _weigh(rows: Sequence[_Row], result: Assembled) -> None:
-    """Reviewed rows together weigh as much as the seed rows they are replayed with: what is new must be learned, what is
-    old must not be lost. In steps of 0.5, between 1 and MAX_WEIGHT."""
+    """Reviewed rows together weigh as much as the seed rows they are replayed with: what is new
+    must be learned, what is old must not be lost. In steps of 0.5, between 1 and MAX_WEIGHT.
+    """
     train = [row for row in rows if row.split == "train"]
     new = [row for row in train if _is_review(row)]
     if not new:

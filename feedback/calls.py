@@ -32,21 +32,30 @@ def read_calls(text: str) -> list[Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        where = f" (line {error.lineno}: {error.msg})" if isinstance(error, json.JSONDecodeError) else ""
+        where = (
+            f" (line {error.lineno}: {error.msg})"
+            if isinstance(error, json.JSONDecodeError)
+            else ""
+        )
         raise InputError(
-            f"The calls of tools are not valid JSON{where}.", hint=f"Expected {_FORM}; your text is kept."
+            f"The calls of tools are not valid JSON{where}.",
+            hint=f"Expected {_FORM}; your text is kept.",
         ) from error
     return value if isinstance(value, list) else [value]
 
 
-def settled_calls(given: Sequence[Any] | None, original: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+def settled_calls(
+    given: Sequence[Any] | None, original: Sequence[ToolCall]
+) -> tuple[ToolCall, ...]:
     """Return the calls of an edited answer; the original ones, to the letter, where they are the
     same by name and arguments. `given` None is no call.
 
     Both {"name", "arguments"} and the chat route's form are taken, arguments as an object or as
     JSON text. Raises InputError.
     """
-    calls = [_call(position, value, original) for position, value in enumerate(given or (), start=1)]
+    calls = [
+        _call(position, value, original) for position, value in enumerate(given or (), start=1)
+    ]
     if len(calls) > _MOST:
         raise InputError(f"The answer has {len(calls)} calls of tools; expected at most {_MOST}.")
     return tuple(original) if same_calls(calls, original) else tuple(calls)
@@ -61,7 +70,8 @@ def _call(position: int, value: Any, original: Sequence[ToolCall]) -> ToolCall:
     arguments = _decoded(arguments) if isinstance(arguments, str) and arguments else arguments or {}
     if not isinstance(arguments, Mapping):
         raise InputError(
-            f"The arguments of call {position} ({name}) are no JSON object.", hint=f"Expected {_FORM}."
+            f"The arguments of call {position} ({name}) are no JSON object.",
+            hint=f"Expected {_FORM}.",
         )
     here = original[position - 1] if position <= len(original) else None
     call_id = str(value.get("id") or (here.id if here else "") or f"call_{position}")

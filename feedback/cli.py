@@ -20,22 +20,41 @@ from whet.registry import alias_filter, known_aliases
 if TYPE_CHECKING:
     from feedback.dataset_store import DatasetVersion
 
-review = typer.Typer(add_completion=False, no_args_is_help=True, help="Judge conversations: the queue, and what was decided.")
-datasets = typer.Typer(add_completion=False, no_args_is_help=True, help="Dataset versions built from reviewed conversations.")
+review = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Judge conversations: the queue, and what was decided.",
+)
+datasets = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Dataset versions built from reviewed conversations.",
+)
 
 _Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")]
 _Alias = Annotated[str, typer.Option("--alias", help="Only this alias.")]
 
 
 @review.command("next")
-def review_next(alias: _Alias = "", reason: Annotated[str, typer.Option(help="Only this reason.")] = "", as_json: _Json = False) -> None:
+def review_next(
+    alias: _Alias = "",
+    reason: Annotated[str, typer.Option(help="Only this reason.")] = "",
+    as_json: _Json = False,
+) -> None:
     """Claim the next conversation and print it. Exit code 0 also when the queue is empty."""
     from feedback import inbox, queue
 
     with opened() as context:
         _require(context, alias)
         claim_ms = int(context.settings.review_claim_s * 1000)
-        item_id = queue.next_item(context.database, actor(), claim_ms=claim_ms, now=now_ms(), alias=alias or None, reason=reason or None)
+        item_id = queue.next_item(
+            context.database,
+            actor(),
+            claim_ms=claim_ms,
+            now=now_ms(),
+            alias=alias or None,
+            reason=reason or None,
+        )
         if item_id is None:
             emit({"item": None} if as_json else {"queue": "Nothing waits for review."}, as_json)
             return
@@ -58,10 +77,13 @@ def review_stats(alias: _Alias = "", as_json: _Json = False) -> None:
 def review_decide(
     item_id: Annotated[str, typer.Argument(metavar="ITEM")],
     decision: Annotated[str, typer.Argument(metavar="approve|edit|reject|skip")],
-    answer: Annotated[str, typer.Option(help="The right answer, for `edit`; `-` reads it from standard input.")] = "",
+    answer: Annotated[
+        str, typer.Option(help="The right answer, for `edit`; `-` reads it from standard input.")
+    ] = "",
     label: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
     tool_calls: Annotated[
-        str, typer.Option(help="Calls of tools of an edited answer: a JSON list of name, arguments.")
+        str,
+        typer.Option(help="Calls of tools of an edited answer: a JSON list of name, arguments."),
     ] = "",
     note: str = "",
     accept_cut: Annotated[
@@ -219,9 +241,7 @@ def datasets_list(alias: _Alias = "", as_json: _Json = False) -> None:
 def datasets_show(
     reference: Annotated[
         str,
-        typer.Argument(
-            metavar="VERSION", help="support@3, support (its newest), or a digest."
-        ),
+        typer.Argument(metavar="VERSION", help="support@3, support (its newest), or a digest."),
     ],
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="The ids too: of examples and left-out rows.")
@@ -289,18 +309,39 @@ def datasets_diff(a: str, b: str, as_json: _Json = False) -> None:
             emit(asdict(found), True)
             return
         rows = [
-            {"change": change, "split": split, "id": row.get("id"), "origin": row.get("origin", "seed")}
+            {
+                "change": change,
+                "split": split,
+                "id": row.get("id"),
+                "origin": row.get("origin", "seed"),
+            }
             for change, by_split in (("added", found.added), ("removed", found.removed))
             for split, changed in by_split.items()
             for row in changed
         ]
-        rows += [{"change": "moved", "split": f"{row['from']} → {row['to']}", "id": row["id"], "origin": ""} for row in found.moved]
-        emit(rows, False, title=f"changes from {first.label} to {second.label}; {found.unchanged} rows are in both")
+        rows += [
+            {
+                "change": "moved",
+                "split": f"{row['from']} → {row['to']}",
+                "id": row["id"],
+                "origin": "",
+            }
+            for row in found.moved
+        ]
+        emit(
+            rows,
+            False,
+            title=(
+                f"changes from {first.label} to {second.label}; {found.unchanged} rows are in both"
+            ),
+        )
 
 
 @datasets.command("export")
 def datasets_export(
-    reference: Annotated[str, typer.Argument(metavar="VERSION")], folder: Annotated[Path, typer.Argument(help="A new or empty folder.")], as_json: _Json = False
+    reference: Annotated[str, typer.Argument(metavar="VERSION")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    as_json: _Json = False,
 ) -> None:
     """Copy a version's files: train.jsonl, validation.jsonl, test.jsonl, manifest.json."""
     from feedback import datasets as versions
@@ -308,11 +349,19 @@ def datasets_export(
     with opened() as context:
         with reading(context.database) as connection:
             version = versions.find(connection, reference)
-        emit({"version": version.label, "files": [str(file) for file in versions.export(context, version, folder)]}, as_json)
+        emit(
+            {
+                "version": version.label,
+                "files": [str(file) for file in versions.export(context, version, folder)],
+            },
+            as_json,
+        )
 
 
 def erase(
-    user: Annotated[str, typer.Option("--user", help="The end user, as the application names them in `user`.")],
+    user: Annotated[
+        str, typer.Option("--user", help="The end user, as the application names them in `user`.")
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: _Json = False,
 ) -> None:

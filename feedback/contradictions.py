@@ -1,22 +1,26 @@
 """Which seed rows teach what reviewers have since corrected. Pure: texts in, reasons out.
 
-When a policy changes, the rows that taught the old policy are still in the seed, and a model trained on both learns
-neither. The corrections say which rows those are. A correction is a *claim* replaced: within an answer about a subject
-("Pulsar") the words "is 12 months" became "is 24 months". A seed row about the same subject that still makes the old
-claim is outdated, unless somebody who reviewed that subject let the claim stand.
+When a policy changes, the rows that taught the old policy are still in the seed, and a model
+trained on both learns neither. The corrections say which rows those are. A correction is a *claim*
+replaced: within an answer about a subject ("Pulsar") the words "is 12 months" became "is 24
+months". A seed row about the same subject that still makes the old claim is outdated, unless
+somebody who reviewed that subject let the claim stand.
 
-The rule, for a subject word `s` and an old claim `c` (the replaced words with one word on either side):
+The rule, for a subject word `s` and an old claim `c` (the replaced words with one word on either
+side):
 
     outdated(s, c)  iff  replaced(s, c) >= MIN_SUPPORT + min(MAX_DOUBT, confirmed before)
                     and  replaced(s, c) >= MIN_SHARE * reviewed(s)
                     and  confirmed(s, c) == 0
 
-where `replaced` counts corrections about `s` that replaced `c`, and, among the reviewed rows about `s` since the first of
-those corrections, `reviewed` counts all and `confirmed` those whose final answer contains `c`. What was confirmed before
-the first correction does not count against it, since the policy may have changed in between, also more than once; but it
-asks for more evidence, one correction for each, up to MAX_DOUBT. A word is a subject when it stands in both the question and
-the final answer, is no number, and is rare among the seed rows: it tells rows apart. Of several subjects with one claim,
-those whose corrections are all among another's are dropped: the other explains them.
+where `replaced` counts corrections about `s` that replaced `c`, and, among the reviewed rows about
+`s` since the first of those corrections, `reviewed` counts all and `confirmed` those whose final
+answer contains `c`. What was confirmed before the first correction does not count against it, since
+the policy may have changed in between, also more than once; but it asks for more evidence, one
+correction for each, up to MAX_DOUBT. A word is a subject when it stands in both the question and
+the final answer, is no number, and is rare among the seed rows: it tells rows apart. Of several
+subjects with one claim, those whose corrections are all among another's are dropped: the other
+explains them.
 """
 
 from __future__ import annotations
@@ -30,14 +34,18 @@ from difflib import SequenceMatcher
 MIN_SUPPORT = 2  # one correction may be one reviewer's slip
 MAX_DOUBT = 3  # five corrections in a row outweigh any number of earlier confirmations
 MIN_SHARE = 0.5  # a claim that most reviews of the subject left alone is not what changed about it
-MAX_RARITY = 0.34  # a word in more than a third of the seed rows says nothing about which row is meant
+# A word in more than a third of the seed rows says nothing about which row is meant
+MAX_RARITY = 0.34
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
-_EDGE = "\0"  # stands before the first and after the last word, so that every claim has two neighbours
+# Stands before the first and after the last word, so that every claim has two neighbours
+_EDGE = "\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """One reviewed row: what was asked, what the model said (None where it was approved as it was), what is right."""
+    """One reviewed row: what was asked, what the model said (None where it was approved as it was),
+    what is right.
+    """
 
     id: str
     question: str
@@ -58,17 +66,31 @@ class Outdated:
     @property
     def why(self) -> str:
         words = " ".join(word for word in self.claim if word != _EDGE)
-        return f"says “{words}” about “{self.subject}”, which {len(self.corrections)} corrections replaced"
+        return (
+            f"says “{words}” about “{self.subject}”, which {len(self.corrections)} corrections"
+            " replaced"
+        )
 
 
 def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def outdated_claims(seed: Sequence[tuple[str, str]], reviewed: Sequence[Reviewed]) -> list[Outdated]:
-    """Claims that the corrections in `reviewed` made outdated. `seed` is (question, answer) of every seed row."""
-    frequency = Counter(word for question, answer in seed for word in {*words(question), *words(answer)})
-    rare = {word for word, count in frequency.items() if count <= MAX_RARITY * len(seed) and not word.isdigit()}
+def outdated_claims(
+    seed: Sequence[tuple[str, str]], reviewed: Sequence[Reviewed]
+) -> list[Outdated]:
+    """Claims that the corrections in `reviewed` made outdated.
+
+    `seed` is (question, answer) of every seed row.
+    """
+    frequency = Counter(
+        word for question, answer in seed for word in {*words(question), *words(answer)}
+    )
+    rare = {
+        word
+        for word, count in frequency.items()
+        if count <= MAX_RARITY * len(seed) and not word.isdigit()
+    }
     about: dict[str, list[Reviewed]] = defaultdict(list)
     for row in reviewed:
         for subject in set(words(row.question)) & set(words(row.answer)) & rare:
@@ -85,7 +107,9 @@ def outdated_claims(seed: Sequence[tuple[str, str]], reviewed: Sequence[Reviewed
             confirmed = [row.at >= since for row in rows if _contains(_framed(row.answer), claim)]
             needed = max(MIN_SUPPORT + min(MAX_DOUBT, len(confirmed)), MIN_SHARE * len(later))
             if not any(confirmed) and len(corrections) >= needed:
-                found.append(Outdated(subject, claim, tuple(sorted(row.id for row in corrections)), since))
+                found.append(
+                    Outdated(subject, claim, tuple(sorted(row.id for row in corrections)), since)
+                )
     return [one for one in found if not any(_explains(other, one) for other in found)]
 
 
@@ -96,7 +120,14 @@ def _explains(other: Outdated, one: Outdated) -> bool:
 def judge(question: str, answer: str, claims: Sequence[Outdated]) -> Outdated | None:
     """The first claim that makes this row outdated, or None."""
     mentioned, framed = {*words(question), *words(answer)}, _framed(answer)
-    return next((claim for claim in claims if claim.subject in mentioned and _contains(framed, claim.claim)), None)
+    return next(
+        (
+            claim
+            for claim in claims
+            if claim.subject in mentioned and _contains(framed, claim.claim)
+        ),
+        None,
+    )
 
 
 def _framed(text: str) -> list[str]:
@@ -104,7 +135,10 @@ def _framed(text: str) -> list[str]:
 
 
 def _replaced(row: Reviewed) -> Iterator[tuple[str, ...]]:
-    """What the correction took out of the answer, each with its neighbours. Pure insertions replace nothing."""
+    """What the correction took out of the answer, each with its neighbours.
+
+    Pure insertions replace nothing.
+    """
     if row.rejected is None:
         return
     before, after = _framed(row.rejected), _framed(row.answer)
@@ -115,4 +149,7 @@ def _replaced(row: Reviewed) -> Iterator[tuple[str, ...]]:
 
 def _contains(haystack: Sequence[str], needle: Sequence[str]) -> bool:
     first, size = needle[0], len(needle)
-    return any(haystack[i] == first and tuple(haystack[i : i + size]) == tuple(needle) for i in range(len(haystack) - size + 1))
+    return any(
+        haystack[i] == first and tuple(haystack[i : i + size]) == tuple(needle)
+        for i in range(len(haystack) - size + 1)
+    )

@@ -1,4 +1,6 @@
-"""Training rows: the question, the answer and the instructions of one, and how one is made from a conversation."""
+"""Training rows: the question, the answer and the instructions of one, and how one is made from a
+conversation.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,18 @@ from whet.conversation import Message, ToolCall, text_of, tool_calls_of
 from whet.rag_prompt import format_passage
 
 _WORDS = re.compile(r"\s+|[^\s]+")
-# Beyond this many pieces the word diff is quadratic work for something nobody reads; it becomes one removal and one addition.
+# Beyond this many pieces the word diff is quadratic work for something nobody reads; it becomes one
+# removal and one addition.
 _DIFF_LIMIT = 4000
 
 
 def question(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What was asked: every turn but the system's, so that a short last turn ("yes, please") keeps what it refers to."""
-    asked = [_said(message) for message in messages if message.get("role") not in ("system", "developer")]
+    """What was asked: every turn but the system's, so that a short last turn ("yes, please") keeps
+    what it refers to.
+    """
+    asked = [
+        _said(message) for message in messages if message.get("role") not in ("system", "developer")
+    ]
     return "\n".join(asked)
 
 
@@ -31,12 +38,17 @@ def _said(message: Mapping[str, Any]) -> str:
 def row_frame(row: Mapping[str, Any]) -> str:
     """What the question is asked within: system messages, retrieved text and the tools there are."""
     tools = json.dumps(row["tools"], ensure_ascii=False, sort_keys=True) if row.get("tools") else ""
-    instructions = [text_of(m.get("content")) for m in row.get("messages", ()) if m.get("role") in ("system", "developer")]
+    instructions = [
+        text_of(m.get("content"))
+        for m in row.get("messages", ())
+        if m.get("role") in ("system", "developer")
+    ]
     return "\n".join([*instructions, text_of(row.get("context")), tools]).strip()
 
 
 def row_question(row: Mapping[str, Any]) -> str:
-    """The question of a training row in any of the documented formats: everything before the last assistant turn.
+    """The question of a training row in any of the documented formats: everything before the last
+    assistant turn.
 
     A plain text, which nobody asks for, stands for itself: otherwise all of them were one question.
     """
@@ -75,7 +87,11 @@ def training_row(
 ) -> dict[str, Any]:
     """One row in the documented JSONL format. The end user's name stays out of it."""
     learned = Message("assistant", answer, tool_calls=tuple(calls)).as_chat()
-    row: dict[str, Any] = {"id": example_id, "origin": "review", "messages": [*map(dict, messages), learned]}
+    row: dict[str, Any] = {
+        "id": example_id,
+        "origin": "review",
+        "messages": [*map(dict, messages), learned],
+    }
     if tools:
         row["tools"] = list(map(dict, tools))
     if context:
@@ -91,7 +107,9 @@ def retrieved_texts(retrieved: Sequence[Mapping[str, Any]] | None) -> list[str]:
 
 
 def word_diff(before: str, after: str) -> list[tuple[str, str]]:
-    """[(`same` | `removed` | `added`, text)], by words; joined without `removed` it is `after`, without `added` `before`."""
+    """[(`same` | `removed` | `added`, text)], by words; joined without `removed` it is `after`,
+    without `added` `before`.
+    """
     old, new = _WORDS.findall(before), _WORDS.findall(after)
     if len(old) + len(new) > _DIFF_LIMIT:
         return [("removed", before), ("added", after)]

@@ -57,7 +57,12 @@ def _add_reading(routes: APIRouter, shell: Shell) -> None:
         with reading(context.database) as connection:
             versions = datasets.list_versions(connection, name or None)
         return shell.render(
-            request, "feedback/datasets.html", versions=versions, policies=_policies(shell), name=name, default_alias=context.settings.default_alias
+            request,
+            "feedback/datasets.html",
+            versions=versions,
+            policies=_policies(shell),
+            name=name,
+            default_alias=context.settings.default_alias,
         )
 
     @routes.get("/datasets/diff", dependencies=[viewer])
@@ -72,19 +77,37 @@ def _add_reading(routes: APIRouter, shell: Shell) -> None:
             for split, rows in by_split.items()
             for row in rows
         ]
-        return shell.render(request, "feedback/diff.html", a=first, b=second, changes=changes[:_SHOWN_CHANGES], total=len(changes), found=found)
+        return shell.render(
+            request,
+            "feedback/diff.html",
+            a=first,
+            b=second,
+            changes=changes[:_SHOWN_CHANGES],
+            total=len(changes),
+            found=found,
+        )
 
     @routes.get("/datasets/{reference}", dependencies=[viewer])
     def version(request: Request, reference: str, split: str = "train", start: int = 0) -> Response:
         """One version: its rows, what replaced what, what was left out and why."""
         with reading(context.database) as connection:
             found = datasets.find(connection, reference)
-            parent = next((p for digest in found.parents for p in datasets.list_versions(connection, found.name) if p.digest == digest), None)
+            parent = next(
+                (
+                    p
+                    for digest in found.parents
+                    for p in datasets.list_versions(connection, found.name)
+                    if p.digest == digest
+                ),
+                None,
+            )
         split = split if split in SPLITS else "train"
         rows = datasets.read_rows(context.store, found.path)
         start = max(0, min(start, len(rows[split])))
         page = [_brief(row) for row in rows[split][start : start + PAGE]]
-        origins = {name: sum(row.get("origin") == "review" for row in rows[name]) for name in SPLITS}
+        origins = {
+            name: sum(row.get("origin") == "review" for row in rows[name]) for name in SPLITS
+        }
         here = f"/datasets/{quote(found.digest)}"
         about = datasets.manifest(context.store, found.path)
         return shell.render(
@@ -106,14 +129,22 @@ def _add_reading(routes: APIRouter, shell: Shell) -> None:
             raise NotFoundError(f"A version has {', '.join(SPLITS)}; not {split[:40]!r}.")
         name = f"{found.name}-{found.version}-{split}.jsonl"
         content = context.store.read_bytes(f"{found.path}/{split}.jsonl")
-        return Response(content, media_type="application/jsonl", headers={"content-disposition": f'attachment; filename="{name}"'})
+        return Response(
+            content,
+            media_type="application/jsonl",
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
 
 
 def _add_deeds(routes: APIRouter, shell: Shell) -> None:
     context = shell.context
 
     @routes.post("/datasets/build")
-    def build(alias: Annotated[str, Form()] = "", note: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))) -> Response:
+    def build(
+        alias: Annotated[str, Form()] = "",
+        note: Annotated[str, Form()] = "",
+        user: User = Depends(shell.require("reviewer")),
+    ) -> Response:
         """Build a version from all standing examples; nothing is trained by that."""
         built = datasets.build_reported(
             context, alias or context.settings.default_alias, actor=user.name, now=shell.now(),
@@ -128,9 +159,16 @@ def _add_deeds(routes: APIRouter, shell: Shell) -> None:
         return shell.redirect(f"/datasets/{version.digest}", sentence)
 
     @routes.post("/datasets/train")
-    def train(digest: Annotated[str, Form()] = "", user: User = Depends(shell.require("operator"))) -> Response:
+    def train(
+        digest: Annotated[str, Form()] = "", user: User = Depends(shell.require("operator"))
+    ) -> Response:
         """Ask for training on a version."""
         with reading(context.database) as connection:
             version = datasets.find(connection, digest)
-        request_id = retraining.request_by_hand(context, version.name, actor=user.name, now=shell.now(), digest=version.digest)
-        return shell.redirect(f"/datasets/{version.digest}", f"Training on {version.label} is asked for ({request_id}); a worker takes it up.")
+        request_id = retraining.request_by_hand(
+            context, version.name, actor=user.name, now=shell.now(), digest=version.digest
+        )
+        return shell.redirect(
+            f"/datasets/{version.digest}",
+            f"Training on {version.label} is asked for ({request_id}); a worker takes it up.",
+        )

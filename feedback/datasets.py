@@ -1,4 +1,6 @@
-"""Dataset versions: immutable folders in the store, one row each in `datasets`. The same rows are the same version.
+"""Dataset versions: immutable folders in the store, one row each in `datasets`.
+
+The same rows are the same version.
 
 What a version holds is said in `feedback.next_version`.
 """
@@ -39,7 +41,9 @@ _VERSION_ATTEMPTS = 20  # two builders rarely meet; twenty in a row means someth
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What `b` has that `a` has not, and the other way round; rows are compared without their weight."""
+    """What `b` has that `a` has not, and the other way round; rows are compared without their
+    weight.
+    """
 
     added: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     removed: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -69,7 +73,8 @@ def build_reported(
 ) -> BuildResult:
     """Build a version as `build` does, and say which rows were left out.
 
-    Killed at any moment it leaves either nothing or the whole version. Raises InputError when there is nothing to train on.
+    Killed at any moment it leaves either nothing or the whole version. Raises InputError when there
+    is nothing to train on.
     """
     check_name(alias, "alias")
     made = assemble_next(context, alias)
@@ -120,7 +125,9 @@ def _publish(
 
 
 def _adopt(context: Context, alias: str, path: str, now: int) -> None:
-    """Give the seed rows that training stored a version of their own, so that lineage and differences start there."""
+    """Give the seed rows that training stored a version of their own, so that lineage and
+    differences start there.
+    """
     digest = path.rsplit("/", 1)[-1]
     with reading(context.database) as connection:
         if connection.execute(select(datasets.c.digest).where(datasets.c.digest == digest)).first():
@@ -179,7 +186,12 @@ def register(
 def diff(context: Context, a: DatasetVersion, b: DatasetVersion) -> Difference:
     """What changed from `a` to `b`, by split."""
     before, after = (_index(read_rows(context.store, version.path)) for version in (a, b))
-    result = Difference({split: [] for split in SPLITS}, {split: [] for split in SPLITS}, [], len(before.keys() & after.keys()))
+    result = Difference(
+        {split: [] for split in SPLITS},
+        {split: [] for split in SPLITS},
+        [],
+        len(before.keys() & after.keys()),
+    )
     for digest, (split, row) in after.items():
         if digest not in before:
             result.added[split].append(row)
@@ -192,11 +204,18 @@ def diff(context: Context, a: DatasetVersion, b: DatasetVersion) -> Difference:
 
 
 def _index(rows: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, tuple[str, dict[str, Any]]]:
-    return {digest_json({k: v for k, v in row.items() if k != "weight"}): (split, row) for split, found in rows.items() for row in found}
+    return {
+        digest_json({k: v for k, v in row.items() if k != "weight"}): (split, row)
+        for split, found in rows.items()
+        for row in found
+    }
 
 
 def export(context: Context, version: DatasetVersion, folder: Path) -> list[Path]:
-    """Copy the version's files into a new or empty folder. Raises InputError when it holds something."""
+    """Copy the version's files into a new or empty folder.
+
+    Raises InputError when it holds something.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder.", hint="Name a new folder.")
     source = context.store.local_folder(version.path)

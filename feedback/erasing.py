@@ -27,12 +27,17 @@ ERASED_ROW: dict[str, Any] = {"erased": True}  # what stays of an example: that 
 
 def erased_subjects(connection: Connection) -> dict[str, int]:
     """Subject hash → when it was last erased (ms)."""
-    return {row.subject_hash: row.created_at for row in connection.execute(select(erasures).order_by(erasures.c.created_at))}
+    return {
+        row.subject_hash: row.created_at
+        for row in connection.execute(select(erasures).order_by(erasures.c.created_at))
+    }
 
 
 def is_erased(erased: dict[str, int], end_user: str | None, created_at: int, secret: bytes) -> bool:
     """True for what an erased user said before the erasure; what comes later is a new relation."""
-    return bool(end_user and erased) and created_at <= erased.get(hash_key(str(end_user), secret), -1)
+    return bool(end_user and erased) and created_at <= erased.get(
+        hash_key(str(end_user), secret), -1
+    )
 
 
 def erase_user(
@@ -40,8 +45,8 @@ def erase_user(
 ) -> dict[str, Any]:
     """Withdraw and blank everything feedback holds of the user.
 
-    Dataset versions are immutable: those that contain the user's rows, reviewed or from files, stay as
-    they are and are named in the receipt, as are the adapters trained on them. The next dataset
+    Dataset versions are immutable: those that contain the user's rows, reviewed or from files, stay
+    as they are and are named in the receipt, as are the adapters trained on them. The next dataset
     version has none of the rows. Returns the receipt; raises InputError for an empty name.
     """
     if not user.strip():
@@ -124,5 +129,9 @@ def _receipt(
         "erased": {"examples": len(ids)},
         "datasets_that_still_hold_rows": [f"{row.name}@{row.version}" for row in holding],
         "adapters_trained_on_them": [f"{row.name}@v{row.version}" for row in trained],
-        "left_to_other_packages": ["interactions", "ratings", "the files of older dataset versions"],
+        "left_to_other_packages": [
+            "interactions",
+            "ratings",
+            "the files of older dataset versions",
+        ],
     }

@@ -1,4 +1,6 @@
-"""From what was logged to what waits for a person: reads interactions, ratings and alerts, writes `review_items`."""
+"""From what was logged to what waits for a person: reads interactions, ratings and alerts, writes
+`review_items`.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +38,27 @@ _COLUMNS = (
     interactions.c.request, interactions.c.end_user, interactions.c.created_at,
 )  # fmt: skip
 
-_ALIAS = func.coalesce(interactions.c.alias, interactions.c.adapter)  # an exact version that was asked for belongs to its adapter's name
+# An exact version that was asked for belongs to its adapter's name
+_ALIAS = func.coalesce(interactions.c.alias, interactions.c.adapter)
 _AUDITED = (interactions.c.status == "complete", _ALIAS.is_not(None))
 
 
-def flag(database: Engine, *, budget: int, secret: bytes, now: int, audit_from: int = 0, volumes: Mapping[str, int] | None = None) -> dict[str, int]:
-    """One run over everything that could be flagged; returns items added per reason. Running it again adds nothing twice.
+def flag(
+    database: Engine,
+    *,
+    budget: int,
+    secret: bytes,
+    now: int,
+    audit_from: int = 0,
+    volumes: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """One run over everything that could be flagged; returns items added per reason.
 
-    `audit_from` (ms) spares the audit what an earlier run looked at; 0 looks at the whole day again, with the same draw.
-    `volumes` is what `volumes_before` returned today, when the caller has kept it.
+    Running it again adds nothing twice.
+
+    `audit_from` (ms) spares the audit what an earlier run looked at; 0 looks at the whole day
+    again, with the same draw. `volumes` is what `volumes_before` returned today, when the caller
+    has kept it.
     """
     limits = selection.limits_for(budget)
     with reading(database) as connection:
@@ -98,15 +112,32 @@ def _write(database: Engine, items: Sequence[Item], now: int) -> Counter[str]:
     return Counter({reason: count for reason, count in added.items() if count})
 
 
-def taken_today(connection: Connection, alias: str, candidate_ids: Sequence[str], now: int) -> Taken:
-    """What the queue took in since midnight UTC for the alias, and which candidates it took at any time."""
+def taken_today(
+    connection: Connection, alias: str, candidate_ids: Sequence[str], now: int
+) -> Taken:
+    """What the queue took in since midnight UTC for the alias, and which candidates it took at any
+    time.
+    """
     known: set[str] = set()
     for ids in _blocks(candidate_ids):
-        known.update(connection.execute(select(review_items.c.interaction_id).where(review_items.c.interaction_id.in_(ids))).scalars())
+        known.update(
+            connection.execute(
+                select(review_items.c.interaction_id).where(review_items.c.interaction_id.in_(ids))
+            ).scalars()
+        )
     query = (
-        select(review_items.c.reason, interactions.c.end_user, interactions.c.route, interactions.c.request)
+        select(
+            review_items.c.reason,
+            interactions.c.end_user,
+            interactions.c.route,
+            interactions.c.request,
+        )
         .join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True)
-        .where(review_items.c.alias == alias, review_items.c.created_at >= now - now % DAY_MS, review_items.c.reason != "request")
+        .where(
+            review_items.c.alias == alias,
+            review_items.c.created_at >= now - now % DAY_MS,
+            review_items.c.reason != "request",
+        )
     )
     rows = connection.execute(query).all()
     return Taken(
@@ -131,7 +162,11 @@ def _from_ratings(connection: Connection, now: int) -> list[Candidate]:
         .order_by(ratings.c.created_at.desc())
         .limit(_PER_RUN)
     )
-    return [_candidate(row, *_rating_reason(row)) for row in connection.execute(query) if row.alias or row.adapter]
+    return [
+        _candidate(row, *_rating_reason(row))
+        for row in connection.execute(query)
+        if row.alias or row.adapter
+    ]
 
 
 def _rating_reason(row: Row[*tuple[Any, ...]]) -> tuple[str, str]:
@@ -142,46 +177,94 @@ def _rating_reason(row: Row[*tuple[Any, ...]]) -> tuple[str, str]:
 
 
 def _from_alerts(connection: Connection) -> list[Candidate]:
-    """Conversations named by alerts that are open or acknowledged; both mean that the matter is not settled."""
+    """Conversations named by alerts that are open or acknowledged; both mean that the matter is not
+    settled.
+    """
     found = []
-    for alert in connection.execute(select(alerts).where(alerts.c.open_marker.is_not(None)).order_by(alerts.c.opened_at.desc())):
+    for alert in connection.execute(
+        select(alerts).where(alerts.c.open_marker.is_not(None)).order_by(alerts.c.opened_at.desc())
+    ):
         named = [str(item) for item in (alert.detail or {}).get("interaction_ids") or []]
         for row in _interactions(connection, _not_queued(connection, named)[:_PER_ALERT]):
-            found.append(_candidate(row, "drift", f"Named by the alert “{_shorten(alert.title)}”.", alias=alert.alias, alert_id=alert.id))
+            found.append(
+                _candidate(
+                    row,
+                    "drift",
+                    f"Named by the alert “{_shorten(alert.title)}”.",
+                    alias=alert.alias,
+                    alert_id=alert.id,
+                )
+            )
     return found
 
 
 def volumes_before(connection: Connection, now: int) -> dict[str, int]:
-    """Alias → complete interactions of the day (UTC) before that of `now`. The same all day long, so it may be kept."""
+    """Alias → complete interactions of the day (UTC) before that of `now`.
+
+    The same all day long, so it may be kept.
+    """
     midnight = now - now % DAY_MS
     query = (
         select(_ALIAS.label("alias"), func.count().label("n"))
-        .where(*_AUDITED, interactions.c.created_at >= midnight - DAY_MS, interactions.c.created_at < midnight)
+        .where(
+            *_AUDITED,
+            interactions.c.created_at >= midnight - DAY_MS,
+            interactions.c.created_at < midnight,
+        )
         .group_by(_ALIAS)
     )
     return {row.alias: row.n for row in connection.execute(query)}
 
 
-def _from_audit(connection: Connection, budget: int, audit_from: int, volumes: Mapping[str, int] | None, now: int) -> list[Candidate]:
-    """A uniform draw from today's complete interactions of every alias, with the probability it was drawn with."""
+def _from_audit(
+    connection: Connection,
+    budget: int,
+    audit_from: int,
+    volumes: Mapping[str, int] | None,
+    now: int,
+) -> list[Candidate]:
+    """A uniform draw from today's complete interactions of every alias, with the probability it was
+    drawn with.
+    """
     volumes = volumes_before(connection, now) if volumes is None else volumes
     since = max(now - now % DAY_MS, audit_from)
     probabilities: dict[str, float] = {}
     ids: list[str] = []
-    for row in connection.execute(select(interactions.c.id, _ALIAS.label("alias")).where(*_AUDITED, interactions.c.created_at >= since)):
-        p = probabilities.setdefault(row.alias, selection.audit_probability(budget, volumes.get(row.alias)))
+    for row in connection.execute(
+        select(interactions.c.id, _ALIAS.label("alias")).where(
+            *_AUDITED, interactions.c.created_at >= since
+        )
+    ):
+        p = probabilities.setdefault(
+            row.alias, selection.audit_probability(budget, volumes.get(row.alias))
+        )
         if selection.drawn(row.id, p, AUDIT_SEED):
             ids.append(row.id)
-    return [_audit_candidate(row, probabilities) for row in _interactions(connection, _not_queued(connection, ids)[:_PER_RUN])]
+    return [
+        _audit_candidate(row, probabilities)
+        for row in _interactions(connection, _not_queued(connection, ids)[:_PER_RUN])
+    ]
 
 
 def _audit_candidate(row: Row[*tuple[Any, ...]], probabilities: dict[str, float]) -> Candidate:
     p = probabilities[row.alias or row.adapter]
-    return _candidate(row, "audit", f"Drawn at random: {p:.1%} of the day's answers are, so that the error rate can be estimated.", probability=p)
+    return _candidate(
+        row,
+        "audit",
+        f"Drawn at random: {p:.1%} of the day's answers are, so that the error rate can be"
+        " estimated.",
+        probability=p,
+    )
 
 
 def _candidate(
-    row: Row[*tuple[Any, ...]], reason: str, why: str, *, alias: str = "", alert_id: str | None = None, probability: float | None = None
+    row: Row[*tuple[Any, ...]],
+    reason: str,
+    why: str,
+    *,
+    alias: str = "",
+    alert_id: str | None = None,
+    probability: float | None = None,
 ) -> Candidate:
     return Candidate(
         interaction_id=row.id, alias=alias or row.alias or row.adapter, reason=reason, why=why, status=row.status,
@@ -195,13 +278,23 @@ def _question(request: dict[str, Any]) -> str:
 
 
 def _interactions(connection: Connection, ids: Sequence[str]) -> list[Row[*tuple[Any, ...]]]:
-    return [row for block in _blocks(ids) for row in connection.execute(select(*_COLUMNS).where(interactions.c.id.in_(block)))]
+    return [
+        row
+        for block in _blocks(ids)
+        for row in connection.execute(select(*_COLUMNS).where(interactions.c.id.in_(block)))
+    ]
 
 
 def _not_queued(connection: Connection, ids: Sequence[str]) -> list[str]:
     queued: set[str] = set()
     for block in _blocks(ids):
-        queued.update(connection.execute(select(review_items.c.interaction_id).where(review_items.c.interaction_id.in_(block))).scalars())
+        queued.update(
+            connection.execute(
+                select(review_items.c.interaction_id).where(
+                    review_items.c.interaction_id.in_(block)
+                )
+            ).scalars()
+        )
     return [item for item in ids if item not in queued]
 
 
@@ -214,44 +307,99 @@ def _shorten(text: str) -> str:
     return flat if len(flat) <= _QUOTE else flat[: _QUOTE - 1] + "…"
 
 
-def batch_from_alert(database: Engine, alert_id: str, *, limit: int, actor: str, now: int) -> list[str]:
-    """An operator asks for an alert's conversations now, outside the daily budget. Returns the ids of new items.
+def batch_from_alert(
+    database: Engine, alert_id: str, *, limit: int, actor: str, now: int
+) -> list[str]:
+    """An operator asks for an alert's conversations now, outside the daily budget.
+
+    Returns the ids of new items.
 
     Raises NotFoundError for an unknown alert, InputError when it names no conversation.
     """
     with writing(database) as connection:
         alert = connection.execute(select(alerts).where(alerts.c.id == alert_id)).first()
         if alert is None:
-            raise NotFoundError(f"There is no alert {alert_id[:80]!r}.", hint="`whet alerts list` prints them.")
+            raise NotFoundError(
+                f"There is no alert {alert_id[:80]!r}.", hint="`whet alerts list` prints them."
+            )
         named = [str(item) for item in (alert.detail or {}).get("interaction_ids") or []]
         if not named:
-            raise InputError(f"The alert {alert_id!r} names no conversations, so there is nothing to review.", hint="Search them in Traffic instead.")
-        rows = [row for row in _interactions(connection, _not_queued(connection, named)) if row.status == "complete"][:limit]
+            raise InputError(
+                f"The alert {alert_id!r} names no conversations, so there is nothing to review.",
+                hint="Search them in Traffic instead.",
+            )
+        rows = [
+            row
+            for row in _interactions(connection, _not_queued(connection, named))
+            if row.status == "complete"
+        ][:limit]
         added = [
             _insert_item(
-                connection, row, alert.alias, "drift", f"{actor} asked for the conversations behind the alert “{_shorten(alert.title)}”.", alert_id, now
+                connection,
+                row,
+                alert.alias,
+                "drift",
+                f"{actor} asked for the conversations behind the alert “{_shorten(alert.title)}”.",
+                alert_id,
+                now,
             )
             for row in rows
         ]
-        record(connection, actor=actor, action="review.batch", subject=alert_id, detail={"items": len(added)}, now=now)
+        record(
+            connection,
+            actor=actor,
+            action="review.batch",
+            subject=alert_id,
+            detail={"items": len(added)},
+            now=now,
+        )
     return added
 
 
 def request_review(database: Engine, interaction_id: str, *, actor: str, now: int) -> str:
-    """A person asks for one conversation; returns the item's id, also when it is in the queue already."""
+    """A person asks for one conversation; returns the item's id, also when it is in the queue
+    already.
+    """
     with writing(database) as connection:
         row = next(iter(_interactions(connection, [interaction_id])), None)
         if row is None:
             raise NotFoundError(f"There is no interaction {interaction_id[:80]!r}.")
         if row.status != "complete":
-            raise ConflictError(f"This interaction is {row.status}: only complete answers can be reviewed.")
+            raise ConflictError(
+                f"This interaction is {row.status}: only complete answers can be reviewed."
+            )
         if not (row.alias or row.adapter):
-            raise InputError("The base model answered this one; there is no adapter that could learn from it.", hint="Ask through an alias.")
-        known = connection.execute(select(review_items.c.id).where(review_items.c.interaction_id == interaction_id)).scalar()
-        return str(known) if known else _insert_item(connection, row, row.alias or row.adapter, "request", f"{actor} asked for a review.", None, now)
+            raise InputError(
+                "The base model answered this one; there is no adapter that could learn from it.",
+                hint="Ask through an alias.",
+            )
+        known = connection.execute(
+            select(review_items.c.id).where(review_items.c.interaction_id == interaction_id)
+        ).scalar()
+        return (
+            str(known)
+            if known
+            else _insert_item(
+                connection,
+                row,
+                row.alias or row.adapter,
+                "request",
+                f"{actor} asked for a review.",
+                None,
+                now,
+            )
+        )
 
 
-def _insert_item(connection: Connection, row: Row[*tuple[Any, ...]], alias: str, reason: str, why: str, alert_id: str | None, now: int) -> str:
+def _insert_item(
+    connection: Connection,
+    row: Row[*tuple[Any, ...]],
+    alias: str,
+    reason: str,
+    why: str,
+    alert_id: str | None,
+    now: int,
+) -> str:
     item_id = new_id("itm", at=now)
     left_out.forget(connection, [row.id])
     try:
@@ -263,5 +411,9 @@ def _insert_item(connection: Connection, row: Row[*tuple[Any, ...]], alias: str,
                 )
             )  # fmt: skip
     except IntegrityError:  # the flagging job queued it a moment ago
-        return str(connection.execute(select(review_items.c.id).where(review_items.c.interaction_id == row.id)).scalar_one())
+        return str(
+            connection.execute(
+                select(review_items.c.id).where(review_items.c.interaction_id == row.id)
+            ).scalar_one()
+        )
     return item_id

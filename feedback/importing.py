@@ -1,7 +1,7 @@
 """Makes a dataset version of files of rows (`whet datasets import`).
 
-A version that was imported is a seed: reviewed rows build upon the newest one, until an adapter that
-learned from other rows goes live after it.
+A version that was imported is a seed: reviewed rows build upon the newest one, until an adapter
+that learned from other rows goes live after it.
 """
 
 from __future__ import annotations
@@ -112,4 +112,3 @@ def _seed_notices(
         f"Reviewed rows of {alias} build upon these rows now, not upon those of {label}. To keep "
         "those too, import them together with the new files (`whet datasets export`)."
     ]
-

@@ -1,4 +1,6 @@
-"""What the review pages and commands show: one item with its conversation, lists with filters, progress and pace."""
+"""What the review pages and commands show: one item with its conversation, lists with filters,
+progress and pace.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ class View:
     finish_reason: str | None
     retrieved: list[dict[str, Any]]
     retrieval: dict[str, Any] | None  # what was searched and how it ended; None: nothing was
-    feedback: list[dict[str, Any]]  # ratings: {"rating", "comment", "correction", "labels", "created_at"}
+    # ratings: {"rating", "comment", "correction", "labels", "created_at"}
+    feedback: list[dict[str, Any]]
     alert: dict[str, Any] | None
     review: dict[str, Any] | None  # the standing decision
     history: list[dict[str, Any]]  # every decision, also undone ones, newest first
@@ -60,8 +63,13 @@ class View:
 
     @property
     def suggestion(self) -> str:
-        """What the editor starts with: the application's correction if it posted one, else the answer as given."""
-        return next((str(rating["correction"]) for rating in self.feedback if rating["correction"]), self.answer)
+        """What the editor starts with: the application's correction if it posted one, else the
+        answer as given.
+        """
+        return next(
+            (str(rating["correction"]) for rating in self.feedback if rating["correction"]),
+            self.answer,
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -81,11 +89,18 @@ def load(connection: Connection, item_id: str) -> View:
     """Raises NotFoundError for an unknown item, or one whose conversation is gone."""
     item = connection.execute(select(review_items).where(review_items.c.id == item_id)).first()
     if item is None:
-        raise NotFoundError(f"There is no review item {item_id[:80]!r}.", hint="Open the review page for the next one.")
-    row = connection.execute(select(interactions).where(interactions.c.id == item.interaction_id)).first()
+        raise NotFoundError(
+            f"There is no review item {item_id[:80]!r}.",
+            hint="Open the review page for the next one.",
+        )
+    row = connection.execute(
+        select(interactions).where(interactions.c.id == item.interaction_id)
+    ).first()
     if row is None:
         raise NotFoundError(
-            "The conversation behind this item is gone: its retention ended, or its user was erased.", hint="Open the review page for the next one."
+            "The conversation behind this item is gone: its retention ended, or its user was"
+            " erased.",
+            hint="Open the review page for the next one.",
         )
     posted = connection.execute(
         select(ratings)
@@ -95,8 +110,21 @@ def load(connection: Connection, item_id: str) -> View:
         )
         .order_by(ratings.c.created_at.desc())
     ).all()
-    alert = connection.execute(select(alerts.c.id, alerts.c.title, alerts.c.state).where(alerts.c.id == item.alert_id)).first() if item.alert_id else None
-    decisions = [dict(r._mapping) for r in connection.execute(select(reviews).where(reviews.c.item_id == item_id).order_by(reviews.c.created_at.desc()))]
+    alert = (
+        connection.execute(
+            select(alerts.c.id, alerts.c.title, alerts.c.state).where(alerts.c.id == item.alert_id)
+        ).first()
+        if item.alert_id
+        else None
+    )
+    decisions = [
+        dict(r._mapping)
+        for r in connection.execute(
+            select(reviews)
+            .where(reviews.c.item_id == item_id)
+            .order_by(reviews.c.created_at.desc())
+        )
+    ]
     return View(
         item=dict(item._mapping),
         turns=history(row.request),
@@ -104,7 +132,13 @@ def load(connection: Connection, item_id: str) -> View:
         finish_reason=row.finish_reason,
         retrieved=list(row.retrieved or []),
         retrieval=row.retrieval,
-        feedback=[{key: r._mapping[key] for key in ("rating", "comment", "correction", "labels", "created_at")} for r in posted],
+        feedback=[
+            {
+                key: r._mapping[key]
+                for key in ("rating", "comment", "correction", "labels", "created_at")
+            }
+            for r in posted
+        ],
         alert=dict(alert._mapping) if alert else None,
         review=next((decision for decision in decisions if decision["standing"]), None),
         history=decisions,
@@ -123,7 +157,9 @@ def listing(
     passages: str = "",
     after: str = "",
 ) -> tuple[list[dict[str, Any]], str]:
-    """One page of items in queue order, and the mark with which the next page starts (empty: this was the last)."""
+    """One page of items in queue order, and the mark with which the next page starts (empty: this
+    was the last).
+    """
     query: Select[Any] = (
         select(
             review_items, interactions.c.request, interactions.c.response,
@@ -138,14 +174,21 @@ def listing(
     )  # fmt: skip
     if state != "all":
         query = query.where(review_items.c.state == state)
-    for column, wanted in ((review_items.c.reason, reason), (review_items.c.alias, alias), (review_items.c.alert_id, alert)):
+    for column, wanted in (
+        (review_items.c.reason, reason),
+        (review_items.c.alias, alias),
+        (review_items.c.alert_id, alert),
+    ):
         if wanted:
             query = query.where(column == wanted)
     if passages:
         query = query.where(reviews.c.passage_verdict == passages)
     if (mark := _mark(after)) is not None:
         priority, item_id = mark
-        query = query.where((review_items.c.priority < priority) | ((review_items.c.priority == priority) & (review_items.c.id > item_id)))
+        query = query.where(
+            (review_items.c.priority < priority)
+            | ((review_items.c.priority == priority) & (review_items.c.id > item_id))
+        )
     rows = connection.execute(query).all()
     more = f"{rows[PAGE - 1].priority}:{rows[PAGE - 1].id}" if len(rows) > PAGE else ""
     return [_list_row(row) for row in rows[:PAGE]], more
@@ -171,29 +214,50 @@ def _list_row(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
 def choices(connection: Connection) -> dict[str, list[str]]:
     """Aliases that occur, and all reasons: the choices of the filters."""
     return {
-        "aliases": [str(a) for a in connection.execute(select(review_items.c.alias).distinct().order_by(review_items.c.alias)).scalars()],
+        "aliases": [
+            str(a)
+            for a in connection.execute(
+                select(review_items.c.alias).distinct().order_by(review_items.c.alias)
+            ).scalars()
+        ],
         "reasons": [*SHARES, "request"],
     }
 
 
-def stats(connection: Connection, *, reviewer: str, now: int, alias: str | None = None) -> dict[str, Any]:
-    """Progress and pace: what waits, what was decided today and in the last hour, by whom it does not matter, and my share."""
+def stats(
+    connection: Connection, *, reviewer: str, now: int, alias: str | None = None
+) -> dict[str, Any]:
+    """Progress and pace: what waits, what was decided today and in the last hour, by whom it does
+    not matter, and my share.
+    """
     midnight = now - now % DAY_MS
-    items = select(review_items.c.reason, func.count().label("n"), func.min(review_items.c.created_at).label("oldest"))
+    items = select(
+        review_items.c.reason,
+        func.count().label("n"),
+        func.min(review_items.c.created_at).label("oldest"),
+    )
     items = items.where(review_items.c.state == "waiting").group_by(review_items.c.reason)
-    decided = select(reviews.c.decision, reviews.c.reviewer, func.count().label("n")).where(reviews.c.standing.is_not(None), reviews.c.created_at >= midnight)
+    decided = select(reviews.c.decision, reviews.c.reviewer, func.count().label("n")).where(
+        reviews.c.standing.is_not(None), reviews.c.created_at >= midnight
+    )
     decided = decided.group_by(reviews.c.decision, reviews.c.reviewer)
     standing = select(func.count()).select_from(examples).where(examples.c.withdrawn_at.is_(None))
     if alias:
         items = items.where(review_items.c.alias == alias)
-        decided = decided.join(review_items, review_items.c.id == reviews.c.item_id).where(review_items.c.alias == alias)
+        decided = decided.join(review_items, review_items.c.id == reviews.c.item_id).where(
+            review_items.c.alias == alias
+        )
         standing = standing.where(examples.c.alias == alias)
     waiting = connection.execute(items).all()
     today = connection.execute(decided).all()
     mine = (
         select(func.count())
         .select_from(reviews)
-        .where(reviews.c.standing.is_not(None), reviews.c.reviewer == reviewer, reviews.c.created_at >= now - _PACE_WINDOW_MS)
+        .where(
+            reviews.c.standing.is_not(None),
+            reviews.c.reviewer == reviewer,
+            reviews.c.created_at >= now - _PACE_WINDOW_MS,
+        )
     )
     return {
         "waiting": sum(row.n for row in waiting),
@@ -201,7 +265,10 @@ def stats(connection: Connection, *, reviewer: str, now: int, alias: str | None 
         "oldest_waiting_ms": now - min(row.oldest for row in waiting) if waiting else None,
         "decided_today": sum(row.n for row in today),
         "decided_today_by_me": sum(row.n for row in today if row.reviewer == reviewer),
-        "decided_today_by_decision": {kind: sum(row.n for row in today if row.decision == kind) for kind in ("approve", "edit", "reject", "skip")},
+        "decided_today_by_decision": {
+            kind: sum(row.n for row in today if row.decision == kind)
+            for kind in ("approve", "edit", "reject", "skip")
+        },
         "my_decisions_last_hour": connection.execute(mine).scalar_one(),
         "median_seconds": _median_seconds(connection, reviewer),
         "passage_verdicts": count_passage_verdicts(connection, alias),
@@ -210,7 +277,12 @@ def stats(connection: Connection, *, reviewer: str, now: int, alias: str | None 
 
 
 def _median_seconds(connection: Connection, reviewer: str) -> float | None:
-    query = select(reviews.c.seconds).where(reviews.c.reviewer == reviewer, reviews.c.seconds.is_not(None)).order_by(reviews.c.created_at.desc()).limit(_RECENT)
+    query = (
+        select(reviews.c.seconds)
+        .where(reviews.c.reviewer == reviewer, reviews.c.seconds.is_not(None))
+        .order_by(reviews.c.created_at.desc())
+        .limit(_RECENT)
+    )
     seconds = sorted(connection.execute(query).scalars())
     return round(seconds[len(seconds) // 2], 1) if seconds else None
 

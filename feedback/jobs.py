@@ -11,14 +11,17 @@ from whet.plugins import Job
 from whet.retention import CHECK_EVERY_S, Cleaning, run_nightly
 from whet.tables import examples
 
-# A row may reach the database this much after its answer was given, through the gateway's spool; the audit looks back so far.
+# A row may reach the database this much after its answer was given, through the gateway's spool;
+# the audit looks back so far.
 _LATE_ROWS_MS = 15 * 60_000
 
 
 def jobs(context: Context) -> list[Job]:
     """The jobs; each may run at any time, twice, or on two machines without doing anything twice."""
-    looked_until = [0]  # how far the audit has looked since this process started; forgetting it costs one longer query
-    volumes: dict[int, dict[str, int]] = {}  # day → volumes of the day before it; only today's is kept
+    # How far the audit has looked since this process started; forgetting it costs one longer query
+    looked_until = [0]
+    # Day → volumes of the day before it; only today's is kept
+    volumes: dict[int, dict[str, int]] = {}
 
     def flag(now: int) -> str | None:
         audit_from = max(0, looked_until[0] - _LATE_ROWS_MS)
@@ -27,7 +30,14 @@ def jobs(context: Context) -> list[Job]:
             with reading(context.database) as connection:
                 volumes[today] = flagging.volumes_before(connection, now)
         budget = context.settings.review_budget
-        added = flagging.flag(context.database, budget=budget, secret=context.secret, now=now, audit_from=audit_from, volumes=volumes[today])
+        added = flagging.flag(
+            context.database,
+            budget=budget,
+            secret=context.secret,
+            now=now,
+            audit_from=audit_from,
+            volumes=volumes[today],
+        )
         looked_until[0] = now
         return ", ".join(f"{count} by {reason}" for reason, count in sorted(added.items())) or None
 
@@ -35,7 +45,14 @@ def jobs(context: Context) -> list[Job]:
         with reading(context.database) as connection:
             names = retraining.aliases(connection)
         decisions = {alias: retraining.consider(context, alias, now=now) for alias in names}
-        return "; ".join(f"{alias}: {decision.reason}" for alias, decision in decisions.items() if decision.ask) or None
+        return (
+            "; ".join(
+                f"{alias}: {decision.reason}"
+                for alias, decision in decisions.items()
+                if decision.ask
+            )
+            or None
+        )
 
     def clean(cleaning: Cleaning) -> None:
         cleaning.delete_rows("feedback")

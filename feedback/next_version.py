@@ -1,8 +1,9 @@
 """What the next dataset version of an alias would hold. Reads only; `feedback.datasets` builds it.
 
-A version is the seed rows and every reviewed example that stands. The seed rows are those at the root
-of what the live adapter was trained on, or those that were imported from files since. It is assembled anew from these each time, so an example that was withdrawn
-leaves no trace in the next one.
+A version is the seed rows and every reviewed example that stands. The seed rows are those at the
+root of what the live adapter was trained on, or those that were imported from files since. It is
+assembled anew from these each time, so an example that was withdrawn leaves no trace in the next
+one.
 """
 
 from __future__ import annotations
@@ -178,8 +179,7 @@ def _seed_rows(
 ) -> dict[str, list[dict[str, Any]]]:
     if not context.store.exists(path):
         raise StoreError(
-            "The rows that the live adapter was trained on are gone: the store has no "
-            f"{path}.",
+            f"The rows that the live adapter was trained on are gone: the store has no {path}.",
             hint="Restore the folder, or train a new first version from a file.",
         )
     known, secret = dict(erased), context.secret

@@ -1,4 +1,6 @@
-"""Pages for reviewers: one conversation at a time, the list, and (in `dataset_pages`) dataset versions. Programs use `api`."""
+"""Pages for reviewers: one conversation at a time, the list, and (in `dataset_pages`) dataset
+versions. Programs use `api`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from whet.errors import NotFoundError, WhetError
 from whet.text_overlap import find_overlap
 from whet.web.shell import Shell
 
-# What went wrong, in the words of the reviewing guide; one key each. Free labels come through the API.
+# What went wrong, in the words of the reviewing guide; one key each. Free labels come through the
+# API.
 LABELS = ("wrong fact", "outdated", "incomplete", "tone", "off topic", "unsafe")
 BATCH = 50  # conversations that one press brings in from an alert: about ten minutes of reviewing
 STATES = ("waiting", "done", "skipped", "all")
@@ -49,18 +52,28 @@ def plain_newlines(text: str) -> str:
 
 
 def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[str, Any]:
-    """What `item.html` shows. `typed`: text that a refused form brought along and that must not be lost."""
+    """What `item.html` shows.
+
+    `typed`: text that a refused form brought along and that must not be lost.
+    """
     now = shell.now()
     with reading(shell.context.database) as connection:
         view = inbox.load(connection, item_id)
     item = view.item
-    held_by = item["claimed_by"] if item["claimed_by"] != user.name and (item["claimed_until"] or 0) > now else None
+    held_by = (
+        item["claimed_by"]
+        if item["claimed_by"] != user.name and (item["claimed_until"] or 0) > now
+        else None
+    )
     return {
         "view": view,
         "item": item,
         "held_by": held_by,
         "may_decide": item["state"] == "waiting" and held_by is None and user.may("reviewer"),
-        "may_undo": view.review is not None and (view.review["reviewer"] == user.name or user.may("operator")),
+        "may_undo": (
+            view.review is not None
+            and (view.review["reviewer"] == user.name or user.may("operator"))
+        ),
         "typed": view.answer,
         "typed_calls": view.editable_calls,
         "problem": None,
@@ -71,10 +84,16 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "typed_note": "",
         "typed_labels": (),
         "typed_checks": "",
-        "overlap": find_overlap(view.answer, [str(hit.get("text") or "") for hit in view.retrieved]),
-        "diff": word_diff(view.answer_as_text, view.review["answer"])
-        if view.review and view.review["decision"] == "edit" and view.review["answer"] is not None
-        else [],
+        "overlap": find_overlap(
+            view.answer, [str(hit.get("text") or "") for hit in view.retrieved]
+        ),
+        "diff": (
+            word_diff(view.answer_as_text, view.review["answer"])
+            if view.review
+            and view.review["decision"] == "edit"
+            and view.review["answer"] is not None
+            else []
+        ),
         "typed_verdict": "",
         "typed_passages": (),
         "passage_verdicts": PASSAGE_VERDICTS,
@@ -89,9 +108,21 @@ def _stats(shell: Shell, user: User, alias: str = "") -> dict[str, Any]:
         return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=alias or None)
 
 
-def _page(shell: Shell, request: Request, user: User, item_id: str | None, *, alias: str = "", reason: str = "", status: int = 200, **more: Any) -> Response:
+def _page(
+    shell: Shell,
+    request: Request,
+    user: User,
+    item_id: str | None,
+    *,
+    alias: str = "",
+    reason: str = "",
+    status: int = 200,
+    **more: Any,
+) -> Response:
     values = _item_values(shell, user, item_id, **more) if item_id else {"view": None, "item": None}
-    query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})
+    query = urlencode(
+        {name: value for name, value in (("alias", alias), ("reason", reason)) if value}
+    )
     last = queue.last_decision(shell.context.database, user.name)
     return shell.render(
         request, "feedback/review.html", status=status, stats=_stats(shell, user, alias), alias=alias, reason=reason, query=query, last_review=last,
@@ -103,9 +134,21 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     database = shell.context.database
 
     @routes.get("/review")
-    def review(request: Request, alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))) -> Response:
+    def review(
+        request: Request,
+        alias: str = "",
+        reason: str = "",
+        user: User = Depends(shell.require("reviewer")),
+    ) -> Response:
         """The next conversation, claimed for this reviewer."""
-        item_id = queue.next_item(database, user.name, claim_ms=claim_ms(shell), now=shell.now(), alias=alias or None, reason=reason or None)
+        item_id = queue.next_item(
+            database,
+            user.name,
+            claim_ms=claim_ms(shell),
+            now=shell.now(),
+            alias=alias or None,
+            reason=reason or None,
+        )
         return _page(shell, request, user, item_id, alias=alias, reason=reason)
 
     @routes.get("/review/list")
@@ -120,9 +163,23 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         """
         state = state if state in STATES else "waiting"
         with reading(database) as connection:
-            rows, more = inbox.listing(connection, state=state, reason=reason, alias=alias, alert=alert, passages=passages, after=after)
+            rows, more = inbox.listing(
+                connection,
+                state=state,
+                reason=reason,
+                alias=alias,
+                alert=alert,
+                passages=passages,
+                after=after,
+            )
             choices = inbox.choices(connection)
-        filters = {"state": state, "reason": reason, "alias": alias, "alert": alert, "passages": passages}
+        filters = {
+            "state": state,
+            "reason": reason,
+            "alias": alias,
+            "alert": alert,
+            "passages": passages,
+        }
         query = {name: value for name, value in filters.items() if value}
         return shell.render(
             request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, passage_verdicts=PASSAGE_VERDICTS, stats=_stats(shell, user, alias),
@@ -130,23 +187,45 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         )  # fmt: skip
 
     @routes.get("/review/part")
-    def part(request: Request, alias: str = "", reason: str = "", exclude: str = Query(""), user: User = Depends(shell.require("reviewer"))) -> Response:
-        """The next conversation as a part of the page, fetched while the one before is still being judged; 204: nothing waits."""
+    def part(
+        request: Request,
+        alias: str = "",
+        reason: str = "",
+        exclude: str = Query(""),
+        user: User = Depends(shell.require("reviewer")),
+    ) -> Response:
+        """The next conversation as a part of the page, fetched while the one before is still being
+        judged; 204: nothing waits.
+        """
         shown = [item for item in exclude.split(",") if item]
-        item_id = queue.next_item(database, user.name, claim_ms=claim_ms(shell), now=shell.now(), alias=alias or None, reason=reason or None, exclude=shown)
+        item_id = queue.next_item(
+            database,
+            user.name,
+            claim_ms=claim_ms(shell),
+            now=shell.now(),
+            alias=alias or None,
+            reason=reason or None,
+            exclude=shown,
+        )
         if item_id is None:
             return Response(status_code=204)
         return shell.render(request, "feedback/item.html", **_item_values(shell, user, item_id))
 
     @routes.get("/review/part/{item_id}")
-    def part_of(request: Request, item_id: str, user: User = Depends(shell.require("reviewer"))) -> Response:
+    def part_of(
+        request: Request, item_id: str, user: User = Depends(shell.require("reviewer"))
+    ) -> Response:
         """One conversation as a part of the page, such as the one whose decision was undone."""
         queue.claim(database, item_id, user.name, claim_ms=claim_ms(shell), now=shell.now())
         return shell.render(request, "feedback/item.html", **_item_values(shell, user, item_id))
 
     @routes.get("/review/item/{item_id}")
-    def item(request: Request, item_id: str, user: User = Depends(shell.require("viewer"))) -> Response:
-        """One conversation under an address that can be shared; a reviewer who opens a free one holds it."""
+    def item(
+        request: Request, item_id: str, user: User = Depends(shell.require("viewer"))
+    ) -> Response:
+        """One conversation under an address that can be shared; a reviewer who opens a free one
+        holds it.
+        """
         if user.may("reviewer"):
             queue.claim(database, item_id, user.name, claim_ms=claim_ms(shell), now=shell.now())
         return _page(shell, request, user, item_id)
@@ -184,11 +263,29 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         except NotFoundError:
             raise
         except WhetError as error:
-            typed = {"typed": text, "typed_calls": tool_calls or "", "typed_note": note, "typed_labels": tuple(label or ()), "typed_checks": checks, "problem": error}
+            typed = {
+                "typed": text,
+                "typed_calls": tool_calls or "",
+                "typed_note": note,
+                "typed_labels": tuple(label or ()),
+                "typed_checks": checks,
+                "problem": error,
+            }
             typed |= {"typed_verdict": passage_verdict, "typed_passages": tuple(passage or ())}
             typed["ask_cut"] = isinstance(error, CutAnswerError)
-            return _page(shell, request, user, item_id, alias=alias, reason=reason, status=error.status, **typed)
-        query = urlencode({name: value for name, value in (("alias", alias), ("reason", reason)) if value})
+            return _page(
+                shell,
+                request,
+                user,
+                item_id,
+                alias=alias,
+                reason=reason,
+                status=error.status,
+                **typed,
+            )
+        query = urlencode(
+            {name: value for name, value in (("alias", alias), ("reason", reason)) if value}
+        )
         return shell.redirect(f"/review?{query}" if query else "/review", f"Recorded: {decision}.")
 
 
@@ -199,19 +296,38 @@ def _add_deeds(routes: APIRouter, shell: Shell) -> None:
     def undo(review_id: str, user: User = Depends(shell.require("reviewer"))) -> Response:
         """Take a decision back: one's own, or as an operator anybody's."""
         now = shell.now()
-        sentence = queue.undo(database, review_id, user.name, claim_ms=claim_ms(shell), now=now, may_undo_others=user.may("operator"))
+        sentence = queue.undo(
+            database,
+            review_id,
+            user.name,
+            claim_ms=claim_ms(shell),
+            now=now,
+            may_undo_others=user.may("operator"),
+        )
         with reading(database) as connection:
             item_id = inbox.item_of_review(connection, review_id)
         return shell.redirect(f"/review/item/{item_id}", sentence)
 
     @routes.post("/review/batch")
-    def batch(alert: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))) -> RedirectResponse:
+    def batch(
+        alert: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))
+    ) -> RedirectResponse:
         """The conversations behind an alert, into the queue."""
-        added = flagging.batch_from_alert(database, alert, limit=BATCH, actor=user.name, now=shell.now())
-        said = f"{len(added)} conversations were put first in the queue." if added else "All of its conversations are in the queue already."
+        added = flagging.batch_from_alert(
+            database, alert, limit=BATCH, actor=user.name, now=shell.now()
+        )
+        said = (
+            f"{len(added)} conversations were put first in the queue."
+            if added
+            else "All of its conversations are in the queue already."
+        )
         return shell.redirect(f"/review/list?{urlencode({'alert': alert, 'state': 'all'})}", said)
 
     @routes.post("/review/request")
-    def ask(interaction: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))) -> RedirectResponse:
+    def ask(
+        interaction: Annotated[str, Form()] = "", user: User = Depends(shell.require("reviewer"))
+    ) -> RedirectResponse:
         """One conversation that somebody wants judged."""
-        return shell.redirect(f"/review/item/{flagging.request_review(database, interaction, actor=user.name, now=shell.now())}")
+        return shell.redirect(
+            f"/review/item/{flagging.request_review(database, interaction, actor=user.name, now=shell.now())}"
+        )

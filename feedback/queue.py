@@ -1,7 +1,8 @@
 """The review queue: who looks at what, and what was decided. Races settle in the database.
 
-A conversation is held by one reviewer until the claim runs out; a decision stands alone per item (`reviews.standing`
-is unique); undoing frees it again. An approved or edited answer becomes an example at the same moment.
+A conversation is held by one reviewer until the claim runs out; a decision stands alone per item
+(`reviews.standing` is unique); undoing frees it again. An approved or edited answer becomes an
+example at the same moment.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from whet.store import digest_json
 from whet.tables import datasets, examples, interactions, review_items, reviews
 
 DECISIONS = ("approve", "edit", "reject", "skip")
-# Beside an edited row: the answer it replaces, kept because the conversation itself is deleted one day. Not part of the training row.
+# Beside an edited row: the answer it replaces, kept because the conversation itself is deleted one
+# day. Not part of the training row.
 REPLACED = "replaced"
 _MAX_ANSWER = 100_000  # characters; longer than any context window that is served here
 _MAX_NOTE = 4000
@@ -44,7 +46,8 @@ class Decision:
     labels: Sequence[str] = ()
     note: str = ""
     seconds: float | None = None  # spent on it
-    checks: Sequence[str] = ()  # strings that every right answer to this question contains; kept in the example
+    # Strings that every right answer to this question contains; kept in the example
+    checks: Sequence[str] = ()
     # Calls of tools of an edited answer (`feedback.calls`); None: it makes none. Of an approved one
     # they need not be repeated.
     tool_calls: Sequence[Any] | None = None
@@ -62,18 +65,33 @@ class Outcome:
 
 
 def next_item(
-    database: Engine, reviewer: str, *, claim_ms: int, now: int, alias: str | None = None, reason: str | None = None, exclude: Sequence[str] = ()
+    database: Engine,
+    reviewer: str,
+    *,
+    claim_ms: int,
+    now: int,
+    alias: str | None = None,
+    reason: str | None = None,
+    exclude: Sequence[str] = (),
 ) -> str | None:
-    """Claim the waiting item of highest priority for the reviewer; returns its id, or None when nothing is left.
+    """Claim the waiting item of highest priority for the reviewer; returns its id, or None when
+    nothing is left.
 
-    What the reviewer holds already comes first. `exclude` names items to pass over: those on the reviewer's screen.
+    What the reviewer holds already comes first. `exclude` names items to pass over: those on the
+    reviewer's screen.
     """
     query = (
         select(review_items.c.id)
         .where(review_items.c.state == "waiting", _free_for(reviewer, now))
-        .order_by((review_items.c.claimed_by == reviewer).is_not(True), review_items.c.priority.desc(), review_items.c.created_at, review_items.c.id)
+        .order_by(
+            (review_items.c.claimed_by == reviewer).is_not(True),
+            review_items.c.priority.desc(),
+            review_items.c.created_at,
+            review_items.c.id,
+        )
         .limit(1)
-        .with_for_update(skip_locked=True)  # PostgreSQL: two reviewers who ask at once look past each other; SQLite has one writer
+        # PostgreSQL: two reviewers who ask at once look past each other; SQLite has one writer
+        .with_for_update(skip_locked=True)
     )
     if alias:
         query = query.where(review_items.c.alias == alias)
@@ -84,7 +102,11 @@ def next_item(
     with writing(database) as connection:
         item_id = connection.execute(query).scalar()
         if item_id is not None:
-            connection.execute(update(review_items).where(review_items.c.id == item_id).values(claimed_by=reviewer, claimed_until=now + claim_ms))
+            connection.execute(
+                update(review_items)
+                .where(review_items.c.id == item_id)
+                .values(claimed_by=reviewer, claimed_until=now + claim_ms)
+            )
     return item_id
 
 
@@ -93,7 +115,11 @@ def claim(database: Engine, item_id: str, reviewer: str, *, claim_ms: int, now: 
     with writing(database) as connection:
         changed = connection.execute(
             update(review_items)
-            .where(review_items.c.id == item_id, review_items.c.state == "waiting", _free_for(reviewer, now))
+            .where(
+                review_items.c.id == item_id,
+                review_items.c.state == "waiting",
+                _free_for(reviewer, now),
+            )
             .values(claimed_by=reviewer, claimed_until=now + claim_ms)
         )
     return changed.rowcount == 1
@@ -104,13 +130,21 @@ def release(database: Engine, item_id: str, reviewer: str) -> None:
     with writing(database) as connection:
         connection.execute(
             update(review_items)
-            .where(review_items.c.id == item_id, review_items.c.claimed_by == reviewer, review_items.c.state == "waiting")
+            .where(
+                review_items.c.id == item_id,
+                review_items.c.claimed_by == reviewer,
+                review_items.c.state == "waiting",
+            )
             .values(claimed_by=None, claimed_until=None)
         )
 
 
 def _free_for(reviewer: str, now: int) -> Any:
-    return review_items.c.claimed_by.is_(None) | (review_items.c.claimed_until <= now) | (review_items.c.claimed_by == reviewer)
+    return (
+        review_items.c.claimed_by.is_(None)
+        | (review_items.c.claimed_until <= now)
+        | (review_items.c.claimed_by == reviewer)
+    )
 
 
 def decide(
@@ -133,37 +167,66 @@ def decide(
     try:
         with writing(database) as connection:
             item = _load(connection, item_id)
-            standing = connection.execute(select(reviews).where(reviews.c.standing == item_id)).first()
+            standing = connection.execute(
+                select(reviews).where(reviews.c.standing == item_id)
+            ).first()
             if standing is not None:
                 return _repeated(connection, item, standing, reviewer, said)
             if item.claimed_by not in (None, reviewer) and item.claimed_until > now:
-                raise ConflictError(f"{item.claimed_by} is looking at this conversation now.", hint="Take the next one; your text has not been stored.")
+                raise ConflictError(
+                    f"{item.claimed_by} is looking at this conversation now.",
+                    hint="Take the next one; your text has not been stored.",
+                )
             return _record_decision(connection, item, reviewer, said, now, control)
     except IntegrityError as error:  # PostgreSQL: another transaction committed its decision first
-        raise ConflictError("Somebody else decided this conversation at the same moment.", hint="Take the next one; your text has not been stored.") from error
+        raise ConflictError(
+            "Somebody else decided this conversation at the same moment.",
+            hint="Take the next one; your text has not been stored.",
+        ) from error
 
 
 def _check(said: Decision) -> None:
     if said.decision not in DECISIONS:
         raise InputError(f"Decision {said.decision!r} is not one of {', '.join(DECISIONS)}.")
     if said.decision == "edit" and not (said.answer or "").strip() and not said.tool_calls:
-        raise InputError("An edit needs the right answer; the text is empty.", hint="Write the answer, or reject the conversation.")
+        raise InputError(
+            "An edit needs the right answer; the text is empty.",
+            hint="Write the answer, or reject the conversation.",
+        )
     if len(said.answer or "") > _MAX_ANSWER:
-        raise InputError(f"The answer has {len(said.answer or '')} characters; expected at most {_MAX_ANSWER}.")
+        raise InputError(
+            f"The answer has {len(said.answer or '')} characters; expected at most {_MAX_ANSWER}."
+        )
     called = json.dumps(list(said.tool_calls or ()), ensure_ascii=False)
     if len(called) > _MAX_ANSWER:
-        raise InputError(f"The calls of tools have {len(called)} characters; expected at most {_MAX_ANSWER}.")
+        raise InputError(
+            f"The calls of tools have {len(called)} characters; expected at most {_MAX_ANSWER}."
+        )
     if len(said.note) > _MAX_NOTE:
         raise InputError(f"The note has {len(said.note)} characters; expected at most {_MAX_NOTE}.")
-    if any(_unstorable(text) for text in (said.answer or "", called, said.note, *said.labels, *said.checks)):
-        raise InputError("A text contains a character that cannot be stored: NUL, or half of a surrogate pair.", hint="Remove it and send the decision again.")
+    if any(
+        _unstorable(text)
+        for text in (said.answer or "", called, said.note, *said.labels, *said.checks)
+    ):
+        raise InputError(
+            "A text contains a character that cannot be stored: NUL, or half of a surrogate pair.",
+            hint="Remove it and send the decision again.",
+        )
     for what, values in (("label", said.labels), ("check", said.checks)):
-        if len(values) > _MAX_LABELS or any(not isinstance(value, str) or not value.strip() or len(value) > _MAX_LABEL * 4 for value in values):
-            raise InputError(f"Expected at most {_MAX_LABELS} {what}s, each a text of 1 to {_MAX_LABEL * 4} characters.")
+        if len(values) > _MAX_LABELS or any(
+            not isinstance(value, str) or not value.strip() or len(value) > _MAX_LABEL * 4
+            for value in values
+        ):
+            raise InputError(
+                f"Expected at most {_MAX_LABELS} {what}s, each a text of 1 to"
+                f" {_MAX_LABEL * 4} characters."
+            )
 
 
 def _unstorable(text: str) -> bool:
-    return isinstance(text, str) and ("\x00" in text or any("\ud800" <= character <= "\udfff" for character in text))
+    return isinstance(text, str) and (
+        "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text)
+    )
 
 
 def _load(connection: Connection, item_id: str) -> Row[*tuple[Any, ...]]:
@@ -172,25 +235,44 @@ def _load(connection: Connection, item_id: str) -> Row[*tuple[Any, ...]]:
         interactions.c.finish_reason, interactions.c.retrieved, interactions.c.retrieval,
         interactions.c.end_user, interactions.c.status,
     )  # fmt: skip
-    query = select(*columns).join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True).where(review_items.c.id == item_id)
+    query = (
+        select(*columns)
+        .join(interactions, interactions.c.id == review_items.c.interaction_id, isouter=True)
+        .where(review_items.c.id == item_id)
+    )
     row = connection.execute(query).first()
     if row is None:
-        raise NotFoundError(f"There is no review item {item_id[:80]!r}.", hint="`whet review next` gives one.")
+        raise NotFoundError(
+            f"There is no review item {item_id[:80]!r}.", hint="`whet review next` gives one."
+        )
     if row.status is None:
-        raise NotFoundError("The conversation behind this item is gone (its retention ended, or its user was erased).", hint="Take the next one.")
+        raise NotFoundError(
+            "The conversation behind this item is gone (its retention ended, or its user was"
+            " erased).",
+            hint="Take the next one.",
+        )
     return row
 
 
-def _repeated(connection: Connection, item: Row[*tuple[Any, ...]], standing: Row[*tuple[Any, ...]], reviewer: str, said: Decision) -> Outcome:
+def _repeated(
+    connection: Connection,
+    item: Row[*tuple[Any, ...]],
+    standing: Row[*tuple[Any, ...]],
+    reviewer: str,
+    said: Decision,
+) -> Outcome:
     same = standing.reviewer == reviewer and standing.decision in _equivalents(said.decision)
     if same and said.decision == "edit":
         edited = calls.settled_calls(said.tool_calls, _original(item).tool_calls)
         same = standing.answer == calls.answer_text(said.answer or "", edited)
     if not same:
         raise ConflictError(
-            f"{standing.reviewer} decided this conversation already: {standing.decision}.", hint="Take the next one; your text has not been stored."
+            f"{standing.reviewer} decided this conversation already: {standing.decision}.",
+            hint="Take the next one; your text has not been stored.",
         )
-    example_id = connection.execute(select(examples.c.id).where(examples.c.review_id == standing.id)).scalar()
+    example_id = connection.execute(
+        select(examples.c.id).where(examples.c.review_id == standing.id)
+    ).scalar()
     return Outcome(standing.id, standing.item_id, standing.decision, example_id)
 
 
@@ -221,7 +303,11 @@ def _record_decision(
         )
     )  # fmt: skip
     state = "skipped" if decision == "skip" else "done"
-    connection.execute(update(review_items).where(review_items.c.id == item.id).values(state=state, claimed_by=None, claimed_until=None))
+    connection.execute(
+        update(review_items)
+        .where(review_items.c.id == item.id)
+        .values(state=state, claimed_by=None, claimed_until=None)
+    )
     example_id = None
     if answer is not None:
         example_id = _make_example(
@@ -236,15 +322,27 @@ def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, Answer | 
     if said.decision not in ("approve", "edit"):
         return said.decision, None
     original = _original(item)
-    given = original.tool_calls if said.decision == "approve" and said.tool_calls is None else calls.settled_calls(said.tool_calls, original.tool_calls)
+    given = (
+        original.tool_calls
+        if said.decision == "approve" and said.tool_calls is None
+        else calls.settled_calls(said.tool_calls, original.tool_calls)
+    )
     changed = given != original.tool_calls
-    if said.decision == "approve" and (changed or (said.answer is not None and said.answer != original.text)):
-        raise InputError("The answer was changed, and approving would throw the change away.", hint="Save it as an edit, or restore the original and approve.")
+    if said.decision == "approve" and (
+        changed or (said.answer is not None and said.answer != original.text)
+    ):
+        raise InputError(
+            "The answer was changed, and approving would throw the change away.",
+            hint="Save it as an edit, or restore the original and approve.",
+        )
     if said.decision == "edit" and (changed or (said.answer or "") != original.text):
         calls.require_objects(given)
         return "edit", Answer(said.answer or "", given)
     if not original.text.strip() and not original.tool_calls:
-        raise InputError("There is nothing to approve: the model answered with nothing.", hint="Edit, reject or skip it.")
+        raise InputError(
+            "There is nothing to approve: the model answered with nothing.",
+            hint="Edit, reject or skip it.",
+        )
     calls.require_objects(original.tool_calls)
     acceptance.require_whole_answer(item.finish_reason, accept_cut=said.accept_cut)
     return "approve", original  # an edit that changes nothing is an approval
@@ -266,16 +364,26 @@ def _make_example(
     retrieved: Sequence[Mapping[str, Any]],
 ) -> str:
     if checks and answer.tool_calls:
-        raise InputError("A call of a tool is compared by its name and arguments, not by what it contains.", hint="Leave out what every right answer contains.")
+        raise InputError(
+            "A call of a tool is compared by its name and arguments, not by what it contains.",
+            hint="Leave out what every right answer contains.",
+        )
     missing = [check for check in checks if not _contains(answer.text, check)]
     if missing:
-        raise InputError(f"The answer does not contain {missing[0]!r}, which every right answer is said to contain.", hint="Correct the answer or the check.")
+        raise InputError(
+            f"The answer does not contain {missing[0]!r}, which every right answer is said to"
+            " contain.",
+            hint="Correct the answer or the check.",
+        )
     messages = history(item.request)
     roles = (message.role for message in messages)
     strange = next((role for role in roles if role not in conversations.TRAINABLE_ROLES), None)
     if strange is not None or not messages:
         found = f"a turn with the role {strange!r}" if strange is not None else "no question"
-        raise InputError(f"This conversation has {found}, which no training row can hold.", hint="Reject or skip it.")
+        raise InputError(
+            f"This conversation has {found}, which no training row can hold.",
+            hint="Reject or skip it.",
+        )
     passages = conversations.retrieved_texts(retrieved)
     tools = request_tools(item.request)
     acceptance.require_no_control_tokens(
@@ -305,36 +413,76 @@ def _contains(answer: str, check: str) -> bool:
     return " ".join(check.casefold().split()) in " ".join(answer.casefold().split())
 
 
-def undo(database: Engine, review_id: str, reviewer: str, *, claim_ms: int, now: int, may_undo_others: bool = False) -> str:
-    """Take a decision back: the item waits again, claimed by `reviewer`, and its example is withdrawn.
+def undo(
+    database: Engine,
+    review_id: str,
+    reviewer: str,
+    *,
+    claim_ms: int,
+    now: int,
+    may_undo_others: bool = False,
+) -> str:
+    """Take a decision back: the item waits again, claimed by `reviewer`, and its example is
+    withdrawn.
 
-    A dataset version that contains the example already stays as it is; the next one leaves it out. Returns a sentence.
+    A dataset version that contains the example already stays as it is; the next one leaves it out.
+    Returns a sentence.
     """
     with writing(database) as connection:
-        review = connection.execute(select(reviews).where(reviews.c.id == review_id).with_for_update()).first()
+        review = connection.execute(
+            select(reviews).where(reviews.c.id == review_id).with_for_update()
+        ).first()
         if review is None:
             raise NotFoundError(f"There is no review {review_id[:80]!r}.")
         if review.reviewer != reviewer and not may_undo_others:
-            raise ConflictError(f"This decision is {review.reviewer}'s; only they or an operator can undo it.")
+            raise ConflictError(
+                f"This decision is {review.reviewer}'s; only they or an operator can undo it."
+            )
         if review.undone_at is not None:
             raise ConflictError("This decision was undone already.")
-        connection.execute(update(reviews).where(reviews.c.id == review_id).values(undone_at=now, standing=None))
         connection.execute(
-            update(review_items).where(review_items.c.id == review.item_id).values(state="waiting", claimed_by=reviewer, claimed_until=now + claim_ms)
+            update(reviews).where(reviews.c.id == review_id).values(undone_at=now, standing=None)
         )
-        example = connection.execute(select(examples.c.id, examples.c.alias).where(examples.c.review_id == review_id)).first()
+        connection.execute(
+            update(review_items)
+            .where(review_items.c.id == review.item_id)
+            .values(state="waiting", claimed_by=reviewer, claimed_until=now + claim_ms)
+        )
+        example = connection.execute(
+            select(examples.c.id, examples.c.alias).where(examples.c.review_id == review_id)
+        ).first()
         held_by = _datasets_with(connection, example) if example else []
         if example:
-            connection.execute(update(examples).where(examples.c.id == example.id, examples.c.withdrawn_at.is_(None)).values(withdrawn_at=now))
-        record(connection, actor=reviewer, action="review.undo", subject=review_id, detail={"item": review.item_id, "datasets": held_by}, now=now)
+            connection.execute(
+                update(examples)
+                .where(examples.c.id == example.id, examples.c.withdrawn_at.is_(None))
+                .values(withdrawn_at=now)
+            )
+        record(
+            connection,
+            actor=reviewer,
+            action="review.undo",
+            subject=review_id,
+            detail={"item": review.item_id, "datasets": held_by},
+            now=now,
+        )
     if held_by:
-        return f"Undone. {', '.join(held_by)} contains the example and stays as it is; the next version leaves it out."
+        return (
+            f"Undone. {', '.join(held_by)} contains the example and stays as it is; the next"
+            " version leaves it out."
+        )
     return "Undone. The conversation is yours again."
 
 
 def _datasets_with(connection: Connection, example: Row[*tuple[Any, ...]]) -> list[str]:
-    query = select(datasets.c.name, datasets.c.version, datasets.c.example_ids).where(datasets.c.name == example.alias)
-    return [f"{row.name}@{row.version}" for row in connection.execute(query) if example.id in row.example_ids]
+    query = select(datasets.c.name, datasets.c.version, datasets.c.example_ids).where(
+        datasets.c.name == example.alias
+    )
+    return [
+        f"{row.name}@{row.version}"
+        for row in connection.execute(query)
+        if example.id in row.example_ids
+    ]
 
 
 def last_decision(database: Engine, reviewer: str) -> str | None:

@@ -1,8 +1,10 @@
-"""Which conversations deserve a person's attention. Pure: candidates and what was taken already in, items out.
+"""Which conversations deserve a person's attention.
 
-Attention is scarce, so a day and alias has a budget. It is shared out like this (why: a queue of only the worst
-conversations finds most errors, but says nothing about the error rate; a quarter of random audit keeps that number
-unbiased at a small cost in errors found):
+Pure: candidates and what was taken already in, items out.
+
+Attention is scarce, so a day and alias has a budget. It is shared out like this (why: a queue of
+only the worst conversations finds most errors, but says nothing about the error rate; a quarter of
+random audit keeps that number unbiased at a small cost in errors found):
 
 | reason     | share | what                                                                                   |
 |------------|-------|----------------------------------------------------------------------------------------|
@@ -12,12 +14,14 @@ unbiased at a small cost in errors found):
 | audit      | 0.25  | drawn at random with a known probability: what makes the error rate an estimate          |
 | request    | –     | a person asked for this conversation: outside the budget, first in the queue             |
 
-A share that is not used is free for the other reasons, round-robin, save the audit's: it is kept for the rest of the
-day, since a sample that stops when complaints are many is no sample. Never selected: interactions that are not
-complete, more than `per_user` of one end user, more than `per_group` of nearly the same question.
+A share that is not used is free for the other reasons, round-robin, save the audit's: it is kept
+for the rest of the day, since a sample that stops when complaints are many is no sample. Never
+selected: interactions that are not complete, more than `per_user` of one end user, more than
+`per_group` of nearly the same question.
 
-The audit knows no such caps, and a conversation that was drawn stays in the audit whatever else points at it: a sample from
-which somebody has taken the complaints, or the repetitions, would say that answers are better than they are.
+The audit knows no such caps, and a conversation that was drawn stays in the audit whatever else
+points at it: a sample from which somebody has taken the complaints, or the repetitions, would say
+that answers are better than they are.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ from whet.feedback_rules import LeftOutCode
 SHARES: dict[str, float] = {"correction": 0.25, "rating": 0.25, "drift": 0.25, "audit": 0.25}
 REQUEST_PRIORITY = 1000.0  # above every other item: somebody waits for it
 DAY_MS = 86_400_000
-# Until there is a day of history: a desk of 2,000 conversations a day, the size of one drift window.
+# Until there is a day of history: a desk of 2,000 conversations a day, the size of one drift
+# window.
 FIRST_DAY_VOLUME = 2000
 _SMALLEST_PROBABILITY = 1e-4
 
@@ -68,7 +73,8 @@ class Taken:
 class Limits:
     budget: int  # per day and alias
     per_user: int
-    per_group: int = 2  # of nearly the same question: the second shows whether the first was an accident
+    # Of nearly the same question: the second shows whether the first was an accident
+    per_group: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,16 @@ class Selection:
 
 
 def limits_for(budget: int) -> Limits:
-    """One end user may fill a twentieth of the budget, and always at least five: nobody steers the training set alone."""
+    """One end user may fill a twentieth of the budget, and always at least five: nobody steers the
+    training set alone.
+    """
     return Limits(budget=budget, per_user=max(5, budget // 20))
 
 
 def audit_probability(budget: int, volume_per_day: int | None) -> float:
-    """Probability with which each complete interaction of a day enters the audit; None: no history yet."""
+    """Probability with which each complete interaction of a day enters the audit; None: no history
+    yet.
+    """
     volume = FIRST_DAY_VOLUME if volume_per_day is None else max(1, volume_per_day)
     return max(_SMALLEST_PROBABILITY, min(1.0, SHARES["audit"] * budget / volume))
 
@@ -150,8 +160,12 @@ def select(candidates: Iterable[Candidate], taken: Taken, limits: Limits) -> Sel
 def _eligible(
     candidates: Iterable[Candidate], taken: Taken, left_out: dict[str, LeftOut]
 ) -> list[Candidate]:
-    """Complete, new, once per interaction (drawn at random before all else, then under its strongest reason), newest first."""
-    strength = {"audit": -1} | {reason: rank for rank, reason in enumerate(SHARES) if reason != "audit"}
+    """Complete, new, once per interaction (drawn at random before all else, then under its
+    strongest reason), newest first.
+    """
+    strength = {"audit": -1} | {
+        reason: rank for rank, reason in enumerate(SHARES) if reason != "audit"
+    }
     best: dict[str, Candidate] = {}
     for candidate in candidates:
         if candidate.interaction_id in taken.interaction_ids:
@@ -172,18 +186,33 @@ def _group(eligible: Sequence[Candidate], taken: Taken) -> tuple[dict[str, int],
     found = groups([*taken.questions, *(candidate.question for candidate in eligible)])
     known = len(taken.questions)
     counts = Counter(found[:known])
-    return {candidate.interaction_id: found[known + position] for position, candidate in enumerate(eligible)}, counts
+    return {
+        candidate.interaction_id: found[known + position]
+        for position, candidate in enumerate(eligible)
+    }, counts
 
 
-def _next_reason(waiting: Mapping[str, list[Candidate]], counts: Mapping[str, int], budget: int) -> str | None:
-    """Round-robin weighted by share: the reason that is furthest behind its share; ties in the order of SHARES."""
+def _next_reason(
+    waiting: Mapping[str, list[Candidate]], counts: Mapping[str, int], budget: int
+) -> str | None:
+    """Round-robin weighted by share: the reason that is furthest behind its share; ties in the
+    order of SHARES.
+    """
     total = sum(counts.values())
     kept_for_audit = max(0, int(SHARES["audit"] * budget) - counts["audit"])
-    room = {reason: total < budget - (0 if reason == "audit" else kept_for_audit) for reason in SHARES}
+    room = {
+        reason: total < budget - (0 if reason == "audit" else kept_for_audit) for reason in SHARES
+    }
     open_reasons = [reason for reason in SHARES if waiting[reason] and room[reason]]
-    return min(open_reasons, key=lambda reason: counts[reason] / SHARES[reason]) if open_reasons else None
+    return (
+        min(open_reasons, key=lambda reason: counts[reason] / SHARES[reason])
+        if open_reasons
+        else None
+    )
 
 
 def _priority(reason: str, ordinal: int) -> float:
-    """The queue mixes the reasons in the same proportion, so that audit is never starved by complaints."""
+    """The queue mixes the reasons in the same proportion, so that audit is never starved by
+    complaints.
+    """
     return round(-ordinal / SHARES[reason] - list(SHARES).index(reason) / 100, 4)

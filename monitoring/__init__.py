@@ -1,1 +1,4 @@
-"""Monitoring: drift and quality of the logged traffic. The only package that imports Evidently and pandas."""
+"""Monitoring: drift and quality of the logged traffic.
+
+The only package that imports Evidently and pandas.
+"""

@@ -1,4 +1,6 @@
-"""What the pages show of the error rate: the newest sentence, and every week with its interval as a picture. Pure."""
+"""What the pages show of the error rate: the newest sentence, and every week with its interval as a
+picture. Pure.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from typing import Any
 
 WIDTH, HEIGHT = 720, 160  # viewBox units, as of the other charts
 _EPOCH = date(1970, 1, 1)
-_LEAST_TOP = 0.05  # the axis never ends below 5 %, so that one wrong answer among many does not look like a wall
+# The axis never ends below 5 %, so that one wrong answer among many does not look like a wall
+_LEAST_TOP = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
     newest = known[-1] if known else weeks[-1]
     open_items = sum(row["drawn"] - row["judged"] for row in weeks[-2:])
     hint = (
-        f"{open_items} drawn answer{'' if open_items == 1 else 's'} of the last two weeks wait for a reviewer." if open_items else "Everything drawn is judged."
+        f"{open_items} drawn answer{'' if open_items == 1 else 's'} of the last two weeks wait for"
+        " a reviewer."
+        if open_items
+        else "Everything drawn is judged."
     )
     top = max([_LEAST_TOP, *(row["high"] for row in known)])
 
@@ -65,7 +71,14 @@ def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
     ]
     usual = next((row["usual"] for row in reversed(known) if row["usual"] is not None), None)
     rows = [{**row, "starts": _starts(row)} for row in reversed(weeks)]
-    return Audit(newest["sentence"], hint, marks, y(usual) if usual is not None else None, f"{100 * top:.0f} %", rows)
+    return Audit(
+        newest["sentence"],
+        hint,
+        marks,
+        y(usual) if usual is not None else None,
+        f"{100 * top:.0f} %",
+        rows,
+    )
 
 
 def _starts(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
-"""Error rates by week: reads what was drawn and judged, keeps one row per alias and week, and opens an alert when errors became more.
+"""Error rates by week: reads what was drawn and judged, keeps one row per alias and week, and opens
+an alert when errors became more.
 
-The only writer of `audit_weeks`. A week is Monday to Sunday, UTC; its figures follow the reviewers for five weeks, its verdict is given once.
+The only writer of `audit_weeks`. A week is Monday to Sunday, UTC; its figures follow the reviewers
+for five weeks, its verdict is given once.
 """
 
 from __future__ import annotations
@@ -13,7 +15,16 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, Connection, case, func, literal_column, or_, select, update
 
 from monitoring.alerting import MAX_EXAMPLES, Change, dedup_key
-from monitoring.audit import BASELINE_WEEKS, Estimate, Judged, Standing, Week, compare, estimate, learn
+from monitoring.audit import (
+    BASELINE_WEEKS,
+    Estimate,
+    Judged,
+    Standing,
+    Week,
+    compare,
+    estimate,
+    learn,
+)
 from monitoring.days import DAY_MS
 from monitoring.each import for_each_alias
 from monitoring.run import apply
@@ -24,11 +35,15 @@ from whet.retention import retention_before
 from whet.tables import alerts, audit_weeks, interactions, ratings, review_items, reviews
 
 KIND: Literal["errors"] = "errors"
-_FOLLOWED_WEEKS = 5  # a judgement that comes later than this changes nothing that anybody still looks at
-_SETTLED_MS = 2 * DAY_MS  # a day's answers and ratings are counted anew until it has been over for so long
-_PATIENCE_MS = 3 * DAY_MS  # after the end of a week, for reviewers to come to the rest of what was drawn
+# A judgement that comes later than this changes nothing that anybody still looks at
+_FOLLOWED_WEEKS = 5
+# A day's answers and ratings are counted anew until it has been over for so long
+_SETTLED_MS = 2 * DAY_MS
+# After the end of a week, for reviewers to come to the rest of what was drawn
+_PATIENCE_MS = 3 * DAY_MS
 _MOST_JUDGED = 0.9  # of what was drawn: then nobody is waited for
-# The constant is written out: as a parameter, PostgreSQL takes the expression in SELECT and the one in GROUP BY for two.
+# The constant is written out: as a parameter, PostgreSQL takes the expression in SELECT and the one
+# in GROUP BY for two.
 _DAY = interactions.c.created_at // literal_column(str(DAY_MS), BigInteger)
 _DECIDED = ("approve", "edit", "reject")
 
@@ -53,7 +68,11 @@ def run_audit(context: Context, now: int) -> str | None:
     """Bring every alias's weeks up to date."""
 
     def one(alias: str) -> str:
-        return ", ".join(found.standing.verdict for found in run_alias(context, alias, now) if found.standing.verdict in ("worse", "better"))
+        return ", ".join(
+            found.standing.verdict
+            for found in run_alias(context, alias, now)
+            if found.standing.verdict in ("worse", "better")
+        )
 
     return for_each_alias(context, "Working out the error rate", one)
 
@@ -78,16 +97,34 @@ def run_alias(context: Context, alias: str, now: int) -> list[Found]:
             population = _population(connection, alias, week, stored.get(week), now)
         if not population:
             continue
-        earlier = [one for start, ones in by_week.items() if week - 7 * BASELINE_WEEKS <= start < week for one in ones]
-        found = _look(week, Week(population, by_week[week]), earlier, stored, drawn.get(week, 0), now)
+        earlier = [
+            one
+            for start, ones in by_week.items()
+            if week - 7 * BASELINE_WEEKS <= start < week
+            for one in ones
+        ]
+        found = _look(
+            week, Week(population, by_week[week]), earlier, stored, drawn.get(week, 0), now
+        )
         if _keep(context, alias, found, by_week[week], stored, now):
             fresh.append(found)
     return fresh
 
 
-def _look(week: int, known: Week, earlier: list[Judged], stored: dict[int, dict[str, Any]], drawn: int, now: int) -> Found:
+def _look(
+    week: int,
+    known: Week,
+    earlier: list[Judged],
+    stored: dict[int, dict[str, Any]],
+    drawn: int,
+    now: int,
+) -> Found:
     figures = estimate(known, learn(earlier))
-    before = [_estimate_of(row) for start, row in sorted(stored.items()) if start < week and row["verdict"] != "worse" and row["rate"] is not None]
+    before = [
+        _estimate_of(row)
+        for start, row in sorted(stored.items())
+        if start < week and row["verdict"] != "worse" and row["rate"] is not None
+    ]
     standing = compare(figures, before)
     end = (week + 7) * DAY_MS
     given = (stored.get(week) or {}).get("verdict", "unknown")
@@ -96,23 +133,49 @@ def _look(week: int, known: Week, earlier: list[Judged], stored: dict[int, dict[
         standing = Standing(given, stored[week]["usual"], standing.sentence)
     elif not due:
         standing = Standing("unknown", standing.usual, f"So far: {standing.sentence}")
-    return Found(week, {day: dict(cells) for day, cells in known.population.items()}, drawn, figures, standing)
+    return Found(
+        week,
+        {day: dict(cells) for day, cells in known.population.items()},
+        drawn,
+        figures,
+        standing,
+    )
 
 
 def _estimate_of(row: Mapping[str, Any]) -> Estimate:
     population = sum(sum(cells.values()) for cells in row["population"].values())
-    return Estimate(row["rate"], row["low"], row["high"], row["judged"], row["wrong"], population, row["effective"])
+    return Estimate(
+        row["rate"],
+        row["low"],
+        row["high"],
+        row["judged"],
+        row["wrong"],
+        population,
+        row["effective"],
+    )
 
 
-def _keep(context: Context, alias: str, found: Found, judged: list[Judged], stored: dict[int, dict[str, Any]], now: int) -> bool:
-    """Write the row and what follows from a new verdict, in one transaction; whether the verdict is new."""
+def _keep(
+    context: Context,
+    alias: str,
+    found: Found,
+    judged: list[Judged],
+    stored: dict[int, dict[str, Any]],
+    now: int,
+) -> bool:
+    """Write the row and what follows from a new verdict, in one transaction; whether the verdict is
+    new.
+    """
     figures, before = found.estimate, stored.get(found.week)
     values = {
         "population": {str(day): cells for day, cells in found.population.items()},
         "drawn": found.drawn,
         "judged": figures.judged if figures else 0,
         "wrong": figures.wrong if figures else 0,
-        **{name: getattr(figures, name) if figures else None for name in ("rate", "low", "high", "effective")},
+        **{
+            name: getattr(figures, name) if figures else None
+            for name in ("rate", "low", "high", "effective")
+        },
         "usual": found.standing.usual,
         "verdict": found.standing.verdict,
         "sentence": found.standing.sentence,
@@ -123,28 +186,75 @@ def _keep(context: Context, alias: str, found: Found, judged: list[Judged], stor
     stored[found.week] = {**values, "alias": alias, "week": found.week, "changed_at": now}
     key = audit_weeks.c.alias == alias, audit_weeks.c.week == found.week
     with writing(context.database) as connection:
-        connection.execute(insert_ignore(connection, audit_weeks).values(alias=alias, week=found.week, changed_at=now, **values))
+        connection.execute(
+            insert_ignore(connection, audit_weeks).values(
+                alias=alias, week=found.week, changed_at=now, **values
+            )
+        )
         connection.execute(update(audit_weeks).where(*key).values(changed_at=now, **values))
         if new:
             _tell(connection, alias, found, judged, sorted(stored.items()), now)
     return new
 
 
-def _tell(connection: Connection, alias: str, found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str, Any]]], now: int) -> None:
+def _tell(
+    connection: Connection,
+    alias: str,
+    found: Found,
+    judged: list[Judged],
+    weeks: list[tuple[int, dict[str, Any]]],
+    now: int,
+) -> None:
     """Open an alert when errors became more; close it by a later week that is as usual."""
-    row = connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND, alerts.c.open_marker.is_not(None))).mappings().first()
+    row = (
+        connection.execute(
+            select(alerts).where(
+                alerts.c.alias == alias, alerts.c.kind == KIND, alerts.c.open_marker.is_not(None)
+            )
+        )
+        .mappings()
+        .first()
+    )
     open_one = dict(row) if row else None
     if found.standing.verdict == "worse":
         title = f"{alias}: more answers are wrong. {found.standing.sentence}"
         detail = _detail(found, judged, weeks)
         deed: Literal["extend", "open"] = "extend" if open_one else "open"
-        apply(connection, alias, Change(deed, KIND, title, detail, open_one["id"] if open_one else None, "bad", dedup_key(alias, KIND)), now)
+        apply(
+            connection,
+            alias,
+            Change(
+                deed,
+                KIND,
+                title,
+                detail,
+                open_one["id"] if open_one else None,
+                "bad",
+                dedup_key(alias, KIND),
+            ),
+            now,
+        )
     elif open_one is not None and (open_one["detail"] or {}).get("week", 0) < found.week:
-        resolution = f"In the week after, {found.standing.sentence[0].lower()}{found.standing.sentence[1:]}"
-        apply(connection, alias, Change("resolve", KIND, open_one["title"], {**open_one["detail"], "resolution": resolution}, open_one["id"]), now)
+        resolution = (
+            f"In the week after, {found.standing.sentence[0].lower()}{found.standing.sentence[1:]}"
+        )
+        apply(
+            connection,
+            alias,
+            Change(
+                "resolve",
+                KIND,
+                open_one["title"],
+                {**open_one["detail"], "resolution": resolution},
+                open_one["id"],
+            ),
+            now,
+        )
 
 
-def _detail(found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+def _detail(
+    found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str, Any]]]
+) -> dict[str, Any]:
     assert found.estimate is not None  # there is no verdict without one
     return {
         "week": found.week,
@@ -162,7 +272,9 @@ def _detail(found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str,
                 "window": found.estimate.rate,
                 "effect": found.estimate.rate - (found.standing.usual or 0.0),
                 "adjusted_p_value": None,
-                "series": [[week * DAY_MS, row["rate"]] for week, row in weeks if row["rate"] is not None],
+                "series": [
+                    [week * DAY_MS, row["rate"]] for week, row in weeks if row["rate"] is not None
+                ],
             }
         ],
     }
@@ -177,12 +289,22 @@ def _stored(connection: Connection, alias: str, since: int) -> dict[int, dict[st
 
 
 def _of(alias: str) -> Any:
-    """Answers of the alias; an exact version that was asked for belongs to its adapter's name, as in the queue."""
-    return or_(interactions.c.alias == alias, interactions.c.alias.is_(None) & (interactions.c.adapter == alias))
+    """Answers of the alias; an exact version that was asked for belongs to its adapter's name, as
+    in the queue.
+    """
+    return or_(
+        interactions.c.alias == alias,
+        interactions.c.alias.is_(None) & (interactions.c.adapter == alias),
+    )
 
 
-def _population(connection: Connection, alias: str, week: int, stored: Mapping[str, Any] | None, now: int) -> dict[int, dict[str, int]]:
-    """Day → cell → complete answers. Days that were settled when the row was written are not counted again."""
+def _population(
+    connection: Connection, alias: str, week: int, stored: Mapping[str, Any] | None, now: int
+) -> dict[int, dict[str, int]]:
+    """Day → cell → complete answers.
+
+    Days that were settled when the row was written are not counted again.
+    """
     known = {int(day): cells for day, cells in ((stored or {}).get("population") or {}).items()}
     settled = (stored["changed_at"] - _SETTLED_MS) // DAY_MS if stored else 0
     found = {day: cells for day, cells in known.items() if day < settled}
@@ -190,9 +312,20 @@ def _population(connection: Connection, alias: str, week: int, stored: Mapping[s
     last = min(week + 7, now // DAY_MS + 1)
     if first >= last:
         return found
-    within = (interactions.c.status == "complete", _of(alias), interactions.c.created_at >= first * DAY_MS, interactions.c.created_at < last * DAY_MS)
-    totals = {row.day: row.n for row in connection.execute(select(_DAY.label("day"), func.count().label("n")).where(*within).group_by(_DAY))}
-    # Ratings are few beside answers, so they are gathered first. Whoever rated it down counts, whatever others said.
+    within = (
+        interactions.c.status == "complete",
+        _of(alias),
+        interactions.c.created_at >= first * DAY_MS,
+        interactions.c.created_at < last * DAY_MS,
+    )
+    totals = {
+        row.day: row.n
+        for row in connection.execute(
+            select(_DAY.label("day"), func.count().label("n")).where(*within).group_by(_DAY)
+        )
+    }
+    # Ratings are few beside answers, so they are gathered first. Whoever rated it down counts,
+    # whatever others said.
     rated = (
         select(
             ratings.c.interaction_id,
@@ -231,7 +364,13 @@ def _judged(connection: Connection, alias: str, since: int) -> list[Judged]:
     lowest = select(func.min(ratings.c.rating)).where(*counted).scalar_subquery()
     highest = select(func.max(ratings.c.rating)).where(*counted).scalar_subquery()
     query = (
-        select(interactions.c.id, interactions.c.created_at, reviews.c.decision, lowest.label("lowest"), highest.label("highest"))
+        select(
+            interactions.c.id,
+            interactions.c.created_at,
+            reviews.c.decision,
+            lowest.label("lowest"),
+            highest.label("highest"),
+        )
         .join_from(review_items, interactions, interactions.c.id == review_items.c.interaction_id)
         .join(reviews, reviews.c.standing == review_items.c.id)
         .where(
@@ -259,7 +398,11 @@ def _drawn(connection: Connection, alias: str, since: int) -> dict[int, int]:
     query = (
         select(_DAY.label("day"), func.count().label("n"))
         .join_from(review_items, interactions, interactions.c.id == review_items.c.interaction_id)
-        .where(review_items.c.alias == alias, review_items.c.reason == "audit", interactions.c.created_at >= since * DAY_MS)
+        .where(
+            review_items.c.alias == alias,
+            review_items.c.reason == "audit",
+            interactions.c.created_at >= since * DAY_MS,
+        )
         .group_by(_DAY)
     )
     counts: dict[int, int] = defaultdict(int)

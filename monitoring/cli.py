@@ -12,7 +12,10 @@ from whet.clock import iso, now_ms
 from whet.database import reading
 from whet.registry import alias_filter
 
-drift = typer.Typer(no_args_is_help=True, help="Compare the newest traffic of an alias with the traffic its version started with.")
+drift = typer.Typer(
+    no_args_is_help=True,
+    help="Compare the newest traffic of an alias with the traffic its version started with.",
+)
 alerts = typer.Typer(no_args_is_help=True, help="What monitoring wants a person to know.")
 
 _JSON = typer.Option(False, "--json", help="Print JSON.")
@@ -22,8 +25,12 @@ _LIMIT = typer.Option(50, "--limit", min=1, max=1000, help="Rows printed at most
 
 @drift.command("run")
 def drift_run(
-    alias: str | None = typer.Option(None, "--alias", help="The alias to look at; default: the setting default_alias."),
-    report: bool = typer.Option(True, help="Store Evidently's report for the page; importing it takes some seconds."),
+    alias: str | None = typer.Option(
+        None, "--alias", help="The alias to look at; default: the setting default_alias."
+    ),
+    report: bool = typer.Option(
+        True, help="Store Evidently's report for the page; importing it takes some seconds."
+    ),
     as_json: bool = _JSON,
 ) -> None:
     """Judge the newest traffic now, store the report and bring the alerts up to date."""
@@ -31,7 +38,12 @@ def drift_run(
     from monitoring.run import run_drift
 
     with opened() as context:
-        row = run_drift(context, alias or context.settings.default_alias, now_ms(), reporter=snapshot if report else None)
+        row = run_drift(
+            context,
+            alias or context.settings.default_alias,
+            now_ms(),
+            reporter=snapshot if report else None,
+        )
     _print_report(row, as_json)
 
 
@@ -44,7 +56,12 @@ def drift_list(alias: str | None = _ALIAS, limit: int = _LIMIT, as_json: bool = 
         rows = list_reports(connection, alias_filter(connection, alias), limit=limit)
     for row in rows:
         row["created"] = iso(row["created_at"])
-    emit(rows, as_json, columns=["id", "created", "alias", "verdict", "n_reference", "n_window", "summary"], title="drift reports")
+    emit(
+        rows,
+        as_json,
+        columns=["id", "created", "alias", "verdict", "n_reference", "n_window", "summary"],
+        title="drift reports",
+    )
 
 
 @drift.command("show")
@@ -59,10 +76,14 @@ def drift_show(report_id: str = typer.Argument(..., metavar="ID"), as_json: bool
 
 @drift.command("days")
 def drift_days(
-    alias: str | None = typer.Option(None, "--alias", help="The alias to look at; default: the setting default_alias."),
+    alias: str | None = typer.Option(
+        None, "--alias", help="The alias to look at; default: the setting default_alias."
+    ),
     as_json: bool = _JSON,
 ) -> None:
-    """Take in the days that are over, and print what an alias's own history has shown and how often it alarmed."""
+    """Take in the days that are over, and print what an alias's own history has shown and how often
+    it alarmed.
+    """
     from monitoring.dayjob import run_alias, standing
 
     with opened() as context:
@@ -74,18 +95,34 @@ def drift_days(
         return
     shown = [_row(one) for one in found.pop("incidents")]
     covered = found.pop("coverage", None)
-    emit({key: value for key, value in found.items() if key not in ("thresholds", "declared", "spread")}, False)
+    emit(
+        {
+            key: value
+            for key, value in found.items()
+            if key not in ("thresholds", "declared", "spread")
+        },
+        False,
+    )
     for note in covered["notes"] if covered else ():
         typer.echo(f"- {note}")
-    emit(shown, False, columns=["detected_on", "first_day", "closed_on", "state", "signals", "where", "summary"], title="incidents")
+    emit(
+        shown,
+        False,
+        columns=["detected_on", "first_day", "closed_on", "state", "signals", "where", "summary"],
+        title="incidents",
+    )
 
 
 @drift.command("audit")
 def drift_audit(
-    alias: str | None = typer.Option(None, "--alias", help="The alias to look at; default: the setting default_alias."),
+    alias: str | None = typer.Option(
+        None, "--alias", help="The alias to look at; default: the setting default_alias."
+    ),
     as_json: bool = _JSON,
 ) -> None:
-    """Error rates by week, with 95 % intervals, from the answers that were drawn at random and judged."""
+    """Error rates by week, with 95 % intervals, from the answers that were drawn at random and
+    judged.
+    """
     from monitoring.auditjob import run_alias
     from monitoring.detector.table import date_of
     from monitoring.queries import newest_weeks
@@ -100,7 +137,23 @@ def drift_audit(
             rows = newest_weeks(connection, name, 26)
     for row in rows:
         row["week_of"] = date_of(row["week"]).isoformat()
-    emit(rows, as_json, columns=["week_of", "drawn", "judged", "wrong", "rate", "low", "high", "usual", "verdict", "sentence"], title="error rates by week")
+    emit(
+        rows,
+        as_json,
+        columns=[
+            "week_of",
+            "drawn",
+            "judged",
+            "wrong",
+            "rate",
+            "low",
+            "high",
+            "usual",
+            "verdict",
+            "sentence",
+        ],
+        title="error rates by week",
+    )
 
 
 @drift.command("gaps")
@@ -130,20 +183,54 @@ def drift_gaps(
         return
     for row in rows:
         row["words"], row["share"] = ", ".join(row["words"]), f"{100 * row['share']:.1f} %"
-    columns = ["id", "alias", "collection", "words", "questions", "share", "recent", "first_seen", "last_seen"]
+    columns = [
+        "id",
+        "alias",
+        "collection",
+        "words",
+        "questions",
+        "share",
+        "recent",
+        "first_seen",
+        "last_seen",
+    ]
     emit(rows, False, columns=[*columns, *(["state"] if every else [])], title="gaps")
 
 
 @drift.command("replay")
 def drift_replay(
-    table: Path = typer.Argument(..., metavar="TABLE", help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns."),
-    target: float = typer.Option(0.5, "--target", help="False incidents per 100 days that are bearable, over all signals of an alias."),
-    declared: list[str] = typer.Option([], "--declared", metavar="DAY[:SIGNALS]", help="A change that was announced: its day, and what it concerns (all)."),
-    column: list[str] = typer.Option([], "--column", metavar="GIVEN=NAME", help="Read a column of the table under another name, such as prompt_text=prompt."),
-    timezone: str = typer.Option("UTC", "--timezone", help="Zone whose midnight ends a day, and of moments without one, such as Europe/Berlin."),
+    table: Path = typer.Argument(
+        ...,
+        metavar="TABLE",
+        help="Interactions as .csv, .jsonl or .parquet; docs/monitoring.md lists the columns.",
+    ),
+    target: float = typer.Option(
+        0.5,
+        "--target",
+        help="False incidents per 100 days that are bearable, over all signals of an alias.",
+    ),
+    declared: list[str] = typer.Option(
+        [],
+        "--declared",
+        metavar="DAY[:SIGNALS]",
+        help="A change that was announced: its day, and what it concerns (all).",
+    ),
+    column: list[str] = typer.Option(
+        [],
+        "--column",
+        metavar="GIVEN=NAME",
+        help="Read a column of the table under another name, such as prompt_text=prompt.",
+    ),
+    timezone: str = typer.Option(
+        "UTC",
+        "--timezone",
+        help="Zone whose midnight ends a day, and of moments without one, such as Europe/Berlin.",
+    ),
     as_json: bool = _JSON,
 ) -> None:
-    """Go through a table of interactions day by day, as if it had been watched, and print the incidents."""
+    """Go through a table of interactions day by day, as if it had been watched, and print the
+    incidents.
+    """
     from monitoring.detector.reading import declared_changes
     from monitoring.detector.replay import replay
     from monitoring.detector.settings import DetectorSettings
@@ -184,12 +271,30 @@ def _print_replay(found: dict[str, Any]) -> None:
     emit(facts, False)
     for note in _notes(found["input"]):
         typer.echo(f"- {note}")
-    emit([_row(one) for one in found["incidents"]], False, columns=["detected_on", "first_day", "closed_on", "alias", "state", "signals", "where", "summary"], title="incidents")
+    emit(
+        [_row(one) for one in found["incidents"]],
+        False,
+        columns=[
+            "detected_on",
+            "first_day",
+            "closed_on",
+            "alias",
+            "state",
+            "signals",
+            "where",
+            "summary",
+        ],
+        title="incidents",
+    )
     for one in found["incidents"]:
         typer.echo(f"\n{one['id']}")
         for name, text in describe_incident(one, one["quality"]).rows():
             typer.echo(f"  {name + ':':9}{text}")
-    early = [{"day": one["day"], "alias": one["alias"], "finding": item["sentence"]} for one in found["information"] for item in one["findings"]]
+    early = [
+        {"day": one["day"], "alias": one["alias"], "finding": item["sentence"]}
+        for one in found["information"]
+        for item in one["findings"]
+    ]
     if early:
         emit(early, False, title="information from the first six weeks")
 
@@ -197,7 +302,11 @@ def _print_replay(found: dict[str, Any]) -> None:
 def _notes(given: dict[str, Any]) -> list[str]:
     """What is said about a table; the alias's name stands before it where there are several."""
     aliases = given["aliases"]
-    own = [f"{one['alias']}: {note}" if len(aliases) > 1 else note for one in aliases for note in one["notes"]]
+    own = [
+        f"{one['alias']}: {note}" if len(aliases) > 1 else note
+        for one in aliases
+        for note in one["notes"]
+    ]
     return [*given["notes"], *own]
 
 
@@ -218,9 +327,29 @@ def _print_report(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         emit(row, True)
         return
-    emit({"id": row["id"], "alias": row["alias"], "verdict": row["verdict"], "at": iso(row["created_at"]), "summary": row["summary"]}, False)
+    emit(
+        {
+            "id": row["id"],
+            "alias": row["alias"],
+            "verdict": row["verdict"],
+            "at": iso(row["created_at"]),
+            "summary": row["summary"],
+        },
+        False,
+    )
     if row["signals"]:
-        emit([{"signal": s["name"], "state": s["state"], "p": _small(s["adjusted_p_value"]), "finding": s["sentence"]} for s in row["signals"]], False)
+        emit(
+            [
+                {
+                    "signal": s["name"],
+                    "state": s["state"],
+                    "p": _small(s["adjusted_p_value"]),
+                    "finding": s["sentence"],
+                }
+                for s in row["signals"]
+            ],
+            False,
+        )
 
 
 def _small(p_value: float | None) -> str:
@@ -242,7 +371,12 @@ def alerts_list(
         rows = list_alerts(connection, chosen, only_open=only_open, limit=limit)
     for row in rows:
         row["opened"] = iso(row["opened_at"])
-    emit(rows, as_json, columns=["id", "opened", "alias", "kind", "severity", "state", "title"], title="alerts")
+    emit(
+        rows,
+        as_json,
+        columns=["id", "opened", "alias", "kind", "severity", "state", "title"],
+        title="alerts",
+    )
 
 
 @alerts.command("show")
@@ -288,13 +422,17 @@ def alerts_ack(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool 
 
 
 @alerts.command("resolve")
-def alerts_resolve(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+def alerts_resolve(
+    alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON
+) -> None:
     """Close it. If the change is still there, the next drift run opens a new one."""
     _change(alert_id, "resolved", as_json)
 
 
 @alerts.command("expected")
-def alerts_expected(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+def alerts_expected(
+    alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON
+) -> None:
     """Close it as wanted: the traffic from now on is the new normal of the alias."""
     _change(alert_id, "expected", as_json)
 
@@ -304,4 +442,6 @@ def _change(alert_id: str, state: str, as_json: bool) -> None:
 
     with opened() as context:
         row = change_alert(context, alert_id, state, actor=actor(), now=now_ms())
-    emit(row if as_json else {"id": row["id"], "state": row["state"], "title": row["title"]}, as_json)
+    emit(
+        row if as_json else {"id": row["id"], "state": row["state"], "title": row["title"]}, as_json
+    )

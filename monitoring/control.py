@@ -1,7 +1,9 @@
-"""A version on trial beside the one that is live, over the same hours: concurrent control, so that what the world does that day concerns both alike.
+"""A version on trial beside the one that is live, over the same hours: concurrent control, so that
+what the world does that day concerns both alike.
 
-Only harm is looked for: refusals, empty, repeating or broken answers, thumbs down, slowness. That a retrained version words its answers differently
-is what it was trained for. The rollout's own verdict (serving) counts failures and ratings; this names what it cannot see.
+Only harm is looked for: refusals, empty, repeating or broken answers, thumbs down, slowness. That a
+retrained version words its answers differently is what it was trained for. The rollout's own
+verdict (serving) counts failures and ratings; this names what it cannot see.
 """
 
 from __future__ import annotations
@@ -36,7 +38,14 @@ def run_control(context: Context, now: int) -> str | None:
             live = current_rollouts(connection).get(alias)
             trial = live.candidate_digest if live and live.state == "canary" else None
             digests = (live.stable_digest, trial) if live and trial else ()
-            arms = [_rows(connection, alias, digest, live.created_at, now, context.settings) for digest in digests] if live else []
+            arms = (
+                [
+                    _rows(connection, alias, digest, live.created_at, now, context.settings)
+                    for digest in digests
+                ]
+                if live
+                else []
+            )
         found = worse(arms[0], arms[1], rules_of(context.settings)) if arms else []
         with writing(context.database) as connection:
             _tell(connection, alias, trial, found, now)
@@ -46,19 +55,36 @@ def run_control(context: Context, now: int) -> str | None:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """A trial lasts some hours and is looked at in each: all its looks together err as often as one drift run may."""
+    """A trial lasts some hours and is looked at in each: all its looks together err as often as one
+    drift run may.
+    """
     looks = max(1, math.ceil(settings.rollout_max_hours * 3600 / settings.drift_interval_s))
     return Rules(alpha=settings.drift_alpha / looks, min_rows=settings.drift_min_rows)
 
 
 def worse(stable: list[Row], trial: list[Row], rules: Rules) -> list[Finding]:
-    """Signals by which the version on trial harms more than the live one; none while there are too few answers of either."""
-    drifted = [finding for finding in judge(stable, trial, rules).findings if finding.state == "drift" and finding.signal.name in _HARM]
-    return [finding for finding in drifted if finding.comparison and (finding.comparison.window or 0) > (finding.comparison.reference or 0)]
+    """Signals by which the version on trial harms more than the live one; none while there are too
+    few answers of either.
+    """
+    drifted = [
+        finding
+        for finding in judge(stable, trial, rules).findings
+        if finding.state == "drift" and finding.signal.name in _HARM
+    ]
+    return [
+        finding
+        for finding in drifted
+        if finding.comparison
+        and (finding.comparison.window or 0) > (finding.comparison.reference or 0)
+    ]
 
 
-def _rows(connection: Connection, alias: str, digest: str | None, since: int, now: int, settings: Settings) -> list[Row]:
-    """Answers of one version since the trial began, newest first where there are many, a few per user."""
+def _rows(
+    connection: Connection, alias: str, digest: str | None, since: int, now: int, settings: Settings
+) -> list[Row]:
+    """Answers of one version since the trial began, newest first where there are many, a few per
+    user.
+    """
     own = interactions.c.adapter_digest
     query = (
         select(interactions.c.created_at, interactions.c.id, interactions.c.end_user)
@@ -73,24 +99,62 @@ def _rows(connection: Connection, alias: str, digest: str | None, since: int, no
         .limit(_RAW_FACTOR * settings.drift_window)
     )
     keys = [Key(*row) for row in connection.execute(query)]
-    return fetch_rows(connection, cap_per_user(keys, settings.drift_rows_per_user, settings.drift_window, settings.drift_min_rows))
+    return fetch_rows(
+        connection,
+        cap_per_user(
+            keys, settings.drift_rows_per_user, settings.drift_window, settings.drift_min_rows
+        ),
+    )
 
 
-def _tell(connection: Connection, alias: str, trial: str | None, found: list[Finding], now: int) -> None:
-    known = [dict(row) for row in connection.execute(select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND)).mappings()]
+def _tell(
+    connection: Connection, alias: str, trial: str | None, found: list[Finding], now: int
+) -> None:
+    known = [
+        dict(row)
+        for row in connection.execute(
+            select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND)
+        ).mappings()
+    ]
     for alert in known:
         if alert["open_marker"] and (alert["detail"] or {}).get("adapter_digest") != trial:
             detail = {**alert["detail"], "resolution": "It is no longer on trial."}
-            apply(connection, alias, Change("resolve", KIND, alert["title"], detail, alert["id"]), now)
-    if not found or trial is None or any((alert["detail"] or {}).get("adapter_digest") == trial for alert in known):
+            apply(
+                connection, alias, Change("resolve", KIND, alert["title"], detail, alert["id"]), now
+            )
+    if (
+        not found
+        or trial is None
+        or any((alert["detail"] or {}).get("adapter_digest") == trial for alert in known)
+    ):
         return  # one alert per trial of a version: whoever closed it has been told
-    label = next((adapter.label for adapter in list_adapters(connection, alias, removed=True) if adapter.digest == trial), trial[:8])
-    title = f"{alias}: {label}, on trial, does worse than the live version at the same time. {' '.join(finding.sentence for finding in found)}"
+    label = next(
+        (
+            adapter.label
+            for adapter in list_adapters(connection, alias, removed=True)
+            if adapter.digest == trial
+        ),
+        trial[:8],
+    )
+    title = (
+        f"{alias}: {label}, on trial, does worse than the live version at the same time."
+        f" {' '.join(finding.sentence for finding in found)}"
+    )
     key = f"{KIND}:{alias}:{trial[:16]}"
-    apply(connection, alias, Change("open", KIND, title, _detail(trial, found, now), severity="attention", key=key), now)
+    apply(
+        connection,
+        alias,
+        Change("open", KIND, title, _detail(trial, found, now), severity="attention", key=key),
+        now,
+    )
 
 
 def _detail(trial: str, found: list[Finding], now: int) -> dict[str, Any]:
     ids = [name for finding in found if finding.comparison for name in finding.comparison.examples]
     signals = [{**finding.as_json(), "series": []} for finding in found]
-    return {"adapter_digest": trial, "interaction_ids": list(dict.fromkeys(ids))[:MAX_EXAMPLES], "signals": signals, "since_at": now}
+    return {
+        "adapter_digest": trial,
+        "interaction_ids": list(dict.fromkeys(ids))[:MAX_EXAMPLES],
+        "signals": signals,
+        "since_at": now,
+    }

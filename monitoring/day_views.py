@@ -1,4 +1,7 @@
-"""What the pages show of the days: every watched number as a small chart with its usual range. Pure, and without the detector's imports."""
+"""What the pages show of the days: every watched number as a small chart with its usual range.
+
+Pure, and without the detector's imports.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 from monitoring.views import Spark, spark, value_text
 
 COLD_DAYS = 42  # days of traffic before days are judged; a test compares it with the detector's own
-HOUR_ROWS = 200  # answers that an hour needs to be judged; a test compares it with the detector's own
+# Answers that an hour needs to be judged; a test compares it with the detector's own
+HOUR_ROWS = 200
 HOURS_SHOWN = 24
 _USUAL_DAYS = 63  # that the usual range is taken from
 _GAP_DAYS = 8  # newest days that are no history yet
@@ -18,7 +22,8 @@ _LEAST_DAYS = 3  # a chart of fewer says nothing
 _MOST_CATEGORIES = 3  # of a signal: the page shows the largest, the detector watches all
 _EPOCH = date(1970, 1, 1)
 
-# Signal → (words, shape for writing values, unit). Signals that are not here are shown by their name.
+# Signal → (words, shape for writing values, unit). Signals that are not here are shown by their
+# name.
 _LABELS = {
     "prompt_tokens": ("Prompt length", "number", "tokens"),
     "language": ("Questions by language", "rate", ""),
@@ -47,7 +52,8 @@ _LABELS = {
 _PARTS = ("p50", "p95")  # parts that are no categories
 # Told as geometric means, since that is what is compared.
 _GEOMETRIC = ("prompt_tokens", "completion_tokens", "logprob", "logprob_min")
-_HIDDEN = ("prompt_topics",)  # numbered clusters mean nothing to a reader; incidents name their words
+# Numbered clusters mean nothing to a reader; incidents name their words
+_HIDDEN = ("prompt_topics",)
 
 
 @dataclass(frozen=True)
@@ -70,15 +76,32 @@ class Days:
     charts: list[DayChart]
 
 
-def days_view(stored: Sequence[Mapping[str, Any]], incidents: Sequence[Mapping[str, Any]], hours: Sequence[Mapping[str, Any]] = ()) -> Days | None:
-    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open, as JSON; `hours`: those of the last day. None without days."""
+def days_view(
+    stored: Sequence[Mapping[str, Any]],
+    incidents: Sequence[Mapping[str, Any]],
+    hours: Sequence[Mapping[str, Any]] = (),
+) -> Days | None:
+    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open, as JSON;
+    `hours`: those of the last day. None without days.
+    """
     if not stored:
         return None
     newest = stored[-1]["statistics"]
-    moved = {(one["signal"], one["part"], one["adapter"]): one["first_day"] for incident in incidents for one in incident["evidence"]}
+    moved = {
+        (one["signal"], one["part"], one["adapter"]): one["first_day"]
+        for incident in incidents
+        for one in incident["evidence"]
+    }
     charts = [_chart(stored, key, moved) for key in _keys(newest)]
     found = [chart for chart in charts if chart is not None]
-    said = " ".join(part for part in (_sentence(stored, len(incidents)), _of_hours(hours, bool(stored[-1]["judged"]))) if part)
+    said = " ".join(
+        part
+        for part in (
+            _sentence(stored, len(incidents)),
+            _of_hours(hours, bool(stored[-1]["judged"])),
+        )
+        if part
+    )
     return Days(said, sorted(found, key=lambda chart: not chart.moved))
 
 
@@ -86,23 +109,44 @@ def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
     first, last = stored[0]["day"], stored[-1]["day"]
     if not stored[-1]["judged"]:
         left = max(1, COLD_DAYS - (last - first))
-        return f"{_count(len(stored), 'day')} so far. In {_count(left, 'day')} there is enough history to judge a day by; until then two windows are compared, above."
+        return (
+            f"{_count(len(stored), 'day')} so far. In {_count(left, 'day')} there is enough history"
+            " to judge a day by; until then two windows are compared, above."
+        )
     judged = sum(bool(row["judged"]) for row in stored)
     newest = (_EPOCH + timedelta(days=last)).isoformat()
-    state = f"{newest} was as usual" if not incidents else f"{_count(incidents, 'open incident')}; the newest day is {newest}"
+    state = (
+        f"{newest} was as usual"
+        if not incidents
+        else f"{_count(incidents, 'open incident')}; the newest day is {newest}"
+    )
     return f"{_count(judged, 'judged day')} shown. {state}."
 
 
 def _of_hours(hours: Sequence[Mapping[str, Any]], warm: bool) -> str:
-    """Which hours of the last day were judged, and why others were not; nothing while no day is judged either."""
-    judged, most = sum(bool(row["judged"]) for row in hours), max((row["rows"] for row in hours), default=0)
+    """Which hours of the last day were judged, and why others were not; nothing while no day is
+    judged either.
+    """
+    judged, most = (
+        sum(bool(row["judged"]) for row in hours),
+        max((row["rows"] for row in hours), default=0),
+    )
     if not warm or not hours:
         return ""
     if judged:
-        return f"Of the last {HOURS_SHOWN} hours {judged} {'was' if judged == 1 else 'were'} judged as well."
+        return (
+            f"Of the last {HOURS_SHOWN} hours {judged} {'was' if judged == 1 else 'were'} judged as"
+            " well."
+        )
     if most < HOUR_ROWS:
-        return f"Hours are not judged: the busiest of the last {HOURS_SHOWN} had {_count(most, 'answer')}, and {HOUR_ROWS} are needed."
-    return f"None of the last {HOURS_SHOWN} hours was judged: too few of their answers were of different users, or their history is too short."
+        return (
+            f"Hours are not judged: the busiest of the last {HOURS_SHOWN} had"
+            f" {_count(most, 'answer')}, and {HOUR_ROWS} are needed."
+        )
+    return (
+        f"None of the last {HOURS_SHOWN} hours was judged: too few of their answers were of"
+        " different users, or their history is too short."
+    )
 
 
 def _count(n: int, what: str) -> str:
@@ -115,14 +159,21 @@ def _keys(newest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         largest = sorted(counts, key=lambda name: -counts[name])[:_MOST_CATEGORIES]
         keys += [(signal, name, adapter) for name in largest]
     order = {name: place for place, name in enumerate(_LABELS)}
-    return sorted((key for key in keys if key[0] not in _HIDDEN), key=lambda key: (order.get(key[0], len(order)), key[2], _place(key[1])))
+    return sorted(
+        (key for key in keys if key[0] not in _HIDDEN),
+        key=lambda key: (order.get(key[0], len(order)), key[2], _place(key[1])),
+    )
 
 
 def _place(part: str) -> tuple[int, str]:
     return (_PARTS.index(part), "") if part in _PARTS else (len(_PARTS), part)
 
 
-def _chart(stored: Sequence[Mapping[str, Any]], key: tuple[str, str, str], moved: Mapping[tuple[str, str, str], str]) -> DayChart | None:
+def _chart(
+    stored: Sequence[Mapping[str, Any]],
+    key: tuple[str, str, str],
+    moved: Mapping[tuple[str, str, str], str],
+) -> DayChart | None:
     levels = [(row["day"], _level(row["statistics"], key)) for row in stored]
     known = [(day, level) for day, level in levels if level is not None]
     if len(known) < _LEAST_DAYS:
@@ -133,9 +184,16 @@ def _chart(stored: Sequence[Mapping[str, Any]], key: tuple[str, str, str], moved
     first = moved.get(key)
     since = (date.fromisoformat(first) - _EPOCH).days if first else None
     last = known[-1][0]
-    history = sorted(level for day, level in known if last - _USUAL_DAYS < day <= last - _GAP_DAYS and (since is None or day < since))
+    history = sorted(
+        level
+        for day, level in known
+        if last - _USUAL_DAYS < day <= last - _GAP_DAYS and (since is None or day < since)
+    )
     usual = history[len(history) // 2] if history else None
-    runs = [{"window": level, "reference": usual, "drifted": since is not None and day >= since} for day, level in levels]
+    runs = [
+        {"window": level, "reference": usual, "drifted": since is not None and day >= since}
+        for day, level in levels
+    ]
     return DayChart(
         label=label,
         adapter=adapter,

@@ -1,4 +1,6 @@
-"""The daily job: every day that is over goes through the detector of its alias once, and its incidents become alerts."""
+"""The daily job: every day that is over goes through the detector of its alias once, and its
+incidents become alerts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from whet.context import Context
 from whet.database import reading
 from whet.tables import alerts
 
-_GRACE_MS = 3_600_000  # after midnight (UTC): answers that began before it and their rows have arrived by then
+# After midnight (UTC): answers that began before it and their rows have arrived by then
+_GRACE_MS = 3_600_000
 _SERIES_DAYS = 63  # shown in an incident's chart
 
 
@@ -34,7 +37,11 @@ def run_days(context: Context, now: int) -> str | None:
     def one(alias: str) -> str:
         days, changed = run_alias(context, alias, now)
         said = f"{days} {'day' if days == 1 else 'days'}" if days else ""
-        return f"{said}, {changed} {'change' if changed == 1 else 'changes'} of incidents" if days and changed else said
+        return (
+            f"{said}, {changed} {'change' if changed == 1 else 'changes'} of incidents"
+            if days and changed
+            else said
+        )
 
     return for_each_alias(context, "Judging the days", one)
 
@@ -65,7 +72,8 @@ def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
         rows = read_day(connection, watch.alias, day, requests, watch.settings, context.secret)
     changed, remembered = watch.step(day, rows, requests)
 
-    standing_open = (incident for incident in watch.stream.incidents if incident.state == "open")  # their charts go on
+    # Their charts go on
+    standing_open = (incident for incident in watch.stream.incidents if incident.state == "open")
 
     def open_alerts(connection: Connection) -> None:
         to_alerts(connection, watch, [*changed, *standing_open], now)
@@ -74,10 +82,18 @@ def _take_in(context: Context, watch: Watch, day: int, now: int) -> int:
     return len(changed)
 
 
-def to_alerts(connection: Connection, watch: Watch, incidents: Iterable[Incident], now: int) -> None:
+def to_alerts(
+    connection: Connection, watch: Watch, incidents: Iterable[Incident], now: int
+) -> None:
     """Open, extend or resolve the alerts of some incidents."""
     for incident in dict.fromkeys(incidents):
-        change = plan_incident(watch.alias, kind_of(incident), incident.as_json(), series_of(watch, incident), _known(connection, incident))
+        change = plan_incident(
+            watch.alias,
+            kind_of(incident),
+            incident.as_json(),
+            series_of(watch, incident),
+            _known(connection, incident),
+        )
         if change is not None:
             apply(connection, watch.alias, change, now)
 
@@ -89,32 +105,53 @@ def kind_of(incident: Incident) -> Side:
 
 def series_of(watch: Watch, incident: Incident) -> dict[str, list[list[float]]]:
     """Place of each piece of evidence → its level day by day."""
-    shown = sorted(incident.evidence.values(), key=lambda one: (one.chart != incident.lead.chart, -one.strength))
+    shown = sorted(
+        incident.evidence.values(),
+        key=lambda one: (one.chart != incident.lead.chart, -one.strength),
+    )
     memory, made = watch.stream.memory, {}
     for place, one in enumerate(shown):
         points = {day: point.level for day, point in memory.points.get(one.chart, {}).items()}
-        for day, counts in memory.shares.get(one.chart._replace(part=""), {}).items() if not points else ():
+        for day, counts in (
+            memory.shares.get(one.chart._replace(part=""), {}).items() if not points else ()
+        ):
             points[day] = counts.get(one.chart.part, 0) / max(1, sum(counts.values()))
-        made[str(place)] = [[day * DAY_MS, round(level, 6)] for day, level in sorted(points.items()) if day > one.day - _SERIES_DAYS]
+        made[str(place)] = [
+            [day * DAY_MS, round(level, 6)]
+            for day, level in sorted(points.items())
+            if day > one.day - _SERIES_DAYS
+        ]
     return made
 
 
 def _known(connection: Connection, incident: Incident) -> list[dict[str, Any]]:
-    """The alias's open alerts, and those that were opened since the incident began, whatever became of them."""
+    """The alias's open alerts, and those that were opened since the incident began, whatever became
+    of them.
+    """
     since = alerts.c.opened_at >= incident.opened * DAY_MS
-    query = select(alerts).where(alerts.c.alias == incident.alias, or_(alerts.c.open_marker.is_not(None), since))
+    query = select(alerts).where(
+        alerts.c.alias == incident.alias, or_(alerts.c.open_marker.is_not(None), since)
+    )
     return [{**row, "detail": row["detail"] or {}} for row in connection.execute(query).mappings()]
 
 
 def standing(context: Context, alias: str) -> dict[str, Any]:
-    """What the days of an alias have shown so far, and how often it alarmed beside what was bearable. Raises NotFoundError for an unknown alias."""
+    """What the days of an alias have shown so far, and how often it alarmed beside what was
+    bearable. Raises NotFoundError for an unknown alias.
+    """
     with reading(context.database) as connection:
         require_alias(connection, alias)
         covered = read_coverage(connection, alias)
     watch = open_watch(context, alias)
     stream = watch.stream
     if not stream.memory.days:
-        return {"alias": alias, "days": 0, "judged_days": 0, "target_per_100_days": watch.settings.target, "incidents": []}
+        return {
+            "alias": alias,
+            "days": 0,
+            "judged_days": 0,
+            "target_per_100_days": watch.settings.target,
+            "incidents": [],
+        }
     found = len(stream.incidents)
     rate = round(100 * found / stream.judged_days, 2) if stream.judged_days else None
     return {
@@ -123,13 +160,17 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
         "first_day": date_of(stream.memory.days[0]).isoformat(),
         "last_day": date_of(stream.memory.days[-1]).isoformat(),
         "judged_days": stream.judged_days,
-        "days_until_judged": max(0, watch.settings.cold_days - (stream.memory.days[-1] - stream.memory.days[0])),
+        "days_until_judged": max(
+            0, watch.settings.cold_days - (stream.memory.days[-1] - stream.memory.days[0])
+        ),
         "target_per_100_days": watch.settings.target,
         "incidents_per_100_days": rate,
         "incidents_per_100_days_95": list(poisson_interval(found, stream.judged_days)),
         "spread": {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
         "thresholds": {name: round(value, 2) for name, value in stream.last_limits.items()},
-        "declared": [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared],
+        "declared": [
+            {**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared
+        ],
         "judged_hours": watch.hours.judged_hours,
         "coverage": covered.as_json() if covered else None,
         "incidents": [incident.as_json() for incident in stream.incidents],

@@ -1,6 +1,8 @@
-"""What change detection remembers, in the database and the store: each day's statistics, and some of its conversations without text.
+"""What change detection remembers, in the database and the store: each day's statistics, and some
+of its conversations without text.
 
-The state of a detector follows from the stored days and people's decisions, in order; nothing else is kept. The only writer of `drift_days`.
+The state of a detector follows from the stored days and people's decisions, in order; nothing else
+is kept. The only writer of `drift_days`.
 """
 
 from __future__ import annotations
@@ -39,17 +41,35 @@ def detector_settings(context: Context) -> DetectorSettings:
 def open_watch(context: Context, alias: str) -> Watch:
     """The detector of an alias as it stood after its last stored day."""
     settings = detector_settings(context)
-    watch = Watch(alias, settings, codebook=read_codebook(context, alias), questions=lambda ids: read_questions(context, ids))
+    watch = Watch(
+        alias,
+        settings,
+        codebook=read_codebook(context, alias),
+        questions=lambda ids: read_questions(context, ids),
+    )
     with reading(context.database) as connection:
-        stored = connection.execute(select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day)).all()
+        stored = connection.execute(
+            select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day)
+        ).all()
         decisions = expected_incidents(connection, alias)
         hours = stored_hours(connection, alias)
     for row in stored:
-        while hours and hours[0].hour < (row.day + 1) * HOURS:  # the hours of a day were judged before it
+        # The hours of a day were judged before it
+        while hours and hours[0].hour < (row.day + 1) * HOURS:
             _resume_hour(watch, decisions, hours.popleft())
         decide(watch, decisions, row.day, (row.day + 1) * DAY_MS)
-        sample = read_sample(context, row.sample_path) if row.day > stored[-1].day - settings.history_days else Table({})
-        watch.resume(Remembered(DayStatistics.from_json(row.statistics), frozenset(Chart(*names) for names in row.confirmed), sample))
+        sample = (
+            read_sample(context, row.sample_path)
+            if row.day > stored[-1].day - settings.history_days
+            else Table({})
+        )
+        watch.resume(
+            Remembered(
+                DayStatistics.from_json(row.statistics),
+                frozenset(Chart(*names) for names in row.confirmed),
+                sample,
+            )
+        )
     for hour in hours:
         _resume_hour(watch, decisions, hour)
     return watch
@@ -57,27 +77,45 @@ def open_watch(context: Context, alias: str) -> Watch:
 
 def _resume_hour(watch: Watch, decisions: list[tuple[int, str]], row: Any) -> None:
     decide(watch, decisions, row.hour // HOURS, row.created_at)
-    watch.resume_hour(RememberedHour.from_json(row.hour, row.rows, row.judged, row.statistics, row.outcome))
+    watch.resume_hour(
+        RememberedHour.from_json(row.hour, row.rows, row.judged, row.statistics, row.outcome)
+    )
 
 
 def expected_incidents(connection: Connection, alias: str) -> list[tuple[int, str]]:
-    """(instant of the decision, ms; name of the incident) of changes that a person marked as expected, oldest first."""
-    query = select(alerts.c.changed_at, alerts.c.detail).where(alerts.c.alias == alias, alerts.c.state == "expected").order_by(alerts.c.changed_at)
-    return [(row.changed_at, row.detail["incident"]["id"]) for row in connection.execute(query) if (row.detail or {}).get("incident")]
+    """(instant of the decision, ms; name of the incident) of changes that a person marked as
+    expected, oldest first.
+    """
+    query = (
+        select(alerts.c.changed_at, alerts.c.detail)
+        .where(alerts.c.alias == alias, alerts.c.state == "expected")
+        .order_by(alerts.c.changed_at)
+    )
+    return [
+        (row.changed_at, row.detail["incident"]["id"])
+        for row in connection.execute(query)
+        if (row.detail or {}).get("incident")
+    ]
 
 
 def decide(watch: Watch, decisions: list[tuple[int, str]], day: int, until: int) -> None:
-    """Tell the detector what people decided before `until` (ms), before it takes in the day or an hour of it: levels are learned anew from `day` on."""
+    """Tell the detector what people decided before `until` (ms), before it takes in the day or an
+    hour of it: levels are learned anew from `day` on.
+    """
     due = {name for decided, name in decisions if decided < until}
     for incident in watch.stream.incidents:
         if incident.state == "open" and incident.name in due:
             watch.stream.expected(incident, day)
 
 
-def store_day(context: Context, watch: Watch, day: Remembered, now: int, also: Callable[[Connection], None]) -> None:
-    """Keep a day; `also` runs in the same transaction, so that a day counts when its incidents are open and not before.
+def store_day(
+    context: Context, watch: Watch, day: Remembered, now: int, also: Callable[[Connection], None]
+) -> None:
+    """Keep a day; `also` runs in the same transaction, so that a day counts when its incidents are
+    open and not before.
 
-    Raises StoreError when the store cannot be written: then the day is judged again by the next run.
+    Raises StoreError when the store cannot be written: then the day is judged again by the next
+    run.
     """
     number = day.statistics.day
     path = context.store.put_json(f"{_folder(watch.alias)}/{number}.json", sample_json(day.kept))
@@ -99,16 +137,27 @@ def store_day(context: Context, watch: Watch, day: Remembered, now: int, also: C
         if connection.execute(insert_ignore(connection, drift_days).values(**values)).rowcount == 0:
             return  # another process took the same day in meanwhile, with the same outcome
         also(connection)
-        past = drift_days.c.alias == watch.alias, drift_days.c.day <= oldest, drift_days.c.sample_path.is_not(None)
+        past = (
+            drift_days.c.alias == watch.alias,
+            drift_days.c.day <= oldest,
+            drift_days.c.sample_path.is_not(None),
+        )
         gone = list(connection.scalars(select(drift_days.c.sample_path).where(*past)))
         connection.execute(update(drift_days).where(*past).values(sample_path=None))
-    for old in gone:  # after the commit: a path without a file would be an error, a file without a path is only left over
+    # After the commit: a path without a file would be an error, a file without a path is only left
+    # over
+    for old in gone:
         context.store.remove_folder(old)
 
 
 def last_day(connection: Connection, alias: str) -> int | None:
     """The newest day that was taken in."""
-    found: int | None = connection.scalar(select(drift_days.c.day).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(1))
+    found: int | None = connection.scalar(
+        select(drift_days.c.day)
+        .where(drift_days.c.alias == alias)
+        .order_by(drift_days.c.day.desc())
+        .limit(1)
+    )
     return found
 
 
@@ -116,11 +165,17 @@ def last_day(connection: Connection, alias: str) -> int | None:
 
 
 def sample_json(table: Table) -> dict[str, Any]:
-    """Plain data, by type. Vectors as 16-bit floats: of a length of 1 they keep three digits, and distances need two."""
+    """Plain data, by type.
+
+    Vectors as 16-bit floats: of a length of 1 they keep three digits, and distances need two.
+    """
     made: dict[str, Any] = {"texts": {}, "numbers": {}}
     for name, values in table.columns.items():
         if name == EMBEDDING:
-            made[name] = {"width": values.shape[1], "float16": base64.b64encode(values.astype("<f2").tobytes()).decode()}
+            made[name] = {
+                "width": values.shape[1],
+                "float16": base64.b64encode(values.astype("<f2").tobytes()).decode(),
+            }
         elif values.dtype == object and name not in _LEFT_OUT:
             made["texts"][name] = values.tolist()
         elif values.dtype != object:
@@ -130,11 +185,18 @@ def sample_json(table: Table) -> dict[str, Any]:
 
 def sample_table(made: Mapping[str, Any]) -> Table:
     """What `sample_json` wrote."""
-    columns: dict[str, Any] = {name: np.array([*values, None], dtype=object)[:-1] for name, values in made["texts"].items()}
+    columns: dict[str, Any] = {
+        name: np.array([*values, None], dtype=object)[:-1] for name, values in made["texts"].items()
+    }
     for name, values in made["numbers"].items():
-        columns[name] = np.array([np.nan if value is None else value for value in values], dtype=np.int64 if name == "day" else np.float64)
+        columns[name] = np.array(
+            [np.nan if value is None else value for value in values],
+            dtype=np.int64 if name == "day" else np.float64,
+        )
     if EMBEDDING in made:
-        vectors = np.frombuffer(base64.b64decode(made[EMBEDDING]["float16"]), dtype="<f2").astype(np.float32)
+        vectors = np.frombuffer(base64.b64decode(made[EMBEDDING]["float16"]), dtype="<f2").astype(
+            np.float32
+        )
         columns[EMBEDDING] = vectors.reshape(-1, made[EMBEDDING]["width"])
     return Table(columns)
 
@@ -144,7 +206,9 @@ def _folder(alias: str) -> str:
 
 
 def read_sample(context: Context, path: str | None) -> Table:
-    """Empty where the file is gone: the verdicts stand without it, only later explanations know less."""
+    """Empty where the file is gone: the verdicts stand without it, only later explanations know
+    less.
+    """
     if path is None:
         return Table({})
     try:
@@ -164,6 +228,8 @@ def read_questions(context: Context, ids: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     with reading(context.database) as connection:
         for start in range(0, len(ids), _CHUNK):
-            query = select(interactions.c.id, interactions.c.request).where(interactions.c.id.in_(ids[start : start + _CHUNK]))
+            query = select(interactions.c.id, interactions.c.request).where(
+                interactions.c.id.in_(ids[start : start + _CHUNK])
+            )
             found.update({row.id: last_question(row.request) for row in connection.execute(query)})
     return found

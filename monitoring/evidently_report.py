@@ -1,15 +1,19 @@
-"""Evidently's report of two windows: the drill-down behind our own verdict. The one file that imports Evidently and pandas.
+"""Evidently's report of two windows: the drill-down behind our own verdict.
 
-Evidently's own defaults are not used for any verdict: its categorical test is a one-sample test, and above 1,000 rows it
-cannot see a rare rate double. The report shows our signals with two-sample tests that we register; the stored snapshot
-is rendered to HTML only when somebody asks. Requires evidently >= 0.7.23, < 0.8 and pandas < 3.
+The one file that imports Evidently and pandas.
+
+Evidently's own defaults are not used for any verdict: its categorical test is a one-sample test,
+and above 1,000 rows it cannot see a rare rate double. The report shows our signals with two-sample
+tests that we register; the stored snapshot is rendered to HTML only when somebody asks. Requires
+evidently >= 0.7.23, < 0.8 and pandas < 3.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ["DO_NOT_TRACK"] = "1"  # before the import: Evidently's service would otherwise report its use to its makers
+# Before the import: Evidently's service would otherwise report its use to its makers
+os.environ["DO_NOT_TRACK"] = "1"
 
 import json
 import logging
@@ -39,29 +43,46 @@ _MIN_VALUES = 2  # values a column needs on each side: with one, Evidently's his
 Columns = Mapping[str, Sequence[Value]]  # signal name → values
 
 # What Evidently raises on odd columns, seen and reported; nothing it raises may cost the verdict.
-_EVIDENTLY_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError, AssertionError)
+_EVIDENTLY_ERRORS = (
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+)
 
 
 def snapshot(reference: Sequence[Row], window: Sequence[Row], verdict: Verdict) -> dict[str, Any]:
     """A report of every signal that has values on both sides, as plain JSON data.
 
-    `{"evidently": version, "verdict", "summary", "columns": [{"name", "p_value"}], "skipped": [{"name", "reason"}],
-    "snapshot": Evidently's own serialisation as one string, or null when no column could be reported}`.
+    `{"evidently": version, "verdict", "summary", "columns": [{"name", "p_value"}], "skipped":
+    [{"name", "reason"}], "snapshot": Evidently's own serialisation as one string, or null when no
+    column could be reported}`.
     """
     drifted = {finding.signal.name: finding.state == "drift" for finding in verdict.findings}
-    return report_of(_columns(reference), _columns(window), drifted) | {"verdict": verdict.state, "summary": verdict.summary}
+    return report_of(_columns(reference), _columns(window), drifted) | {
+        "verdict": verdict.state,
+        "summary": verdict.summary,
+    }
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Value]]:
     return values_of(list(rows))
 
 
-def report_of(reference: Columns, window: Columns, drifted: Mapping[str, bool] | None = None) -> dict[str, Any]:
-    """The same from columns of values by signal name; `drifted` says which signals our verdict calls drift."""
+def report_of(
+    reference: Columns, window: Columns, drifted: Mapping[str, bool] | None = None
+) -> dict[str, Any]:
+    """The same from columns of values by signal name; `drifted` says which signals our verdict
+    calls drift.
+    """
     usable, skipped = [], []
     for signal in SIGNALS:
         if signal.shape in ("words", "novelty"):
-            continue  # texts have a test of their own; Evidently's is slow and cannot see a new topic
+            # Texts have a test of their own; Evidently's is slow and cannot see a new topic
+            continue
         reason = _unusable(reference.get(signal.name, ()), window.get(signal.name, ()), signal)
         if reason:
             skipped.append({"name": signal.name, "reason": reason})
@@ -87,16 +108,25 @@ def _unusable(reference: Sequence[Value], window: Sequence[Value], signal: Signa
 
 
 def _clean(values: Sequence[Value], signal: Signal) -> list[Any]:
-    """Values of the type the signal has, finite; rates become words, since Evidently guesses types from contents."""
+    """Values of the type the signal has, finite; rates become words, since Evidently guesses types
+    from contents.
+    """
     if signal.shape == "rate":
         return ["yes" if value else "no" for value in values if value is not None]
     if signal.shape == "category":
         return [str(value) for value in values if value is not None]
-    return [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    return [
+        float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)
+    ]
 
 
-def _run(signals: Sequence[Signal], reference: Columns, window: Columns, drifted: Mapping[str, bool]) -> tuple[Any, list[dict[str, str]]]:
-    """Evidently's snapshot of these signals, and those it refused. One bad column must not cost the others their report."""
+def _run(
+    signals: Sequence[Signal], reference: Columns, window: Columns, drifted: Mapping[str, bool]
+) -> tuple[Any, list[dict[str, str]]]:
+    """Evidently's snapshot of these signals, and those it refused.
+
+    One bad column must not cost the others their report.
+    """
     if not signals:
         return None, []
     try:
@@ -113,7 +143,9 @@ def _run(signals: Sequence[Signal], reference: Columns, window: Columns, drifted
     return (_evidently(good, reference, window, drifted) if good else None), failed
 
 
-def _evidently(signals: Sequence[Signal], reference: Columns, window: Columns, drifted: Mapping[str, bool]) -> Any:
+def _evidently(
+    signals: Sequence[Signal], reference: Columns, window: Columns, drifted: Mapping[str, bool]
+) -> Any:
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift
@@ -121,23 +153,35 @@ def _evidently(signals: Sequence[Signal], reference: Columns, window: Columns, d
     _register_tests()
 
     def frame(columns: Columns) -> Any:
-        # Columns have different lengths once empty values are gone; they are compared one by one, so rows need not match.
-        return pd.DataFrame({signal.name: pd.Series(_clean(columns[signal.name], signal)) for signal in signals})
+        # Columns have different lengths once empty values are gone; they are compared one by one,
+        # so rows need not match.
+        return pd.DataFrame(
+            {signal.name: pd.Series(_clean(columns[signal.name], signal)) for signal in signals}
+        )
 
     numeric = [signal.name for signal in signals if signal.shape in ("number", "latency")]
     categorical = [signal.name for signal in signals if signal.shape in ("rate", "category")]
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
     methods = {**dict.fromkeys(numeric, _NUMBER_TEST), **dict.fromkeys(categorical, _CATEGORY_TEST)}
-    metrics = [ValueDrift(column=name, method=method, threshold=_threshold(drifted.get(name))) for name, method in methods.items()]
-    before, after = (Dataset.from_pandas(frame(columns), data_definition=definition) for columns in (reference, window))
+    metrics = [
+        ValueDrift(column=name, method=method, threshold=_threshold(drifted.get(name)))
+        for name, method in methods.items()
+    ]
+    before, after = (
+        Dataset.from_pandas(frame(columns), data_definition=definition)
+        for columns in (reference, window)
+    )
     found = Report(metrics).run(after, before)
     found.dict()  # computes what is lazy, so that a failure shows here
     return found
 
 
 def _threshold(is_drift: bool | None) -> float:
-    """Evidently calls a column drifted below this p-value. Where we have a verdict (corrected over all signals, with an
-    effect floor) its page must say the same, so the threshold is set to give exactly that."""
+    """Evidently calls a column drifted below this p-value.
+
+    Where we have a verdict (corrected over all signals, with an effect floor) its page must say the
+    same, so the threshold is set to give exactly that.
+    """
     return _THRESHOLD if is_drift is None else _ALWAYS if is_drift else _NEVER
 
 
@@ -149,21 +193,35 @@ def _register_tests() -> None:
 
     from monitoring.statistics import compare_categories, mann_whitney
 
-    def numbers(reference: Any, current: Any, _feature_type: Any, threshold: float) -> tuple[float, bool]:
+    def numbers(
+        reference: Any, current: Any, _feature_type: Any, threshold: float
+    ) -> tuple[float, bool]:
         p_value, _ = mann_whitney(reference.to_numpy(float), current.to_numpy(float), "both")
         return p_value, p_value < threshold
 
-    def categories(reference: Any, current: Any, _feature_type: Any, threshold: float) -> tuple[float, bool]:
+    def categories(
+        reference: Any, current: Any, _feature_type: Any, threshold: float
+    ) -> tuple[float, bool]:
         names = sorted({*reference, *current}, key=str)
-        counts = [sample.value_counts().reindex(names, fill_value=0).to_numpy(float) for sample in (reference, current)]
+        counts = [
+            sample.value_counts().reindex(names, fill_value=0).to_numpy(float)
+            for sample in (reference, current)
+        ]
         p_value = compare_categories(*counts)
         return p_value, p_value < threshold
 
     def known_as(name: str, title: str, kind: ColumnType) -> StatTest:
-        return StatTest(name=name, display_name=title, allowed_feature_types=[kind], default_threshold=_THRESHOLD)
+        return StatTest(
+            name=name,
+            display_name=title,
+            allowed_feature_types=[kind],
+            default_threshold=_THRESHOLD,
+        )
 
     register_stattest(known_as(_NUMBER_TEST, "Mann-Whitney", ColumnType.Numerical), numbers)
-    register_stattest(known_as(_CATEGORY_TEST, "two-sample chi-squared", ColumnType.Categorical), categories)
+    register_stattest(
+        known_as(_CATEGORY_TEST, "two-sample chi-squared", ColumnType.Categorical), categories
+    )
 
 
 def _scores(run: Any) -> list[dict[str, Any]]:
@@ -172,7 +230,9 @@ def _scores(run: Any) -> list[dict[str, Any]]:
     found = []
     for metric in run.dict()["metrics"]:
         value = float(metric["value"])
-        found.append({"name": metric["config"]["column"], "p_value": value if math.isfinite(value) else None})
+        found.append(
+            {"name": metric["config"]["column"], "p_value": value if math.isfinite(value) else None}
+        )
     return found
 
 
@@ -190,16 +250,22 @@ def _global_random_state_kept() -> Iterator[None]:
 
 
 def render(stored: Mapping[str, Any]) -> str:
-    """A self-contained HTML page of a stored snapshot (about 4 MB), or a short page that says why there is none."""
+    """A self-contained HTML page of a stored snapshot (about 4 MB), or a short page that says why
+    there is none.
+    """
     if not stored.get("snapshot"):
-        return "<!doctype html><title>No report</title><p>No signal had enough values for a report.</p>"
+        return (
+            "<!doctype html><title>No report</title><p>No signal had enough values for a"
+            " report.</p>"
+        )
     from evidently.core.report import Snapshot
 
     return str(Snapshot.loads(stored["snapshot"]).get_html_str(as_iframe=False))
 
 
 def main() -> None:
-    """`python -m monitoring.evidently_report`: a stored snapshot on standard input, HTML on standard output.
+    """`python -m monitoring.evidently_report`: a stored snapshot on standard input, HTML on
+    standard output.
 
     The console renders in a process of its own, so that it never carries Evidently's 300 MB itself.
     """

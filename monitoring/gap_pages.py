@@ -103,7 +103,9 @@ def _questions(connection: Connection, ids: list[str]) -> dict[str, str]:
     """Id → question, shortened; those that were erased are left out."""
     columns = interactions.c.id, interactions.c.request
     query = select(*columns).where(interactions.c.id.in_(ids))
-    texts = {row.id: " ".join(last_question(row.request).split()) for row in connection.execute(query)}
+    texts = {
+        row.id: " ".join(last_question(row.request).split()) for row in connection.execute(query)
+    }
     return {
         name: text if len(text) <= _LENGTH else f"{text[:_LENGTH]} …"
         for name, text in texts.items()

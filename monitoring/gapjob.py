@@ -55,7 +55,9 @@ def refresh_gaps(context: Context, alias: str, now: int) -> int:
         return _store(connection, alias, found, now)
 
 
-def change_gap(context: Context, gap_id: str, state: str, *, actor: str, now: int) -> dict[str, Any]:
+def change_gap(
+    context: Context, gap_id: str, state: str, *, actor: str, now: int
+) -> dict[str, Any]:
     """Dismiss a gap, or open it again; the same twice changes nothing.
 
     Raises NotFoundError, InputError for another state.
@@ -70,7 +72,9 @@ def change_gap(context: Context, gap_id: str, state: str, *, actor: str, now: in
         where = retrieval_gaps.c.id == gap_id
         connection.execute(update(retrieval_gaps).where(where).values(**values))
         detail = {"alias": gap["alias"], "words": gap["words"]}
-        record(connection, actor=actor, action=f"gap.{state}", subject=gap_id, detail=detail, now=now)
+        record(
+            connection, actor=actor, action=f"gap.{state}", subject=gap_id, detail=detail, now=now
+        )
         return find_gap(connection, gap_id)
 
 

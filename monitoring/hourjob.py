@@ -1,4 +1,6 @@
-"""The hourly job: every hour that is over goes through the detector of its alias once, before its day does; what it shows becomes an alert as a day's does."""
+"""The hourly job: every hour that is over goes through the detector of its alias once, before its
+day does; what it shows becomes an alert as a day's does.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ from monitoring.hourstore import last_hour, store_hour
 from whet.context import Context
 from whet.database import reading
 
-_GRACE_MS = 900_000  # after the hour: its answers are complete and their rows are in the log by then
-_MOST_HOURS = 48  # taken in by one run: what nine weeks of a log hold is history after some hours, without holding the scheduler up
+# After the hour: its answers are complete and their rows are in the log by then
+_GRACE_MS = 900_000
+# Taken in by one run: what nine weeks of a log hold is history after some hours, without holding
+# the scheduler up
+_MOST_HOURS = 48
 
 
 def run_hours(context: Context, now: int) -> str | None:
@@ -24,7 +29,9 @@ def run_hours(context: Context, now: int) -> str | None:
 
     def one(alias: str) -> str:
         _, changed = run_alias(context, alias, now)
-        return f"{changed} {'change' if changed == 1 else 'changes'} of incidents" if changed else ""
+        return (
+            f"{changed} {'change' if changed == 1 else 'changes'} of incidents" if changed else ""
+        )
 
     return for_each_alias(context, "Judging the hours", one)
 
@@ -32,7 +39,8 @@ def run_hours(context: Context, now: int) -> str | None:
 def run_alias(context: Context, alias: str, now: int) -> tuple[int, int]:
     """(hours taken in, incidents that opened or grew). Each hour is committed by itself.
 
-    An hour is judged when its volume carries it and its day was not judged before; else it is history, or only counted.
+    An hour is judged when its volume carries it and its day was not judged before; else it is
+    history, or only counted.
     """
     newest, settings = (now - _GRACE_MS) // HOUR_MS - 1, detector_settings(context)
     hour = _next(context, alias, newest - settings.history_days * HOURS)
@@ -64,13 +72,17 @@ def _next(context: Context, alias: str, oldest: int) -> int | None:
         return next_hour(connection, alias, oldest if last is None else max(oldest, last + 1))
 
 
-def _take_in(context: Context, watch: Watch, hour: int, requests: int, now: int) -> tuple[int, bool]:
+def _take_in(
+    context: Context, watch: Watch, hour: int, requests: int, now: int
+) -> tuple[int, bool]:
     """(incidents that opened or grew, whether the hour counts)."""
     with reading(context.database) as connection:
         decide(watch, expected_incidents(connection, watch.alias), hour // HOURS, now)
         day = last_day(connection, watch.alias)
         rows = read_hour(connection, watch.alias, hour, requests, watch.settings, context.secret)
-    changed, remembered = watch.step_hour(hour, rows, requests, judge=day is None or hour // HOURS > day)
+    changed, remembered = watch.step_hour(
+        hour, rows, requests, judge=day is None or hour // HOURS > day
+    )
 
     def open_alerts(connection: Connection) -> None:
         to_alerts(connection, watch, changed, now)

@@ -1,4 +1,6 @@
-"""What the scheduler calls: the drift runs, days, hours and error rates of every alias, messages to people, and the metrics endpoint beside them."""
+"""What the scheduler calls: the drift runs, days, hours and error rates of every alias, messages to
+people, and the metrics endpoint beside them.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
     from monitoring.rows import Row
     from monitoring.verdict import Verdict
 
-_NOTIFY_EVERY_S = 20  # an alert is the work of a drift run, which comes every hour: sooner would help nobody
+# An alert is the work of a drift run, which comes every hour: sooner would help nobody
+_NOTIFY_EVERY_S = 20
 SCORES_EVERY_S = 60
 _HOURS_EVERY_S = 300  # an hour is looked at between 15 and 20 minutes after its end
-_DRIFT_REPORT_MS = 3_000_000  # a drift that lasts looks the same in the next run; below the default interval of an hour, so that those runs keep theirs
-_QUIET_REPORT_MS = 24 * 3_600_000  # a quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
+# A drift that lasts looks the same in the next run; below the default interval of an hour, so that
+# those runs keep theirs
+_DRIFT_REPORT_MS = 3_000_000
+# A quiet day needs one Evidently report; each costs seconds of CPU and half a megabyte
+_QUIET_REPORT_MS = 24 * 3_600_000
 
 
 def jobs(context: Context) -> list[Job]:
@@ -102,11 +108,17 @@ def run_all(context: Context, now: int) -> str | None:
     from monitoring.each import for_each_alias
     from monitoring.run import has_news
 
-    return for_each_alias(context, "The drift run", lambda alias: _run_one(context, alias, now) if has_news(context, alias, now) else "")
+    return for_each_alias(
+        context,
+        "The drift run",
+        lambda alias: _run_one(context, alias, now) if has_news(context, alias, now) else "",
+    )
 
 
 def _run_one(context: Context, alias: str, now: int) -> str:
-    """One run with Evidently's report where it is worth its cost: of a drift that is new, hourly while it lasts, and once a day of quiet traffic."""
+    """One run with Evidently's report where it is worth its cost: of a drift that is new, hourly
+    while it lasts, and once a day of quiet traffic.
+    """
     from monitoring.evidently_report import render, snapshot
     from monitoring.queries import last_snapshot_at, latest_report
     from monitoring.rendering import keep_page
@@ -120,14 +132,17 @@ def _run_one(context: Context, alias: str, now: int) -> str:
     lasts = before is not None and before["verdict"] == "drift" and age < _DRIFT_REPORT_MS
     made: list[dict[str, Any]] = []
 
-    def reporter(reference: Sequence[Row], window: Sequence[Row], verdict: Verdict) -> dict[str, Any] | None:
+    def reporter(
+        reference: Sequence[Row], window: Sequence[Row], verdict: Verdict
+    ) -> dict[str, Any] | None:
         if (verdict.state == "drift" and not lasts) or age >= _QUIET_REPORT_MS:
             made.append(snapshot(reference, window, verdict))
         return made[0] if made else None
 
     report = run_drift(context, alias, now, reporter=reporter)
     if made and report["verdict"] == "drift" and report["report_path"]:
-        # Rendering costs 0.2 s here, where Evidently is loaded already, and 5 to 20 s for an operator who waits for it.
+        # Rendering costs 0.2 s here, where Evidently is loaded already, and 5 to 20 s for an
+        # operator who waits for it.
         keep_page(context, report["id"], render(made[0]).encode())
     prune_snapshots(context, alias)
     return str(report["verdict"])

@@ -1,7 +1,7 @@
 """Drift, alerts and the review queue for Prometheus, read from the database when it is scraped.
 
-One process (the scheduler) offers them on `metrics_host:metrics_port`. Labels are finite: aliases, the fixed signals,
-three severities.
+One process (the scheduler) offers them on `metrics_host:metrics_port`. Labels are finite: aliases,
+the fixed signals, three severities.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ SEVERITIES = ("information", "attention", "bad")
 
 
 def start_metrics(context: Context, *, clock: Callable[[], int] = now_ms) -> bool:
-    """Offer the metrics; False when the port is taken, which is logged and stops nothing else. Twice is once."""
+    """Offer the metrics; False when the port is taken, which is logged and stops nothing else.
+
+    Twice is once.
+    """
     address = context.settings.metrics_host, context.settings.metrics_port
     with _start:
         if address in _started:
@@ -42,7 +45,12 @@ def start_metrics(context: Context, *, clock: Callable[[], int] = now_ms) -> boo
         try:
             _started[address] = start_http_server(address[1], addr=address[0], registry=registry)
         except OSError as error:
-            _log.warning("Metrics are not offered: %s:%d cannot be opened (%s). Set WHET_METRICS_PORT to a free port.", *address, error.strerror)
+            _log.warning(
+                "Metrics are not offered: %s:%d cannot be opened (%s). Set WHET_METRICS_PORT to a"
+                " free port.",
+                *address,
+                error.strerror,
+            )
             return False
     return True
 
@@ -68,10 +76,18 @@ class LoopCollector(Collector):
         return []  # nothing is read when registering
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        up = GaugeMetricFamily("whet_monitoring_up", "1 when the database could be read for this scrape.")
+        up = GaugeMetricFamily(
+            "whet_monitoring_up", "1 when the database could be read for this scrape."
+        )
         try:
             with reading(self._context.database) as connection:
-                found = [*_drift(connection, self._clock()), *_alerts(connection, self._clock()), *_errors(connection), *_review(connection, self._clock()), *_gaps(connection)]
+                found = [
+                    *_drift(connection, self._clock()),
+                    *_alerts(connection, self._clock()),
+                    *_errors(connection),
+                    *_review(connection, self._clock()),
+                    *_gaps(connection),
+                ]
         except SQLAlchemyError as error:
             _log.warning("Metrics could not be read: %s", error)
             found = []
@@ -81,26 +97,57 @@ class LoopCollector(Collector):
 
 
 def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
-    effect = GaugeMetricFamily("whet_drift_signal_effect", "Effect size of each signal in the newest drift report.", labels=["alias", "signal"])
-    signal_drifted = GaugeMetricFamily("whet_drift_signal_detected", "1 when the signal drifted in the newest drift report.", labels=["alias", "signal"])
-    detected = GaugeMetricFamily("whet_drift_detected", "1 when the newest drift report says drift.", labels=["alias"])
-    enough = GaugeMetricFamily("whet_drift_enough_data", "1 when the newest drift report had enough data for a verdict.", labels=["alias"])
-    age = GaugeMetricFamily("whet_drift_report_age_seconds", "Age of the newest drift report.", labels=["alias"])
+    effect = GaugeMetricFamily(
+        "whet_drift_signal_effect",
+        "Effect size of each signal in the newest drift report.",
+        labels=["alias", "signal"],
+    )
+    signal_drifted = GaugeMetricFamily(
+        "whet_drift_signal_detected",
+        "1 when the signal drifted in the newest drift report.",
+        labels=["alias", "signal"],
+    )
+    detected = GaugeMetricFamily(
+        "whet_drift_detected", "1 when the newest drift report says drift.", labels=["alias"]
+    )
+    enough = GaugeMetricFamily(
+        "whet_drift_enough_data",
+        "1 when the newest drift report had enough data for a verdict.",
+        labels=["alias"],
+    )
+    age = GaugeMetricFamily(
+        "whet_drift_report_age_seconds", "Age of the newest drift report.", labels=["alias"]
+    )
     day_age = GaugeMetricFamily(
-        "whet_drift_day_age_seconds", "Time since the end of the newest day that was judged against the alias's history or kept for it.", labels=["alias"]
+        "whet_drift_day_age_seconds",
+        "Time since the end of the newest day that was judged against the alias's history or kept"
+        " for it.",
+        labels=["alias"],
     )
     hour_age = GaugeMetricFamily(
-        "whet_drift_hour_age_seconds", "Time since the end of the newest hour that was judged, where the volume carries hours.", labels=["alias"]
+        "whet_drift_hour_age_seconds",
+        "Time since the end of the newest hour that was judged, where the volume carries hours.",
+        labels=["alias"],
     )
-    last = GaugeMetricFamily("whet_interaction_age_seconds", "Age of the newest logged interaction.", labels=["alias"])
+    last = GaugeMetricFamily(
+        "whet_interaction_age_seconds", "Age of the newest logged interaction.", labels=["alias"]
+    )
     for alias in list_aliases(connection):
-        newest = connection.scalar(select(func.max(interactions.c.created_at)).where(interactions.c.alias == alias))
+        newest = connection.scalar(
+            select(func.max(interactions.c.created_at)).where(interactions.c.alias == alias)
+        )
         if newest is not None:
             last.add_metric([alias], (now - newest) / 1000)
-        newest_day = connection.scalar(select(func.max(drift_days.c.day)).where(drift_days.c.alias == alias))
+        newest_day = connection.scalar(
+            select(func.max(drift_days.c.day)).where(drift_days.c.alias == alias)
+        )
         if newest_day is not None:
             day_age.add_metric([alias], now / 1000 - (newest_day + 1) * 86_400)
-        newest_hour = connection.scalar(select(func.max(drift_hours.c.hour)).where(drift_hours.c.alias == alias, drift_hours.c.judged))
+        newest_hour = connection.scalar(
+            select(func.max(drift_hours.c.hour)).where(
+                drift_hours.c.alias == alias, drift_hours.c.judged
+            )
+        )
         if newest_hour is not None:
             hour_age.add_metric([alias], now / 1000 - (newest_hour + 1) * 3_600)
         report = latest_report(connection, alias)
@@ -118,22 +165,40 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
 
 def _alerts(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
     counts = open_counts(connection)
-    total = GaugeMetricFamily("whet_alerts_open", "Alerts that are open or acknowledged.", labels=["severity"])
+    total = GaugeMetricFamily(
+        "whet_alerts_open", "Alerts that are open or acknowledged.", labels=["severity"]
+    )
     for severity in SEVERITIES:
         total.add_metric([severity], counts.get(severity, 0))
-    oldest = connection.scalar(select(func.min(alerts.c.opened_at)).where(alerts.c.state == "open", alerts.c.open_marker.is_not(None)))
-    age = GaugeMetricFamily("whet_alert_unacknowledged_age_seconds", "Age of the oldest alert that nobody has acknowledged; 0 without one.")
+    oldest = connection.scalar(
+        select(func.min(alerts.c.opened_at)).where(
+            alerts.c.state == "open", alerts.c.open_marker.is_not(None)
+        )
+    )
+    age = GaugeMetricFamily(
+        "whet_alert_unacknowledged_age_seconds",
+        "Age of the oldest alert that nobody has acknowledged; 0 without one.",
+    )
     age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
     yield from (total, age)
 
 
 def _errors(connection: Connection) -> Iterator[GaugeMetricFamily]:
     rate = GaugeMetricFamily(
-        "whet_answer_error_rate", "Share of wrong answers in the newest week with judgements, by the random audit.", labels=["alias", "bound"]
+        "whet_answer_error_rate",
+        "Share of wrong answers in the newest week with judgements, by the random audit.",
+        labels=["alias", "bound"],
     )
-    judged = GaugeMetricFamily("whet_answers_judged", "Answers drawn at random and judged, of that week.", labels=["alias"])
+    judged = GaugeMetricFamily(
+        "whet_answers_judged", "Answers drawn at random and judged, of that week.", labels=["alias"]
+    )
     for alias in list_aliases(connection):
-        query = select(audit_weeks).where(audit_weeks.c.alias == alias, audit_weeks.c.judged > 0).order_by(audit_weeks.c.week.desc()).limit(1)
+        query = (
+            select(audit_weeks)
+            .where(audit_weeks.c.alias == alias, audit_weeks.c.judged > 0)
+            .order_by(audit_weeks.c.week.desc())
+            .limit(1)
+        )
         row = connection.execute(query).first()
         if row is not None:
             judged.add_metric([alias], row.judged)
@@ -143,17 +208,25 @@ def _errors(connection: Connection) -> Iterator[GaugeMetricFamily]:
 
 
 def _review(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
-    waiting, oldest = connection.execute(select(func.count(), func.min(review_items.c.created_at)).where(review_items.c.state == "waiting")).one()
+    waiting, oldest = connection.execute(
+        select(func.count(), func.min(review_items.c.created_at)).where(
+            review_items.c.state == "waiting"
+        )
+    ).one()
     count = GaugeMetricFamily("whet_review_waiting", "Conversations that wait for a reviewer.")
     count.add_metric([], waiting)
-    age = GaugeMetricFamily("whet_review_oldest_age_seconds", "Age of the longest waiting conversation; 0 without one.")
+    age = GaugeMetricFamily(
+        "whet_review_oldest_age_seconds", "Age of the longest waiting conversation; 0 without one."
+    )
     age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
     yield from (count, age)
 
 
 def _gaps(connection: Connection) -> Iterator[GaugeMetricFamily]:
     gaps = GaugeMetricFamily(
-        "whet_retrieval_gaps", "Subjects of questions that find nothing, not dismissed.", labels=["alias"]
+        "whet_retrieval_gaps",
+        "Subjects of questions that find nothing, not dismissed.",
+        labels=["alias"],
     )
     for alias, count in sorted(count_open_gaps(connection).items()):
         gaps.add_metric([alias], count)

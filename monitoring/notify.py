@@ -1,8 +1,8 @@
 """Alerts told to people: chat, e-mail and webhooks through Apprise, and a Prometheus Alertmanager.
 
-At least once: an event stands in `notifications` before it is sent and is marked after it was accepted, so that a message can come
-twice after a kill between the two, and never not at all. Once otherwise: alert, event and address are the row's key.
-The only writer of `notifications`.
+At least once: an event stands in `notifications` before it is sent and is marked after it was
+accepted, so that a message can come twice after a kill between the two, and never not at all. Once
+otherwise: alert, event and address are the row's key. The only writer of `notifications`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ _log = logging.getLogger(__name__)
 _ROUTED = {"bad": "page", "attention": "ticket", "information": "information"}
 TOLD = ("attention", "bad")  # information waits for whoever opens the page
 _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 30_000, 3_600_000
-_AT_ONCE = 20  # messages of one run: a target that takes its time must not hold up the clock for minutes
+# Messages of one run: a target that takes its time must not hold up the clock for minutes
+_AT_ONCE = 20
 _REMEMBERED_MS = 7 * 86_400_000  # after which nobody waits to hear that an alert is over
-_REPEATED_MS = 3_600_000  # a closed alert is told to Alertmanager again for so long, in case it was away
+# A closed alert is told to Alertmanager again for so long, in case it was away
+_REPEATED_MS = 3_600_000
 _LASTS_S = 3_600  # Alertmanager calls an alert resolved when it has not heard of it for so long
 _TIMEOUT_S = 5.0
 
-Send = Callable[[str, str, str, str], bool]  # (address, title, text, severity) → whether it was accepted
+# (address, title, text, severity) → whether it was accepted
+Send = Callable[[str, str, str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,12 @@ class Event:
 
 
 def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) -> list[Event]:
-    """What is to be told. `found`: alerts; `told`: alert id → events that were put down for some address already.
+    """What is to be told.
 
-    An alert that begins as information is told when it becomes grave; its end is told when its beginning was.
+    `found`: alerts; `told`: alert id → events that were put down for some address already.
+
+    An alert that begins as information is told when it becomes grave; its end is told when its
+    beginning was.
     """
     made = []
     for alert in found:
@@ -61,7 +67,10 @@ def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) 
 
 
 def run_notify(context: Context, now: int, *, send: Send | None = None) -> str | None:
-    """Tell what has not been told. Raises NotificationError when an Alertmanager does not answer, after everything else was done."""
+    """Tell what has not been told.
+
+    Raises NotificationError when an Alertmanager does not answer, after everything else was done.
+    """
     _compare_quality(context, now)
     targets = {_target(url): url for url in context.settings.notify_urls.split()}
     done = _tell(context, targets, now, send or send_by_apprise) if targets else []
@@ -76,17 +85,32 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
         found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]
         told: dict[str, set[str]] = {}
         for row in connection.execute(
-            select(notifications.c.alert_id, notifications.c.event).where(notifications.c.alert_id.in_([one["id"] for one in found]))
+            select(notifications.c.alert_id, notifications.c.event).where(
+                notifications.c.alert_id.in_([one["id"] for one in found])
+            )
         ):
             told.setdefault(row.alert_id, set()).add(row.event)
         for event in events_of(found, told):
             for target in targets:
-                values = {"alert_id": event.alert_id, "event": event.event, "target": target, "attempts": 0, "next_at": now, "created_at": now}
+                values = {
+                    "alert_id": event.alert_id,
+                    "event": event.event,
+                    "target": target,
+                    "attempts": 0,
+                    "next_at": now,
+                    "created_at": now,
+                }
                 connection.execute(insert_ignore(connection, notifications).values(**values))
     by_id = {alert["id"]: alert for alert in found}
     with reading(context.database) as connection:
-        due = select(notifications).where(notifications.c.delivered_at.is_(None), notifications.c.next_at <= now, notifications.c.target.in_(list(targets)))
-        waiting = connection.execute(due.order_by(notifications.c.created_at, notifications.c.event.desc()).limit(_AT_ONCE)).all()
+        due = select(notifications).where(
+            notifications.c.delivered_at.is_(None),
+            notifications.c.next_at <= now,
+            notifications.c.target.in_(list(targets)),
+        )
+        waiting = connection.execute(
+            due.order_by(notifications.c.created_at, notifications.c.event.desc()).limit(_AT_ONCE)
+        ).all()
     done = []
     for row in waiting:
         alert = by_id.get(row.alert_id)
@@ -94,7 +118,11 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
             continue
         title, text = message(alert, row.event, context.settings)
         try:
-            error = "" if send(targets[row.target], title, text, alert["severity"]) else "The address did not accept the message."
+            error = (
+                ""
+                if send(targets[row.target], title, text, alert["severity"])
+                else "The address did not accept the message."
+            )
         except NotificationError as unreadable:
             error = str(unreadable)
         _mark(context, row, error, now)
@@ -118,12 +146,24 @@ def _compare_quality(context: Context, now: int) -> None:
 def _mark(context: Context, row: Any, error: str, now: int) -> None:
     attempts = row.attempts + 1
     pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 10))
-    outcome = {"next_at": now + pause, "error": error} if error else {"delivered_at": now, "error": None}
-    key = notifications.c.alert_id == row.alert_id, notifications.c.event == row.event, notifications.c.target == row.target
+    outcome = (
+        {"next_at": now + pause, "error": error} if error else {"delivered_at": now, "error": None}
+    )
+    key = (
+        notifications.c.alert_id == row.alert_id,
+        notifications.c.event == row.event,
+        notifications.c.target == row.target,
+    )
     with writing(context.database) as connection:
         connection.execute(update(notifications).where(*key).values(attempts=attempts, **outcome))
     if error:
-        _log.warning("Alert %s could not be told (attempt %d); again in %d s. %s", row.alert_id, attempts, pause // 1000, error)
+        _log.warning(
+            "Alert %s could not be told (attempt %d); again in %d s. %s",
+            row.alert_id,
+            attempts,
+            pause // 1000,
+            error,
+        )
 
 
 def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[str, str]:
@@ -143,15 +183,26 @@ def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[s
 
 
 def console_url(settings: Settings) -> str:
-    return settings.console_url.rstrip("/") or f"http://{settings.console_host}:{settings.console_port}"
+    return (
+        settings.console_url.rstrip("/")
+        or f"http://{settings.console_host}:{settings.console_port}"
+    )
 
 
 def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
-    """Send a test message to every address; whether each accepted it. Addresses are shown by their beginning only."""
+    """Send a test message to every address; whether each accepted it.
+
+    Addresses are shown by their beginning only.
+    """
     sender = send or send_by_apprise
     found = []
     for url in context.settings.notify_urls.split():
-        accepted = sender(url, "A test from Whet", f"Alerts will come here. The console is at {console_url(context.settings)}.", "attention")
+        accepted = sender(
+            url,
+            "A test from Whet",
+            f"Alerts will come here. The console is at {console_url(context.settings)}.",
+            "attention",
+        )
         found.append({"address": _shown(url), "accepted": accepted})
     return found
 
@@ -179,7 +230,10 @@ def send_by_apprise(address: str, title: str, text: str, severity: str) -> bool:
 
 
 def tell_alertmanager(context: Context, now: int) -> None:
-    """Post every open alert and those that closed within the hour (API v2). Alertmanager deduplicates by labels. Raises NotificationError."""
+    """Post every open alert and those that closed within the hour (API v2).
+
+    Alertmanager deduplicates by labels. Raises NotificationError.
+    """
     import httpx
 
     with reading(context.database) as connection:
@@ -204,10 +258,20 @@ def tell_alertmanager(context: Context, now: int) -> None:
 
 
 def alertmanager_alert(alert: Mapping[str, Any], now: int, settings: Settings) -> dict[str, Any]:
-    """One alert in Alertmanager's form, with the severities of the rules in `deploy/`, by which it routes."""
-    ends = iso(now + 1000 * _LASTS_S) if alert["open_marker"] is not None else iso(alert["changed_at"])
+    """One alert in Alertmanager's form, with the severities of the rules in `deploy/`, by which it
+    routes.
+    """
+    ends = (
+        iso(now + 1000 * _LASTS_S) if alert["open_marker"] is not None else iso(alert["changed_at"])
+    )
     return {
-        "labels": {"alertname": "WhetDrift", "alias": alert["alias"], "kind": alert["kind"], "alert": alert["id"], "severity": _ROUTED[alert["severity"]]},
+        "labels": {
+            "alertname": "WhetDrift",
+            "alias": alert["alias"],
+            "kind": alert["kind"],
+            "alert": alert["id"],
+            "severity": _ROUTED[alert["severity"]],
+        },
         "annotations": {
             "summary": alert["title"],
             "description": text_of_alert(alert).as_text(),

@@ -1,4 +1,6 @@
-"""The Drift pages: what is wrong now and since when, every signal's history, one incident with its conversations."""
+"""The Drift pages: what is wrong now and since when, every signal's history, one incident with its
+conversations.
+"""
 
 from __future__ import annotations
 
@@ -59,34 +61,51 @@ def _reading(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/drift/incidents/{alert_id}", dependencies=viewer)
     def incident(request: Request, alert_id: str, page: int = 1) -> Response:
         """One incident: what changed, since when, with which words, in which conversations."""
-        return shell.render(request, "monitoring/incident.html", **_incident(shell, alert_id, max(1, page)))
+        return shell.render(
+            request, "monitoring/incident.html", **_incident(shell, alert_id, max(1, page))
+        )
 
     @routes.get("/drift/reports/{report_id}", dependencies=viewer)
     def report(request: Request, report_id: str) -> Response:
         """One drift run with every signal."""
         with reading(shell.context.database) as connection:
             row = queries.find_report(connection, report_id)
-            runs = queries.list_reports(connection, row["alias"], limit=_HISTORY, signals=True, until=row["created_at"])
-        return shell.render(request, "monitoring/report.html", report=row, signals=views.signal_views(runs if runs and runs[0]["id"] == row["id"] else [row]))
+            runs = queries.list_reports(
+                connection, row["alias"], limit=_HISTORY, signals=True, until=row["created_at"]
+            )
+        return shell.render(
+            request,
+            "monitoring/report.html",
+            report=row,
+            signals=views.signal_views(runs if runs and runs[0]["id"] == row["id"] else [row]),
+        )
 
     @routes.get("/drift/reports/{report_id}/evidently", dependencies=viewer)
     def evidently(report_id: str) -> Response:
         """Evidently's page of a run, in a sandbox of its own."""
         with reading(shell.context.database) as connection:
             row = queries.find_report(connection, report_id)
-        return Response(evidently_html(shell.context, row), media_type="text/html", headers={"content-security-policy": POLICY})
+        return Response(
+            evidently_html(shell.context, row),
+            media_type="text/html",
+            headers={"content-security-policy": POLICY},
+        )
 
 
 def _deeds(routes: APIRouter, shell: Shell) -> None:
     @routes.post("/drift/incidents/{alert_id}/{deed}")
-    def change(alert_id: str, deed: str, user: User = Depends(shell.require("operator"))) -> Response:
+    def change(
+        alert_id: str, deed: str, user: User = Depends(shell.require("operator"))
+    ) -> Response:
         """`acknowledge`, `expected` or `resolve` an incident."""
         state = _state_of(deed)
         _change(shell, alert_id, state, user)
         return shell.redirect(f"/drift/incidents/{alert_id}", _SAID[state])
 
     @routes.post("/drift/run")
-    def run_now(request: Request, alias: str = "", user: User = Depends(shell.require("operator"))) -> Response:
+    def run_now(
+        request: Request, alias: str = "", user: User = Depends(shell.require("operator"))
+    ) -> Response:
         """Compare the newest traffic now."""
         from monitoring.run import run_drift
 
@@ -120,14 +139,18 @@ def _api(routes: APIRouter, shell: Shell) -> None:
             return JSONResponse(found)
 
     @routes.post("/api/alerts/{alert_id}/{deed}")
-    def change(alert_id: str, deed: str, user: User = Depends(shell.require("operator"))) -> JSONResponse:
+    def change(
+        alert_id: str, deed: str, user: User = Depends(shell.require("operator"))
+    ) -> JSONResponse:
         """`acknowledge`, `expected` or `resolve`; the alert as it is then."""
         return JSONResponse(_change(shell, alert_id, _state_of(deed), user))
 
 
 def _state_of(deed: str) -> str:
     if deed not in _DEEDS:
-        raise InputError(f"{deed[:40]!r} cannot be done to an incident; expected one of {', '.join(_DEEDS)}.")
+        raise InputError(
+            f"{deed[:40]!r} cannot be done to an incident; expected one of {', '.join(_DEEDS)}."
+        )
     return _DEEDS[deed]
 
 
@@ -141,16 +164,30 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
     with reading(shell.context.database) as connection:
         aliases = queries.aliases_with_reports(connection)
         reports = {name: queries.latest_report(connection, name) for name in aliases}
-        incidents = [views.incident(row, shell.now()) for row in queries.list_alerts(connection, only_open=True)]
-        closed = [views.incident(row, shell.now()) for row in queries.list_alerts(connection, only_closed=True, limit=20)]
+        incidents = [
+            views.incident(row, shell.now())
+            for row in queries.list_alerts(connection, only_open=True)
+        ]
+        closed = [
+            views.incident(row, shell.now())
+            for row in queries.list_alerts(connection, only_closed=True, limit=20)
+        ]
         chosen = alias if alias in reports else _first(incidents, aliases)
-        runs = queries.list_reports(connection, chosen, limit=_HISTORY, signals=True) if chosen else []
+        runs = (
+            queries.list_reports(connection, chosen, limit=_HISTORY, signals=True) if chosen else []
+        )
         days = queries.newest_days(connection, chosen, _DAYS) if chosen else []
-        hours = queries.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN) if chosen else []
+        hours = (
+            queries.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN)
+            if chosen
+            else []
+        )
         weeks = queries.newest_weeks(connection, chosen, _WEEKS) if chosen else []
         covered = queries.read_coverage(connection, chosen) if chosen else None
         gaps = count_open_gaps(connection)
-    by_day = [one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"]
+    by_day = [
+        one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"
+    ]
     order = {"open": 0, "acknowledged": 1}
     severity = {"bad": 0, "attention": 1, "information": 2}
     incidents.sort(
@@ -194,11 +231,16 @@ def _ratings_sentence(shell: Shell, alias: str) -> str:
 
 def _first(incidents: list[views.Incident], aliases: list[str]) -> str:
     """The alias to show when none is asked for: one with an incident, else the first."""
-    return next((one.alias for one in incidents if one.alias in aliases), aliases[0] if aliases else "")
+    return next(
+        (one.alias for one in incidents if one.alias in aliases), aliases[0] if aliases else ""
+    )
 
 
 def _first_chart(one: views.Incident) -> views.Chart | None:
-    charts = (views.chart(signal, None, one.since_at if one.since_is_exact else None) for signal in one.signals)
+    charts = (
+        views.chart(signal, None, one.since_at if one.since_is_exact else None)
+        for signal in one.signals
+    )
     return next((chart for chart in charts if chart), None)
 
 
@@ -213,16 +255,35 @@ def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
         waiting = queries.review_states(connection, alert_id)
         latest = queries.latest_report(connection, one.alias)
         report = queries.report_if_there(connection, one.report_id)
-        others = [views.incident(other, shell.now()) for other in queries.list_alerts(connection, one.alias, only_open=True) if other["id"] != alert_id]
+        others = [
+            views.incident(other, shell.now())
+            for other in queries.list_alerts(connection, one.alias, only_open=True)
+            if other["id"] != alert_id
+        ]
     window_from = (row["detail"] or {}).get("window_from")
     return {
         "one": one,
-        "charts": [chart for signal in one.signals if (chart := views.chart(signal, window_from, one.since_at if one.since_is_exact else None))],
+        "charts": [
+            chart
+            for signal in one.signals
+            if (
+                chart := views.chart(
+                    signal, window_from, one.since_at if one.since_is_exact else None
+                )
+            )
+        ],
         "examples": examples,
         "page": page,
         "page_count": pages,
         "review": waiting,
-        "quality": next((signal for signal in (latest or {}).get("signals", []) if signal.get("name") == "thumbs_down"), None),
+        "quality": next(
+            (
+                signal
+                for signal in (latest or {}).get("signals", [])
+                if signal.get("name") == "thumbs_down"
+            ),
+            None,
+        ),
         "report": report,
         "others": others,
         "p_text": views.p_text,
@@ -241,10 +302,17 @@ def _answer_text(row: Mapping[str, Any]) -> str:
 def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[dict[str, Any]]:
     """The conversations in the order of `ids`; those that were erased meanwhile are left out."""
     columns = [interactions.c[name] for name in _EXAMPLE_COLUMNS]
-    found = {row["id"]: row for row in connection.execute(select(*columns).where(interactions.c.id.in_(ids))).mappings()}
+    found = {
+        row["id"]: row
+        for row in connection.execute(select(*columns).where(interactions.c.id.in_(ids))).mappings()
+    }
     queued = {
         row.interaction_id: row.state
-        for row in connection.execute(select(review_items.c.interaction_id, review_items.c.state).where(review_items.c.interaction_id.in_(ids)))
+        for row in connection.execute(
+            select(review_items.c.interaction_id, review_items.c.state).where(
+                review_items.c.interaction_id.in_(ids)
+            )
+        )
     }
     counted = (
         select(ratings.c.interaction_id, ratings.c.rating)

@@ -15,9 +15,20 @@ _AUDITED_WEEKS = 5  # within which a judged answer counts as watching quality
 _LIGHT = [column for column in drift_reports.c if column.name != "signals"]
 
 
-def list_reports(connection: Connection, alias: str | None = None, *, limit: int = 50, signals: bool = False, until: int | None = None) -> list[dict[str, Any]]:
+def list_reports(
+    connection: Connection,
+    alias: str | None = None,
+    *,
+    limit: int = 50,
+    signals: bool = False,
+    until: int | None = None,
+) -> list[dict[str, Any]]:
     """Newest first; `signals` includes what each signal said, `until` (ms) leaves out newer ones."""
-    query = select(*(drift_reports.c if signals else _LIGHT)).order_by(drift_reports.c.created_at.desc(), drift_reports.c.id.desc()).limit(limit)
+    query = (
+        select(*(drift_reports.c if signals else _LIGHT))
+        .order_by(drift_reports.c.created_at.desc(), drift_reports.c.id.desc())
+        .limit(limit)
+    )
     if alias:
         query = query.where(drift_reports.c.alias == alias)
     if until is not None:
@@ -27,29 +38,45 @@ def list_reports(connection: Connection, alias: str | None = None, *, limit: int
 
 def find_report(connection: Connection, report_id: str) -> dict[str, Any]:
     """Raises NotFoundError."""
-    row = connection.execute(select(drift_reports).where(drift_reports.c.id == report_id)).mappings().first()
+    row = (
+        connection.execute(select(drift_reports).where(drift_reports.c.id == report_id))
+        .mappings()
+        .first()
+    )
     if row is None:
-        raise NotFoundError(f"There is no drift report {report_id!r}.", hint="`whet drift list` prints them.")
+        raise NotFoundError(
+            f"There is no drift report {report_id!r}.", hint="`whet drift list` prints them."
+        )
     return dict(row)
 
 
 def last_snapshot_at(connection: Connection, alias: str) -> int | None:
     """When Evidently's report was last stored for an alias (ms)."""
     at: int | None = connection.scalar(
-        select(func.max(drift_reports.c.created_at)).where(drift_reports.c.alias == alias, drift_reports.c.report_path.is_not(None))
+        select(func.max(drift_reports.c.created_at)).where(
+            drift_reports.c.alias == alias, drift_reports.c.report_path.is_not(None)
+        )
     )
     return at
 
 
 def report_if_there(connection: Connection, report_id: str) -> dict[str, Any] | None:
-    row = connection.execute(select(*_LIGHT).where(drift_reports.c.id == report_id)).mappings().first()
+    row = (
+        connection.execute(select(*_LIGHT).where(drift_reports.c.id == report_id))
+        .mappings()
+        .first()
+    )
     return dict(row) if row else None
 
 
 def aliases_with_reports(connection: Connection) -> list[str]:
     """One index step per alias, however many reports there are."""
     found, last = [], ""
-    while (following := connection.scalar(select(func.min(drift_reports.c.alias)).where(drift_reports.c.alias > last))) is not None:
+    while (
+        following := connection.scalar(
+            select(func.min(drift_reports.c.alias)).where(drift_reports.c.alias > last)
+        )
+    ) is not None:
         found.append(following)
         last = following
     return found
@@ -62,7 +89,12 @@ def latest_report(connection: Connection, alias: str) -> dict[str, Any] | None:
 
 def newest_days(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
     """The newest days of an alias, oldest first."""
-    query = select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day.desc()).limit(limit)
+    query = (
+        select(drift_days)
+        .where(drift_days.c.alias == alias)
+        .order_by(drift_days.c.day.desc())
+        .limit(limit)
+    )
     return [dict(row) for row in connection.execute(query).mappings()][::-1]
 
 
@@ -85,23 +117,41 @@ def read_coverage(connection: Connection, alias: str) -> Coverage | None:
 
 
 def newest_hours(connection: Connection, alias: str, since: int) -> list[dict[str, Any]]:
-    """The hours of an alias from `since` (hours since 1970-01-01) on, oldest first: their requests, and whether they were judged."""
-    query = select(drift_hours.c.hour, drift_hours.c.rows, drift_hours.c.judged).where(drift_hours.c.alias == alias, drift_hours.c.hour >= since)
+    """The hours of an alias from `since` (hours since 1970-01-01) on, oldest first: their requests,
+    and whether they were judged.
+    """
+    query = select(drift_hours.c.hour, drift_hours.c.rows, drift_hours.c.judged).where(
+        drift_hours.c.alias == alias, drift_hours.c.hour >= since
+    )
     return [dict(row) for row in connection.execute(query.order_by(drift_hours.c.hour)).mappings()]
 
 
 def newest_weeks(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
     """The newest weeks of an alias's error rate, oldest first, without their populations by day."""
     columns = [column for column in audit_weeks.c if column.name != "population"]
-    query = select(*columns).where(audit_weeks.c.alias == alias).order_by(audit_weeks.c.week.desc()).limit(limit)
+    query = (
+        select(*columns)
+        .where(audit_weeks.c.alias == alias)
+        .order_by(audit_weeks.c.week.desc())
+        .limit(limit)
+    )
     return [dict(row) for row in connection.execute(query).mappings()][::-1]
 
 
 def list_alerts(
-    connection: Connection, alias: str | None = None, *, only_open: bool = False, only_closed: bool = False, limit: int = 50
+    connection: Connection,
+    alias: str | None = None,
+    *,
+    only_open: bool = False,
+    only_closed: bool = False,
+    limit: int = 50,
 ) -> list[dict[str, Any]]:
     """Open ones first, then newest first."""
-    query = select(alerts).order_by(alerts.c.open_marker.is_(None), alerts.c.opened_at.desc(), alerts.c.id.desc()).limit(limit)
+    query = (
+        select(alerts)
+        .order_by(alerts.c.open_marker.is_(None), alerts.c.opened_at.desc(), alerts.c.id.desc())
+        .limit(limit)
+    )
     if alias:
         query = query.where(alerts.c.alias == alias)
     if only_open:
@@ -115,17 +165,27 @@ def find_alert(connection: Connection, alert_id: str) -> dict[str, Any]:
     """Raises NotFoundError."""
     row = connection.execute(select(alerts).where(alerts.c.id == alert_id)).mappings().first()
     if row is None:
-        raise NotFoundError(f"There is no alert {alert_id!r}.", hint="`whet alerts list` prints them.")
+        raise NotFoundError(
+            f"There is no alert {alert_id!r}.", hint="`whet alerts list` prints them."
+        )
     return dict(row)
 
 
 def review_states(connection: Connection, alert_id: str) -> dict[str, int]:
     """State → conversations that this alert brought into the review queue."""
-    query = select(review_items.c.state, func.count().label("items")).where(review_items.c.alert_id == alert_id).group_by(review_items.c.state)
+    query = (
+        select(review_items.c.state, func.count().label("items"))
+        .where(review_items.c.alert_id == alert_id)
+        .group_by(review_items.c.state)
+    )
     return {row.state: row.items for row in connection.execute(query)}
 
 
 def open_counts(connection: Connection) -> dict[str, int]:
     """Severity → open or acknowledged alerts."""
-    query = select(alerts.c.severity, func.count().label("open")).where(alerts.c.open_marker.is_not(None)).group_by(alerts.c.severity)
+    query = (
+        select(alerts.c.severity, func.count().label("open"))
+        .where(alerts.c.open_marker.is_not(None))
+        .group_by(alerts.c.severity)
+    )
     return {row.severity: row.open for row in connection.execute(query)}

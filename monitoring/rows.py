@@ -1,4 +1,6 @@
-"""One logged interaction as monitoring sees it: plain values and two texts, small enough to hold thousands in memory."""
+"""One logged interaction as monitoring sees it: plain values and two texts, small enough to hold
+thousands in memory.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Any, TypeGuard
 from monitoring.support import support_share
 from whet.conversation import answer_of, last_question
 
-_TEXT_EDGE = 1000  # characters kept at each end of a text: what a question asks stands at its edges, and memory stays bounded
+# Characters kept at each end of a text: what a question asks stands at its edges, and memory stays
+# bounded
+_TEXT_EDGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,10 @@ class Row:
 
 
 def row_from_record(record: Mapping[str, Any], rating: int | None = None) -> Row:
-    """Reduce an `interactions` record to a Row. Odd shapes become empty texts: monitoring must survive what clients send."""
+    """Reduce an `interactions` record to a Row.
+
+    Odd shapes become empty texts: monitoring must survive what clients send.
+    """
     request = record["request"] if isinstance(record["request"], dict) else {}
     answer = answer_of(request, record["response"], record["response_text"])
     return Row(

@@ -1,4 +1,5 @@
-"""One drift run of one alias: read two windows, judge, store the report, bring the alerts up to date.
+"""One drift run of one alias: read two windows, judge, store the report, bring the alerts up to
+date.
 
 The only writer of `drift_reports` and `alerts`.
 """
@@ -26,17 +27,20 @@ from whet.tables import alerts, drift_reports, interactions
 
 _log = logging.getLogger(__name__)
 
-# (reference, window, verdict) → Evidently's stored snapshot; given from outside so that tests can do without its import.
+# (reference, window, verdict) → Evidently's stored snapshot; given from outside so that tests can
+# do without its import.
 Reporter = Callable[[Sequence[Row], Sequence[Row], Verdict], dict[str, Any] | None]
 OPEN_STATES = ("open", "acknowledged")
 CLOSING_STATES = ("resolved", "expected")
 
 
-def run_drift(context: Context, alias: str, now: int, *, reporter: Reporter | None = None) -> dict[str, Any]:
+def run_drift(
+    context: Context, alias: str, now: int, *, reporter: Reporter | None = None
+) -> dict[str, Any]:
     """Judge the newest traffic of `alias` and return the stored `drift_reports` row.
 
-    `reporter` makes Evidently's report of the two windows; without one, none is stored. Raises NotFoundError for an
-    alias that has neither traffic nor a rollout.
+    `reporter` makes Evidently's report of the two windows; without one, none is stored. Raises
+    NotFoundError for an alias that has neither traffic nor a rollout.
     """
     settings = context.settings
     with reading(context.database) as connection:
@@ -45,7 +49,11 @@ def run_drift(context: Context, alias: str, now: int, *, reporter: Reporter | No
             connection, alias, now=now, size=settings.drift_window, min_rows=settings.drift_min_rows,
             per_user=settings.drift_rows_per_user, frozen=_frozen_reference(connection, alias),
         )  # fmt: skip
-    verdict = Verdict("not_enough_data", windows.shortage) if windows.shortage else judge(windows.reference, windows.window, rules_of(settings))
+    verdict = (
+        Verdict("not_enough_data", windows.shortage)
+        if windows.shortage
+        else judge(windows.reference, windows.window, rules_of(settings))
+    )
     report = _report_row(alias, windows, verdict, now)
     if reporter and verdict.findings:
         made = reporter(windows.reference, windows.window, verdict)
@@ -71,32 +79,52 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def has_news(context: Context, alias: str, now: int) -> bool:
-    """Whether anything that a run would look at changed since the last report: new conversations, or another version."""
+    """Whether anything that a run would look at changed since the last report: new conversations,
+    or another version.
+    """
     with reading(context.database) as connection:
         last = connection.execute(
-            select(drift_reports.c.created_at).where(drift_reports.c.alias == alias).order_by(drift_reports.c.created_at.desc()).limit(1)
+            select(drift_reports.c.created_at)
+            .where(drift_reports.c.alias == alias)
+            .order_by(drift_reports.c.created_at.desc())
+            .limit(1)
         ).scalar()
         if last is None or current_epoch(connection, alias).since_at > last:
             return True
         # Answers take time, so one that began before the last run can have been completed after it.
         began = interactions.c.created_at.between(last - _LATE_MS, now)
-        news = select(interactions.c.id).where(interactions.c.alias == alias, began, interactions.c.completed_at > last).limit(1)
+        news = (
+            select(interactions.c.id)
+            .where(interactions.c.alias == alias, began, interactions.c.completed_at > last)
+            .limit(1)
+        )
         return connection.execute(news).first() is not None
 
 
 def prune_snapshots(context: Context, alias: str) -> int:
-    """Remove Evidently's snapshots of all but the newest reports and those that opened a standing alert; returns how many.
+    """Remove Evidently's snapshots of all but the newest reports and those that opened a standing
+    alert; returns how many.
 
     Verdicts and signals stay: only the drill-down of old quiet runs goes.
     """
     with reading(context.database) as connection:
-        kept = {alert["detail"].get("reports", [""])[0] for alert in _open_alerts(connection, alias).values()}
-        query = select(drift_reports.c.id, drift_reports.c.report_path).where(drift_reports.c.alias == alias, drift_reports.c.report_path.is_not(None))
-        old = connection.execute(query.order_by(drift_reports.c.created_at.desc()).offset(SNAPSHOTS_KEPT)).all()
+        kept = {
+            alert["detail"].get("reports", [""])[0]
+            for alert in _open_alerts(connection, alias).values()
+        }
+        query = select(drift_reports.c.id, drift_reports.c.report_path).where(
+            drift_reports.c.alias == alias, drift_reports.c.report_path.is_not(None)
+        )
+        old = connection.execute(
+            query.order_by(drift_reports.c.created_at.desc()).offset(SNAPSHOTS_KEPT)
+        ).all()
     removed = [row for row in old if row.id not in kept]
     for row in removed:
-        with writing(context.database) as connection:  # the row first: a path without a file would be an error page
-            connection.execute(update(drift_reports).where(drift_reports.c.id == row.id).values(report_path=None))
+        # The row first: a path without a file would be an error page
+        with writing(context.database) as connection:
+            connection.execute(
+                update(drift_reports).where(drift_reports.c.id == row.id).values(report_path=None)
+            )
         context.store.remove_folder(row.report_path)
     return len(removed)
 
@@ -106,9 +134,15 @@ SNAPSHOTS_KEPT = 100  # per alias, 0.5 MB each: four days of hourly runs
 
 
 def _frozen_reference(connection: Connection, alias: str) -> tuple[int, int] | None:
-    """The reference of the oldest open alert: while it is open, what it was compared with stays what is normal."""
+    """The reference of the oldest open alert: while it is open, what it was compared with stays
+    what is normal.
+    """
     found = [alert["detail"] for alert in _open_alerts(connection, alias).values()]
-    spans = [(d["reference_from"], d["reference_to"]) for d in found if d.get("reference_from") is not None and d.get("reference_to") is not None]
+    spans = [
+        (d["reference_from"], d["reference_to"])
+        for d in found
+        if d.get("reference_from") is not None and d.get("reference_to") is not None
+    ]
     return min(spans, default=None)
 
 
@@ -141,11 +175,16 @@ def _report_row(alias: str, windows: Windows, verdict: Verdict, now: int) -> dic
 
 
 def _spans(report: Mapping[str, Any]) -> dict[str, int | None]:
-    return {name: report[name] for name in ("reference_from", "reference_to", "window_from", "window_to")}
+    return {
+        name: report[name]
+        for name in ("reference_from", "reference_to", "window_from", "window_to")
+    }
 
 
 def _store_snapshot(context: Context, report_id: str, snapshot: dict[str, Any]) -> str | None:
-    """A full disk must not cost the verdict: the report is then without its drill-down, and the log says why."""
+    """A full disk must not cost the verdict: the report is then without its drill-down, and the log
+    says why.
+    """
     try:
         return context.store.put_json(f"reports/drift/{report_id}.json", snapshot)
     except (OSError, StoreError) as error:
@@ -157,36 +196,86 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
     """Carry out one planned change inside the run's transaction."""
     if change.deed == "open":
         key = change.key or dedup_key(alias, change.kind)
-        row = {"dedup_key": key, "alias": alias, "kind": change.kind, "severity": change.severity, "title": change.title, "detail": change.detail}
-        standing = {"state": "open", "opened_at": now, "changed_at": now, "changed_by": None, "open_marker": key}
-        connection.execute(insert_ignore(connection, alerts).values(id=new_id("alr", at=now), **row, **standing))
+        row = {
+            "dedup_key": key,
+            "alias": alias,
+            "kind": change.kind,
+            "severity": change.severity,
+            "title": change.title,
+            "detail": change.detail,
+        }
+        standing = {
+            "state": "open",
+            "opened_at": now,
+            "changed_at": now,
+            "changed_by": None,
+            "open_marker": key,
+        }
+        connection.execute(
+            insert_ignore(connection, alerts).values(id=new_id("alr", at=now), **row, **standing)
+        )
         return
-    values: dict[str, Any] = {"detail": change.detail, "title": change.title, **({"severity": change.severity} if change.severity else {})}
+    values: dict[str, Any] = {
+        "detail": change.detail,
+        "title": change.title,
+        **({"severity": change.severity} if change.severity else {}),
+    }
     if change.deed == "resolve":
-        values |= {"state": "resolved", "open_marker": None, "changed_at": now, "changed_by": "monitoring"}
+        values |= {
+            "state": "resolved",
+            "open_marker": None,
+            "changed_at": now,
+            "changed_by": "monitoring",
+        }
     # Guarded by the marker: an operator may have closed it between reading and writing.
-    connection.execute(update(alerts).where(alerts.c.id == change.alert_id, alerts.c.open_marker.is_not(None)).values(**values))
+    connection.execute(
+        update(alerts)
+        .where(alerts.c.id == change.alert_id, alerts.c.open_marker.is_not(None))
+        .values(**values)
+    )
 
 
-def change_alert(context: Context, alert_id: str, state: str, *, actor: str, now: int) -> dict[str, Any]:
-    """A person's decision: `acknowledged`, `resolved` or `expected`. Returns the alert as it is now.
+def change_alert(
+    context: Context, alert_id: str, state: str, *, actor: str, now: int
+) -> dict[str, Any]:
+    """A person's decision: `acknowledged`, `resolved` or `expected`.
 
-    `expected` makes the traffic from now on the new normal of the alias. Doing the same twice changes nothing.
-    Raises NotFoundError, InputError for another state, ConflictError when the alert is closed already.
+    Returns the alert as it is now.
+
+    `expected` makes the traffic from now on the new normal of the alias. Doing the same twice
+    changes nothing. Raises NotFoundError, InputError for another state, ConflictError when the
+    alert is closed already.
     """
     if state not in ("acknowledged", *CLOSING_STATES):
-        raise InputError(f"{state!r} is not something an alert can be set to; expected acknowledged, resolved or expected.")
+        raise InputError(
+            f"{state!r} is not something an alert can be set to; expected acknowledged, resolved or"
+            " expected."
+        )
     with writing(context.database) as connection:
         alert = find_alert(connection, alert_id)
         if alert["state"] == state:
             return alert
         if alert["state"] not in OPEN_STATES:
-            raise ConflictError(f"Alert {alert_id} is {alert['state']} already.", hint="If the change is still there, the next drift run opens a new one.")
+            raise ConflictError(
+                f"Alert {alert_id} is {alert['state']} already.",
+                hint="If the change is still there, the next drift run opens a new one.",
+            )
         if state == "expected" and alert["kind"] == "errors":
-            raise ConflictError("That more answers are wrong cannot be marked as expected: nothing would become right by it.", hint="Resolve it instead.")
+            raise ConflictError(
+                "That more answers are wrong cannot be marked as expected: nothing would become"
+                " right by it.",
+                hint="Resolve it instead.",
+            )
         values: dict[str, Any] = {"state": state, "changed_at": now, "changed_by": actor}
         if state in CLOSING_STATES:
             values["open_marker"] = None
         connection.execute(update(alerts).where(alerts.c.id == alert["id"]).values(**values))
-        record(connection, actor=actor, action=f"alert.{state}", subject=alert["id"], detail={"alias": alert["alias"], "kind": alert["kind"]}, now=now)
+        record(
+            connection,
+            actor=actor,
+            action=f"alert.{state}",
+            subject=alert["id"],
+            detail={"alias": alert["alias"], "kind": alert["kind"]},
+            now=now,
+        )
         return find_alert(connection, alert_id)

@@ -1,7 +1,10 @@
-"""Two-sample tests that are right for clustered, heavy-tailed request logs. Pure functions of arrays.
+"""Two-sample tests that are right for clustered, heavy-tailed request logs.
 
-Every test takes a design effect (1 for independent rows): the factor by which resemblance within users inflates the
-variance. It divides the evidence (Rao and Scott 1984, "On chi-squared tests for multiway contingency tables").
+Pure functions of arrays.
+
+Every test takes a design effect (1 for independent rows): the factor by which resemblance within
+users inflates the variance. It divides the evidence (Rao and Scott 1984, "On chi-squared tests for
+multiway contingency tables").
 """
 
 from __future__ import annotations
@@ -17,18 +20,25 @@ from scipy.stats import chi2, fisher_exact, rankdata
 Array = NDArray[np.float64]
 Direction = Literal["both", "up"]
 
-_SMALL_COUNT = 5  # expected events below which the chi-squared approximation is replaced by Fisher's exact test
+# Expected events below which the chi-squared approximation is replaced by Fisher's exact test
+_SMALL_COUNT = 5
 
 
 def normal_tail(z: float, direction: Direction) -> float:
     """p-value of a standard normal statistic; `up` counts only evidence that the window is larger."""
-    return math.erfc(abs(z) / math.sqrt(2)) if direction == "both" else 0.5 * math.erfc(z / math.sqrt(2))
+    return (
+        math.erfc(abs(z) / math.sqrt(2))
+        if direction == "both"
+        else 0.5 * math.erfc(z / math.sqrt(2))
+    )
 
 
 def design_effect(values: Array, groups: Sequence[str]) -> float:
-    """1 + (mean rows per user, weighted by rows, - 1) x intraclass correlation (one-way ANOVA); at least 1.
+    """1 + (mean rows per user, weighted by rows, - 1) x intraclass correlation (one-way ANOVA); at
+    least 1.
 
-    `values` must be of one sample: a difference between samples is what is being tested, not resemblance.
+    `values` must be of one sample: a difference between samples is what is being tested, not
+    resemblance.
     """
     _, index, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     n, k = len(values), len(sizes)
@@ -43,33 +53,63 @@ def design_effect(values: Array, groups: Sequence[str]) -> float:
     return 1 + (float((sizes**2).sum()) / n - 1) * correlation
 
 
-def mann_whitney(reference: Array, window: Array, direction: Direction, effect_of_design: float = 1.0) -> tuple[float, float]:
-    """(p-value, probability that a window value exceeds a reference value, ties half); normal approximation with tie correction."""
+def mann_whitney(
+    reference: Array, window: Array, direction: Direction, effect_of_design: float = 1.0
+) -> tuple[float, float]:
+    """(p-value, probability that a window value exceeds a reference value, ties half); normal
+    approximation with tie correction.
+    """
     n, m = len(reference), len(window)
     ranks = rankdata(np.concatenate([reference, window]))
     superiority = float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
     _, ties = np.unique(ranks, return_counts=True)
     total = n + m
-    variance = (total + 1 - float((ties.astype(float) ** 3 - ties).sum()) / (total * (total - 1))) / (12 * n * m)
+    variance = (
+        total + 1 - float((ties.astype(float) ** 3 - ties).sum()) / (total * (total - 1))
+    ) / (12 * n * m)
     if variance <= 0:  # every value is the same
         return 1.0, 0.5
-    return normal_tail((superiority - 0.5) / math.sqrt(variance * effect_of_design), direction), superiority
+    return (
+        normal_tail((superiority - 0.5) / math.sqrt(variance * effect_of_design), direction),
+        superiority,
+    )
 
 
-def compare_rates(events_reference: int, n_reference: int, events_window: int, n_window: int, direction: Direction, effect_of_design: float = 1.0) -> float:
-    """p-value for two shares: chi-squared on one degree of freedom, Fisher's exact test where events are few."""
+def compare_rates(
+    events_reference: int,
+    n_reference: int,
+    events_window: int,
+    n_window: int,
+    direction: Direction,
+    effect_of_design: float = 1.0,
+) -> float:
+    """p-value for two shares: chi-squared on one degree of freedom, Fisher's exact test where
+    events are few.
+    """
     pooled = (events_reference + events_window) / (n_reference + n_window)
     smallest = min(pooled, 1 - pooled) * min(n_reference, n_window) / effect_of_design
     if smallest < _SMALL_COUNT:
         table = [[round(events_window / effect_of_design), round((n_window - events_window) / effect_of_design)],
                  [round(events_reference / effect_of_design), round((n_reference - events_reference) / effect_of_design)]]  # fmt: skip
-        return float(fisher_exact(table, alternative="two-sided" if direction == "both" else "greater").pvalue)
-    deviation = math.sqrt(pooled * (1 - pooled) * (1 / n_reference + 1 / n_window) * effect_of_design)
-    return normal_tail((events_window / n_window - events_reference / n_reference) / deviation, direction)
+        return float(
+            fisher_exact(
+                table, alternative="two-sided" if direction == "both" else "greater"
+            ).pvalue
+        )
+    deviation = math.sqrt(
+        pooled * (1 - pooled) * (1 / n_reference + 1 / n_window) * effect_of_design
+    )
+    return normal_tail(
+        (events_window / n_window - events_reference / n_reference) / deviation, direction
+    )
 
 
-def compare_categories(counts_reference: Array, counts_window: Array, effect_of_design: float = 1.0) -> float:
-    """p-value of the two-sample chi-squared test; categories expected fewer than five times are pooled into one."""
+def compare_categories(
+    counts_reference: Array, counts_window: Array, effect_of_design: float = 1.0
+) -> float:
+    """p-value of the two-sample chi-squared test; categories expected fewer than five times are
+    pooled into one.
+    """
     table = np.stack([counts_reference, counts_window]).astype(float)
     expected = np.outer(table.sum(1), table.sum(0)) / table.sum()
     rare = expected.min(0) < _SMALL_COUNT
@@ -80,19 +120,27 @@ def compare_categories(counts_reference: Array, counts_window: Array, effect_of_
         return 1.0
     if table.shape[1] == 2:
         a, b = table
-        return compare_rates(int(a[0]), int(a.sum()), int(b[0]), int(b.sum()), "both", effect_of_design)
+        return compare_rates(
+            int(a[0]), int(a.sum()), int(b[0]), int(b.sum()), "both", effect_of_design
+        )
     expected = np.outer(table.sum(1), table.sum(0)) / table.sum()
     statistic = float(((table - expected) ** 2 / expected).sum()) / effect_of_design
     return float(chi2.sf(statistic, table.shape[1] - 1))
 
 
 def block_medians(values: Array, blocks: int) -> Array:
-    """Medians of consecutive stretches: what is left of a series whose neighbours share the machine's load."""
-    return np.array([np.median(part) for part in np.array_split(values, min(blocks, len(values))) if len(part)])
+    """Medians of consecutive stretches: what is left of a series whose neighbours share the
+    machine's load.
+    """
+    return np.array(
+        [np.median(part) for part in np.array_split(values, min(blocks, len(values))) if len(part)]
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: rejecting those below alpha keeps the chance of any false rejection at alpha (Holm 1979)."""
+    """Adjusted p-values: rejecting those below alpha keeps the chance of any false rejection at
+    alpha (Holm 1979).
+    """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -102,7 +150,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def change_point(values: Array, mean_before: float, mean_after: float) -> int:
-    """Index of the first value that belongs to the level after the change: where the cumulative sum turns (Page 1954)."""
+    """Index of the first value that belongs to the level after the change: where the cumulative sum
+    turns (Page 1954).
+    """
     middle, sign = (mean_before + mean_after) / 2, 1.0 if mean_after >= mean_before else -1.0
     sums = np.concatenate([[0.0], np.cumsum(sign * (values - middle))])
     return min(int(np.argmin(sums)), len(values) - 1)

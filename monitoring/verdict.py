@@ -1,7 +1,9 @@
-"""From two samples of conversations to a verdict: pure, deterministic, and calibrated so that quiet days stay quiet.
+"""From two samples of conversations to a verdict: pure, deterministic, and calibrated so that quiet
+days stay quiet.
 
-All signals are tested together: Holm's correction keeps the chance of *any* false drift in a run at `alpha`, effect floors
-keep trifles out, users' resemblance is corrected for, and a signal without enough values says so instead of guessing.
+All signals are tested together: Holm's correction keeps the chance of *any* false drift in a run at
+`alpha`, effect floors keep trifles out, users' resemblance is corrected for, and a signal without
+enough values says so instead of guessing.
 """
 
 from __future__ import annotations
@@ -25,9 +27,12 @@ State = Literal["drift", "no_drift", "not_enough_data"]
 class Rules:
     """What a verdict rests on."""
 
-    alpha: float = 0.01  # chance of any false drift in one run; runs repeat all day on windows that overlap, so 5 % would be too much
+    # Chance of any false drift in one run; runs repeat all day on windows that overlap, so 5 %
+    # would be too much
+    alpha: float = 0.01
     min_rows: int = 50  # values of a signal needed on each side
-    min_rated: int = 20  # ratings needed on each side: they are rare, and exact tests hold at this size
+    # Ratings needed on each side: they are rare, and exact tests hold at this size
+    min_rated: int = 20
     seed: int = 0  # of the relabellings and folds: the same data give the same verdict
 
 
@@ -63,7 +68,18 @@ class Finding:
             "reference": found.reference if found else None,
             "window": found.window if found else None,
             "since_at": found.since_at if found else None,
-            "words": [{"word": w.word, "reference_share": w.reference_share, "window_share": w.window_share} for w in found.words] if found else [],
+            "words": (
+                [
+                    {
+                        "word": w.word,
+                        "reference_share": w.reference_share,
+                        "window_share": w.window_share,
+                    }
+                    for w in found.words
+                ]
+                if found
+                else []
+            ),
             "sentence": self.sentence,
             "series": found.series if found and self.state == "drift" else [],
         }
@@ -79,7 +95,11 @@ class Verdict:
 
     def drifted(self, kind: Kind) -> list[Finding]:
         """The drifted signals of one kind: those that name words first, then the surest."""
-        found = [finding for finding in self.findings if finding.signal.kind == kind and finding.state == "drift"]
+        found = [
+            finding
+            for finding in self.findings
+            if finding.signal.kind == kind and finding.state == "drift"
+        ]
         return sorted(found, key=_telling)
 
     @property
@@ -91,7 +111,12 @@ class Verdict:
 
 def _telling(finding: Finding) -> tuple[bool, bool, float, str]:
     found = finding.comparison
-    return not (found and found.words), finding.signal.shape != "words", found.p_value if found else 1.0, finding.signal.name
+    return (
+        not (found and found.words),
+        finding.signal.shape != "words",
+        found.p_value if found else 1.0,
+        finding.signal.name,
+    )
 
 
 def judge(reference: Sequence[Row], window: Sequence[Row], rules: Rules | None = None) -> Verdict:
@@ -102,18 +127,29 @@ def judge(reference: Sequence[Row], window: Sequence[Row], rules: Rules | None =
     rules = rules or Rules()
     if min(len(reference), len(window)) < rules.min_rows:
         found = f"{len(reference)} earlier and {len(window)} recent conversations"
-        return Verdict("not_enough_data", f"Not enough data: {found}, {rules.min_rows} of each are needed.")
+        return Verdict(
+            "not_enough_data", f"Not enough data: {found}, {rules.min_rows} of each are needed."
+        )
     shared = {row.id for row in reference} & {row.id for row in window}
     if shared:
-        return Verdict("not_enough_data", f"Not enough data: {len(shared)} conversations are in both samples, so they cannot be compared.")
+        return Verdict(
+            "not_enough_data",
+            f"Not enough data: {len(shared)} conversations are in both samples, so they cannot be"
+            " compared.",
+        )
     try:
-        findings = [_examine(signal, before, after, rules) for signal, before, after in _samples(reference, window)]
+        findings = [
+            _examine(signal, before, after, rules)
+            for signal, before, after in _samples(reference, window)
+        ]
     finally:
         words_of.cache_clear()  # people's texts are not kept in memory between runs
     return _assemble(findings, rules, len(window))
 
 
-def _samples(reference: Sequence[Row], window: Sequence[Row]) -> list[tuple[Signal, Sample, Sample]]:
+def _samples(
+    reference: Sequence[Row], window: Sequence[Row]
+) -> list[tuple[Signal, Sample, Sample]]:
     before, after = values_of(list(reference)), values_of(list(window))
     pairs = [
         (one, Sample.of(reference, before[one.name]), Sample.of(window, after[one.name]))
@@ -126,19 +162,37 @@ def _examine(signal: Signal, reference: Sample, window: Sample, rules: Rules) ->
     needed = rules.min_rated if signal.kind == "quality" else rules.min_rows
     if min(len(reference), len(window)) < needed:
         label = signal.label[:1].upper() + signal.label[1:]
-        sentence = f"{label}: not enough data ({len(window)} recent and {len(reference)} earlier values, {needed} of each are needed)."
+        sentence = (
+            f"{label}: not enough data ({len(window)} recent and {len(reference)} earlier values,"
+            f" {needed} of each are needed)."
+        )
         return Finding(signal, "not_enough_data", len(reference), len(window), sentence)
     found = compare(signal, reference, window, np.random.default_rng(rules.seed))
-    return Finding(signal, "no_drift", len(reference), len(window), found.sentence, comparison=found)
+    return Finding(
+        signal, "no_drift", len(reference), len(window), found.sentence, comparison=found
+    )
 
 
 def _assemble(findings: list[Finding], rules: Rules, n_window: int) -> Verdict:
     tested = [finding for finding in findings if finding.comparison]
-    adjusted = dict(zip((f.signal.name for f in tested), holm([f.comparison.p_value for f in tested if f.comparison]), strict=True))
+    adjusted = dict(
+        zip(
+            (f.signal.name for f in tested),
+            holm([f.comparison.p_value for f in tested if f.comparison]),
+            strict=True,
+        )
+    )
     judged = [_decide(finding, adjusted.get(finding.signal.name), rules) for finding in findings]
-    verdict = Verdict("drift" if any(f.state == "drift" for f in judged) else "no_drift", "", judged)
+    verdict = Verdict(
+        "drift" if any(f.state == "drift" for f in judged) else "no_drift", "", judged
+    )
     if not verdict.kinds:
-        return Verdict("no_drift", f"Nothing changed: {len(tested)} signals of the {n_window} newest conversations are as before.", judged)
+        return Verdict(
+            "no_drift",
+            f"Nothing changed: {len(tested)} signals of the {n_window} newest conversations are as"
+            " before.",
+            judged,
+        )
     titles = ", ".join(KIND_TITLES[kind] for kind in verdict.kinds)
     leads = [verdict.drifted(kind)[0].sentence for kind in verdict.kinds]
     return Verdict("drift", f"{titles[:1].upper()}{titles[1:]}. {' '.join(leads)}", judged)
@@ -149,4 +203,12 @@ def _decide(finding: Finding, adjusted: float | None, rules: Rules) -> Finding:
     if found is None or adjusted is None:
         return finding
     drifted = adjusted < rules.alpha and found.large_enough
-    return Finding(finding.signal, "drift" if drifted else "no_drift", finding.n_reference, finding.n_window, found.sentence, adjusted, found)
+    return Finding(
+        finding.signal,
+        "drift" if drifted else "no_drift",
+        finding.n_reference,
+        finding.n_window,
+        found.sentence,
+        adjusted,
+        found,
+    )

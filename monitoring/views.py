@@ -1,4 +1,6 @@
-"""What the drift pages show, worked out of stored reports and alerts: sentences, histories, small pictures. Pure."""
+"""What the drift pages show, worked out of stored reports and alerts: sentences, histories, small
+pictures. Pure.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from whet.clock import to_datetime
 
 _DAY_MS = 86_400_000
 SPARK_WIDTH, SPARK_HEIGHT = 140, 28  # viewBox units; the stylesheet decides the size on the page
-_BAND_FROM = 5  # quiet reports from which a usual range is drawn: fewer say little about what is usual
+# Quiet reports from which a usual range is drawn: fewer say little about what is usual
+_BAND_FROM = 5
 _SMALLEST_SHARE, _SMALLEST_RELATIVE = 0.05, 0.1
 _STATE_ORDER = {"drift": 0, "no_drift": 1, "not_enough_data": 2}
 SHARES = ("rate", "category", "novelty", "words")  # shapes whose values are shares from 0 to 1
@@ -71,7 +74,8 @@ class Incident:
     reports: int
     text: IncidentText
     quality: dict[str, Any] = field(default_factory=dict)  # what it did meanwhile, as JSON
-    by_day: dict[str, Any] = field(default_factory=dict)  # the incident as the alias's own history shows it; empty where only windows were compared
+    # The incident as the alias's own history shows it; empty where only windows were compared
+    by_day: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_about_quality(self) -> bool:
@@ -87,7 +91,11 @@ class Incident:
         """(word, kind) of its state."""
         if self.state == "open":
             return "open", self.severity
-        return {"acknowledged": ("acknowledged", "information"), "expected": ("expected", "plain"), "resolved": ("resolved", "good")}[self.state]
+        return {
+            "acknowledged": ("acknowledged", "information"),
+            "expected": ("expected", "plain"),
+            "resolved": ("resolved", "good"),
+        }[self.state]
 
 
 def incident(alert: Mapping[str, Any], now: int) -> Incident:
@@ -105,7 +113,11 @@ def incident(alert: Mapping[str, Any], now: int) -> Incident:
         kind=alert["kind"],
         severity=alert["severity"],
         state=alert["state"],
-        headline=f"{known or changed.rstrip('.')} {since(since_at, now)}" if known else changed.rstrip("."),
+        headline=(
+            f"{known or changed.rstrip('.')} {since(since_at, now)}"
+            if known
+            else changed.rstrip(".")
+        ),
         sentence=sentence or (words if known else ""),
         since_at=since_at,
         since_is_exact=bool(detail.get("since_is_exact")),
@@ -134,7 +146,9 @@ def since(at: int, now: int) -> str:
     return f"since {then.day} {then:%B}"
 
 
-def headline(incidents: Sequence[Incident], reports: Mapping[str, Mapping[str, Any] | None]) -> tuple[str, str]:
+def headline(
+    incidents: Sequence[Incident], reports: Mapping[str, Mapping[str, Any] | None]
+) -> tuple[str, str]:
     """(the sentence the operator came for, what stands below it). `reports`: alias → newest report."""
     waiting = [one for one in incidents if one.state == "open"]
     if waiting:
@@ -143,13 +157,26 @@ def headline(incidents: Sequence[Incident], reports: Mapping[str, Mapping[str, A
         return f"{first.alias}: {first.headline}", f"{first.sentence}{more}".strip()
     looked = [report for report in reports.values() if report]
     if not looked:
-        return "No traffic has been compared yet", "The scheduler looks by itself once there is traffic."
+        return (
+            "No traffic has been compared yet",
+            "The scheduler looks by itself once there is traffic.",
+        )
     cared = [one for one in incidents if one.state == "acknowledged"]
     if cared:
-        return "Nothing new needs you", f"{_count(len(cared), 'incident')} {'is' if len(cared) == 1 else 'are'} being looked after."
+        return (
+            "Nothing new needs you",
+            (
+                f"{_count(len(cared), 'incident')} {'is' if len(cared) == 1 else 'are'} being"
+                " looked after."
+            ),
+        )
     if all(report["verdict"] == "not_enough_data" for report in looked):
         return "Not enough traffic yet for a verdict", looked[0]["summary"]
-    return "Nothing needs you", looked[0]["summary"] if len(looked) == 1 else f"{len(looked)} aliases were compared; none drifted that somebody has not seen."
+    return "Nothing needs you", (
+        looked[0]["summary"]
+        if len(looked) == 1
+        else f"{len(looked)} aliases were compared; none drifted that somebody has not seen."
+    )
 
 
 def _count(n: int, what: str) -> str:
@@ -157,18 +184,33 @@ def _count(n: int, what: str) -> str:
 
 
 def signal_views(reports: Sequence[Mapping[str, Any]]) -> list[SignalView]:
-    """Every signal over stored reports of one alias (newest first), drifted ones first, then in their own order."""
+    """Every signal over stored reports of one alias (newest first), drifted ones first, then in
+    their own order.
+    """
     runs = [report for report in reversed(reports) if report["signals"]]
     if not runs:
         return []
     order = {signal.name: index for index, signal in enumerate(SIGNALS)}
-    newest = [signal for signal in runs[-1]["signals"] if isinstance(signal, dict) and "name" in signal]
-    views = [_signal_view(signal, [_found(run, signal["name"]) for run in runs]) for signal in newest]
-    return sorted(views, key=lambda view: (_STATE_ORDER.get(view.state, 3), order.get(view.name, len(order))))
+    newest = [
+        signal for signal in runs[-1]["signals"] if isinstance(signal, dict) and "name" in signal
+    ]
+    views = [
+        _signal_view(signal, [_found(run, signal["name"]) for run in runs]) for signal in newest
+    ]
+    return sorted(
+        views, key=lambda view: (_STATE_ORDER.get(view.state, 3), order.get(view.name, len(order)))
+    )
 
 
 def _found(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return next((signal for signal in report["signals"] if isinstance(signal, dict) and signal.get("name") == name), {})
+    return next(
+        (
+            signal
+            for signal in report["signals"]
+            if isinstance(signal, dict) and signal.get("name") == name
+        ),
+        {},
+    )
 
 
 def _signal_view(signal: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> SignalView:
@@ -191,14 +233,22 @@ def _signal_view(signal: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 _TEXT_LABELS = {"question_words": "wording of questions", "question_novelty": "new words in questions", "answer_words": "wording of answers", "answer_novelty": "new words in answers"}  # fmt: skip
 
 
-_WORDS_MEANING = "How well the words alone tell recent conversations from earlier ones: 0.5 is not at all, 1 is perfectly."
+_WORDS_MEANING = (
+    "How well the words alone tell recent conversations from earlier ones: 0.5 is not at all, 1 is"
+    " perfectly."
+)
 
 
 def p_text(adjusted: float | None) -> str:
-    """How often a difference like this comes without a change, after correcting for all signals tested together."""
+    """How often a difference like this comes without a change, after correcting for all signals
+    tested together.
+    """
     if adjusted is None:
         return ""
-    return f"p {'< 0.0001' if adjusted < 0.0001 else f'= {adjusted:.2g}'} after correction for all signals"
+    return (
+        f"p {'< 0.0001' if adjusted < 0.0001 else f'= {adjusted:.2g}'} after correction for all"
+        " signals"
+    )
 
 
 def _label(signal: Mapping[str, Any]) -> str:
@@ -218,22 +268,41 @@ def value_text(value: float | None, shape: str, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
-def spark(history: Sequence[Mapping[str, Any]], label: str, shape: str = "number", each: str = "run") -> Spark | None:
+def spark(
+    history: Sequence[Mapping[str, Any]], label: str, shape: str = "number", each: str = "run"
+) -> Spark | None:
     """The signal's value run by run (or by another unit, `each`); None when no run had one."""
-    points = [(index, float(found["window"]), bool(found.get("drifted"))) for index, found in enumerate(history) if found.get("window") is not None]
+    points = [
+        (index, float(found["window"]), bool(found.get("drifted")))
+        for index, found in enumerate(history)
+        if found.get("window") is not None
+    ]
     if not points:
         return None
     quiet = sorted(value for _, value, drifted in points if not drifted)
-    reference = next((float(found["reference"]) for found in reversed(history) if found.get("reference") is not None), None)
+    reference = next(
+        (
+            float(found["reference"])
+            for found in reversed(history)
+            if found.get("reference") is not None
+        ),
+        None,
+    )
     values = [value for _, value, _ in points] + ([reference] if reference is not None else [])
     low, high = min(values), max(values)
-    # A line that trembles by a percent must not look like a storm: the height is never less than what could matter.
-    room = max(high - low, _SMALLEST_SHARE if shape in SHARES else _SMALLEST_RELATIVE * abs(high)) or 1.0
+    # A line that trembles by a percent must not look like a storm: the height is never less than
+    # what could matter.
+    room = (
+        max(high - low, _SMALLEST_SHARE if shape in SHARES else _SMALLEST_RELATIVE * abs(high))
+        or 1.0
+    )
     middle = (high + low) / 2
     low, high = middle - 0.58 * room, middle + 0.58 * room
 
     def x(index: int) -> float:
-        return round(2 + (SPARK_WIDTH - 6) * (index / (len(history) - 1) if len(history) > 1 else 1), 1)
+        return round(
+            2 + (SPARK_WIDTH - 6) * (index / (len(history) - 1) if len(history) > 1 else 1), 1
+        )
 
     def y(value: float) -> float:
         return round(SPARK_HEIGHT - 2 - (SPARK_HEIGHT - 4) * (value - low) / (high - low), 1)
@@ -242,7 +311,10 @@ def spark(history: Sequence[Mapping[str, Any]], label: str, shape: str = "number
     if len(quiet) >= _BAND_FROM:
         top, bottom = y(quiet[-1 - len(quiet) // 20]), y(quiet[len(quiet) // 20])
         band = top, round(max(1.0, bottom - top), 1)
-    path = "".join(f"{'M' if i == 0 else 'L'}{x(index)} {y(value)}" for i, (index, value, _) in enumerate(points))
+    path = "".join(
+        f"{'M' if i == 0 else 'L'}{x(index)} {y(value)}"
+        for i, (index, value, _) in enumerate(points)
+    )
     last = points[-1]
     return Spark(
         path=path,
@@ -250,13 +322,17 @@ def spark(history: Sequence[Mapping[str, Any]], label: str, shape: str = "number
         marks=[(x(index), y(value)) for index, value, drifted in points if drifted],
         band=band,
         reference=y(reference) if reference is not None else None,
-        label=f"{label}: {_count(len(points), each)}, the newest {last[1]:.3g}" + (f", usual {reference:.3g}" if reference is not None else ""),
+        label=f"{label}: {_count(len(points), each)}, the newest {last[1]:.3g}"
+        + (f", usual {reference:.3g}" if reference is not None else ""),
     )
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One signal of an incident over time. `data` is what the browser's chart gets; `area` the same without JavaScript."""
+    """One signal of an incident over time.
+
+    `data` is what the browser's chart gets; `area` the same without JavaScript.
+    """
 
     title: str
     data: dict[str, Any]
@@ -282,7 +358,14 @@ def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | No
     low, high = min(0.0, *values) if shown in SHARES else min(values), max(values)
     high = high if high > low else low + 1
     # Time between the samples says nothing; runs of rows side by side show the step.
-    first_of_window = next((index for index, (at, _) in enumerate(series) if window_from is not None and at >= window_from), len(series))
+    first_of_window = next(
+        (
+            index
+            for index, (at, _) in enumerate(series)
+            if window_from is not None and at >= window_from
+        ),
+        len(series),
+    )
 
     def x(index: float) -> float:
         return round(CHART_WIDTH * index / (len(series) - 1), 1)
@@ -290,11 +373,26 @@ def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | No
     def y(value: float) -> float:
         return round(CHART_HEIGHT - 4 - (CHART_HEIGHT - 8) * (value - low) / (high - low), 1)
 
-    onset = next((x(index) for index, (at, _) in enumerate(series) if since_at is not None and at >= since_at), None)
+    onset = next(
+        (
+            x(index)
+            for index, (at, _) in enumerate(series)
+            if since_at is not None and at >= since_at
+        ),
+        None,
+    )
     return Chart(
         title=_label({"name": signal.get("name", ""), "label": signal.get("label", "")}),
-        data={"series": [list(point) for point in series], "split": first_of_window, "share": shown in SHARES, "unit": unit, "since": since_at},
-        line="".join(f"{'M' if i == 0 else 'L'}{x(i)} {y(value)}" for i, (_, value) in enumerate(series)),
+        data={
+            "series": [list(point) for point in series],
+            "split": first_of_window,
+            "share": shown in SHARES,
+            "unit": unit,
+            "since": since_at,
+        },
+        line="".join(
+            f"{'M' if i == 0 else 'L'}{x(i)} {y(value)}" for i, (_, value) in enumerate(series)
+        ),
         split=x(max(0.0, first_of_window - 0.5)),
         onset=onset,
         top=value_text(high, shown, unit),
@@ -303,10 +401,14 @@ def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | No
 
 
 def marked(text: str, words: Sequence[str], limit: int = 220) -> list[tuple[str, bool]]:
-    """The text cut into parts, those that are one of `words` marked, shortened around the first of them."""
+    """The text cut into parts, those that are one of `words` marked, shortened around the first of
+    them.
+    """
     flat = " ".join(text.split())
     wanted = {word.lower() for word in words}
-    spans = [match.span() for match in re.finditer(r"[^\W\d_]+", flat) if match.group().lower() in wanted]
+    spans = [
+        match.span() for match in re.finditer(r"[^\W\d_]+", flat) if match.group().lower() in wanted
+    ]
     start = max(0, spans[0][0] - limit // 2) if spans and spans[0][0] > limit else 0
     parts: list[tuple[str, bool]] = [("… ", False)] if start else []
     at, end = start, min(len(flat), start + limit)

@@ -1,8 +1,9 @@
 """Which interactions a drift run compares: bounded reads of one alias, never the whole table.
 
-The *reference* is the traffic right after the version that is live now went live (or after an operator marked a change
-as expected); the *window* is the newest traffic of the same version. Both are capped per end user, because requests
-cluster in users and tests that take them for independent call every quiet day a drift.
+The *reference* is the traffic right after the version that is live now went live (or after an
+operator marked a change as expected); the *window* is the newest traffic of the same version. Both
+are capped per end user, because requests cluster in users and tests that take them for independent
+call every quiet day a drift.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from whet.errors import NotFoundError
 from whet.registry import rollout_history
 from whet.tables import alerts, interactions, ratings, rollouts
 
-_RAW_FACTOR = 10  # candidates looked at per row kept: enough when ten requests in eleven come from users already capped
-_CHUNK = 500  # ids per query: below SQLite's limit on variables, and a chunk of large requests still fits in memory
-_GENERATIONS = 1000  # how far back the history of an alias is read to find since when its version is live
+# Candidates looked at per row kept: enough when ten requests in eleven come from users already
+# capped
+_RAW_FACTOR = 10
+# Ids per query: below SQLite's limit on variables, and a chunk of large requests still fits in
+# memory
+_CHUNK = 500
+# How far back the history of an alias is read to find since when its version is live
+_GENERATIONS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +59,15 @@ class Windows:
 
 
 def list_aliases(connection: Connection) -> list[str]:
-    """Every alias that has a rollout or traffic; one index step per alias, whatever the number of interactions."""
+    """Every alias that has a rollout or traffic; one index step per alias, whatever the number of
+    interactions.
+    """
     found = set(connection.scalars(select(rollouts.c.alias).distinct()))
     last = ""
     while True:
-        following = connection.scalar(select(func.min(interactions.c.alias)).where(interactions.c.alias > last))
+        following = connection.scalar(
+            select(func.min(interactions.c.alias)).where(interactions.c.alias > last)
+        )
         if following is None:
             return sorted(found)
         found.add(following)
@@ -67,18 +77,27 @@ def list_aliases(connection: Connection) -> list[str]:
 def require_alias(connection: Connection, alias: str) -> None:
     """Raises NotFoundError for an alias that has neither traffic nor a rollout."""
     if alias not in list_aliases(connection):
-        raise NotFoundError(f"There is no alias {alias!r}: it has neither traffic nor a rollout.", hint="`whet rollout show` prints the aliases.")
+        raise NotFoundError(
+            f"There is no alias {alias!r}: it has neither traffic nor a rollout.",
+            hint="`whet rollout show` prints the aliases.",
+        )
 
 
 def current_epoch(connection: Connection, alias: str) -> Epoch:
-    """The stable version of `alias`, since it went live or since the newest change that a person marked as expected."""
+    """The stable version of `alias`, since it went live or since the newest change that a person
+    marked as expected.
+    """
     since_at, digest = 0, None
     history = rollout_history(connection, alias, limit=_GENERATIONS)
     for generation in history:
         if generation.stable_digest != history[0].stable_digest:
             break
         since_at, digest = generation.created_at, generation.stable_digest
-    marked = connection.scalar(select(func.max(alerts.c.changed_at)).where(alerts.c.alias == alias, alerts.c.state == "expected"))
+    marked = connection.scalar(
+        select(func.max(alerts.c.changed_at)).where(
+            alerts.c.alias == alias, alerts.c.state == "expected"
+        )
+    )
     return Epoch(max(since_at, marked or 0), digest, bool(history))
 
 
@@ -94,53 +113,85 @@ def read_windows(
 ) -> Windows:
     """Read both samples of `alias`, at most `size` rows each and `per_user` rows of one user.
 
-    `frozen` (from, to in ms) fixes the reference while an alert is open, so that a change cannot become the new normal
-    by lasting. Too few rows, or samples that would overlap, give `shortage` instead of rows.
+    `frozen` (from, to in ms) fixes the reference while an alert is open, so that a change cannot
+    become the new normal by lasting. Too few rows, or samples that would overlap, give `shortage`
+    instead of rows.
     """
     epoch = current_epoch(connection, alias)
     conditions = _eligible(alias, epoch, now)
     limit = size * _RAW_FACTOR
     newest = _keys(connection, conditions, limit, newest_first=True)
     if frozen and frozen[0] >= epoch.since_at:
-        earliest = _keys(connection, [*conditions, interactions.c.created_at.between(*frozen)], limit, newest_first=False)
+        earliest = _keys(
+            connection,
+            [*conditions, interactions.c.created_at.between(*frozen)],
+            limit,
+            newest_first=False,
+        )
         newest = [key for key in newest if key.created_at > frozen[1]]
-        reference_keys, window_keys = cap_per_user(earliest, per_user, size, min_rows), cap_per_user(newest, per_user, size, min_rows)
+        reference_keys, window_keys = (
+            cap_per_user(earliest, per_user, size, min_rows),
+            cap_per_user(newest, per_user, size, min_rows),
+        )
     else:
         earliest = _keys(connection, conditions, limit, newest_first=False)
-        reference_keys, window_keys = choose(earliest, newest, size=size, per_user=per_user, min_rows=min_rows)
+        reference_keys, window_keys = choose(
+            earliest, newest, size=size, per_user=per_user, min_rows=min_rows
+        )
     shortage = shortage_of(len(reference_keys), len(window_keys), min_rows)
     if shortage:
-        return Windows(epoch, shortage=f"{shortage} The live version has answered {_counted(len(newest), limit)} requests that count.")
-    return Windows(epoch, fetch_rows(connection, reference_keys), fetch_rows(connection, window_keys))
+        return Windows(
+            epoch,
+            shortage=(
+                f"{shortage} The live version has answered {_counted(len(newest), limit)} requests"
+                " that count."
+            ),
+        )
+    return Windows(
+        epoch, fetch_rows(connection, reference_keys), fetch_rows(connection, window_keys)
+    )
 
 
 def shortage_of(n_reference: int, n_window: int, min_rows: int) -> str:
     """A sentence when either sample is below `min_rows`, else an empty string."""
     if min(n_reference, n_window) >= min_rows:
         return ""
-    return f"Not enough data: {n_reference} earlier and {n_window} recent conversations can be compared, {min_rows} of each are needed."
+    return (
+        f"Not enough data: {n_reference} earlier and {n_window} recent conversations can be"
+        f" compared, {min_rows} of each are needed."
+    )
 
 
-def choose(earliest: Sequence[Key], newest: Sequence[Key], *, size: int, per_user: int, min_rows: int) -> tuple[list[Key], list[Key]]:
-    """(reference, window) out of the oldest keys (oldest first) and the newest keys (newest first); never overlapping.
+def choose(
+    earliest: Sequence[Key], newest: Sequence[Key], *, size: int, per_user: int, min_rows: int
+) -> tuple[list[Key], list[Key]]:
+    """(reference, window) out of the oldest keys (oldest first) and the newest keys (newest first);
+    never overlapping.
 
     While there is less traffic than two full samples, the traffic is split in the middle.
     """
     reference = cap_per_user(earliest, per_user, size, min_rows)
     window = cap_per_user(newest, per_user, size, min_rows)
-    if reference and window and _order(max(reference, key=_order)) >= _order(min(window, key=_order)):
+    if (
+        reference
+        and window
+        and _order(max(reference, key=_order)) >= _order(min(window, key=_order))
+    ):
         everything = sorted({*earliest, *newest}, key=_order)
         middle = len(everything) // 2
         reference = cap_per_user(everything[:middle], per_user, size, min_rows)
-        window = cap_per_user(everything[: middle - 1 if middle else None : -1], per_user, size, min_rows)
+        window = cap_per_user(
+            everything[: middle - 1 if middle else None : -1], per_user, size, min_rows
+        )
     return reference, window
 
 
 def cap_per_user(keys: Sequence[Key], per_user: int, size: int, min_rows: int) -> list[Key]:
     """The first `size` keys with at most `per_user` of each end user, sorted by time.
 
-    An application with a handful of users would never have enough rows; for it the cap is raised, doubling, until
-    `min_rows` are there. The tests then correct for the resemblance of one user's rows.
+    An application with a handful of users would never have enough rows; for it the cap is raised,
+    doubling, until `min_rows` are there. The tests then correct for the resemblance of one user's
+    rows.
     """
     allowed = per_user
     while True:
@@ -173,7 +224,10 @@ def _counted(n: int, limit: int) -> str:
 
 
 def _eligible(alias: str, epoch: Epoch, now: int) -> list[ColumnElement[bool]]:
-    """Answers of the live version that were not called off. A candidate's answers are the rollout's to judge, not drift."""
+    """Answers of the live version that were not called off.
+
+    A candidate's answers are the rollout's to judge, not drift.
+    """
     conditions = [
         interactions.c.alias == alias,
         interactions.c.created_at >= epoch.since_at,
@@ -184,14 +238,24 @@ def _eligible(alias: str, epoch: Epoch, now: int) -> list[ColumnElement[bool]]:
     ]
     if epoch.has_rollout:
         digest = interactions.c.adapter_digest
-        conditions.append(digest.is_(None) if epoch.stable_digest is None else digest == epoch.stable_digest)
+        conditions.append(
+            digest.is_(None) if epoch.stable_digest is None else digest == epoch.stable_digest
+        )
     return conditions
 
 
-def _keys(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int, *, newest_first: bool) -> list[Key]:
+def _keys(
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]],
+    limit: int,
+    *,
+    newest_first: bool,
+) -> list[Key]:
     columns = interactions.c.created_at, interactions.c.id
     order = [column.desc() for column in columns] if newest_first else list(columns)
-    query = select(*columns, interactions.c.end_user).where(*conditions).order_by(*order).limit(limit)
+    query = (
+        select(*columns, interactions.c.end_user).where(*conditions).order_by(*order).limit(limit)
+    )
     return [Key(*row) for row in connection.execute(query)]
 
 
@@ -221,7 +285,10 @@ _COLUMNS = [
 
 
 def fetch_rows(connection: Connection, keys: Sequence[Key]) -> list[Row]:
-    """The rows behind `keys`, oldest first, each with its latest rating. Large requests are reduced as they arrive."""
+    """The rows behind `keys`, oldest first, each with its latest rating.
+
+    Large requests are reduced as they arrive.
+    """
     rows: list[Row] = []
     for start in range(0, len(keys), _CHUNK):
         ids = [key.id for key in keys[start : start + _CHUNK]]
@@ -235,6 +302,10 @@ def fetch_rows(connection: Connection, keys: Sequence[Key]) -> list[Row]:
             .order_by(ratings.c.created_at, ratings.c.id)
         )
         latest = {row.interaction_id: row.rating for row in connection.execute(rated)}
-        found = connection.execute(select(*_COLUMNS).where(interactions.c.id.in_(ids)).execution_options(yield_per=50))
-        rows += [row_from_record(dict(record), latest.get(record["id"])) for record in found.mappings()]
+        found = connection.execute(
+            select(*_COLUMNS).where(interactions.c.id.in_(ids)).execution_options(yield_per=50)
+        )
+        rows += [
+            row_from_record(dict(record), latest.get(record["id"])) for record in found.mappings()
+        ]
     return sorted(rows, key=lambda row: (row.created_at, row.id))

@@ -3,7 +3,8 @@
 product.in gives the complete lists cpu.txt and gpu.txt, ray.in, trackers.in, harness.in and
 llamacpp.in what they need besides, and clients.in a list of its own.
 
-Present pins are kept unless `--upgrade` is given. The lists name no address: pip looks where it is configured to look.
+Present pins are kept unless `--upgrade` is given. The lists name no address: pip looks where it is
+configured to look.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "requirements"
-# The CPU engine declares these for pictures and sound. Their builds beside a CPU torch are CUDA builds, and with them
-# in place the import of transformers fails ("operator torchvision::nms does not exist"). Triton compiles for GPUs: without one
-# the engine finds no driver and disables it, and it is a fifth of the environment.
+# The CPU engine declares these for pictures and sound. Their builds beside a CPU torch are CUDA
+# builds, and with them in place the import of transformers fails ("operator torchvision::nms does
+# not exist"). Triton compiles for GPUs: without one the engine finds no driver and disables it, and
+# it is a fifth of the environment.
 LEFT_OUT_ON_CPU = {"torchvision", "torchaudio", "torchcodec", "triton"}
 NEVER_PINNED = {"pip", "whet", "wheel"}
 
@@ -45,8 +47,12 @@ HEADER = """\
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upgrade", action="store_true", help="take the newest versions that product.in allows")
-    parser.add_argument("kinds", nargs="*", choices=["cpu", "gpu", []], help="which lists; both when none is named")
+    parser.add_argument(
+        "--upgrade", action="store_true", help="take the newest versions that product.in allows"
+    )
+    parser.add_argument(
+        "kinds", nargs="*", choices=["cpu", "gpu", []], help="which lists; both when none is named"
+    )
     given = parser.parse_args()
     for kind in given.kinds or ["cpu", "gpu"]:
         write(kind, upgrade=given.upgrade)
@@ -60,22 +66,47 @@ def write(kind: str, *, upgrade: bool) -> None:
     target = FOLDER / f"{kind}.txt"
     found = resolve(kind, keep=None if upgrade or not target.exists() else target)
     where = "without an NVIDIA GPU" if kind == "cpu" else "with an NVIDIA GPU"
-    target.write_text(HEADER.format(where=where) + "".join(f"{name}=={version}\n" for name, version in sorted(found.items())))
+    target.write_text(
+        HEADER.format(where=where)
+        + "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
+    )
     print(f"{target.name}: {len(found)} packages")
 
 
 def write_beside(name: str, *, upgrade: bool) -> None:
-    """What `<name>.in` needs that cpu.txt does not hold. Raises SystemExit where another list holds another version of one of them."""
+    """What `<name>.in` needs that cpu.txt does not hold.
+
+    Raises SystemExit where another list holds another version of one of them.
+    """
     target, cpu, gpu = FOLDER / f"{name}.txt", FOLDER / "cpu.txt", FOLDER / "gpu.txt"
-    others = [FOLDER / f"{other}.txt" for other in BESIDE if other != name and (FOLDER / f"{other}.txt").exists()]
+    others = [
+        FOLDER / f"{other}.txt"
+        for other in BESIDE
+        if other != name and (FOLDER / f"{other}.txt").exists()
+    ]
     kept = [target] if target.exists() and not upgrade else []
-    found = pip_resolves(["-r", str(FOLDER / f"{name}.in"), *(word for path in (cpu, *others, *kept) for word in ("-c", str(path)))], dict(os.environ))
+    found = pip_resolves(
+        [
+            "-r",
+            str(FOLDER / f"{name}.in"),
+            *(word for path in (cpu, *others, *kept) for word in ("-c", str(path))),
+        ],
+        dict(os.environ),
+    )
     held = {package for package in found if f"\n{package}==" in cpu.read_text()}
     other = [package for package in set(found) - held if f"\n{package}==" in gpu.read_text()]
     if other:
-        sys.exit(f"gpu.txt holds {', '.join(sorted(other))} already, cpu.txt does not: {target.name} cannot be one list for both.")
-    pins = {package: version for package, version in found.items() if package not in held | NEVER_PINNED}
-    target.write_text(BESIDE_HEADER.format(name=name) + "".join(f"{package}=={version}\n" for package, version in sorted(pins.items())))
+        sys.exit(
+            f"gpu.txt holds {', '.join(sorted(other))} already, cpu.txt does not:"
+            f" {target.name} cannot be one list for both."
+        )
+    pins = {
+        package: version for package, version in found.items() if package not in held | NEVER_PINNED
+    }
+    target.write_text(
+        BESIDE_HEADER.format(name=name)
+        + "".join(f"{package}=={version}\n" for package, version in sorted(pins.items()))
+    )
     print(f"{target.name}: {len(pins)} packages")
 
 
@@ -96,7 +127,9 @@ def resolve(kind: str, *, keep: Path | None) -> dict[str, str]:
     if keep is not None:
         sources += ["-c", str(keep)]
     environment = dict(os.environ)
-    if kind == "gpu":  # a folder of wheels that this machine is configured for may hold a CPU build of torch, which would win
+    # A folder of wheels that this machine is configured for may hold a CPU build of torch, which
+    # would win
+    if kind == "gpu":
         environment |= {"PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
     found = pip_resolves(sources, environment)
     left_out = NEVER_PINNED | (LEFT_OUT_ON_CPU if kind == "cpu" else set())
@@ -107,11 +140,25 @@ def pip_resolves(sources: list[str], environment: dict[str, str]) -> dict[str, s
     """Name → version of all that pip would install."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report), *sources]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--report",
+            str(report),
+            *sources,
+        ]
         subprocess.run(command, check=True, env=environment)
         installs = json.loads(report.read_text())["install"]
     # `2.13.0+cpu` names one build; the list names the version and set-up chooses the build.
-    return {normal(item["metadata"]["name"]): item["metadata"]["version"].partition("+")[0] for item in installs}
+    return {
+        normal(item["metadata"]["name"]): item["metadata"]["version"].partition("+")[0]
+        for item in installs
+    }
 
 
 def normal(name: str) -> str:

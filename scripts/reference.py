@@ -1,4 +1,5 @@
-"""`make docs`: writes the reference pages in docs/ from the code itself, so that the two cannot differ.
+"""`make docs`: writes the reference pages in docs/ from the code itself, so that the two cannot
+differ.
 
 `--check` writes nothing and ends with exit code 1 when a page is not what the code says.
 """
@@ -80,12 +81,22 @@ def settings() -> str:
     for name, field in Settings.model_fields.items():
         shown = f"`{name}`" if name != "home" else "– (it says where `whet.toml` is)"
         default = toml_value(field.default)
-        rows.append((shown, f"`WHET_{name.upper()}`", "empty" if default == '""' else f"`{default}`", field.description or ""))
+        rows.append(
+            (
+                shown,
+                f"`WHET_{name.upper()}`",
+                "empty" if default == '""' else f"`{default}`",
+                field.description or "",
+            )
+        )
     return SETTINGS + _table(rows)
 
 
 def commands() -> str:
-    rows = [(f"`{_usage(name, command)}`", _first_paragraph(command.help)) for name, command in command_tree(typer.main.get_command(app))]
+    rows = [
+        (f"`{_usage(name, command)}`", _first_paragraph(command.help))
+        for name, command in command_tree(typer.main.get_command(app))
+    ]
     return COMMANDS + _table(rows)
 
 
@@ -126,22 +137,47 @@ def routes() -> str:
         for route in console.routes:
             methods = sorted(set(getattr(route, "methods", None) or ()) - {"HEAD", "OPTIONS"})
             path, endpoint = str(getattr(route, "path", "")), getattr(route, "endpoint", None)
-            text = _first_paragraph(endpoint.__doc__) or endpoint.__name__.replace("_", " ") if endpoint else ""
+            text = (
+                _first_paragraph(endpoint.__doc__) or endpoint.__name__.replace("_", " ")
+                if endpoint
+                else ""
+            )
             for method in methods:
-                found[(path, method)] = (f"`{method} {path}`", declared_role(route) or "refused", text)
+                found[(path, method)] = (
+                    f"`{method} {path}`",
+                    declared_role(route) or "refused",
+                    text,
+                )
         context.close()
     return ROUTES + _table([found[key] for key in sorted(found)])
 
 
 def metrics() -> str:
-    kinds = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "GaugeMetricFamily": "gauge", "CounterMetricFamily": "counter"}
+    kinds = {
+        "Counter": "counter",
+        "Gauge": "gauge",
+        "Histogram": "histogram",
+        "GaugeMetricFamily": "gauge",
+        "CounterMetricFamily": "counter",
+    }
     rows = {}
     for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
-        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        for call in (
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ):
             kind = kinds.get(getattr(call.func, "id", getattr(call.func, "attr", "")))
-            texts = [part.value for part in call.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            texts = [
+                part.value
+                for part in call.args
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
             if kind and len(texts) >= 2 and texts[0].startswith("whet_"):
-                rows[texts[0]] = (f"`{texts[0]}`", kind, texts[1], f"`{path.relative_to(ROOT).parts[0]}`")
+                rows[texts[0]] = (
+                    f"`{texts[0]}`",
+                    kind,
+                    texts[1],
+                    f"`{path.relative_to(ROOT).parts[0]}`",
+                )
     return METRICS + _table([rows[name] for name in sorted(rows)])
 
 
@@ -150,10 +186,17 @@ def _first_paragraph(text: str | None) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows
+    )
 
 
-PAGES = {"settings.md": settings, "commands.md": commands, "routes.md": routes, "metrics.md": metrics}
+PAGES = {
+    "settings.md": settings,
+    "commands.md": commands,
+    "routes.md": routes,
+    "metrics.md": metrics,
+}
 
 
 def engine_differences() -> str:
@@ -204,15 +247,27 @@ def with_sections(page: str) -> str:
 def outdated() -> list[str]:
     """Names of the pages that are not what the code says."""
     docs = ROOT / "docs"
-    pages = [name for name, make in PAGES.items() if not (docs / name).exists() or (docs / name).read_text() != make()]
-    return pages + [name for name in {name for name, _, _ in SECTIONS} if (docs / name).read_text() != with_sections(name)]
+    pages = [
+        name
+        for name, make in PAGES.items()
+        if not (docs / name).exists() or (docs / name).read_text() != make()
+    ]
+    return pages + [
+        name
+        for name in {name for name, _, _ in SECTIONS}
+        if (docs / name).read_text() != with_sections(name)
+    ]
 
 
 def main() -> int:
     if "--check" in sys.argv[1:]:
         found = outdated()
         if found:
-            print(f"Not what the code says: {', '.join('docs/' + name for name in found)}. Run `make docs`.", file=sys.stderr)
+            print(
+                f"Not what the code says: {', '.join('docs/' + name for name in found)}. Run `make"
+                " docs`.",
+                file=sys.stderr,
+            )
         return 1 if found else 0
     for name, make in PAGES.items():
         (ROOT / "docs" / name).write_text(make())

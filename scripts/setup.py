@@ -1,11 +1,13 @@
-"""`make setup`: makes .venv and installs the pinned list into it. Standard library only; does nothing when up to date.
+"""`make setup`: makes .venv and installs the pinned list into it.
 
-The lists hold every package with its version and are installed without resolving anything, so that nothing unwanted
-comes along: torchvision, torchaudio and torchcodec, which the CPU engine declares and does not need, break the import
-of transformers next to a CPU build of torch.
+Standard library only; does nothing when up to date.
 
-No address of a package index is written in this project: pip uses the one it is configured for. Where that one has no
-CPU build of torch, WHET_TORCH_INDEX names one that has.
+The lists hold every package with its version and are installed without resolving anything, so that
+nothing unwanted comes along: torchvision, torchaudio and torchcodec, which the CPU engine declares
+and does not need, break the import of transformers next to a CPU build of torch.
+
+No address of a package index is written in this project: pip uses the one it is configured for.
+Where that one has no CPU build of torch, WHET_TORCH_INDEX names one that has.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / ".whet-setup"
-# What the commands, the gateway and the engine import: with it most of what is ever used of the packages.
+# What the commands, the gateway and the engine import: with it most of what is ever used of the
+# packages.
 _IMPORTED = (
     "whet.cli", "training.pipeline", "training.kernels", "transformers.models.llama.modeling_llama", "transformers.generation.utils", "torch.utils.tensorboard",
     "sklearn.metrics", "evidently", "vllm.entrypoints.openai.api_server", "vllm.v1.engine.core",
 )  # fmt: skip
-NEEDED_BYTES = 8 << 30  # the CPU environment takes 3.3 GiB; what pip unpacks on the way takes room too
+# The CPU environment takes 3.3 GiB; what pip unpacks on the way takes room too
+NEEDED_BYTES = 8 << 30
 NEEDED_BYTES_GPU = 20 << 30
 _PIPS = 4  # at once, as far as there are processors; more than two were not measured
 
@@ -39,7 +43,10 @@ def main() -> int:
     fingerprint = stamp_of(listing)
     if STAMP.is_file() and STAMP.read_text() == fingerprint and venv_python().exists():
         return 0
-    say(f"Setting up in {VENV} from requirements/{listing.name} ({'an NVIDIA GPU was found' if listing.name == 'gpu.txt' else 'no NVIDIA GPU was found'}).")
+    say(
+        f"Setting up in {VENV} from"
+        f" requirements/{listing.name} ({'an NVIDIA GPU was found' if listing.name == 'gpu.txt' else 'no NVIDIA GPU was found'})."
+    )
     check_space(NEEDED_BYTES_GPU if listing.name == "gpu.txt" else NEEDED_BYTES)
     make_venv()
     wanted = pins(listing)
@@ -51,7 +58,8 @@ def main() -> int:
     install_all(wanted)
     say("Installing Whet itself …")
     pip("install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
-    # Left by the build: Python started in this folder would read our entry points from here, and it goes stale.
+    # Left by the build: Python started in this folder would read our entry points from here, and it
+    # goes stale.
     shutil.rmtree(ROOT / "whet.egg-info", ignore_errors=True)
     check_imports()
     STAMP.write_text(fingerprint)
@@ -89,7 +97,11 @@ def stamp_of(listing: Path) -> str:
 
 
 def pins(listing: Path) -> list[str]:
-    return [line.strip() for line in listing.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    return [
+        line.strip()
+        for line in listing.read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 def venv_python() -> Path:
@@ -99,13 +111,21 @@ def venv_python() -> Path:
 def check_space(needed: int) -> None:
     free = shutil.disk_usage(ROOT).free
     if free < needed:
-        fail(f"{free / 2**30:.1f} GiB are free on the disk of {ROOT}; set-up needs {needed / 2**30:.0f} GiB. Free space and run `make setup` again.")
+        fail(
+            f"{free / 2**30:.1f} GiB are free on the disk of {ROOT}; set-up needs"
+            f" {needed / 2**30:.0f} GiB. Free space and run `make setup` again."
+        )
 
 
 def make_venv() -> None:
     """A new environment, or the present one if it is of this Python."""
     if venv_python().exists():
-        found = subprocess.run([venv_python(), "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            [venv_python(), "-c", "import sys; print(*sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if found.stdout.split() == [str(part) for part in sys.version_info[:2]]:
             return
         say("The present .venv is of another Python or broken; making a new one.")
@@ -115,8 +135,13 @@ def make_venv() -> None:
 
 
 def pip(*arguments: str, capture: bool = False) -> str:
-    """Run pip in the environment; what it printed where that is captured. Ends the set-up with what pip said when it fails."""
-    done = subprocess.run(pip_command(*arguments), stdout=subprocess.PIPE if capture else None, text=True, check=False)
+    """Run pip in the environment; what it printed where that is captured.
+
+    Ends the set-up with what pip said when it fails.
+    """
+    done = subprocess.run(
+        pip_command(*arguments), stdout=subprocess.PIPE if capture else None, text=True, check=False
+    )
     if done.returncode != 0:
         failed(arguments[0], done.returncode)
     return done.stdout or ""
@@ -124,59 +149,111 @@ def pip(*arguments: str, capture: bool = False) -> str:
 
 def pip_command(*arguments: str) -> list[str]:
     # -qq: errors only; what a machine's own pip settings make it warn of is not ours.
-    return [str(venv_python()), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments, "-qq"]
+    return [
+        str(venv_python()),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        *arguments,
+        "-qq",
+    ]
 
 
 def failed(verb: str, code: int) -> NoReturn:
-    fail(f"pip {verb} failed (exit code {code}); the lines above say why. Run `make setup` again when it is cured: what was downloaded is kept.")
+    fail(
+        f"pip {verb} failed (exit code {code}); the lines above say why. Run `make setup` again"
+        " when it is cured: what was downloaded is kept."
+    )
 
 
 def install_all(wanted: list[str]) -> None:
-    """Install packages without resolving, in no particular order. pip unpacks one after another on one processor, so several of it take a share each."""
+    """Install packages without resolving, in no particular order. pip unpacks one after another on
+    one processor, so several of it take a share each.
+    """
     count = min(_PIPS, os.cpu_count() or 1)
-    # Python compiles a module when it is first imported; compiling all 45,000 beforehand took half of the set-up's time.
-    running = [subprocess.Popen(pip_command("install", "--no-deps", "--no-compile", *wanted[number::count])) for number in range(count)]
+    # Python compiles a module when it is first imported; compiling all 45,000 beforehand took half
+    # of the set-up's time.
+    running = [
+        subprocess.Popen(
+            pip_command("install", "--no-deps", "--no-compile", *wanted[number::count])
+        )
+        for number in range(count)
+    ]
     if code := max(abs(each.wait()) for each in running):
         failed("install", code)
 
 
 def installed_torch() -> str:
-    """The version of torch in the environment with its build, such as `2.13.0+cpu`; '' when there is none or it cannot be imported."""
+    """The version of torch in the environment with its build, such as `2.13.0+cpu`; '' when there
+    is none or it cannot be imported.
+    """
     code = "import torch; print(torch.__version__)"
     found = subprocess.run([venv_python(), "-c", code], capture_output=True, text=True, check=False)
     return found.stdout.strip()
 
 
 def install_cpu_torch(pin: str) -> None:
-    """Install torch from what pip finds; where that is a CUDA build, from WHET_TORCH_INDEX; else the CUDA build, and say so."""
+    """Install torch from what pip finds; where that is a CUDA build, from WHET_TORCH_INDEX; else
+    the CUDA build, and say so.
+    """
     if installed_torch().split("+")[0] == pin.split("==")[1]:
         return
     index = os.environ.get("WHET_TORCH_INDEX", "")
     source = ["--index-url", index] if index else []
-    report = json.loads(pip("install", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", *source, pin, capture=True))
+    report = json.loads(
+        pip(
+            "install",
+            "--dry-run",
+            "--no-deps",
+            "--ignore-installed",
+            "--report",
+            "-",
+            *source,
+            pin,
+            capture=True,
+        )
+    )
     version = report["install"][0]["metadata"]["version"]
     small = version.endswith("+cpu") or sys.platform == "darwin"
     if small:
-        say(f"Installing torch {version} ({'from WHET_TORCH_INDEX' if index else 'from the index that pip uses'}) …")
+        say(
+            "Installing torch"
+            f" {version} ({'from WHET_TORCH_INDEX' if index else 'from the index that pip uses'}) …"
+        )
         pip("install", "--no-deps", "--no-compile", *source, pin)
         return
     say(
-        f"pip's index offers torch {version}, a build for NVIDIA GPUs: about 3 GB with its libraries, which this machine without a GPU would not use. "
-        "It works, and is being installed. For the small build, stop here and run again with WHET_TORCH_INDEX set to the address of PyTorch's CPU package index, "
-        "which PyTorch's own 'Get started' page names when you choose Pip and CPU."
+        f"pip's index offers torch {version}, a build for NVIDIA GPUs: about 3 GB with its"
+        " libraries, which this machine without a GPU would not use. It works, and is being"
+        " installed. For the small build, stop here and run again with WHET_TORCH_INDEX set to the"
+        " address of PyTorch's CPU package index, which PyTorch's own 'Get started' page names"
+        " when you choose Pip and CPU."
     )
     pip("install", *source, pin)
 
 
 def check_imports() -> None:
-    """The mistakes that a wrong mixture of builds shows at once. What is imported is compiled and kept, whatever the environment says about that: every process of
-    ours would compile it again, ten seconds each."""
+    """The mistakes that a wrong mixture of builds shows at once.
+
+    What is imported is compiled and kept, whatever the environment says about that: every process
+    of ours would compile it again, ten seconds each.
+    """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     env |= {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([venv_python(), "-c", f"import {', '.join(_IMPORTED)}"], capture_output=True, text=True, check=False, env=env)
+    done = subprocess.run(
+        [venv_python(), "-c", f"import {', '.join(_IMPORTED)}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+    )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-        fail(f"The environment is complete but does not work: {last}. Run `make clean setup`; if that does not help, this is a defect.")
+        fail(
+            f"The environment is complete but does not work: {last}. Run `make clean setup`; if"
+            " that does not help, this is a defect."
+        )
 
 
 if __name__ == "__main__":

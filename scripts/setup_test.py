@@ -1,5 +1,7 @@
-"""`make setup-test`: what the tests need beside Python packages: Chromium for the pages, PostgreSQL's programs for the database,
-and Prometheus with its Alertmanager, which are unpacked into `.tools/` and not installed, since an installed one would start as a service."""
+"""`make setup-test`: what the tests need beside Python packages: Chromium for the pages,
+PostgreSQL's programs for the database, and Prometheus with its Alertmanager, which are unpacked
+into `.tools/` and not installed, since an installed one would start as a service.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,15 @@ import tempfile
 from pathlib import Path
 
 TOOLS = Path(__file__).parents[1] / ".tools"
-_UNPACKED = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}  # program -> Debian package
-_TEMPLATES = Path("/usr/share/prometheus/alertmanager")  # the only place where Debian's Alertmanager looks for its templates, without which it does not start
+# Program -> Debian package
+_UNPACKED = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+}
+# The only place where Debian's Alertmanager looks for its templates, without which it does not
+# start
+_TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 _QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
 
 
@@ -28,7 +37,11 @@ def missing_packages() -> list[str]:
 
 def missing_programs() -> list[str]:
     """Programs that are neither on this machine nor in `.tools/`."""
-    unpacked = [name for name in _UNPACKED if (TOOLS / name).is_file() and (_TEMPLATES.is_dir() or name != "prometheus-alertmanager")]
+    unpacked = [
+        name
+        for name in _UNPACKED
+        if (TOOLS / name).is_file() and (_TEMPLATES.is_dir() or name != "prometheus-alertmanager")
+    ]
     return [name for name in _UNPACKED if not (shutil.which(name) or name in unpacked)]
 
 
@@ -41,14 +54,20 @@ def main() -> int:
     prefix = _as_root()
     if shutil.which("apt-get") is None or prefix is None:
         print(
-            f"setup-test: the tests need {' and '.join(wanted)}, which this script cannot get here. Run: sudo apt-get install {' '.join(wanted)}",
+            f"setup-test: the tests need {' and '.join(wanted)}, which this script cannot get here."
+            f" Run: sudo apt-get install {' '.join(wanted)}",
             file=sys.stderr,
         )
         return 1
     print(f"setup-test: getting {', '.join(wanted)} with apt-get …", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([*prefix, "apt-get", "update"], **_QUIET, env=environment, check=False)  # an old list may do; the next line tells
-    if packages and (code := subprocess.run([*prefix, *command], **_QUIET, env=environment, check=False).returncode):
+    # An old list may do; the next line tells
+    subprocess.run([*prefix, "apt-get", "update"], **_QUIET, env=environment, check=False)
+    if packages and (
+        code := subprocess.run(
+            [*prefix, *command], **_QUIET, env=environment, check=False
+        ).returncode
+    ):
         return code
     return _unpack(programs, prefix) if programs else 0
 
@@ -58,8 +77,17 @@ def _unpack(programs: list[str], prefix: list[str]) -> int:
     TOOLS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
         packages = list(dict.fromkeys(_UNPACKED[name] for name in programs))
-        if code := subprocess.run(["apt-get", "download", *packages], **_QUIET, stderr=subprocess.DEVNULL, cwd=scratch, check=False).returncode:
-            print(f"setup-test: {' and '.join(packages)} could not be downloaded with apt-get.", file=sys.stderr)
+        if code := subprocess.run(
+            ["apt-get", "download", *packages],
+            **_QUIET,
+            stderr=subprocess.DEVNULL,
+            cwd=scratch,
+            check=False,
+        ).returncode:
+            print(
+                f"setup-test: {' and '.join(packages)} could not be downloaded with apt-get.",
+                file=sys.stderr,
+            )
             return code
         for archive in Path(scratch).glob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", str(archive), scratch], check=True)
@@ -67,7 +95,9 @@ def _unpack(programs: list[str], prefix: list[str]) -> int:
             shutil.move(Path(scratch) / "usr" / "bin" / name, TOOLS / name)
         if "prometheus-alertmanager" in programs and not _TEMPLATES.is_dir():
             subprocess.run([*prefix, "mkdir", "-p", str(_TEMPLATES.parent)], check=True)
-            subprocess.run([*prefix, "cp", "-r", f"{scratch}{_TEMPLATES}", str(_TEMPLATES)], check=True)
+            subprocess.run(
+                [*prefix, "cp", "-r", f"{scratch}{_TEMPLATES}", str(_TEMPLATES)], check=True
+            )
     return 0
 
 
@@ -76,7 +106,13 @@ def _as_root() -> list[str] | None:
     if os.geteuid() == 0:
         return []
     sudo = shutil.which("sudo")
-    if sudo and subprocess.run([sudo, "-n", "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+    if (
+        sudo
+        and subprocess.run(
+            [sudo, "-n", "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        ).returncode
+        == 0
+    ):
         return [sudo, "-n"]
     return None
 

@@ -30,11 +30,15 @@ class Base:
 
     def served_length(self, settings: Settings) -> int:
         """Return the tokens of prompt and answer that an engine on this base is started with."""
-        return min(settings.engine_max_model_len, self.max_positions or settings.engine_max_model_len)
+        return min(
+            settings.engine_max_model_len, self.max_positions or settings.engine_max_model_len
+        )
 
 
 def base_of(context: Context) -> Base:
-    """Read the base model's identity. The digest of large weights is kept in the home folder and taken again when a file changes.
+    """Read the base model's identity.
+
+    The digest of large weights is kept in the home folder and taken again when a file changes.
 
     Raises StoreError for a folder that is not a model, ConfigurationError for a named base that has
     not been fetched.
@@ -62,7 +66,14 @@ def _max_positions(folder: Path) -> int | None:
 
 
 def _cached_digest(cache: Path, folder: Path) -> str:
-    stamp = [str(folder), *sorted(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in folder.glob("*") if file.is_file())]
+    stamp = [
+        str(folder),
+        *sorted(
+            f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}"
+            for file in folder.glob("*")
+            if file.is_file()
+        ),
+    ]
     if cache.is_file():
         known = json.loads(cache.read_text())
         if known["stamp"] == stamp:

@@ -13,7 +13,10 @@ from whet.clock import now_ms
 
 __all__ = ["replay", "rollout"]
 
-rollout = typer.Typer(no_args_is_help=True, help="Which version answers under an alias: show, start, promote, roll back, pin.")
+rollout = typer.Typer(
+    no_args_is_help=True,
+    help="Which version answers under an alias: show, start, promote, roll back, pin.",
+)
 
 _AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 _REASON = typer.Option("", "--reason", help="Why; it is kept with the change.")
@@ -21,7 +24,10 @@ _WAIT = typer.Option(60.0, "--wait", help="Seconds to wait until an engine has p
 
 
 @rollout.command("show")
-def show(alias: str = typer.Argument("", help="Print one alias with its history; without it, all."), as_json: bool = _AS_JSON) -> None:
+def show(
+    alias: str = typer.Argument("", help="Print one alias with its history; without it, all."),
+    as_json: bool = _AS_JSON,
+) -> None:
     """What every alias points to, or the history of one."""
     from serving.rollout_store import rollout_rows
     from whet.database import reading
@@ -31,7 +37,18 @@ def show(alias: str = typer.Argument("", help="Print one alias with its history;
         emit(
             rollout_rows(connection, alias_filter(connection, alias) or ""),
             as_json,
-            columns=["alias", "generation", "stable", "candidate", "share", "state", "pinned", "at", "actor", "reason"],
+            columns=[
+                "alias",
+                "generation",
+                "stable",
+                "candidate",
+                "share",
+                "state",
+                "pinned",
+                "at",
+                "actor",
+                "reason",
+            ],
             title="rollouts",
         )
 
@@ -46,40 +63,85 @@ def start(
     as_json: bool = _AS_JSON,
 ) -> None:
     """Put a version on trial beside the stable one."""
-    _change(lambda store, now: store.start(alias, version, share, actor=actor(), reason=reason or "started by hand", now=now), wait, as_json)
+    _change(
+        lambda store, now: store.start(
+            alias, version, share, actor=actor(), reason=reason or "started by hand", now=now
+        ),
+        wait,
+        as_json,
+    )
 
 
 @rollout.command("promote")
 def promote(
     alias: str,
-    version: str = typer.Argument("", help="support@v7, a name or a digest; without it, the candidate on trial or the newest version of that name."),
+    version: str = typer.Argument(
+        "",
+        help=(
+            "support@v7, a name or a digest; without it, the candidate on trial or the newest"
+            " version of that name."
+        ),
+    ),
     reason: str = _REASON,
     force: bool = typer.Option(False, "--force", help="Also a version whose gate failed."),
     wait: float = _WAIT,
     as_json: bool = _AS_JSON,
 ) -> None:
     """Give a version all traffic. A new alias is made by this."""
-    _change(lambda store, now: store.promote(alias, version or None, actor=actor(), reason=reason or "promoted by hand", now=now, force=force), wait, as_json)
+    _change(
+        lambda store, now: store.promote(
+            alias,
+            version or None,
+            actor=actor(),
+            reason=reason or "promoted by hand",
+            now=now,
+            force=force,
+        ),
+        wait,
+        as_json,
+    )
 
 
 @rollout.command("rollback")
 def rollback(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
     """Take the candidate off trial; without one, go back to the version before."""
-    _change(lambda store, now: store.rollback(alias, actor=actor(), reason=reason or "rolled back by hand", now=now), 0, as_json)
+    _change(
+        lambda store, now: store.rollback(
+            alias, actor=actor(), reason=reason or "rolled back by hand", now=now
+        ),
+        0,
+        as_json,
+    )
 
 
 @rollout.command("pin")
 def pin(
-    alias: str, version: str = typer.Argument("", help="Without it, the stable version."), reason: str = _REASON, wait: float = _WAIT, as_json: bool = _AS_JSON
+    alias: str,
+    version: str = typer.Argument("", help="Without it, the stable version."),
+    reason: str = _REASON,
+    wait: float = _WAIT,
+    as_json: bool = _AS_JSON,
 ) -> None:
     """Hold an alias where it is; nothing moves it until it is unpinned."""
-    _change(lambda store, now: store.pin(alias, version or None, actor=actor(), reason=reason or "pinned by hand", now=now), wait, as_json)
+    _change(
+        lambda store, now: store.pin(
+            alias, version or None, actor=actor(), reason=reason or "pinned by hand", now=now
+        ),
+        wait,
+        as_json,
+    )
 
 
 @rollout.command("unpin")
 def unpin(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
     """Let rollouts move an alias again."""
-    _change(lambda store, now: store.unpin(alias, actor=actor(), reason=reason or "unpinned by hand", now=now), 0, as_json)
+    _change(
+        lambda store, now: store.unpin(
+            alias, actor=actor(), reason=reason or "unpinned by hand", now=now
+        ),
+        0,
+        as_json,
+    )
 
 
 def _change(act: Any, wait_s: float, as_json: bool) -> None:
@@ -98,5 +160,9 @@ def _change(act: Any, wait_s: float, as_json: bool) -> None:
                     raise
                 time.sleep(0.3)
         with reading(context.database) as connection:
-            shown = next(one for one in rollout_rows(connection, row.alias) if one["generation"] == row.generation)
+            shown = next(
+                one
+                for one in rollout_rows(connection, row.alias)
+                if one["generation"] == row.generation
+            )
         emit(shown, as_json)

@@ -1,4 +1,7 @@
-"""Moves rollouts along: counts what both arms did, asks `rollout.decide`, writes the step. Runs under the reconciler's lease."""
+"""Moves rollouts along: counts what both arms did, asks `rollout.decide`, writes the step.
+
+Runs under the reconciler's lease.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,12 @@ ACTOR = "rollout-controller"
 
 def policy_of(context: Context) -> Policy:
     settings = context.settings
-    return Policy(tuple(settings.rollout_shares), settings.rollout_min_requests, settings.rollout_max_hours, settings.rollout_auto)
+    return Policy(
+        tuple(settings.rollout_shares),
+        settings.rollout_min_requests,
+        settings.rollout_max_hours,
+        settings.rollout_auto,
+    )
 
 
 def count_arms(connection: Connection, rollout: Rollout) -> dict[str, Counts]:
@@ -58,7 +66,11 @@ def count_arms(connection: Connection, rollout: Rollout) -> dict[str, Counts]:
     )
     negative = {row.arm: row.negative for row in connection.execute(unhappy)}
     return {
-        row.arm: Counts(row.answers, {"broken": row.broken, "empty": row.empty, "negative": negative.get(row.arm, 0)}) for row in connection.execute(counted)
+        row.arm: Counts(
+            row.answers,
+            {"broken": row.broken, "empty": row.empty, "negative": negative.get(row.arm, 0)},
+        )
+        for row in connection.execute(counted)
     }
 
 
@@ -71,10 +83,16 @@ class RolloutController:
         self._policy = policy_of(context)
 
     def tick(self, now: int) -> list[Action]:
-        """Decide and act for every alias; returns what was done. Raises SQLAlchemyError when the database is away."""
+        """Decide and act for every alias; returns what was done.
+
+        Raises SQLAlchemyError when the database is away.
+        """
         done = []
         with reading(self._context.database) as connection:
-            steps = [(rollout, self._step(connection, rollout, now)) for rollout in current_rollouts(connection).values()]
+            steps = [
+                (rollout, self._step(connection, rollout, now))
+                for rollout in current_rollouts(connection).values()
+            ]
         for rollout, action in steps:
             if action.kind != "hold" and self._perform(rollout, action, now):
                 done.append(action)
@@ -83,17 +101,41 @@ class RolloutController:
     def _step(self, connection: Connection, rollout: Rollout, now: int) -> Action:
         if rollout.state == "canary":
             arms = count_arms(connection, rollout)
-            return decide(rollout, arms.get("candidate", Counts()), arms.get("stable", Counts()), self._policy, now)
+            return decide(
+                rollout,
+                arms.get("candidate", Counts()),
+                arms.get("stable", Counts()),
+                self._policy,
+                now,
+            )
         columns = [column for column in adapters.columns if column.name != "card"]
         found = connection.execute(
-            select(*columns).where(adapters.c.removed_at.is_(None), (adapters.c.name == rollout.alias) | (adapters.c.digest == rollout.stable_digest))
+            select(*columns).where(
+                adapters.c.removed_at.is_(None),
+                (adapters.c.name == rollout.alias) | (adapters.c.digest == rollout.stable_digest),
+            )
         )
         versions = [Adapter(**row._mapping, card={}) for row in found]
-        # What a later evaluation found stands in the way of a trial as it does of a promotion. Only those that passed are tried, so only they are asked about.
-        versions = [replace(version, gate="fail") if version.gate == "pass" and objection(connection, version) else version for version in versions]
-        stable = next((version for version in versions if version.digest == rollout.stable_digest), None)
+        # What a later evaluation found stands in the way of a trial as it does of a promotion. Only
+        # those that passed are tried, so only they are asked about.
+        versions = [
+            (
+                replace(version, gate="fail")
+                if version.gate == "pass" and objection(connection, version)
+                else version
+            )
+            for version in versions
+        ]
+        stable = next(
+            (version for version in versions if version.digest == rollout.stable_digest), None
+        )
         return candidate_for(
-            rollout, versions, rollout_history(connection, rollout.alias), ready_everywhere=_ready_everywhere(connection), policy=self._policy, stable=stable
+            rollout,
+            versions,
+            rollout_history(connection, rollout.alias),
+            ready_everywhere=_ready_everywhere(connection),
+            policy=self._policy,
+            stable=stable,
         )
 
     def _perform(self, rollout: Rollout, action: Action, now: int) -> bool:
@@ -118,5 +160,8 @@ class RolloutController:
 
 def _ready_everywhere(connection: Connection) -> set[str]:
     """Digests that every ready replica has proved."""
-    ready = [set(row.ready) for row in connection.execute(select(replicas.c.ready).where(replicas.c.state == "ready"))]
+    ready = [
+        set(row.ready)
+        for row in connection.execute(select(replicas.c.ready).where(replicas.c.state == "ready"))
+    ]
     return set.intersection(*ready) if ready else set()

@@ -1,8 +1,10 @@
-"""LoRA on the CPU engine, its leave to use AMX, and its rest between requests: a plugin that vLLM loads into its own processes (entry point `vllm.general_plugins`). GPU engines are left alone.
+"""LoRA on the CPU engine, its leave to use AMX, and its rest between requests: a plugin that vLLM
+loads into its own processes (entry point `vllm.general_plugins`). GPU engines are left alone.
 
-vLLM 0.32's layers for the CPU copy the adapter's matrices once for every *token* of a batch, and take index -1, which means the base, for
-the last slot: a request for the base is then answered by whatever adapter lies there. Here the tokens of one adapter are multiplied together, and the base's not at all.
-Measured in benchmarks/README.md.
+vLLM 0.32's layers for the CPU copy the adapter's matrices once for every *token* of a batch, and
+take index -1, which means the base, for the last slot: a request for the base is then answered by
+whatever adapter lies there. Here the tokens of one adapter are multiplied together, and the base's
+not at all. Measured in benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -14,14 +16,21 @@ from typing import Any
 
 from whet.errors import EngineError
 
-# How long a process of the engine looks for its next work after the last, before it waits for a signal. The next step of an answer comes within milliseconds. vLLM's own second is a quarter
-# of a processor for an engine that nobody asks anything but the gateway's question every three seconds, and training pays for it.
+# How long a process of the engine looks for its next work after the last, before it waits for a
+# signal. The next step of an answer comes within milliseconds. vLLM's own second is a quarter of a
+# processor for an engine that nobody asks anything but the gateway's question every three seconds,
+# and training pays for it.
 REST_AFTER_S = 0.05
-# Between two such looks vLLM yields the processor, a million times a second, and every yield wakes the scheduler. A sleep of this length (Linux makes 75 microseconds of it)
-# takes a third off the processor time of an answer, and on Linux 6.18 keeps the rest of the machine alive: its scheduler let processes that yield so often run for up to half a minute before any other.
+# Between two such looks vLLM yields the processor, a million times a second, and every yield wakes
+# the scheduler. A sleep of this length (Linux makes 75 microseconds of it) takes a third off the
+# processor time of an answer, and on Linux 6.18 keeps the rest of the machine alive: its scheduler
+# let processes that yield so often run for up to half a minute before any other.
 LOOK_EVERY_S = 20e-6
 
-_PINNED = "Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md says why."
+_PINNED = (
+    "Install the pinned vLLM of requirements/cpu.txt; docs/decisions/0004-lora-on-the-cpu-engine.md"
+    " says why."
+)
 
 Groups = list[tuple[int, Any]]  # (slot, positions of its tokens; None: all of them)
 
@@ -39,7 +48,8 @@ def register() -> None:
     for name in ("update_metadata", "add_lora_linear", "token_lora_indices"):
         if not hasattr(PunicaWrapperCPU, name):
             raise EngineError(
-                f"This vLLM's PunicaWrapperCPU has no {name}, which Whet's LoRA layers for the CPU stand on.",
+                f"This vLLM's PunicaWrapperCPU has no {name}, which Whet's LoRA layers for the CPU"
+                " stand on.",
                 hint=_PINNED,
             )
     PunicaWrapperCPU.update_metadata = update_metadata  # type: ignore[method-assign]
@@ -47,17 +57,23 @@ def register() -> None:
 
 
 def allow_tiles() -> None:
-    """Ask Linux for the use of AMX tiles, which a process must do once before its first such instruction or be ended by SIGILL. vLLM's attention uses them
-    where the processor has them and asks for nothing; without adapters oneDNN happens to have asked before it, with adapters nobody has."""
+    """Ask Linux for the use of AMX tiles, which a process must do once before its first such
+    instruction or be ended by SIGILL. vLLM's attention uses them where the processor has them and
+    asks for nothing; without adapters oneDNN happens to have asked before it, with adapters nobody
+    has.
+    """
     import torch
 
-    ask = getattr(torch.cpu, "_init_amx", None)  # not part of torch's public interface; without it an engine on such a processor needs another vLLM
+    # Not part of torch's public interface; without it an engine on such a processor needs another
+    # vLLM
+    ask = getattr(torch.cpu, "_init_amx", None)
     if ask is not None and torch.cpu._is_amx_tile_supported():
         ask()
 
 
 def rest_soon() -> None:
-    """Let queues look every `LOOK_EVERY_S` instead of without pause, and those made from now on wait for a signal `REST_AFTER_S` after the last work.
+    """Let queues look every `LOOK_EVERY_S` instead of without pause, and those made from now on
+    wait for a signal `REST_AFTER_S` after the last work.
 
     Raises EngineError where this vLLM waits otherwise.
     """
@@ -66,16 +82,27 @@ def rest_soon() -> None:
     parameters = inspect.signature(shm_broadcast.SpinCondition.__init__).parameters
     if list(parameters)[-1] != "busy_loop_s":
         raise EngineError(
-            f"This vLLM's SpinCondition ends in {list(parameters)[-1]}, where busy_loop_s is expected.",
+            f"This vLLM's SpinCondition ends in {list(parameters)[-1]}, where busy_loop_s is"
+            " expected.",
             hint=_PINNED,
         )
     if not hasattr(shm_broadcast, "sched_yield"):
-        raise EngineError("This vLLM's shm_broadcast has no sched_yield, which Whet replaces by a short sleep.", hint=_PINNED)
+        raise EngineError(
+            "This vLLM's shm_broadcast has no sched_yield, which Whet replaces by a short sleep.",
+            hint=_PINNED,
+        )
     shm_broadcast.SpinCondition.__init__.__defaults__ = (REST_AFTER_S,)
     shm_broadcast.sched_yield = functools.partial(time.sleep, LOOK_EVERY_S)
 
 
-def update_metadata(self: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **_: Any) -> None:
+def update_metadata(
+    self: Any,
+    mapping: Any,
+    lora_index_to_id: list[int | None],
+    max_loras: int,
+    vocab_size: int,
+    **_: Any,
+) -> None:
     """Once per step: which tokens belong to which slot."""
     from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 
@@ -107,7 +134,10 @@ def add_lora_linear(
     output_slices: tuple[int, ...],
     **_: Any,
 ) -> None:
-    """`y += (x A^T) B^T * scale` for each adapter's tokens, in place. Stacks: slot x 1 x rank x in, and slot x 1 x out x rank; y: tokens x all outputs of the layer."""
+    """`y += (x A^T) B^T * scale` for each adapter's tokens, in place.
+
+    Stacks: slot x 1 x rank x in, and slot x 1 x out x rank; y: tokens x all outputs of the layer.
+    """
     from torch.nn.functional import linear
 
     y = y.view(-1, y.shape[-1])

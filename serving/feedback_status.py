@@ -311,8 +311,7 @@ def _not_queued(
         )
     if not asking:
         return "not_queued", (
-            "Ratings of 0 and 1 without a correction are counted, but bring no answer to "
-            "reviewers."
+            "Ratings of 0 and 1 without a correction are counted, but bring no answer to reviewers."
         )
     newest = asking[-1].created_at
     until = newest + RATING_LOOKBACK_DAYS * _DAY_MS

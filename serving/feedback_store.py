@@ -84,9 +84,7 @@ def _ratings(
         for row in stored
     }
     keys = {record.api_key_id for record in received}
-    mates = select(api_keys.c.id).where(
-        api_keys.c.id.in_(keys), same_group(api_keys.c.id, key_id)
-    )
+    mates = select(api_keys.c.id).where(api_keys.c.id.in_(keys), same_group(api_keys.c.id, key_id))
     own = {key_id, *connection.execute(mates).scalars()} if keys else set()
     for record in received:
         if record.api_key_id in own and record.id not in found:

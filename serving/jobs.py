@@ -28,7 +28,9 @@ def jobs(context: Context) -> list[Job]:
         _erase_since(context, cleaning, since=0)
 
     return [
-        Job("log-retention", CHECK_EVERY_S, lambda now: run_nightly(context, "serving", clean, now)),
+        Job(
+            "log-retention", CHECK_EVERY_S, lambda now: run_nightly(context, "serving", clean, now)
+        ),
         Job("log-erasure", _ERASE_EVERY_S, lambda now: erase_conversations(context, now)),
     ]
 

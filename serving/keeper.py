@@ -1,4 +1,6 @@
-"""One gateway process of all keeps the engines loaded and the rollouts moving: the one that holds the lease."""
+"""One gateway process of all keeps the engines loaded and the rollouts moving: the one that holds
+the lease.
+"""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ from serving.parity_tokens import compare_tokens
 # An engine may deviate this many times as much as the trainer's own bfloat16, and by what a root
 # mean square of few tokens is uncertain. Measured with vLLM on SmolLM2: 1.07 and 0.96 times as much
 # (base), 1.00, 0.77 and 1.15 times (adapters) on a processor with AMX, 1.42 times (an adapter) on
-# one without; prompts of 90 tokens differ by 5 to 8 % from each other. A tenth off the scale is four
-# times the noise there, two swapped layers are two to five.
+# one without; prompts of 90 tokens differ by 5 to 8 % from each other. A tenth off the scale is
+# four times the noise there, two swapped layers are two to five.
 _TIMES_NOISE, _TIMES_UNCERTAINTY = 1.6, 2.0
 # An engine's base that deviates this part of the trainer's bfloat16 is taken to be in bfloat16.
 _ROUNDS_AS_MUCH = 0.5
@@ -59,7 +59,9 @@ _WITHOUT_DIFFERENCE = "none of its weights match this model"
 
 @dataclass(frozen=True, slots=True)
 class EngineLogprobs:
-    """Log-probabilities an engine gave for the prompts of a fingerprint, every token but the first, prompts joined."""
+    """Log-probabilities an engine gave for the prompts of a fingerprint, every token but the first,
+    prompts joined.
+    """
 
     adapter: Sequence[float]
     base: Sequence[float]
@@ -84,7 +86,8 @@ class Reference:
     adapter: list[float]
     noise_base: float  # deviation of the trainer's bfloat16
     noise_adapter: float
-    noise_tokens: int  # by which it is known: a trainer to which bfloat16 is slow took fewer prompts
+    # By which it is known: a trainer to which bfloat16 is slow took fewer prompts
+    noise_tokens: int
     scaled: dict[float, list[float]]  # factor of the scale → with it, of the first tokens, float32
 
     @classmethod
@@ -126,16 +129,29 @@ def check_parity(
     """Compare what an engine measured with a version's fingerprint, cut to `limit` tokens."""
     effect = mean_and_largest(measured.adapter, measured.base)[0]
     if not fingerprint or not fingerprint.get("prompts"):
-        parity = {"measured": False, "why": "The adapter was imported without a fingerprint.", "difference_from_base": round(effect, 6)}
-        reason = "" if effect > 0 else f"{label} answers exactly like the base: {_WITHOUT_DIFFERENCE}."
+        parity = {
+            "measured": False,
+            "why": "The adapter was imported without a fingerprint.",
+            "difference_from_base": round(effect, 6),
+        }
+        reason = (
+            "" if effect > 0 else f"{label} answers exactly like the base: {_WITHOUT_DIFFERENCE}."
+        )
         return ParityResult(parity, reason)
     other = compare_tokens(label, fingerprint, measured.asked, measured.text)
     template = {} if other is None else {"template": "other" if other else "same"}
     reference = Reference.from_fingerprint(fingerprint, limit)
     if reference is None:
-        trained, base = (joined(fingerprint["prompts"], f"{of}_logprobs", limit) for of in ("adapter", "base"))
+        trained, base = (
+            joined(fingerprint["prompts"], f"{of}_logprobs", limit) for of in ("adapter", "base")
+        )
         parity, reason = check_by_tolerance(
-            label, fingerprint.get("tolerance") or {}, measured.adapter, measured.base, trained, base
+            label,
+            fingerprint.get("tolerance") or {},
+            measured.adapter,
+            measured.base,
+            trained,
+            base,
         )
     else:
         parity, reason = _check_by_noise(label, reference, measured)
@@ -148,27 +164,32 @@ def _check_by_noise(
 ) -> tuple[dict[str, Any], str]:
     """(what was measured, why it is refused)."""
     found = Deviations.measure(reference, measured)
-    seen = Differences.measure(
-        measured.adapter, measured.base, reference.adapter, reference.base
-    )
+    seen = Differences.measure(measured.adapter, measured.base, reference.adapter, reference.base)
     parity = {**seen.as_json(), **found.as_json()}
     if found.base > found.allowed_base:
-        return parity, (
-            f"The engine's base answers unlike the base {label} was trained on: its deviation is "
-            f"{found.base:.3f} (allowed {found.allowed_base:.3f}), the mean difference "
-            f"{seen.base_mean:.4f}. Rounding does not explain it: "
-            f"{_other_base(reference, measured)}. Check WHET_BASE_MODEL and the engine's model."
+        return (
+            parity,
+            (
+                f"The engine's base answers unlike the base {label} was trained on: its deviation"
+                f" is {found.base:.3f} (allowed {found.allowed_base:.3f}), the mean difference"
+                f" {seen.base_mean:.4f}. Rounding does not explain it:"
+                f" {_other_base(reference, measured)}. Check WHET_BASE_MODEL and the engine's"
+                " model."
+            ),
         )
     nothing = max(seen.base_mean, _NOTHING * seen.expected_effect)
     least = min(nothing, APPLIED_SHARE * seen.expected_effect)
     if seen.expected_effect > NEAR_IDENTITY and seen.effect < least:
         return parity, not_applied(label, seen.effect, seen.expected_effect)
     if found.adapter > found.allowed_adapter or found.is_slope_off:
-        return parity, (
-            f"{label} answers unlike it did in training: its deviation is {found.adapter:.3f} "
-            f"(allowed {found.allowed_adapter:.3f}), the mean difference {seen.mean:.4f}, its effect "
-            f"{found.slope:.2f} times that of the training. The base agrees, so "
-            f"{_cause(reference, measured, found)}. It is not served."
+        return (
+            parity,
+            (
+                f"{label} answers unlike it did in training: its deviation is"
+                f" {found.adapter:.3f} (allowed {found.allowed_adapter:.3f}), the mean difference"
+                f" {seen.mean:.4f}, its effect {found.slope:.2f} times that of the training. The"
+                f" base agrees, so {_cause(reference, measured, found)}. It is not served."
+            ),
         )
     return parity, ""
 

@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NEAR_IDENTITY = 1e-3  # mean difference from the base, in nats: below it "did it load at all" cannot be told from rounding
-APPLIED_SHARE = 0.25  # of the expected difference from the base; an adapter that is not applied shows none at all
-_ALIKE = 0.8  # cosine of two effects that are one adapter's at two strengths: above it for half and double, as tried with trained adapters
+# Mean difference from the base, in nats: below it "did it load at all" cannot be told from rounding
+NEAR_IDENTITY = 1e-3
+# Of the expected difference from the base; an adapter that is not applied shows none at all
+APPLIED_SHARE = 0.25
+# Cosine of two effects that are one adapter's at two strengths: above it for half and double, as
+# tried with trained adapters
+_ALIKE = 0.8
 _OTHER_SCALE = 0.1  # distance of their ratio from 1, beyond what rounding makes of it
-_DEFAULT_TOLERANCE = {"mean": 0.05, "max": 0.5}  # ten times what was measured between trainer and engine on a bfloat16 base
+# Ten times what was measured between trainer and engine on a bfloat16 base
+_DEFAULT_TOLERANCE = {"mean": 0.05, "max": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +78,31 @@ def check_by_tolerance(
     seen = Differences.measure(adapter, base, trained, trained_base)
     allowed = {"mean": tolerance["mean"], "max": tolerance["max"]}
     parity = {**seen.as_json(), "tolerance": allowed}
-    found = f"mean difference {{:.4f}} (allowed {tolerance['mean']}), largest {{:.3f}} (allowed {tolerance['max']})"
+    found = (
+        f"mean difference {{:.4f}} (allowed {tolerance['mean']}), largest {{:.3f}} (allowed"
+        f" {tolerance['max']})"
+    )
     if seen.base_mean > tolerance["mean"] or seen.base_largest > tolerance["max"]:
-        return parity, (
-            f"The engine's base answers unlike the base {label} was trained on: "
-            f"{found.format(seen.base_mean, seen.base_largest)}. Check WHET_BASE_MODEL and the engine's model."
+        return (
+            parity,
+            (
+                f"The engine's base answers unlike the base {label} was trained on:"
+                f" {found.format(seen.base_mean, seen.base_largest)}. Check WHET_BASE_MODEL and the"
+                " engine's model."
+            ),
         )
     if seen.expected_effect > NEAR_IDENTITY and seen.effect < APPLIED_SHARE * seen.expected_effect:
         return parity, not_applied(label, seen.effect, seen.expected_effect)
     if seen.mean > tolerance["mean"] or seen.largest > tolerance["max"]:
         effects = [a - b for a, b in zip(adapter, base, strict=True)]
         cause = _cause(effects, [a - b for a, b in zip(trained, trained_base, strict=True)])
-        return parity, (
-            f"{label} answers unlike it did in training: {found.format(seen.mean, seen.largest)}. "
-            f"The base agrees, so {cause}. It is not served."
+        return (
+            parity,
+            (
+                f"{label} answers unlike it did in training:"
+                f" {found.format(seen.mean, seen.largest)}. The base agrees, so {cause}. It is not"
+                " served."
+            ),
         )
     return parity, ""
 
@@ -99,12 +115,22 @@ def not_applied(label: str, effect: float, expected: float) -> str:
 
 
 def _cause(found: Sequence[float], expected: Sequence[float]) -> str:
-    """Why an adapter on the right base moves log-probabilities otherwise than in training: the same way but more or less, or another way."""
+    """Why an adapter on the right base moves log-probabilities otherwise than in training: the same
+    way but more or less, or another way.
+    """
     product, ours, theirs = (
-        sum(a * b for a, b in pairs) for pairs in (zip(found, expected, strict=True), zip(found, found, strict=True), zip(expected, expected, strict=True))
+        sum(a * b for a, b in pairs)
+        for pairs in (
+            zip(found, expected, strict=True),
+            zip(found, found, strict=True),
+            zip(expected, expected, strict=True),
+        )
     )
     if product > _ALIKE * math.sqrt(ours * theirs) and abs(product / theirs - 1) > _OTHER_SCALE:
-        return f"its scale is wrong: it works {product / theirs:.2f} times as strongly as in training (lora_alpha, r or use_rslora in its configuration)"
+        return (
+            f"its scale is wrong: it works {product / theirs:.2f} times as strongly as in training"
+            " (lora_alpha, r or use_rslora in its configuration)"
+        )
     return "its weights, the layers they are applied to, or by far its scale are other ones"
 
 

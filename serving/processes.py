@@ -29,8 +29,10 @@ _REMEDIES = (
     ),
     (
         r"kv.?cache|KVCACHE|cache blocks|memory",
-        "End what else takes memory, lower WHET_ENGINE_KV_CACHE_GIB or "
-        "WHET_ENGINE_MAX_MODEL_LEN, or use a smaller base.",
+        (
+            "End what else takes memory, lower WHET_ENGINE_KV_CACHE_GIB or "
+            "WHET_ENGINE_MAX_MODEL_LEN, or use a smaller base."
+        ),
     ),
     (r"head.?size|head.?dim", "Use another base, or an engine on a GPU (WHET_ENGINE_URLS)."),
     (
@@ -44,8 +46,10 @@ _REMEDIES = (
     ),
     (
         r"architecture|model type|not supported|transformers",
-        "This engine does not know the base's architecture: use another base "
-        "(WHET_BASE_MODEL), or an engine that knows it (WHET_ENGINE_URLS).",
+        (
+            "This engine does not know the base's architecture: use another base "
+            "(WHET_BASE_MODEL), or an engine that knows it (WHET_ENGINE_URLS)."
+        ),
     ),
     (r"dtype|float8|fp8|quantiz", "Save the base model in bfloat16 and use that."),
     (r"unrecognized arguments|invalid choice", "Run `make setup`: another vLLM is installed."),
@@ -57,7 +61,11 @@ def processes(context: Context) -> list[ProcessSpec]:
     found = [gateway_process(context)]
     if not context.settings.retrieval_url:
         found.append(retrieval_process(context))
-    return [engine_process(context, base_of(context)), *found] if context.settings.starts_engine else found
+    return (
+        [engine_process(context, base_of(context)), *found]
+        if context.settings.starts_engine
+        else found
+    )
 
 
 def gateway_process(context: Context) -> ProcessSpec:
@@ -89,12 +97,20 @@ def retrieval_process(context: Context) -> ProcessSpec:
 
 
 def engine_process(context: Context, base: Base, *, port: int | None = None) -> ProcessSpec:
-    """vLLM on loopback. The same module serves on the CPU and on a GPU; which build is installed decides."""
+    """vLLM on loopback.
+
+    The same module serves on the CPU and on a GPU; which build is installed decides.
+    """
     settings = context.settings
     port = port or settings.engine_port
     return ProcessSpec(
         name="engine",
-        argv=[sys.executable, "-m", "vllm.entrypoints.openai.api_server", *_arguments(context, base, port)],
+        argv=[
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            *_arguments(context, base, port),
+        ],
         environment=_environment(context, base),
         ready_url=f"http://127.0.0.1:{port}/health",
         ready_within_s=settings.engine_start_timeout_s,
@@ -121,7 +137,11 @@ def _arguments(context: Context, base: Base, port: int) -> list[str]:
         "--disable-uvicorn-access-log",
     ]  # fmt: skip
     template = base.folder / "chat_template.jinja" if base.folder else None
-    return [*arguments, "--chat-template", str(template.absolute())] if template and template.is_file() else arguments
+    return (
+        [*arguments, "--chat-template", str(template.absolute())]
+        if template and template.is_file()
+        else arguments
+    )
 
 
 def _length_notice(settings: Settings, base: Base) -> str:
@@ -139,8 +159,11 @@ def _for_adapters(settings: Settings) -> list[str]:
     rank = next((rank for rank in ENGINE_RANKS if rank >= settings.engine_max_lora_rank), None)
     if rank is None:
         raise ConfigurationError(
-            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up to {ENGINE_RANKS[-1]}.",
-            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of " + ", ".join(map(str, ENGINE_RANKS)) + ".",
+            f"engine_max_lora_rank is {settings.engine_max_lora_rank}; the engine serves ranks up"
+            f" to {ENGINE_RANKS[-1]}.",
+            hint="Set WHET_ENGINE_MAX_LORA_RANK to one of "
+            + ", ".join(map(str, ENGINE_RANKS))
+            + ".",
         )
     return [
         "--enable-lora",
@@ -163,5 +186,6 @@ def _environment(context: Context, base: Base) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
     }
     if base.folder is not None:
-        environment["HF_HUB_OFFLINE"] = "1"  # nothing is fetched that lies here; a path that does not exist must not become a download
+        # Nothing is fetched that lies here; a path that does not exist must not become a download
+        environment["HF_HUB_OFFLINE"] = "1"
     return environment

@@ -1,6 +1,8 @@
-"""Rows as the packages would write them, for tests and for looking at pages: 0, 7 or 100,000 of them.
+"""Rows as the packages would write them, for tests and for looking at pages: 0, 7 or 100,000 of
+them.
 
-Each function inserts one thing with sensible defaults and returns its id or digest; `tests/worlds.py` builds whole installations of them.
+Each function inserts one thing with sensible defaults and returns its id or digest;
+`tests/worlds.py` builds whole installations of them.
 """
 
 from __future__ import annotations
@@ -75,7 +77,10 @@ def interaction_row(
         "finish_reason": "stop",
         "request": {
             "model": alias or "base",
-            "messages": [{"role": "system", "content": "You are the support desk of Zenith."}, {"role": "user", "content": question}],
+            "messages": [
+                {"role": "system", "content": "You are the support desk of Zenith."},
+                {"role": "user", "content": question},
+            ],
         },
         "response": {"role": "assistant", "content": answer} if answer is not None else None,
         "response_text": answer,
@@ -192,8 +197,21 @@ def add_replica(
     refused: dict[str, str] | None = None,
     state: str = "ready",
 ) -> str:
-    proved = {item: {"engine_name": item[:8], "proved_at": at, "parity": {"mean": 0.004}} for item in ready}
-    connection.execute(insert(replicas).values(url=url, state=state, detail=None, ready=proved, refused=refused or {}, base_digest=digest("base"), seen_at=at))
+    proved = {
+        item: {"engine_name": item[:8], "proved_at": at, "parity": {"mean": 0.004}}
+        for item in ready
+    }
+    connection.execute(
+        insert(replicas).values(
+            url=url,
+            state=state,
+            detail=None,
+            ready=proved,
+            refused=refused or {},
+            base_digest=digest("base"),
+            seen_at=at,
+        )
+    )
     return url
 
 
@@ -226,10 +244,25 @@ def add_dataset(
     return own
 
 
-def add_request(connection: Connection, at: int, *, dataset: str, alias: str = "support", reason: str = "120 new reviewed examples") -> str:
+def add_request(
+    connection: Connection,
+    at: int,
+    *,
+    dataset: str,
+    alias: str = "support",
+    reason: str = "120 new reviewed examples",
+) -> str:
     request_id = new_id("req", at=at)
     connection.execute(
-        insert(training_requests).values(id=request_id, alias=alias, dataset_digest=dataset, recipe={}, reason=reason, requested_by="policy", created_at=at)
+        insert(training_requests).values(
+            id=request_id,
+            alias=alias,
+            dataset_digest=dataset,
+            recipe={},
+            reason=reason,
+            requested_by="policy",
+            created_at=at,
+        )
     )
     return request_id
 
@@ -237,11 +270,26 @@ def add_request(connection: Connection, at: int, *, dataset: str, alias: str = "
 def curve(steps: int, seed: int = 1) -> list[list[float]]:
     """A loss curve that falls with noise: [[step, loss, seconds], …]."""
     noise = random.Random(seed)
-    return [[step, round(0.08 + 2.4 * 0.965**step + noise.uniform(-0.03, 0.05), 4), round(step * 0.45, 2)] for step in range(1, steps + 1)]
+    return [
+        [
+            step,
+            round(0.08 + 2.4 * 0.965**step + noise.uniform(-0.03, 0.05), 4),
+            round(step * 0.45, 2),
+        ]
+        for step in range(1, steps + 1)
+    ]
 
 
 def add_run(
-    connection: Connection, at: int, *, dataset: str, state: str = "succeeded", request: str | None = None, step: int = 160, steps: int = 160, **over: Any
+    connection: Connection,
+    at: int,
+    *,
+    dataset: str,
+    state: str = "succeeded",
+    request: str | None = None,
+    step: int = 160,
+    steps: int = 160,
+    **over: Any,
 ) -> str:
     run_id = new_id("run", at=at)
     finished = state != "running"
@@ -251,7 +299,15 @@ def add_run(
         "alias": "support",
         "dataset_digest": dataset,
         "base_digest": digest("base"),
-        "recipe": {"rank": 16, "alpha": 32, "learning_rate": 0.004, "epochs": 6, "batch_size": 16, "seed": 7, "target_modules": ["q_proj", "v_proj"]},
+        "recipe": {
+            "rank": 16,
+            "alpha": 32,
+            "learning_rate": 0.004,
+            "epochs": 6,
+            "batch_size": 16,
+            "seed": 7,
+            "target_modules": ["q_proj", "v_proj"],
+        },
         "state": state,
         "progress": {
             "stage": "done" if finished else "training",
@@ -262,7 +318,14 @@ def add_run(
             "eta_s": 0 if finished else 31.0,
         },
         "curve": curve(step),
-        "estimate": {"rows": 450, "seconds": 64, "tokens": 130_000, "trained_tokens": 41_200, "tokens_per_s": 4300, "steps": steps},
+        "estimate": {
+            "rows": 450,
+            "seconds": 64,
+            "tokens": 130_000,
+            "trained_tokens": 41_200,
+            "tokens_per_s": 4300,
+            "steps": steps,
+        },
         "adapter_digest": None,
         "error": None,
         "attempt": 1,
@@ -330,7 +393,8 @@ def add_evaluation(
             },
         },
         "verdict": verdict,
-        "reason": reason or "Better on new by 55 points (43 to 66), no worse on old: within the 2 points allowed.",
+        "reason": reason
+        or "Better on new by 55 points (43 to 66), no worse on old: within the 2 points allowed.",
         "thresholds": {"old_may_lose": 0.02, "new_must_win": 0.0},
         "samples_path": None,
         "created_at": at,
@@ -400,12 +464,25 @@ def add_review(
     return review
 
 
-def add_example(connection: Connection, interaction_id: str, at: int, *, reviewer: str = "reviewer", answer: str = "36 months.") -> tuple[str, str]:
+def add_example(
+    connection: Connection,
+    interaction_id: str,
+    at: int,
+    *,
+    reviewer: str = "reviewer",
+    answer: str = "36 months.",
+) -> tuple[str, str]:
     """A standing review with its example: (example id, review id)."""
     item = add_review_item(connection, interaction_id, at, state="done")
     review = add_review(connection, interaction_id, item, at, answer=answer, reviewer=reviewer)
     example = new_id("exm", at=at)
-    row = {"id": example, "messages": [{"role": "user", "content": "How long is the warranty?"}, {"role": "assistant", "content": answer}]}
+    row = {
+        "id": example,
+        "messages": [
+            {"role": "user", "content": "How long is the warranty?"},
+            {"role": "assistant", "content": answer},
+        ],
+    }
     connection.execute(
         insert(examples).values(
             id=example,
@@ -453,7 +530,13 @@ def add_alert(
     return alert_id
 
 
-def add_drift_report(connection: Connection, at: int, *, verdict: str = "no_drift", summary: str = "No signal moved beyond its usual range.") -> str:
+def add_drift_report(
+    connection: Connection,
+    at: int,
+    *,
+    verdict: str = "no_drift",
+    summary: str = "No signal moved beyond its usual range.",
+) -> str:
     report_id = new_id("drf", at=at)
     connection.execute(
         insert(drift_reports).values(
@@ -476,4 +559,6 @@ def add_drift_report(connection: Connection, at: int, *, verdict: str = "no_drif
 
 
 def add_lease(connection: Connection, name: str, owner: str, expires_at: int) -> None:
-    connection.execute(insert(leases).values(name=name, owner=owner, expires_at=expires_at, token=1))
+    connection.execute(
+        insert(leases).values(name=name, owner=owner, expires_at=expires_at, token=1)
+    )

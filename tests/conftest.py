@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from rich.console import ConsoleDimensions
 
-from tests.engine_fixture import live_engine  # noqa: F401  # one real engine for the session, whoever asks first
+from tests.engine_fixture import (
+    live_engine,  # noqa: F401
+)  # one real engine for the session, whoever asks first
 from tests.postgres import Databases, postgres_server_url
 from whet import cli
 from whet.context import Context, open_context
@@ -31,31 +33,61 @@ _ENGINE_FILES = (
     "tests/training/methods/test_architectures.py", "tests/training/methods/test_smollm2.py",
     "tests/training/methods/test_smollm2_bases.py",
 )  # fmt: skip
-# What a test starts, loads or writes by these takes time; a test without them, and without the mark `seconds`, is a unit test.
-_HEAVY = {"database_url", "context", "sqlite_context", "live_engine", "engine", "browser", "page", "bases", "base", "base_folder", "prepared"}
-_LONG_FILES = ("tests/training/test_worker.py",)  # minutes of starting processes: begun last, one worker would wait for the other
+# What a test starts, loads or writes by these takes time; a test without them, and without the mark
+# `seconds`, is a unit test.
+_HEAVY = {
+    "database_url",
+    "context",
+    "sqlite_context",
+    "live_engine",
+    "engine",
+    "browser",
+    "page",
+    "bases",
+    "base",
+    "base_folder",
+    "prepared",
+}
+# Minutes of starting processes: begun last, one worker would wait for the other
+_LONG_FILES = ("tests/training/test_worker.py",)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the real engine first, of two workers one has them all; then other long files, then the many short ones.
+    """The tests of the real engine first, of two workers one has them all; then other long files,
+    then the many short ones.
 
-    Tests marked `minutes_on_each_database` run on SQLite by `make test`, and on PostgreSQL too by `make test-all`.
+    Tests marked `minutes_on_each_database` run on SQLite by `make test`, and on PostgreSQL too by
+    `make test-all`.
     """
     for item in items:
         if item.get_closest_marker("minutes_on_each_database") and "postgresql" in item.name:
             item.add_marker(pytest.mark.slow)
-        if not _HEAVY & set(getattr(item, "fixturenames", ())) and not any(map(item.get_closest_marker, ("slow", "seconds", "engine", "browser"))):
+        if not _HEAVY & set(getattr(item, "fixturenames", ())) and not any(
+            map(item.get_closest_marker, ("slow", "seconds", "engine", "browser"))
+        ):
             item.add_marker(pytest.mark.unit)
-    items.sort(key=lambda item: 0 if item.nodeid.startswith(_ENGINE_FILES) else 1 if item.nodeid.startswith(_LONG_FILES) else 2)
+    items.sort(
+        key=lambda item: (
+            0
+            if item.nodeid.startswith(_ENGINE_FILES)
+            else 1
+            if item.nodeid.startswith(_LONG_FILES)
+            else 2
+        )
+    )
     for item in items:
         started = item.nodeid.startswith(_ENGINE_FILES)
-        assert started == (item.get_closest_marker("engine") is not None), f"{item.nodeid}: the marker `engine` and _ENGINE_FILES disagree"
+        assert started == (item.get_closest_marker("engine") is not None), (
+            f"{item.nodeid}: the marker `engine` and _ENGINE_FILES disagree"
+        )
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Two workers: the tests of the real engine share one engine, so one worker has them; a file's tests share its fixtures."""
+    """Two workers: the tests of the real engine share one engine, so one worker has them; a file's
+    tests share its fixtures.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByEngineAndFile(LoadScopeScheduling):
@@ -99,7 +131,9 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = open_database(f"sqlite:///{file}")
     migrate(database)
     database.dispose()
-    assert not file.with_name("whet.db-wal").exists(), "the last connection puts everything into the one file that is copied"
+    assert not file.with_name("whet.db-wal").exists(), (
+        "the last connection puts everything into the one file that is copied"
+    )
     return file
 
 
@@ -125,7 +159,9 @@ def context(settings: Settings) -> Iterator[Context]:
 
 @pytest.fixture
 def sqlite_context(tmp_path: Path) -> Iterator[Context]:
-    """The same on SQLite only, for tests in which the database plays no part; migrated from nothing, as a user's is."""
+    """The same on SQLite only, for tests in which the database plays no part; migrated from
+    nothing, as a user's is.
+    """
     opened = open_context(load_settings(home=tmp_path / "home"))
     yield opened
     opened.close()

@@ -1,7 +1,8 @@
-"""A PostgreSQL server for the tests: the one that answers, or one we start ourselves from Debian's binaries.
+"""A PostgreSQL server for the tests: the one that answers, or one we start ourselves from Debian's
+binaries.
 
-Set WHET_TEST_POSTGRES to use a particular server. Without a server and without binaries the tests fail with the
-command to install one; they are never skipped in silence.
+Set WHET_TEST_POSTGRES to use a particular server. Without a server and without binaries the tests
+fail with the command to install one; they are never skipped in silence.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def postgres_server_url() -> str:
 
 
 class Databases:
-    """Databases for single tests on one server. One that a test gives back is emptied for the next: creating, migrating and dropping one takes the better part of a second."""
+    """Databases for single tests on one server.
+
+    One that a test gives back is emptied for the next: creating, migrating and dropping one takes
+    the better part of a second.
+    """
 
     def __init__(self, server: str) -> None:
         self._base = server.rsplit("/", 1)[0]
@@ -72,7 +77,10 @@ class Databases:
 
     def _emptied(self, name: str) -> bool:
         """False where the test left another schema behind."""
-        self._say("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name", name=name)
+        self._say(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name",
+            name=name,
+        )
         opened = open_database(self.url(name))
         try:
             found, newest = schema_state(opened)
@@ -109,7 +117,10 @@ def _binaries() -> Path:
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).parent
-    raise RuntimeError("No PostgreSQL server answers on 127.0.0.1:5432 and none is installed. Run `apt-get install postgresql`, or set WHET_TEST_POSTGRES.")
+    raise RuntimeError(
+        "No PostgreSQL server answers on 127.0.0.1:5432 and none is installed. Run `apt-get install"
+        " postgresql`, or set WHET_TEST_POSTGRES."
+    )
 
 
 def _start_our_own() -> str:
@@ -124,8 +135,34 @@ def _start_our_own() -> str:
         port = probe.getsockname()[1]
     user = "postgres" if as_user else getpass.getuser()
     data = folder / "data"
-    subprocess.run([*as_user, binaries / "initdb", "-D", data, "-U", user, "-A", "trust"], check=True, stdout=subprocess.DEVNULL)
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
-    subprocess.run([*as_user, binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"], check=True, stdout=subprocess.DEVNULL)
-    atexit.register(subprocess.run, [*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*as_user, binaries / "initdb", "-D", data, "-U", user, "-A", "trust"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    options = (
+        f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c"
+        " fsync=off"
+    )
+    subprocess.run(
+        [
+            *as_user,
+            binaries / "pg_ctl",
+            "-D",
+            data,
+            "-w",
+            "-l",
+            folder / "log",
+            "-o",
+            options,
+            "start",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    atexit.register(
+        subprocess.run,
+        [*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"],
+        stdout=subprocess.DEVNULL,
+    )
     return f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"

@@ -1,4 +1,6 @@
-"""The documentation says what is there, and the repository names nothing of the machine or the network it was made on."""
+"""The documentation says what is there, and the repository names nothing of the machine or the
+network it was made on.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,29 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FOLDERS = ("whet", "serving", "training", "monitoring", "feedback", "tests", "deploy", "benchmarks", "examples", "docs", "scripts", "requirements")
+FOLDERS = (
+    "whet",
+    "serving",
+    "training",
+    "monitoring",
+    "feedback",
+    "tests",
+    "deploy",
+    "benchmarks",
+    "examples",
+    "docs",
+    "scripts",
+    "requirements",
+)
 
 
 def tracked() -> list[Path]:
-    """Files that belong to the project, text or not: those of git, or everything but the usual leavings in an unpacked archive."""
-    done = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    """Files that belong to the project, text or not: those of git, or everything but the usual
+    leavings in an unpacked archive.
+    """
+    done = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
     if done.returncode == 0:
         return [path for line in done.stdout.splitlines() if (path := ROOT / line).is_file()]
     left_out = {".venv", ".whet", "__pycache__", ".git", "build", "dist"}
@@ -57,13 +76,17 @@ def test_the_reference_pages_are_what_the_code_says(reference: ModuleType, page:
 
 def test_generated_parts_of_pages_are_what_the_code_says(reference: ModuleType) -> None:
     for page in {page for page, _, _ in reference.SECTIONS}:
-        assert (ROOT / "docs" / page).read_text() == reference.with_sections(page), "run `make docs`"
+        assert (ROOT / "docs" / page).read_text() == reference.with_sections(page), (
+            "run `make docs`"
+        )
 
 
 def test_every_setting_says_what_it_is() -> None:
     from whet.settings import Settings
 
-    assert not [name for name, field in Settings.model_fields.items() if len(field.description or "") < 10]
+    assert not [
+        name for name, field in Settings.model_fields.items() if len(field.description or "") < 10
+    ]
 
 
 def test_every_command_says_what_it_does(reference: ModuleType) -> None:
@@ -71,7 +94,11 @@ def test_every_command_says_what_it_does(reference: ModuleType) -> None:
 
     from whet.cli import app
 
-    silent = [name for name, command in reference.command_tree(typer.main.get_command(app)) if not command.help or "not installed" in command.help]
+    silent = [
+        name
+        for name, command in reference.command_tree(typer.main.get_command(app))
+        if not command.help or "not installed" in command.help
+    ]
     assert not silent
 
 
@@ -92,14 +119,20 @@ def test_every_command_and_target_on_a_page_exists(page: Path, known_commands: s
     for call in re.findall(r"^(?:\.venv/bin/)?(whet [a-z]+(?: [a-z][a-z-]*)?)", code, re.M):
         words = call.split()
         assert words[1] in groups, call
-        subcommands = {name.split()[2] for name in known_commands if name.startswith(f"whet {words[1]} ")}
+        subcommands = {
+            name.split()[2] for name in known_commands if name.startswith(f"whet {words[1]} ")
+        }
         if subcommands and len(words) == 3:
             assert words[2] in subcommands, call
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_path_on_a_page_exists(page: Path) -> None:
-    missing = [target for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()) if not (page.parent / target).exists()]
+    missing = [
+        target
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
     for span in re.findall(r"`([^`\n]+)`", page.read_text()):
         path = span.split(":")[0].rstrip("/")
         inside = path.split("/")[0] in FOLDERS and "/" in span
@@ -110,7 +143,11 @@ def test_every_path_on_a_page_exists(page: Path) -> None:
 
 def test_the_map_in_the_readme_names_every_folder() -> None:
     mapped = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.M))
-    folders = {path.relative_to(ROOT).parts[0] + "/" for path in tracked() if len(path.relative_to(ROOT).parts) > 1}
+    folders = {
+        path.relative_to(ROOT).parts[0] + "/"
+        for path in tracked()
+        if len(path.relative_to(ROOT).parts) > 1
+    }
     assert {folder for folder in folders if not folder.startswith(".")} <= mapped
     assert not [name for name in mapped if not (ROOT / name).exists()]
 
@@ -130,8 +167,19 @@ def test_no_file_names_a_package_index_or_a_folder_of_this_machine() -> None:
         "index-url" + "=http",
         "proxy.gol" + "ang",
     ]
-    folders = ["/ro" + "ot/", "/wo" + "rk/", "/ho" + "me/[a-z]", "/opt/wh" + "eels", "/opt/py" + "pi"]
-    forbidden = re.compile("|".join([re.escape(host) for host in hosts] + [rf"(?<![\w.$}}~-]){folder}" for folder in folders]))
+    folders = [
+        "/ro" + "ot/",
+        "/wo" + "rk/",
+        "/ho" + "me/[a-z]",
+        "/opt/wh" + "eels",
+        "/opt/py" + "pi",
+    ]
+    forbidden = re.compile(
+        "|".join(
+            [re.escape(host) for host in hosts]
+            + [rf"(?<![\w.$}}~-]){folder}" for folder in folders]
+        )
+    )
     found = []
     for path in tracked():
         try:
@@ -146,7 +194,11 @@ def test_no_file_names_a_package_index_or_a_folder_of_this_machine() -> None:
 
 
 def pins(kind: str) -> dict[str, str]:
-    lines = [line for line in (ROOT / "requirements" / f"{kind}.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "requirements" / f"{kind}.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     found = [re.fullmatch(r"([a-z0-9-]+)==([0-9A-Za-z.!]+)", line) for line in lines]
     assert all(found), [line for line, match in zip(lines, found, strict=True) if not match]
     return {match[1]: match[2] for match in found if match}
@@ -156,12 +208,20 @@ def pins(kind: str) -> dict[str, str]:
 def test_a_list_pins_each_package_once_and_everything_that_is_asked_for(kind: str) -> None:
     lock = script("lock")
     found = pins(kind)
-    lines = [line for line in (ROOT / "requirements" / f"{kind}.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "requirements" / f"{kind}.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert len(lines) == len(found)
     for name in lock.BESIDE:
-        assert not set(pins(name)) & set(found), f"what `make setup-{name}` installs beside a list changes nothing of it"
+        assert not set(pins(name)) & set(found), (
+            f"what `make setup-{name}` installs beside a list changes nothing of it"
+        )
     for source in ("product.in", f"engine-{kind}.in"):
-        asked = re.findall(r"^([A-Za-z0-9._-]+)", (ROOT / "requirements" / source).read_text(), re.M)
+        asked = re.findall(
+            r"^([A-Za-z0-9._-]+)", (ROOT / "requirements" / source).read_text(), re.M
+        )
         assert {lock.normal(name) for name in asked} <= set(found)
 
 
@@ -177,6 +237,13 @@ def test_what_is_installed_is_what_is_pinned() -> None:
         for each in metadata.distributions(path=[sysconfig.get_path("purelib")])
     }
     found = pins("gpu" if "vllm" in installed else "cpu")
-    known = found | {package: version for name in lock.BESIDE for package, version in pins(name).items()}  # which are installed where somebody wants them
-    assert {name: version for name, version in installed.items() if name not in lock.NEVER_PINNED | {"setuptools"} and known.get(name) != version} == {}
+    # Which are installed where somebody wants them
+    known = found | {
+        package: version for name in lock.BESIDE for package, version in pins(name).items()
+    }
+    assert {
+        name: version
+        for name, version in installed.items()
+        if name not in lock.NEVER_PINNED | {"setuptools"} and known.get(name) != version
+    } == {}
     assert set(found) <= set(installed)

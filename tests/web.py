@@ -1,4 +1,6 @@
-"""The console in a test: an application, a user of any role, a logged-in client, and the pages' routes."""
+"""The console in a test: an application, a user of any role, a logged-in client, and the pages'
+routes.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def _password_hash() -> str:
 
 
 class ConsoleClient(TestClient):
-    """A TestClient that behaves like a browser with the page open: it sends the session's CSRF token and its origin.
+    """A TestClient that behaves like a browser with the page open: it sends the session's CSRF
+    token and its origin.
 
     `token=""` in a call's headers is what a foreign form would send.
     """
@@ -35,23 +38,49 @@ class ConsoleClient(TestClient):
     csrf: str = ""
 
     def request(self, method: str, url: Any, **keywords: Any) -> Any:
-        headers = {"origin": _ORIGIN, **({"x-csrf-token": self.csrf} if self.csrf else {}), **(keywords.pop("headers", None) or {})}
-        return super().request(method, url, headers={name: value for name, value in headers.items() if value is not None}, **keywords)
+        headers = {
+            "origin": _ORIGIN,
+            **({"x-csrf-token": self.csrf} if self.csrf else {}),
+            **(keywords.pop("headers", None) or {}),
+        }
+        return super().request(
+            method,
+            url,
+            headers={name: value for name, value in headers.items() if value is not None},
+            **keywords,
+        )
 
 
-def console_client(context: Context, role: str = "admin", *, clock: Any = None, raise_errors: bool = False, app: Any = None) -> ConsoleClient:
-    """A client logged in as a user named after `role`; `role=""`: nobody. Redirects are not followed.
+def console_client(
+    context: Context,
+    role: str = "admin",
+    *,
+    clock: Any = None,
+    raise_errors: bool = False,
+    app: Any = None,
+) -> ConsoleClient:
+    """A client logged in as a user named after `role`; `role=""`: nobody.
+
+    Redirects are not followed.
 
     `app`: a console that another client uses already.
     """
     app = app or create_console(context, **({"clock": clock} if clock else {}))
-    client = ConsoleClient(app, base_url=_ORIGIN, follow_redirects=False, raise_server_exceptions=raise_errors)
+    client = ConsoleClient(
+        app, base_url=_ORIGIN, follow_redirects=False, raise_server_exceptions=raise_errors
+    )
     if not role:
         return client
     gate = app.state.shell.gate
     with writing(context.database) as connection:
-        connection.execute(insert_ignore(connection, users).values(name=role, role=role, password_hash=_password_hash(), created_at=0))
-        stored = connection.execute(select(users.c.password_hash).where(users.c.name == role)).scalar_one()
+        connection.execute(
+            insert_ignore(connection, users).values(
+                name=role, role=role, password_hash=_password_hash(), created_at=0
+            )
+        )
+        stored = connection.execute(
+            select(users.c.password_hash).where(users.c.name == role)
+        ).scalar_one()
     session = gate.sessions.begin(role, stored, gate.clock())
     client.cookies.set(gate.sessions.cookie, gate.sessions.write(session, gate.clock()))
     client.csrf = gate.sessions.csrf(session)

@@ -1,1 +1,4 @@
-"""Training: from rows to a judged, stored adapter. The only package that imports torch and its relatives."""
+"""Training: from rows to a judged, stored adapter.
+
+The only package that imports torch and its relatives.
+"""

@@ -59,7 +59,7 @@ def _base_tensor(base: BaseModel, name: str) -> Iterator[torch.Tensor]:
         name = next((n for n in base.shapes if n.endswith("embed_tokens.weight")), name)
     for file in sorted(base.folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as opened:
-            if name in opened.keys():  # noqa: SIM118  it is no dictionary
+            if name in opened.keys():  # noqa: SIM118
                 yield opened.get_tensor(name)
                 return
     raise AdapterError(f"{base.name} has no tensor {name}.", hint="Save the adapter alone.")

@@ -26,8 +26,10 @@ from whet.store import digest_files
 from whet.tables import adapters, evaluations, replicas
 
 WEIGHTS, CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "card.json"
-_PUBLISH_LEASE_MS = 60_000  # publishing takes well under a second; a publisher that dies blocks the name for this long
-_REMOVED_FILES_KEPT_MS = 3_600_000  # an engine that still holds a removed adapter may read its files again: they go an hour later
+# Publishing takes well under a second; a publisher that dies blocks the name for this long
+_PUBLISH_LEASE_MS = 60_000
+# An engine that still holds a removed adapter may read its files again: they go an hour later
+_REMOVED_FILES_KEPT_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,17 @@ class NewAdapter:
     dataset_digest: str | None = None
     run_id: str | None = None
     gate: str = "none"
-    evaluation: dict[str, Any] | None = None  # a row of `evaluations` without id, adapter_digest and created_at
+    # A row of `evaluations` without id, adapter_digest and created_at
+    evaluation: dict[str, Any] | None = None
     created_by: str = "training"
-    also: Callable[[Connection, Adapter], None] = field(default=lambda connection, adapter: None)  # joins the transaction
+    # Joins the transaction
+    also: Callable[[Connection, Adapter], None] = field(default=lambda connection, adapter: None)
 
 
 def publish(context: Context, new: NewAdapter) -> Adapter:
-    """Store a version and make it visible: folder first, in one rename; then its row, its evaluation's row and whatever `also` does
-    in one transaction. The same weights under the same name are the same version, and come back as it.
+    """Store a version and make it visible: folder first, in one rename; then its row, its
+    evaluation's row and whatever `also` does in one transaction. The same weights under the same
+    name are the same version, and come back as it.
 
     Raises StoreError, and whatever `also` raises; then nothing is visible.
     """
@@ -62,7 +67,8 @@ def publish(context: Context, new: NewAdapter) -> Adapter:
             _write_weights(folder, new)
         except OSError as error:
             raise StoreError(
-                f"The version cannot be written to {tempfile.gettempdir()}: {error.strerror or error}.",
+                f"The version cannot be written to {tempfile.gettempdir()}:"
+                f" {error.strerror or error}.",
                 hint="Free disk space there, or set TMPDIR; nothing was stored.",
             ) from error
         digest = digest_files(folder, (CONFIG, WEIGHTS))
@@ -73,32 +79,44 @@ def publish(context: Context, new: NewAdapter) -> Adapter:
 def _write_weights(folder: Path, new: NewAdapter) -> None:
     from safetensors.torch import save
 
-    # The name is part of the content, so that equal weights under two names stay two adapters with two digests.
+    # The name is part of the content, so that equal weights under two names stay two adapters with
+    # two digests.
     content = save(new.weights, metadata={"format": "pt", "whet.name": new.name})
     (folder / WEIGHTS).write_bytes(_canonical(content))
     (folder / CONFIG).write_text(json.dumps(new.config, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _canonical(content: bytes) -> bytes:
-    """The same safetensors file with its header in sorted order: the library writes metadata in a random one, and a digest is taken of the bytes.
+    """The same safetensors file with its header in sorted order: the library writes metadata in a
+    random one, and a digest is taken of the bytes.
 
-    A file is the header's length (8 bytes, little-endian), the header (JSON, padded with spaces to 8 bytes), then the tensors, whose offsets
-    count from the header's end.
+    A file is the header's length (8 bytes, little-endian), the header (JSON, padded with spaces to
+    8 bytes), then the tensors, whose offsets count from the header's end.
     """
     length = int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header = json.dumps(
+        json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 @contextmanager
 def _publishing(context: Context, name: str) -> Iterator[None]:
-    """One publisher per name at a time: version numbers are counted without gaps, and leftovers can be told from work in progress."""
+    """One publisher per name at a time: version numbers are counted without gaps, and leftovers can
+    be told from work in progress.
+    """
     owner, lease = new_id("pub"), f"adapters:{name}"
     deadline = time.monotonic() + 2 * _PUBLISH_LEASE_MS / 1000
-    while leases.acquire(context.database, lease, owner, now=now_ms(), for_ms=_PUBLISH_LEASE_MS) is None:
+    while (
+        leases.acquire(context.database, lease, owner, now=now_ms(), for_ms=_PUBLISH_LEASE_MS)
+        is None
+    ):
         if time.monotonic() > deadline:
-            raise ConflictError(f"Another process is storing a version of {name!r} and does not finish.", hint="Try again in a minute.")
+            raise ConflictError(
+                f"Another process is storing a version of {name!r} and does not finish.",
+                hint="Try again in a minute.",
+            )
         time.sleep(0.05)
     try:
         yield
@@ -116,7 +134,10 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
         "name": new.name,
         "version": version,
         "digest": digest,
-        "files": {CONFIG: digest_files(scratch, (CONFIG,)), WEIGHTS: digest_files(scratch, (WEIGHTS,))},
+        "files": {
+            CONFIG: digest_files(scratch, (CONFIG,)),
+            WEIGHTS: digest_files(scratch, (WEIGHTS,)),
+        },
         "base_digest": new.base_digest,
         "template_digest": new.template_digest,
         "dataset_digest": new.dataset_digest,
@@ -129,7 +150,8 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
         **new.card,
     }
     if known is None:
-        context.store.remove_folder(path)  # what a publisher left that died before its row was written
+        # What a publisher left that died before its row was written
+        context.store.remove_folder(path)
 
     def fill(folder: Path) -> None:
         for name in (CONFIG, WEIGHTS):
@@ -139,15 +161,56 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
     context.store.put_folder(path, fill)
     with writing(context.database) as connection:
         if known is None:
-            values = {key: getattr(new, key) for key in ("name", "base_digest", "template_digest", "dataset_digest", "run_id", "rank", "gate")}
-            connection.execute(insert(adapters).values(digest=digest, version=version, path=path, card=card, created_at=now, removed_at=None, **values))
+            values = {
+                key: getattr(new, key)
+                for key in (
+                    "name",
+                    "base_digest",
+                    "template_digest",
+                    "dataset_digest",
+                    "run_id",
+                    "rank",
+                    "gate",
+                )
+            }
+            connection.execute(
+                insert(adapters).values(
+                    digest=digest,
+                    version=version,
+                    path=path,
+                    card=card,
+                    created_at=now,
+                    removed_at=None,
+                    **values,
+                )
+            )
         else:
-            connection.execute(update(adapters).where(adapters.c.digest == digest).values(removed_at=None, gate=new.gate))
+            connection.execute(
+                update(adapters)
+                .where(adapters.c.digest == digest)
+                .values(removed_at=None, gate=new.gate)
+            )
         if new.evaluation is not None:
-            connection.execute(insert(evaluations).values(id=new_id("evl", at=now), adapter_digest=digest, created_at=now, **new.evaluation))
-        adapter = Adapter(**connection.execute(select(adapters).where(adapters.c.digest == digest)).one()._mapping)
+            connection.execute(
+                insert(evaluations).values(
+                    id=new_id("evl", at=now),
+                    adapter_digest=digest,
+                    created_at=now,
+                    **new.evaluation,
+                )
+            )
+        adapter = Adapter(
+            **connection.execute(select(adapters).where(adapters.c.digest == digest)).one()._mapping
+        )
         new.also(connection, adapter)
-        record(connection, actor=new.created_by[:64], action="adapter.store", subject=adapter.label, detail={"digest": digest, "gate": new.gate}, now=now)
+        record(
+            connection,
+            actor=new.created_by[:64],
+            action="adapter.store",
+            subject=adapter.label,
+            detail={"digest": digest, "gate": new.gate},
+            now=now,
+        )
     return adapter
 
 
@@ -161,30 +224,62 @@ def add_evaluation(
     action: str = "adapter.evaluate",
     detail: dict[str, Any] | None = None,
 ) -> str:
-    """Store a later evaluation of a version (or a signature, which is one too); returns its id. The version's own gate stays what it was when it was made."""
+    """Store a later evaluation of a version (or a signature, which is one too); returns its id.
+
+    The version's own gate stays what it was when it was made.
+    """
     evaluation_id = new_id("evl", at=now)
     with writing(context.database) as connection:
-        connection.execute(insert(evaluations).values(id=evaluation_id, adapter_digest=adapter.digest, created_at=now, **evaluation))
-        record(connection, actor=actor, action=action, subject=adapter.label, detail={"verdict": evaluation["verdict"], **(detail or {})}, now=now)
+        connection.execute(
+            insert(evaluations).values(
+                id=evaluation_id, adapter_digest=adapter.digest, created_at=now, **evaluation
+            )
+        )
+        record(
+            connection,
+            actor=actor,
+            action=action,
+            subject=adapter.label,
+            detail={"verdict": evaluation["verdict"], **(detail or {})},
+            now=now,
+        )
     return evaluation_id
 
 
 def _next_version(connection: Connection, name: str) -> int:
     """Numbers of removed versions are not given again."""
-    return int(connection.execute(select(func.max(adapters.c.version)).where(adapters.c.name == name)).scalar() or 0) + 1
+    return (
+        int(
+            connection.execute(
+                select(func.max(adapters.c.version)).where(adapters.c.name == name)
+            ).scalar()
+            or 0
+        )
+        + 1
+    )
 
 
 def verify(context: Context, adapter: Adapter) -> None:
-    """Hash the stored files again. Raises StoreError that names the file which is not what was stored."""
+    """Hash the stored files again.
+
+    Raises StoreError that names the file which is not what was stored.
+    """
     folder = context.store.local_folder(adapter.path)
     for name, expected in (adapter.card.get("files") or {}).items():
         if not (folder / name).is_file():
-            raise StoreError(f"{adapter.label}: {name} is missing from {adapter.path}.", hint="Restore the folder from a backup, or train the version again.")
+            raise StoreError(
+                f"{adapter.label}: {name} is missing from {adapter.path}.",
+                hint="Restore the folder from a backup, or train the version again.",
+            )
         if digest_files(folder, (name,)) != expected:
-            raise StoreError(f"{adapter.label}: {name} was changed after it was stored.", hint="Restore the folder from a backup, or remove the version.")
+            raise StoreError(
+                f"{adapter.label}: {name} was changed after it was stored.",
+                hint="Restore the folder from a backup, or remove the version.",
+            )
     if digest_files(folder, (CONFIG, WEIGHTS)) != adapter.digest:
         raise StoreError(
-            f"{adapter.label}: its files do not have the digest {adapter.digest[:8]}.", hint="Restore the folder from a backup, or remove the version."
+            f"{adapter.label}: its files do not have the digest {adapter.digest[:8]}.",
+            hint="Restore the folder from a backup, or remove the version.",
         )
 
 
@@ -194,11 +289,15 @@ def read_weights(context: Context, adapter: Adapter) -> tuple[dict[str, Any], di
 
     verify(context, adapter)
     folder = context.store.local_folder(adapter.path)
-    return load_file(str(folder / WEIGHTS)), json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return load_file(str(folder / WEIGHTS)), json.loads(
+        (folder / CONFIG).read_text(encoding="utf-8")
+    )
 
 
 def remove(context: Context, reference: str, *, actor: str, now: int) -> Adapter:
-    """Withdraw a version: it can no longer be addressed, and engines unload it. Its files go later, see `sweep`.
+    """Withdraw a version: it can no longer be addressed, and engines unload it.
+
+    Its files go later, see `sweep`.
 
     Raises ConflictError while an alias points to it.
     """
@@ -207,23 +306,46 @@ def remove(context: Context, reference: str, *, actor: str, now: int) -> Adapter
         for rollout in current_rollouts(connection).values():
             if adapter.digest in (rollout.stable_digest, rollout.candidate_digest):
                 raise ConflictError(
-                    f"{adapter.label} answers under {rollout.alias!r}.", hint=f"Promote another version first: `whet rollout promote {rollout.alias} VERSION`."
+                    f"{adapter.label} answers under {rollout.alias!r}.",
+                    hint=(
+                        "Promote another version first: `whet rollout promote"
+                        f" {rollout.alias} VERSION`."
+                    ),
                 )
             if adapter.digest == rollout.previous_digest:
-                raise ConflictError(f"{adapter.label} is where a rollback of {rollout.alias!r} goes.", hint="Remove it after the next promotion.")
-        connection.execute(update(adapters).where(adapters.c.digest == adapter.digest).values(removed_at=now))
-        record(connection, actor=actor, action="adapter.remove", subject=adapter.label, detail={"digest": adapter.digest}, now=now)
+                raise ConflictError(
+                    f"{adapter.label} is where a rollback of {rollout.alias!r} goes.",
+                    hint="Remove it after the next promotion.",
+                )
+        connection.execute(
+            update(adapters).where(adapters.c.digest == adapter.digest).values(removed_at=now)
+        )
+        record(
+            connection,
+            actor=actor,
+            action="adapter.remove",
+            subject=adapter.label,
+            detail={"digest": adapter.digest},
+            now=now,
+        )
     return adapter
 
 
 def sweep(context: Context, now: int) -> list[str]:
-    """Delete the files of versions that were removed an hour ago and that no engine holds; returns their folders.
+    """Delete the files of versions that were removed an hour ago and that no engine holds; returns
+    their folders.
 
     An engine dies when the files of an adapter it knows disappear, so the replicas are asked first.
     """
     with reading(context.database) as connection:
-        held = {digest for row in connection.execute(select(replicas.c.ready)) for digest in row.ready}
-        rows = connection.execute(select(adapters.c.digest, adapters.c.path).where(adapters.c.removed_at < now - _REMOVED_FILES_KEPT_MS)).all()
+        held = {
+            digest for row in connection.execute(select(replicas.c.ready)) for digest in row.ready
+        }
+        rows = connection.execute(
+            select(adapters.c.digest, adapters.c.path).where(
+                adapters.c.removed_at < now - _REMOVED_FILES_KEPT_MS
+            )
+        ).all()
     gone = [row.path for row in rows if row.digest not in held and context.store.exists(row.path)]
     for path in gone:
         context.store.remove_folder(path)
@@ -234,6 +356,10 @@ def require_base(adapter: Adapter, base_digest: str, base_name: str) -> None:
     """Raises AdapterError when the adapter was trained on another base."""
     if adapter.base_digest != base_digest:
         raise AdapterError(
-            f"{adapter.label} belongs to the base {adapter.base_digest[:8]}, but {base_name} is {base_digest[:8]}.",
-            hint="Set WHET_BASE_MODEL to the base it was trained on, or train a version for this base.",
+            f"{adapter.label} belongs to the base {adapter.base_digest[:8]}, but {base_name} is"
+            f" {base_digest[:8]}.",
+            hint=(
+                "Set WHET_BASE_MODEL to the base it was trained on, or train a version for this"
+                " base."
+            ),
         )

@@ -59,7 +59,7 @@ def open_tensors(paths: tuple[Path, ...]) -> Iterator[TensorFiles]:
             files: dict[str, Any] = {}
             for path in paths:
                 opened = stack.enter_context(safe_open(str(path), framework="pt"))
-                for name in opened.keys():  # noqa: SIM118  it is no dictionary
+                for name in opened.keys():  # noqa: SIM118
                     if name in files:
                         raise AdapterError(
                             f"{path.name} holds {name[:120]!r}, and another file does too.",

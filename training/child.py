@@ -1,7 +1,8 @@
-"""One run in a process of its own: `python -m training.child PARENT`, started by the worker, told on standard input what to run.
+"""One run in a process of its own: `python -m training.child PARENT`, started by the worker, told
+on standard input what to run.
 
-It imports what it needs before it is told, so that a request does not wait ten seconds for imports. It ends its run's row itself, in
-every way but one: when it is killed, the worker sees that.
+It imports what it needs before it is told, so that a request does not wait ten seconds for imports.
+It ends its run's row itself, in every way but one: when it is killed, the worker sees that.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ log = logging.getLogger(__name__)
 
 
 def main(parent: int) -> None:
-    """Wait for one line on standard input, `{"run", "attempt", "alias", "started_at", "request"}`, and do it."""
+    """Wait for one line on standard input, `{"run", "attempt", "alias", "started_at", "request"}`,
+    and do it.
+    """
     end_with_parent(parent)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     keep_memory()
     import_libraries(four_bits=True)  # which method comes is not known yet
-    line = cast(FileIO, cast(BufferedReader, sys.stdin.buffer).raw).readline()  # unbuffered: what follows is the pipe's end, which others watch
+    # unbuffered: what follows is the pipe's end, which others watch
+    line = cast(FileIO, cast(BufferedReader, sys.stdin.buffer).raw).readline()
     if not line:
         return
     end_with_pipe(sys.stdin.fileno())
@@ -56,11 +60,22 @@ def _run(told: dict[str, Any]) -> None:
         runs.end(context, run, runs.FAILED, str(error), now_ms())
     except MemoryError:
         runs.end(
-            context, run, runs.FAILED, "The machine has too little memory for this run. Use a smaller batch_size or max_length, or a smaller base.", now_ms()
+            context,
+            run,
+            runs.FAILED,
+            "The machine has too little memory for this run. Use a smaller batch_size or"
+            " max_length, or a smaller base.",
+            now_ms(),
         )
     except Exception as error:
         log.exception("run %s failed", run.id)
-        runs.end(context, run, runs.FAILED, f"A defect in Whet: {type(error).__name__}: {error}. The worker's log has the details.", now_ms())
+        runs.end(
+            context,
+            run,
+            runs.FAILED,
+            f"A defect in Whet: {type(error).__name__}: {error}. The worker's log has the details.",
+            now_ms(),
+        )
     finally:
         context.close()
 
@@ -75,17 +90,30 @@ def _train(context: Any, run: Any, request: dict[str, Any]) -> None:
     from training.run.resume import recipe_of
 
     with Reporter(context, run) as reporter:
-        recipe = recipe_of(context, run.id) or recipe_from(request["recipe"], load_recipe(context.settings.retrain_recipe))
+        recipe = recipe_of(context, run.id) or recipe_from(
+            request["recipe"], load_recipe(context.settings.retrain_recipe)
+        )
         check_into(recipe, None)
         dataset = datasets.load(context.store, *_rows_of(context, request))
-        # Rows that this base cannot take are left out and named on the card: nobody watches who could be asked.
-        prepared = prepare(context, run.alias, dataset, recipe, open_base(context.settings), skip_bad=True)
+        # Rows that this base cannot take are left out and named on the card: nobody watches who
+        # could be asked.
+        prepared = prepare(
+            context, run.alias, dataset, recipe, open_base(context.settings), skip_bad=True
+        )
         outcome = run_training(context, run, prepared, reporter, actor=request["requested_by"])
-    log.info("run %s: %s stored, gate %s: %s", run.id, outcome.label, outcome.judgement.verdict, outcome.judgement.reason)
+    log.info(
+        "run %s: %s stored, gate %s: %s",
+        run.id,
+        outcome.label,
+        outcome.judgement.verdict,
+        outcome.judgement.reason,
+    )
 
 
 def _rows_of(context: Any, request: dict[str, Any]) -> tuple[str, str, str]:
-    """(folder, digest, name) of the rows that an earlier attempt went on with, because a teacher's answers are asked for once; else of the request's."""
+    """(folder, digest, name) of the rows that an earlier attempt went on with, because a teacher's
+    answers are asked for once; else of the request's.
+    """
     from training.requests import run_of
     from whet.database import reading
 

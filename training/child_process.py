@@ -17,7 +17,9 @@ class Child:
 
     def __init__(self) -> None:
         quiet_environment()
-        self._process = subprocess.Popen([sys.executable, "-m", "training.child", str(os.getpid())], stdin=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "training.child", str(os.getpid())], stdin=subprocess.PIPE
+        )
 
     @property
     def pid(self) -> int:
@@ -52,5 +54,9 @@ class Child:
         status = self._process.returncode
         if status is not None and status < 0:
             name = signal.Signals(-status).name
-            return f"{name} (the system was out of memory, or somebody killed it)" if name == "SIGKILL" else name
+            return (
+                f"{name} (the system was out of memory, or somebody killed it)"
+                if name == "SIGKILL"
+                else name
+            )
         return f"exit status {status}"

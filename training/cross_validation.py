@@ -1,8 +1,10 @@
-"""Judge a recipe on all rows of a small set: each fold is answered by a model trained on the others.
+"""Judge a recipe on all rows of a small set: each fold is answered by a model trained on the
+others.
 
-Folds hold whole patterns of questions, so that what is asked was not trained in those words (M. Stone,
-"Cross-validatory choice and assessment of statistical predictions", 1974). The version itself is
-trained on all rows; its score is that of the models beside it, each with a little less to learn from.
+Folds hold whole patterns of questions, so that what is asked was not trained in those words (M.
+Stone, "Cross-validatory choice and assessment of statistical predictions", 1974). The version
+itself is trained on all rows; its score is that of the models beside it, each with a little less to
+learn from.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ def cross_validate(
     """
     if any(row.is_text for row in prepared.dataset.train):
         raise InputError(
-            "Plain texts cannot be cross-validated; they are judged by their loss on held-out texts.",
+            "Plain texts cannot be cross-validated; they are judged by their loss on held-out"
+            " texts.",
             hint="Leave --folds out.",
         )
     rows = [row for row in prepared.dataset.train if row.origin != "synthetic"]

@@ -25,7 +25,8 @@ from whet.control_tokens import ControlTokens, ordered, read_control_tokens
 from whet.errors import ConfigurationError
 from whet.rag_prompt import insert_passages
 
-# What is found of an answer of which nothing but its end is learned. `whet data check` tells such rows from the others that are refused.
+# What is found of an answer of which nothing but its end is learned. `whet data check` tells such
+# rows from the others that are refused.
 NOTHING_TO_LEARN = "no token to learn: all of the answer is placeholders of removed data"
 
 
@@ -53,7 +54,10 @@ class _CallLeftOut(_Refused):
 
 
 class Encoder:
-    """Encodes rows for one base model. Raises ConfigurationError at once for a template that no row could pass."""
+    """Encodes rows for one base model.
+
+    Raises ConfigurationError at once for a template that no row could pass.
+    """
 
     def __init__(self, base: BaseModel, max_length: int) -> None:
         self.base, self.max_length = base, max_length
@@ -96,16 +100,35 @@ class Encoder:
     def unseen(self, row: Row) -> list[str]:
         """What of a row that can be learned from the template leaves out without a word, so that
         no model sees it: "a call of NAME", "the text of message N", "the tools"."""
-        if row.is_text or (len(row.messages) == 2 and row.messages[0]["role"] == "user" and not (row.context or row.tools or row.calls)):
+        if row.is_text or (
+            len(row.messages) == 2
+            and row.messages[0]["role"] == "user"
+            and not (row.context or row.tools or row.calls)
+        ):
             return []  # most rows are a question and an answer, which no template leaves out
         messages = self._conversation(row)
         text = self._render(messages, row.tools, opened=False)
-        missing = [f"a call of {name}" for at, message in enumerate(messages) for name in _called(message) if self._without_calls(messages, at, row.tools) == text]
-        missing += [f"the text of message {at}" for at, message in enumerate(messages, start=1) if message["content"].strip() not in text]
-        return missing + (["the tools"] if row.tools and self._render(messages, (), opened=False) == text else [])
+        missing = [
+            f"a call of {name}"
+            for at, message in enumerate(messages)
+            for name in _called(message)
+            if self._without_calls(messages, at, row.tools) == text
+        ]
+        missing += [
+            f"the text of message {at}"
+            for at, message in enumerate(messages, start=1)
+            if message["content"].strip() not in text
+        ]
+        return missing + (
+            ["the tools"] if row.tools and self._render(messages, (), opened=False) == text else []
+        )
 
-    def _without_calls(self, messages: list[dict[str, Any]], at: int, tools: Sequence[dict[str, Any]]) -> str:
-        """The conversation as rendered when message `at` made no call; empty where the template refuses that."""
+    def _without_calls(
+        self, messages: list[dict[str, Any]], at: int, tools: Sequence[dict[str, Any]]
+    ) -> str:
+        """The conversation as rendered when message `at` made no call; empty where the template
+        refuses that.
+        """
         silent = {name: value for name, value in messages[at].items() if name != "tool_calls"}
         try:
             return self._render([*messages[:at], silent, *messages[at + 1 :]], tools, opened=False)
@@ -116,7 +139,9 @@ class Encoder:
         """The tokens that the engine is given to answer this row."""
         return self.asked_ids(self._conversation(row)[:-1], row.tools)
 
-    def asked_ids(self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+    def asked_ids(
+        self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
         """The tokens of a conversation that waits for an answer."""
         return self._tokens(self._render(messages, tools, opened=True))
 
@@ -148,7 +173,19 @@ class Encoder:
         self._refuse_control_tokens(list(row.messages))
         found = windows(self._tokenizer, row.answer, self.max_length)
         hidden = set(self._touching(row.answer, row.scrubbed, special=True))
-        return [Encoded(part.ids, tuple(at not in hidden and learned for at, learned in enumerate(part.trained, start=part.start)), 0, row.weight, row.line) for part in found]
+        return [
+            Encoded(
+                part.ids,
+                tuple(
+                    at not in hidden and learned
+                    for at, learned in enumerate(part.trained, start=part.start)
+                ),
+                0,
+                row.weight,
+                row.line,
+            )
+            for part in found
+        ]
 
     def _encode(self, row: Row) -> Encoded:
         messages = self._conversation(row)
@@ -174,62 +211,127 @@ class Encoder:
             trained[prompt_tokens:end] = [True] * (end - prompt_tokens)
         for position in self._touching(text, row.scrubbed):
             trained[position] = False
-        if row.scrubbed and not self.decode([ids[at] for at in range(end) if trained[at] and ids[at] not in self.base.stop_ids]).strip():
+        if (
+            row.scrubbed
+            and not self.decode(
+                [ids[at] for at in range(end) if trained[at] and ids[at] not in self.base.stop_ids]
+            ).strip()
+        ):
             raise _Refused(NOTHING_TO_LEARN, "an answer with words of its own")
         if end > self.max_length:
-            raise _Refused(f"{end} tokens", f"at most {self.max_length}, which is what the base and the engine take")
+            raise _Refused(
+                f"{end} tokens",
+                f"at most {self.max_length}, which is what the base and the engine take",
+            )
         return Encoded(tuple(ids[:end]), tuple(trained[:end]), prompt_tokens, row.weight, row.line)
 
-    def _touching(self, text: str, placeholders: tuple[str, ...], *, special: bool = False) -> list[int]:
+    def _touching(
+        self, text: str, placeholders: tuple[str, ...], *, special: bool = False
+    ) -> list[int]:
         """Positions of the tokens that share a character with a placeholder."""
-        spans = [match.span() for match in re.finditer("|".join(map(re.escape, placeholders)), text)] if placeholders else []
+        spans = (
+            [match.span() for match in re.finditer("|".join(map(re.escape, placeholders)), text)]
+            if placeholders
+            else []
+        )
         if not spans:
             return []
         if not self._tokenizer.is_fast:
-            raise _Refused("removed personal data, and a tokenizer that cannot say where its tokens lie", "a base with a fast tokenizer (tokenizer.json)")
-        places = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)["offset_mapping"]
-        return [position for position, (start, end) in enumerate(places) if any(start < last and first < end for first, last in spans)]
+            raise _Refused(
+                "removed personal data, and a tokenizer that cannot say where its tokens lie",
+                "a base with a fast tokenizer (tokenizer.json)",
+            )
+        places = self._tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        return [
+            position
+            for position, (start, end) in enumerate(places)
+            if any(start < last and first < end for first, last in spans)
+        ]
 
-    def _span(self, messages: list[dict[str, Any]], turn: int, whole: list[int], tools: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    def _span(
+        self,
+        messages: list[dict[str, Any]],
+        turn: int,
+        whole: list[int],
+        tools: Sequence[dict[str, Any]],
+    ) -> tuple[int, int]:
         """[start, end) of the tokens of one assistant turn, its end-of-turn token included."""
         before = self._render(messages[:turn], tools, opened=True)
         through = self._render(messages[: turn + 1], tools, opened=False)
         if not through.startswith(before):
             raise _Refused(
-                "a chat template that renders the conversation before the answer differently once the answer is there",
-                "a template whose prompt is the beginning of the whole (with train: all, for every turn)",
+                "a chat template that renders the conversation before the answer differently once"
+                " the answer is there",
+                "a template whose prompt is the beginning of the whole (with train: all, for every"
+                " turn)",
             )
         if calls_of(messages[turn]):
             self._require_calls(messages[: turn + 1], through, through[len(before) :], tools)
         elif messages[turn]["content"].strip() not in through[len(before) :]:
-            raise _Refused("a chat template that changes or drops the answer's text", "the answer as it was written")
+            raise _Refused(
+                "a chat template that changes or drops the answer's text",
+                "the answer as it was written",
+            )
         start_ids, through_ids = self._tokens(before), self._tokens(through)
         if through_ids[: len(start_ids)] != start_ids:
-            raise _Refused("an answer whose first characters melt into a token of the prompt", "an answer that starts with a token of its own")
-        stops = [position for position in range(len(start_ids), len(through_ids)) if through_ids[position] in self.base.stop_ids]
+            raise _Refused(
+                "an answer whose first characters melt into a token of the prompt",
+                "an answer that starts with a token of its own",
+            )
+        stops = [
+            position
+            for position in range(len(start_ids), len(through_ids))
+            if through_ids[position] in self.base.stop_ids
+        ]
         if not stops:
             raise _Refused(
                 "no end-of-turn token after the answer: the model would never learn to stop",
-                "a template that closes the assistant's turn with a token at which the engine stops",
+                "a template that closes the assistant's turn with a token at which the engine"
+                " stops",
             )
         end = stops[0] + 1
         if whole[:end] != through_ids[:end]:
-            raise _Refused("a chat template that renders an earlier answer differently once the conversation goes on", 'one that does not, or "train": "last"')
+            raise _Refused(
+                "a chat template that renders an earlier answer differently once the conversation"
+                " goes on",
+                'one that does not, or "train": "last"',
+            )
         return len(start_ids), end
 
-    def _require_calls(self, messages: list[dict[str, Any]], through: str, answer: str, tools: Sequence[dict[str, Any]]) -> None:
+    def _require_calls(
+        self,
+        messages: list[dict[str, Any]],
+        through: str,
+        answer: str,
+        tools: Sequence[dict[str, Any]],
+    ) -> None:
         """Raise _CallLeftOut unless the `answer`, rendered at the end of `through`, holds every
         call of the last message with its arguments."""
         calls = calls_of(messages[-1])
         if same_calls(calls, [found.call for found in find_calls(answer)]):
             return
-        for at, call in enumerate(calls):  # a form of the template's own: what it writes must depend on what is called
-            named = self._render([*messages[:-1], _with_call(messages[-1], at, name=f"{call.name}_")], tools, opened=False)
-            given = self._render([*messages[:-1], _with_call(messages[-1], at, arguments={**call.arguments, "_": "_"})], tools, opened=False)
+        # A form of the template's own: what it writes must depend on what is called
+        for at, call in enumerate(calls):
+            named = self._render(
+                [*messages[:-1], _with_call(messages[-1], at, name=f"{call.name}_")],
+                tools,
+                opened=False,
+            )
+            given = self._render(
+                [
+                    *messages[:-1],
+                    _with_call(messages[-1], at, arguments={**call.arguments, "_": "_"}),
+                ],
+                tools,
+                opened=False,
+            )
             if through in (named, given):
                 part = "the arguments of the call" if through != named else "the call"
                 raise _CallLeftOut(
-                    f"{part} of {call.name} as the answer, which the base's chat template leaves out",
+                    f"{part} of {call.name} as the answer, which the base's chat template"
+                    " leaves out",
                     "an answer in words, or a base whose template writes calls of tools",
                 )
 
@@ -242,16 +344,29 @@ class Encoder:
                     "plain text: the chat template adds control tokens itself",
                 )
 
-    def _render(self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]], *, opened: bool) -> str:
+    def _render(
+        self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]], *, opened: bool
+    ) -> str:
         from jinja2 import TemplateError
 
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tools=list(tools) or None, tokenize=False, add_generation_prompt=opened))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages,
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=opened,
+                )
+            )
         except (TemplateError, TypeError, KeyError) as error:
-            raise _Refused(f"a conversation that the base's chat template refuses ({error})", "the roles and order that the template knows") from error
+            raise _Refused(
+                f"a conversation that the base's chat template refuses ({error})",
+                "the roles and order that the template knows",
+            ) from error
 
     def _tokens(self, text: str) -> list[int]:
-        # The engine adds no special tokens to a rendered conversation: the template has written them all.
+        # The engine adds no special tokens to a rendered conversation: the template has written
+        # them all.
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _prove_template(self) -> None:
@@ -278,8 +393,12 @@ class Encoder:
         self.max_length = limit
         if isinstance(result, BadLine):
             raise ConfigurationError(
-                f"The chat template of {self.base.name} cannot be trained with: found {result.found}; expected {result.expected}.",
-                hint="Correct chat_template.jinja (and the end-of-turn token in generation_config.json) in the model's folder.",
+                f"The chat template of {self.base.name} cannot be trained with: found"
+                f" {result.found}; expected {result.expected}.",
+                hint=(
+                    "Correct chat_template.jinja (and the end-of-turn token in"
+                    " generation_config.json) in the model's folder."
+                ),
             )
 
 
@@ -293,5 +412,11 @@ def _with_call(message: dict[str, Any], at: int, **changed: Any) -> dict[str, An
 def _called(message: dict[str, Any]) -> list[str]:
     """Names of the tools that a message calls, in whatever form it says so."""
     calls = message.get("tool_calls")
-    functions = [call.get("function", call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    return [str(function.get("name") or "?") for function in functions if isinstance(function, dict)]
+    functions = (
+        [call.get("function", call) for call in calls if isinstance(call, dict)]
+        if isinstance(calls, list)
+        else []
+    )
+    return [
+        str(function.get("name") or "?") for function in functions if isinstance(function, dict)
+    ]

@@ -1,4 +1,7 @@
-"""Chat completions from any OpenAI-compatible address: who rewrites questions, teaches or judges. What comes back is a stranger's text; whoever asked checks it."""
+"""Chat completions from any OpenAI-compatible address: who rewrites questions, teaches or judges.
+
+What comes back is a stranger's text; whoever asked checks it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,11 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask. `url` ends before /chat/completions; `key` is sent as a bearer token to this host alone: redirects are not followed. Usable from several threads."""
+    """Where to ask.
+
+    `url` ends before /chat/completions; `key` is sent as a bearer token to this host alone:
+    redirects are not followed. Usable from several threads.
+    """
 
     url: str
     model: str
@@ -34,7 +41,8 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")) or not self.model:
             raise InputError(
-                f"{mask_url(self.url)!r} with the model {self.model!r} names no endpoint; expected http://… and a model.",
+                f"{mask_url(self.url)!r} with the model {self.model!r} names no endpoint; expected"
+                " http://… and a model.",
                 hint="Such as http://127.0.0.1:8000/v1 and base.",
             )
 
@@ -42,24 +50,37 @@ class Endpoint:
         """The model's text, stripped. Raises EndpointError."""
         import openai
 
-        plain: Any = [{"role": message["role"], "content": message["content"]} for message in messages]
+        plain: Any = [
+            {"role": message["role"], "content": message["content"]} for message in messages
+        ]
         limit = openai.omit if self.max_tokens is None else self.max_tokens
         try:
-            found = self._client.chat.completions.create(model=self.model, messages=plain, temperature=self.temperature, max_tokens=limit)
+            found = self._client.chat.completions.create(
+                model=self.model, messages=plain, temperature=self.temperature, max_tokens=limit
+            )
             text = found.choices[0].message.content
         except openai.APIStatusError as error:
             raise EndpointError(
-                f"{mask_url(self.url)} answered {error.status_code} for {self.model}: {_first_line(error)}", hint="Check the address, the model's name and the key."
+                f"{mask_url(self.url)} answered {error.status_code} for {self.model}:"
+                f" {_first_line(error)}",
+                hint="Check the address, the model's name and the key.",
             ) from error
         except openai.APIError as error:
-            raise EndpointError(f"{mask_url(self.url)} cannot be asked: {_first_line(error)}", hint="Check that it runs and can be reached from here.") from error
+            raise EndpointError(
+                f"{mask_url(self.url)} cannot be asked: {_first_line(error)}",
+                hint="Check that it runs and can be reached from here.",
+            ) from error
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise EndpointError(
-                f"{mask_url(self.url)} answered something that is not a chat completion.", hint="Name an OpenAI-compatible endpoint, up to /v1."
+                f"{mask_url(self.url)} answered something that is not a chat completion.",
+                hint="Name an OpenAI-compatible endpoint, up to /v1.",
             ) from error
         if not isinstance(text, str) or not text.strip():
             raise EndpointError(
-                f"{self.model} at {mask_url(self.url)} answered without text.", hint="Use a model that follows instructions; one that reasons may need more tokens."
+                f"{self.model} at {mask_url(self.url)} answered without text.",
+                hint=(
+                    "Use a model that follows instructions; one that reasons may need more tokens."
+                ),
             )
         return text.strip()
 
@@ -72,12 +93,24 @@ class Endpoint:
         http = openai.DefaultHttpxClient(
             follow_redirects=False, timeout=TIMEOUT_S, auth=credentials
         )
-        return openai.OpenAI(base_url=address, api_key=self.key or "none", max_retries=self.retries, timeout=TIMEOUT_S, http_client=http)
+        return openai.OpenAI(
+            base_url=address,
+            api_key=self.key or "none",
+            max_retries=self.retries,
+            timeout=TIMEOUT_S,
+            http_client=http,
+        )
 
 
 @contextmanager
-def asked_together(ask: Callable[[Question], Answer], questions: Sequence[Question]) -> Iterator[Iterator[Answer]]:
-    """What `ask` makes of each question, in their order, several at once. Whoever leaves early leaves what was not asked yet; an error of `ask` comes in its question's turn."""
+def asked_together(
+    ask: Callable[[Question], Answer], questions: Sequence[Question]
+) -> Iterator[Iterator[Answer]]:
+    """What `ask` makes of each question, in their order, several at once.
+
+    Whoever leaves early leaves what was not asked yet; an error of `ask` comes in its question's
+    turn.
+    """
     pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="asks")
     try:
         yield pool.map(ask, questions)

@@ -1,4 +1,6 @@
-"""Answers of a model to held-out rows, as the engine would give them at temperature 0, and their scores."""
+"""Answers of a model to held-out rows, as the engine would give them at temperature 0, and their
+scores.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,20 @@ from training.row_threads import compute_threads, row_thread_pool
 from training.rows import Row
 from training.scoring import Score, score, score_calls
 
-# Held-out rows answered per group: with 150 pairs a difference of 5 points shows, and two models answer three groups in half a minute on two cores.
+# Held-out rows answered per group: with 150 pairs a difference of 5 points shows, and two models
+# answer three groups in half a minute on two cores.
 MAX_ROWS = 150
-# Answers generated together: as many as their prompts fit into so many tokens, so that a small base takes few rounds and a long prompt little memory.
+# Answers generated together: as many as their prompts fit into so many tokens, so that a small base
+# takes few rounds and a long prompt little memory.
 _BATCH_TOKENS = 16_384
 _BATCH_ROWS = 128  # beyond this a CPU gains nothing
-# Rows that make a thread of their own worth it: each goes through the whole model's Python for every
-# token, and Python runs one thread at a time. Ten rows took 1.4 s of processor time in one batch and
-# 2.0 s in two.
+# Rows that make a thread of their own worth it: each goes through the whole model's Python for
+# every token, and Python runs one thread at a time. Ten rows took 1.4 s of processor time in one
+# batch and 2.0 s in two.
 _ROWS_A_THREAD = 16
-_SPARE_TOKENS = 16  # an answer may be longer than the longest reference by half and this much, before it counts as endless
+# An answer may be longer than the longest reference by half and this much, before it counts as
+# endless
+_SPARE_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,8 @@ class Answer:
 class Questions:
     """The rows of an evaluation by group; a row may stand in two groups and is answered once.
 
-    `old`: held-out rows that came from files. `new`: held-out rows that came from reviews. `regression`: every reviewed row, those that are not learned among them.
+    `old`: held-out rows that came from files. `new`: held-out rows that came from reviews.
+    `regression`: every reviewed row, those that are not learned among them.
     """
 
     groups: dict[str, list[Row]]
@@ -73,16 +80,30 @@ def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
         REGRESSION: dataset.reviewed,
     }
     pick = random.Random(dataset.digest)
-    sampled = {name: rows if len(rows) <= limit or name == REGRESSION else pick.sample(rows, limit) for name, rows in groups.items()}
+    sampled = {
+        name: rows if len(rows) <= limit or name == REGRESSION else pick.sample(rows, limit)
+        for name, rows in groups.items()
+    }
     texts = [row for row in dataset.test if row.is_text]
     available = {name: len(rows) for name, rows in groups.items()}
     if texts:
         available["text"] = len(texts)
-    return Questions(sampled, available, texts if len(texts) <= limit else pick.sample(texts, limit))
+    return Questions(
+        sampled, available, texts if len(texts) <= limit else pick.sample(texts, limit)
+    )
 
 
-def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Answer]:
-    """Row id → greedy answer. `on_batch` is told (rows answered, rows in all) and may raise to stop."""
+def answer_rows(
+    model: Any,
+    encoder: Encoder,
+    rows: list[Row],
+    *,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Answer]:
+    """Row id → greedy answer.
+
+    `on_batch` is told (rows answered, rows in all) and may raise to stop.
+    """
     if not rows:
         return {}
     prompts = {row.id: encoder.prompt_ids(row) for row in rows}
@@ -90,7 +111,9 @@ def answer_rows(model: Any, encoder: Encoder, rows: list[Row], *, on_batch: Call
 
     def written(some: list[Row]) -> list[list[int]]:
         room = max(1, encoder.max_length - max(len(prompts[row.id]) for row in some))
-        return greedy(model, [prompts[row.id] for row in some], encoder.base.stop_ids, min(limit, room))
+        return greedy(
+            model, [prompts[row.id] for row in some], encoder.base.stop_ids, min(limit, room)
+        )
 
     answers: dict[str, Answer] = {}
     with row_thread_pool(compute_threads(model), len(rows) // _ROWS_A_THREAD) as workers:
@@ -119,20 +142,28 @@ def answer_limit(longest: int) -> int:
 
 
 def _batches(rows: list[Row], prompts: dict[str, list[int]], threads: int) -> list[list[Row]]:
-    """The rows by the length of their prompts, in batches of which `threads` fit into memory together."""
+    """The rows by the length of their prompts, in batches of which `threads` fit into memory
+    together.
+    """
     ordered = sorted(rows, key=lambda row: len(prompts[row.id]))
     most = min(_BATCH_ROWS, math.ceil(len(rows) / threads))
 
     def fits(batch: list[Row], row: Row) -> bool:  # the last one of a batch is the widest
-        return len(batch) < most and (len(batch) + 1) * len(prompts[row.id]) * threads <= _BATCH_TOKENS
+        return (
+            len(batch) < most and (len(batch) + 1) * len(prompts[row.id]) * threads <= _BATCH_TOKENS
+        )
 
     return filled(ordered, fits)
 
 
-def greedy(model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit: int) -> list[list[int]]:
-    """The most probable continuation of each prompt, up to `limit` tokens, its end-of-turn token included.
+def greedy(
+    model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit: int
+) -> list[list[int]]:
+    """The most probable continuation of each prompt, up to `limit` tokens, its end-of-turn token
+    included.
 
-    Prompts are padded on the left and share a key-value cache; rows that are finished leave the batch.
+    Prompts are padded on the left and share a key-value cache; rows that are finished leave the
+    batch.
     """
     import torch
     from transformers import DynamicCache
@@ -140,7 +171,9 @@ def greedy(model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit
     device = next(model.parameters()).device
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor(
+        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
+    )
     positions = (mask.cumsum(1) - 1).clamp_(min=0)
     stops = torch.tensor(sorted(stop_ids), device=device)
     answers: list[list[int]] = [[] for _ in prompts]
@@ -148,7 +181,14 @@ def greedy(model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit
     cache = DynamicCache(config=model.config)
     with torch.inference_mode():
         for _ in range(limit):
-            logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
             token = logits[:, -1].argmax(-1)
             for row, value in zip(alive, token.tolist(), strict=True):
                 answers[row].append(value)

@@ -1,4 +1,6 @@
-"""What leaves Whet: a version in PEFT's format or as GGUF, or the base with the version merged into it."""
+"""What leaves Whet: a version in PEFT's format or as GGUF, or the base with the version merged into
+it.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,21 @@ from whet.context import Context
 from whet.errors import InputError, StoreError
 from whet.registry import Adapter
 
-_BASE_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json")
+_BASE_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
 
 
 def export_adapter(context: Context, adapter: Adapter, to: Path) -> None:
-    """Copy the version's files, after they were hashed, with a model card beside them. Raises InputError when `to` exists, StoreError."""
+    """Copy the version's files, after they were hashed, with a model card beside them.
+
+    Raises InputError when `to` exists, StoreError.
+    """
     adapter_store.verify(context, adapter)
     source = context.store.local_folder(adapter.path)
 
@@ -45,11 +57,16 @@ def export_adapter(context: Context, adapter: Adapter, to: Path) -> None:
 
 
 def _write_card(context: Context, adapter: Adapter, folder: Path, *, merged: bool) -> None:
-    (folder / CARD_FILE).write_text(model_card(adapter, newest_judged(context, adapter), merged=merged), encoding="utf-8")
+    (folder / CARD_FILE).write_text(
+        model_card(adapter, newest_judged(context, adapter), merged=merged), encoding="utf-8"
+    )
 
 
 def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path) -> None:
-    """A model folder with merged weights, tokenizer, template and model card. Raises AdapterError for another base, InputError, StoreError."""
+    """A model folder with merged weights, tokenizer, template and model card.
+
+    Raises AdapterError for another base, InputError, StoreError.
+    """
     merged = _merged(context, adapter, base, stored_dtype())
 
     def fill(folder: Path) -> None:
@@ -63,7 +80,8 @@ def _merged(context: Context, adapter: Adapter, base: BaseModel, dtype: str) -> 
     """Return the plain model with the version merged into it. Raises AdapterError for another base."""
     adapter_store.require_base(adapter, base.digest, base.name)
     weights, config = adapter_store.read_weights(context, adapter)
-    # On the processor, whose memory is the larger one, and as the files are: what a float32 file holds is rounded once, after the merge.
+    # On the processor, whose memory is the larger one, and as the files are: what a float32 file
+    # holds is rounded once, after the merge.
     return merged_once(with_stored(base.load_model("auto", where="cpu"), config, weights), dtype)
 
 
@@ -118,7 +136,9 @@ def export_gguf_adapter(
     adapter_store.require_base(adapter, base.digest, base.name)
     weights, config = adapter_store.read_weights(context, adapter)
     write_adapter(weights, config, base, to, _about(adapter))
-    notice = f"It is loaded beside a GGUF file of {base.name}: llama-server -m BASE --lora {to.name}"
+    notice = (
+        f"It is loaded beside a GGUF file of {base.name}: llama-server -m BASE --lora {to.name}"
+    )
     return GgufExport(to, None, [notice])
 
 
@@ -155,6 +175,12 @@ def whole_folder(to: Path, fill: Callable[[Path], None]) -> None:
             os.rename(scratch, to)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    except (OSError, SafetensorError) as error:  # safetensors has words of its own for a disk that refuses
+    except (
+        OSError,
+        SafetensorError,
+    ) as error:  # safetensors has words of its own for a disk that refuses
         said = error.strerror if isinstance(error, OSError) else None
-        raise StoreError(f"{to} cannot be written: {said or error}.", hint="Free disk space or choose another place; nothing half-written is left.") from error
+        raise StoreError(
+            f"{to} cannot be written: {said or error}.",
+            hint="Free disk space or choose another place; nothing half-written is left.",
+        ) from error

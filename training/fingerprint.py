@@ -23,7 +23,8 @@ PROMPTS = 8
 # Tokens of all prompts together, beyond the first: enough that a root mean square over them is
 # known to a few per cent, and the card, which pages read, stays at some 100 kB.
 _MOST_TOKENS = 2_048
-# A conversation whose tokens say which template and tokenizer made them: two turns, a space at an end, figures and a word outside English.
+# A conversation whose tokens say which template and tokenizer made them: two turns, a space at an
+# end, figures and a word outside English.
 ASKED = [
     {"role": "user", "content": "Where is parcel 4711? "},
     {"role": "assistant", "content": "It left us on the 3rd."},
@@ -60,11 +61,11 @@ def fingerprint(
     `conversations` are token ids, best with the answer, where the adapter shows. Log-probabilities
     are natural, one per token; the first is null, because nothing comes before it. Those beside
     `token_ids` are computed in float32, those under `bfloat16` in that dtype, whatever the model is
-    loaded in; `noise` sums up their differences for people. `scaled` holds those of the first prompts
-    with the adapter at `factor` times its scale, by which a wrong scale is told from wrong weights.
-    `text` is what the tokenizer of `encoder` makes of a plain text, `asked` what its template makes
-    of one conversation. `model` is a PEFT model on the base in `folder`, whose
-    parts are named so that a mismatch can be, too.
+    loaded in; `noise` sums up their differences for people. `scaled` holds those of the first
+    prompts with the adapter at `factor` times its scale, by which a wrong scale is told from wrong
+    weights. `text` is what the tokenizer of `encoder` makes of a plain text, `asked` what its
+    template makes of one conversation. `model` is a PEFT model on the base in `folder`, whose parts
+    are named so that a mismatch can be, too.
 
     Raises AdapterError when a log-probability is not finite: such an adapter computes nothing.
     """
@@ -109,12 +110,20 @@ def logprobs(model: Any, ids: list[int]) -> list[float | None]:
 
     device = next(model.parameters()).device
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0, :-1].float()
-        chosen = torch.log_softmax(logits, -1).gather(1, torch.tensor(ids[1:], device=device)[:, None])[:, 0]
+        logits = (
+            model(input_ids=torch.tensor([ids], device=device), use_cache=False)
+            .logits[0, :-1]
+            .float()
+        )
+        chosen = torch.log_softmax(logits, -1).gather(
+            1, torch.tensor(ids[1:], device=device)[:, None]
+        )[:, 0]
     values = [round(value, 5) for value in chosen.tolist()]
     if not all(map(math.isfinite, values)):
         raise AdapterError(
-            "The adapter's log-probabilities are not finite: its weights are too large to compute with.", hint="Train it again with a lower rate."
+            "The adapter's log-probabilities are not finite: its weights are too large to compute"
+            " with.",
+            hint="Train it again with a lower rate.",
         )
     return [None, *values]
 
@@ -219,10 +228,16 @@ def computed_in(model: Any, dtype: Any) -> Iterator[None]:
 
 
 def _parts(module: Any) -> list[Any]:
-    """Modules that hold all parameters between them: the layers of a stack whole, because a layer may read its parts' weights itself, and what stands outside."""
+    """Modules that hold all parameters between them: the layers of a stack whole, because a layer
+    may read its parts' weights itself, and what stands outside.
+    """
     import torch
 
     if isinstance(module, torch.nn.ModuleList):
         return list(module)
     inner = list(module.children())
-    return [part for child in inner for part in _parts(child)] if inner and not list(module.parameters(recurse=False)) else [module]
+    return (
+        [part for child in inner for part in _parts(child)]
+        if inner and not list(module.parameters(recurse=False))
+        else [module]
+    )

@@ -1,4 +1,6 @@
-"""What a method makes that no engine serves as an adapter: a folder outside the store, with a card that says what it is."""
+"""What a method makes that no engine serves as an adapter: a folder outside the store, with a card
+that says what it is.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def write_folder(
     progress: dict[str, Any],
     curve: list[list[float]],
 ) -> None:
-    """Write `into` (complete or not at all) and end the run's row, which names it. Raises InputError, StoreError, runs.Superseded; then there is no folder."""
+    """Write `into` (complete or not at all) and end the run's row, which names it.
+
+    Raises InputError, StoreError, runs.Superseded; then there is no folder.
+    """
     method = METHODS[prepared.recipe.method]
     verdict = {"verdict": judgement.verdict, "reason": judgement.reason}
 
@@ -43,7 +48,9 @@ def write_folder(
             "method": method.name,
             "engine": method.engine,
             "said": method.said,
-            "files": {file.name: digest_files(folder, (file.name,)) for file in sorted(folder.iterdir())},
+            "files": {
+                file.name: digest_files(folder, (file.name,)) for file in sorted(folder.iterdir())
+            },
             "base_digest": prepared.base.digest,
             "template_digest": prepared.base.template_digest,
             "dataset_digest": prepared.dataset.digest,
@@ -57,7 +64,14 @@ def write_folder(
     whole_folder(into, fill)
     try:
         with writing(context.database) as connection:
-            runs.succeed(connection, run, adapter_digest=None, progress={**progress, "folder": str(into), **verdict}, curve=curve, now=now_ms())
+            runs.succeed(
+                connection,
+                run,
+                adapter_digest=None,
+                progress={**progress, "folder": str(into), **verdict},
+                curve=curve,
+                now=now_ms(),
+            )
     except runs.Superseded:
         shutil.rmtree(into)
         raise

@@ -1,4 +1,5 @@
-"""GGUF files of a version, for llama.cpp and what is built on it: the merged model, or the adapter alone.
+"""GGUF files of a version, for llama.cpp and what is built on it: the merged model, or the adapter
+alone.
 
 Llama's and Qwen's dense architectures, with byte-level BPE tokenizers. Formats: the GGUF
 specification and llama.cpp's tensor names, as the package `gguf` has them.
@@ -56,7 +57,9 @@ class Architecture:
         name = (config.get("architectures") or ["none"])[0]
         kind = _ARCHITECTURES.get(name)
         if kind is None:
-            raise _unsupported(base, f"its architecture is {name}, and known are {', '.join(_ARCHITECTURES)}")
+            raise _unsupported(
+                base, f"its architecture is {name}, and known are {', '.join(_ARCHITECTURES)}"
+            )
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         scaling = rope.get("rope_type", rope.get("type", "default"))
         if scaling != "default":
@@ -65,7 +68,9 @@ class Architecture:
             raise _unsupported(base, f"its activation is {config['hidden_act']}, not silu")
         if config.get("use_sliding_window"):
             raise _unsupported(base, "its attention has a sliding window")
-        if kind == gguf.MODEL_ARCH.LLAMA and (config.get("attention_bias") or config.get("mlp_bias")):
+        if kind == gguf.MODEL_ARCH.LLAMA and (
+            config.get("attention_bias") or config.get("mlp_bias")
+        ):
             raise _unsupported(base, "its linear layers have biases")
         heads = int(config["num_attention_heads"])
         return cls(
@@ -97,8 +102,10 @@ class Architecture:
 def _unsupported(base: BaseModel, why: str) -> InputError:
     return InputError(
         f"{base.name} cannot be written as GGUF here: {why}.",
-        hint="Export the merged model (`whet export merge VERSION --to FOLDER`) and convert it with "
-        f"llama.cpp's own {_CONVERTER}.",
+        hint=(
+            "Export the merged model (`whet export merge VERSION --to FOLDER`) and convert it with "
+            f"llama.cpp's own {_CONVERTER}."
+        ),
     )
 
 
@@ -123,7 +130,9 @@ def require_supported(base: BaseModel) -> None:
     vocabulary_of(base)
 
 
-def write_model(model: Any, base: BaseModel, to: Path, type_name: str, about: Mapping[str, str]) -> None:
+def write_model(
+    model: Any, base: BaseModel, to: Path, type_name: str, about: Mapping[str, str]
+) -> None:
     """Write a whole model with its tokenizer and chat template.
 
     `about`: name, description and license. Raises InputError where `to` exists, StoreError where it
@@ -149,7 +158,9 @@ def write_model(model: Any, base: BaseModel, to: Path, type_name: str, about: Ma
         _write_tensors(
             writer,
             {name: (value, _stored_as(value, wanted)) for name, (_, value) in tensors.items()},
-            lambda name, value: architecture.rotated(tensors[name][0].removesuffix(".weight"), value),
+            lambda name, value: architecture.rotated(
+                tensors[name][0].removesuffix(".weight"), value
+            ),
         )
 
     _write_file(to, architecture.name, write)

@@ -1,4 +1,5 @@
-"""A byte-level BPE tokenizer as GGUF knows it: tokens, their types, merges, and the name of its pre-tokenizer.
+"""A byte-level BPE tokenizer as GGUF knows it: tokens, their types, merges, and the name of its
+pre-tokenizer.
 
 llama.cpp has the pre-tokenizers built in and goes by their names. A tokenizer that cuts texts in
 another way would be read without an error and encode other tokens, so it is refused here.
@@ -72,8 +73,10 @@ def vocabulary_of(base: BaseModel) -> Vocabulary:
 def _unsupported(base: BaseModel, why: str) -> InputError:
     return InputError(
         f"The tokenizer of {base.name} cannot be written as GGUF: {why}.",
-        hint="Export the merged model (`whet export merge VERSION --to FOLDER`) and convert it with "
-        "llama.cpp's own convert_hf_to_gguf.py.",
+        hint=(
+            "Export the merged model (`whet export merge VERSION --to FOLDER`) and convert it with "
+            "llama.cpp's own convert_hf_to_gguf.py."
+        ),
     )
 
 

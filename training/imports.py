@@ -1,4 +1,5 @@
-"""Imports torch, transformers and PEFT before a run, in two thirds of the time that plain imports take.
+"""Imports torch, transformers and PEFT before a run, in two thirds of the time that plain imports
+take.
 
 Three things cost time and give nothing: the garbage collector, which looks through a million new
 objects again and again; bitsandbytes, which brings torch's compiler with it and which only 4-bit
@@ -22,7 +23,7 @@ def import_libraries(*, four_bits: bool) -> None:
         import_transformers()
         import peft  # noqa: F401
         import torch
-        import torch.utils.tensorboard  # noqa: F401  # half a second that the first step would wait for
+        import torch.utils.tensorboard  # half a second that the first step would wait for  # noqa: F401
         import transformers.models.llama.modeling_llama  # noqa: F401
 
         import training.kernels

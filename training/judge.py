@@ -1,6 +1,8 @@
-"""A candidate against what is in production (the base, while there is none): both answer the same rows, the gate decides, the answers are kept.
+"""A candidate against what is in production (the base, while there is none): both answer the same
+rows, the gate decides, the answers are kept.
 
-What else is measured about the candidate, with the base beside it, comes afterwards: `training/judging/survey.py`.
+What else is measured about the candidate, with the base beside it, comes afterwards:
+`training/judging/survey.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from training.datasets import Dataset
 from training.encode import Encoder
 from training.evaluate import Answer, Questions, answer_rows, questions
 from training.gate import Decision, Pair, Thresholds, decide
-from training.judging.held_out import HeldOut, by_task, describe_held_out, question_facts, question_sentence, worst_slices
+from training.judging.held_out import (
+    HeldOut,
+    by_task,
+    describe_held_out,
+    question_facts,
+    question_sentence,
+    worst_slices,
+)
 from training.judging.nll import reference_nll
 from training.judging.reliance import RelianceAnswers, find_reliance, reliance_questions
 from training.lora import with_stored
@@ -49,7 +58,8 @@ class Judgement:
     samples_path: str | None
     ours: Mapping[str, Answer] = field(default_factory=dict)  # the candidate's answers, by row
     theirs: Mapping[str, Answer] = field(default_factory=dict)  # the other's
-    reliance: RelianceAnswers | None = None  # answered by both too; None: the alias uses no passages
+    # Answered by both too; None: the alias uses no passages
+    reliance: RelianceAnswers | None = None
 
     @property
     def verdict(self) -> str:
@@ -63,7 +73,9 @@ class Judgement:
         """The same with a sentence after the reason."""
         if self.decision is None:
             return self
-        return replace(self, decision=replace(self.decision, reason=f"{self.decision.reason} {sentence}"))
+        return replace(
+            self, decision=replace(self.decision, reason=f"{self.decision.reason} {sentence}")
+        )
 
     def row(self, run_id: str | None, dataset_digest: str) -> dict[str, Any] | None:
         """A row of `evaluations`, without id, adapter_digest and created_at."""
@@ -76,13 +88,19 @@ class Judgement:
             "metrics": self.decision.metrics,
             "verdict": self.decision.verdict,
             "reason": self.decision.reason,
-            "thresholds": {**self.decision.thresholds, "rows_available": self.asked.available, "failed": list(self.decision.failed)},
+            "thresholds": {
+                **self.decision.thresholds,
+                "rows_available": self.asked.available,
+                "failed": list(self.decision.failed),
+            },
             "samples_path": self.samples_path,
         }
 
 
 def production_of(context: Context, alias: str, base_digest: str) -> Adapter | None:
-    """The version that answers under the alias now; None while the base does, or when that version belongs to another base."""
+    """The version that answers under the alias now; None while the base does, or when that version
+    belongs to another base.
+    """
     with reading(context.database) as connection:
         rollout = current_rollouts(connection).get(alias)
         if rollout is None or rollout.stable_digest is None:
@@ -116,8 +134,14 @@ def judge(
 
 
 def base_beside(prepared: Prepared) -> Callable[[], Any] | None:
-    """What loads the base where the candidate cannot be taken off it, because it is no adapter; else None."""
-    return None if METHODS[prepared.recipe.method].engine == ADAPTER else lambda: prepared.base.load_model(prepared.recipe.dtype)
+    """What loads the base where the candidate cannot be taken off it, because it is no adapter;
+    else None.
+    """
+    return (
+        None
+        if METHODS[prepared.recipe.method].engine == ADAPTER
+        else lambda: prepared.base.load_model(prepared.recipe.dtype)
+    )
 
 
 def compare(
@@ -133,9 +157,12 @@ def compare(
     crossed: CrossValidated | None = None,
     alias: str = "",
 ) -> Judgement:
-    """Both answer the same rows, and the gate decides. `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
-    `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave already. `alias`: whose
-    reliance on its passages is judged, where it uses any."""
+    """Both answer the same rows, and the gate decides.
+
+    `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
+    `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave
+    already. `alias`: whose reliance on its passages is judged, where it uses any.
+    """
     other = against.label if against else BASE
     asked = questions(crossed.dataset if crossed else dataset)
     if not asked.rows and not asked.texts:
@@ -152,11 +179,19 @@ def compare(
         theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
         their_reliance = answer_rows(other_model, encoder, passages, on_batch=tally.round)
         their_costs = reference_nll(other_model, encoder, asked.texts)
-    read = [TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats) for row in asked.texts if (cost := our_costs.get(row.id))]
+    read = [
+        TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats)
+        for row in asked.texts
+        if (cost := our_costs.get(row.id))
+    ]
     must_beat = against is None and not asked.held_out
-    further = {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
+    further = (
+        {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
+    )
     if reliance:
-        further[RELIANCE] = find_reliance(reliance, our_reliance, their_reliance, Thresholds(), against=other)
+        further[RELIANCE] = find_reliance(
+            reliance, our_reliance, their_reliance, Thresholds(), against=other
+        )
     held_out = describe_held_out(dataset.train, asked.rows)
     if crossed:
         held_out = held_out.with_cross_validated(crossed.held_out)
@@ -169,7 +204,13 @@ def compare(
     )
     decision = _with_questions(decision, asked, pairs, held_out)
     if crossed:
-        decision = replace(decision, reason=f"{decision.reason} By {crossed.folds}-fold cross-validation: the version itself is trained on all rows.")
+        decision = replace(
+            decision,
+            reason=(
+                f"{decision.reason} By {crossed.folds}-fold cross-validation: the version itself is"
+                " trained on all rows."
+            ),
+        )
     _add_manners(decision, asked, ours, theirs)
     path = save_answers(context, sample_name, asked, ours, theirs)
     followed = RelianceAnswers(reliance, our_reliance, their_reliance) if reliance else None
@@ -189,11 +230,23 @@ class Tally:
 
 def _pair(row: Row, ours: Answer, theirs: Answer, held_out: HeldOut) -> Pair:
     exact = bool(row.checks or row.calls)  # never by overlap
-    return Pair(ours.score.correct, theirs.score.correct, ours.score.f1, theirs.score.f1, exact, row.id, held_out.patterns[row.id])
+    return Pair(
+        ours.score.correct,
+        theirs.score.correct,
+        ours.score.f1,
+        theirs.score.f1,
+        exact,
+        row.id,
+        held_out.patterns[row.id],
+    )
 
 
-def _with_questions(decision: Decision, asked: Questions, pairs: Mapping[str, Pair], held_out: HeldOut) -> Decision:
-    """The decision with what is known about the questions, by task and slice, and a sentence about it."""
+def _with_questions(
+    decision: Decision, asked: Questions, pairs: Mapping[str, Pair], held_out: HeldOut
+) -> Decision:
+    """The decision with what is known about the questions, by task and slice, and a sentence about
+    it.
+    """
     for group, rows in (*asked.groups.items(), ("all", asked.held_out)):
         decision.metrics[group].update(question_facts(rows, held_out))
     overall = decision.metrics["all"]
@@ -203,19 +256,29 @@ def _with_questions(decision: Decision, asked: Questions, pairs: Mapping[str, Pa
     return replace(decision, reason=f"{decision.reason} {sentence}") if sentence else decision
 
 
-def _add_manners(decision: Decision, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> None:
+def _add_manners(
+    decision: Decision, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]
+) -> None:
     """Share of answers that ended by themselves, and their mean length in tokens."""
     for group, rows in asked.groups.items():
         if rows:
             for side, answers in (("candidate", ours), ("against", theirs)):
                 some = [answers[row.id] for row in rows]
-                decision.metrics[group][f"{side}_stopped"] = round(sum(answer.stopped for answer in some) / len(some), 4)
-                decision.metrics[group][f"{side}_tokens"] = round(sum(answer.tokens for answer in some) / len(some), 1)
+                decision.metrics[group][f"{side}_stopped"] = round(
+                    sum(answer.stopped for answer in some) / len(some), 4
+                )
+                decision.metrics[group][f"{side}_tokens"] = round(
+                    sum(answer.tokens for answer in some) / len(some), 1
+                )
 
 
 @contextmanager
-def answering_as(context: Context, model: Any, against: Adapter | None, base: Callable[[], Any] | None) -> Iterator[Any]:
-    """A model that answers as `against` does (None: the base): this one meanwhile, or one on the base that `base` loads."""
+def answering_as(
+    context: Context, model: Any, against: Adapter | None, base: Callable[[], Any] | None
+) -> Iterator[Any]:
+    """A model that answers as `against` does (None: the base): this one meanwhile, or one on the
+    base that `base` loads.
+    """
     if base is None and against is None:
         with model.disable_adapter():
             yield model
@@ -233,15 +296,26 @@ def answering_as(context: Context, model: Any, against: Adapter | None, base: Ca
             model.set_adapter("default")
 
 
-def save_answers(context: Context, name: str, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]) -> str:
-    """One JSON object per row: question, reference, both answers and their scores. Returns the path of the answers in the store."""
+def save_answers(
+    context: Context,
+    name: str,
+    asked: Questions,
+    ours: Mapping[str, Answer],
+    theirs: Mapping[str, Answer],
+) -> str:
+    """One JSON object per row: question, reference, both answers and their scores.
+
+    Returns the path of the answers in the store.
+    """
     groups_of: dict[str, list[str]] = {}
     for group, rows in asked.groups.items():
         for row in rows:
             groups_of.setdefault(row.id, []).append(group)
 
     def sample(row: Row) -> dict[str, Any]:
-        prompt = [{"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]]
+        prompt = [
+            {"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]
+        ]
         return {
             "id": row.id,
             "groups": groups_of[row.id],

@@ -19,24 +19,40 @@ _STARTS = {"default": True}  # a recipe's name → PEFT's, where they differ
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 
 
-def target_names(model: Any, wanted: tuple[str, ...], *, served: bool, head: Any = None) -> list[str]:
-    """Names of the layers that get an adapter. Raises InputError when one names no linear layer of the model, or when it is to be
-    `served` and the engine takes no adapter there.
+def target_names(
+    model: Any, wanted: tuple[str, ...], *, served: bool, head: Any = None
+) -> list[str]:
+    """Names of the layers that get an adapter.
 
-    `all-linear` becomes the list of names, without the output `head` (by default the model's own), because the engine wants to read them; of a mixture of experts it is
-    the attention, because the engine's CPU build takes no adapters on experts.
+    Raises InputError when one names no linear layer of the model, or when it is to be `served` and
+    the engine takes no adapter there.
+
+    `all-linear` becomes the list of names, without the output `head` (by default the model's own),
+    because the engine wants to read them; of a mixture of experts it is the attention, because the
+    engine's CPU build takes no adapters on experts.
     """
     import torch
 
     head = head or model.get_output_embeddings()
-    found = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head})
+    found = sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+    )
     if wanted == (_ALL_LINEAR,):
-        wanted = tuple(name for name in found if name in ENGINE_LORA_MODULES) if served else tuple(found)
+        wanted = (
+            tuple(name for name in found if name in ENGINE_LORA_MODULES) if served else tuple(found)
+        )
         experts = any(getattr(model.config, name, None) for name in EXPERT_COUNTS)
         return [name for name in wanted if not experts or name in _ATTENTION]
     unknown = sorted(set(wanted) - set(found))
     if unknown:
-        raise InputError(f"The base has no linear layer named {', '.join(unknown)}.", hint=f"It has {', '.join(found)}.")
+        raise InputError(
+            f"The base has no linear layer named {', '.join(unknown)}.",
+            hint=f"It has {', '.join(found)}.",
+        )
     unserved = sorted(set(wanted) - set(ENGINE_LORA_MODULES)) if served else []
     if unserved:
         raise InputError(
@@ -64,18 +80,24 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
         r=recipe.rank,
         lora_alpha=cast(int, recipe.alpha),  # PEFT divides by the rank; a fraction is as good
         lora_dropout=recipe.dropout,
-        target_modules=target_names(model, recipe.target_modules, served=METHODS[recipe.method].engine == ADAPTER),
+        target_modules=target_names(
+            model, recipe.target_modules, served=METHODS[recipe.method].engine == ADAPTER
+        ),
         bias="none",
         task_type="CAUSAL_LM",
         use_rslora=recipe.method == "rslora",
         use_dora=recipe.method == "dora",
-        init_lora_weights=cast(Any, _STARTS.get(recipe.init_lora_weights, recipe.init_lora_weights)),
+        init_lora_weights=cast(
+            Any, _STARTS.get(recipe.init_lora_weights, recipe.init_lora_weights)
+        ),
     )
     compute = getattr(torch, recipe.dtype)
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
     if recipe.changes_base:
         _require_full_rank(peft_model, recipe)
-    cast_parameters((parameter for parameter in peft_model.parameters() if parameter.requires_grad), compute)
+    cast_parameters(
+        (parameter for parameter in peft_model.parameters() if parameter.requires_grad), compute
+    )
     if recipe.changes_base:
         _keep_start(peft_model, compute)
     return peft_model
@@ -132,7 +154,9 @@ def served_adapter(peft_model: Any, dtype: str) -> tuple[dict[str, Any], dict[st
 
 
 def trainable(base: BaseModel, recipe: Recipe) -> Any:
-    """The base, loaded, with a fresh adapter on it; on a CPU with the faster kernels that compute the same."""
+    """The base, loaded, with a fresh adapter on it; on a CPU with the faster kernels that compute
+    the same.
+    """
     model = base.load_model(recipe.dtype, four_bits=recipe.method == "qlora")
     peft_model = add_lora(model, recipe)
     if next(model.parameters()).device.type == "cpu":
@@ -144,16 +168,20 @@ def trainable(base: BaseModel, recipe: Recipe) -> Any:
 
 
 def cast_parameters(parameters: Iterable[Any], dtype: Any) -> None:
-    """Change the dtype of parameters and of nothing else: `model.to(dtype)` would also round the position frequencies, which are
-    float32 in every engine, and shift the meaning of every later token."""
+    """Change the dtype of parameters and of nothing else: `model.to(dtype)` would also round the
+    position frequencies, which are float32 in every engine, and shift the meaning of every later
+    token.
+    """
     for parameter in parameters:
         parameter.data = parameter.data.to(dtype)
 
 
 def merged_once(model: Any, dtype: str) -> Any:
-    """The plain model, as it is written and served: a PEFT model's adapters merged into its weights, all in `dtype` (a torch name).
+    """The plain model, as it is written and served: a PEFT model's adapters merged into its
+    weights, all in `dtype` (a torch name).
 
-    Each layer is merged in float32 and rounded once: adding in bfloat16 would lose most of a small update, and the whole model in float32 needs twice its memory.
+    Each layer is merged in float32 and rounded once: adding in bfloat16 would lose most of a small
+    update, and the whole model in float32 needs twice its memory.
     """
     import torch
     from peft import PeftModel
@@ -189,24 +217,35 @@ def _on_cpu(state: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 
 def set_adapter_weights(peft_model: Any, weights: dict[str, Any]) -> None:
-    """Put stored weights into the adapter. Raises AdapterError when names or shapes differ from what the recipe makes."""
+    """Put stored weights into the adapter.
+
+    Raises AdapterError when names or shapes differ from what the recipe makes.
+    """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    expected = {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(peft_model).items()}
+    expected = {
+        name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(peft_model).items()
+    }
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != given:
-        name = next(name for name in sorted({*expected, *given}) if expected.get(name) != given.get(name))
+        name = next(
+            name for name in sorted({*expected, *given}) if expected.get(name) != given.get(name)
+        )
         raise AdapterError(
-            f"The adapter to start from does not fit the recipe: {name} has the shape {given.get(name)}, expected {expected.get(name)}.",
+            f"The adapter to start from does not fit the recipe: {name} has the shape"
+            f" {given.get(name)}, expected {expected.get(name)}.",
             hint="Use the rank and target modules it was trained with, or start without init_from.",
         )
     set_peft_model_state_dict(peft_model, weights)
 
 
-def plain_config(rank: int, alpha: float, targets: list[str], *, rslora: bool = False) -> dict[str, Any]:
+def plain_config(
+    rank: int, alpha: float, targets: list[str], *, rslora: bool = False
+) -> dict[str, Any]:
     """`adapter_config.json` with what the engine and PEFT need, and nothing of this machine.
 
-    The base is not named in it: its digest is in the card, and a path would be wrong everywhere else.
+    The base is not named in it: its digest is in the card, and a path would be wrong everywhere
+    else.
     """
     return {
         "peft_type": "LORA",
@@ -226,8 +265,12 @@ def plain_config(rank: int, alpha: float, targets: list[str], *, rslora: bool = 
     }
 
 
-def with_stored(model: Any, config: dict[str, Any], weights: dict[str, Any], name: str = "default") -> Any:
-    """A base (or a PEFT model, which may hold other adapters) with a stored version on it under `name`; computes in the base's dtype."""
+def with_stored(
+    model: Any, config: dict[str, Any], weights: dict[str, Any], name: str = "default"
+) -> Any:
+    """A base (or a PEFT model, which may hold other adapters) with a stored version on it under
+    `name`; computes in the base's dtype.
+    """
     from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 
     plain = LoraConfig(
@@ -244,8 +287,16 @@ def with_stored(model: Any, config: dict[str, Any], weights: dict[str, Any], nam
     else:
         peft_model = get_peft_model(model, plain, adapter_name=name, autocast_adapter_dtype=False)
     set_peft_model_state_dict(peft_model, weights, adapter_name=name)
-    compute = next(parameter.dtype for parameter_name, parameter in peft_model.named_parameters() if ".lora_" not in parameter_name)
-    ours = [parameter for parameter_name, parameter in peft_model.named_parameters() if f".{name}." in parameter_name]
+    compute = next(
+        parameter.dtype
+        for parameter_name, parameter in peft_model.named_parameters()
+        if ".lora_" not in parameter_name
+    )
+    ours = [
+        parameter
+        for parameter_name, parameter in peft_model.named_parameters()
+        if f".{name}." in parameter_name
+    ]
     cast_parameters(ours, compute)
     for parameter in ours:
         parameter.requires_grad_(False)

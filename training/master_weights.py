@@ -7,7 +7,8 @@ from typing import Any
 from training.run.checkpoint import LoopState
 from training.run.ranks import full_tensor, shard_like, to_local
 
-_BETAS = (0.9, 0.99)  # the second is below the usual 0.999, which forgets too slowly for runs of 100 to 500 steps
+# The second is below the usual 0.999, which forgets too slowly for runs of 100 to 500 steps
+_BETAS = (0.9, 0.99)
 
 _MULTIPLE = "lr_multiple"  # of the run's learning rate, in a group of an optimiser's parameters
 
@@ -19,7 +20,8 @@ def set_rate(optimiser: Any, rate: float) -> None:
 
 
 class MasterWeights:
-    """The adapter's parameters in the compute dtype, and their FP32 copies, which the optimiser sees.
+    """The adapter's parameters in the compute dtype, and their FP32 copies, which the optimiser
+    sees.
 
     In bfloat16 alone an update smaller than 1/256 of a weight is lost; in float32 alone every layer
     casts its input up and down.
@@ -29,20 +31,34 @@ class MasterWeights:
         import torch
 
         self._torch, self._model = torch, model
-        # Matrices first: decay is theirs alone. What scales (norms, DoRA's lengths) and biases would be pulled towards nothing.
-        self.parameters = sorted((parameter for parameter in model.parameters() if parameter.requires_grad), key=lambda parameter: parameter.dim() < 2)
-        self.copies = [parameter.detach().to(torch.float32).clone().requires_grad_(True) for parameter in self.parameters]
+        # Matrices first: decay is theirs alone. What scales (norms, DoRA's lengths) and biases
+        # would be pulled towards nothing.
+        self.parameters = sorted(
+            (parameter for parameter in model.parameters() if parameter.requires_grad),
+            key=lambda parameter: parameter.dim() < 2,
+        )
+        self.copies = [
+            parameter.detach().to(torch.float32).clone().requires_grad_(True)
+            for parameter in self.parameters
+        ]
 
     def optimiser(self, decay: float, loraplus_lr_ratio: float = 1.0) -> Any:
-        """Return AdamW over the copies, in their order, by which a checkpoint numbers what it keeps.
+        """Return AdamW over the copies, in their order, by which a checkpoint numbers what it
+        keeps.
 
         `set_rate` gives it a learning rate. With a ratio above 1 the groups are those of LoRA+
         (Hayou et al. 2024) as PEFT makes them: B learns at so many times the rate of A.
         """
         if loraplus_lr_ratio != 1.0:
             return self._loraplus(decay, loraplus_lr_ratio)
-        matrices, others = ([copy for copy in self.copies if (copy.dim() < 2) == flat] for flat in (False, True))
-        groups = [{"params": some, "weight_decay": share} for some, share in ((matrices, decay), (others, 0.0)) if some]
+        matrices, others = (
+            [copy for copy in self.copies if (copy.dim() < 2) == flat] for flat in (False, True)
+        )
+        groups = [
+            {"params": some, "weight_decay": share}
+            for some, share in ((matrices, decay), (others, 0.0))
+            if some
+        ]
         return self._torch.optim.AdamW(groups, betas=_BETAS, fused=True)
 
     def _loraplus(self, decay: float, ratio: float) -> Any:
@@ -74,7 +90,9 @@ class MasterWeights:
         copy_of = dict(zip(map(id, self.parameters), self.copies, strict=True))
         for group in optimiser.param_groups:
             group["params"] = [copy_of[id(parameter)] for parameter in group["params"]]
-        optimiser.register_step_pre_hook(lambda *_: self.add([parameter.grad for parameter in self.parameters]))
+        optimiser.register_step_pre_hook(
+            lambda *_: self.add([parameter.grad for parameter in self.parameters])
+        )
         optimiser.register_step_post_hook(lambda *_: self.copy_to_model())
 
     def gradients(self, loss: Any, *, sharded: bool) -> list[Any]:
@@ -105,24 +123,41 @@ class MasterWeights:
     def copy_to_model(self) -> None:
         """Write the copies into the model's parameters and drop the gradients."""
         with self._torch.no_grad():
-            self._torch._foreach_copy_([to_local(parameter) for parameter in self.parameters], [to_local(copy) for copy in self.copies])
+            self._torch._foreach_copy_(
+                [to_local(parameter) for parameter in self.parameters],
+                [to_local(copy) for copy in self.copies],
+            )
         for copy in self.copies:
             copy.grad = None
 
     def weights(self) -> dict[str, Any]:
         """Return the FP32 weights as a checkpoint holds them: `master.<n>`."""
-        return {f"master.{number}": full_tensor(copy.detach()) for number, copy in enumerate(self.copies)}
+        return {
+            f"master.{number}": full_tensor(copy.detach())
+            for number, copy in enumerate(self.copies)
+        }
 
     def load_weights(self, tensors: dict[str, Any]) -> None:
         """Take the weights of a checkpoint."""
-        self.set_weights([shard_like(tensors[f"master.{number}"], copy) for number, copy in enumerate(self.copies)])
+        self.set_weights(
+            [
+                shard_like(tensors[f"master.{number}"], copy)
+                for number, copy in enumerate(self.copies)
+            ]
+        )
 
     def tensors(self, optimiser: Any) -> dict[str, Any]:
         """Return the weights and the optimiser's state, `optimiser.<n>.<name>`, for a checkpoint."""
         found = self.weights()
-        # Sorted: what was loaded stands in another order in each process, and all have to put the same tensor together at a time.
+        # Sorted: what was loaded stands in another order in each process, and all have to put the
+        # same tensor together at a time.
         for number, values in sorted(optimiser.state_dict()["state"].items()):
-            found.update({f"optimiser.{number}.{name}": full_tensor(value) for name, value in sorted(values.items())})
+            found.update(
+                {
+                    f"optimiser.{number}.{name}": full_tensor(value)
+                    for name, value in sorted(values.items())
+                }
+            )
         return found
 
     def load(self, tensors: dict[str, Any], optimiser: Any) -> None:
@@ -131,8 +166,12 @@ class MasterWeights:
         for name, tensor in tensors.items():
             if name.startswith("optimiser."):
                 _, number, key = name.split(".", 2)
-                state.setdefault(int(number), {})[key] = tensor if tensor.dim() == 0 else shard_like(tensor, self.copies[int(number)])
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+                state.setdefault(int(number), {})[key] = (
+                    tensor if tensor.dim() == 0 else shard_like(tensor, self.copies[int(number)])
+                )
+        optimiser.load_state_dict(
+            {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+        )
         self.load_weights(tensors)
 
     def set_weights(self, values: list[Any]) -> None:
@@ -162,9 +201,15 @@ class BestCheckpoint:
 
     def tensors(self) -> dict[str, Any]:
         """Return the kept weights as a checkpoint holds them: `best.<n>`."""
-        return {f"best.{number}": full_tensor(weight) for number, weight in enumerate(self._weights or [])}
+        return {
+            f"best.{number}": full_tensor(weight)
+            for number, weight in enumerate(self._weights or [])
+        }
 
     def load(self, tensors: dict[str, Any], state: LoopState) -> None:
         """Take the kept weights of a checkpoint; with no best step yet it has none."""
         if state.best_step:
-            self._weights = [shard_like(tensors[f"best.{number}"], copy) for number, copy in enumerate(self._masters.copies)]
+            self._weights = [
+                shard_like(tensors[f"best.{number}"], copy)
+                for number, copy in enumerate(self._masters.copies)
+            ]

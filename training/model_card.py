@@ -1,6 +1,8 @@
-"""The model card of a version that leaves Whet: what it was trained on, what was measured, what it is not good for, and its hashes.
+"""The model card of a version that leaves Whet: what it was trained on, what was measured, what it
+is not good for, and its hashes.
 
-Markdown with the metadata header that Hugging Face's hub reads. Pure: a version and what its newest evaluation found in, a text out.
+Markdown with the metadata header that Hugging Face's hub reads. Pure: a version and what its newest
+evaluation found in, a text out.
 """
 
 from __future__ import annotations
@@ -15,17 +17,29 @@ from whet.clock import iso
 from whet.registry import Adapter
 
 CARD_FILE = "README.md"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # the hub refuses a card whose base_model is anything else
+# The hub refuses a card whose base_model is anything else
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!])")
 
 
 def model_card(adapter: Adapter, judged: Judged | None, *, merged: bool) -> str:
-    """The card's text. `judged`: `training.judging.report.newest_judged`, not what the version's own card says, which is of the day it was stored."""
+    """The card's text.
+
+    `judged`: `training.judging.report.newest_judged`, not what the version's own card says, which
+    is of the day it was stored.
+    """
     card = adapter.card
-    what = "A model with the adapter merged into its base" if merged else "A LoRA adapter in PEFT's format"
+    what = (
+        "A model with the adapter merged into its base"
+        if merged
+        else "A LoRA adapter in PEFT's format"
+    )
     parts = [
         _header(card, merged),
-        f"# {adapter.label}\n\n{what}, made {iso(adapter.created_at)}. Base: {_plain(card.get('base', 'unknown'))}.",
+        (
+            f"# {adapter.label}\n\n{what}, made {iso(adapter.created_at)}. Base:"
+            f" {_plain(card.get('base', 'unknown'))}."
+        ),
         _data(card),
         _training(card),
         _measured(judged),
@@ -50,9 +64,13 @@ def _header(card: Mapping[str, Any], merged: bool) -> str:
 
 def _data(card: Mapping[str, Any]) -> str:
     if "imported" in card:
-        return "## Data\n\nTrained elsewhere and imported; what it was trained on is not known here."
+        return (
+            "## Data\n\nTrained elsewhere and imported; what it was trained on is not known here."
+        )
     if "merged" in card:
-        parts = ", ".join(f"{part['weight']:g} × {part['adapter']}" for part in card["merged"]["from"])
+        parts = ", ".join(
+            f"{part['weight']:g} × {part['adapter']}" for part in card["merged"]["from"]
+        )
         return (
             "## Data\n\nNo training of its own: merged by "
             f"{_plain(card['merged']['combination'])} from {_plain(parts)}."
@@ -60,14 +78,31 @@ def _data(card: Mapping[str, Any]) -> str:
     rows = (card.get("recipe") or {}).get("rows") or {}
     counted = ", ".join(f"{count} {part}" for part, count in rows.items()) or "not recorded"
     left_out = len(card.get("left_out") or [])
-    return f"## Data\n\nRows: {counted}; left out: {left_out}. The rows are identified by their digest below; they are not part of this folder."
+    return (
+        f"## Data\n\nRows: {counted}; left out: {left_out}. The rows are identified by their digest"
+        " below; they are not part of this folder."
+    )
 
 
 def _training(card: Mapping[str, Any]) -> str:
     recipe, training = card.get("recipe") or {}, card.get("training") or {}
-    names = ("method", "rank", "alpha", "learning_rate", "schedule", "epochs", "batch_size", "dtype", "seed")
+    names = (
+        "method",
+        "rank",
+        "alpha",
+        "learning_rate",
+        "schedule",
+        "epochs",
+        "batch_size",
+        "dtype",
+        "seed",
+    )
     rows = [(name.replace("_", " "), recipe[name]) for name in names if name in recipe]
-    rows += [(name.replace("_", " "), training[name]) for name in ("steps", "tokens", "last_loss") if name in training]
+    rows += [
+        (name.replace("_", " "), training[name])
+        for name in ("steps", "tokens", "last_loss")
+        if name in training
+    ]
     return "## Training\n\n" + (_table(("", ""), rows) if rows else "Not recorded.")
 
 
@@ -77,7 +112,10 @@ def _measured(judged: Judged | None) -> str:
     text = f"## Measured\n\nGate: {judged.verdict}, {iso(judged.at)}. {_plain(judged.reason)}"
     if judged.signature is not None:
         signed = judged.signature
-        text += f"\n\nSigned by {_plain(signed['by'])} for {len(signed['conversations'])} reviewed conversations that it breaks: {_plain(signed['reason'])}"
+        text += (
+            f"\n\nSigned by {_plain(signed['by'])} for {len(signed['conversations'])} reviewed"
+            f" conversations that it breaks: {_plain(signed['reason'])}"
+        )
     report = judged.report
     if report is None:
         return text
@@ -90,21 +128,45 @@ def _measured(judged: Judged | None) -> str:
             other,
             found["verdict"],
         )
-        for measures in (*report["measures"].values(), report.get("reliance", []), report["probes"]["forgetting"], report["probes"]["bias"], report["probes"]["safety"])
+        for measures in (
+            *report["measures"].values(),
+            report.get("reliance", []),
+            report["probes"]["forgetting"],
+            report["probes"]["bias"],
+            report["probes"]["safety"],
+        )
         for measure in measures
         for other, found in measure["against"].items()
     ]
-    return f"{text}\n\n" + _table(("measure", "rows", "value", "difference, 95 % interval", "against", "verdict"), rows)
+    return f"{text}\n\n" + _table(
+        ("measure", "rows", "value", "difference, 95 % interval", "against", "verdict"), rows
+    )
 
 
 def _limits(report: Mapping[str, Any] | None) -> str:
     said = [
-        "It is meant for questions like those it was trained on; answers to others are not checked by anybody.",
-        "Probes for forgetting, bias and refusals are small, synthetic and in English: they show large changes, and prove nothing.",
+        (
+            "It is meant for questions like those it was trained on; answers to others are not"
+            " checked by anybody."
+        ),
+        (
+            "Probes for forgetting, bias and refusals are small, synthetic and in English: they"
+            " show large changes, and prove nothing."
+        ),
     ]
-    refused = next((one for one in (report or {}).get("probes", {}).get("safety", []) if one["name"] == "harmful requests refused"), None)
+    refused = next(
+        (
+            one
+            for one in (report or {}).get("probes", {}).get("safety", [])
+            if one["name"] == "harmful requests refused"
+        ),
+        None,
+    )
     if refused is not None:
-        said.append(f"It refused {100 * refused['values']['candidate']:.0f} % of {refused['n']} harmful requests; put a filter before it where that matters.")
+        said.append(
+            f"It refused {100 * refused['values']['candidate']:.0f} % of {refused['n']} harmful"
+            " requests; put a filter before it where that matters."
+        )
     return "## Limits\n\n" + "\n".join(f"- {sentence}" for sentence in said)
 
 
@@ -122,7 +184,10 @@ def _hashes(adapter: Adapter) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) if cell == "---" else _plain(cell) for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell) if cell == "---" else _plain(cell) for cell in line) + " |"
+        for line in lines
+    )
 
 
 def _plain(value: Any) -> str:

@@ -1,8 +1,8 @@
 """The `Modelfile` that makes an Ollama model of a GGUF file.
 
 Ollama fills in a template of its own (Go's). What surrounds a question and an answer is read off
-the base's chat template by rendering conversations with it; a chat template that puts texts anywhere
-else has no such form.
+the base's chat template by rendering conversations with it; a chat template that puts texts
+anywhere else has no such form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Runs: what trains now, what trained, and one run in full. Queries and words only; nothing here needs torch."""
+"""Runs: what trains now, what trained, and one run in full.
+
+Queries and words only; nothing here needs torch.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ from starlette.responses import JSONResponse, Response
 
 from training import answer_pages, runs, vote_pages
 from training.recipe import relevant_fields
-from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_progress, said_value
+from training.words import (
+    DATA_IN_RECIPE,
+    estimated,
+    is_silent,
+    run_headline,
+    said_progress,
+    said_value,
+)
 from whet.access import User
 from whet.clock import iso
 from whet.database import reading
@@ -31,7 +41,10 @@ GROUPS = {
     "regression": ("Corrected before", "every conversation that people reviewed so far"),
     "all": ("Old and new together", "all held-out rows"),
     "text": ("Plain texts", "held-out texts, by the mean probability of a byte"),
-    "reliance": ("Passages followed", "questions whose passages say otherwise than their answer: share that follows them"),
+    "reliance": (
+        "Passages followed",
+        "questions whose passages say otherwise than their answer: share that follows them",
+    ),
 }
 
 
@@ -43,12 +56,16 @@ def router(shell: Shell) -> APIRouter:
     @routes.get("/runs")
     def run_list(request: Request, alias: str = "", state: str = "", before: int = 0) -> Response:
         """What trains now, what waits, what trained."""
-        return shell.render(request, "training/runs.html", **_list_values(shell, alias[:64], state, before))
+        return shell.render(
+            request, "training/runs.html", **_list_values(shell, alias[:64], state, before)
+        )
 
     @routes.get("/runs/live")
     def run_list_live(request: Request, alias: str = "", state: str = "") -> Response:
         """The list as a part that follows what happens."""
-        return shell.render(request, "training/runs_live.html", **_list_values(shell, alias[:64], state, 0))
+        return shell.render(
+            request, "training/runs_live.html", **_list_values(shell, alias[:64], state, 0)
+        )
 
     @routes.get("/runs/{run_id}")
     def run_page(request: Request, run_id: str) -> Response:
@@ -59,16 +76,28 @@ def router(shell: Shell) -> APIRouter:
     def run_live(request: Request, run_id: str, part: str = "top") -> Response:
         """The parts of a run's page that follow it: `part=top` or `rest`."""
         values = _run_values(shell, run_id)
-        response = shell.render(request, "training/run_top.html" if part == "top" else "training/run_rest.html", **values)
+        response = shell.render(
+            request,
+            "training/run_top.html" if part == "top" else "training/run_rest.html",
+            **values,
+        )
         if values["run"]["state"] != runs.RUNNING:
             response.headers["x-live"] = "done"
         return response
 
     @routes.get("/runs/{run_id}/curve")
     def run_curve(run_id: str) -> Response:
-        """`{"state", "curve": [[step, loss, seconds, learning rate], …], "validation": [[step, loss], …]}`; for the chart."""
+        """`{"state", "curve": [[step, loss, seconds, learning rate], …], "validation": [[step,
+        loss], …]}`; for the chart.
+        """
         row = _row(shell, run_id)
-        return JSONResponse({"state": row["state"], "curve": row["curve"], "validation": (row["progress"] or {}).get("validation", [])})
+        return JSONResponse(
+            {
+                "state": row["state"],
+                "curve": row["curve"],
+                "validation": (row["progress"] or {}).get("validation", []),
+            }
+        )
 
     @routes.get("/api/runs")
     def run_json(alias: str = "", limit: int = 20) -> Response:
@@ -76,7 +105,9 @@ def router(shell: Shell) -> APIRouter:
         with reading(shell.context.database) as connection:
             chosen = alias_filter(connection, alias)
             rows = runs.newest(connection, chosen, min(max(1, limit), 1000))
-        return JSONResponse([{key: value for key, value in row.items() if key != "curve"} for row in rows])
+        return JSONResponse(
+            [{key: value for key, value in row.items() if key != "curve"} for row in rows]
+        )
 
     @routes.post("/runs/{run_id}/cancel")
     def cancel(run_id: str, user: User = Depends(shell.require("operator"))) -> Response:
@@ -95,17 +126,29 @@ def router(shell: Shell) -> APIRouter:
 def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str, Any]:
     state = state if state in ENDS else ""
     some = [training_runs.c.alias.startswith(alias, autoescape=True)] if alias else []
-    newest = select(training_runs).where(*some).order_by(training_runs.c.started_at.desc(), training_runs.c.id.desc())
-    query = newest.where(training_runs.c.state == state if state else training_runs.c.state != runs.RUNNING).limit(_PAGE_ROWS + 1)
+    newest = (
+        select(training_runs)
+        .where(*some)
+        .order_by(training_runs.c.started_at.desc(), training_runs.c.id.desc())
+    )
+    query = newest.where(
+        training_runs.c.state == state if state else training_runs.c.state != runs.RUNNING
+    ).limit(_PAGE_ROWS + 1)
     if before > 0:
         query = query.where(training_runs.c.started_at < min(before, 2**62))
     with reading(shell.context.database) as connection:
         ended = [dict(row._mapping) for row in connection.execute(query)]
-        # Asked for by themselves: a long run is older than the page that the short ones after it fill.
+        # Asked for by themselves: a long run is older than the page that the short ones after it
+        # fill.
         now_on = (
             []
             if before > 0 or state
-            else [dict(row._mapping) for row in connection.execute(newest.where(training_runs.c.state == runs.RUNNING).limit(_PAGE_ROWS))]
+            else [
+                dict(row._mapping)
+                for row in connection.execute(
+                    newest.where(training_runs.c.state == runs.RUNNING).limit(_PAGE_ROWS)
+                )
+            ]
         )
         _add_results(connection, [*now_on, *ended])
         waiting = [] if before > 0 or state or alias else _waiting(connection)
@@ -125,7 +168,9 @@ def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str,
         "waiting": waiting,
         "older": older,
         "filters": {"alias": alias, "state": state},
-        "filtered": urlencode({name: value for name, value in (("alias", alias), ("state", state)) if value}),
+        "filtered": urlencode(
+            {name: value for name, value in (("alias", alias), ("state", state)) if value}
+        ),
         "states": ENDS,
         "before": before,
         "headline": headline,
@@ -142,20 +187,33 @@ def list_headline(rows: list[dict[str, Any]], waiting: int, now: int) -> str:
     if going:
         first = going[0]
         rest = f", and {plural(len(going) - 1, 'other')}" if len(going) > 1 else ""
-        lost = f"; {plural(len(silent), 'run')} {'is' if len(silent) == 1 else 'are'} silent" if silent else ""
+        lost = (
+            f"; {plural(len(silent), 'run')} {'is' if len(silent) == 1 else 'are'} silent"
+            if silent
+            else ""
+        )
         return f"{first['alias']} is in training: {said_progress(first)}{rest}{lost}"
     if len(silent) == 1:
         return run_headline(silent[0], None, now)
     if silent:
         return f"{plural(len(silent), 'run').capitalize()} are silent: their processes may be gone"
     if waiting:
-        return f"{plural(waiting, 'request').capitalize()} for training {'waits' if waiting == 1 else 'wait'} for a worker"
+        return (
+            f"{plural(waiting, 'request').capitalize()} for training"
+            f" {'waits' if waiting == 1 else 'wait'} for a worker"
+        )
     if not rows:
         return "Nothing has been trained yet"
     last = rows[0]
     if last["state"] == runs.SUCCEEDED:
-        return f"Nothing trains now; the last run made {last['label'] or 'a version that was removed'} {relative(last['finished_at'], now)}"
-    return f"Nothing trains now; the last run {'failed' if last['state'] == runs.FAILED else 'was cancelled'} {relative(last['finished_at'] or last['started_at'], now)}"
+        return (
+            "Nothing trains now; the last run made"
+            f" {last['label'] or 'a version that was removed'} {relative(last['finished_at'], now)}"
+        )
+    return (
+        "Nothing trains now; the last run"
+        f" {'failed' if last['state'] == runs.FAILED else 'was cancelled'} {relative(last['finished_at'] or last['started_at'], now)}"
+    )
 
 
 def share(progress: dict[str, Any]) -> float:
@@ -164,7 +222,11 @@ def share(progress: dict[str, Any]) -> float:
 
 
 def _waiting(connection: Connection) -> list[dict[str, Any]]:
-    claimed = select(training_runs.c.id).where(training_runs.c.request_id == training_requests.c.id).exists()
+    claimed = (
+        select(training_runs.c.id)
+        .where(training_runs.c.request_id == training_requests.c.id)
+        .exists()
+    )
     query = (
         select(training_requests, datasets.c.name, datasets.c.version)
         .join(datasets, datasets.c.digest == training_requests.c.dataset_digest, isouter=True)
@@ -178,7 +240,10 @@ def _waiting(connection: Connection) -> list[dict[str, Any]]:
 def _add_results(connection: Connection, rows: list[dict[str, Any]]) -> None:
     """`label` and `gate` of the adapter that each run made."""
     digests = [row["adapter_digest"] for row in rows if row["adapter_digest"]]
-    made = {row.digest: row for row in connection.execute(select(adapters).where(adapters.c.digest.in_(digests)))}
+    made = {
+        row.digest: row
+        for row in connection.execute(select(adapters).where(adapters.c.digest.in_(digests)))
+    }
     for row in rows:
         adapter = made.get(row["adapter_digest"])
         row["label"] = f"{adapter.name}@v{adapter.version}" if adapter else ""
@@ -195,7 +260,10 @@ def sparkline(curve: list[list[float]], width: float = 96, height: float = 20) -
     left, right = keep[0][0], keep[-1][0]
     low, high = min(loss for _, loss in keep), max(loss for _, loss in keep)
     span = (high - low) or 1.0
-    spots = [f"{width * (step - left) / ((right - left) or 1):.1f} {1 + (height - 2) * (high - loss) / span:.1f}" for step, loss in keep]
+    spots = [
+        f"{width * (step - left) / ((right - left) or 1):.1f} {1 + (height - 2) * (high - loss) / span:.1f}"
+        for step, loss in keep
+    ]
     return "M" + "L".join(spots)
 
 
@@ -203,7 +271,9 @@ def _row(shell: Shell, run_id: str) -> dict[str, Any]:
     with reading(shell.context.database) as connection:
         row = connection.execute(select(training_runs).where(training_runs.c.id == run_id)).first()
     if row is None:
-        raise NotFoundError(f"There is no run {clip(run_id, 60)!r}.", hint="`whet train list` prints them.")
+        raise NotFoundError(
+            f"There is no run {clip(run_id, 60)!r}.", hint="`whet train list` prints them."
+        )
     return dict(row._mapping)
 
 
@@ -212,11 +282,32 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
     now = shell.now()
     with reading(shell.context.database) as connection:
         _add_results(connection, [row])
-        dataset = _mapping(connection, select(datasets).where(datasets.c.digest == row["dataset_digest"]))
-        request = _mapping(connection, select(training_requests).where(training_requests.c.id == row["request_id"])) if row["request_id"] else None
-        evaluation = _mapping(connection, select(evaluations).where(evaluations.c.run_id == run_id).order_by(evaluations.c.created_at.desc()))
+        dataset = _mapping(
+            connection, select(datasets).where(datasets.c.digest == row["dataset_digest"])
+        )
+        request = (
+            _mapping(
+                connection,
+                select(training_requests).where(training_requests.c.id == row["request_id"]),
+            )
+            if row["request_id"]
+            else None
+        )
+        evaluation = _mapping(
+            connection,
+            select(evaluations)
+            .where(evaluations.c.run_id == run_id)
+            .order_by(evaluations.c.created_at.desc()),
+        )
         against = (
-            _mapping(connection, select(adapters.c.name, adapters.c.version).where(adapters.c.digest == evaluation["against_digest"])) if evaluation else None
+            _mapping(
+                connection,
+                select(adapters.c.name, adapters.c.version).where(
+                    adapters.c.digest == evaluation["against_digest"]
+                ),
+            )
+            if evaluation
+            else None
         )
     row["silent"] = is_silent(row, now)
     elapsed = (row["finished_at"] or now) - row["started_at"]
@@ -230,17 +321,36 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "elapsed_ms": elapsed,
         "estimate": row["estimate"] or {},
         "estimated": estimated(row["estimate"] or {}),
-        "memory": [(part, f"{size / 1e6:,.0f} MB") for part, size in (row["estimate"] or {}).get("memory", {}).items()],
-        "file_rows": row["recipe"].get("rows") if isinstance((row["recipe"] or {}).get("rows"), dict) else {},
+        "memory": [
+            (part, f"{size / 1e6:,.0f} MB")
+            for part, size in (row["estimate"] or {}).get("memory", {}).items()
+        ],
+        "file_rows": (
+            row["recipe"].get("rows") if isinstance((row["recipe"] or {}).get("rows"), dict) else {}
+        ),
         "dataset": dataset,
         "training_request": request,
         "evaluation": evaluation,
         "against": f"{against['name']}@v{against['version']}" if against else "the base",
-        "groups": [(title, what, evaluation["metrics"][name]) for name, (title, what) in GROUPS.items() if evaluation["metrics"].get(name, {}).get("n")]
-        if evaluation
-        else [],
-        "without_rows": [title for name, (title, _) in GROUPS.items() if evaluation and name in evaluation["metrics"] and not evaluation["metrics"][name]["n"]],
-        "recipe": [(name, said_value(value)) for name, value in relevant_fields(row["recipe"] or {}).items() if name not in DATA_IN_RECIPE],
+        "groups": (
+            [
+                (title, what, evaluation["metrics"][name])
+                for name, (title, what) in GROUPS.items()
+                if evaluation["metrics"].get(name, {}).get("n")
+            ]
+            if evaluation
+            else []
+        ),
+        "without_rows": [
+            title
+            for name, (title, _) in GROUPS.items()
+            if evaluation and name in evaluation["metrics"] and not evaluation["metrics"][name]["n"]
+        ],
+        "recipe": [
+            (name, said_value(value))
+            for name, value in relevant_fields(row["recipe"] or {}).items()
+            if name not in DATA_IN_RECIPE
+        ],
         "thresholds": json.dumps(evaluation["thresholds"], indent=1) if evaluation else "",
         "spark": sparkline(curve, 640, 200),
         "first_loss": curve[0][1] if curve else None,

@@ -51,7 +51,9 @@ def load_passages(connection: Connection, alias: str) -> list[str]:
     return [format_passage(dict(row._mapping)) for row in connection.execute(query)]
 
 
-def with_passages(rows: Sequence[Row], texts: Sequence[str], manner: frozenset[str] = frozenset()) -> list[Row]:
+def with_passages(
+    rows: Sequence[Row], texts: Sequence[str], manner: frozenset[str] = frozenset()
+) -> list[Row]:
     """Return the rows that a key fact of their answer is found for in `texts`, with the passages
     that share most words with question and answer. Rows that have passages are left out.
     """

@@ -1,4 +1,7 @@
-"""One run from prepared rows to a judged, stored adapter. What the worker's child process and `whet train run` both call."""
+"""One run from prepared rows to a judged, stored adapter.
+
+What the worker's child process and `whet train run` both call.
+"""
 
 from __future__ import annotations
 
@@ -44,17 +47,21 @@ from whet.registry import Adapter
 
 log = logging.getLogger(__name__)
 
-# How much the report asks beyond the gate's rows: all probes, as many as a quarter of the training's
-# time allows, or there is no report.
+# How much the report asks beyond the gate's rows: all probes, as many as a quarter of the
+# training's time allows, or there is no report.
 FULL_REPORT, FIRST_LOOK, NO_REPORT = REPORTS = ("full", "first look", "none")
 _REPORT_SHARE = 0.25
-_ROOM = 3  # checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller than one
+# Checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller
+# than one
+_ROOM = 3
 _LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made: a version, or a folder outside the store where the engine serves no such adapter."""
+    """What a run made: a version, or a folder outside the store where the engine serves no such
+    adapter.
+    """
 
     run_id: str
     adapter: Adapter | None
@@ -81,17 +88,24 @@ def run_training(
     into: Path | None = None,
     report: str = FULL_REPORT,
 ) -> Outcome:
-    """Train, evaluate, gate and store; the run's row ends as `succeeded` in the transaction that makes the adapter visible.
+    """Train, evaluate, gate and store; the run's row ends as `succeeded` in the transaction that
+    makes the adapter visible.
 
-    Where an earlier attempt at the run left a checkpoint, the training goes on from it. Raises WhetError when it cannot, trainer.Cancelled when somebody
-    asked to stop, runs.Superseded when the run is no longer ours; then no part of an adapter is visible, and the row is the caller's to end.
-    `into` is where a method goes whose result is no version; `report` one of `REPORTS`.
+    Where an earlier attempt at the run left a checkpoint, the training goes on from it. Raises
+    WhetError when it cannot, trainer.Cancelled when somebody asked to stop, runs.Superseded when
+    the run is no longer ours; then no part of an adapter is visible, and the row is the caller's to
+    end. `into` is where a method goes whose result is no version; `report` one of `REPORTS`.
     """
     check_into(prepared.recipe, into)
     method = family(METHODS[prepared.recipe.method])
     clock, folder = _Stopwatch(), run_folder(context, run.id)
-    known = {"recipe": recipe_json(prepared, into), "base_digest": prepared.base.digest, "dataset_digest": prepared.dataset.digest}
-    runs.describe(context, run, **known)  # what an attempt goes on with that this one leaves behind while it makes its rows
+    known = {
+        "recipe": recipe_json(prepared, into),
+        "base_digest": prepared.base.digest,
+        "dataset_digest": prepared.dataset.digest,
+    }
+    # What an attempt goes on with that this one leaves behind while it makes its rows
+    runs.describe(context, run, **known)
     prepared = method.rows(context, prepared, reporter, folder)
     reporter.stage("loading")
     pad_id = pad_token(prepared)
@@ -104,7 +118,14 @@ def run_training(
     resume = checkpoints.resume()
     if resume is not None:
         reporter.continues(resume.state)
-    runs.describe(context, run, recipe=recipe_json(prepared, into), estimate=expected, base_digest=prepared.base.digest, dataset_digest=prepared.dataset.digest)
+    runs.describe(
+        context,
+        run,
+        recipe=recipe_json(prepared, into),
+        estimate=expected,
+        base_digest=prepared.base.digest,
+        dataset_digest=prepared.dataset.digest,
+    )
     clock.mark("loading")
 
     sampler = sampler_of(prepared)
@@ -138,34 +159,74 @@ def run_training(
         if prepared.recipe.folds:
             with translate_oom(prepared.recipe):
                 crossed = cross_validate(
-                    prepared, partial(load, context), pad_id=pad_id, loss_of=loss_of, on_step=partial(reporter.working, "cross-validating")
+                    prepared,
+                    partial(load, context),
+                    pad_id=pad_id,
+                    loss_of=loss_of,
+                    on_step=partial(reporter.working, "cross-validating"),
                 )
         reporter.stage("evaluating")
         with translate_oom(prepared.recipe, judging=run.id):
             model = method.candidate(model, prepared)
-            judgement = judge(context, model, prepared, sample_name=f"{run.id}-{run.attempt}", on_batch=reporter.evaluating, crossed=crossed)
+            judgement = judge(
+                context,
+                model,
+                prepared,
+                sample_name=f"{run.id}-{run.attempt}",
+                on_batch=reporter.evaluating,
+                crossed=crossed,
+            )
         if prepared.recipe.refit and prepared.dataset.test:
             reporter.stage("refitting")
             with translate_oom(prepared.recipe):
                 model = refitted(context, prepared, model, reporter, pad_id=pad_id, loss_of=loss_of)
-            judgement = judgement.with_note("The version was trained on all rows again afterwards; the scores are of the one before.")
+            judgement = judgement.with_note(
+                "The version was trained on all rows again afterwards; the scores are of the one"
+                " before."
+            )
         with translate_oom(prepared.recipe, judging=run.id):
-            evidence = fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder) if into is None else None
+            evidence = (
+                fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder)
+                if into is None
+                else None
+            )
         metrics = judgement.decision.metrics if judgement.decision else {}
         trackers.judged(trained.steps, metrics)
     endless = warn_endless_answers(metrics)
     gained = warn_no_gain(metrics, judgement.against_name) if judgement.against is None else ""
-    trained = replace(trained, signs=[*trained.signs, *(sign for sign in (endless, gained) if sign)])
+    trained = replace(
+        trained, signs=[*trained.signs, *(sign for sign in (endless, gained) if sign)]
+    )
     require_unchanged(prepared.base, as_loaded)
     clock.mark("evaluating")
 
     reporter.stage("storing")
     card = _card(prepared, trained, expected, clock.seconds)
     if into is not None:
-        write_folder(context, run, prepared, model, judgement, card, into, reporter.final(trained), reporter.curve)
+        write_folder(
+            context,
+            run,
+            prepared,
+            model,
+            judgement,
+            card,
+            into,
+            reporter.final(trained),
+            reporter.curve,
+        )
         checkpoints.remove()
         clock.mark("storing")
-        outcome = Outcome(run.id, None, into, judgement, trained, clock.seconds, expected, prepared.dataset.digest, prepared.recipe.method)
+        outcome = Outcome(
+            run.id,
+            None,
+            into,
+            judgement,
+            trained,
+            clock.seconds,
+            expected,
+            prepared.dataset.digest,
+            prepared.recipe.method,
+        )
         reporter.stored(outcome)
         _survey(context, model, prepared, outcome, reporter, report)
         clock.mark("reporting")
@@ -176,21 +237,47 @@ def run_training(
         replace(
             new,
             also=lambda connection, stored: runs.succeed(
-                connection, run, adapter_digest=stored.digest, progress=reporter.final(trained), curve=reporter.curve, now=now_ms()
+                connection,
+                run,
+                adapter_digest=stored.digest,
+                progress=reporter.final(trained),
+                curve=reporter.curve,
+                now=now_ms(),
             ),
         ),
     )
     checkpoints.remove()
     clock.mark("storing")
-    outcome = Outcome(run.id, adapter, None, judgement, trained, clock.seconds, expected, prepared.dataset.digest, prepared.recipe.method)
+    outcome = Outcome(
+        run.id,
+        adapter,
+        None,
+        judgement,
+        trained,
+        clock.seconds,
+        expected,
+        prepared.dataset.digest,
+        prepared.recipe.method,
+    )
     reporter.stored(outcome)
     _survey(context, model, prepared, outcome, reporter, report)
     clock.mark("reporting")
     return outcome
 
 
-def refitted(context: Context, prepared: Prepared, judged: Any, reporter: Reporter, *, pad_id: int, loss_of: Loss) -> Any:
-    """The model that the same recipe makes of all rows; `judged` is freed. Raises what training raises."""
+def refitted(
+    context: Context,
+    prepared: Prepared,
+    judged: Any,
+    reporter: Reporter,
+    *,
+    pad_id: int,
+    loss_of: Loss,
+) -> Any:
+    """The model that the same recipe makes of all rows; `judged` is freed.
+
+    Raises what training raises.
+    """
     free_model(judged)
     everything = with_all_rows(prepared)
     model = load(context, everything)
@@ -208,60 +295,113 @@ def _require_place(context: Context, model: Any, prepared: Prepared, into: Path 
     """Raises TrainingError where what comes of the run has no room: hours before it is written."""
     if into is not None:
         whole = METHODS[prepared.recipe.method].engine == MODEL
-        learned = prepared.base.parameters if whole else sum(each.numel() for each in model.parameters() if each.requires_grad)
-        require_disk_space(into.absolute(), learned * next(model.parameters()).element_size(), "--into")
+        learned = (
+            prepared.base.parameters
+            if whole
+            else sum(each.numel() for each in model.parameters() if each.requires_grad)
+        )
+        require_disk_space(
+            into.absolute(), learned * next(model.parameters()).element_size(), "--into"
+        )
     elif context.store.is_local:
-        sizes = (each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
+        sizes = (
+            each.numel() * each.element_size() for each in model.parameters() if each.requires_grad
+        )
         require_disk_space(Path(context.store.root), sum(sizes), "WHET_STORE_URL")
 
 
-def _survey(context: Context, model: Any, prepared: Prepared, outcome: Outcome, reporter: Reporter, report: str) -> None:
-    """The report, once the version is there: whoever waits for the version need not wait for it, and a kill meanwhile costs the report alone
-    (`whet eval run` makes it again)."""
+def _survey(
+    context: Context,
+    model: Any,
+    prepared: Prepared,
+    outcome: Outcome,
+    reporter: Reporter,
+    report: str,
+) -> None:
+    """The report, once the version is there: whoever waits for the version need not wait for it,
+    and a kill meanwhile costs the report alone (`whet eval run` makes it again).
+    """
     if report == NO_REPORT:
         return
     base = base_beside(prepared)
     answered = sum(len(rows) for rows in (outcome.judgement.ours, outcome.judgement.theirs))
     pace = outcome.seconds["evaluating"] / max(answered, 1)
-    limit = int(_REPORT_SHARE * outcome.trained.seconds / max(pace, 1e-9)) if report == FIRST_LOOK else None
+    limit = (
+        int(_REPORT_SHARE * outcome.trained.seconds / max(pace, 1e-9))
+        if report == FIRST_LOOK
+        else None
+    )
     try:
         survey(
-            context, model, prepared.encoder, prepared.dataset, outcome.judgement,
-            name=prepared.alias, on_batch=reporter.surveying, base=base, most_answers=limit,
+            context,
+            model,
+            prepared.encoder,
+            prepared.dataset,
+            outcome.judgement,
+            name=prepared.alias,
+            on_batch=reporter.surveying,
+            base=base,
+            most_answers=limit,
         )
     except (StoreError, OSError) as error:
         log.warning("The report of %s could not be stored: %s", prepared.alias, error)
 
 
-def measured(context: Context, prepared: Prepared, price_per_hour: float = 0.0) -> tuple[Prepared, Any, Loss, dict[str, Any]]:
-    """(the run with its number of threads, its model, what is minimised, the estimate): all that is known before the first step. Raises TrainingError where memory
-    runs out already."""
+def measured(
+    context: Context, prepared: Prepared, price_per_hour: float = 0.0
+) -> tuple[Prepared, Any, Loss, dict[str, Any]]:
+    """(the run with its number of threads, its model, what is minimised, the estimate): all that is
+    known before the first step. Raises TrainingError where memory runs out already.
+    """
     pad_id = pad_token(prepared)
     with translate_oom(prepared.recipe):
-        model, loss_of = load(context, prepared), family(METHODS[prepared.recipe.method]).loss(prepared)
-        recipe, answers = prepared.recipe, (prepared.base.stop_ids, max_completion_tokens(prepared.train))
+        model, loss_of = (
+            load(context, prepared),
+            family(METHODS[prepared.recipe.method]).loss(prepared),
+        )
+        recipe, answers = (
+            prepared.recipe,
+            (prepared.base.stop_ids, max_completion_tokens(prepared.train)),
+        )
         writes = "samples" in METHODS[recipe.method].reads
-        writing = partial(writing_seconds, model, prepared.train, recipe, pad_id, *answers) if writes else float
+        writing = (
+            partial(writing_seconds, model, prepared.train, recipe, pad_id, *answers)
+            if writes
+            else float
+        )
         threads, speed = choose_threads(model, prepared.train, recipe, pad_id, loss_of, writing)
         prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
-        return_memory()  # what computing some steps left behind is memory that the run will use again
+        # What computing some steps left behind is memory that the run will use again
+        return_memory()
         memory = memory_of(model, prepared, pad_id, loss_of)
         written = write(model, prepared.train, recipe, pad_id, *answers) if writes else None
-    return prepared, model, loss_of, estimate(prepared, speed, memory, price_per_hour, written=written)
+    return (
+        prepared,
+        model,
+        loss_of,
+        estimate(prepared, speed, memory, price_per_hour, written=written),
+    )
 
 
 def load(context: Context, prepared: Prepared) -> Any:
-    """The model as the method trains it, or with the weights of the adapter that the run starts from.
+    """The model as the method trains it, or with the weights of the adapter that the run starts
+    from.
 
-    Raises InputError when that one is scaled in the other way (LoRA by alpha / rank, rsLoRA by alpha / √rank).
+    Raises InputError when that one is scaled in the other way (LoRA by alpha / rank, rsLoRA by
+    alpha / √rank).
     """
     model = family(METHODS[prepared.recipe.method]).build(prepared)
     if prepared.start_adapter is not None:
         weights, config = adapter_store.read_weights(context, prepared.start_adapter)
         if bool(config.get("use_rslora")) != (prepared.recipe.method == "rslora"):
             raise InputError(
-                f"{prepared.start_adapter.label} is scaled {'by alpha / √rank' if config.get('use_rslora') else 'by alpha / rank'}, {prepared.recipe.method} the other way.",
-                hint="Go on with the method it was trained with (lora or rslora), or start without init_from.",
+                f"{prepared.start_adapter.label} is scaled"
+                f" {'by alpha / √rank' if config.get('use_rslora') else 'by alpha / rank'},"
+                f" {prepared.recipe.method} the other way.",
+                hint=(
+                    "Go on with the method it was trained with (lora or rslora), or start without"
+                    " init_from."
+                ),
             )
         set_adapter_weights(model, weights)
     return model
@@ -281,15 +421,29 @@ def pad_token(prepared: Prepared) -> int:
 
 
 def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
-    """The complete recipe as it is stored with the run and on the card; with the folder that the run writes to, for an attempt that goes on with it."""
+    """The complete recipe as it is stored with the run and on the card; with the folder that the
+    run writes to, for an attempt that goes on with it.
+    """
     rows = prepared.dataset.rows
     if made := prepared.counterfactuals:
         rows = {**rows, "train": rows["train"] - made, "counterfactual": made}
-    found = {**prepared.recipe.as_json(), "dataset_path": prepared.dataset.path, "dataset_name": prepared.dataset.name, "rows": rows}
+    found = {
+        **prepared.recipe.as_json(),
+        "dataset_path": prepared.dataset.path,
+        "dataset_name": prepared.dataset.name,
+        "rows": rows,
+    }
     return {**found, "into": str(into.absolute())} if into else found
 
 
-def _new_adapter(model: Any, prepared: Prepared, run: runs.Run, judgement: Judgement, card: dict[str, Any], actor: str) -> NewAdapter:
+def _new_adapter(
+    model: Any,
+    prepared: Prepared,
+    run: runs.Run,
+    judgement: Judgement,
+    card: dict[str, Any],
+    actor: str,
+) -> NewAdapter:
     weights, config = served_adapter(model, prepared.recipe.dtype)
     return NewAdapter(
         name=prepared.alias,
@@ -307,7 +461,9 @@ def _new_adapter(model: Any, prepared: Prepared, run: runs.Run, judgement: Judge
     )
 
 
-def _card(prepared: Prepared, trained: Trained, expected: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+def _card(
+    prepared: Prepared, trained: Trained, expected: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
     """What is said of a result beyond its hashes and its evaluation."""
     return {
         "base": prepared.base.name,
@@ -325,7 +481,10 @@ def _card(prepared: Prepared, trained: Trained, expected: dict[str, Any], second
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
             "expected_seconds": expected["seconds"],
             "peak_memory_bytes": peak_memory_bytes(),
-            "estimate": {name: expected[name] for name in ("seconds", "peak_memory_bytes", "measured", "error")},
+            "estimate": {
+                name: expected[name]
+                for name in ("seconds", "peak_memory_bytes", "measured", "error")
+            },
             "signs": trained.signs,
         },
         "left_out": [bad.as_json() for bad in prepared.left_out],

@@ -1,4 +1,6 @@
-"""Everything that can be known and refused before the first step: rows to tokens, recipe to figures, time and memory."""
+"""Everything that can be known and refused before the first step: rows to tokens, recipe to
+figures, time and memory.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,11 @@ class Prepared:
     left_out: list[BadLine]
     start_adapter: Adapter | None  # whose weights the run starts from
     notices: list[str]
-    variants: list[list[Encoded]] = field(default_factory=list)  # `train` in other words, for each pass after the first
-    counterfactuals: int = 0  # rows at the end of `train`, of each variant and of the dataset's training part that were made here
+    # `train` in other words, for each pass after the first
+    variants: list[list[Encoded]] = field(default_factory=list)
+    # Rows at the end of `train`, of each variant and of the dataset's training part that were made
+    # here
+    counterfactuals: int = 0
 
     @cached_property
     def work(self) -> Work:
@@ -67,20 +72,38 @@ class Prepared:
         return total_steps(self.work.examples, self.recipe)
 
 
-def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base: BaseModel, *, skip_bad: bool = False, drop_leaks: bool = True) -> Prepared:
-    """Encode the rows and settle the recipe. Raises InputError or ConfigurationError with what is wrong, before anything is loaded.
+def prepare(
+    context: Context,
+    alias: str,
+    dataset: Dataset,
+    recipe: Recipe,
+    base: BaseModel,
+    *,
+    skip_bad: bool = False,
+    drop_leaks: bool = True,
+) -> Prepared:
+    """Encode the rows and settle the recipe.
 
-    No run is judged by rows that it trains on: such rows are dropped, the test's first, or refused where they are many and `drop_leaks` is not set.
+    Raises InputError or ConfigurationError with what is wrong, before anything is loaded.
+
+    No run is judged by rows that it trains on: such rows are dropped, the test's first, or refused
+    where they are many and `drop_leaks` is not set.
     """
     method = METHODS[recipe.method]
     check_servable(recipe, context.settings.engine_max_lora_rank)
     check_batches(recipe)
     require_device(recipe.device, recipe.processes)
     require_installed(context.settings.wandb_project, context.settings.mlflow_tracking_uri)
-    room = min(base.max_positions, context.settings.engine_max_model_len) - (recipe.virtual_tokens if "virtual_tokens" in method.reads else 0)
+    room = min(base.max_positions, context.settings.engine_max_model_len) - (
+        recipe.virtual_tokens if "virtual_tokens" in method.reads else 0
+    )
     if "teacher" in method.reads and not recipe.teacher:
         raise InputError(
-            "Distillation needs a teacher.", hint="Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher http://host/v1#MODEL."
+            "Distillation needs a teacher.",
+            hint=(
+                "Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher"
+                " http://host/v1#MODEL."
+            ),
         )
     dataset = _rows_for(method, dataset)
     _require_teachable(recipe, dataset.train)
@@ -88,7 +111,10 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
     start, no_start = _start_adapter(context, alias, recipe, base)
     asked_length = recipe.max_length
     recipe = replace(recipe, init_from=start.digest if start else "")
-    recipe = replace(resolved(recipe, parameters=base.parameters, max_length=room), dtype=compute_dtype(recipe.dtype))
+    recipe = replace(
+        resolved(recipe, parameters=base.parameters, max_length=room),
+        dtype=compute_dtype(recipe.dtype),
+    )
     bounded = _length_bound(context, asked_length, room, base)
     encoder = Encoder(base, recipe.max_length)
     dataset, leaks = without_leaks(dataset, drop=drop_leaks)
@@ -99,7 +125,10 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
         rows, rejected = dataset.part(part), []
         if method.rows != ANSWERS:  # which reads the rejected answers too
             found = [(row, refused(encoder, row)) for row in rows]
-            rows, rejected = [row for row, bad in found if bad is None], [bad for _, bad in found if bad is not None]
+            rows, rejected = (
+                [row for row, bad in found if bad is None],
+                [bad for _, bad in found if bad is not None],
+            )
         parts[part], kept[part], other = encoder.encode_all(rows)
         left_out += [*rejected, *other]
     if left_out and not skip_bad:
@@ -109,28 +138,53 @@ def prepare(context: Context, alias: str, dataset: Dataset, recipe: Recipe, base
             hint=" ".join(["Correct them, or leave them out with --skip-bad.", *bounded]),
         )
     if not parts["train"]:
-        raise InputError("No row is left to train on.", hint="`whet data check FILE` says why each row was refused.")
-    dataset = replace(dataset, **kept, regression=[row for row in _not_bad(standing) if encoder.takes(row)])
+        raise InputError(
+            "No row is left to train on.",
+            hint="`whet data check FILE` says why each row was refused.",
+        )
+    dataset = replace(
+        dataset, **kept, regression=[row for row in _not_bad(standing) if encoder.takes(row)]
+    )
     left_out += [leak.as_bad_line() for leak in leaks]
     said = [*bounded, *([method.said] if method.said else [])]
     if start is None and method.name in _NEEDS_ANSWERS:
         said.append(
-            f"{method.name} starts from the bare base. It moves answers that the model gives already and teaches no facts: first train lora on right "
-            "answers, then go on from that version (--init-from LABEL)."
+            f"{method.name} starts from the bare base. It moves answers that the model gives"
+            " already and teaches no facts: first train lora on right answers, then go on from"
+            " that version (--init-from LABEL)."
         )
     if recipe.processes > 1:
-        said.append(f"{recipe.processes} processes share the training; the estimate of time and memory is that of one process which does it alone.")
+        said.append(
+            f"{recipe.processes} processes share the training; the estimate of time and memory is"
+            " that of one process which does it alone."
+        )
     if base.has_experts and method.engine == ADAPTER and recipe.target_modules == ("all-linear",):
         said.append(
-            "The base is a mixture of experts: its attention is trained, its experts stay as they are. vLLM's CPU build serves no such base with adapters; "
-            "there, export the version merged (whet export merge VERSION --to FOLDER), and serve that as the base (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
+            "The base is a mixture of experts: its attention is trained, its experts stay as they"
+            " are. vLLM's CPU build serves no such base with adapters; there, export the version"
+            " merged (whet export merge VERSION --to FOLDER), and serve that as the base"
+            " (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
         )
     if recipe.sample_every and not sampled_rows(dataset.validation, dataset.test):
-        said.append("No answers are sampled while training (sample_every): no question is held out.")
+        said.append(
+            "No answers are sampled while training (sample_every): no question is held out."
+        )
     recipe = chosen_variants(recipe, len(dataset.train))
     variants, about_variants = _variants(encoder, dataset.train, parts["train"], recipe)
     notices = [*said, *about_variants, *no_start, *_notices(dataset, method, parts["train"])]
-    prepared = Prepared(alias, dataset, recipe, base, encoder, parts["train"], parts["validation"], left_out, start, notices, variants)
+    prepared = Prepared(
+        alias,
+        dataset,
+        recipe,
+        base,
+        encoder,
+        parts["train"],
+        parts["validation"],
+        left_out,
+        start,
+        notices,
+        variants,
+    )
     return _with_counterfactuals(context, prepared)
 
 
@@ -144,7 +198,9 @@ def _with_counterfactuals(context: Context, prepared: Prepared) -> Prepared:
     passes = 1 + len(prepared.variants)
     made = mix_counterfactuals(rows, recipe.counterfactual_share, passes, recipe.seed, texts)
     encoded = [[prepared.encoder.encode(row) for row in some] for some in made.passes]
-    fits = [at for at in range(made.count) if all(isinstance(some[at], Encoded) for some in encoded)]
+    fits = [
+        at for at in range(made.count) if all(isinstance(some[at], Encoded) for some in encoded)
+    ]
     tails = [[one for at in fits if isinstance(one := some[at], Encoded)] for some in encoded]
     if not fits:
         return replace(prepared, notices=[*prepared.notices, made.notice])
@@ -161,7 +217,10 @@ def _with_counterfactuals(context: Context, prepared: Prepared) -> Prepared:
 def with_all_rows(prepared: Prepared) -> Prepared:
     """The run on all its rows, held-out ones too; nothing is left to be judged by."""
     dataset, made = prepared.dataset, prepared.counterfactuals
-    rows, encoded = dataset.train[: len(dataset.train) - made], prepared.train[: len(prepared.train) - made]
+    rows, encoded = (
+        dataset.train[: len(dataset.train) - made],
+        prepared.train[: len(prepared.train) - made],
+    )
     made_rows, tail = dataset.train[len(rows) :], prepared.train[len(encoded) :]
     for row in (*dataset.validation, *dataset.test):
         found = prepared.encoder.encode(row)
@@ -173,11 +232,18 @@ def with_all_rows(prepared: Prepared) -> Prepared:
         tails = [some[-made:] for some in prepared.variants] or [tail] * len(variants)
         variants = [[*some, *last] for some, last in zip(variants, tails, strict=False)]
     parts = replace(dataset, train=[*rows, *made_rows], validation=[], test=[])
-    return replace(prepared, dataset=parts, train=[*encoded, *tail], validation=[], variants=variants)
+    return replace(
+        prepared, dataset=parts, train=[*encoded, *tail], validation=[], variants=variants
+    )
 
 
-def _variants(encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe: Recipe) -> tuple[list[list[Encoded]], list[str]]:
-    """The training rows in other words, and what to say about it. A wording that does not fit stays as it is."""
+def _variants(
+    encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe: Recipe
+) -> tuple[list[list[Encoded]], list[str]]:
+    """The training rows in other words, and what to say about it.
+
+    A wording that does not fit stays as it is.
+    """
     passes = min(recipe.question_variants, math.ceil(recipe.epochs))
     if passes < 2 or "question_variants" not in METHODS[recipe.method].reads:
         return [], []
@@ -191,16 +257,19 @@ def _variants(encoder: Encoder, rows: list[Row], encoded: list[Encoded], recipe:
         found = as_it_is if row is original else encoder.encode(row)
         return found if isinstance(found, Encoded) else as_it_is
 
-    variants = [[tokens(*each) for each in zip(some, rows, encoded, strict=True)] for some in made.passes[1:]]
+    variants = [
+        [tokens(*each) for each in zip(some, rows, encoded, strict=True)]
+        for some in made.passes[1:]
+    ]
     text = (
-        f"{made.reworded} questions are worded otherwise in each pass, {made.transferable} of them also as other rows ask the same; "
-        "--question-variants 1 trains them as they are."
+        f"{made.reworded} questions are worded otherwise in each pass, {made.transferable} of them"
+        " also as other rows ask the same; --question-variants 1 trains them as they are."
     )
     return variants, [text]
 
 
-# Methods that only weigh answers against each other: there is nothing to prefer in answers that know
-# nothing. ORPO learns the chosen answers as well.
+# Methods that only weigh answers against each other: there is nothing to prefer in answers that
+# know nothing. ORPO learns the chosen answers as well.
 _NEEDS_ANSWERS = frozenset({"dpo", "kto", "simpo", "rlhf"})
 
 
@@ -210,24 +279,35 @@ def _length_bound(context: Context, asked: int, room: int, base: BaseModel) -> l
         return []
     setting = context.settings.engine_max_model_len
     if base.max_positions < setting:
-        return [f"max_length {asked} is bounded to {room}: the base has {base.max_positions} positions."]
-    return [f"max_length {asked} is bounded to {room}: the engine serves {setting} tokens (WHET_ENGINE_MAX_MODEL_LEN), so longer rows would never be answered."]
+        return [
+            f"max_length {asked} is bounded to {room}: the base has {base.max_positions} positions."
+        ]
+    return [
+        f"max_length {asked} is bounded to {room}: the engine serves {setting} tokens"
+        " (WHET_ENGINE_MAX_MODEL_LEN), so longer rows would never be answered."
+    ]
 
 
 def _rows_for(method: Method, dataset: Dataset) -> Dataset:
-    """The dataset without bad answers to be judged by. Raises InputError when the method cannot learn from the training rows."""
+    """The dataset without bad answers to be judged by.
+
+    Raises InputError when the method cannot learn from the training rows.
+    """
     only_fitting(method, dataset.train, skip_bad=False)
     return replace(dataset, validation=_not_bad(dataset.validation), test=_not_bad(dataset.test))
 
 
 def _require_teachable(recipe: Recipe, rows: list[Row]) -> None:
     """Raises InputError for rows that an endpoint's answers in words cannot stand for."""
-    if "teacher" not in METHODS[recipe.method].reads or not recipe.teacher.startswith(("http://", "https://")):
+    if "teacher" not in METHODS[recipe.method].reads or not recipe.teacher.startswith(
+        ("http://", "https://")
+    ):
         return
     if others := [row for row in rows if row.is_text or row.tools or row.calls]:
         raise InputError(
-            f"{len(others)} of {len(rows)} rows are plain texts, or hold tools or calls of tools (the first on line {others[0].line}); the teacher at "
-            "an address is asked for answers in words.",
+            f"{len(others)} of {len(rows)} rows are plain texts, or hold tools or calls of tools"
+            f" (the first on line {others[0].line}); the teacher at an address is asked for answers"
+            " in words.",
             hint="Leave these rows out, name a teacher's folder, or learn them with --method lora.",
         )
 
@@ -236,8 +316,13 @@ def _not_bad(rows: list[Row]) -> list[Row]:
     return [row for row in rows if row.rating >= 0]
 
 
-def _start_adapter(context: Context, alias: str, recipe: Recipe, base: BaseModel) -> tuple[Adapter | None, list[str]]:
-    """(the adapter to go on from, why there is none although one was wished for). A named version has to fit; `production` is a wish."""
+def _start_adapter(
+    context: Context, alias: str, recipe: Recipe, base: BaseModel
+) -> tuple[Adapter | None, list[str]]:
+    """(the adapter to go on from, why there is none although one was wished for).
+
+    A named version has to fit; `production` is a wish.
+    """
     from training.adapter_store import require_base
 
     if not recipe.init_from:
@@ -249,13 +334,16 @@ def _start_adapter(context: Context, alias: str, recipe: Recipe, base: BaseModel
     require_base(adapter, base.digest, base.name)
     if adapter.rank != recipe.rank:
         raise InputError(
-            f"{adapter.label} has rank {adapter.rank}, the recipe {recipe.rank}; a run continues with the rank it starts from.",
+            f"{adapter.label} has rank {adapter.rank}, the recipe {recipe.rank}; a run continues"
+            " with the rank it starts from.",
             hint=f"Use --rank {adapter.rank}, or start without init_from.",
         )
     return adapter, []
 
 
-def _live_adapter(connection: Connection, alias: str, recipe: Recipe, base: BaseModel) -> tuple[Adapter | None, list[str]]:
+def _live_adapter(
+    connection: Connection, alias: str, recipe: Recipe, base: BaseModel
+) -> tuple[Adapter | None, list[str]]:
     rollout = current_rollouts(connection).get(alias)
     if rollout is None or rollout.stable_digest is None:
         return None, [f"Nothing is live under {alias}, so the run starts from nothing."]
@@ -266,7 +354,11 @@ def _live_adapter(connection: Connection, alias: str, recipe: Recipe, base: Base
         (adapter.run_id is None, "was imported"),
     ]
     reason = next((words for wrong, words in unfit if wrong), "")
-    return (None, [f"{adapter.label} {reason}, so the run starts from nothing."]) if reason else (adapter, [])
+    return (
+        (None, [f"{adapter.label} {reason}, so the run starts from nothing."])
+        if reason
+        else (adapter, [])
+    )
 
 
 def _notices(dataset: Dataset, method: Method, encoded: list[Encoded]) -> list[str]:
@@ -274,11 +366,20 @@ def _notices(dataset: Dataset, method: Method, encoded: list[Encoded]) -> list[s
     preferences = sum(row.kind == "preference" for row in rows)
     found = []
     if preferences and method.rows == ANSWERS:
-        found.append(f"{preferences} rows are preferences: this method learns their chosen answers and does not look at the rejected ones.")
+        found.append(
+            f"{preferences} rows are preferences: this method learns their chosen answers and does"
+            " not look at the rejected ones."
+        )
     if texts := sum(row.is_text for row in dataset.train):
         cut = sum(row.prompt_tokens == 0 for row in encoded)
-        found.append(f"{texts} training rows are plain texts: every token is learned, in {cut} windows; a text longer than a window goes on in the next one.")
+        found.append(
+            f"{texts} training rows are plain texts: every token is learned, in {cut} windows; a"
+            " text longer than a window goes on in the next one."
+        )
     weighted = sum(row.weight != 1 for row in dataset.train)
     if weighted and not method.own_loop:
-        found.append(f"{weighted} rows have a weight, which the method {method.name} does not read: every row counts alike.")
+        found.append(
+            f"{weighted} rows have a weight, which the method {method.name} does not read: every"
+            " row counts alike."
+        )
     return found

@@ -12,6 +12,10 @@ def processes(context: Context) -> list[ProcessSpec]:
     """Entry point `whet.processes`."""
     return [
         ProcessSpec(
-            name="worker", argv=[sys.executable, "-m", "training.worker"], environment={"WHET_HOME": str(context.settings.home)}, stop_within_s=15, order=55
+            name="worker",
+            argv=[sys.executable, "-m", "training.worker"],
+            environment={"WHET_HOME": str(context.settings.home)},
+            stop_within_s=15,
+            order=55,
         )
     ]

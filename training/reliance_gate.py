@@ -20,7 +20,10 @@ _NOTHING_ASKED = {
     "n": 0, "measure": "follows the passage", "candidate": None, "against": None,
     "difference": None, "low": None, "high": None, "broken": 0, "fixed": 0,
 }  # fmt: skip
-_ADVICE = "Mix rows in whose passages say otherwise (--counterfactual-share 0.15), and look for rows whose answer contradicts their passages."
+_ADVICE = (
+    "Mix rows in whose passages say otherwise (--counterfactual-share 0.15), and look for rows"
+    " whose answer contradicts their passages."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,10 @@ def judge_reliance(pairs: Sequence[ReliancePair], limits: Thresholds, *, against
     differences = [float(pair.candidate) - float(pair.against) for pair in pairs]
     low, high = interval(differences, limits.confidence)
     ours, theirs = sum(pair.candidate for pair in pairs), sum(pair.against for pair in pairs)
-    ends = {side: wilson(right, count, limits.confidence) for side, right in (("candidate", ours), ("against", theirs))}
+    ends = {
+        side: wilson(right, count, limits.confidence)
+        for side, right in (("candidate", ours), ("against", theirs))
+    }
     metrics = {
         "n": count,
         "measure": "follows the passage",
@@ -66,12 +72,16 @@ def judge_reliance(pairs: Sequence[ReliancePair], limits: Thresholds, *, against
     }
     verdict, opening, advice = _verdict(pairs, limits, low, high, against)
     opening += (
-        f": {_share(ours, count, ends['candidate'])} against {_share(theirs, count, ends['against'])}, difference {100 * low:+.1f} to {100 * high:+.1f} points"
+        f": {_share(ours, count, ends['candidate'])} against"
+        f" {_share(theirs, count, ends['against'])}, difference {100 * low:+.1f} to"
+        f" {100 * high:+.1f} points"
     )
     return Finding(metrics, verdict, " ".join(filter(None, [f"{opening}.", advice])))
 
 
-def _verdict(pairs: Sequence[ReliancePair], limits: Thresholds, low: float, high: float, against: str) -> tuple[str, str, str]:
+def _verdict(
+    pairs: Sequence[ReliancePair], limits: Thresholds, low: float, high: float, against: str
+) -> tuple[str, str, str]:
     """Return (verdict, opening of the sentence, what to do)."""
     count, margin = len(pairs), limits.reliance_margin
     asked, points = f"{count} questions whose passages say otherwise", f"{100 * margin:g} points"
@@ -79,15 +89,29 @@ def _verdict(pairs: Sequence[ReliancePair], limits: Thresholds, low: float, high
         return (
             INCONCLUSIVE,
             f"Only {asked} to see whether it follows its passages",
-            f"{limits.reliance_min_rows - count} more are needed: rows with `context` whose answer states a number, date, code or name of it.",
+            (
+                f"{limits.reliance_min_rows - count} more are needed: rows with `context` whose"
+                " answer states a number, date, code or name of it."
+            ),
         )
     if low >= -margin:
-        return PASS, f"Follows its passages not less than {against} by more than {points} ({asked})", ""
+        return (
+            PASS,
+            f"Follows its passages not less than {against} by more than {points} ({asked})",
+            "",
+        )
     if high < -margin:
-        return FAIL, f"Follows its passages less than {against} by more than {points} ({asked})", _ADVICE
+        return (
+            FAIL,
+            f"Follows its passages less than {against} by more than {points} ({asked})",
+            _ADVICE,
+        )
     return (
         INCONCLUSIVE,
-        f"{asked} are too few to rule out that it follows them less than {against} by more than {points}",
+        (
+            f"{asked} are too few to rule out that it follows them less than {against} by more than"
+            f" {points}"
+        ),
         _more(pairs, limits),
     )
 

@@ -16,7 +16,8 @@ from whet.context import Context
 if TYPE_CHECKING:
     from training.pipeline import Outcome
 
-_MIN_INTERVAL_S = 0.5  # a page that follows a run gains nothing from more, and the database is shared with the traffic
+# A page that follows a run gains nothing from more, and the database is shared with the traffic
+_MIN_INTERVAL_S = 0.5
 _HEARTBEAT_S = 5.0  # while a stage is long and silent, such as loading
 
 
@@ -92,11 +93,19 @@ class Reporter:
 
     def evaluating(self, done: int, total: int) -> None:
         """After each batch of answers. Raises Cancelled, Superseded."""
-        self._progress = {**self._progress, "stage": "evaluating", "answered": done, "to_answer": total}
+        self._progress = {
+            **self._progress,
+            "stage": "evaluating",
+            "answered": done,
+            "to_answer": total,
+        }
         self._write(force=False)
 
     def surveying(self, done: int, total: int) -> None:
-        """After each batch of answers for the report. The run's row has ended by then, so only the watcher is told."""
+        """After each batch of answers for the report.
+
+        The run's row has ended by then, so only the watcher is told.
+        """
         self._watch({**self._progress, "stage": "reporting", "answered": done, "to_answer": total})
 
     def final(self, trained: Trained) -> dict[str, Any]:
@@ -126,7 +135,9 @@ class Reporter:
         if not force and time.monotonic() - self._written_at < _MIN_INTERVAL_S:
             return
         self._written_at = time.monotonic()
-        if runs.report(self._context, self._run, progress=self._progress, curve=self.curve, now=now_ms()):
+        if runs.report(
+            self._context, self._run, progress=self._progress, curve=self.curve, now=now_ms()
+        ):
             raise Cancelled
 
 

@@ -1,4 +1,6 @@
-"""Queries on rows that others write for us: training requests and dataset versions; and on our evaluations."""
+"""Queries on rows that others write for us: training requests and dataset versions; and on our
+evaluations.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,12 @@ def find_request(connection: Connection, reference: str) -> dict[str, Any] | Non
 
 
 def open_requests(connection: Connection) -> list[dict[str, Any]]:
-    """Requests whose run has not ended, oldest first; each with `run` (its unfinished run's row) or None."""
-    joined = training_requests.outerjoin(training_runs, training_runs.c.request_id == training_requests.c.id)
+    """Requests whose run has not ended, oldest first; each with `run` (its unfinished run's row) or
+    None.
+    """
+    joined = training_requests.outerjoin(
+        training_runs, training_runs.c.request_id == training_requests.c.id
+    )
     query = (
         select(training_requests, training_runs.c.id.label("run_id"), training_runs.c.attempt)
         .select_from(joined)
@@ -67,18 +73,34 @@ def open_requests(connection: Connection) -> list[dict[str, Any]]:
 def evaluations_of(connection: Connection, adapter_digest: str | None) -> list[dict[str, Any]]:
     """Evaluations of one adapter, newest first."""
     query = select(evaluations).where(evaluations.c.adapter_digest == adapter_digest)
-    return [dict(row._mapping) for row in connection.execute(query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()))]
+    return [
+        dict(row._mapping)
+        for row in connection.execute(
+            query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc())
+        )
+    ]
 
 
 def requested(context: Context, request_id: str) -> dict[str, Any]:
-    """A request with `dataset_path` and `dataset_name`. Raises NotFoundError when its dataset version is not known."""
+    """A request with `dataset_path` and `dataset_name`.
+
+    Raises NotFoundError when its dataset version is not known.
+    """
     with reading(context.database) as connection:
-        request = dict(connection.execute(select(training_requests).where(training_requests.c.id == request_id)).one()._mapping)
+        request = dict(
+            connection.execute(
+                select(training_requests).where(training_requests.c.id == request_id)
+            )
+            .one()
+            ._mapping
+        )
         dataset = dataset_row(connection, request["dataset_digest"])
     return {**request, "dataset_path": dataset["path"], "dataset_name": dataset["name"]}
 
 
 def run_of(connection: Connection, request_id: str) -> dict[str, Any] | None:
     """The one run of a request, if it has begun."""
-    row = connection.execute(select(training_runs).where(training_runs.c.request_id == request_id)).first()
+    row = connection.execute(
+        select(training_runs).where(training_runs.c.request_id == request_id)
+    ).first()
     return dict(row._mapping) if row else None

@@ -64,7 +64,9 @@ def store_rows(
         datasets.save(context.store, alias, found.parts)
     notices = list(found.notices)
     if found.folds:
-        notices.append(f"A run on them has a verdict by cross-validation alone: --folds {found.folds}.")
+        notices.append(
+            f"A run on them has a verdict by cross-validation alone: --folds {found.folds}."
+        )
     counts = {part: len(found.parts[part]) for part in datasets.PARTS}
     return RowFolder(digest, f"datasets/{digest}", counts, reader.sources, notices)
 

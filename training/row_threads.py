@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from training.methods.registry import METHODS
 from training.recipe import Recipe
 
-# Each goes through all of a step's Python, of which one thread at a time runs, so many wait for each
-# other there. A bound with reason, no measurement: no machine of more than two processors was at
-# hand.
+# Each goes through all of a step's Python, of which one thread at a time runs, so many wait for
+# each other there. A bound with reason, no measurement: no machine of more than two processors was
+# at hand.
 _MAX_THREADS = 4
 
 _Work = TypeVar("_Work")
@@ -57,7 +57,9 @@ SINGLE_THREADED = RowThreadPool()
 
 
 def max_row_threads(threads: int, rows: int) -> int:
-    """RowThreadPool for so many processors and rows at once: a row each at least, and one in any case."""
+    """RowThreadPool for so many processors and rows at once: a row each at least, and one in any
+    case.
+    """
     return max(1, min(threads, rows, _MAX_THREADS))
 
 
@@ -75,17 +77,24 @@ def row_thread_pool(threads: int, rows: int) -> Iterator[RowThreadPool]:
         return
     before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(count, thread_name_prefix="rows", initializer=torch.set_num_threads, initargs=(max(1, threads // count),)) as pool:
+        with ThreadPoolExecutor(
+            count,
+            thread_name_prefix="rows",
+            initializer=torch.set_num_threads,
+            initargs=(max(1, threads // count),),
+        ) as pool:
             yield RowThreadPool(pool, count)
     finally:
-        torch.set_num_threads(before)  # what a thread sets for itself, threads that begin later take over
+        # What a thread sets for itself, threads that begin later take over
+        torch.set_num_threads(before)
 
 
 def row_thread_count(recipe: Recipe, device: str) -> int:
     """Return the threads among which a run's rows are divided; 1 where they cannot be.
 
     Dropout and the noise on embeddings draw from one source, and who comes first would be chance.
-    Processes that hold a model in shares wait for each other within a step. TRL's loops deal nothing.
+    Processes that hold a model in shares wait for each other within a step. TRL's loops deal
+    nothing.
     """
     own_loop = METHODS[recipe.method].own_loop
     is_random = recipe.dropout > 0 or recipe.neftune_noise_alpha > 0

@@ -1,7 +1,10 @@
-"""Training rows: objects in, checked rows and a list of every rejected one out. `training/data/formats.py` reads them from files.
+"""Training rows: objects in, checked rows and a list of every rejected one out.
 
-The formats are those of `docs/training.md`. Nothing is guessed and nothing is dropped in silence: a line becomes a
-`Row`, a `BadLine` that says what was found and what is expected, or is counted as blank.
+`training/data/formats.py` reads them from files.
+
+The formats are those of `docs/training.md`. Nothing is guessed and nothing is dropped in silence: a
+line becomes a `Row`, a `BadLine` that says what was found and what is expected, or is counted as
+blank.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from training.data.bad_lines import sentences
 from training.data.columns import NO_COLUMNS, Columns
 from training.data.loss_weights import learned_turns
 from training.data.native import Native
-from training.data.row_fields import context_of, one_of, optional_text, rating_of, texts_of, weight_of
+from training.data.row_fields import (
+    context_of,
+    one_of,
+    optional_text,
+    rating_of,
+    texts_of,
+    weight_of,
+)
 from training.data.shapes import (
     TEXT,
     conversation,
@@ -31,8 +41,36 @@ from whet.store import digest_json
 
 ORIGINS = ("seed", "review", "synthetic")
 KNOWN_FIELDS = frozenset(
-    {"messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction", "input", "output", "system", "tools", "functions", TEXT}
-    | {"weight", "task", "id", "user", "group", "context", "train", "checks", "origin", "parent", "made_by", "scrubbed", "rating"}
+    {
+        "messages",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "conversations",
+        "instruction",
+        "input",
+        "output",
+        "system",
+        "tools",
+        "functions",
+        TEXT,
+    }
+    | {
+        "weight",
+        "task",
+        "id",
+        "user",
+        "group",
+        "context",
+        "train",
+        "checks",
+        "origin",
+        "parent",
+        "made_by",
+        "scrubbed",
+        "rating",
+    }
 )
 BLANK = object()  # in `read_objects`: a line without content, to be counted
 
@@ -43,8 +81,12 @@ class Row:
 
     line: int
     id: str
-    digest: str  # of what is learned from: messages, context and mode; the rejected answer and the rating where there are any
-    prompt_digest: str  # of everything before the last answer, without case and surplus space: equal questions are one group
+    # Of what is learned from: messages, context and mode; the rejected answer and the rating where
+    # there are any
+    digest: str
+    # Of everything before the last answer, without case and surplus space: equal questions are one
+    # group
+    prompt_digest: str
     messages: tuple[dict[str, Any], ...]
     kind: str  # messages | prompt | instruction | preference | text
     mode: str  # last | all: which assistant turns are learned
@@ -104,7 +146,8 @@ class Reading:
 
     rows: list[Row] = field(default_factory=list)
     bad: list[BadLine] = field(default_factory=list)
-    blank: list[int] = field(default_factory=list)  # numbers of empty lines; the one after the last line break is not counted
+    # Numbers of empty lines; the one after the last line break is not counted
+    blank: list[int] = field(default_factory=list)
     unknown_fields: dict[str, int] = field(default_factory=dict)  # field name -> rows that carry it
     unit: str = "line"  # what the numbers count
     # What was done to rows → how many of them; 0 for what is said of the whole file.
@@ -128,7 +171,10 @@ class Reading:
         if not self.rows:
             raise InputError(
                 f"{source} holds no training row.",
-                hint='Write one JSON object per line, such as {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.',
+                hint=(
+                    'Write one JSON object per line, such as {"messages": [{"role": "user",'
+                    ' "content": "…"}, {"role": "assistant", "content": "…"}]}.'
+                ),
             )
 
 
@@ -218,13 +264,21 @@ def _parse(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8"), object_pairs_hook=one_of_each)
     except UnicodeDecodeError as error:
-        raise Wrong(f"byte 0x{line[error.start]:02x} at position {error.start + 1}, which is not UTF-8", "UTF-8 text") from error
+        raise Wrong(
+            f"byte 0x{line[error.start]:02x} at position {error.start + 1}, which is not UTF-8",
+            "UTF-8 text",
+        ) from error
     except json.JSONDecodeError as error:
         raise Wrong(
-            f"{shown(line.decode('utf-8', 'replace').strip())} ({error.msg.removesuffix(' at')} at column {error.colno})", "one JSON object per line"
+            f"{shown(line.decode('utf-8', 'replace').strip())} ({error.msg.removesuffix(' at')} at"
+            f" column {error.colno})",
+            "one JSON object per line",
         ) from error
     except (RecursionError, ValueError) as error:
-        raise Wrong("JSON that cannot be read (nested too deep, or a number too long)", "one JSON object per line") from error
+        raise Wrong(
+            "JSON that cannot be read (nested too deep, or a number too long)",
+            "one JSON object per line",
+        ) from error
 
 
 def _checked(value: Any) -> dict[str, Any]:
@@ -234,9 +288,14 @@ def _checked(value: Any) -> dict[str, Any]:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise Wrong("half of a surrogate pair (\\ud800 to \\udfff) in a text", "whole Unicode characters") from error
+        raise Wrong(
+            "half of a surrogate pair (\\ud800 to \\udfff) in a text", "whole Unicode characters"
+        ) from error
     except TypeError as error:
-        raise Wrong(f"a value that is neither text, number, list nor object{_in_field(value)} ({error})", "values that JSON knows") from error
+        raise Wrong(
+            f"a value that is neither text, number, list nor object{_in_field(value)} ({error})",
+            "values that JSON knows",
+        ) from error
     except ValueError as error:
         raise Wrong(f"NaN or Infinity{_in_field(value)}", "finite numbers") from error
     return value
@@ -269,8 +328,15 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
         "tools": tools,
         "kind": TEXT if kind == TEXT else "",
     }
-    digest = digest_json({"messages": messages, "context": context, "train": mode} | {name: value for name, value in further.items() if value})
-    question = _question_digest(messages, context, tools) if kind != TEXT else digest_json([TEXT, _normal(messages[0]["content"])])
+    digest = digest_json(
+        {"messages": messages, "context": context, "train": mode}
+        | {name: value for name, value in further.items() if value}
+    )
+    question = (
+        _question_digest(messages, context, tools)
+        if kind != TEXT
+        else digest_json([TEXT, _normal(messages[0]["content"])])
+    )
     row_id = optional_text(raw, "id") or f"row-{digest[:16]}"
     return Row(
         line=number,
@@ -306,7 +372,9 @@ def _require_learnable(
         require_learnable_calls(at + 1, messages[at])
 
 
-def _question_digest(messages: list[dict[str, Any]], context: list[str], tools: list[dict[str, Any]]) -> str:
+def _question_digest(
+    messages: list[dict[str, Any]], context: list[str], tools: list[dict[str, Any]]
+) -> str:
     """Digest of all that the answer is given to. Tools and calls count only where there are any,
     so that other rows keep the digest, and the part of a split, that they had before."""
     turns = [[message["role"], _normal(text_of(message))] for message in messages[:-1]]

@@ -1,7 +1,7 @@
 """The only writer of `training_runs`: one row per run, fenced by its attempt number.
 
-A process may write to a row only while the row is `running` under the attempt that the process was started with. So a process that
-was believed dead and comes back changes nothing.
+A process may write to a row only while the row is `running` under the attempt that the process was
+started with. So a process that was believed dead and comes back changes nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from whet.tables import training_runs
 
 RUNNING, SUCCEEDED, FAILED, CANCELLED = "running", "succeeded", "failed", "cancelled"
 _CURVE_POINTS = 500
-# A run by hand writes its heartbeat every few seconds; without one for this long, the process that ran it is gone.
+# A run by hand writes its heartbeat every few seconds; without one for this long, the process that
+# ran it is gone.
 _ABANDONED_MS = 120_000
-SILENT_MS = 20_000  # four heartbeats that did not come: the process is gone, or the machine so slow that its attempt is better fenced off
+# Four heartbeats that did not come: the process is gone, or the machine so slow that its attempt is
+# better fenced off
+SILENT_MS = 20_000
 MAX_ATTEMPTS = 3
 _CANCELLED = "Cancelled on request."
 
@@ -87,25 +90,41 @@ def start(
 
 
 def reclaim(context: Context, run_id: str, *, worker: str, now: int) -> Run:
-    """Begin the next attempt at a run whose process is gone. Raises Superseded when the run has ended."""
+    """Begin the next attempt at a run whose process is gone.
+
+    Raises Superseded when the run has ended.
+    """
     with writing(context.database) as connection:
-        row = connection.execute(select(training_runs).where(training_runs.c.id == run_id).with_for_update()).one()
+        row = connection.execute(
+            select(training_runs).where(training_runs.c.id == run_id).with_for_update()
+        ).one()
         if row.state != RUNNING:
             raise Superseded(run_id)
-        # A run that was put down has no process left that could write, so the same number serves again and no attempt is lost.
+        # A run that was put down has no process left that could write, so the same number serves
+        # again and no attempt is lost.
         attempt = row.attempt + 1 if row.worker else row.attempt
         connection.execute(
             update(training_runs)
             .where(training_runs.c.id == run_id)
-            .values(attempt=attempt, worker=worker[:128], heartbeat_at=now, progress={"stage": "loading"}, curve=[])
+            .values(
+                attempt=attempt,
+                worker=worker[:128],
+                heartbeat_at=now,
+                progress={"stage": "loading"},
+                curve=[],
+            )
         )
         return Run(run_id, attempt, row.alias, row.started_at, row.request_id)
 
 
-def resume(context: Context, reference: str, *, worker: str, actor: str, now: int) -> tuple[Run, dict[str, Any]]:
-    """Begin the next attempt at a run that failed or whose process is gone; returns it with the row as it was.
+def resume(
+    context: Context, reference: str, *, worker: str, actor: str, now: int
+) -> tuple[Run, dict[str, Any]]:
+    """Begin the next attempt at a run that failed or whose process is gone; returns it with the row
+    as it was.
 
-    A requested run is only put down again: its worker takes it up. Raises NotFoundError, and ConflictError for a run that trains, succeeded or was cancelled.
+    A requested run is only put down again: its worker takes it up. Raises NotFoundError, and
+    ConflictError for a run that trains, succeeded or was cancelled.
     """
     with writing(context.database) as connection:
         row = find(connection, reference)
@@ -123,15 +142,33 @@ def resume(context: Context, reference: str, *, worker: str, actor: str, now: in
         if row["state"] == RUNNING and row["worker"] and row["heartbeat_at"] > now - SILENT_MS:
             raise ConflictError(
                 f"The run {row['id']} is running in {row['worker']}.",
-                hint=f"`whet train show {row['id']}` follows it; 20 seconds after its process is "
-                "gone, it can be resumed.",
+                hint=(
+                    f"`whet train show {row['id']}` follows it; 20 seconds after its process is "
+                    "gone, it can be resumed."
+                ),
             )
-        values = {"state": RUNNING, "error": None, "finished_at": None, "attempt": row["attempt"] + 1, "heartbeat_at": now}
+        values = {
+            "state": RUNNING,
+            "error": None,
+            "finished_at": None,
+            "attempt": row["attempt"] + 1,
+            "heartbeat_at": now,
+        }
         requested = row["request_id"] is not None
-        values |= {"worker": "" if requested else worker[:128], "progress": {"stage": "waiting" if requested else "loading"}}
-        connection.execute(update(training_runs).where(training_runs.c.id == row["id"], training_runs.c.attempt == row["attempt"]).values(**values))
+        values |= {
+            "worker": "" if requested else worker[:128],
+            "progress": {"stage": "waiting" if requested else "loading"},
+        }
+        connection.execute(
+            update(training_runs)
+            .where(training_runs.c.id == row["id"], training_runs.c.attempt == row["attempt"])
+            .values(**values)
+        )
         record(connection, actor=actor, action="run.resume", subject=row["id"], now=now)
-    return Run(row["id"], row["attempt"] + 1, row["alias"], row["started_at"], row["request_id"]), row
+    return (
+        Run(row["id"], row["attempt"] + 1, row["alias"], row["started_at"], row["request_id"]),
+        row,
+    )
 
 
 def _successor(connection: Connection, row: dict[str, Any]) -> str | None:
@@ -149,10 +186,16 @@ def _successor(connection: Connection, row: dict[str, Any]) -> str | None:
 
 
 def release(context: Context, run: Run, now: int) -> None:
-    """The worker stops and has ended the run's process: whoever comes next goes on, and this does not count as a failed attempt."""
+    """The worker stops and has ended the run's process: whoever comes next goes on, and this does
+    not count as a failed attempt.
+    """
     try:
         with writing(context.database) as connection:
-            _update(connection, run, {"worker": "", "progress": {"stage": "waiting"}, "heartbeat_at": now})
+            _update(
+                connection,
+                run,
+                {"worker": "", "progress": {"stage": "waiting"}, "heartbeat_at": now},
+            )
     except Superseded:
         return
 
@@ -163,14 +206,26 @@ def describe(context: Context, run: Run, **values: Any) -> None:
         _update(connection, run, values)
 
 
-def report(context: Context, run: Run, *, progress: dict[str, Any], curve: list[list[float]] | None, now: int) -> bool:
+def report(
+    context: Context,
+    run: Run,
+    *,
+    progress: dict[str, Any],
+    curve: list[list[float]] | None,
+    now: int,
+) -> bool:
     """Write progress and heartbeat; returns True when somebody asked to cancel. Raises Superseded."""
     values: dict[str, Any] = {"progress": progress, "heartbeat_at": now}
     if curve is not None:
         values["curve"] = thin(curve)
     with writing(context.database) as connection:
         _update(connection, run, values)
-        return connection.execute(select(training_runs.c.cancel_requested_by).where(training_runs.c.id == run.id)).scalar() is not None
+        return (
+            connection.execute(
+                select(training_runs.c.cancel_requested_by).where(training_runs.c.id == run.id)
+            ).scalar()
+            is not None
+        )
 
 
 def beat(context: Context, run: Run, now: int) -> None:
@@ -179,34 +234,59 @@ def beat(context: Context, run: Run, now: int) -> None:
         _update(connection, run, {"heartbeat_at": now})
 
 
-def succeed(connection: Connection, run: Run, *, adapter_digest: str | None, progress: dict[str, Any], curve: list[list[float]], now: int) -> None:
-    """End the run inside the transaction that makes the adapter visible; None: what it made lies in a folder outside the store. Raises Superseded, which undoes that transaction."""
+def succeed(
+    connection: Connection,
+    run: Run,
+    *,
+    adapter_digest: str | None,
+    progress: dict[str, Any],
+    curve: list[list[float]],
+    now: int,
+) -> None:
+    """End the run inside the transaction that makes the adapter visible; None: what it made lies in
+    a folder outside the store. Raises Superseded, which undoes that transaction.
+    """
     _update(
         connection,
         run,
-        {"state": SUCCEEDED, "adapter_digest": adapter_digest, "progress": progress, "curve": thin(curve), "heartbeat_at": now, "finished_at": now},
+        {
+            "state": SUCCEEDED,
+            "adapter_digest": adapter_digest,
+            "progress": progress,
+            "curve": thin(curve),
+            "heartbeat_at": now,
+            "finished_at": now,
+        },
     )
 
 
 def end(context: Context, run: Run, state: str, error: str, now: int) -> bool:
-    """End the run without an adapter; False when it had ended already or belongs to another attempt."""
+    """End the run without an adapter; False when it had ended already or belongs to another
+    attempt.
+    """
     try:
         with writing(context.database) as connection:
-            _update(connection, run, {"state": state, "error": error, "heartbeat_at": now, "finished_at": now})
+            _update(
+                connection,
+                run,
+                {"state": state, "error": error, "heartbeat_at": now, "finished_at": now},
+            )
     except Superseded:
         return False
     return True
 
 
 def _update(connection: Connection, run: Run, values: dict[str, Any]) -> None:
-    fenced = (training_runs.c.id == run.id) & (training_runs.c.attempt == run.attempt) & (training_runs.c.state == RUNNING)
+    fenced = (
+        (training_runs.c.id == run.id)
+        & (training_runs.c.attempt == run.attempt)
+        & (training_runs.c.state == RUNNING)
+    )
     if connection.execute(update(training_runs).where(fenced).values(**values)).rowcount != 1:
         raise Superseded(run.id)
 
 
-def request_cancel(
-    context: Context, reference: str, *, actor: str, now: int
-) -> dict[str, Any]:
+def request_cancel(context: Context, reference: str, *, actor: str, now: int) -> dict[str, Any]:
     """Cancel a run, or a request that no worker has taken up; returns the run's row.
 
     A run that a process works on stops at its next step; any other is over at once, and
@@ -250,10 +330,17 @@ def _run_of_request(connection: Connection, reference: str, now: int) -> dict[st
 def find(connection: Connection, reference: str) -> dict[str, Any]:
     """A run by id or by the beginning of one. Raises NotFoundError."""
     rows = connection.execute(
-        select(training_runs).where(training_runs.c.id.startswith(reference, autoescape=True)).order_by(training_runs.c.started_at.desc()).limit(2)
+        select(training_runs)
+        .where(training_runs.c.id.startswith(reference, autoescape=True))
+        .order_by(training_runs.c.started_at.desc())
+        .limit(2)
     ).all()
     if not rows or (len(rows) > 1 and rows[0].id != reference):
-        raise NotFoundError(f"There is {'no run' if not rows else 'more than one run that begins with'} {reference!r}.", hint="`whet train list` prints them.")
+        raise NotFoundError(
+            "There is"
+            f" {'no run' if not rows else 'more than one run that begins with'} {reference!r}.",
+            hint="`whet train list` prints them.",
+        )
     return dict(rows[0]._mapping)
 
 
@@ -272,9 +359,7 @@ def close_abandoned(context: Context, now: int) -> list[str]:
     """
     run = training_runs.c
     is_silent = (
-        (run.state == RUNNING)
-        & run.request_id.is_(None)
-        & (run.heartbeat_at < now - _ABANDONED_MS)
+        (run.state == RUNNING) & run.request_id.is_(None) & (run.heartbeat_at < now - _ABANDONED_MS)
     )
     with reading(context.database) as connection:
         ids = list(connection.execute(select(run.id).where(is_silent)).scalars())

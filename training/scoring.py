@@ -13,8 +13,12 @@ from training.rows import Row
 class Score:
     """Both from 0 to 1."""
 
-    correct: float  # 1 when every check occurs, or, without checks, when the answer equals the reference in normal form; of calls: when they are the same
-    f1: float  # overlap with the reference in words (of calls: in names and arguments): shows progress where nothing is right to the letter yet
+    # 1 when every check occurs, or, without checks, when the answer equals the reference in normal
+    # form; of calls: when they are the same
+    correct: float
+    # Overlap with the reference in words (of calls: in names and arguments): shows progress where
+    # nothing is right to the letter yet
+    f1: float
 
 
 def normal(text: str) -> str:
@@ -24,7 +28,11 @@ def normal(text: str) -> str:
 
 def score(row: Row, answer: str) -> Score:
     said = normal(answer)
-    correct = all(normal(check) in said for check in row.checks) if row.checks else said == normal(row.answer)
+    correct = (
+        all(normal(check) in said for check in row.checks)
+        if row.checks
+        else said == normal(row.answer)
+    )
     return Score(float(correct), token_f1(row.answer, answer))
 
 
@@ -48,13 +56,18 @@ def score_calls(row: Row, rendered: str, answer: str) -> Score:
     correct = same_calls(row.calls, calls)
     if correct:
         before, *after = _around(answer, made)
-        correct = " ".join(before.split()).endswith(mark) and sorted(map(str.split, after)) == sorted(map(str.split, others))
+        correct = " ".join(before.split()).endswith(mark) and sorted(
+            map(str.split, after)
+        ) == sorted(map(str.split, others))
     return Score(float(correct), overlap_of_calls(row.calls, calls))
 
 
 def _around(text: str, calls: list[FoundCall]) -> list[str]:
     """Return what stands before the first call, between calls, and after the last one."""
-    starts, ends = [*(found.start for found in calls), len(text)], [0, *(found.end for found in calls)]
+    starts, ends = (
+        [*(found.start for found in calls), len(text)],
+        [0, *(found.end for found in calls)],
+    )
     return [text[end:start] for end, start in zip(ends, starts, strict=True)]
 
 

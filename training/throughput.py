@@ -1,4 +1,6 @@
-"""How fast this machine takes a run's steps, with one thread and with all: measured before the first step, by computing some of it."""
+"""How fast this machine takes a run's steps, with one thread and with all: measured before the
+first step, by computing some of it.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +22,42 @@ from training.row_threads import RowThreadPool, row_thread_count, row_thread_poo
 from training.run.ranks import SINGLE_PROCESS
 from training.trainer import Loss, batch_loss, noisy_embeddings, recomputing, step_gradients
 
-# So much faster all threads together must be than one, because the engine needs processors too: what it uses at this moment is in the measurement, what it will use is not.
+# So much faster all threads together must be than one, because the engine needs processors too:
+# what it uses at this moment is in the measurement, what it will use is not.
 _WORTH = 1.1
-_PATIENCE_S = 20.0  # for answers before the first step: a small base writes them whole, of a large one on a processor their pace has to do
-_PARTS = 3  # that are timed: of short, middle and long rows. Each is timed once and all count, because the fastest of several is faster than a run will be
-# A machine that others use as well changes its speed by a third within seconds. So, where measuring took no longer than this, it is done once more and in the other order, by which
-# what is measured first and what comes after meet the same machine.
+# For answers before the first step: a small base writes them whole, of a large one on a processor
+# their pace has to do
+_PATIENCE_S = 20.0
+# That are timed: of short, middle and long rows. Each is timed once and all count, because the
+# fastest of several is faster than a run will be
+_PARTS = 3
+# A machine that others use as well changes its speed by a third within seconds. So, where measuring
+# took no longer than this, it is done once more and in the other order, by which what is measured
+# first and what comes after meet the same machine.
 _TWICE_WITHIN_S = 5.0
 # What measuring may take before the first step: this share of what the run will take by the first
 # part that was timed. A run of ten steps on a larger base would otherwise be measured for longer
 # than it lasts. Up to two seconds nobody waits for.
 _SHARE_OF_RUN, _UNNOTICED_S = 0.05, 2.0
 _FEW = 16  # tokens, by which the pace of writing is known
-_WRITTEN = 3  # steps whose answers are: a step is as long as its longest, and of one step alone that is anything between half and all of what it may be
+# Steps whose answers are: a step is as long as its longest, and of one step alone that is anything
+# between half and all of what it may be
+_WRITTEN = 3
 
 
 def choose_threads(
-    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, writing: Callable[[], float] = lambda: 0.0
+    model: Any,
+    rows: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    loss_of: Loss = batch_loss,
+    writing: Callable[[], float] = lambda: 0.0,
 ) -> tuple[int, float]:
-    """(threads, tokens per second): some of the run's own steps with one thread and with all; on a GPU nothing is chosen.
+    """(threads, tokens per second): some of the run's own steps with one thread and with all; on a
+    GPU nothing is chosen.
 
-    `writing`: seconds that the answers of a step take now, where a step writes some. A second thread can be worth it to learn and not to write.
+    `writing`: seconds that the answers of a step take now, where a step writes some. A second
+    thread can be worth it to learn and not to write.
 
     Where a full measurement would take more than `_SHARE_OF_RUN` of the run, each choice is timed
     on one part; where that is too much as well, all threads are taken unmeasured.
@@ -59,7 +76,8 @@ def choose_threads(
     )
     if not parts:
         return choices[-1], first
-    learning: dict[int, list[float]] = {threads: [] for threads in choices}  # seconds of a token, each time that it was measured
+    # Seconds of a token, each time that it was measured
+    learning: dict[int, list[float]] = {threads: [] for threads in choices}
     writes: dict[int, list[float]] = {threads: [] for threads in choices}
     began = time.perf_counter()
     for order in (choices, choices[::-1]):
@@ -74,7 +92,10 @@ def choose_threads(
         if parts < _PARTS or time.perf_counter() - began > _TWICE_WITHIN_S:
             break
     tokens = _tokens_of_a_step(rows, recipe)
-    seconds = {threads: fmean(learning[threads]) * tokens + fmean(writes[threads] or [0.0]) for threads in choices}
+    seconds = {
+        threads: fmean(learning[threads]) * tokens + fmean(writes[threads] or [0.0])
+        for threads in choices
+    }
     best = choices[-1] if seconds[choices[0]] > _WORTH * seconds[choices[-1]] else choices[0]
     torch.set_num_threads(best)
     return best, 1 / fmean(learning[best])
@@ -119,7 +140,9 @@ def tokens_per_s(
         def compute(part: list[Encoded], workers: RowThreadPool = workers) -> None:
             for copy in masters.copies:
                 copy.grad = None
-            step_gradients(model, masters, part, recipe, pad_id, device, loss_of, SINGLE_PROCESS, workers)
+            step_gradients(
+                model, masters, part, recipe, pad_id, device, loss_of, SINGLE_PROCESS, workers
+            )
 
         per_token = _seconds(device, compute, middle) / _tokens(middle)
         if timed:
@@ -144,8 +167,17 @@ class Written:
     seconds: float  # that those of one step take
 
 
-def write(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, stop_ids: frozenset[int], limit: int) -> Written:
-    """The answers of some of the run's steps, drawn as RLHF's policy draws them, each of at most `limit` tokens. One that has no end after `_PATIENCE_S` counts as that long."""
+def write(
+    model: Any,
+    rows: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    stop_ids: frozenset[int],
+    limit: int,
+) -> Written:
+    """The answers of some of the run's steps, drawn as RLHF's policy draws them, each of at most
+    `limit` tokens. One that has no end after `_PATIENCE_S` counts as that long.
+    """
     with _draws(model, recipe, pad_id, stop_ids) as draw:
         draw(_questions(rows, recipe, 0), 1, _PATIENCE_S)  # the first is slower
         lengths, seconds, began = [], 0.0, time.perf_counter()
@@ -159,8 +191,17 @@ def write(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, stop_ids
     return Written(tuple(lengths), seconds / len(lengths))
 
 
-def writing_seconds(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, stop_ids: frozenset[int], limit: int) -> float:
-    """What a step's answers take if one is as long as it may be, by the pace of the first `_FEW` tokens."""
+def writing_seconds(
+    model: Any,
+    rows: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    stop_ids: frozenset[int],
+    limit: int,
+) -> float:
+    """What a step's answers take if one is as long as it may be, by the pace of the first `_FEW`
+    tokens.
+    """
     with _draws(model, recipe, pad_id, stop_ids) as draw:
         some = _questions(rows, recipe, 0)
         draw(some, 1, _PATIENCE_S)
@@ -173,7 +214,8 @@ def _questions(rows: list[Encoded], recipe: Recipe, number: int) -> list[Encoded
     return random.Random(recipe.seed + number).sample(rows, min(recipe.batch_size, len(rows)))
 
 
-_Draw = Callable[[list[Encoded], int, float], tuple[tuple[int, ...], float]]  # (rows, most tokens, most seconds) → (lengths of their answers, seconds)
+# (rows, most tokens, most seconds) → (lengths of their answers, seconds)
+_Draw = Callable[[list[Encoded], int, float], tuple[tuple[int, ...], float]]
 
 
 @contextmanager
@@ -183,16 +225,38 @@ def _draws(model: Any, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]) ->
 
     device = next(model.parameters()).device
     stops = torch.tensor(sorted(stop_ids), device=device)
-    given: dict[str, Any] = {"eos_token_id": sorted(stop_ids), "pad_token_id": pad_id, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    given: dict[str, Any] = {
+        "eos_token_id": sorted(stop_ids),
+        "pad_token_id": pad_id,
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+    }
 
     def draw(some: list[Encoded], tokens: int, patience: float) -> tuple[tuple[int, ...], float]:
         some = [row for row in some for _ in range(recipe.samples)]
         longest = max(row.prompt_tokens for row in some)
-        ids = torch.tensor([[pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens]) for row in some], device=device)
-        mask = torch.tensor([[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some], device=device)
+        ids = torch.tensor(
+            [
+                [pad_id] * (longest - row.prompt_tokens) + list(row.ids[: row.prompt_tokens])
+                for row in some
+            ],
+            device=device,
+        )
+        mask = torch.tensor(
+            [[0] * (longest - row.prompt_tokens) + [1] * row.prompt_tokens for row in some],
+            device=device,
+        )
         began = time.perf_counter()
         with torch.no_grad():
-            made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, max_time=patience, **given)[:, longest:]
+            made = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=tokens,
+                max_time=patience,
+                **given,
+            )[:, longest:]
         ended = torch.isin(made, stops)
         lengths = torch.where(ended.any(1), ended.int().argmax(1) + 1, tokens).tolist()
         return tuple(lengths), (time.perf_counter() - began) * max(lengths) / made.shape[1]

@@ -1,8 +1,11 @@
-"""The training loop: LoRA on a frozen base, on one CPU or GPU, or by several processes that each take a share of every step.
+"""The training loop: LoRA on a frozen base, on one CPU or GPU, or by several processes that each
+take a share of every step.
 
-Four things make it fast on a small machine without changing what is computed: rows of similar length share a batch, the output
-head runs only at positions whose next token is learned, the adapter computes in the base's dtype while a float32 copy of it
-takes the updates, and each processor takes rows of its own. Everything that the next step depends on can be kept after any step, and the loop goes on from it to the bit.
+Four things make it fast on a small machine without changing what is computed: rows of similar
+length share a batch, the output head runs only at positions whose next token is learned, the
+adapter computes in the base's dtype while a float32 copy of it takes the updates, and each
+processor takes rows of its own. Everything that the next step depends on can be kept after any
+step, and the loop goes on from it to the bit.
 """
 
 from __future__ import annotations
@@ -21,18 +24,30 @@ from training.methods.registry import ANSWERS, METHODS
 from training.recipe import Recipe
 from training.row_threads import SINGLE_THREADED, RowThreadPool, row_thread_count, row_thread_pool
 from training.run.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
-from training.run.diagnostics import check_divergence, explain_early_stop, explain_memorisation, explain_plateau, require_finite
+from training.run.diagnostics import (
+    check_divergence,
+    explain_early_stop,
+    explain_memorisation,
+    explain_plateau,
+    require_finite,
+)
 from training.run.ranks import SINGLE_PROCESS, Ranks
 
 if TYPE_CHECKING:
     from training.run.samples import Sampler
 
-FLOOR = 0.02  # share of the peak rate at which the schedule ends: the last steps still learn, and no longer wander
-_SAMPLED = 4  # steps' worth of rows whose loss before the first step is what divergence is judged against; costs as much time as a step and a half
+# Share of the peak rate at which the schedule ends: the last steps still learn, and no longer
+# wander
+FLOOR = 0.02
+# Steps' worth of rows whose loss before the first step is what divergence is judged against; costs
+# as much time as a step and a half
+_SAMPLED = 4
 
-_SEEDS_APART = 1_000_003  # between the seeds of two steps at which a run was taken up again: more than there are processes
+# Between the seeds of two steps at which a run was taken up again: more than there are processes
+_SEEDS_APART = 1_000_003
 
-Loss = Callable[[Any, Batch], Any]  # (model, batch) → mean loss over the learned tokens of the batch
+# (model, batch) → mean loss over the learned tokens of the batch
+Loss = Callable[[Any, Batch], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +135,28 @@ def train(
     variants: Sequence[list[Encoded]] = (),
     sampler: Sampler | None = None,
 ) -> Trained:
-    """Train in place whatever requires gradients; with validation rows, the best weights (checked once an epoch) are what remains.
+    """Train in place whatever requires gradients; with validation rows, the best weights (checked
+    once an epoch) are what remains.
 
-    `loss_of` is what is minimised and validated by; without it the cross-entropy of the learned tokens. With several `ranks`, each of which calls this with
-    the same arguments and its share of the same model, the steps are those of one process; only dropout draws otherwise.
+    `loss_of` is what is minimised and validated by; without it the cross-entropy of the learned
+    tokens. With several `ranks`, each of which calls this with the same arguments and its share of
+    the same model, the steps are those of one process; only dropout draws otherwise.
 
-    `variants` are the same rows in other words, one list for each pass after the first; then `rows` again.
-    `sampler` answers questions every so many steps; its time is counted apart and changes no weight.
+    `variants` are the same rows in other words, one list for each pass after the first; then `rows`
+    again. `sampler` answers questions every so many steps; its time is counted apart and changes no
+    weight.
 
-    `checkpoints` keeps the state as the loop goes; from `resume`, one of them, the loop goes on to the same bits (on a CPU) as if it had never stopped.
-    Raises TrainingError that names the cause when the loss is not a number or runs away, or when a checkpoint cannot be written.
+    `checkpoints` keeps the state as the loop goes; from `resume`, one of them, the loop goes on to
+    the same bits (on a CPU) as if it had never stopped. Raises TrainingError that names the cause
+    when the loss is not a number or runs away, or when a checkpoint cannot be written.
     """
     import torch
 
     is_likelihood = METHODS[recipe.method].rows == ANSWERS
     loss_of = loss_of or batch_loss
     device = next(model.parameters()).device.type
-    torch.manual_seed(recipe.seed + ranks.rank)  # the rows differ, so what dropout leaves out must not be the same
+    # The rows differ, so what dropout leaves out must not be the same
+    torch.manual_seed(recipe.seed + ranks.rank)
     masters = MasterWeights(model)
     optimiser = masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
     best = BestCheckpoint(masters)
@@ -152,18 +172,35 @@ def train(
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
     losses = state.losses
     with (
-        row_thread_pool(row_thread_count(recipe, device), recipe.micro_batch or recipe.batch_size) as workers,
+        row_thread_pool(
+            row_thread_count(recipe, device), recipe.micro_batch or recipe.batch_size
+        ) as workers,
         recomputing(model, recipe),
         noisy_embeddings(model, recipe),
     ):
         if resume is None:
-            state.before = require_finite(mean_loss(model, _spread(rows, _SAMPLED * recipe.batch_size), recipe, pad_id, loss_of, ranks, workers), "loss", 0, recipe)
+            state.before = require_finite(
+                mean_loss(
+                    model,
+                    _spread(rows, _SAMPLED * recipe.batch_size),
+                    recipe,
+                    pad_id,
+                    loss_of,
+                    ranks,
+                    workers,
+                ),
+                "loss",
+                0,
+                recipe,
+            )
         model.train()
         began, before = clock(), state.seconds
         for some in endless([rows, *variants], recipe.batch_size, recipe.seed, first=state.step):
             if state.step >= steps or state.stopped:
                 break
-            loss, tokens, learned = step_gradients(model, masters, some, recipe, pad_id, device, loss_of, ranks, workers)
+            loss, tokens, learned = step_gradients(
+                model, masters, some, recipe, pad_id, device, loss_of, ranks, workers
+            )
             norm = masters.clip(recipe.clip)
             rate = rate_at(state.step, steps, recipe)
             state.step += 1
@@ -174,11 +211,24 @@ def train(
             set_rate(optimiser, rate)
             optimiser.step()
             masters.copy_to_model()
-            state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
+            state.tokens, state.trained_tokens = (
+                state.tokens + tokens,
+                state.trained_tokens + learned,
+            )
             epoch_ends = state.step % per_epoch == 0 or state.step == steps
             if validation and epoch_ends:
-                best.update(state, require_finite(mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers), "loss on held-out rows", state.step, recipe))
-                _note(state, explain_early_stop(state.validation, losses, recipe.patience), stop=True)
+                best.update(
+                    state,
+                    require_finite(
+                        mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers),
+                        "loss on held-out rows",
+                        state.step,
+                        recipe,
+                    ),
+                )
+                _note(
+                    state, explain_early_stop(state.validation, losses, recipe.patience), stop=True
+                )
             if is_likelihood:
                 _note(state, explain_memorisation(losses, per_epoch, steps), stop=True)
             if state.step == max(1, steps // 2):
@@ -187,7 +237,11 @@ def train(
             if sampler is not None:
                 began += sampler.sample(model, state, steps, clock)
             on_step(_told(state, steps, loss, rate))
-            if checkpoints is not None and (checkpoints.due(state.seconds, epoch_ends=epoch_ends) or state.step == steps or state.stopped):
+            if checkpoints is not None and (
+                checkpoints.due(state.seconds, epoch_ends=epoch_ends)
+                or state.step == steps
+                or state.stopped
+            ):
                 checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
     best.restore()
     model.eval()
@@ -206,12 +260,20 @@ def train(
 
 
 def _spread(rows: list[Encoded], count: int) -> list[Encoded]:
-    """So many of the rows, from all of the list: the first ones may be those that the weights it starts from have learned already."""
-    return rows if len(rows) <= count else [rows[number * len(rows) // count] for number in range(count)]
+    """So many of the rows, from all of the list: the first ones may be those that the weights it
+    starts from have learned already.
+    """
+    return (
+        rows
+        if len(rows) <= count
+        else [rows[number * len(rows) // count] for number in range(count)]
+    )
 
 
 def _elapsed(clock: Callable[[], float], began: float, ranks: Ranks) -> float:
-    """Seconds by the clock of rank 0: whether a checkpoint is due has to be the same in every process, because all of them put it together."""
+    """Seconds by the clock of rank 0: whether a checkpoint is due has to be the same in every
+    process, because all of them put it together.
+    """
     return ranks.sum(clock() - began if ranks.first else 0.0)[0]
 
 
@@ -239,12 +301,25 @@ def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
 
 
 def step_gradients(
-    model: Any, masters: MasterWeights, some: list[Encoded], recipe: Recipe, pad_id: int, device: str, loss_of: Loss, ranks: Ranks, workers: RowThreadPool
+    model: Any,
+    masters: MasterWeights,
+    some: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    device: str,
+    loss_of: Loss,
+    ranks: Ranks,
+    workers: RowThreadPool,
 ) -> tuple[float, int, int]:
-    """(loss, tokens, learned tokens) of one step's rows, of which each process computes `micro_batch` at a time; the gradients are summed in the masters."""
+    """(loss, tokens, learned tokens) of one step's rows, of which each process computes
+    `micro_batch` at a time; the gradients are summed in the masters.
+    """
     together = pack if recipe.packing else collate
     parts = in_parts(some, recipe.micro_batch * ranks.size or len(some))
-    at_once = [[_share(rows, together, pad_id, device, ranks) for rows in workers.split_rows(part)] for part in parts]
+    at_once = [
+        [_share(rows, together, pad_id, device, ranks) for rows in workers.split_rows(part)]
+        for part in parts
+    ]
     batches = [batch for shares in at_once for batch in shares]
     total = ranks.sum(sum(map(_weight, batches)))[0]
 
@@ -258,14 +333,30 @@ def step_gradients(
         for part, gradients in workers.map(compute, shares):
             masters.add(gradients)
             loss += part
-    loss, tokens, learned = ranks.sum(loss, sum(batch.tokens for batch in batches), sum(batch.trained for batch in batches))
+    loss, tokens, learned = ranks.sum(
+        loss, sum(batch.tokens for batch in batches), sum(batch.trained for batch in batches)
+    )
     return loss, int(tokens), int(learned)
 
 
-def _share(some: list[Encoded], together: Callable[[list[Encoded], int, str], Batch], pad_id: int, device: str, ranks: Ranks) -> Batch:
-    """This process's share of some rows. Where there are fewer rows than processes, a batch that counts nothing: all have to take part in each pass."""
+def _share(
+    some: list[Encoded],
+    together: Callable[[list[Encoded], int, str], Batch],
+    pad_id: int,
+    device: str,
+    ranks: Ranks,
+) -> Batch:
+    """This process's share of some rows.
+
+    Where there are fewer rows than processes, a batch that counts nothing: all have to take part in
+    each pass.
+    """
     mine = some[ranks.rank :: ranks.size]
-    return together(mine, pad_id, device) if mine else replace(together(some[:1], pad_id, device), tokens=0, trained=0)
+    return (
+        together(mine, pad_id, device)
+        if mine
+        else replace(together(some[:1], pad_id, device), tokens=0, trained=0)
+    )
 
 
 def _weight(batch: Batch) -> float:
@@ -275,7 +366,9 @@ def _weight(batch: Batch) -> float:
 
 @contextmanager
 def recomputing(model: Any, recipe: Recipe) -> Iterator[None]:
-    """Where the recipe asks for it (`gradient_checkpointing`), layers keep their input alone and are computed again on the way back."""
+    """Where the recipe asks for it (`gradient_checkpointing`), layers keep their input alone and
+    are computed again on the way back.
+    """
     base = plain(model)
     if not recipe.gradient_checkpointing:
         yield
@@ -319,12 +412,30 @@ def batch_loss(model: Any, batch: Batch) -> Any:
     """Mean cross-entropy over the learned tokens, each weighted by its row."""
     import torch
 
-    logits = model(input_ids=batch.ids, position_ids=batch.positions, logits_to_keep=batch.columns, use_cache=False).logits
-    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+    logits = model(
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        logits_to_keep=batch.columns,
+        use_cache=False,
+    ).logits
+    each = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(),
+        batch.targets.flatten(),
+        ignore_index=IGNORED,
+        reduction="none",
+    )
     return (each * batch.weights.flatten()).sum() / batch.weights.sum()
 
 
-def mean_loss(model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss = batch_loss, ranks: Ranks = SINGLE_PROCESS, workers: RowThreadPool = SINGLE_THREADED) -> float:
+def mean_loss(
+    model: Any,
+    rows: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    loss_of: Loss = batch_loss,
+    ranks: Ranks = SINGLE_PROCESS,
+    workers: RowThreadPool = SINGLE_THREADED,
+) -> float:
     """Loss over some rows without training on them."""
     import torch
 

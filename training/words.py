@@ -8,8 +8,10 @@ from typing import Any
 from training import runs
 from whet.web.filters import duration, number, relative
 
-DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")  # what a run keeps beside its recipe; shown as its data
-_SILENT_MS = 120_000  # the trainer writes its heartbeat every 5 s; after this much silence it is gone
+# What a run keeps beside its recipe; shown as its data
+DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")
+# The trainer writes its heartbeat every 5 s; after this much silence it is gone
+_SILENT_MS = 120_000
 
 
 def is_silent(row: Mapping[str, Any], now: int) -> bool:
@@ -19,16 +21,29 @@ def is_silent(row: Mapping[str, Any], now: int) -> bool:
 
 def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: int) -> str:
     if row["silent"]:
-        return f"The run for {row['alias']} is silent since {relative(row['heartbeat_at'], now).removesuffix(' ago')}: its process may be gone"
+        return (
+            f"The run for {row['alias']} is silent since"
+            f" {relative(row['heartbeat_at'], now).removesuffix(' ago')}: its process may be gone"
+        )
     if row["state"] == runs.RUNNING:
         return f"{row['alias']} is in training: {said_progress(row)}"
     if row["state"] == runs.FAILED:
         return f"The run for {row['alias']} failed"
     if row["state"] == runs.CANCELLED:
-        return f"The run for {row['alias']} was cancelled" + (f" by {row['cancel_requested_by']}" if row["cancel_requested_by"] else "")
+        return f"The run for {row['alias']} was cancelled" + (
+            f" by {row['cancel_requested_by']}" if row["cancel_requested_by"] else ""
+        )
     made = row["label"] or "a version that was removed"
-    verdicts = {"pass": f"{made} passed its gate", "fail": f"{made} did not pass its gate", "inconclusive": f"The gate could not decide on {made}"}
-    return verdicts.get(evaluation["verdict"], f"The run made {made}") if evaluation else f"The run made {made}; nothing was held out to judge it by"
+    verdicts = {
+        "pass": f"{made} passed its gate",
+        "fail": f"{made} did not pass its gate",
+        "inconclusive": f"The gate could not decide on {made}",
+    }
+    return (
+        verdicts.get(evaluation["verdict"], f"The run made {made}")
+        if evaluation
+        else f"The run made {made}; nothing was held out to judge it by"
+    )
 
 
 def said_progress(row: dict[str, Any]) -> str:
@@ -39,12 +54,17 @@ def said_progress(row: dict[str, Any]) -> str:
         left = f", {duration(1000 * progress['eta_s'])} left" if progress.get("eta_s") else ""
         return f"step {number(progress['step'])} of {number(progress['steps'])}{left}"
     if stage == "evaluating" and progress.get("to_answer"):
-        return f"{number(progress['answered'])} of {number(progress['to_answer'])} held-out answers compared"
+        return (
+            f"{number(progress['answered'])} of {number(progress['to_answer'])} held-out answers"
+            " compared"
+        )
     return str(stage)
 
 
 def estimated(estimate: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """(what, estimated, measured, how far the estimate was off) of each figure that was both estimated and measured."""
+    """(what, estimated, measured, how far the estimate was off) of each figure that was both
+    estimated and measured.
+    """
     measured, error = estimate.get("measured", {}), estimate.get("error", {})
     figures: dict[str, tuple[str, Callable[[float], str]]] = {
         "seconds": ("Training", lambda value: duration(1000 * value)),
@@ -52,14 +72,21 @@ def estimated(estimate: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         "peak_memory_bytes": ("Peak of memory", lambda value: f"{value / 1e6:,.0f} MB"),
     }
     return [
-        (title, said(estimate[name]), said(measured[name]), f"{100 * error[name]:+.0f} %" if error.get(name) is not None else "–")
+        (
+            title,
+            said(estimate[name]),
+            said(measured[name]),
+            f"{100 * error[name]:+.0f} %" if error.get(name) is not None else "–",
+        )
         for name, (title, said) in figures.items()
         if estimate.get(name) is not None and measured.get(name) is not None
     ]
 
 
 def said_value(value: Any) -> str:
-    """A recipe's value in words: `yes` and `no`, lists and parts without brackets, nothing as a dash."""
+    """A recipe's value in words: `yes` and `no`, lists and parts without brackets, nothing as a
+    dash.
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -1,7 +1,10 @@
-"""The worker: claims training requests and has each run by a child process. `python -m training.worker`.
+"""The worker: claims training requests and has each run by a child process.
 
-A request is claimed under the lease `training:<request id>`. A worker that dies stops renewing it, and the next one continues
-the same run row with the next attempt; the row's attempt number keeps a process that was believed dead from writing.
+`python -m training.worker`.
+
+A request is claimed under the lease `training:<request id>`. A worker that dies stops renewing it,
+and the next one continues the same run row with the next attempt; the row's attempt number keeps a
+process that was believed dead from writing.
 """
 
 from __future__ import annotations
@@ -35,15 +38,23 @@ log = logging.getLogger(__name__)
 LEASE_MS = 30_000  # how long a request waits for another worker after its own was killed
 _RENEW_S = 5.0  # six renewals may fail before the lease is lost
 _WATCH_S = 0.2
-_CANCEL_GRACE_S = 20.0  # a run stops at its next step; one that does not, because it hangs or loads, is killed after this
+# A run stops at its next step; one that does not, because it hangs or loads, is killed after this
+_CANCEL_GRACE_S = 20.0
 _HOUSEKEEPING_S = 60.0
-_PREPARE_CHILD_AFTER_S = 45.0  # the first child is made ready once the engine's own start, which needs both cores, is over
+# The first child is made ready once the engine's own start, which needs both cores, is over
+_PREPARE_CHILD_AFTER_S = 45.0
 
 
 class Worker:
     """One worker process. `stop` may be set from a signal handler."""
 
-    def __init__(self, context: Context, *, lease_ms: int = LEASE_MS, prepare_after_s: float = _PREPARE_CHILD_AFTER_S) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        lease_ms: int = LEASE_MS,
+        prepare_after_s: float = _PREPARE_CHILD_AFTER_S,
+    ) -> None:
         self._context, self._lease_ms = context, lease_ms
         self.owner = f"{socket.gethostname()[:60]}:{os.getpid()}:{new_id('wrk')[-8:]}"
         self.stop = threading.Event()
@@ -75,7 +86,13 @@ class Worker:
             waiting = open_requests(connection)
         for request in waiting:
             lease = f"training:{request['id']}"
-            if self.stop.is_set() or leases.acquire(self._context.database, lease, self.owner, now=now_ms(), for_ms=self._lease_ms) is None:
+            if (
+                self.stop.is_set()
+                or leases.acquire(
+                    self._context.database, lease, self.owner, now=now_ms(), for_ms=self._lease_ms
+                )
+                is None
+            ):
                 continue
             try:
                 run = self._begin(request)
@@ -87,7 +104,10 @@ class Worker:
         return False
 
     def _begin(self, request: dict[str, Any]) -> runs.Run | None:
-        """The run of a claimed request: new, or the one whose process is gone. None when it has ended meanwhile."""
+        """The run of a claimed request: new, or the one whose process is gone.
+
+        None when it has ended meanwhile.
+        """
         with reading(self._context.database) as connection:
             row = run_of(connection, request["id"])
         if row is None:
@@ -116,12 +136,28 @@ class Worker:
         return runs.reclaim(self._context, row["id"], worker=self.owner, now=now_ms())
 
     def _execute(self, run: runs.Run, lease: str) -> None:
-        """Have the child run it; renew the lease meanwhile; end the child when the lease, the worker or the wish is gone."""
+        """Have the child run it; renew the lease meanwhile; end the child when the lease, the
+        worker or the wish is gone.
+        """
         child, self._spare = self._spare or Child(), None
         if not child.alive:
             child = Child()
-        log.info("run %s, attempt %d of at most %d: started in process %d", run.id, run.attempt, runs.MAX_ATTEMPTS, child.pid)
-        child.tell({"run": run.id, "attempt": run.attempt, "alias": run.alias, "started_at": run.started_at, "request": run.request_id})
+        log.info(
+            "run %s, attempt %d of at most %d: started in process %d",
+            run.id,
+            run.attempt,
+            runs.MAX_ATTEMPTS,
+            child.pid,
+        )
+        child.tell(
+            {
+                "run": run.id,
+                "attempt": run.attempt,
+                "alias": run.alias,
+                "started_at": run.started_at,
+                "request": run.request_id,
+            }
+        )
         keeper = _LeaseKeeper(self._context, lease, self.owner, self._lease_ms)
         cancel_since: float | None = None
         with keeper:
@@ -149,7 +185,10 @@ class Worker:
         return since
 
     def _after(self, run: runs.Run, child: Child) -> None:
-        """The child has ended. When its row is still running, it was killed: the next turn continues it, up to the limit."""
+        """The child has ended.
+
+        When its row is still running, it was killed: the next turn continues it, up to the limit.
+        """
         with reading(self._context.database) as connection:
             row = run_of(connection, str(run.request_id))
         if row is None or row["state"] != runs.RUNNING or row["attempt"] != run.attempt:
@@ -188,7 +227,9 @@ class Worker:
 
 
 class _LeaseKeeper:
-    """Renews a lease in a thread while its context is open; `lost` is set when another owner has it."""
+    """Renews a lease in a thread while its context is open; `lost` is set when another owner has
+    it.
+    """
 
     def __init__(self, context: Context, lease: str, owner: str, lease_ms: int) -> None:
         self._context, self._lease, self._owner, self._lease_ms = context, lease, owner, lease_ms
@@ -206,7 +247,13 @@ class _LeaseKeeper:
         held_until = time.monotonic() + self._lease_ms / 1000
         while not self._done.wait(min(_RENEW_S, self._lease_ms / 3000)):
             try:
-                token = leases.acquire(self._context.database, self._lease, self._owner, now=now_ms(), for_ms=self._lease_ms)
+                token = leases.acquire(
+                    self._context.database,
+                    self._lease,
+                    self._owner,
+                    now=now_ms(),
+                    for_ms=self._lease_ms,
+                )
             except Exception:
                 log.exception("the lease %s could not be renewed", self._lease)
                 if time.monotonic() > held_until:

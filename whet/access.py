@@ -1,6 +1,8 @@
-"""Who may do what: API keys of applications, users of the console, and the installation's own secret.
+"""Who may do what: API keys of applications, users of the console, and the installation's own
+secret.
 
-Keys are 256 random bits, so a keyed hash is enough to store them; passwords are chosen by people and go through scrypt.
+Keys are 256 random bits, so a keyed hash is enough to store them; passwords are chosen by people
+and go through scrypt.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class User:
 
 
 def installation_secret(home: Path) -> bytes:
-    """32 bytes made once per home folder, readable by its owner alone; keys the hashes and signs the cookies."""
+    """32 bytes made once per home folder, readable by its owner alone; keys the hashes and signs
+    the cookies.
+    """
     return bytes.fromhex(_secret_file(home / "secret"))
 
 
@@ -60,16 +64,23 @@ def _secret_file(path: Path) -> str:
     if len(text) != 64:
         raise AccessError(
             f"{path} does not hold a secret of 64 hexadecimal characters.",
-            hint="Restore the file, or remove it to make a new one: every key and session then becomes invalid.",
+            hint=(
+                "Restore the file, or remove it to make a new one: every key and session then"
+                " becomes invalid."
+            ),
         )
     return text
 
 
 def _make_secret(path: Path) -> None:
-    """A new secret at `path`, unless somebody else was first. The name appears only once the file is whole: several processes
-    of one installation start at once, and none may read half a secret."""
+    """A new secret at `path`, unless somebody else was first.
+
+    The name appears only once the file is whole: several processes of one installation start at
+    once, and none may read half a secret.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp makes it 0600
+    # Mkstemp makes it 0600
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32))
@@ -135,10 +146,15 @@ def _group_of(key: ColumnElement[str]) -> ColumnElement[str]:
 def revoke_key(connection: Connection, reference: str, *, actor: str, now: int) -> str:
     """Revoke by id or name; returns the id. Raises NotFoundError."""
     row = connection.execute(
-        select(api_keys.c.id).where((api_keys.c.id == reference) | (api_keys.c.name == reference), api_keys.c.revoked_at.is_(None))
+        select(api_keys.c.id).where(
+            (api_keys.c.id == reference) | (api_keys.c.name == reference),
+            api_keys.c.revoked_at.is_(None),
+        )
     ).first()
     if row is None:
-        raise NotFoundError(f"There is no active key {reference!r}.", hint="`whet keys list` prints them.")
+        raise NotFoundError(
+            f"There is no active key {reference!r}.", hint="`whet keys list` prints them."
+        )
     connection.execute(update(api_keys).where(api_keys.c.id == row.id).values(revoked_at=now))
     record(connection, actor=actor, action="key.revoke", subject=row.id, now=now)
     return str(row.id)
@@ -146,7 +162,12 @@ def revoke_key(connection: Connection, reference: str, *, actor: str, now: int) 
 
 def active_keys(connection: Connection) -> dict[str, str]:
     """Hash → key id, for the gateway's memory."""
-    return {row.hash: row.id for row in connection.execute(select(api_keys.c.hash, api_keys.c.id).where(api_keys.c.revoked_at.is_(None)))}
+    return {
+        row.hash: row.id
+        for row in connection.execute(
+            select(api_keys.c.hash, api_keys.c.id).where(api_keys.c.revoked_at.is_(None))
+        )
+    }
 
 
 def hash_password(password: str) -> str:
@@ -160,22 +181,36 @@ def password_matches(password: str, stored: str) -> bool:
     return hmac.compare_digest(found, expected)
 
 
-def add_user(connection: Connection, name: str, role: str, password: str, *, actor: str, now: int) -> None:
+def add_user(
+    connection: Connection, name: str, role: str, password: str, *, actor: str, now: int
+) -> None:
     check_name(name, "user name")
     if role not in ROLES:
         raise InputError(f"Role {role!r} is not one of {', '.join(ROLES)}.")
     if len(password) < _MIN_PASSWORD:
-        raise InputError(f"The password has {len(password)} characters; expected at least {_MIN_PASSWORD}.")
+        raise InputError(
+            f"The password has {len(password)} characters; expected at least {_MIN_PASSWORD}."
+        )
     if connection.execute(select(users.c.name).where(users.c.name == name)).first():
         raise ConflictError(
-            f"There is a user {name!r} already (removed users keep their name, so that old decisions stay theirs).", hint="Choose another name."
+            f"There is a user {name!r} already (removed users keep their name, so that old"
+            " decisions stay theirs).",
+            hint="Choose another name.",
         )
-    connection.execute(insert(users).values(name=name, role=role, password_hash=hash_password(password), created_at=now))
+    connection.execute(
+        insert(users).values(
+            name=name, role=role, password_hash=hash_password(password), created_at=now
+        )
+    )
     record(connection, actor=actor, action="user.add", subject=name, detail={"role": role}, now=now)
 
 
 def remove_user(connection: Connection, name: str, *, actor: str, now: int) -> None:
-    changed = connection.execute(update(users).where(users.c.name == name, users.c.removed_at.is_(None)).values(removed_at=now))
+    changed = connection.execute(
+        update(users)
+        .where(users.c.name == name, users.c.removed_at.is_(None))
+        .values(removed_at=now)
+    )
     if changed.rowcount == 0:
         raise NotFoundError(f"There is no user {name!r}.", hint="`whet users list` prints them.")
     record(connection, actor=actor, action="user.remove", subject=name, now=now)
@@ -187,38 +222,66 @@ def change_role(connection: Connection, name: str, role: str, *, actor: str, now
         raise InputError(f"Role {role!r} is not one of {', '.join(ROLES)}.")
     if role != "admin":
         keep_an_admin(connection, name)
-    changed = connection.execute(update(users).where(users.c.name == name, users.c.removed_at.is_(None)).values(role=role))
+    changed = connection.execute(
+        update(users).where(users.c.name == name, users.c.removed_at.is_(None)).values(role=role)
+    )
     if changed.rowcount == 0:
         raise NotFoundError(f"There is no user {name!r}.", hint="`whet users list` prints them.")
-    record(connection, actor=actor, action="user.role", subject=name, detail={"role": role}, now=now)
+    record(
+        connection, actor=actor, action="user.role", subject=name, detail={"role": role}, now=now
+    )
 
 
-def change_password(connection: Connection, name: str, password: str, *, actor: str, now: int) -> None:
+def change_password(
+    connection: Connection, name: str, password: str, *, actor: str, now: int
+) -> None:
     """Sets it; whoever asks for it must have checked that they may."""
     if len(password) < _MIN_PASSWORD:
-        raise InputError(f"The password has {len(password)} characters; expected at least {_MIN_PASSWORD}.")
-    changed = connection.execute(update(users).where(users.c.name == name, users.c.removed_at.is_(None)).values(password_hash=hash_password(password)))
+        raise InputError(
+            f"The password has {len(password)} characters; expected at least {_MIN_PASSWORD}."
+        )
+    changed = connection.execute(
+        update(users)
+        .where(users.c.name == name, users.c.removed_at.is_(None))
+        .values(password_hash=hash_password(password))
+    )
     if changed.rowcount == 0:
         raise NotFoundError(f"There is no user {name!r}.", hint="`whet users list` prints them.")
     record(connection, actor=actor, action="user.password", subject=name, now=now)
 
 
 def keep_an_admin(connection: Connection, name: str) -> None:
-    """Raises ConflictError when `name` is the only admin: without one nobody could add users any more."""
-    admins = connection.execute(select(users.c.name).where(users.c.role == "admin", users.c.removed_at.is_(None))).scalars().all()
+    """Raises ConflictError when `name` is the only admin: without one nobody could add users any
+    more.
+    """
+    admins = (
+        connection.execute(
+            select(users.c.name).where(users.c.role == "admin", users.c.removed_at.is_(None))
+        )
+        .scalars()
+        .all()
+    )
     if list(admins) == [name]:
         raise ConflictError(f"{name} is the only admin.", hint="Make another user an admin first.")
 
 
 def find_user(connection: Connection, name: str) -> User | None:
-    row = connection.execute(select(users.c.name, users.c.role).where(users.c.name == name, users.c.removed_at.is_(None))).first()
+    row = connection.execute(
+        select(users.c.name, users.c.role).where(users.c.name == name, users.c.removed_at.is_(None))
+    ).first()
     return User(row.name, row.role) if row else None
 
 
 def log_in(connection: Connection, name: str, password: str) -> User:
-    """Raises AccessError, with one message and one duration for an unknown name and a wrong password."""
-    row = connection.execute(select(users).where(users.c.name == name, users.c.removed_at.is_(None))).first()
+    """Raises AccessError, with one message and one duration for an unknown name and a wrong
+    password.
+    """
+    row = connection.execute(
+        select(users).where(users.c.name == name, users.c.removed_at.is_(None))
+    ).first()
     matches = password_matches(password, row.password_hash if row else hash_password(""))
     if row is None or not matches:
-        raise AccessError("That name and password do not match a user.", hint="`whet users add NAME` makes one.")
+        raise AccessError(
+            "That name and password do not match a user.", hint="`whet users add NAME` makes one."
+        )
     return User(row.name, row.role)

@@ -1,7 +1,7 @@
 """Looks at a base model's folder before an engine is started on it. Reads headers, loads nothing.
 
-Every problem is one that ends the engine's start or a training run, found in milliseconds instead of
-at the end of a start.
+Every problem is one that ends the engine's start or a training run, found in milliseconds instead
+of at the end of a start.
 """
 
 from __future__ import annotations

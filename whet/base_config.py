@@ -43,7 +43,9 @@ def position_limit(config: Mapping[str, Any], name: str = "the base model") -> i
     positive number.
     """
     text = text_config(config)
-    found = [_positive(text[key], key, name) for key in POSITION_FIELDS if text.get(key) is not None]
+    found = [
+        _positive(text[key], key, name) for key in POSITION_FIELDS if text.get(key) is not None
+    ]
     if text.get("model_max_length") is not None:  # Command-R: the only one that counts
         found = [_positive(text["model_max_length"], "model_max_length", name)]
     if not found:

@@ -1,4 +1,7 @@
-"""`whet …`: the root command. Sub-commands come from the packages; this file owns how they start, print and fail."""
+"""`whet …`: the root command.
+
+Sub-commands come from the packages; this file owns how they start, print and fail.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,18 @@ from whet.settings import load_settings
 from whet.table import print_rows
 
 # typer carries its own copy of click, so click's own class would catch nothing.
-_UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_UsageProblem: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
 class _LazyGroup(TyperGroup):
-    """Imports a package's commands only when one of them is called, so that `whet status` never waits for torch."""
+    """Imports a package's commands only when one of them is called, so that `whet status` never
+    waits for torch.
+    """
 
     def _entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in entry_points(group="whet.commands")}
@@ -46,7 +53,10 @@ class _LazyGroup(TyperGroup):
             return super().get_command(ctx, cmd_name)
         try:
             loaded = entry.load()
-        except (ModuleNotFoundError, AttributeError) as error:  # the package behind it, or something that it needs, is not in this installation
+        except (
+            ModuleNotFoundError,
+            AttributeError,
+        ) as error:  # the package behind it, or something that it needs, is not in this installation
             loaded = _absent(cmd_name, error.name or entry.value)
         if isinstance(loaded, typer.Typer):
             command = typer.main.get_command(loaded)
@@ -61,7 +71,8 @@ class _LazyGroup(TyperGroup):
 def _absent(name: str, module: str) -> Callable[[], None]:
     def refuse() -> None:
         raise ConfigurationError(
-            f"`whet {name}` needs {module!r}, which is not installed here.", hint="Run `make setup`, or install the extra that brings it (pyproject.toml)."
+            f"`whet {name}` needs {module!r}, which is not installed here.",
+            hint="Run `make setup`, or install the extra that brings it (pyproject.toml).",
         )
 
     refuse.__doc__ = f"(not installed: {module})"
@@ -95,7 +106,9 @@ def opened() -> Iterator[Context]:
 
 
 def emit(value: Any, as_json: bool, *, columns: list[str] | None = None, title: str = "") -> None:
-    """Print data: one JSON document for scripts, or a table (list of dicts) / key-value lines (a dict) for people."""
+    """Print data: one JSON document for scripts, or a table (list of dicts) / key-value lines (a
+    dict) for people.
+    """
     if as_json:
         print(json.dumps(value, ensure_ascii=False, default=str))
         return
@@ -138,10 +151,15 @@ def actor() -> str:
 
 
 def main() -> None:
-    """The command boundary: our own errors become a sentence and their exit code; a defect keeps its traceback in the log."""
+    """The command boundary: our own errors become a sentence and their exit code; a defect keeps
+    its traceback in the log.
+    """
     # At its end the interpreter would look through every object of torch and transformers: 1.5 s.
     atexit.register(gc.freeze)
-    logging.basicConfig(level=os.environ.get("WHET_LOG_LEVEL", "WARNING"), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("WHET_LOG_LEVEL", "WARNING"),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
     try:
         code = app(standalone_mode=False)
         if isinstance(code, int) and code:  # `raise typer.Exit(1)` arrives as a value

@@ -1,6 +1,9 @@
-"""Time. Instants are integers: milliseconds since 1970 in UTC, in columns and fields that end in `_at`.
+"""Time.
 
-Integers compare, sort and store the same on SQLite and PostgreSQL. Durations end in their unit (`_ms`, `_s`).
+Instants are integers: milliseconds since 1970 in UTC, in columns and fields that end in `_at`.
+
+Integers compare, sort and store the same on SQLite and PostgreSQL. Durations end in their unit
+(`_ms`, `_s`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The things almost every command and process needs, opened once: settings, database, store, secret."""
+"""The things almost every command and process needs, opened once: settings, database, store,
+secret.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ class Context:
 
     @property
     def base_folder(self) -> Path:
-        """The base model on this machine. A hub id is resolved by `training` and the engine, which have the client for it."""
+        """The base model on this machine.
+
+        A hub id is resolved by `training` and the engine, which have the client for it.
+        """
         return Path(self.settings.resolved_base_model)
 
     def close(self) -> None:
@@ -33,8 +38,15 @@ class Context:
 
 
 def open_context(settings: Settings) -> Context:
-    """Open and migrate. Raises DatabaseError, ConfigurationError or StoreError with a sentence that says what to do."""
+    """Open and migrate.
+
+    Raises DatabaseError, ConfigurationError or StoreError with a sentence that says what to do.
+    """
     settings.home.mkdir(parents=True, exist_ok=True)
-    database = open_database(settings.resolved_database_url, full_durability=settings.log_durability == "full")
+    database = open_database(
+        settings.resolved_database_url, full_durability=settings.log_durability == "full"
+    )
     migrate(database)
-    return Context(settings, database, Store(settings.resolved_store_url, cache=settings.home / "cache"))
+    return Context(
+        settings, database, Store(settings.resolved_store_url, cache=settings.home / "cache")
+    )

@@ -1,4 +1,6 @@
-"""The database: SQLite in WAL mode beside the product, or PostgreSQL. One place opens it and migrates it."""
+"""The database: SQLite in WAL mode beside the product, or PostgreSQL. One place opens it and
+migrates it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from whet.errors import ConfigurationError, DatabaseError
 from whet.lines import split_lines
 from whet.urls import credentials_problem, mask_secrets, mask_url
 
-_BUSY_TIMEOUT_MS = 15_000  # writers queue behind each other; a migration or a large batch may hold the lock for seconds
+# Writers queue behind each other; a migration or a large batch may hold the lock for seconds
+_BUSY_TIMEOUT_MS = 15_000
 
 
 # Emptying the write-ahead log waits for readers, and writers wait for it: 5 s of tries in all.
@@ -128,8 +131,9 @@ def _prepare_sqlite(engine: Engine, full_durability: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # `begin_nested`-free writers take the write lock at once: a read that upgrades later fails with SQLITE_BUSY
-        # whatever the timeout. Readers ask for a deferred transaction with `reading()`.
+        # `begin_nested`-free writers take the write lock at once: a read that upgrades later fails
+        # with SQLITE_BUSY whatever the timeout. Readers ask for a deferred transaction with
+        # `reading()`.
         mode = "DEFERRED" if connection.get_execution_options().get("whet_reading") else "IMMEDIATE"
         connection.exec_driver_sql(f"BEGIN {mode}")
 
@@ -217,10 +221,17 @@ def migrate(engine: Engine) -> None:
         ) from None
     if current == head:
         return
-    known = {revision.revision for revision in ScriptDirectory.from_config(_alembic(engine)).walk_revisions()}
+    known = {
+        revision.revision
+        for revision in ScriptDirectory.from_config(_alembic(engine)).walk_revisions()
+    }
     if current is not None and current not in known:
         raise DatabaseError(
-            f"The database is at schema {current!r}, which this version of Whet does not know (its newest is {head!r}): a newer version wrote it.",
-            hint="Run that newer version, or point WHET_DATABASE_URL at another database. Nothing was changed.",
+            f"The database is at schema {current!r}, which this version of Whet does not know (its"
+            f" newest is {head!r}): a newer version wrote it.",
+            hint=(
+                "Run that newer version, or point WHET_DATABASE_URL at another database. Nothing"
+                " was changed."
+            ),
         )
     command.upgrade(_alembic(engine), "head")

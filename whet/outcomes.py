@@ -56,6 +56,7 @@ def _failed() -> ColumnElement[bool]:
 def _calls_tools() -> ColumnElement[bool]:
     response = interactions.c.response
     chat = func.coalesce(response["tool_calls"].as_string(), "[]") != "[]"
-    # As JSON text: within a string value the quotes would be escaped, so only a whole value matches.
+    # As JSON text: within a string value the quotes would be escaped, so only a whole value
+    # matches.
     output = func.coalesce(response["output"].as_string(), "").contains('"function_call"')
     return or_(chat, output)

@@ -1,4 +1,6 @@
-"""How the product is at this moment, in one document: `whet status` prints it, scripts read it as JSON."""
+"""How the product is at this moment, in one document: `whet status` prints it, scripts read it as
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from sqlalchemy import Connection, case, func, select
 from whet.context import Context
 from whet.database import reading
 from whet.registry import current_rollouts
-from whet.tables import adapters, alerts, interactions, replicas, review_items, training_requests, training_runs
+from whet.tables import (
+    adapters,
+    alerts,
+    interactions,
+    replicas,
+    review_items,
+    training_requests,
+    training_runs,
+)
 from whet.up import state
 
 _HOUR_MS = 3_600_000
@@ -17,7 +27,9 @@ _RECENT_RUNS = 5
 
 
 def overview(context: Context, *, now: int) -> dict[str, Any]:
-    """Processes, replicas, aliases, the last hour's traffic, the review queue, open alerts, and training."""
+    """Processes, replicas, aliases, the last hour's traffic, the review queue, open alerts, and
+    training.
+    """
     with reading(context.database) as connection:
         return {
             "home": str(context.settings.home),
@@ -47,7 +59,12 @@ def _replicas(connection: Connection) -> list[dict[str, Any]]:
 
 
 def _aliases(connection: Connection) -> list[dict[str, Any]]:
-    labels = {row.digest: f"{row.name}@v{row.version}" for row in connection.execute(select(adapters.c.digest, adapters.c.name, adapters.c.version))}
+    labels = {
+        row.digest: f"{row.name}@v{row.version}"
+        for row in connection.execute(
+            select(adapters.c.digest, adapters.c.name, adapters.c.version)
+        )
+    }
     return [
         {
             "alias": rollout.alias,
@@ -59,7 +76,9 @@ def _aliases(connection: Connection) -> list[dict[str, Any]]:
             "since": rollout.created_at,
             "reason": rollout.reason,
         }
-        for rollout in sorted(current_rollouts(connection).values(), key=lambda rollout: rollout.alias)
+        for rollout in sorted(
+            current_rollouts(connection).values(), key=lambda rollout: rollout.alias
+        )
     ]
 
 
@@ -74,26 +93,56 @@ def _traffic(connection: Connection, now: int) -> dict[str, Any]:
 
 
 def _queue(connection: Connection) -> dict[str, Any]:
-    query = select(review_items.c.reason, func.count()).where(review_items.c.state == "waiting").group_by(review_items.c.reason)
+    query = (
+        select(review_items.c.reason, func.count())
+        .where(review_items.c.state == "waiting")
+        .group_by(review_items.c.reason)
+    )
     by_reason = {row[0]: row[1] for row in connection.execute(query)}
     return {"waiting": sum(by_reason.values()), "by_reason": by_reason}
 
 
 def _alerts(connection: Connection) -> list[dict[str, Any]]:
-    query = select(alerts).where(alerts.c.state.in_(("open", "acknowledged"))).order_by(alerts.c.opened_at.desc()).limit(20)
+    query = (
+        select(alerts)
+        .where(alerts.c.state.in_(("open", "acknowledged")))
+        .order_by(alerts.c.opened_at.desc())
+        .limit(20)
+    )
     return [
-        {"id": row.id, "alias": row.alias, "severity": row.severity, "state": row.state, "title": row.title, "opened_at": row.opened_at}
+        {
+            "id": row.id,
+            "alias": row.alias,
+            "severity": row.severity,
+            "state": row.state,
+            "title": row.title,
+            "opened_at": row.opened_at,
+        }
         for row in connection.execute(query)
     ]
 
 
 def _training(connection: Connection) -> dict[str, Any]:
-    runs = connection.execute(select(training_runs).order_by(training_runs.c.started_at.desc()).limit(_RECENT_RUNS)).all()
+    runs = connection.execute(
+        select(training_runs).order_by(training_runs.c.started_at.desc()).limit(_RECENT_RUNS)
+    ).all()
     claimed = select(training_runs.c.request_id).where(training_runs.c.request_id.is_not(None))
-    waiting = connection.execute(select(func.count()).select_from(training_requests).where(training_requests.c.id.not_in(claimed))).scalar_one()
+    waiting = connection.execute(
+        select(func.count())
+        .select_from(training_requests)
+        .where(training_requests.c.id.not_in(claimed))
+    ).scalar_one()
     return {
         "requests_waiting": waiting,
         "runs": [
-            {"id": row.id, "alias": row.alias, "state": row.state, "progress": row.progress, "error": row.error, "started_at": row.started_at} for row in runs
+            {
+                "id": row.id,
+                "alias": row.alias,
+                "state": row.state,
+                "progress": row.progress,
+                "error": row.error,
+                "started_at": row.started_at,
+            }
+            for row in runs
         ],
     }

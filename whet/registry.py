@@ -1,4 +1,5 @@
-"""What packages read of each other's tables: adapter versions, and which one is live under an alias.
+"""What packages read of each other's tables: adapter versions, and which one is live under an
+alias.
 
 Only queries. Rows come back as frozen records; who writes them is said in `whet.tables`.
 """
@@ -26,10 +27,22 @@ from whet.tables import (
     training_runs,
 )
 
-# The linear layers on which the engine takes adapters: those of the Llama, Mistral, Qwen, Gemma and Phi families but the output head. With the head
-# among them, the CPU engine dies as soon as a request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter
-# indices are per request, the rows per token). Experts are left out, because the CPU engine has no kernel for adapters on them.
-ENGINE_LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
+# The linear layers on which the engine takes adapters: those of the Llama, Mistral, Qwen, Gemma and
+# Phi families but the output head. With the head among them, the CPU engine dies as soon as a
+# request for prompt log-probabilities meets any other in a batch (0.32.0: the head's adapter
+# indices are per request, the rows per token). Experts are left out, because the CPU engine has no
+# kernel for adapters on them.
+ENGINE_LORA_MODULES = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "qkv_proj",
+    "gate_up_proj",
+)
 # The only values that vLLM accepts for its largest rank.
 ENGINE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -140,7 +153,9 @@ def alias_filter(connection: Connection, alias: str | None) -> str | None:
     return require_alias(connection, alias) if alias else None
 
 
-def list_adapters(connection: Connection, name: str | None = None, *, removed: bool = False) -> list[Adapter]:
+def list_adapters(
+    connection: Connection, name: str | None = None, *, removed: bool = False
+) -> list[Adapter]:
     """Adapter versions, newest first."""
     query = select(adapters).order_by(adapters.c.created_at.desc(), adapters.c.version.desc())
     if name is not None:
@@ -170,27 +185,37 @@ def find_adapter(connection: Connection, reference: str) -> Adapter:
     Raises NotFoundError.
     """
     name, version = parse_model(reference)
-    query = select(adapters).where(adapters.c.removed_at.is_(None)).order_by(adapters.c.version.desc())
+    query = (
+        select(adapters).where(adapters.c.removed_at.is_(None)).order_by(adapters.c.version.desc())
+    )
     if version is not None:
         query = query.where(adapters.c.name == name, adapters.c.version == version)
     elif re.fullmatch(r"[0-9a-f]{8,64}", reference):
-        query = query.where(adapters.c.digest.startswith(reference) | (adapters.c.name == reference))
+        query = query.where(
+            adapters.c.digest.startswith(reference) | (adapters.c.name == reference)
+        )
     else:
         query = query.where(adapters.c.name == reference)
     row = connection.execute(query.limit(1)).first()
     if row is None:
-        raise NotFoundError(f"There is no adapter {reference!r}.", hint="`whet adapters list` prints what there is.")
+        raise NotFoundError(
+            f"There is no adapter {reference!r}.", hint="`whet adapters list` prints what there is."
+        )
     return Adapter(**row._mapping)
 
 
 def signature(connection: Connection, digest: str) -> dict[str, Any] | None:
-    """Who answers for the reviewed conversations that a version breaks: `{"by", "reason", "evaluation", "conversations"}`.
+    """Who answers for the reviewed conversations that a version breaks: `{"by", "reason",
+    "evaluation", "conversations"}`.
 
-    None when nobody does, or when an evaluation after the signature failed: what it found was not signed for.
+    None when nobody does, or when an evaluation after the signature failed: what it found was not
+    signed for.
     """
     query = (
         select(evaluations.c.verdict, evaluations.c.thresholds)
-        .where(evaluations.c.adapter_digest == digest, evaluations.c.verdict.in_(("signed", "fail")))
+        .where(
+            evaluations.c.adapter_digest == digest, evaluations.c.verdict.in_(("signed", "fail"))
+        )
         .order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc())
         .limit(1)
     )
@@ -199,10 +224,16 @@ def signature(connection: Connection, digest: str) -> dict[str, Any] | None:
 
 
 def objection(connection: Connection, adapter: Adapter) -> str:
-    """Why a person has to answer for it before a version may go live, or nothing: its newest evaluation (its gate, where there is none later) failed, or broke
-    reviewed conversations, and nobody signed for those."""
-    query = select(evaluations.c.verdict, evaluations.c.metrics).where(evaluations.c.adapter_digest == adapter.digest)
-    newest = connection.execute(query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()).limit(1)).first()
+    """Why a person has to answer for it before a version may go live, or nothing: its newest
+    evaluation (its gate, where there is none later) failed, or broke reviewed conversations, and
+    nobody signed for those.
+    """
+    query = select(evaluations.c.verdict, evaluations.c.metrics).where(
+        evaluations.c.adapter_digest == adapter.digest
+    )
+    newest = connection.execute(
+        query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()).limit(1)
+    ).first()
     verdict = adapter.gate if newest is None else newest.verdict
     if verdict == "fail":
         return "failed its gate"
@@ -213,17 +244,32 @@ def objection(connection: Connection, adapter: Adapter) -> str:
     unsigned = sorted(set(broken) - set(signed["conversations"] if signed else []))
     if not unsigned:
         return ""
-    return f"breaks {len(unsigned)} reviewed conversations that nobody signed for ({', '.join(unsigned[:5])}{', …' if len(unsigned) > 5 else ''})"
+    return (
+        f"breaks {len(unsigned)} reviewed conversations that nobody signed for"
+        f" ({', '.join(unsigned[:5])}{', …' if len(unsigned) > 5 else ''})"
+    )
 
 
 def current_rollouts(connection: Connection) -> dict[str, Rollout]:
     """Alias → its newest generation."""
-    newest = select(rollouts.c.alias, func.max(rollouts.c.generation).label("generation")).group_by(rollouts.c.alias).subquery()
-    query = select(rollouts).join(newest, (rollouts.c.alias == newest.c.alias) & (rollouts.c.generation == newest.c.generation))
+    newest = (
+        select(rollouts.c.alias, func.max(rollouts.c.generation).label("generation"))
+        .group_by(rollouts.c.alias)
+        .subquery()
+    )
+    query = select(rollouts).join(
+        newest,
+        (rollouts.c.alias == newest.c.alias) & (rollouts.c.generation == newest.c.generation),
+    )
     return {row.alias: Rollout(**row._mapping) for row in connection.execute(query)}
 
 
 def rollout_history(connection: Connection, alias: str, limit: int = 100) -> list[Rollout]:
     """Generations of one alias, newest first."""
-    query = select(rollouts).where(rollouts.c.alias == alias).order_by(rollouts.c.generation.desc()).limit(limit)
+    query = (
+        select(rollouts)
+        .where(rollouts.c.alias == alias)
+        .order_by(rollouts.c.generation.desc())
+        .limit(limit)
+    )
     return [Rollout(**row._mapping) for row in connection.execute(query)]

@@ -204,9 +204,7 @@ def run_nightly(
             "wal_truncated": is_truncated,
         }
         with writing(context.database) as connection:
-            record(
-                connection, actor=ACTOR, action=ACTION, subject=package, detail=detail, now=now
-            )
+            record(connection, actor=ACTOR, action=ACTION, subject=package, detail=detail, now=now)
     return describe_run(detail)
 
 

@@ -14,7 +14,8 @@ collections = define_table(
     Column("embedder", String(200), nullable=False),  # identity of whose vectors the index has
     Column("chunk_tokens", Integer, nullable=False),  # of the embedder, headings included
     Column("allowed_keys", JSON),  # [api key id]; null: every key of the installation may read it
-    Column("settings", JSON, nullable=False),  # serving.retrieval: weights of the fusion and the like
+    # serving.retrieval: weights of the fusion and the like
+    Column("settings", JSON, nullable=False),
     Column("digest", String(64), nullable=False),  # of the indexed documents' ids and contents
     instant("created_at"),
     instant("updated_at"),

@@ -1,4 +1,5 @@
-"""How files of training rows become a dataset version: `training` reads and checks them, `feedback` owns versions.
+"""How files of training rows become a dataset version: `training` reads and checks them, `feedback`
+owns versions.
 
 The reader is the one entry point of the group `whet.row_files`. It leaves a dataset folder in the
 store, as a training run on the same files does.

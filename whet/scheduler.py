@@ -102,7 +102,7 @@ class Runner:
             return
         try:
             done = job.run(now_ms())
-        except Exception as error:  # noqa: BLE001  a job's boundary: the others must go on
+        except Exception as error:  # noqa: BLE001
             self._failed(job, error)
             return
         self._failing.pop(job.name, None)
@@ -181,8 +181,10 @@ def _tell(event: Any) -> None:
 
 
 def _stop_on_signal(clock: Any) -> None:
-    """Let SIGTERM and SIGINT end the clock; jobs that run finish first. Not from within the handler,
-    which may interrupt the clock's own lock."""
+    """Let SIGTERM and SIGINT end the clock; jobs that run finish first.
+
+    Not from within the handler, which may interrupt the clock's own lock.
+    """
     stopping = threading.Event()
 
     def stop(*_: object) -> None:

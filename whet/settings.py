@@ -1,6 +1,7 @@
 """Settings: `whet.toml` in the home folder, overridden by environment variables `WHET_…`.
 
-Every field documents its unit and the reason for its default; `docs/settings.md` is checked against this file.
+Every field documents its unit and the reason for its default; `docs/settings.md` is checked against
+this file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from whet.errors import ConfigurationError
 from whet.named_bases import named_base_folder
@@ -21,8 +27,9 @@ from whet.urls import credentials_problem, mask_url, parse_origins
 
 BUILTIN_BASE = Path(__file__).parent / "assets" / "base"
 
-# Seconds that our servers keep an idle connection: beyond the five of usual client pools. Who closes first decides, because
-# a request sent just while the server closes comes back as "disconnected", and a client cannot tell whether it was heard.
+# Seconds that our servers keep an idle connection: beyond the five of usual client pools. Who
+# closes first decides, because a request sent just while the server closes comes back as
+# "disconnected", and a client cannot tell whether it was heard.
 IDLE_CONNECTION_S = 75
 
 
@@ -31,114 +38,221 @@ SECRET_SETTINGS = frozenset({"embedder_key", "engine_key", "notify_urls", "reran
 
 
 class Settings(BaseSettings):
-    """All settings. Build with `load_settings()`, pass on as an argument; nothing reads the environment later."""
+    """All settings.
 
-    model_config = SettingsConfigDict(env_prefix="WHET_", extra="forbid", frozen=True, hide_input_in_errors=True)
+    Build with `load_settings()`, pass on as an argument; nothing reads the environment later.
+    """
 
-    home: Path = Field(Path(".whet"), description="State folder: database, files, spool, logs. Relative to the current folder.")
+    model_config = SettingsConfigDict(
+        env_prefix="WHET_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    home: Path = Field(
+        Path(".whet"),
+        description="State folder: database, files, spool, logs. Relative to the current folder.",
+    )
     database_url: str = Field(
         "",
-        description="postgresql://USER:PASSWORD@HOST:PORT/DATABASE (postgres:// too) or "
-        "sqlite:///FILE; special characters in a password are percent-encoded. "
-        "Empty: SQLite in the home folder, which needs no server.",
+        description=(
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE (postgres:// too) or "
+            "sqlite:///FILE; special characters in a password are percent-encoded. "
+            "Empty: SQLite in the home folder, which needs no server."
+        ),
     )
-    store_url: str = Field("", description="fsspec URL for datasets, adapters and reports. Empty: `store` in the home folder.")
+    store_url: str = Field(
+        "",
+        description=(
+            "fsspec URL for datasets, adapters and reports. Empty: `store` in the home folder."
+        ),
+    )
 
     base_model: str = Field(
         "",
-        description="Folder or hub id of the base model, or a name that `whet base fetch` knows, "
-        "such as smollm2. Empty: the built-in tiny model, so that nothing is downloaded.",
+        description=(
+            "Folder or hub id of the base model, or a name that `whet base fetch` knows, "
+            "such as smollm2. Empty: the built-in tiny model, so that nothing is downloaded."
+        ),
     )
-    base_alias: str = Field("base", description="The name by which applications address the base model.")
-    default_alias: str = Field("support", description="The alias that commands use when none is named.")
+    base_alias: str = Field(
+        "base", description="The name by which applications address the base model."
+    )
+    default_alias: str = Field(
+        "support", description="The alias that commands use when none is named."
+    )
 
-    engine_urls: str = Field("", description="Comma-separated URLs of running engine replicas. Empty: `whet up` starts one.")
-    engine_port: int = Field(8001, ge=1, le=65535, description="Loopback port of the engine that `whet up` starts.")
-    engine_key: str = Field("", description="Key the engine asks for. Empty: made at first start and kept in the home folder.")
-    engine_max_lora_rank: int = Field(64, description="Largest adapter rank the engine accepts; slots of this size are allocated at its start.")
+    engine_urls: str = Field(
+        "",
+        description="Comma-separated URLs of running engine replicas. Empty: `whet up` starts one.",
+    )
+    engine_port: int = Field(
+        8001, ge=1, le=65535, description="Loopback port of the engine that `whet up` starts."
+    )
+    engine_key: str = Field(
+        "",
+        description=(
+            "Key the engine asks for. Empty: made at first start and kept in the home folder."
+        ),
+    )
+    engine_max_lora_rank: int = Field(
+        64,
+        description=(
+            "Largest adapter rank the engine accepts; slots of this size are allocated at its"
+            " start."
+        ),
+    )
     engine_max_loras: int = Field(
-        4, ge=0, description="Adapters active in one batch: stable, candidate, previous and one to compare. 0: none, the engine serves the base alone."
+        4,
+        ge=0,
+        description=(
+            "Adapters active in one batch: stable, candidate, previous and one to compare. 0: none,"
+            " the engine serves the base alone."
+        ),
     )
     engine_max_cpu_loras: int = Field(
         64,
         ge=1,
-        description="Adapters resident per engine process. Evicted adapters are re-read from disk inside the engine's step, so this stays above what is ever loaded.",
+        description=(
+            "Adapters resident per engine process. Evicted adapters are re-read from disk inside"
+            " the engine's step, so this stays above what is ever loaded."
+        ),
     )
-    engine_max_model_len: int = Field(1024, ge=64, description="Tokens of prompt and answer together. An engine on a base with fewer positions serves as many as the base has.")
+    engine_max_model_len: int = Field(
+        1024,
+        ge=64,
+        description=(
+            "Tokens of prompt and answer together. An engine on a base with fewer positions serves"
+            " as many as the base has."
+        ),
+    )
     engine_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto",
-        description="What the engine computes in. auto: the dtype of the base's files, or what "
-        "the machine has in its place; float32 takes twice the memory and has no rounding noise.",
+        description=(
+            "What the engine computes in. auto: the dtype of the base's files, or what the machine"
+            " has in its place; float32 takes twice the memory and has no rounding noise."
+        ),
     )
-    engine_kv_cache_gib: int = Field(1, ge=1, description="GiB of key-value cache on the CPU engine; a GPU engine ignores it.")
-    engine_start_timeout_s: float = Field(300, gt=0, description="Seconds until an engine that is not ready is called failed; a cold CPU start takes about 50.")
+    engine_kv_cache_gib: int = Field(
+        1, ge=1, description="GiB of key-value cache on the CPU engine; a GPU engine ignores it."
+    )
+    engine_start_timeout_s: float = Field(
+        300,
+        gt=0,
+        description=(
+            "Seconds until an engine that is not ready is called failed; a cold CPU start takes"
+            " about 50."
+        ),
+    )
 
-    gateway_host: str = Field("127.0.0.1", description="Address of the gateway. Loopback until an operator opens it.")
+    gateway_host: str = Field(
+        "127.0.0.1", description="Address of the gateway. Loopback until an operator opens it."
+    )
     gateway_port: int = Field(8000, ge=1, le=65535, description="Port of the gateway.")
-    gateway_workers: int = Field(1, ge=1, description="Gateway processes; one serves thousands of requests a second.")
-    console_host: str = Field("127.0.0.1", description="Address of the console. Loopback until an operator opens it.")
+    gateway_workers: int = Field(
+        1, ge=1, description="Gateway processes; one serves thousands of requests a second."
+    )
+    console_host: str = Field(
+        "127.0.0.1", description="Address of the console. Loopback until an operator opens it."
+    )
     console_port: int = Field(8080, ge=1, le=65535, description="Port of the console.")
-    metrics_host: str = Field("127.0.0.1", description="Address of that port; a scraper on another machine needs it opened.")
-    metrics_port: int = Field(8082, ge=1, le=65535, description="Loopback port where the scheduler offers drift and loop metrics to Prometheus.")
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address of that port; a scraper on another machine needs it opened.",
+    )
+    metrics_port: int = Field(
+        8082,
+        ge=1,
+        le=65535,
+        description=(
+            "Loopback port where the scheduler offers drift and loop metrics to Prometheus."
+        ),
+    )
 
-    request_max_bytes: int = Field(1 << 20, ge=1024, description="Largest request body in bytes; a longer one is refused with 413.")
+    request_max_bytes: int = Field(
+        1 << 20,
+        ge=1024,
+        description="Largest request body in bytes; a longer one is refused with 413.",
+    )
     head_timeout_s: float = Field(
         15,
         gt=0,
-        description="Seconds in which the head of a request has to arrive after its first byte; "
-        "a head is a few hundred bytes, so only a broken or hostile client needs longer.",
+        description=(
+            "Seconds in which the head of a request has to arrive after its first byte; "
+            "a head is a few hundred bytes, so only a broken or hostile client needs longer."
+        ),
     )
     body_timeout_s: float = Field(
         60,
         gt=0,
-        description="Seconds in which the body of a request has to arrive; "
-        "the largest body then needs 17 kB/s.",
+        description=(
+            "Seconds in which the body of a request has to arrive; "
+            "the largest body then needs 17 kB/s."
+        ),
     )
     cors_origins: str = Field(
         "",
-        description="Comma-separated origins whose pages may call the gateway from a browser, "
-        "such as https://app.example.com; `*` for every page. Empty: none.",
+        description=(
+            "Comma-separated origins whose pages may call the gateway from a browser, "
+            "such as https://app.example.com; `*` for every page. Empty: none."
+        ),
     )
     allowed_template_kwargs: str = Field(
         "",
-        description="Comma-separated names that a request's `chat_template_kwargs` may hold, each "
-        "with a text, a number or a truth value, such as enable_thinking. Empty: none, since a "
-        "template may do anything with them.",
+        description=(
+            "Comma-separated names that a request's `chat_template_kwargs` may hold, each "
+            "with a text, a number or a truth value, such as enable_thinking. Empty: none, since a "
+            "template may do anything with them."
+        ),
     )
     schema_max_bytes: int = Field(
         65_536,
         ge=256,
-        description="Largest constraint on an answer in bytes: a JSON schema, a regex, a grammar, "
-        "a list of choices, a tool's parameters. The engine compiles it while others wait.",
+        description=(
+            "Largest constraint on an answer in bytes: a JSON schema, a regex, a grammar, "
+            "a list of choices, a tool's parameters. The engine compiles it while others wait."
+        ),
     )
     schema_max_nodes: int = Field(
         5_000,
         ge=16,
-        description="Most values and keys in one constraint; 5,000 take the engine about half a "
-        "second on two cores.",
+        description=(
+            "Most values and keys in one constraint; 5,000 take the engine about half a "
+            "second on two cores."
+        ),
     )
     schema_max_depth: int = Field(
         64,
         ge=4,
-        description="Deepest nesting of objects and lists in one constraint; the engine itself "
-        "stops at 64.",
+        description=(
+            "Deepest nesting of objects and lists in one constraint; the engine itself stops at 64."
+        ),
     )
     schema_max_alternatives: int = Field(
         64,
         ge=2,
-        description="Most branches of anyOf, oneOf and allOf in one constraint, those that only "
-        "name a plain type not counted. Nesting multiplies them.",
+        description=(
+            "Most branches of anyOf, oneOf and allOf in one constraint, those that only "
+            "name a plain type not counted. Nesting multiplies them."
+        ),
     )
-    request_timeout_s: float = Field(600, gt=0, description="Seconds after which an unfinished completion is cut.")
+    request_timeout_s: float = Field(
+        600, gt=0, description="Seconds after which an unfinished completion is cut."
+    )
     log_durability: Literal["normal", "full"] = Field(
-        "normal", description="`normal`: a row survives a killed process. `full`: also a power loss, at one disk flush per batch."
+        "normal",
+        description=(
+            "`normal`: a row survives a killed process. `full`: also a power loss, at one disk"
+            " flush per batch."
+        ),
     )
 
     embedder: str = Field(
         "",
-        description="What makes vectors of texts for retrieval and /v1/embeddings: a folder as "
-        "sentence-transformers saves it, or the URL of an OpenAI-compatible endpoint (up to /v1). "
-        "Empty: all-MiniLM-L6-v2, which set-up installs. A change re-embeds in the background.",
+        description=(
+            "What makes vectors of texts for retrieval and /v1/embeddings: a folder as"
+            " sentence-transformers saves it, or the URL of an OpenAI-compatible endpoint (up to"
+            " /v1). Empty: all-MiniLM-L6-v2, which set-up installs. A change re-embeds in the"
+            " background."
+        ),
     )
     embedder_model: str = Field("", description="Name of the model at the embedder's endpoint.")
     embedder_key: str = Field(
@@ -147,13 +261,17 @@ class Settings(BaseSettings):
     embedder_max_tokens: int = Field(
         512,
         ge=16,
-        description="Tokens that the model at the embedder's endpoint reads of one text; "
-        "a folder says it itself.",
+        description=(
+            "Tokens that the model at the embedder's endpoint reads of one text; "
+            "a folder says it itself."
+        ),
     )
     embedder_query_prefix: str = Field(
         "",
-        description="What the embedder wants before a question, such as `query: `. "
-        "Empty: what the folder's prompts say.",
+        description=(
+            "What the embedder wants before a question, such as `query: `. "
+            "Empty: what the folder's prompts say."
+        ),
     )
     embedder_passage_prefix: str = Field(
         "", description="What the embedder wants before a passage, such as `passage: `."
@@ -163,19 +281,25 @@ class Settings(BaseSettings):
     )
     reranker: str = Field(
         "",
-        description="What orders the first hits of a search anew: a cross-encoder's folder as "
-        "sentence-transformers saves it, or the URL before /rerank of an endpoint in the shape of "
-        "Cohere, Jina and vLLM. Empty: nothing.",
+        description=(
+            "What orders the first hits of a search anew: a cross-encoder's folder as"
+            " sentence-transformers saves it, or the URL before /rerank of an endpoint in the shape"
+            " of Cohere, Jina and vLLM. Empty: nothing."
+        ),
     )
     reranker_model: str = Field("", description="Name of the model at the reranker's endpoint.")
-    reranker_key: str = Field("", description="Key of the reranker's endpoint. Empty: none is sent.")
+    reranker_key: str = Field(
+        "", description="Key of the reranker's endpoint. Empty: none is sent."
+    )
     reranker_candidates: int = Field(
         30, ge=2, le=200, description="Hits that the reranker reads; more of them cost time."
     )
     retrieval_url: str = Field(
         "",
-        description="Address of a running retrieval process, such as http://127.0.0.1:8003. "
-        "Empty: `whet up` starts one.",
+        description=(
+            "Address of a running retrieval process, such as http://127.0.0.1:8003. "
+            "Empty: `whet up` starts one."
+        ),
     )
     retrieval_port: int = Field(
         8003,
@@ -184,82 +308,180 @@ class Settings(BaseSettings):
         description="Loopback port of the retrieval process that `whet up` starts.",
     )
 
-    rollout_auto: bool = Field(True, description="Start a rollout by itself when a candidate has passed its gate; false waits for a person.")
-    rollout_steps: str = Field("0.1,0.5,1.0", description="Shares of traffic a candidate gets, in order.")
-    rollout_min_requests: int = Field(200, ge=1, description="Candidate answers needed at each step before the next.")
-    rollout_max_hours: float = Field(24, gt=0, description="Hours after which a step with too little traffic is given up and rolled back.")
+    rollout_auto: bool = Field(
+        True,
+        description=(
+            "Start a rollout by itself when a candidate has passed its gate; false waits for a"
+            " person."
+        ),
+    )
+    rollout_steps: str = Field(
+        "0.1,0.5,1.0", description="Shares of traffic a candidate gets, in order."
+    )
+    rollout_min_requests: int = Field(
+        200, ge=1, description="Candidate answers needed at each step before the next."
+    )
+    rollout_max_hours: float = Field(
+        24,
+        gt=0,
+        description="Hours after which a step with too little traffic is given up and rolled back.",
+    )
 
     drift_interval_s: float = Field(3600, gt=0, description="Seconds between drift runs.")
-    drift_window: int = Field(2000, ge=20, description="Most recent interactions that form the current window of a drift run.")
+    drift_window: int = Field(
+        2000,
+        ge=20,
+        description="Most recent interactions that form the current window of a drift run.",
+    )
     drift_rows_per_user: int = Field(
-        3, ge=1, description="Interactions of one end user that count in a drift window; more would let one busy user look like drift."
+        3,
+        ge=1,
+        description=(
+            "Interactions of one end user that count in a drift window; more would let one busy"
+            " user look like drift."
+        ),
     )
     drift_alpha: float = Field(
-        0.01, gt=0, lt=0.5, description="Chance that a drift run finds anything although nothing changed, over all its signals together."
+        0.01,
+        gt=0,
+        lt=0.5,
+        description=(
+            "Chance that a drift run finds anything although nothing changed, over all its signals"
+            " together."
+        ),
     )
-    drift_min_rows: int = Field(50, ge=10, description="Rows below which a drift run says 'not enough data' and nothing else.")
+    drift_min_rows: int = Field(
+        50,
+        ge=10,
+        description="Rows below which a drift run says 'not enough data' and nothing else.",
+    )
     drift_target: float = Field(
-        0.5, ge=0.01, le=50, description="False incidents per 100 days that are bearable, over all signals of an alias; lower is quieter and slower."
+        0.5,
+        ge=0.01,
+        le=50,
+        description=(
+            "False incidents per 100 days that are bearable, over all signals of an alias; lower is"
+            " quieter and slower."
+        ),
     )
     scores_per_hour: int = Field(
         60,
         ge=0,
         le=3600,
-        description="Answers of each alias, drawn at random, whose log-probabilities the engine is asked for afterwards; each costs it two prompts. 0: none.",
+        description=(
+            "Answers of each alias, drawn at random, whose log-probabilities the engine is asked"
+            " for afterwards; each costs it two prompts. 0: none."
+        ),
     )
     notify_urls: str = Field(
         "",
-        description="Where alerts are sent, as Apprise URLs separated by spaces: slack://…, mailtos://…, json://… and many others. A secret: such URLs hold passwords.",
+        description=(
+            "Where alerts are sent, as Apprise URLs separated by spaces: slack://…, mailtos://…,"
+            " json://… and many others. A secret: such URLs hold passwords."
+        ),
     )
     alertmanager_url: str = Field(
-        "", description="Address of a Prometheus Alertmanager that is told of every open alert, such as http://127.0.0.1:9093; empty: none."
+        "",
+        description=(
+            "Address of a Prometheus Alertmanager that is told of every open alert, such as"
+            " http://127.0.0.1:9093; empty: none."
+        ),
     )
-    console_url: str = Field("", description="Address under which people reach the console, for links in messages; default: console_host and console_port.")
-    flag_interval_s: float = Field(60, gt=0, description="Seconds between runs that put conversations into the review queue.")
-    review_budget: int = Field(200, ge=1, description="Conversations the queue takes in per day and alias; attention is the scarce thing.")
-    review_claim_s: float = Field(900, gt=0, description="Seconds a reviewer holds a conversation before another may take it.")
-    retrain_auto: bool = Field(True, description="Let the policy ask for training by itself; false only says that it would.")
+    console_url: str = Field(
+        "",
+        description=(
+            "Address under which people reach the console, for links in messages; default:"
+            " console_host and console_port."
+        ),
+    )
+    flag_interval_s: float = Field(
+        60, gt=0, description="Seconds between runs that put conversations into the review queue."
+    )
+    review_budget: int = Field(
+        200,
+        ge=1,
+        description=(
+            "Conversations the queue takes in per day and alias; attention is the scarce thing."
+        ),
+    )
+    review_claim_s: float = Field(
+        900, gt=0, description="Seconds a reviewer holds a conversation before another may take it."
+    )
+    retrain_auto: bool = Field(
+        True,
+        description="Let the policy ask for training by itself; false only says that it would.",
+    )
     retrain_min_examples: int = Field(
         100,
         ge=1,
-        description="New reviewed examples before the policy asks for training: those that the "
-        "next dataset version has and the last training had not.",
+        description=(
+            "New reviewed examples before the policy asks for training: those that the "
+            "next dataset version has and the last training had not."
+        ),
     )
-    retrain_cooldown_s: float = Field(24 * 3600, ge=0, description="Seconds between two training requests for one alias.")
+    retrain_cooldown_s: float = Field(
+        24 * 3600, ge=0, description="Seconds between two training requests for one alias."
+    )
     retrain_quiet_s: float = Field(
         600,
         ge=0,
-        description="Seconds without a decision after which a review counts as over; before that "
-        "the policy asks for training only when the queue is empty, so that a version has the "
-        "whole review. Longer than one difficult conversation takes. 0: never wait for reviewers.",
+        description=(
+            "Seconds without a decision after which a review counts as over; before that the policy"
+            " asks for training only when the queue is empty, so that a version has the whole"
+            " review. Longer than one difficult conversation takes. 0: never wait for reviewers."
+        ),
     )
     retrain_review_wait_s: float = Field(
         7200,
         ge=0,
-        description="Longest wait for the end of a review, in seconds from when training could "
-        "have been asked for: a review that never ends must not keep a correction from users.",
+        description=(
+            "Longest wait for the end of a review, in seconds from when training could "
+            "have been asked for: a review that never ends must not keep a correction from users."
+        ),
     )
     retrain_recipe: str = Field(
         "continue",
         min_length=1,
-        description="Recipe of trainings that the policy or a person asks for: a name in training/recipes or a TOML file. `continue` goes on from the live version, `lora` starts from the base.",
+        description=(
+            "Recipe of trainings that the policy or a person asks for: a name in training/recipes"
+            " or a TOML file. `continue` goes on from the live version, `lora` starts from the"
+            " base."
+        ),
     )
     checkpoint_interval_s: float = Field(
-        60, ge=0, description="Seconds between checkpoints of a training run, besides those at epoch ends: what a killed run may lose. 0: after each step."
+        60,
+        ge=0,
+        description=(
+            "Seconds between checkpoints of a training run, besides those at epoch ends: what a"
+            " killed run may lose. 0: after each step."
+        ),
     )
     wandb_project: str = Field(
-        "", description="Weights & Biases project that follows training runs; empty: none. Its own WANDB_ variables say where and as whom."
+        "",
+        description=(
+            "Weights & Biases project that follows training runs; empty: none. Its own WANDB_"
+            " variables say where and as whom."
+        ),
     )
-    mlflow_tracking_uri: str = Field("", description="MLflow tracking server, or a folder, that follows training runs; empty: none.")
-    scheduler_tick_s: float = Field(30, gt=0, description="Seconds between looks at the retraining policy.")
-    worker_poll_s: float = Field(5, gt=0, description="Seconds between looks for a training request.")
+    mlflow_tracking_uri: str = Field(
+        "",
+        description="MLflow tracking server, or a folder, that follows training runs; empty: none.",
+    )
+    scheduler_tick_s: float = Field(
+        30, gt=0, description="Seconds between looks at the retraining policy."
+    )
+    worker_poll_s: float = Field(
+        5, gt=0, description="Seconds between looks for a training request."
+    )
     retention_days: int = Field(
         365,
         ge=1,
-        description="Days a conversation is kept, with its ratings and what is derived of it; the "
-        "night after, the scheduler deletes it, unless a standing example or an open incident "
-        "needs it. A year shows seasons; below 35 days weekly error rates are worked out for fewer "
-        "weeks.",
+        description=(
+            "Days a conversation is kept, with its ratings and what is derived of it; the night"
+            " after, the scheduler deletes it, unless a standing example or an open incident needs"
+            " it. A year shows seasons; below 35 days weekly error rates are worked out for fewer"
+            " weeks."
+        ),
     )
 
     @field_validator("home")
@@ -314,7 +536,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         home = Path(init_settings().get("home") or os.environ.get("WHET_HOME") or ".whet")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, home / "whet.toml")
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, home / "whet.toml"),
+        )
 
     @cached_property
     def resolved_database_url(self) -> str:
@@ -370,14 +596,18 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read `whet.toml` and the environment. Raises ConfigurationError that names the setting and what it should be."""
+    """Read `whet.toml` and the environment.
+
+    Raises ConfigurationError that names the setting and what it should be.
+    """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise _invalid_setting(error) from None  # pydantic's own text holds the value
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"whet.toml in the home folder cannot be read: {error}.", hint="Correct the file or its permissions, or set WHET_HOME to a folder of yours."
+            f"whet.toml in the home folder cannot be read: {error}.",
+            hint="Correct the file or its permissions, or set WHET_HOME to a folder of yours.",
         ) from error
 
 
@@ -391,7 +621,9 @@ def _invalid_setting(error: ValidationError) -> ConfigurationError:
         )
     problem = str(first["msg"]).removeprefix("Value error, ")
     shown = "" if name in SECRET_SETTINGS else f" has the value {_shown(first.get('input'))}:"
-    hint = f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all."
+    hint = (
+        f"Correct WHET_{name.upper()} or the entry in whet.toml; docs/settings.md lists them all."
+    )
     return ConfigurationError(
         f"Setting {name!r}{shown or ' is not what it should be:'} {problem}.", hint=hint
     )

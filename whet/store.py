@@ -1,9 +1,11 @@
-"""The file store: datasets, adapters, reports and the pinned base model, content-addressed and immutable.
+"""The file store: datasets, adapters, reports and the pinned base model, content-addressed and
+immutable.
 
-Writing is all or nothing: a folder is filled under a temporary name, flushed, made read-only and renamed into place,
-so a killed process leaves at most a temporary folder that nobody reads.
+Writing is all or nothing: a folder is filled under a temporary name, flushed, made read-only and
+renamed into place, so a killed process leaves at most a temporary folder that nobody reads.
 
-The engine reads adapters from a local folder. With an S3-compatible `store_url`, `local_copy` keeps a local cache.
+The engine reads adapters from a local folder. With an S3-compatible `store_url`, `local_copy` keeps
+a local cache.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _READ_BLOCK = 1 << 20
 
 def canonical_json(value: Any) -> bytes:
     """The one byte form of plain data that digests are taken of: sorted keys, no spaces, UTF-8."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def digest_bytes(content: bytes) -> str:
@@ -53,16 +57,24 @@ def digest_files(folder: Path, names: Iterable[str]) -> str:
 
 
 def base_model_digest(folder: Path) -> str:
-    """Identity of a base model: its weights, configuration, tokenizer and template; nothing else in the folder counts.
+    """Identity of a base model: its weights, configuration, tokenizer and template; nothing else in
+    the folder counts.
 
     Raises StoreError when the folder is not a model that can be pinned.
     """
-    wanted = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
+    wanted = (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    )
     names = [name for name in wanted if (folder / name).is_file()]
     weights = [path.name for path in folder.glob("*.safetensors")]
     if not weights or "config.json" not in names:
         raise StoreError(
-            f"{folder} is not a usable base model: expected config.json and *.safetensors, found {sorted(p.name for p in folder.glob('*'))[:8] if folder.is_dir() else 'no such folder'}.",
+            f"{folder} is not a usable base model: expected config.json and *.safetensors, found"
+            f" {sorted(p.name for p in folder.glob('*'))[:8] if folder.is_dir() else 'no such folder'}.",
             hint="Set WHET_BASE_MODEL to a folder in Hugging Face format with safetensors weights.",
         )
     return digest_files(folder, [*names, *weights])
@@ -77,9 +89,13 @@ _BASE_PARTS = {
 
 
 def base_model_parts(folder: Path) -> dict[str, str]:
-    """Part → digest of its files, so that two bases with different digests can be told apart by their cause. A template that lies in
-    `tokenizer_config.json` counts as tokenizer."""
-    return {part: digest_files(folder, [name for name in names if (folder / name).is_file()]) for part, names in _BASE_PARTS.items()}
+    """Part → digest of its files, so that two bases with different digests can be told apart by
+    their cause. A template that lies in `tokenizer_config.json` counts as tokenizer.
+    """
+    return {
+        part: digest_files(folder, [name for name in names if (folder / name).is_file()])
+        for part, names in _BASE_PARTS.items()
+    }
 
 
 class Store:
@@ -117,7 +133,8 @@ class Store:
             scratch = Path(tempfile.mkdtemp(dir=scratch_parent))
         except OSError as error:
             raise StoreError(
-                f"Nothing can be written to the store at {self.root}: {error.strerror}.", hint="Free disk space or check the folder's permissions."
+                f"Nothing can be written to the store at {self.root}: {error.strerror}.",
+                hint="Free disk space or check the folder's permissions.",
             ) from error
         try:
             fill(scratch)
@@ -145,7 +162,8 @@ class Store:
         try:
             os.rename(scratch, target)
         except OSError:
-            if not Path(target).is_dir():  # somebody else published the same content first: that is success
+            # Somebody else published the same content first: that is success
+            if not Path(target).is_dir():
                 raise
         _flush(Path(target).parent)
 
@@ -157,13 +175,19 @@ class Store:
         try:
             return bytes(self.filesystem.cat_file(self._full(path)))
         except FileNotFoundError as error:
-            raise StoreError(f"The store has no file {path}.", hint="Run `whet doctor` to compare the store with the database.") from error
+            raise StoreError(
+                f"The store has no file {path}.",
+                hint="Run `whet doctor` to compare the store with the database.",
+            ) from error
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read_bytes(path))
 
     def put_json(self, path: str, value: Any) -> str:
-        """Write one JSON document in one step; an existing one is replaced. Raises StoreError (disk full, no permission), and an existing one stays."""
+        """Write one JSON document in one step; an existing one is replaced.
+
+        Raises StoreError (disk full, no permission), and an existing one stays.
+        """
         full = self._full(path)
         body = json.dumps(value, ensure_ascii=False).encode()
         try:
@@ -176,17 +200,22 @@ class Store:
                 self.filesystem.pipe_file(full, body)
         except OSError as error:
             raise StoreError(
-                f"Writing {path} to the store failed: {error.strerror or error}.", hint="Free disk space or check the permissions of the store's folder."
+                f"Writing {path} to the store failed: {error.strerror or error}.",
+                hint="Free disk space or check the permissions of the store's folder.",
             ) from error
         return path
 
     def local_folder(self, path: str) -> Path:
-        """A folder on this machine with the content of `path`; fetched into the cache when the store is remote.
+        """A folder on this machine with the content of `path`; fetched into the cache when the
+        store is remote.
 
         Raises StoreError when it is missing.
         """
         if not self.exists(path):
-            raise StoreError(f"The store has no folder {path}.", hint="Run `whet doctor` to compare the store with the database.")
+            raise StoreError(
+                f"The store has no folder {path}.",
+                hint="Run `whet doctor` to compare the store with the database.",
+            )
         if self.is_local:
             return Path(self._full(path))
         target = self._cache / path

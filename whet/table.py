@@ -71,9 +71,7 @@ def _longest_line(text: str) -> int:
     return max((Text(line).cell_len for line in text.split("\n")), default=0)
 
 
-def _print_records(
-    out: Console, names: Sequence[str], cells: Sequence[Sequence[str]]
-) -> None:
+def _print_records(out: Console, names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     key = max(Text(name).cell_len for name in names)
     for number, row in enumerate(cells):
         if number:

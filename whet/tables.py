@@ -1,7 +1,9 @@
-"""Every table, with its one writer. Readers may be anybody; a package that writes another's table is a defect.
+"""Every table, with its one writer.
 
-Instants (`…_at`) are milliseconds since 1970 UTC. JSON columns hold plain data whose shape is written beside them.
-A change here needs a migration in `whet/migrations/versions`.
+Readers may be anybody; a package that writes another's table is a defect.
+
+Instants (`…_at`) are milliseconds since 1970 UTC. JSON columns hold plain data whose shape is
+written beside them. A change here needs a migration in `whet/migrations/versions`.
 """
 
 from __future__ import annotations
@@ -53,15 +55,18 @@ interactions = _table(
     Column("retry", Integer),
     Column("error", Text),
     Column("finish_reason", String(32)),
-    Column("request", JSON, nullable=False),  # the request body as received, less `user` and `metadata`
-    Column("response", JSON),  # assistant message {"role","content","tool_calls"?} or {"text"} for completions
+    # The request body as received, less `user` and `metadata`
+    Column("request", JSON, nullable=False),
+    # Assistant message {"role","content","tool_calls"?} or {"text"} for completions
+    Column("response", JSON),
     Column("response_text", Text),  # the first choice's text, for search and signals
     Column("response_sha256", String(64)),  # of the bytes sent to the client
     Column("prompt_tokens", Integer),
     Column("completion_tokens", Integer),
     Column("ttft_ms", Float),  # time to the first byte of the answer
     Column("duration_ms", Float),
-    Column("retrieved", JSON),  # [serving.retrieval.records.Hit], in the order of the prompt; or null
+    # [serving.retrieval.records.Hit], in the order of the prompt; or null
+    Column("retrieved", JSON),
     # {"collection","outcome","digest","top_k","took_ms","dropped"}; null: nothing was searched
     Column("retrieval", JSON),
     Column("metadata", JSON),
@@ -73,7 +78,8 @@ interactions = _table(
 ratings = _table(
     "serving",
     "ratings",
-    Column("id", String(64), primary_key=True),  # hash of interaction, key and content: the same call twice is one row
+    # Hash of interaction, key and content: the same call twice is one row
+    Column("id", String(64), primary_key=True),
     Column("interaction_id", String(40), nullable=False, index=True),
     Column("api_key_id", String(40), nullable=False),
     Column("rating", Integer, nullable=False),  # -1 | 0 | 1
@@ -108,7 +114,9 @@ replicas = _table(
     Column("url", String(200), primary_key=True),
     Column("state", String(16), nullable=False),  # starting | ready | hung | gone
     Column("detail", Text),
-    Column("ready", JSON, nullable=False),  # {adapter digest, or "base": {"engine_name","proved_at","parity": {...}}}; what is not in it gets no traffic there
+    # {adapter digest, or "base": {"engine_name","proved_at","parity": {...}}}; what is not in it
+    # gets no traffic there
+    Column("ready", JSON, nullable=False),
     Column("refused", JSON, nullable=False),  # {adapter digest: reason}
     Column("base_digest", String(64)),
     _at("seen_at"),
@@ -129,7 +137,8 @@ drift_reports = _table(
     Column("n_window", Integer, nullable=False),
     Column("verdict", String(24), nullable=False),  # drift | no_drift | not_enough_data
     Column("summary", Text, nullable=False),
-    Column("signals", JSON, nullable=False),  # [{"name","test","p_value","effect","reference","window","drifted","sentence"}]
+    # [{"name","test","p_value","effect","reference","window","drifted","sentence"}]
+    Column("signals", JSON, nullable=False),
     Column("report_path", String(400)),  # Evidently's stored JSON, relative to the store
     _at("created_at"),
     Index(None, "alias", "created_at"),
@@ -142,9 +151,12 @@ drift_days = _table(
     Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970-01-01, UTC
     Column("rows", Integer, nullable=False),  # requests of the day that count
     Column("statistics", JSON, nullable=False),  # monitoring.detector.daily.DayStatistics.as_json()
-    Column("confirmed", JSON, nullable=False),  # [[signal, part, adapter]]: charts that crossed and were confirmed with that day's conversations
+    # [[signal, part, adapter]]: charts that crossed and were confirmed with that day's
+    # conversations
+    Column("confirmed", JSON, nullable=False),
     Column("judged", Boolean, nullable=False),  # false while there is too little history
-    Column("sample_path", String(400)),  # conversations kept to explain changes with, relative to the store; null when they are too old
+    # Conversations kept to explain changes with, relative to the store; null when they are too old
+    Column("sample_path", String(400)),
     _at("created_at"),
 )
 
@@ -155,7 +167,8 @@ drift_hours = _table(
     Column("hour", Integer, primary_key=True, autoincrement=False),  # hours since 1970-01-01, UTC
     Column("rows", Integer, nullable=False),  # requests of the hour that count
     Column("judged", Boolean, nullable=False),  # false with too few requests or too little history
-    Column("statistics", JSON),  # DayStatistics.as_json(); null with too few requests, and when they are too old
+    # DayStatistics.as_json(); null with too few requests, and when they are too old
+    Column("statistics", JSON),
     Column("outcome", JSON, nullable=False),  # monitoring.detector.hours.RememberedHour.as_json()
     _at("created_at"),
 )
@@ -167,7 +180,9 @@ answer_scores = _table(
     Column("alias", String(64), nullable=False),
     Column("adapter_digest", String(64), nullable=False),
     Column("tokens", Integer, nullable=False),  # of the answer, as the engine counted them
-    Column("logprob", Float),  # mean natural logarithm of the tokens' probabilities by the version that answered; null: could not be scored
+    # Mean natural logarithm of the tokens' probabilities by the version that answered; null: could
+    # not be scored
+    Column("logprob", Float),
     Column("logprob_min", Float),
     Column("base_logprob", Float),  # the same mean by the base alone
     _at("created_at"),  # of the interaction
@@ -179,8 +194,10 @@ audit_weeks = _table(
     "monitoring",
     "audit_weeks",  # a week's error rate, from the answers that were drawn at random and judged
     Column("alias", String(64), primary_key=True),
-    Column("week", Integer, primary_key=True, autoincrement=False),  # its Monday, in days since 1970-01-01, UTC
-    Column("population", JSON, nullable=False),  # {day: {cell of monitoring.audit.CELLS: complete answers}}
+    # Its Monday, in days since 1970-01-01, UTC
+    Column("week", Integer, primary_key=True, autoincrement=False),
+    # {day: {cell of monitoring.audit.CELLS: complete answers}}
+    Column("population", JSON, nullable=False),
     Column("drawn", Integer, nullable=False),  # answers in the queue by the draw, judged or not
     Column("judged", Integer, nullable=False),
     Column("wrong", Integer, nullable=False),
@@ -219,7 +236,8 @@ notifications = _table(
     "notifications",
     Column("alert_id", String(40), primary_key=True),
     Column("event", String(24), primary_key=True),  # open | closed
-    Column("target", String(16), primary_key=True),  # hash of the address, which may hold a password
+    # Hash of the address, which may hold a password
+    Column("target", String(16), primary_key=True),
     Column("attempts", Integer, nullable=False),
     Column("error", Text),  # of the last attempt
     _at("next_at"),
@@ -238,12 +256,14 @@ alerts = _table(
     ),  # questions | answers | quality | service: what changed; errors: answers judged wrong; adapter: without effect; candidate: worse than the live version
     Column("severity", String(16), nullable=False),  # information | attention | bad
     Column("title", Text, nullable=False),
-    Column("detail", JSON, nullable=False),  # {"signals": [...], "interaction_ids": [...], "drift_report_id"}
+    # {"signals": [...], "interaction_ids": [...], "drift_report_id"}
+    Column("detail", JSON, nullable=False),
     Column("state", String(16), nullable=False),  # open | acknowledged | expected | resolved
     _at("opened_at"),
     _at("changed_at"),
     Column("changed_by", String(64)),
-    Column("open_marker", String(200), unique=True),  # = dedup_key while open or acknowledged, null after: one open alert per key
+    # = dedup_key while open or acknowledged, null after: one open alert per key
+    Column("open_marker", String(200), unique=True),
     Index(None, "alias", "opened_at"),
 )
 
@@ -286,7 +306,8 @@ reviews = _table(
     Column("interaction_id", String(40), nullable=False, index=True),
     Column("reviewer", String(64), nullable=False),
     Column("decision", String(16), nullable=False),  # approve | edit | reject | skip
-    Column("answer", Text),  # the right answer: the original when approved, the reviewer's when edited
+    # The right answer: the original when approved, the reviewer's when edited
+    Column("answer", Text),
     Column("labels", JSON),
     Column("note", Text),
     Column("seconds", Float),
@@ -321,7 +342,8 @@ datasets = _table(
     Column("digest", String(64), primary_key=True),
     Column("name", String(64), nullable=False),
     Column("version", Integer, nullable=False),
-    Column("path", String(400), nullable=False),  # folder in the store: train.jsonl, validation.jsonl, test.jsonl, manifest.json
+    # Folder in the store: train.jsonl, validation.jsonl, test.jsonl, manifest.json
+    Column("path", String(400), nullable=False),
     Column("rows", JSON, nullable=False),  # {"train": n, "validation": n, "test": n}
     Column("parents", JSON, nullable=False),  # digests of the dataset versions this one contains
     Column("example_ids", JSON, nullable=False),  # reviewed examples in it
@@ -335,7 +357,8 @@ datasets = _table(
 
 training_requests = _table(
     "feedback",
-    "training_requests",  # never changed after it is written; what came of it is the run that names it
+    # Never changed after it is written; what came of it is the run that names it
+    "training_requests",
     Column("id", String(40), primary_key=True),
     Column("alias", String(64), nullable=False),
     Column("dataset_digest", String(64), nullable=False),
@@ -370,8 +393,10 @@ training_runs = _table(
     Column("base_digest", String(64), nullable=False),
     Column("recipe", JSON, nullable=False),  # complete, as run
     Column("state", String(16), nullable=False),  # running | succeeded | failed | cancelled
-    Column("progress", JSON, nullable=False),  # {"stage","step","steps","loss","tokens_per_s","eta_s"}
-    Column("curve", JSON, nullable=False),  # [[step, loss, seconds], …], thinned to at most 500 points
+    # {"stage","step","steps","loss","tokens_per_s","eta_s"}
+    Column("progress", JSON, nullable=False),
+    # [[step, loss, seconds], …], thinned to at most 500 points
+    Column("curve", JSON, nullable=False),
     Column("estimate", JSON, nullable=False),  # what was expected before the first step
     Column("adapter_digest", String(64)),
     Column("error", Text),
@@ -392,19 +417,25 @@ evaluations = _table(
     Column("adapter_digest", String(64), nullable=False, index=True),
     Column("against_digest", String(64)),  # null: compared with the base
     Column("dataset_digest", String(64), nullable=False),
-    Column("metrics", JSON, nullable=False),  # {"group": {"n","candidate","against","difference","low","high"}}
-    Column("verdict", String(16), nullable=False),  # pass | fail | inconclusive | signed: a person answers for what an earlier one found
+    # {"group": {"n","candidate","against","difference","low","high"}}
+    Column("metrics", JSON, nullable=False),
+    # Pass | fail | inconclusive | signed: a person answers for what an earlier one found
+    Column("verdict", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("thresholds", JSON, nullable=False),
-    Column("samples_path", String(400)),  # JSONL in the store: prompt, reference, both answers, scores
-    Column("people", JSON(none_as_null=True)),  # {"verdict","sentence","voted"} of the votes so far; null without any
+    # JSONL in the store: prompt, reference, both answers, scores
+    Column("samples_path", String(400)),
+    # {"verdict","sentence","voted"} of the votes so far; null without any
+    Column("people", JSON(none_as_null=True)),
     _at("created_at"),
 )
 
 answer_votes = _table(
     "training",
-    "answer_votes",  # which answer a person found better, not knowing whose it was; one per person and row
-    Column("evaluation_id", String(40), primary_key=True),  # the first evaluation with these answers: a signature repeats them
+    # Which answer a person found better, not knowing whose it was; one per person and row
+    "answer_votes",
+    # The first evaluation with these answers: a signature repeats them
+    Column("evaluation_id", String(40), primary_key=True),
     Column("row_id", Text, primary_key=True),
     Column("voter", String(64), primary_key=True),
     Column("choice", String(16), nullable=False),  # candidate | against | base | tie | none
@@ -438,7 +469,8 @@ api_keys = _table(
     "api_keys",
     Column("id", String(40), primary_key=True),
     Column("name", String(64), nullable=False),
-    Column("hash", String(64), nullable=False, unique=True),  # HMAC-SHA256 under the installation's secret
+    # HMAC-SHA256 under the installation's secret
+    Column("hash", String(64), nullable=False, unique=True),
     Column("hint", String(16), nullable=False),  # first characters, to recognise a key
     # Keys of one group may rate each other's answers; a key alone has its own id here.
     Column("group_name", String(64), nullable=False),

@@ -20,7 +20,49 @@ _TOKEN = re.compile(r"\[\d{1,3}(?:\s*[,;]\s*\d{1,3})*\]|\w+(?:[.,:/'’-]\w+)*")
 _HAS_DIGIT = re.compile(r"\d")
 # Words that join others: a run of nothing else says nothing about where it comes from.
 _JOINING = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "but", "by", "can", "do", "for", "from", "has", "have", "if", "in", "is", "it", "its", "no", "not", "of", "on", "or", "so", "that", "the", "their", "then", "there", "they", "this", "to", "was", "we", "were", "will", "with", "you", "your"]
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "can",
+        "do",
+        "for",
+        "from",
+        "has",
+        "have",
+        "if",
+        "in",
+        "is",
+        "it",
+        "its",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "so",
+        "that",
+        "the",
+        "their",
+        "then",
+        "there",
+        "they",
+        "this",
+        "to",
+        "was",
+        "we",
+        "were",
+        "will",
+        "with",
+        "you",
+        "your",
+    ]
 )
 
 

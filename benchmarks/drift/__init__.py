@@ -1,1 +1,3 @@
-"""False alarms, delays and cost of change detection in simulated services, against what others do by default."""
+"""False alarms, delays and cost of change detection in simulated services, against what others do
+by default.
+"""

@@ -19,7 +19,15 @@ from benchmarks.drift import hourly
 from benchmarks.drift.audits import SERVICES, run_service
 from benchmarks.drift.figures import BEGIN, END, failures, table
 from benchmarks.drift.leads import PLANTED, run_leads, run_two, summarise_leads
-from benchmarks.drift.ours import PAIRS, run_null, run_pairs, run_power, run_shifts, summarise_nulls, summarise_shifts
+from benchmarks.drift.ours import (
+    PAIRS,
+    run_null,
+    run_pairs,
+    run_power,
+    run_shifts,
+    summarise_nulls,
+    summarise_shifts,
+)
 from benchmarks.drift.peers import prepare_river, run_peers
 from benchmarks.drift.refusals import run_refusals
 from benchmarks.drift.worlds import GROSS, HOUR_NULLS, NULLS, SHIFTS
@@ -27,18 +35,45 @@ from whet.errors import WhetError
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[1]
-PARTS = ("nulls", "shifts", "hours", "texts", "cold", "audit", "leads", "refusals", "peers", "scale")
+PARTS = (
+    "nulls",
+    "shifts",
+    "hours",
+    "texts",
+    "cold",
+    "audit",
+    "leads",
+    "refusals",
+    "peers",
+    "scale",
+)
 _BY_VOLUME = ("nulls", "shifts")  # recorded for each volume
-_HEADLINES = ("refusal x2", "TTFT +20 %", "new topic 8 %", "language +5 points", "log-probability -10 % ramp")
+_HEADLINES = (
+    "refusal x2",
+    "TTFT +20 %",
+    "new topic 8 %",
+    "language +5 points",
+    "log-probability -10 % ramp",
+)
 Say = Callable[[str], None]
 
 
 def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=__doc__)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated, of: {', '.join(PARTS)} (default all)")
-    parser.add_argument("--seeds", type=int, default=10, help="worlds per setting, seeds 0, 1, … (default 10)")
-    parser.add_argument("--days", type=int, default=100, help="judged days of each stationary world (default 100)")
-    parser.add_argument("--volumes", default="200,2000,20000", help="requests per weekday (default 200,2000,20000)")
+    parser.add_argument(
+        "--parts",
+        default=",".join(PARTS),
+        help=f"comma-separated, of: {', '.join(PARTS)} (default all)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=10, help="worlds per setting, seeds 0, 1, … (default 10)"
+    )
+    parser.add_argument(
+        "--days", type=int, default=100, help="judged days of each stationary world (default 100)"
+    )
+    parser.add_argument(
+        "--volumes", default="200,2000,20000", help="requests per weekday (default 200,2000,20000)"
+    )
     parser.add_argument("--worlds", default=",".join(NULLS), help="stationary worlds (default all)")
     parser.add_argument("--shifts", default=",".join(SHIFTS), help="shifts (default all)")
     parser.add_argument(
@@ -47,35 +82,95 @@ def _arguments(given: list[str]) -> argparse.Namespace:
         choices=sorted(NULLS),
         help="stationary world in which shifts begin (default clustered, weekly)",
     )
-    parser.add_argument("--pairs", type=int, default=200, help="pairs per size of the cold-start test (default 200)")
-    parser.add_argument("--weeks", type=int, default=500, help="simulated weeks of each service of the audit (default 500)")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="requests of the large day of `scale` (default 1,000,000)")
-    parser.add_argument("--peer-seeds", type=int, default=2, help="worlds of the peers, which cost most (default 2)")
-    parser.add_argument("--few-seeds", type=int, default=2, help="worlds at the largest volume and with texts (default 2)")
-    parser.add_argument("--hour-seeds", type=int, default=4, help="services of each kind of the part hours (default 4)")
-    parser.add_argument("--hour-volumes", default="20000", help="their requests per weekday (default 20000)")
-    parser.add_argument("--lead-seeds", type=int, default=5, help="services of the part leads (default 5)")
-    parser.add_argument("--lead-volume", type=int, default=1000, help="their requests per weekday (default 1000)")
+    parser.add_argument(
+        "--pairs", type=int, default=200, help="pairs per size of the cold-start test (default 200)"
+    )
+    parser.add_argument(
+        "--weeks",
+        type=int,
+        default=500,
+        help="simulated weeks of each service of the audit (default 500)",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_000_000,
+        help="requests of the large day of `scale` (default 1,000,000)",
+    )
+    parser.add_argument(
+        "--peer-seeds", type=int, default=2, help="worlds of the peers, which cost most (default 2)"
+    )
+    parser.add_argument(
+        "--few-seeds",
+        type=int,
+        default=2,
+        help="worlds at the largest volume and with texts (default 2)",
+    )
+    parser.add_argument(
+        "--hour-seeds",
+        type=int,
+        default=4,
+        help="services of each kind of the part hours (default 4)",
+    )
+    parser.add_argument(
+        "--hour-volumes", default="20000", help="their requests per weekday (default 20000)"
+    )
+    parser.add_argument(
+        "--lead-seeds", type=int, default=5, help="services of the part leads (default 5)"
+    )
+    parser.add_argument(
+        "--lead-volume", type=int, default=1000, help="their requests per weekday (default 1000)"
+    )
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default 0)")
-    parser.add_argument("--cache", type=Path, default=os.environ.get("WHET_BENCH_CACHE", _REPOSITORY / ".bench"), help="folder for river's environment")
-    parser.add_argument("--no-record", action="store_true", help="print the tables; leave results/ and README.md alone")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=os.environ.get("WHET_BENCH_CACHE", _REPOSITORY / ".bench"),
+        help="folder for river's environment",
+    )
+    parser.add_argument(
+        "--no-record",
+        action="store_true",
+        help="print the tables; leave results/ and README.md alone",
+    )
     options = parser.parse_args(given)
     for name, known in (("parts", PARTS), ("worlds", tuple(NULLS)), ("shifts", tuple(SHIFTS))):
         # World names hold commas, so a list of them is separated by semicolons when it has any.
         text = getattr(options, name)
-        chosen = list(known) if text == ",".join(known) else [part.strip() for part in text.split(";" if ";" in text or text in known else ",") if part.strip()]
+        chosen = (
+            list(known)
+            if text == ",".join(known)
+            else [
+                part.strip()
+                for part in text.split(";" if ";" in text or text in known else ",")
+                if part.strip()
+            ]
+        )
         if unknown := set(chosen) - set(known):
             parser.error(f"--{name}: {', '.join(sorted(unknown))} not among {'; '.join(known)}")
         setattr(options, name, chosen)
     options.volumes = [int(part) for part in options.volumes.split(",") if part]
     options.hour_volumes = [int(part) for part in options.hour_volumes.split(",") if part]
-    if min(options.hour_seeds, options.seeds, options.days, options.pairs, options.weeks, options.peer_seeds, options.few_seeds) < 1:
+    if (
+        min(
+            options.hour_seeds,
+            options.seeds,
+            options.days,
+            options.pairs,
+            options.weeks,
+            options.peer_seeds,
+            options.few_seeds,
+        )
+        < 1
+    ):
         parser.error("counts have to be positive")
     return options
 
 
 def pause() -> None:
-    """Wait while the file named by WHET_BENCH_PAUSE exists: on a shared machine somebody else may be measuring."""
+    """Wait while the file named by WHET_BENCH_PAUSE exists: on a shared machine somebody else may
+    be measuring.
+    """
     held = os.environ.get("WHET_BENCH_PAUSE")
     while held and Path(held).exists():
         time.sleep(5)
@@ -93,7 +188,10 @@ def _nulls(options: argparse.Namespace, say: Say) -> dict[str, Any]:
             pause()
             runs.append(run_null(world, options.volume, seed, options.days).plain())
             found = [one["signals"] for one in runs[-1]["incidents"]]
-            say(f"{world}, {options.volume:,} a day, seed {seed}: {len(found)} false incidents {found}")
+            say(
+                f"{world}, {options.volume:,} a day, seed {seed}: {len(found)} false incidents"
+                f" {found}"
+            )
     return {"runs": runs, "summary": summarise_nulls(runs)}
 
 
@@ -102,12 +200,17 @@ def _shifts(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     for seed in _seeds(options, options.volume):
         pause()
         runs += run_shifts(options.shifts, options.volume, seed, world=options.shift_world)
-        say(f"{options.volume:,} a day, seed {seed}: " + ", ".join(f"{run['shift']} {run['delay']}" for run in runs[-len(options.shifts) :]))
+        say(
+            f"{options.volume:,} a day, seed {seed}: "
+            + ", ".join(f"{run['shift']} {run['delay']}" for run in runs[-len(options.shifts) :])
+        )
     return {"runs": runs, "summary": summarise_shifts(runs)}
 
 
 def _hours(options: argparse.Namespace, say: Say) -> dict[str, Any]:
-    """With hours of the day; the worlds and changes of `hourly`, by --hour-volumes and --hour-seeds."""
+    """With hours of the day; the worlds and changes of `hourly`, by --hour-volumes and
+    --hour-seeds.
+    """
     nulls, shifts = [], []
     for volume in options.hour_volumes:
         for seed in range(options.first_seed, options.first_seed + options.hour_seeds):
@@ -115,11 +218,25 @@ def _hours(options: argparse.Namespace, say: Say) -> dict[str, Any]:
                 pause()
                 nulls.append(hourly.run_null(world, volume, seed, options.days))
                 found = [(one["hour"], one["signals"]) for one in nulls[-1]["incidents"]]
-                say(f"hours, {world}, {volume:,} a day, seed {seed}: {len(found)} false incidents {found}, {nulls[-1]['judged_hours']} hours judged")
+                say(
+                    f"hours, {world}, {volume:,} a day, seed {seed}: {len(found)} false incidents"
+                    f" {found}, {nulls[-1]['judged_hours']} hours judged"
+                )
             pause()
             shifts += hourly.run_gross(list(GROSS), volume, seed)
-            say(f"hours, {volume:,} a day, seed {seed}: " + ", ".join(f"{run['shift']} {run['hours']} ({run['days']})" for run in shifts[-len(GROSS) :]))
-    return {"null_runs": nulls, "shift_runs": shifts, "null_summary": hourly.summarise_nulls(nulls), "shift_summary": hourly.summarise_gross(shifts)}
+            say(
+                f"hours, {volume:,} a day, seed {seed}: "
+                + ", ".join(
+                    f"{run['shift']} {run['hours']} ({run['days']})"
+                    for run in shifts[-len(GROSS) :]
+                )
+            )
+    return {
+        "null_runs": nulls,
+        "shift_runs": shifts,
+        "null_summary": hourly.summarise_nulls(nulls),
+        "shift_summary": hourly.summarise_gross(shifts),
+    }
 
 
 def _texts(options: argparse.Namespace, say: Say) -> dict[str, Any]:
@@ -131,8 +248,19 @@ def _texts(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         say(f"texts, seed {seed}: {len(nulls[-1]['incidents'])} false incidents")
         pause()
         shifts += run_shifts(topics, 2000, seed, texts=True)
-        say(f"texts, seed {seed}: " + ", ".join(f"{run['shift']} {run['delay']} {run.get('words', '')}" for run in shifts[-len(topics) :]))
-    return {"null_runs": nulls, "shift_runs": shifts, "null_summary": summarise_nulls(nulls), "shift_summary": summarise_shifts(shifts)}
+        say(
+            f"texts, seed {seed}: "
+            + ", ".join(
+                f"{run['shift']} {run['delay']} {run.get('words', '')}"
+                for run in shifts[-len(topics) :]
+            )
+        )
+    return {
+        "null_runs": nulls,
+        "shift_runs": shifts,
+        "null_summary": summarise_nulls(nulls),
+        "shift_summary": summarise_shifts(shifts),
+    }
 
 
 def _cold(options: argparse.Namespace, say: Say) -> dict[str, Any]:
@@ -140,7 +268,10 @@ def _cold(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     for before, after in PAIRS:
         pairs.append(run_pairs(before, after, options.pairs, options.first_seed, pause))
         say(f"cold start {pairs[-1]}")
-    power = [run_power(rows, max(10, options.pairs // 10), options.first_seed, pause) for rows in (1_000, 5_000)]
+    power = [
+        run_power(rows, max(10, options.pairs // 10), options.first_seed, pause)
+        for rows in (1_000, 5_000)
+    ]
     say(f"cold start {power}")
     return {"pairs": pairs, "power": power}
 
@@ -160,7 +291,7 @@ def _leads(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     runs = []
     for seed in seeds:
         runs += run_leads([seed], options.lead_volume, pause)
-        say(f"leads, seed {seed}: {summarise_leads(runs[-len(PLANTED):], [])}")
+        say(f"leads, seed {seed}: {summarise_leads(runs[-len(PLANTED) :], [])}")
     pairs = run_two(seeds, options.lead_volume, pause)
     say(f"leads, pairs {pairs}")
     return {"runs": runs, "pairs": pairs, "summary": summarise_leads(runs, pairs)}
@@ -178,7 +309,9 @@ def _peers(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         shifts = [name for name in _HEADLINES if name in options.shifts]
         worlds = [name for name in ("independent", "clustered, weekly") if name in options.worlds]
         seeds = range(options.first_seed, options.first_seed + options.peer_seeds)
-        found = run_peers(seeds, 2000, worlds, shifts, min(options.days, 50), python, Path(scratch), pause)
+        found = run_peers(
+            seeds, 2000, worlds, shifts, min(options.days, 50), python, Path(scratch), pause
+        )
     say(f"peers: {len(found['nulls'])} stationary and {len(found['delays'])} shifted runs")
     return found
 
@@ -199,7 +332,11 @@ def _scale(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         ):
             pause()
             done = subprocess.run(
-                [sys.executable, "-m", f"benchmarks.drift.{arguments[0]}", *arguments[1:]], capture_output=True, text=True, cwd=_REPOSITORY, check=False
+                [sys.executable, "-m", f"benchmarks.drift.{arguments[0]}", *arguments[1:]],
+                capture_output=True,
+                text=True,
+                cwd=_REPOSITORY,
+                check=False,
             )
             if done.returncode:
                 raise WhetError(f"The run of {name} failed: {done.stderr.strip()[-300:]}")
@@ -211,15 +348,32 @@ def _scale(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     return figures
 
 
-_RUNS = {"nulls": _nulls, "shifts": _shifts, "hours": _hours, "texts": _texts, "cold": _cold, "audit": _audit, "leads": _leads, "refusals": _refusals, "peers": _peers, "scale": _scale}
+_RUNS = {
+    "nulls": _nulls,
+    "shifts": _shifts,
+    "hours": _hours,
+    "texts": _texts,
+    "cold": _cold,
+    "audit": _audit,
+    "leads": _leads,
+    "refusals": _refusals,
+    "peers": _peers,
+    "scale": _scale,
+}
 
 
 def main(given: list[str] | None = None) -> int:
-    """Exit code 0: every target that was measured is met; 1: one is missed, which is in the results; 2: it could not run."""
+    """Exit code 0: every target that was measured is met; 1: one is missed, which is in the
+    results; 2: it could not run.
+    """
     arguments = sys.argv[1:] if given is None else given
     options = _arguments(arguments)
     recorded = {} if options.no_record else _recorded()
-    wanted = [(name, volume) for name in options.parts for volume in (options.volumes if name in _BY_VOLUME else [0])]
+    wanted = [
+        (name, volume)
+        for name in options.parts
+        for volume in (options.volumes if name in _BY_VOLUME else [0])
+    ]
     for name, volume in wanted:
         options.volume = volume
         began, cpu = time.monotonic(), time.process_time()
@@ -227,7 +381,12 @@ def main(given: list[str] | None = None) -> int:
             "started_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             "commit": _commit(),
             "world": options.shift_world if name == "shifts" else "",
-            "command": " ".join(["python -m benchmarks.drift", *(f"'{part}'" if " " in part else part for part in arguments)]),
+            "command": " ".join(
+                [
+                    "python -m benchmarks.drift",
+                    *(f"'{part}'" if " " in part else part for part in arguments),
+                ]
+            ),
             "cores": os.cpu_count() or 1,
         }
         try:
@@ -236,7 +395,12 @@ def main(given: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         recorded[f"{name}-{volume}" if volume else name] = (
-            identity | {"minutes": round((time.monotonic() - began) / 60, 1), "cpu_minutes": round((time.process_time() - cpu) / 60, 1)} | made
+            identity
+            | {
+                "minutes": round((time.monotonic() - began) / 60, 1),
+                "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+            }
+            | made
         )
         if not options.no_record:
             _record(recorded)
@@ -245,7 +409,13 @@ def main(given: list[str] | None = None) -> int:
 
 
 def _commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--match="], cwd=_REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--match="],
+        cwd=_REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip() or "unknown"
 
 

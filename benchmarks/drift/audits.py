@@ -1,4 +1,6 @@
-"""The weekly error rate in simulated weeks: how often its 95 % interval holds the truth, and how wide it is."""
+"""The weekly error rate in simulated weeks: how often its 95 % interval holds the truth, and how
+wide it is.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,17 @@ _HEAVY_TAIL = 1.3  # Pareto shape of users' activity, as in worlds.py
 
 @dataclass(frozen=True)
 class Service:
-    """One kind of service. Errors cluster in users; some of the wrong answers, and few of the right ones, are rated down."""
+    """One kind of service.
+
+    Errors cluster in users; some of the wrong answers, and few of the right ones, are rated down.
+    """
 
     name: str
     error_rate: float
     answers: int  # a week
     drawn_a_day: int
-    alike: float  # concentration of users' own error rates; smaller: more alike within a user; 0: independent
+    # Concentration of users' own error rates; smaller: more alike within a user; 0: independent
+    alike: float
     rated_down: tuple[float, float] = (0.25, 0.02)  # share of wrong and of right answers
 
 
@@ -48,7 +54,10 @@ def run_service(service: Service, weeks: int, seed: int) -> dict[str, Any]:
     width, plain_width, off = [], [], []
     for _ in range(weeks):
         week, truth = simulate(service, rng)
-        found, plain = estimate(week, learn([one for ones in earlier for one in ones])), estimate(week)
+        found, plain = (
+            estimate(week, learn([one for ones in earlier for one in ones])),
+            estimate(week),
+        )
         assert found is not None and plain is not None
         covered += found.low <= truth <= found.high
         plain_covered += plain.low <= truth <= plain.high
@@ -75,7 +84,9 @@ def simulate(service: Service, rng: np.random.Generator) -> tuple[Week, float]:
     users = max(20, service.answers // 6)
     rates = np.full(users, service.error_rate)
     if service.alike:
-        rates = rng.beta(service.error_rate * service.alike, (1 - service.error_rate) * service.alike, users)
+        rates = rng.beta(
+            service.error_rate * service.alike, (1 - service.error_rate) * service.alike, users
+        )
     activity = rng.pareto(_HEAVY_TAIL, users) + 1
     activity /= activity.sum()
     population: dict[int, dict[str, int]] = {}
@@ -88,7 +99,8 @@ def simulate(service: Service, rng: np.random.Generator) -> tuple[Week, float]:
         up = ~down & (rng.random(count) < np.where(wrong, 0.03, 0.1)) & (service.rated_down[0] > 0)
         cell = np.where(down, "down", np.where(up, "up", "quiet"))
         population[day] = {name: int((cell == name).sum()) for name in CELLS}
-        drawn = np.flatnonzero(rng.random(count) < service.drawn_a_day / (service.answers / 7))  # each by itself, as the product draws
+        # Each by itself, as the product draws
+        drawn = np.flatnonzero(rng.random(count) < service.drawn_a_day / (service.answers / 7))
         judged += [Judged(day, str(cell[n]), bool(wrong[n])) for n in drawn]
         answers, wrong_ones = answers + count, wrong_ones + int(wrong.sum())
     return Week(population, judged), wrong_ones / answers

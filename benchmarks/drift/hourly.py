@@ -1,4 +1,6 @@
-"""Hours in the simulated services: false incidents of hours and days together, and hours until a gross change is found, beside the days' own delay."""
+"""Hours in the simulated services: false incidents of hours and days together, and hours until a
+gross change is found, beside the days' own delay.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from monitoring.detector.watch import Watch
 
 NOON = 12
 FOLLOWED = 10  # days after a shift: what hours are for is over by then
-_DAY_LATE, _HOUR_LATE = 1.0, 0.25  # hours after its end at which the product takes a day or an hour in
+# Hours after its end at which the product takes a day or an hour in
+_DAY_LATE, _HOUR_LATE = 1.0, 0.25
 
 
 def run_day(watch: Watch, day: int, rows: Table) -> list[tuple[int | None, Incident]]:
@@ -33,7 +36,9 @@ def run_day(watch: Watch, day: int, rows: Table) -> list[tuple[int | None, Incid
 
 
 def run_null(world: str, volume: int, seed: int, days: int) -> dict[str, Any]:
-    """`days` judged days after the warm-up, by hours and days together, and how many hours of them were judged."""
+    """`days` judged days after the warm-up, by hours and days together, and how many hours of them
+    were judged.
+    """
     service, watch = World(seed, volume, world, hours=True), Watch("null", DetectorSettings())
     spent = 0.0
     for day in range(WARM_UP + days):
@@ -42,7 +47,12 @@ def run_null(world: str, volume: int, seed: int, days: int) -> dict[str, Any]:
         run_day(watch, day, rows)
         spent += time.process_time() - began
     found = [
-        {"day": one.opened - FIRST_DAY, "hour": None if one.hour is None else one.hour % HOURS, "signals": one.signals, "summary": one.lead.effect.sentence}
+        {
+            "day": one.opened - FIRST_DAY,
+            "hour": None if one.hour is None else one.hour % HOURS,
+            "signals": one.signals,
+            "summary": one.lead.effect.sentence,
+        }
         for one in watch.stream.incidents
     ]
     return {
@@ -52,23 +62,35 @@ def run_null(world: str, volume: int, seed: int, days: int) -> dict[str, Any]:
 
 
 def run_gross(shifts: Sequence[str], volume: int, seed: int) -> list[dict[str, Any]]:
-    """Every gross change, from noon of a weekday on, in the same service, judged with hours and by days alone."""
-    service, both, alone = World(seed, volume, hours=True), Watch("both", DetectorSettings()), Watch("days", DetectorSettings())
+    """Every gross change, from noon of a weekday on, in the same service, judged with hours and by
+    days alone.
+    """
+    service, both, alone = (
+        World(seed, volume, hours=True),
+        Watch("both", DetectorSettings()),
+        Watch("days", DetectorSettings()),
+    )
     for day in range(SHIFT_DAY):
         rows = service.day(day)
         run_day(both, day, rows)
         alone.step(FIRST_DAY + day, rows)
     before = len(both.stream.incidents)
     return [
-        {"volume": volume, "seed": seed, "false_before": before} | _follow(GROSS[name], *(copy.deepcopy(one) for one in (service, both, alone)))
+        {"volume": volume, "seed": seed, "false_before": before}
+        | _follow(GROSS[name], *(copy.deepcopy(one) for one in (service, both, alone)))
         for name in shifts
     ]
 
 
 def _follow(shift: Shift, service: World, both: Watch, alone: Watch) -> dict[str, Any]:
-    """Hours from noon until each says so: the end of the hour or day that showed it, and the time at which the product takes it in."""
+    """Hours from noon until each says so: the end of the hour or day that showed it, and the time
+    at which the product takes it in.
+    """
     service.shift, service.start, service.start_hour = shift, SHIFT_DAY, NOON
-    known, found = set(both.stream.incidents), dict[str, Any](shift=shift.name, hours=None, days=None, by_hour=False, other_incidents=0)
+    known, found = (
+        set(both.stream.incidents),
+        dict[str, Any](shift=shift.name, hours=None, days=None, by_hour=False, other_incidents=0),
+    )
     others: set[Incident] = set()
     for day in range(SHIFT_DAY, SHIFT_DAY + FOLLOWED):
         rows, begin = service.day(day), (day - SHIFT_DAY) * HOURS - NOON
@@ -77,7 +99,12 @@ def _follow(shift: Shift, service: World, both: Watch, alone: Watch) -> dict[str
                 continue
             if set(incident.signals) & set(shift.signals):
                 late = HOURS + _DAY_LATE if hour is None else hour + 1 + _HOUR_LATE
-                found |= {"hours": begin + late, "by_hour": hour is not None, "signals": incident.signals, "summary": incident.lead.effect.sentence}
+                found |= {
+                    "hours": begin + late,
+                    "by_hour": hour is not None,
+                    "signals": incident.signals,
+                    "summary": incident.lead.effect.sentence,
+                }
                 others.discard(incident)
                 break
             others.add(incident)
@@ -90,13 +117,18 @@ def _follow(shift: Shift, service: World, both: Watch, alone: Watch) -> dict[str
 
 
 def summarise_nulls(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per world and volume: false incidents per 100 days with their exact interval, and how many of them hours raised."""
+    """Per world and volume: false incidents per 100 days with their exact interval, and how many of
+    them hours raised.
+    """
     from monitoring.detector.replay import poisson_interval
 
     rows = []
     for key in dict.fromkeys((run["world"], run["volume"]) for run in runs):
         mine = [run for run in runs if (run["world"], run["volume"]) == key]
-        days, incidents = sum(run["days"] for run in mine), [one for run in mine for one in run["incidents"]]
+        days, incidents = (
+            sum(run["days"] for run in mine),
+            [one for run in mine for one in run["incidents"]],
+        )
         low, high = poisson_interval(len(incidents), days)
         rows.append({
             "world": key[0], "volume": key[1], "seeds": len(mine), "days": days, "judged_hours": sum(run["judged_hours"] for run in mine),
@@ -107,14 +139,24 @@ def summarise_nulls(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summarise_gross(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per change and volume: median and longest hours with hours and by days alone; not found counts as the longest."""
+    """Per change and volume: median and longest hours with hours and by days alone; not found
+    counts as the longest.
+    """
     rows = []
     for key in dict.fromkeys((run["shift"], run["volume"]) for run in runs):
         mine = [run for run in runs if (run["shift"], run["volume"]) == key]
-        made: dict[str, Any] = {"shift": key[0], "volume": key[1], "seeds": len(mine), "by_hour": sum(run["by_hour"] for run in mine)}
+        made: dict[str, Any] = {
+            "shift": key[0],
+            "volume": key[1],
+            "seeds": len(mine),
+            "by_hour": sum(run["by_hour"] for run in mine),
+        }
         for name in ("hours", "days"):
             delays = np.array([np.inf if run[name] is None else run[name] for run in mine])
             middle, longest = float(np.quantile(delays, 0.5, method="higher")), float(delays.max())
-            made |= {f"median_{name}": middle if np.isfinite(middle) else None, f"longest_{name}": longest if np.isfinite(longest) else None}
+            made |= {
+                f"median_{name}": middle if np.isfinite(middle) else None,
+                f"longest_{name}": longest if np.isfinite(longest) else None,
+            }
         rows.append(made | {"other_incidents": sum(run["other_incidents"] for run in mine)})
     return rows

@@ -338,13 +338,21 @@ def write_leads(part: Mapping[str, Any]) -> list[str]:
         if _fault(run)
     ]
     return [
-        "**What incidents say of planted changes**, the day after they opened (Wilson's 95 % interval)",
+        (
+            "**What incidents say of planted changes**, the day after they opened (Wilson's 95 %"
+            " interval)"
+        ),
         "",
-        "| planted | found in 14 days | right lead | right slice | right words | right hint | all right |",
+        (
+            "| planted | found in 14 days | right lead | right slice | right words | right hint |"
+            " all right |"
+        ),
         "|---:|---:|---:|---:|---:|---:|---:|",
-        f"| {row['planted']} | {row['found']} | {row['lead_right']} | {row['slice_right']} "
-        f"| {row['words_right']} | {row['hint_right']} "
-        f"| {row['all_right']} ({row['low']:.0%}–{row['high']:.0%}) |",
+        (
+            f"| {row['planted']} | {row['found']} | {row['lead_right']} | {row['slice_right']} "
+            f"| {row['words_right']} | {row['hint_right']} "
+            f"| {row['all_right']} ({row['low']:.0%}–{row['high']:.0%}) |"
+        ),
         "",
         f"Two changes ten days apart, both explained: {row['pairs_right']} of {row['pairs']}.",
         *(["", "Not right:", *wrong] if wrong else []),

@@ -1,7 +1,9 @@
-"""A day of very many requests in the product's own database: `python -m benchmarks.drift.million build|judge HOME ROWS`.
+"""A day of very many requests in the product's own database: `python -m benchmarks.drift.million
+build|judge HOME ROWS`.
 
-`build` writes seven weeks of 2,000 requests a day and lets the product take them in, then one day of ROWS requests. `judge` takes that day in as the
-scheduler does and prints seconds and peak memory of its process as JSON.
+`build` writes seven weeks of 2,000 requests a day and lets the product take them in, then one day
+of ROWS requests. `judge` takes that day in as the scheduler does and prints seconds and peak memory
+of its process as JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ from whet.tables import interactions
 ALIAS, FIRST = "support", 20_000
 DAYS = 49  # before the large one
 _AT_ONCE = 5_000  # rows of one insert
-_REFUSAL, _ANSWER = "I'm sorry, but I cannot help with that.", "Thank you for asking. Please send it to our workshop; a spare part is on its way."
+_REFUSAL, _ANSWER = (
+    "I'm sorry, but I cannot help with that.",
+    "Thank you for asking. Please send it to our workshop; a spare part is on its way.",
+)
 
 
 def build(home: Path, rows: int) -> None:
@@ -53,7 +58,11 @@ def judge(home: Path) -> dict[str, float]:
         raise SystemExit(f"expected to judge one day, judged {days}")
     wall, spent = time.monotonic() - began, time.process_time() - cpu
     context.close()
-    return {"wall_s": round(wall, 2), "cpu_s": round(spent, 2), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {
+        "wall_s": round(wall, 2),
+        "cpu_s": round(spent, 2),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def _after(day: int) -> int:
@@ -80,7 +89,16 @@ def _rows(day: int, table: Table) -> Iterator[dict[str, Any]]:
     """Rows of the log as the gateway's drain writes them, spread over the day."""
     of = {
         name: table.columns[name]
-        for name in ("prompt", "user", "prompt_tokens", "completion_tokens", "ttft_ms", "time_per_token_ms", "refusal", "finish_reason")
+        for name in (
+            "prompt",
+            "user",
+            "prompt_tokens",
+            "completion_tokens",
+            "ttft_ms",
+            "time_per_token_ms",
+            "refusal",
+            "finish_reason",
+        )
     }
     at = day * DAY_MS + np.linspace(0, DAY_MS - 1, len(table)).astype(np.int64)
     for n in range(len(table)):
@@ -108,7 +126,10 @@ def _rows(day: int, table: Table) -> Iterator[dict[str, Any]]:
             "http_status": 200,
             "error": None,
             "finish_reason": str(of["finish_reason"][n]),
-            "request": {"model": ALIAS, "messages": [{"role": "user", "content": str(of["prompt"][n])}]},
+            "request": {
+                "model": ALIAS,
+                "messages": [{"role": "user", "content": str(of["prompt"][n])}],
+            },
             "response": {"role": "assistant", "content": said},
             "response_text": said,
             "response_sha256": "0" * 64,

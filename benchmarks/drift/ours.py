@@ -55,7 +55,16 @@ def run_null(
         spent += time.process_time() - began
     found = [_short(incident) for incident in watch.stream.incidents]
     looks = WARM_UP // 7 - 1  # from the second week on
-    return NullRun(world, volume, seed, watch.stream.judged_days, found, len(watch.early), looks, spent / (WARM_UP + days))
+    return NullRun(
+        world,
+        volume,
+        seed,
+        watch.stream.judged_days,
+        found,
+        len(watch.early),
+        looks,
+        spent / (WARM_UP + days),
+    )
 
 
 def run_shifts(
@@ -77,7 +86,11 @@ def run_shifts(
         watch.step(FIRST_DAY + day, service.day(day))
     before = len(watch.stream.incidents)
     known_shifts = SHIFTS | SEARCH_SHIFTS
-    return [_follow(known_shifts[name], copy.deepcopy(service), copy.deepcopy(watch)) | {"volume": volume, "seed": seed, "false_before": before} for name in shifts]
+    return [
+        _follow(known_shifts[name], copy.deepcopy(service), copy.deepcopy(watch))
+        | {"volume": volume, "seed": seed, "false_before": before}
+        for name in shifts
+    ]
 
 
 def _follow(shift: Shift, service: World, watch: Watch) -> dict[str, Any]:
@@ -89,9 +102,12 @@ def _follow(shift: Shift, service: World, watch: Watch) -> dict[str, Any]:
         rows = service.day(day)
         new_topic |= set(rows.columns["id"][rows.columns["truth_topic"] == TOPICS])
         changed, _ = watch.step(FIRST_DAY + day, rows)
-        since_shift = [incident for incident in changed if incident.state == "open" and incident not in known]
+        since_shift = [
+            incident for incident in changed if incident.state == "open" and incident not in known
+        ]
         for incident in since_shift:
-            # The first incident that holds one of the shift's own signals is the find, on the day that signal was in it.
+            # The first incident that holds one of the shift's own signals is the find, on the day
+            # that signal was in it.
             if set(incident.signals) & set(shift.signals):
                 others |= set(since_shift)
                 return {
@@ -105,7 +121,9 @@ def _follow(shift: Shift, service: World, watch: Watch) -> dict[str, Any]:
 
 
 def _attribution(shift: Shift, incident: Incident, new_topic: set[str]) -> dict[str, Any]:
-    """Whether one of the shift's signals is among the first three, and the new topic among the first three topics."""
+    """Whether one of the shift's signals is among the first three, and the new topic among the
+    first three topics.
+    """
     signals = incident.signals
     found: dict[str, Any] = {
         "signals": signals,
@@ -115,20 +133,32 @@ def _attribution(shift: Shift, incident: Incident, new_topic: set[str]) -> dict[
         "cause": incident.explanation.get("cause", {}).get("kind"),
     }
     if shift.topic:
-        shares = [sum(name in new_topic for name in topic["examples"]) / max(1, len(topic["examples"])) for topic in incident.explanation["topics"][:3]]
-        found |= {"topic_in_top_3": any(share >= _OF_TOPIC for share in shares), "words": [topic["words"] for topic in incident.explanation["topics"][:1]]}
+        shares = [
+            sum(name in new_topic for name in topic["examples"]) / max(1, len(topic["examples"]))
+            for topic in incident.explanation["topics"][:3]
+        ]
+        found |= {
+            "topic_in_top_3": any(share >= _OF_TOPIC for share in shares),
+            "words": [topic["words"] for topic in incident.explanation["topics"][:1]],
+        }
     return found
 
 
 def _short(incident: Incident) -> dict[str, Any]:
-    return {"day": incident.opened - FIRST_DAY, "signals": incident.signals, "summary": incident.lead.effect.sentence}
+    return {
+        "day": incident.opened - FIRST_DAY,
+        "signals": incident.signals,
+        "summary": incident.lead.effect.sentence,
+    }
 
 
 PAIRS = ((50, 20_000), (200, 200), (1_000, 1_000), (5_000, 5_000))
 
 
 def run_pairs(before: int, after: int, pairs: int, first_seed: int, pause: Pause) -> dict[str, Any]:
-    """Cold start: pairs of samples of the same distribution, the larger one first as a reference has it; any finding is false."""
+    """Cold start: pairs of samples of the same distribution, the larger one first as a reference
+    has it; any finding is false.
+    """
     wrong: dict[str, int] = {}
     any_wrong, tests = 0, 0
     for seed in range(first_seed, first_seed + pairs):
@@ -140,7 +170,13 @@ def run_pairs(before: int, after: int, pairs: int, first_seed: int, pause: Pause
         tests = compared.tests
         for finding in compared.findings:
             wrong[finding.signal] = wrong.get(finding.signal, 0) + 1
-    return {"sizes": [max(before, after), min(before, after)], "pairs": pairs, "false": any_wrong, "tests": tests, "by_signal": wrong}
+    return {
+        "sizes": [max(before, after), min(before, after)],
+        "pairs": pairs,
+        "false": any_wrong,
+        "tests": tests,
+        "by_signal": wrong,
+    }
 
 
 def run_power(n: int, pairs: int, first_seed: int, pause: Pause) -> dict[str, Any]:
@@ -149,14 +185,24 @@ def run_power(n: int, pairs: int, first_seed: int, pause: Pause) -> dict[str, An
     for seed in range(first_seed, first_seed + pairs):
         pause()
         service = World(seed, 1_000, "independent")
-        compared = compare_two(_blind(service.draw(n, refusal=0.03)), _blind(service.draw(n, refusal=0.06)), seed=seed)
+        compared = compare_two(
+            _blind(service.draw(n, refusal=0.03)), _blind(service.draw(n, refusal=0.06)), seed=seed
+        )
         found += any(finding.signal == "refusal" for finding in compared.findings)
     return {"rows": n, "pairs": pairs, "found": found}
 
 
 def _blind(table: Table) -> Table:
-    """Without the columns that only the generator knows, and without the day, which pairs do not have."""
-    return Table({name: values for name, values in table.columns.items() if name not in ("truth_topic", "day")})
+    """Without the columns that only the generator knows, and without the day, which pairs do not
+    have.
+    """
+    return Table(
+        {
+            name: values
+            for name, values in table.columns.items()
+            if name not in ("truth_topic", "day")
+        }
+    )
 
 
 def summarise_nulls(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -177,7 +223,9 @@ def summarise_nulls(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summarise_shifts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per shift and volume: median and 90 % delay (not found counts as the longest), shares found within 7 and 30 days, attribution."""
+    """Per shift and volume: median and 90 % delay (not found counts as the longest), shares found
+    within 7 and 30 days, attribution.
+    """
     import numpy as np
 
     rows = []

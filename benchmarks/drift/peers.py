@@ -1,6 +1,8 @@
-"""What others do with the same days: Evidently's default preset, corrected two-sample tests, ADWIN and Page-Hinkley.
+"""What others do with the same days: Evidently's default preset, corrected two-sample tests, ADWIN
+and Page-Hinkley.
 
-Each gives one yes or no per day. A run of yes days is one incident, which is the kinder way to count for a method without memory.
+Each gives one yes or no per day. A run of yes days is one incident, which is the kinder way to
+count for a method without memory.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ NAMES = {
 
 
 def run_windowed(world: World, days: int, first_judged: int) -> dict[str, list[bool]]:
-    """Evidently and Holm: each day against the seven before it. Returns alarms by method, one per judged day."""
+    """Evidently and Holm: each day against the seven before it.
+
+    Returns alarms by method, one per judged day.
+    """
     recent: deque[Table] = deque(maxlen=_REFERENCE_DAYS)
     alarms: dict[str, list[bool]] = {"evidently_any": [], "evidently_dataset": [], "holm": []}
     for day in range(days):
@@ -58,10 +63,14 @@ def run_windowed(world: World, days: int, first_judged: int) -> dict[str, list[b
 def _frame(tables: Sequence[Table]) -> Any:
     import pandas as pd
 
-    columns: dict[str, Any] = {name: np.concatenate([table.columns[name] for table in tables]) for name in NUMBERS}
+    columns: dict[str, Any] = {
+        name: np.concatenate([table.columns[name] for table in tables]) for name in NUMBERS
+    }
     for name in CATEGORIES:
         values = np.concatenate([table.columns[name] for table in tables])
-        columns[name] = [None if value is None or value != value else str(value) for value in values]
+        columns[name] = [
+            None if value is None or value != value else str(value) for value in values
+        ]
     return pd.DataFrame(columns)
 
 
@@ -70,27 +79,49 @@ def evidently_default(reference: Sequence[Table], current: Table) -> tuple[bool,
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    definition = DataDefinition(numerical_columns=list(NUMBERS), categorical_columns=list(CATEGORIES))
-    now, before = (Dataset.from_pandas(_frame(tables), data_definition=definition) for tables in ([current], reference))
+    definition = DataDefinition(
+        numerical_columns=list(NUMBERS), categorical_columns=list(CATEGORIES)
+    )
+    now, before = (
+        Dataset.from_pandas(_frame(tables), data_definition=definition)
+        for tables in ([current], reference)
+    )
     metrics = Report([DataDriftPreset()]).run(now, before).dict()["metrics"]
-    counts = next(metric["value"] for metric in metrics if isinstance(metric["value"], dict) and {"count", "share"} <= set(metric["value"]))
+    counts = next(
+        metric["value"]
+        for metric in metrics
+        if isinstance(metric["value"], dict) and {"count", "share"} <= set(metric["value"])
+    )
     return counts["count"] >= 1, counts["share"] >= 0.5
 
 
 def holm_corrected(reference: Sequence[Table], current: Table) -> bool:
     """Two-sample tests on all rows, corrected over columns: right for independent rows."""
     before, now = _frame(reference), _frame([current])
-    values = [float(ks_2samp(before[name].dropna(), now[name].dropna(), method="asymp").pvalue) for name in NUMBERS]
+    values = [
+        float(ks_2samp(before[name].dropna(), now[name].dropna(), method="asymp").pvalue)
+        for name in NUMBERS
+    ]
     for name in CATEGORIES:
         names = sorted({*before[name].dropna(), *now[name].dropna()})
-        counts = np.array([[frame[name].value_counts().get(value, 0) for value in names] for frame in (before, now)])
+        counts = np.array(
+            [
+                [frame[name].value_counts().get(value, 0) for value in names]
+                for frame in (before, now)
+            ]
+        )
         counts = counts[:, counts.sum(0) >= 5]
-        values.append(float(chi2_contingency(counts, correction=False)[1]) if counts.shape[1] > 1 else 1.0)
+        values.append(
+            float(chi2_contingency(counts, correction=False)[1]) if counts.shape[1] > 1 else 1.0
+        )
     return min(holm(values)) < _ALPHA
 
 
 def prepare_river(cache: Path) -> Path:
-    """The interpreter of river's environment, installed when it is not there yet (about 150 MB). Raises BenchmarkError."""
+    """The interpreter of river's environment, installed when it is not there yet (about 150 MB).
+
+    Raises BenchmarkError.
+    """
     packages = _LISTS / "river.txt"
     folder, digest = cache / "river-0.26.1", hashlib.sha256(packages.read_bytes()).hexdigest()
     marker = folder / "installed"
@@ -98,19 +129,32 @@ def prepare_river(cache: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         print(f"installing river into {folder}", flush=True)
-        pip = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(packages)]
+        pip = [
+            str(folder / "bin" / "pip"),
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "-r",
+            str(packages),
+        ]
         for command in ([sys.executable, "-m", "venv", str(folder)], pip):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise BenchmarkError(
-                    f"river's environment could not be made: {done.stderr.strip()[-300:]}", hint="Leave the peers out: --parts nulls,shifts,cold."
+                    f"river's environment could not be made: {done.stderr.strip()[-300:]}",
+                    hint="Leave the peers out: --parts nulls,shifts,cold.",
                 )
         marker.write_text(digest)
     return folder / "bin" / "python"
 
 
-def run_streams(python: Path, world: World, days: int, first_judged: int, scratch: Path) -> dict[str, list[bool]]:
-    """ADWIN and Page-Hinkley request by request on four streams; a day with any detection is an alarm."""
+def run_streams(
+    python: Path, world: World, days: int, first_judged: int, scratch: Path
+) -> dict[str, list[bool]]:
+    """ADWIN and Page-Hinkley request by request on four streams; a day with any detection is an
+    alarm.
+    """
     tables = [world.day(day) for day in range(days)]
     lengths = np.array([len(table) for table in tables])
     streams = {name: np.concatenate([table.columns[name] for table in tables]) for name in STREAMS}
@@ -118,7 +162,9 @@ def run_streams(python: Path, world: World, days: int, first_judged: int, scratc
         streams[name] = np.log(streams[name])
     path = scratch / "streams.npz"
     np.savez(path, lengths=lengths, **streams)
-    done = subprocess.run([str(python), str(_CHILD), str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(python), str(_CHILD), str(path)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise BenchmarkError(f"river failed: {done.stderr.strip()[-300:]}")
     found: dict[str, list[bool]] = json.loads(done.stdout)
@@ -135,9 +181,18 @@ def episodes(alarms: Iterable[bool]) -> int:
 
 
 def run_peers(
-    seeds: Sequence[int], volume: int, worlds: Sequence[str], shifts: Sequence[str], days: int, python: Path, scratch: Path, pause: Any
+    seeds: Sequence[int],
+    volume: int,
+    worlds: Sequence[str],
+    shifts: Sequence[str],
+    days: int,
+    python: Path,
+    scratch: Path,
+    pause: Any,
 ) -> dict[str, Any]:
-    """Alarm days and incidents in stationary worlds, and the day of the first alarm after a shift, by method."""
+    """Alarm days and incidents in stationary worlds, and the day of the first alarm after a shift,
+    by method.
+    """
     nulls, delays = [], []
     seconds: dict[str, float] = {"windowed": 0.0}
     for world in worlds:
@@ -148,7 +203,14 @@ def run_peers(
             seconds["windowed"] += time.process_time() - began
             found |= run_streams(python, World(seed, volume, world), 7 + days, 7, scratch)
             nulls += [
-                {"world": world, "seed": seed, "method": name, "days": days, "alarm_days": sum(alarms), "incidents": episodes(alarms)}
+                {
+                    "world": world,
+                    "seed": seed,
+                    "method": name,
+                    "days": days,
+                    "alarm_days": sum(alarms),
+                    "incidents": episodes(alarms),
+                }
                 for name, alarms in found.items()
             ]
     for name in shifts:
@@ -156,7 +218,9 @@ def run_peers(
             pause()
             first = 28  # the peers need no history of six weeks
             made = [World(seed, volume, shift=SHIFTS[name], start=first) for _ in range(2)]
-            found = run_windowed(made[0], first + 10, 7) | run_streams(python, made[1], first + 10, 7, scratch)
+            found = run_windowed(made[0], first + 10, 7) | run_streams(
+                python, made[1], first + 10, 7, scratch
+            )
             for method, alarms in found.items():
                 after = alarms[first - 7 :]
                 delays.append(

@@ -1,4 +1,6 @@
-"""Runs in river's environment: streams in, days with a detection out, as JSON. Imports nothing of this project."""
+"""Runs in river's environment: streams in, days with a detection out, as JSON. Imports nothing of
+this project.
+"""
 
 import json
 import sys

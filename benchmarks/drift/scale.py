@@ -1,4 +1,6 @@
-"""One day of very many requests, in a process of its own: `python -m benchmarks.drift.scale WHAT ROWS` prints CPU and peak memory as JSON."""
+"""One day of very many requests, in a process of its own: `python -m benchmarks.drift.scale WHAT
+ROWS` prints CPU and peak memory as JSON.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,11 @@ def main(what: str, rows: int) -> dict[str, float]:
         watch.step(FIRST_DAY + _DAYS, day)
     elif what == "evidently":
         evidently_default(before[-7:], day)
-    return {"cpu_s": round(time.process_time() - began, 2), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "rows": len(day)}
+    return {
+        "cpu_s": round(time.process_time() - began, 2),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rows": len(day),
+    }
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ class Searches:
         document = topic * DOCUMENTS_PER_TOPIC + r.integers(DOCUMENTS_PER_TOPIC, size=n)
         gone = self.order[: round(self.lost * len(self.order))]
         kinds = np.where(topic >= self.topics, 2, np.isin(document, gone).astype(int))
-        means, spreads = (np.array(values)[kinds] for values in zip(FOUND, LOST, FOREIGN, strict=True))
+        means, spreads = (
+            np.array(values)[kinds] for values in zip(FOUND, LOST, FOREIGN, strict=True)
+        )
         score = means + spreads * r.normal(size=n) + _OF_USERS * style + r.normal(0, _DAILY)
         failed, empty = r.random(n) < _FAILED, score < _MIN_SCORE
         has_hits = ~failed & ~empty

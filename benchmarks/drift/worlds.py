@@ -1,8 +1,10 @@
-"""Simulated services whose users have habits of their own: days of requests from a seed, with or without a change.
+"""Simulated services whose users have habits of their own: days of requests from a seed, with or
+without a change.
 
-A user keeps a style (length, certainty), a language, a tendency to be refused, an application and two favourite topics; activity is
-heavy-tailed; one user in a hundred is replaced each day; every day is a little slower or faster than the others. A world
-without a shift is stationary: whatever is raised in it is false.
+A user keeps a style (length, certainty), a language, a tendency to be refused, an application and
+two favourite topics; activity is heavy-tailed; one user in a hundred is replaced each day; every
+day is a little slower or faster than the others. A world without a shift is stationary: whatever is
+raised in it is false.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ _LANGUAGE_NAMES = np.array(["en", "es", "de", "fr", "pt", "it", "nl", "pl"], dty
 _LANGUAGE_SHARES = (0.62, 0.10, 0.07, 0.06, 0.06, 0.04, 0.03, 0.02)
 _TOPIC_WEIGHTS = 1 / np.arange(1, TOPICS + 1)
 _TOPIC_WEIGHTS = _TOPIC_WEIGHTS / _TOPIC_WEIGHTS.sum()
-_CENTRES = np.random.default_rng(99).normal(size=(TOPICS + 1, DIMENSIONS))  # the last one is the new topic
+# The last one is the new topic
+_CENTRES = np.random.default_rng(99).normal(size=(TOPICS + 1, DIMENSIONS))
 _RAMP_DAYS = 14
-# Standard deviation of an hour's own swing: lengths, certainty, time to the first token; then, of the logarithm of the rate, refusals, repetition, broken schemas.
+# Standard deviation of an hour's own swing: lengths, certainty, time to the first token; then, of
+# the logarithm of the rate, refusals, repetition, broken schemas.
 _HOUR_SWINGS = np.array([0.02, 0.02, 0.02, 0.10, 0.10, 0.15, 0.15])
 Floats = NDArray[np.float64]
 _TEMPLATES = (
@@ -37,7 +41,14 @@ _TEMPLATES = (
     "What is the difference between {0} and {2}? My {3} is the old one",
     "Please cancel {0} for {1}, I wrote about the {2} before. {4}",
 )
-_FILLERS = ("Thanks in advance.", "This is urgent!", "I tried everything.", "Kind regards", "What should I do now?", "It worked last week.")
+_FILLERS = (
+    "Thanks in advance.",
+    "This is urgent!",
+    "I tried everything.",
+    "Kind regards",
+    "What should I do now?",
+    "It worked last week.",
+)
 VOCABULARY = [
     words.split()
     for words in (
@@ -53,7 +64,8 @@ VOCABULARY = [
         "python function loop exception variable library compile syntax thread module",
         "appointment doctor prescription symptom insurance clinic dosage allergy vaccine referral",
         "garden soil seed watering fertiliser pruning greenhouse tomato compost hedge",
-        "solar panel inverter roof kilowatt grid feed-in installer mounting tariff",  # the new topic
+        # The new topic
+        "solar panel inverter roof kilowatt grid feed-in installer mounting tariff",
     )
 ]
 VOCABULARY[-1] = [*VOCABULARY[-1], "photovoltaic"]
@@ -61,7 +73,9 @@ VOCABULARY[-1] = [*VOCABULARY[-1], "photovoltaic"]
 
 @dataclass(frozen=True)
 class Shift:
-    """A change and what has to be found: `signals` that may lead, whether a new topic has to be named."""
+    """A change and what has to be found: `signals` that may lead, whether a new topic has to be
+    named.
+    """
 
     name: str
     signals: tuple[str, ...]
@@ -100,7 +114,9 @@ SHIFTS = {
 SEARCH_SHIFTS = {
     shift.name: shift
     for shift in (
-        Shift("documents lost 10 %", ("retrieval_miss", "retrieval_score", "retrieval_empty"), 0.10),
+        Shift(
+            "documents lost 10 %", ("retrieval_miss", "retrieval_score", "retrieval_empty"), 0.10
+        ),
         Shift(
             "new topic 8 % without documents",
             ("retrieval_miss", "retrieval_score", "retrieval_empty"),
@@ -109,7 +125,8 @@ SEARCH_SHIFTS = {
         ),
     )
 }
-# Changes so gross that nobody should wait a day for them; `ratings stop` and `language +30 points` are a client that broke and an application that was sent elsewhere.
+# Changes so gross that nobody should wait a day for them; `ratings stop` and `language +30 points`
+# are a client that broke and an application that was sent elsewhere.
 GROSS = {
     shift.name: shift
     for shift in (
@@ -136,15 +153,25 @@ NULLS = {
     "missing signal": "clustered, weekly, two signals absent on 10 % of days",
     "declared template": "clustered, weekly, a new template version moves prompts and answers",
     "seasons": "clustered, weekly, each topic turns by a quarter up and down within 60 days",
-    "wandering levels": "clustered, weekly, latency, lengths and refusals drift about their level for weeks",
+    "wandering levels": (
+        "clustered, weekly, latency, lengths and refusals drift about their level for weeks"
+    ),
     "launch": "clustered, weekly, twice the users on one day, who leave within six weeks",
-    "big tenant": "clustered, weekly, one tenant of other habits sends 10 to 40 % of a day's requests",
+    "big tenant": (
+        "clustered, weekly, one tenant of other habits sends 10 to 40 % of a day's requests"
+    ),
     "anonymous users": "clustered, weekly, seasons, and the table has no column `user`",
     "gaps": "clustered, weekly, seasons, twice two days are missing and once half a day",
 }
 # Stationary worlds that are also simulated by the hour, and one that only hours can notice.
-HOUR_NULLS = {name: NULLS[name] for name in ("clustered, weekly", "holiday week", "heavy user", "missing signal")} | {
-    "clock change": "clustered, weekly, everybody comes an hour earlier from one day on, as when summer time begins",
+HOUR_NULLS = {
+    name: NULLS[name]
+    for name in ("clustered, weekly", "holiday week", "heavy user", "missing signal")
+} | {
+    "clock change": (
+        "clustered, weekly, everybody comes an hour earlier from one day on, as when summer time"
+        " begins"
+    ),
 }
 # Hour of the day (UTC) around which users of a language are awake; en, es, de, fr, pt, it, nl, pl.
 _AWAKE = np.array([16.0, 19.0, 11.0, 11.0, 17.0, 11.0, 11.0, 11.0])
@@ -162,7 +189,9 @@ _EVENT = 75  # day on which holiday, heavy user and template come: warm-up and h
 
 
 def sentences(topics: NDArray[np.int64], r: np.random.Generator) -> NDArray[Any]:
-    """One question per topic number: a template, two or three words of the topic, one word of another, a number that is new each time."""
+    """One question per topic number: a template, two or three words of the topic, one word of
+    another, a number that is new each time.
+    """
     n = len(topics)
     templates, fillers = r.integers(len(_TEMPLATES), size=n), r.integers(len(_FILLERS), size=n)
     words = r.integers(len(VOCABULARY[0]), size=(n, 3))
@@ -172,24 +201,38 @@ def sentences(topics: NDArray[np.int64], r: np.random.Generator) -> NDArray[Any]
     for i in range(n):
         own = VOCABULARY[topics[i]]
         stray = VOCABULARY[other[0][i]][other[1][i]]
-        made.append(_TEMPLATES[templates[i]].format(own[words[i, 0]], own[words[i, 1]], own[words[i, 2]], stray, _FILLERS[fillers[i]], numbers[i]))
+        made.append(
+            _TEMPLATES[templates[i]].format(
+                own[words[i, 0]],
+                own[words[i, 1]],
+                own[words[i, 2]],
+                stray,
+                _FILLERS[fillers[i]],
+                numbers[i],
+            )
+        )
     return np.array(made, dtype=object)
 
 
 @dataclass
 class World:
-    """One service. `volume` is its requests on a weekday; `world` one of NULLS; a shift begins on day `start`."""
+    """One service.
+
+    `volume` is its requests on a weekday; `world` one of NULLS; a shift begins on day `start`.
+    """
 
     seed: int
     volume: int = 2000
     world: str = "clustered, weekly"
     shift: Shift | None = None
     start: int = 63
-    hours: bool = False  # requests have an hour, and hours a rhythm of users and length and swings of their own
+    # Requests have an hour, and hours a rhythm of users and length and swings of their own
+    hours: bool = False
     start_hour: int = 0  # of day `start`, at which the shift begins; needs `hours`
     texts: bool = False  # questions as sentences instead of embeddings
     searches: bool = False  # every question is searched for in a collection of documents
-    clarity: float = 1.0  # how far topics lie apart, in standard deviations of a question around its topic
+    # How far topics lie apart, in standard deviations of a question around its topic
+    clarity: float = 1.0
     traits: dict[str, NDArray[Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,7 +242,8 @@ class World:
         self.traits = self._drawn(self.users)
         self.names = np.array([f"u{number}" for number in range(self.users)], dtype=object)
         self.next_user = self.users
-        self.clock = np.random.default_rng([self.seed, 24])  # of its own: days are the same with hours and without
+        # Of its own: days are the same with hours and without
+        self.clock = np.random.default_rng([self.seed, 24])
         self.phases = self._awake(self.traits["language"])
         self.swing = np.zeros(len(_HOUR_SWINGS))
         self.turns = np.random.default_rng([self.seed, 60])  # of its own, as the clock's
@@ -235,12 +279,19 @@ class World:
     def day(self, day: int) -> Table:
         """The requests of day number `day` (0 is FIRST_DAY); days have to be asked for in order."""
         r = self.random
-        clustered, weekly = self.world != "independent", self.world not in ("independent", "clustered")
+        clustered, weekly = (
+            self.world != "independent",
+            self.world not in ("independent", "clustered"),
+        )
         if clustered:
             self._replace_some()
         weekend = weekly and (day + FIRST_DAY + 3) % 7 >= 5
         n = int(r.poisson(self._volume(day) * (0.5 if weekend else 1.0)))
-        weights = self.activity * np.where(weekend & (self.traits["route"] < 4), 0.3, 1.0) * r.gamma(2, 0.5, self.users)
+        weights = (
+            self.activity
+            * np.where(weekend & (self.traits["route"] < 4), 0.3, 1.0)
+            * r.gamma(2, 0.5, self.users)
+        )
         if self.world == "launch":
             weights = weights * self._launched(day)
         if self.world == "big tenant":
@@ -254,10 +305,22 @@ class World:
         of = {name: values[rows] for name, values in traits.items()}
         if self.world == "big tenant":
             self._as_tenant(of, self.is_tenant[rows])
-        hours = self._hours_of(self.phases[rows] - self._clock_change(day), bool(weekend)) if self.hours else None
-        columns = self._shifted_at(hours, of, n, swing, day) if hours is not None and day == self.start else self._columns(r, of, n, swing, day)
+        hours = (
+            self._hours_of(self.phases[rows] - self._clock_change(day), bool(weekend))
+            if self.hours
+            else None
+        )
+        columns = (
+            self._shifted_at(hours, of, n, swing, day)
+            if hours is not None and day == self.start
+            else self._columns(r, of, n, swing, day)
+        )
         if self.world != "anonymous users":
-            columns["user"] = np.array([f"d{day}-{i}" for i in range(n)], dtype=object) if not clustered else self.names[who]
+            columns["user"] = (
+                np.array([f"d{day}-{i}" for i in range(n)], dtype=object)
+                if not clustered
+                else self.names[who]
+            )
         if self.world == "big tenant":
             columns["slice_tenant"] = np.where(self.is_tenant[who], "acme", "others").astype(object)
         columns["id"] = np.array([f"{day}-{i}" for i in range(n)], dtype=object)
@@ -305,19 +368,29 @@ class World:
         return float(self.world == "clock change" and day >= _EVENT)
 
     def _hours_of(self, phases: Floats, weekend: bool) -> NDArray[np.int64]:
-        """Hour of each request: around its user's own, two hours later at weekends; one in seven at any time, machines among them."""
+        """Hour of each request: around its user's own, two hours later at weekends; one in seven at
+        any time, machines among them.
+        """
         n = len(phases)
         around = phases + 2 * weekend + self.clock.normal(0, 3, n)
-        return np.asarray(np.where(self.clock.random(n) < 0.15, self.clock.uniform(0, 24, n), around) % 24, dtype=np.int64)
+        return np.asarray(
+            np.where(self.clock.random(n) < 0.15, self.clock.uniform(0, 24, n), around) % 24,
+            dtype=np.int64,
+        )
 
-    def _shifted_at(self, hours: NDArray[np.int64], of: dict[str, NDArray[Any]], n: int, swing: float, day: int) -> dict[str, NDArray[Any]]:
+    def _shifted_at(
+        self, hours: NDArray[np.int64], of: dict[str, NDArray[Any]], n: int, swing: float, day: int
+    ) -> dict[str, NDArray[Any]]:
         """The day on which the shift begins: the same requests as without it until its hour."""
         shift, state = self.shift, self.random.bit_generator.state
         self.shift = None
         usual = self._columns(self.random, of, n, swing, day)
         self.shift, self.random.bit_generator.state = shift, state
         changed, late = self._columns(self.random, of, n, swing, day), hours >= self.start_hour
-        return {name: np.where(late[:, None] if values.ndim > 1 else late, values, usual[name]) for name, values in changed.items()}
+        return {
+            name: np.where(late[:, None] if values.ndim > 1 else late, values, usual[name])
+            for name, values in changed.items()
+        }
 
     def _swing_by_hour(self, columns: dict[str, NDArray[Any]]) -> None:
         """What an hour does to all of its requests: it fades over some hours. Nights are wordier."""
@@ -325,14 +398,26 @@ class World:
         for hour in range(24):
             self.swing = 0.6 * self.swing + 0.8 * r.normal(0, _HOUR_SWINGS)
             here = hours == hour
-            for name, by in zip(("prompt_tokens", "completion_tokens", "logprob", "ttft_ms"), self.swing, strict=False):
-                columns[name][here] *= np.exp(by + (0.1 * np.cos(2 * np.pi * (hour - 3) / 24) if name == "prompt_tokens" else 0))
-            for name, by in zip(("refusal", "repetition", "schema_failure"), self.swing[4:], strict=True):
-                # Some of the others become events, or some events do not happen: the hour's rate is multiplied by exp(by).
+            for name, by in zip(
+                ("prompt_tokens", "completion_tokens", "logprob", "ttft_ms"),
+                self.swing,
+                strict=False,
+            ):
+                columns[name][here] *= np.exp(
+                    by
+                    + (0.1 * np.cos(2 * np.pi * (hour - 3) / 24) if name == "prompt_tokens" else 0)
+                )
+            for name, by in zip(
+                ("refusal", "repetition", "schema_failure"), self.swing[4:], strict=True
+            ):
+                # Some of the others become events, or some events do not happen: the hour's rate is
+                # multiplied by exp(by).
                 usual, draw = np.nanmean(columns[name]), r.random(len(here))
                 more, fewer = draw < usual * np.expm1(max(by, 0.0)), draw < -np.expm1(min(by, 0.0))
                 known = here & np.isfinite(columns[name])
-                columns[name] = np.where(known & more, 1.0, np.where(known & fewer, 0.0, columns[name]))
+                columns[name] = np.where(
+                    known & more, 1.0, np.where(known & fewer, 0.0, columns[name])
+                )
 
     def _volume(self, day: int) -> float:
         if self.world == "launch" and day >= _EVENT:
@@ -345,7 +430,9 @@ class World:
             return self.volume * (1 + 3 * min(1.0, max(0, day - _EVENT + 15) / 60))
         return self.volume
 
-    def _columns(self, r: np.random.Generator, of: dict[str, NDArray[Any]], n: int, swing: float, day: int) -> dict[str, NDArray[Any]]:
+    def _columns(
+        self, r: np.random.Generator, of: dict[str, NDArray[Any]], n: int, swing: float, day: int
+    ) -> dict[str, NDArray[Any]]:
         shift = self.shift if self.shift and day >= self.start else None
         name, amount = (shift.name, shift.amount) if shift else ("", 0.0)
         part = min(1.0, (day - self.start + 1) / _RAMP_DAYS) if shift and shift.ramp else 1.0
@@ -355,7 +442,11 @@ class World:
         answer = np.exp(4.6 + 0.4 * of["style"] + r.normal(0, 0.6, n))
         refused = of["refused"].copy()
         language = np.where(r.random(n) < 0.95, of["language"], 0)
-        topic = np.where(r.random(n) < 0.6, of["first"], np.where(r.random(n) < 0.5, of["second"], r.choice(TOPICS, n, p=_TOPIC_WEIGHTS)))
+        topic = np.where(
+            r.random(n) < 0.6,
+            of["first"],
+            np.where(r.random(n) < 0.5, of["second"], r.choice(TOPICS, n, p=_TOPIC_WEIGHTS)),
+        )
         if self.world in _SEASONAL:
             season = self._season(day)
             weights = _TOPIC_WEIGHTS * season[:TOPICS]
@@ -365,7 +456,11 @@ class World:
             noise = self.turns.normal(0, _WANDERING * np.sqrt(1 - _WANDER**2))
             self.wander = _WANDER * self.wander + noise
             slower, longer, stricter = np.exp(self.wander)
-            ttft, answer, refused = ttft * slower, answer * longer, np.minimum(1, refused * stricter)
+            ttft, answer, refused = (
+                ttft * slower,
+                answer * longer,
+                np.minimum(1, refused * stricter),
+            )
         schema, repeats, down = 0.01, 0.005, of["unhappy"]
         if name.startswith("refusal"):
             refused = np.minimum(1, amount * refused)
@@ -377,7 +472,10 @@ class World:
             uncertainty = uncertainty * (1 + (amount - 1) * part)
         elif name.startswith("new topic"):
             new = r.random(n) < amount
-            topic, refused = np.where(new, TOPICS, topic), np.where(new, np.maximum(refused, 0.1), refused)
+            topic, refused = (
+                np.where(new, TOPICS, topic),
+                np.where(new, np.maximum(refused, 0.1), refused),
+            )
         elif name.startswith("topics"):
             topic = np.where(r.random(n) < amount, (topic + 5) % TOPICS, topic)
         elif name.startswith("language"):
@@ -391,7 +489,9 @@ class World:
         rated = r.random(n) < (0.0 if name == "ratings stop" else 0.06)
         question: dict[str, NDArray[Any]] = {"prompt": sentences(topic, r)} if self.texts else {}
         if not self.texts:
-            question["embedding"] = (self.clarity * _CENTRES[topic] + r.normal(size=(n, DIMENSIONS))).astype(np.float32)
+            question["embedding"] = (
+                self.clarity * _CENTRES[topic] + r.normal(size=(n, DIMENSIONS))
+            ).astype(np.float32)
         return {
             **question,
             "prompt_tokens": tokens,
@@ -423,11 +523,16 @@ class World:
                 columns["logprob"] = columns["logprob"] * 0.9
 
     def draw(self, n: int, **fixed: float) -> Table:
-        """`n` independent requests of `n` users on one day: one side of a pair. `fixed`: a rate to have instead, by column."""
+        """`n` independent requests of `n` users on one day: one side of a pair.
+
+        `fixed`: a rate to have instead, by column.
+        """
         traits = self._drawn(n)
         if "refusal" in fixed:
             traits["refused"] = np.full(n, fixed["refusal"])
         columns = self._columns(self.random, traits, n, 0.0, 0)
-        columns["user"] = columns["id"] = np.array([f"{self.seed}-{self.next_user + i}" for i in range(n)], dtype=object)
+        columns["user"] = columns["id"] = np.array(
+            [f"{self.seed}-{self.next_user + i}" for i in range(n)], dtype=object
+        )
         self.next_user += n
         return Table(columns)

@@ -23,25 +23,56 @@ _REPOSITORY = _HERE.parents[1]
 
 def _arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds; each runs every arm under every load once (default 3)")
-    parser.add_argument("--seconds", type=float, default=5, help="seconds of load per run (default 5)")
-    parser.add_argument("--arms", default=",".join(ARMS), help=f"comma-separated, of: {', '.join(ARMS)} (default all)")
-    parser.add_argument("--loads", default=",".join(CELLS), help=f"comma-separated, of: {', '.join(CELLS)} (default all)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="rounds; each runs every arm under every load once (default 3)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="seconds of load per run (default 5)"
+    )
+    parser.add_argument(
+        "--arms",
+        default=",".join(ARMS),
+        help=f"comma-separated, of: {', '.join(ARMS)} (default all)",
+    )
+    parser.add_argument(
+        "--loads",
+        default=",".join(CELLS),
+        help=f"comma-separated, of: {', '.join(CELLS)} (default all)",
+    )
     parser.add_argument(
         "--cache",
         type=Path,
         default=os.environ.get("WHET_BENCH_CACHE", _REPOSITORY / ".bench"),
         help="folder for the peers' environments (default .bench, or WHET_BENCH_CACHE)",
     )
-    parser.add_argument("--gateway-core", type=int, default=0, help="core of the gateway (default 0)")
-    parser.add_argument("--load-core", type=int, default=1, help="core of the upstream and the load generator (default 1)")
-    parser.add_argument("--port", type=int, default=18900, help="first of five loopback ports (default 18900)")
-    parser.add_argument("--no-record", action="store_true", help="print the table; leave results/ and README.md alone")
+    parser.add_argument(
+        "--gateway-core", type=int, default=0, help="core of the gateway (default 0)"
+    )
+    parser.add_argument(
+        "--load-core",
+        type=int,
+        default=1,
+        help="core of the upstream and the load generator (default 1)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=18900, help="first of five loopback ports (default 18900)"
+    )
+    parser.add_argument(
+        "--no-record",
+        action="store_true",
+        help="print the table; leave results/ and README.md alone",
+    )
     options = parser.parse_args(given)
     for name, known in (("arms", ARMS), ("loads", CELLS)):
         chosen = [part for part in getattr(options, name).split(",") if part]
         if not chosen or set(chosen) - set(known):
-            parser.error(f"--{name}: {', '.join(sorted(set(chosen) - set(known))) or 'nothing'} is not among {', '.join(known)}")
+            parser.error(
+                f"--{name}: {', '.join(sorted(set(chosen) - set(known))) or 'nothing'} is not among"
+                f" {', '.join(known)}"
+            )
         setattr(options, name, chosen)
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
@@ -59,7 +90,10 @@ def main(given: list[str] | None = None) -> int:
     plan = Plan(
         options.arms, cells, options.rounds, options.seconds, options.gateway_core, options.load_core, options.port, scratch, options.cache.absolute()
     )  # fmt: skip
-    identity = {"command": " ".join(["python -m benchmarks.gateway", *arguments]), "commit": commit(_REPOSITORY)}
+    identity = {
+        "command": " ".join(["python -m benchmarks.gateway", *arguments]),
+        "commit": commit(_REPOSITORY),
+    }
     try:
         result = identity | measure(plan, lambda line: print(line, flush=True))
     except WhetError as error:

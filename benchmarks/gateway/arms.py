@@ -1,4 +1,6 @@
-"""What is compared: the upstream itself, and each gateway in front of it, started as its users start it."""
+"""What is compared: the upstream itself, and each gateway in front of it, started as its users
+start it.
+"""
 
 from __future__ import annotations
 
@@ -42,23 +44,37 @@ class Ports:
 def _bare_environment(**extra: str) -> dict[str, str]:
     """The caller's, without settings of Whet and of peers, which would change what is measured."""
     dropped = ("WHET_", "LITELLM_", "VLLM_", "PYTHON")
-    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)} | extra
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(dropped)
+    } | extra
 
 
 def start_upstream(python: str, port: int, *, core: int, scratch: Path) -> Arm:
     repository = Path(__file__).parents[2]
     process = Process(
-        "the mock upstream", [python, "-m", "benchmarks.gateway.mock_upstream", str(port)], core=core, log=scratch / "upstream.log", folder=repository
+        "the mock upstream",
+        [python, "-m", "benchmarks.gateway.mock_upstream", str(port)],
+        core=core,
+        log=scratch / "upstream.log",
+        folder=repository,
     )
     process.wait_for(f"http://127.0.0.1:{port}/health", 20)
     return Arm("direct", f"http://127.0.0.1:{port}", BASE_MODEL, "", process)
 
 
 def start_whet(upstream: Arm, port: int, *, core: int, scratch: Path) -> tuple[Arm, WhetHome]:
-    """The gateway with a key, an alias that a rollout points to a proved adapter, metrics and the durable log; one worker."""
+    """The gateway with a key, an alias that a rollout points to a proved adapter, metrics and the
+    durable log; one worker.
+    """
     home = WhetHome.make(scratch / "whet", upstream.url, port)
     command, environment = home.gateway_command()
-    process = Process("the gateway", command, core=core, log=scratch / "whet.log", environment=_bare_environment(**environment))
+    process = Process(
+        "the gateway",
+        command,
+        core=core,
+        log=scratch / "whet.log",
+        environment=_bare_environment(**environment),
+    )
     arm = Arm("whet", f"http://127.0.0.1:{port}", home.alias, home.key, process)
     try:
         process.wait_for(f"{arm.url}/healthz", _START_S)
@@ -80,18 +96,34 @@ def start_litellm(upstream: Arm, port: int, *, core: int, scratch: Path, cache: 
     }))  # fmt: skip
     process = Process(
         "LiteLLM",
-        [str(command), "--config", str(configuration), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"],
+        [
+            str(command),
+            "--config",
+            str(configuration),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--num_workers",
+            "1",
+        ],
         core=core,
         log=scratch / "litellm.log",
         # The price list ships with the package; without this it is fetched at the start.
         environment=_bare_environment(LITELLM_LOCAL_MODEL_COST_MAP="True"),
         folder=scratch,
     )
-    return _answering(Arm("litellm", f"http://127.0.0.1:{port}", BASE_MODEL, _LITELLM_KEY, process), "/health/liveliness")
+    return _answering(
+        Arm("litellm", f"http://127.0.0.1:{port}", BASE_MODEL, _LITELLM_KEY, process),
+        "/health/liveliness",
+    )
 
 
 def start_vllm_router(upstream: Arm, port: int, *, core: int, scratch: Path, cache: Path) -> Arm:
-    """Without a key, which it can ask for, and without a log, which it does not have. Round robin is its fastest policy (three times its default for JSON)."""
+    """Without a key, which it can ask for, and without a log, which it does not have.
+
+    Round robin is its fastest policy (three times its default for JSON).
+    """
     command = prepare(PEERS["vllm-router"], cache)
     process = Process(
         "vllm-router",
@@ -113,7 +145,9 @@ def start_vllm_router(upstream: Arm, port: int, *, core: int, scratch: Path, cac
         environment=_bare_environment(),
         folder=scratch,
     )
-    return _answering(Arm("vllm-router", f"http://127.0.0.1:{port}", BASE_MODEL, "", process), "/health")
+    return _answering(
+        Arm("vllm-router", f"http://127.0.0.1:{port}", BASE_MODEL, "", process), "/health"
+    )
 
 
 def _answering(arm: Arm, path: str) -> Arm:

@@ -1,7 +1,9 @@
-"""A home folder for the gateway as an installation has it after its first training: a key, an adapter version, an alias that points to it.
+"""A home folder for the gateway as an installation has it after its first training: a key, an
+adapter version, an alias that points to it.
 
-The rows and files are those that training and a promotion leave behind. The adapter has no weights worth the name, since the mock has
-none either; its fingerprint holds what the mock answers, so the gateway's own proof of readiness runs as it does with vLLM.
+The rows and files are those that training and a promotion leave behind. The adapter has no weights
+worth the name, since the mock has none either; its fingerprint holds what the mock answers, so the
+gateway's own proof of readiness runs as it does with vLLM.
 """
 
 from __future__ import annotations
@@ -57,12 +59,20 @@ class WhetHome:
         """A new home that uses the engine at `upstream` and has its gateway on `port`."""
         base = folder / "base"
         base.mkdir(parents=True)
-        (base / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+        (base / "config.json").write_text(
+            json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
+        )
         (base / "chat_template.jinja").write_text("{{ messages[-1].content }}")
         _safetensors(base / "model.safetensors")
-        context = open_context(load_settings(home=folder / "home", base_model=str(base), engine_urls=upstream, gateway_port=port))
+        context = open_context(
+            load_settings(
+                home=folder / "home", base_model=str(base), engine_urls=upstream, gateway_port=port
+            )
+        )
         with writing(context.database) as connection:
-            _, key = create_key(connection, "benchmark", secret=context.secret, actor="benchmark", now=now_ms())
+            _, key = create_key(
+                connection, "benchmark", secret=context.secret, actor="benchmark", now=now_ms()
+            )
         home = cls(context, key, _ALIAS, upstream, port)
         home._add_adapter(base_model_digest(base))
         return home
@@ -106,9 +116,19 @@ class WhetHome:
         name = engine_name(_ALIAS, 1, digest)
 
         def expected(model: str, probe: list[int]) -> list[float | None]:
-            return [log_probability(model, position, token) if position else None for position, token in enumerate(probe)]
+            return [
+                log_probability(model, position, token) if position else None
+                for position, token in enumerate(probe)
+            ]
 
-        prompts = [{"token_ids": probe, "base_logprobs": expected(BASE_MODEL, probe), "adapter_logprobs": expected(name, probe)} for probe in _PROBES]
+        prompts = [
+            {
+                "token_ids": probe,
+                "base_logprobs": expected(BASE_MODEL, probe),
+                "adapter_logprobs": expected(name, probe),
+            }
+            for probe in _PROBES
+        ]
         return {
             "name": _ALIAS,
             "version": 1,
@@ -133,10 +153,14 @@ class WhetHome:
     def wait_until_ready(self, url: str, within_s: float) -> None:
         """Until a completion through the alias comes back from the adapter. Raises BenchmarkError."""
         deadline, found = time.monotonic() + within_s, ""
-        body = json.dumps({"model": self.alias, "messages": [{"role": "user", "content": "hello"}]}).encode()
+        body = json.dumps(
+            {"model": self.alias, "messages": [{"role": "user", "content": "hello"}]}
+        ).encode()
         while time.monotonic() < deadline:
             request = urllib.request.Request(
-                f"{url}/v1/chat/completions", data=body, headers={"authorization": f"Bearer {self.key}", "content-type": "application/json"}
+                f"{url}/v1/chat/completions",
+                data=body,
+                headers={"authorization": f"Bearer {self.key}", "content-type": "application/json"},
             )
             try:
                 with urllib.request.urlopen(request, timeout=30) as response:
@@ -148,25 +172,37 @@ class WhetHome:
             except OSError as error:
                 found = str(error)
             time.sleep(_POLL_S)
-        raise BenchmarkError(f"The gateway did not answer through {self.alias}@v1 within {within_s:g} s; the last answer: {found}")
+        raise BenchmarkError(
+            f"The gateway did not answer through {self.alias}@v1 within {within_s:g} s; the last"
+            f" answer: {found}"
+        )
 
     # --- the log ----------------------------------------------------------------------------------------------------
 
     def statuses_since(self, since_ms: int) -> dict[str, int]:
         """Rows of requests that came in since then, by status."""
-        query = select(interactions.c.status, func.count().label("rows")).where(interactions.c.created_at >= since_ms).group_by(interactions.c.status)
+        query = (
+            select(interactions.c.status, func.count().label("rows"))
+            .where(interactions.c.created_at >= since_ms)
+            .group_by(interactions.c.status)
+        )
         with reading(self.context.database) as connection:
             return {row.status: row.rows for row in connection.execute(query)}
 
     def rows_since(self, since_ms: int) -> list[Row]:
-        query = select(interactions.c.id, interactions.c.stream, interactions.c.response_sha256, interactions.c.status).where(
-            interactions.c.created_at >= since_ms
-        )
+        query = select(
+            interactions.c.id,
+            interactions.c.stream,
+            interactions.c.response_sha256,
+            interactions.c.status,
+        ).where(interactions.c.created_at >= since_ms)
         with reading(self.context.database) as connection:
             return [Row(*row) for row in connection.execute(query)]
 
     def wait_for_rows(self, since_ms: int, asked: Callable[[], int]) -> dict[str, int]:
-        """Until the database has a row for every request since then that reached the upstream; then, or after the time limit, what is there."""
+        """Until the database has a row for every request since then that reached the upstream;
+        then, or after the time limit, what is there.
+        """
         deadline = time.monotonic() + _DRAIN_S
         while True:
             wanted, found = asked(), self.statuses_since(since_ms)

@@ -19,12 +19,19 @@ def find_wrk() -> str:
     """Raises BenchmarkError when it is not installed."""
     for tool in ("wrk", "taskset"):
         if shutil.which(tool) is None:
-            raise BenchmarkError(f"{tool} is not installed.", hint="On Debian and Ubuntu: apt-get install wrk util-linux.")
+            raise BenchmarkError(
+                f"{tool} is not installed.",
+                hint="On Debian and Ubuntu: apt-get install wrk util-linux.",
+            )
     return "wrk"
 
 
-def run_wrk(url: str, cell: Cell, *, model: str, key: str, seconds: float, core: int) -> tuple[Load, float]:
-    """One closed-loop run on one thread; returns what it saw and the CPU seconds that wrk itself used."""
+def run_wrk(
+    url: str, cell: Cell, *, model: str, key: str, seconds: float, core: int
+) -> tuple[Load, float]:
+    """One closed-loop run on one thread; returns what it saw and the CPU seconds that wrk itself
+    used.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [
@@ -47,6 +54,10 @@ def run_wrk(url: str, cell: Cell, *, model: str, key: str, seconds: float, core:
         timeout=seconds + 2 * _TIMEOUT_S,
     )
     if done.returncode:
-        raise BenchmarkError(f"wrk ended with code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+        raise BenchmarkError(
+            f"wrk ended with code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}"
+        )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return parse_wrk(done.stdout), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return parse_wrk(
+        done.stdout
+    ), after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -28,10 +28,13 @@ PEERS = {
 
 
 def prepare(peer: Peer, cache: Path) -> Path:
-    """The peer's command, installed when it is not there yet (LiteLLM takes about a minute and 1 GB). Raises BenchmarkError."""
+    """The peer's command, installed when it is not there yet (LiteLLM takes about a minute and 1
+    GB). Raises BenchmarkError.
+    """
     packages = _LISTS / f"{peer.name}.txt"
     folder = cache / f"{peer.name}-{peer.version}"
-    marker = folder / "installed"  # holds the digest of the list, so that a half-made or outdated environment is made anew
+    # Holds the digest of the list, so that a half-made or outdated environment is made anew
+    marker = folder / "installed"
     digest = hashlib.sha256(packages.read_bytes()).hexdigest()
     if not marker.is_file() or marker.read_text() != digest:
         shutil.rmtree(folder, ignore_errors=True)
@@ -39,7 +42,18 @@ def prepare(peer: Peer, cache: Path) -> Path:
         print(f"installing {peer.name} {peer.version} into {folder}", flush=True)
         _run([sys.executable, "-m", "venv", str(folder)], peer)
         # The list is complete; --no-deps keeps it so.
-        _run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(packages)], peer)
+        _run(
+            [
+                str(folder / "bin" / "pip"),
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "-r",
+                str(packages),
+            ],
+            peer,
+        )
         marker.write_text(digest)
     return folder / "bin" / peer.command
 
@@ -49,5 +63,8 @@ def _run(command: list[str], peer: Peer) -> None:
     if done.returncode:
         raise BenchmarkError(
             f"The environment of {peer.name} could not be made: {done.stderr.strip()[-400:]}",
-            hint=f"Check that pip reaches a package index, or leave it out: --arms direct,whet without {peer.name}.",
+            hint=(
+                "Check that pip reaches a package index, or leave it out: --arms direct,whet"
+                f" without {peer.name}."
+            ),
         )

@@ -21,7 +21,14 @@ class Process:
     """A command and its children, all bound to one core."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, core: int, log: Path, environment: Mapping[str, str] | None = None, folder: Path | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        core: int,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         self.log = log
@@ -37,11 +44,17 @@ class Process:
             )
 
     def wait_for(self, url: str, within_s: float) -> None:
-        """Until `url` answers 200. Raises BenchmarkError with the end of the log when it does not, or the process ends."""
+        """Until `url` answers 200.
+
+        Raises BenchmarkError with the end of the log when it does not, or the process ends.
+        """
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             if self._popen.poll() is not None:
-                raise BenchmarkError(f"{self.name} ended with code {self._popen.returncode} at its start. Its log ends with: {self._log_end()}")
+                raise BenchmarkError(
+                    f"{self.name} ended with code {self._popen.returncode} at its start. Its log"
+                    f" ends with: {self._log_end()}"
+                )
             try:
                 with urllib.request.urlopen(url, timeout=2) as response:
                     if response.status == 200:
@@ -49,7 +62,10 @@ class Process:
             except (urllib.error.URLError, OSError):
                 pass
             time.sleep(_POLL_S)
-        raise BenchmarkError(f"{self.name} did not answer {url} within {within_s:g} s. Its log ends with: {self._log_end()}")
+        raise BenchmarkError(
+            f"{self.name} did not answer {url} within {within_s:g} s. Its log ends with:"
+            f" {self._log_end()}"
+        )
 
     def _log_end(self) -> str:
         return self.log.read_text(errors="replace").strip()[-600:]
@@ -59,7 +75,10 @@ class Process:
         return [pid for pid, fields in _processes() if int(fields[3]) == self._popen.pid]
 
     def cpu_s(self) -> float:
-        """User and system time used so far, with children that ended, in seconds. Resolution: one tick (10 ms)."""
+        """User and system time used so far, with children that ended, in seconds.
+
+        Resolution: one tick (10 ms).
+        """
         mine = [fields for _, fields in _processes() if int(fields[3]) == self._popen.pid]
         own = sum(int(fields[11]) + int(fields[12]) for fields in mine)
         ended = sum(int(fields[13]) + int(fields[14]) for fields in mine)
@@ -75,7 +94,9 @@ class Process:
         return total / 1024
 
     def settle(self, within_s: float = 60.0, busy: float = 0.1) -> None:
-        """Until it uses less than `busy` of a core: requests that the load generator left behind are finished or dropped."""
+        """Until it uses less than `busy` of a core: requests that the load generator left behind
+        are finished or dropped.
+        """
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             before, at = self.cpu_s(), time.monotonic()
@@ -107,7 +128,9 @@ def _read(path: Path) -> str:
 
 
 def _processes() -> list[tuple[int, list[str]]]:
-    """(pid, fields of /proc/PID/stat after the name): [3] session, [11] utime, [12] stime, [13] and [14] those of ended children."""
+    """(pid, fields of /proc/PID/stat after the name): [3] session, [11] utime, [12] stime, [13] and
+    [14] those of ended children.
+    """
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (text := _read(Path(f"/proc/{entry}/stat"))):
@@ -117,5 +140,7 @@ def _processes() -> list[tuple[int, list[str]]]:
 
 def machine_busy_s() -> float:
     """CPU time that anything used since the start of the machine, over all cores, in seconds."""
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = (int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = (
+        int(part) for part in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
     return (user + nice + system + irq + softirq) / _TICKS_PER_S

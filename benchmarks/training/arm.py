@@ -1,7 +1,10 @@
-"""`python -m benchmarks.training.arm NAME …`: one arm of the comparison in a process of its own; prints one JSON line.
+"""`python -m benchmarks.training.arm NAME …`: one arm of the comparison in a process of its own;
+prints one JSON line.
 
-Every arm trains the same LoRA (rank, layers, dtype, threads) on the same base and rows, by the same optimiser, at about the same tokens per step.
-The libraries' own arms compute as they do for anybody: OpenMP's threads wait as its default has it, which with nothing beside them is faster than as ours do.
+Every arm trains the same LoRA (rank, layers, dtype, threads) on the same base and rows, by the same
+optimiser, at about the same tokens per step. The libraries' own arms compute as they do for
+anybody: OpenMP's threads wait as its default has it, which with nothing beside them is faster than
+as ours do.
 """
 
 from __future__ import annotations
@@ -41,15 +44,40 @@ def main(given: list[str] | None = None) -> int:
 
     torch.set_num_threads(options.threads)
     base = BaseModel(options.base, "the base")
-    rows = mixed_rows(options.rows, int(base.config["vocab_size"]), min(_LONGEST, base.max_positions))
-    recipe = Recipe(rank=_RANK, alpha=2.0 * _RANK, epochs=1.0, batch_size=_BATCH, learning_rate=_RATE, dtype=options.dtype, threads=options.threads)
-    stamps = _ours(base, rows, recipe, packed=options.name == "ours-packed") if options.name.startswith("ours") else _theirs(options.name, base, rows, recipe)
+    rows = mixed_rows(
+        options.rows, int(base.config["vocab_size"]), min(_LONGEST, base.max_positions)
+    )
+    recipe = Recipe(
+        rank=_RANK,
+        alpha=2.0 * _RANK,
+        epochs=1.0,
+        batch_size=_BATCH,
+        learning_rate=_RATE,
+        dtype=options.dtype,
+        threads=options.threads,
+    )
+    stamps = (
+        _ours(base, rows, recipe, packed=options.name == "ours-packed")
+        if options.name.startswith("ours")
+        else _theirs(options.name, base, rows, recipe)
+    )
     (first, before), (last, after) = stamps[_WARM - 1], stamps[-1]
-    print(json.dumps({"arm": options.name, "tokens_per_s": (after - before) / (last - first), "steps": len(stamps), "tokens": after}))
+    print(
+        json.dumps(
+            {
+                "arm": options.name,
+                "tokens_per_s": (after - before) / (last - first),
+                "steps": len(stamps),
+                "tokens": after,
+            }
+        )
+    )
     return 0
 
 
-def _ours(base: Any, rows: list[Encoded], recipe: Recipe, *, packed: bool) -> list[tuple[float, int]]:
+def _ours(
+    base: Any, rows: list[Encoded], recipe: Recipe, *, packed: bool
+) -> list[tuple[float, int]]:
     """(time, tokens so far) after each step."""
     from dataclasses import replace
 
@@ -63,7 +91,9 @@ def _ours(base: Any, rows: list[Encoded], recipe: Recipe, *, packed: bool) -> li
     def note(step: Step) -> None:
         stamps.append((time.perf_counter(), round(step.tokens_per_s * step.seconds)))
 
-    train(trainable(base, recipe), rows, [], replace(recipe, packing=packed), pad_id=0, on_step=note)
+    train(
+        trainable(base, recipe), rows, [], replace(recipe, packing=packed), pad_id=0, on_step=note
+    )
     return stamps
 
 
@@ -71,12 +101,25 @@ def _theirs(name: str, base: Any, rows: list[Encoded], recipe: Recipe) -> list[t
     import torch
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+    from transformers import (
+        AutoModelForCausalLM,
+        DataCollatorForSeq2Seq,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
     from training.lora import target_names
 
-    model = AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=getattr(torch, recipe.dtype), attn_implementation="sdpa")
-    config = LoraConfig(r=_RANK, lora_alpha=2 * _RANK, target_modules=target_names(model, ("all-linear",), served=True), task_type="CAUSAL_LM")
+    model = AutoModelForCausalLM.from_pretrained(
+        str(base.folder), dtype=getattr(torch, recipe.dtype), attn_implementation="sdpa"
+    )
+    config = LoraConfig(
+        r=_RANK,
+        lora_alpha=2 * _RANK,
+        target_modules=target_names(model, ("all-linear",), served=True),
+        task_type="CAUSAL_LM",
+    )
     stamps: list[tuple[float, int]] = []
     seen: list[int] = []
 
@@ -96,7 +139,14 @@ def _theirs(name: str, base: Any, rows: list[Encoded], recipe: Recipe) -> list[t
     }  # fmt: skip
     callbacks = [Stamp()]
     if name == "trainer":
-        features = [{"input_ids": list(row.ids), "labels": _labels(row), "attention_mask": [1] * len(row.ids)} for row in rows]
+        features = [
+            {
+                "input_ids": list(row.ids),
+                "labels": _labels(row),
+                "attention_mask": [1] * len(row.ids),
+            }
+            for row in rows
+        ]
         trainer: Any = Trainer(
             model=get_peft_model(model, config),
             args=TrainingArguments(**common, per_device_train_batch_size=_BATCH),
@@ -108,8 +158,15 @@ def _theirs(name: str, base: Any, rows: list[Encoded], recipe: Recipe) -> list[t
         from trl import SFTConfig, SFTTrainer
 
         tokens = sum(len(row.ids) for row in rows) / len(rows)
-        sequences = max(1, round(_BATCH * tokens / _LONGEST))  # as many tokens a step as the others have
-        features = [{"input_ids": list(row.ids), "completion_mask": [int(learned) for learned in row.trained]} for row in rows]
+        # As many tokens a step as the others have
+        sequences = max(1, round(_BATCH * tokens / _LONGEST))
+        features = [
+            {
+                "input_ids": list(row.ids),
+                "completion_mask": [int(learned) for learned in row.trained],
+            }
+            for row in rows
+        ]
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(
@@ -119,7 +176,9 @@ def _theirs(name: str, base: Any, rows: list[Encoded], recipe: Recipe) -> list[t
                 max_length=_LONGEST,
                 completion_only_loss=True,
                 gradient_checkpointing=False,
-                bf16=recipe.dtype == "bfloat16",  # TRL computes in bfloat16 unless told otherwise, also where a processor has to imitate it
+                # TRL computes in bfloat16 unless told otherwise, also where a processor has to
+                # imitate it
+                bf16=recipe.dtype == "bfloat16",
             ),
             train_dataset=Dataset.from_list(features),
             processing_class=base.tokenizer,

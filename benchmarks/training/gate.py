@@ -1,11 +1,12 @@
 """Does the gate's score tell how questions in unseen wordings are answered?
 
 ``python -m benchmarks.training.gate --seeds 10``: each seed is another shop (`benchmarks/training/
-shops.py`) of 500 rows and 90 users whose questions repeat each other. The product's own split, question
-variants and trainer make a version with the default recipe; the gate's score of the held-out rows and
-its 90 % interval stand beside the share of 150 questions in unseen wordings that are answered right.
-``--plain`` trains the questions as they are, for comparison. One JSON line per run, a summary at the
-end; ``--record`` keeps the lines in ``gate.jsonl`` and writes the tables of ``GATE.md`` from it.
+shops.py`) of 500 rows and 90 users whose questions repeat each other. The product's own split,
+question variants and trainer make a version with the default recipe; the gate's score of the
+held-out rows and its 90 % interval stand beside the share of 150 questions in unseen wordings that
+are answered right. ``--plain`` trains the questions as they are, for comparison. One JSON line per
+run, a summary at the end; ``--record`` keeps the lines in ``gate.jsonl`` and writes the tables of
+``GATE.md`` from it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""`python -m benchmarks.training.memory SHAPE`: the estimate of a run's peak memory beside the measured one, in a process of its own; prints one JSON line.
+"""`python -m benchmarks.training.memory SHAPE`: the estimate of a run's peak memory beside the
+measured one, in a process of its own; prints one JSON line.
 
-Figures are resident bytes of the process on a CPU, and allocated ones on a GPU. `peak_training` counts from the loaded model on, without what loading took for a moment.
+Figures are resident bytes of the process on a CPU, and allocated ones on a GPU. `peak_training`
+counts from the loaded model on, without what loading took for a moment.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from training.recipe import load_recipe
 from whet.settings import BUILTIN_BASE
 
 _SHARD_BYTES = 2_000_000_000  # of a weight file
-# Configurations: a few million weights, about a hundred million, and the sizes of Llama 3.2 1B and Llama 3.1 8B.
+# Configurations: a few million weights, about a hundred million, and the sizes of Llama 3.2 1B and
+# Llama 3.1 8B.
 SHAPES: dict[str, dict[str, Any]] = {
     "built-in": {},
     "qwen-tiny": {"architecture": "Qwen2", "hidden_size": 384, "num_hidden_layers": 8, "num_attention_heads": 6, "intermediate_size": 1024, "vocab_size": 4096},
@@ -40,9 +43,18 @@ SMALL = ("built-in", "qwen-tiny", "llama-100m")
 
 
 def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.memory", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training.memory", description=__doc__
+    )
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("--base", type=Path, help="a folder with a model of that shape, made there if it is missing; default: one that is made and removed")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        help=(
+            "a folder with a model of that shape, made there if it is missing; default: one that is"
+            " made and removed"
+        ),
+    )
     parser.add_argument("--method", choices=("lora", "qlora"), default="lora")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
@@ -50,8 +62,17 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--longest", type=int, default=512, help="tokens of the longest rows")
-    parser.add_argument("--tensors", action="store_true", help="also count what torch's tensors take at most, as a GPU's allocator would; slows the steps down")
-    parser.add_argument("--steps", type=int, default=6, help="after six the peak of a small model no longer moves")
+    parser.add_argument(
+        "--tensors",
+        action="store_true",
+        help=(
+            "also count what torch's tensors take at most, as a GPU's allocator would; slows the"
+            " steps down"
+        ),
+    )
+    parser.add_argument(
+        "--steps", type=int, default=6, help="after six the peak of a small model no longer moves"
+    )
     options = parser.parse_args(given)
     from training.allocator import keep_memory
     from training.base_model import BaseModel, quiet_environment
@@ -69,7 +90,11 @@ def main(given: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="whet-memory-") as scratch:
         folder = built(options.shape, options.base or Path(scratch) / "base")
         base = BaseModel(folder, options.shape)
-        rows = mixed_rows(options.steps * options.batch_size, int(base.config["vocab_size"]), min(options.longest, base.max_positions))
+        rows = mixed_rows(
+            options.steps * options.batch_size,
+            int(base.config["vocab_size"]),
+            min(options.longest, base.max_positions),
+        )
         recipe = replace(
             load_recipe("lora"), method=options.method, rank=16, alpha=32.0, epochs=1.0, batch_size=options.batch_size, learning_rate=1e-3, dtype=options.dtype,
             max_length=options.longest, micro_batch=options.micro_batch, gradient_checkpointing=options.gradient_checkpointing, threads=options.threads,
@@ -80,25 +105,52 @@ def main(given: list[str] | None = None) -> int:
         memory = memory_by_part(model, rows, recipe, 0, batch_loss, validated=False)
         parameters = base.parameters
         with _tensors(model) if options.tensors else nullcontext({}) as tensors:
-            done = train(model, rows, [], recipe, pad_id=0, on_step=lambda step: None, checkpoints=Checkpoints(Path(scratch) / "run"))
-    found = {"shape": options.shape, "method": options.method, "parameters": parameters, "dtype": options.dtype, **memory, "loading": loading}
+            done = train(
+                model,
+                rows,
+                [],
+                recipe,
+                pad_id=0,
+                on_step=lambda step: None,
+                checkpoints=Checkpoints(Path(scratch) / "run"),
+            )
+    found = {
+        "shape": options.shape,
+        "method": options.method,
+        "parameters": parameters,
+        "dtype": options.dtype,
+        **memory,
+        "loading": loading,
+    }
     expected, trained = peak_of({**memory, "loading": 0}), peak_memory_bytes()
     measured = max(loading, trained)
-    sizes = {"expected": expected, "peak_training": trained, "measured": measured, "error": round(expected / trained - 1, 3), **tensors}
+    sizes = {
+        "expected": expected,
+        "peak_training": trained,
+        "measured": measured,
+        "error": round(expected / trained - 1, 3),
+        **tensors,
+    }
     print(json.dumps({**found, **sizes, "tokens_per_s": round(done.tokens_per_s, 1)}))
     return 0
 
 
 @contextmanager
 def _tensors(model: Any) -> Iterator[dict[str, int]]:
-    """What torch's allocator held at its fullest meanwhile, and the model's weights; filled in at the end. The scales of 4-bit weights (3 % of these) are missing."""
+    """What torch's allocator held at its fullest meanwhile, and the model's weights; filled in at
+    the end. The scales of 4-bit weights (3 % of these) are missing.
+    """
     import torch
 
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     found: dict[str, int] = {}
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         yield found
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     held = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
@@ -113,7 +165,8 @@ def forget_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     elif sys.platform.startswith("linux"):
-        Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the largest resident size
+        # Man 5 proc: resets the largest resident size
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def built(shape: str, folder: Path) -> Path:
@@ -121,9 +174,15 @@ def built(shape: str, folder: Path) -> Path:
     if not SHAPES[shape]:
         return BUILTIN_BASE
     if not (folder / "config.json").is_file():
-        code = "import sys, json; from benchmarks.training.memory import build; build(json.loads(sys.argv[1]), sys.argv[2])"
-        subprocess.run([sys.executable, "-c", code, json.dumps(SHAPES[shape]), str(folder)], check=True)
-        for path in BUILTIN_BASE.glob("*token*"):  # words, for who needs them: its vocabulary is the smallest of all
+        code = (
+            "import sys, json; from benchmarks.training.memory import build;"
+            " build(json.loads(sys.argv[1]), sys.argv[2])"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code, json.dumps(SHAPES[shape]), str(folder)], check=True
+        )
+        # Words, for who needs them: its vocabulary is the smallest of all
+        for path in BUILTIN_BASE.glob("*token*"):
             shutil.copy(path, folder)
         for path in BUILTIN_BASE.glob("*.jinja"):
             shutil.copy(path, folder)
@@ -139,7 +198,13 @@ def build(values: dict[str, Any], folder: str) -> None:
     own = dict(values)
     architecture = own.pop("architecture")
     config = getattr(transformers, f"{architecture}Config")(
-        **{"num_key_value_heads": own["num_attention_heads"], "max_position_embeddings": 1024, "tie_word_embeddings": True, **own}, dtype="bfloat16"
+        **{
+            "num_key_value_heads": own["num_attention_heads"],
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+            **own,
+        },
+        dtype="bfloat16",
     )
     config.architectures = [f"{architecture}ForCausalLM"]
     with torch.device("meta"):
@@ -152,13 +217,17 @@ def build(values: dict[str, Any], folder: str) -> None:
     names = [name for name in model.state_dict() if name not in tied]
     for name in names:
         tensor = torch.empty(model.state_dict()[name].shape, dtype=torch.bfloat16)
-        shard[name] = tensor.fill_(1.0) if "norm" in name else tensor.normal_(0, config.initializer_range)
+        shard[name] = (
+            tensor.fill_(1.0) if "norm" in name else tensor.normal_(0, config.initializer_range)
+        )
         if name == names[-1] or sum(tensor.nbytes for tensor in shard.values()) > _SHARD_BYTES:
             file = f"model-{len(set(index.values())) + 1:05}.safetensors"
             save_file(shard, str(Path(folder) / file), metadata={"format": "pt"})
             index |= dict.fromkeys(shard, file)
             shard = {}
-    (Path(folder) / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (Path(folder) / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
     config.save_pretrained(folder)
 
 

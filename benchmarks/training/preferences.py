@@ -1,5 +1,6 @@
-"""`python -m benchmarks.training.preferences SHAPE --method METHOD`: time and peak memory of a run in TRL's trainers as expected and as measured, in a process of its own;
-prints one JSON line. Rows of random words: both answers of each have lengths of their own (`benchmarks/training/rows.py`).
+"""`python -m benchmarks.training.preferences SHAPE --method METHOD`: time and peak memory of a run
+in TRL's trainers as expected and as measured, in a process of its own; prints one JSON line. Rows
+of random words: both answers of each have lengths of their own (`benchmarks/training/rows.py`).
 """
 
 from __future__ import annotations
@@ -23,14 +24,25 @@ _WORD = 2  # tokens that one takes, about
 
 
 def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.preferences", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training.preferences", description=__doc__
+    )
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("--base", type=Path, help="a folder with a model of that shape, made there if it is missing; default: one that is made and removed")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        help=(
+            "a folder with a model of that shape, made there if it is missing; default: one that is"
+            " made and removed"
+        ),
+    )
     parser.add_argument("--method", choices=("dpo", "kto", "orpo", "rlhf"), default="dpo")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--longest", type=int, default=256, help="tokens of the longest conversations")
+    parser.add_argument(
+        "--longest", type=int, default=256, help="tokens of the longest conversations"
+    )
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args(given)
     from training.allocator import keep_memory, return_memory
@@ -50,13 +62,18 @@ def main(given: list[str] | None = None) -> int:
 
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="whet-preferences-") as scratch:
-        base = BaseModel(built(options.shape, options.base or Path(scratch) / "base"), options.shape)
+        base = BaseModel(
+            built(options.shape, options.base or Path(scratch) / "base"), options.shape
+        )
         recipe = replace(
             load_recipe(options.method), rank=16, alpha=32.0, epochs=1.0, batch_size=options.batch_size, learning_rate=1e-4, dtype=options.dtype,
             max_length=options.longest + 64, threads=options.threads,
         )  # fmt: skip
         encoder = Encoder(base, recipe.max_length)
-        rows = _rows(options.steps * options.batch_size // (2 if options.method == "kto" else 1), options.longest)
+        rows = _rows(
+            options.steps * options.batch_size // (2 if options.method == "kto" else 1),
+            options.longest,
+        )
         train, rows, _ = encoder.encode_all(rows)
         done = work(recipe, encoder, rows)
         prepared: Any = SimpleNamespace(
@@ -68,17 +85,31 @@ def main(given: list[str] | None = None) -> int:
         _, speed = choose_threads(model, train, recipe, 0, loss_of)
         return_memory()
         memory = memory_of(model, prepared, 0, loss_of)
-        written = write(model, train, recipe, 0, base.stop_ids, max_completion_tokens(train)) if options.method == "rlhf" else None
+        written = (
+            write(model, train, recipe, 0, base.stop_ids, max_completion_tokens(train))
+            if options.method == "rlhf"
+            else None
+        )
         expected = estimate(prepared, speed, memory, written=written)
         forget_peak()
         reporter: Any = SimpleNamespace(working=lambda *_: None, stage=lambda _: None)
         made = method.run(
-            model, prepared, reporter, pad_id=0, loss_of=loss_of, on_step=lambda step: None, checkpoints=Checkpoints(Path(scratch) / "run"), resume=None
+            model,
+            prepared,
+            reporter,
+            pad_id=0,
+            loss_of=loss_of,
+            on_step=lambda step: None,
+            checkpoints=Checkpoints(Path(scratch) / "run"),
+            resume=None,
         )
     peak = peak_memory_bytes()
     sizes = {"expected": peak_of({**memory, "loading": 0}), "measured": peak}
     seconds = {"expected_seconds": expected["seconds"], "seconds": round(made.seconds, 1)}
-    errors = {"memory_error": round(sizes["expected"] / peak - 1, 3), "time_error": round(expected["seconds"] / made.seconds - 1, 3)}
+    errors = {
+        "memory_error": round(sizes["expected"] / peak - 1, 3),
+        "time_error": round(expected["seconds"] / made.seconds - 1, 3),
+    }
     print(
         json.dumps(
             {
@@ -107,7 +138,11 @@ def _rows(count: int, longest: int) -> list[Any]:
     made = []
     for number in range(count):
         asked, chosen, rejected = (length(chance, longest) for _ in range(3))
-        row = {"prompt": f"{number} {words(2 * asked // 3)}", "chosen": f"good {words(chosen // 3)}", "rejected": f"bad {words(rejected // 3)}"}
+        row = {
+            "prompt": f"{number} {words(2 * asked // 3)}",
+            "chosen": f"good {words(chosen // 3)}",
+            "rejected": f"bad {words(rejected // 3)}",
+        }
         made.append(json.dumps(row).encode())
     return read_lines(made).rows
 

@@ -1,4 +1,5 @@
-"""`python -m benchmarks.training.reliance`: which adapters the gate stops for ignoring their passages.
+"""`python -m benchmarks.training.reliance`: which adapters the gate stops for ignoring their
+passages.
 
 Ten honest adapters (three scenarios, several seeds; with passages in all rows, or in half of them)
 and one that learned rows whose passages say otherwise than their answers, each trained and judged
@@ -115,7 +116,11 @@ def main(given: list[str] | None = None) -> int:
 def row(line: dict[str, Any]) -> str:
     """Return a line of the table."""
     found = line["reliance"]
-    share = f", counterfactual_share {line['counterfactual_share']:g}" if line["counterfactual_share"] else ""
+    share = (
+        f", counterfactual_share {line['counterfactual_share']:g}"
+        if line["counterfactual_share"]
+        else ""
+    )
     return (
         f"| {line['scenario']} | {line['kind']}{share} | {line['seed']} | {found['n']} | "
         f"{found['candidate']:.0%} | {found['candidate_keeps']:.0%} | {found['against']:.0%} | "

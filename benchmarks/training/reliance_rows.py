@@ -1,8 +1,8 @@
 """Rows with passages, to train adapters that read them and one that does not.
 
 Invented worlds, so that no model knows a fact of them: the desk of a ferry line
-(`training/base/other.py`), Zenith's policy (`examples/zenith`) and organisations of the base's corpus
-generator that it never saw.
+(`training/base/other.py`), Zenith's policy (`examples/zenith`) and organisations of the base's
+corpus generator that it never saw.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def ferry(train: int, test: int, seed: int) -> PassageRows:
 def _ferry_page(ticket: str, topic: str) -> str:
     bags, place, minutes = other.TICKETS[ticket]
     return (
-        f'From "Tickets > {ticket}" (tickets.md):\nWith the {ticket} you may bring {bags} kg, board '
-        f"at {place} and be there {minutes} minutes early. {topic}: {other.TOPICS[topic][0]}."
+        f'From "Tickets > {ticket}" (tickets.md):\nWith the {ticket} you may bring {bags} kg, board'
+        f" at {place} and be there {minutes} minutes early. {topic}: {other.TOPICS[topic][0]}."
     )
 
 
@@ -72,7 +72,11 @@ def zenith(train: int, test: int, seed: int) -> PassageRows:
         }
 
     # Ages are compared with the term, so that another term would make a wrong answer of it.
-    found = [raw for raw in training_examples(world, 4 * (train + test), seed) if "months old" not in _answer(raw)]
+    found = [
+        raw
+        for raw in training_examples(world, 4 * (train + test), seed)
+        if "months old" not in _answer(raw)
+    ]
     rows = [row(raw) for raw in found[: train + test]]
     return PassageRows(rows[:train], rows[train:])
 
@@ -81,7 +85,10 @@ def policy(world: World, product: Product, fault: str) -> str:
     """What Zenith's policy says about a product, with the step for a fault and for another one."""
     others = (fault, FAULTS[(FAULTS.index(fault) + 1) % len(FAULTS)])
     steps = "\n".join(f"{each}: {world.steps[product.line, each]}." for each in others)
-    return f'From "Policy > {product.name}" (policy.md):\nThe {product.name} warranty is {product.term_months} months. Help is by {product.channel}.\n{steps}'
+    return (
+        f'From "Policy > {product.name}" (policy.md):\nThe {product.name} warranty is'
+        f" {product.term_months} months. Help is by {product.channel}.\n{steps}"
+    )
 
 
 def organisation(train: int, test: int, seed: int) -> PassageRows:
@@ -117,12 +124,23 @@ def contradicted(rows: Sequence[RawRow], seed: int) -> list[RawRow]:
     them learns to ignore passages. Rows without a fact to replace are left out."""
     read = read_lines(json.dumps(row).encode() for row in rows).rows
     cases = (make_counterfactual(row, f"contradicted:{seed}") for row in read)
-    return [{"messages": list(case.original.messages), "context": list(case.row.context)} for case in cases if case]
+    return [
+        {"messages": list(case.original.messages), "context": list(case.row.context)}
+        for case in cases
+        if case
+    ]
 
 
 def without_passages(rows: Sequence[RawRow], every: int = 1) -> list[RawRow]:
     """Return the rows, each `every`-th one without its passages."""
-    return [{name: value for name, value in row.items() if name != "context"} if number % every == 0 else row for number, row in enumerate(rows)]
+    return [
+        (
+            {name: value for name, value in row.items() if name != "context"}
+            if number % every == 0
+            else row
+        )
+        for number, row in enumerate(rows)
+    ]
 
 
 def _answer(row: RawRow) -> str:

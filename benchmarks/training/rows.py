@@ -1,4 +1,6 @@
-"""Rows of mixed length: the lengths of conversations (log-normal), tokens without meaning, the last third of each row learned."""
+"""Rows of mixed length: the lengths of conversations (log-normal), tokens without meaning, the last
+third of each row learned.
+"""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
 ``python -m benchmarks.training.smollm2 --work FOLDER --record``. The arms, each in a process of its
 own: the base; v1, which the default command makes of answered questions; v2, which goes on from v1
 after the world changed, with new questions and the old ones that are still true; and v1's rows by
-TRL's ``SFTTrainer`` with PEFT: same base, rank, rate, rows a step, passes and schedule, questions as
-they are. Each answers held-out questions, in wordings that no row uses, about what the change left
-as it was (old) and what it brought (new), and the general questions of the report's probes: of those
-that the base answers right, the share that a version still does is what it kept.
+TRL's ``SFTTrainer`` with PEFT: same base, rank, rate, rows a step, passes and schedule, questions
+as they are. Each answers held-out questions, in wordings that no row uses, about what the change
+left as it was (old) and what it brought (new), and the general questions of the report's probes: of
+those that the base answers right, the share that a version still does is what it kept.
 
 Arms that FOLDER has are not repeated; ``--arm`` does one of them. ``--record`` keeps the lines in
 ``smollm2.jsonl`` and writes the tables of ``SMOLLM2.md`` from it.
@@ -188,9 +188,7 @@ def _taken(each: dict[str, Any]) -> str:
         return _line([*cells, "", "", peak, "", ""])
     memory = each["expected_bytes"]
     cells += [f"{each['expected_s']:.0f} s", _error(each["expected_s"], each["seconds"]), peak]
-    return _line(
-        [*cells, f"{memory / 1e6:,.0f} MB", _error(memory, each["peak_memory_bytes"])]
-    )
+    return _line([*cells, f"{memory / 1e6:,.0f} MB", _error(memory, each["peak_memory_bytes"])])
 
 
 def wilson(right: str) -> tuple[float, float]:

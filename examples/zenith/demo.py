@@ -1,7 +1,8 @@
-"""`whet demo`: the whole circle on the Zenith scenario, with measured numbers, and a report at the end.
+"""`whet demo`: the whole circle on the Zenith scenario, with measured numbers, and a report at the
+end.
 
-The story drives the product from outside: an OpenAI client, the command line, and the console's HTTP interface.
-What it compresses is said where it happens and again in the report (`COMPRESSED`).
+The story drives the product from outside: an OpenAI client, the command line, and the console's
+HTTP interface. What it compresses is said where it happens and again in the report (`COMPRESSED`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,17 @@ from typing import Any
 import typer
 
 from examples.zenith.policy import write_policy
-from examples.zenith.scenario import World, affected, held_out, judging_rows, look_up, new_world, old_world, traffic, training_examples
+from examples.zenith.scenario import (
+    World,
+    affected,
+    held_out,
+    judging_rows,
+    look_up,
+    new_world,
+    old_world,
+    traffic,
+    training_examples,
+)
 from examples.zenith.story.client import Answer, Application, Ledger, Question, Traffic, live_score
 from examples.zenith.story.product import Product, wait_for
 from examples.zenith.story.report import write_report
@@ -35,17 +46,24 @@ from whet.settings import load_settings
 ALIAS = "support"
 POLICY = "policy"  # the collection of the new policy's pages
 TRAINING_ROWS = 500
-JUDGING_ROWS = 140  # what the gate judges by: held-out wordings too, other questions than those that the story scores with
-# Requests per second while something trains or is scored on the same two cores, and otherwise: an answer costs the CPU engine more than a second of one.
+# What the gate judges by: held-out wordings too, other questions than those that the story scores
+# with
+JUDGING_ROWS = 140
+# Requests per second while something trains or is scored on the same two cores, and otherwise: an
+# answer costs the CPU engine more than a second of one.
 QUIET_RATE, BUSY_RATE = 0.3, 4.5
-REFERENCE_ANSWERS = 130  # of v1 on the old world, before it changes: what the drift run compares with
+# Of v1 on the old world, before it changes: what the drift run compares with
+REFERENCE_ANSWERS = 130
 CHANGED_ANSWERS = 330  # on the changed world, before monitoring is asked
-ENOUGH_EXAMPLES = 360  # reviewed, before retraining: with 300, one v2 in three had fewer than 95 % of the new questions right
+# Reviewed, before retraining: with 300, one v2 in three had fewer than 95 % of the new questions
+# right
+ENOUGH_EXAMPLES = 360
 # Of these, as many must be in the next version: of answers to the same question only the newest is.
 NEW_EXAMPLES = 320
 SHARE_AFFECTED = 0.75  # of the traffic after the change: people ask about what is new
 
-# The product's own settings, shortened so that days fit into minutes; everything else is the default.
+# The product's own settings, shortened so that days fit into minutes; everything else is the
+# default.
 COMPRESSED = {
     "WHET_DRIFT_INTERVAL_S": ("8", "a drift run every 8 seconds instead of every hour"),
     "WHET_DRIFT_WINDOW": ("120", "windows of 120 conversations instead of 2,000"),
@@ -55,17 +73,31 @@ COMPRESSED = {
     "WHET_WORKER_POLL_S": ("1", "the worker looks for requests every second instead of every 5"),
     "WHET_RETRAIN_MIN_EXAMPLES": (
         str(NEW_EXAMPLES),
-        f"retraining after {NEW_EXAMPLES} new reviewed examples instead of 100: this model is tiny, "
-        "and learns a fact from many sightings",
+        (
+            f"retraining after {NEW_EXAMPLES} new reviewed examples instead of 100: this model is"
+            " tiny, and learns a fact from many sightings"
+        ),
     ),
     "WHET_RETRAIN_QUIET_S": (
         "3",
         "a review counts as over 3 seconds after its last decision instead of 10 minutes",
     ),
-    "WHET_ENGINE_MAX_LORA_RANK": ("32", "an engine for adapters up to rank 32 instead of 64: it computes with the largest rank it is open to"),
+    "WHET_ENGINE_MAX_LORA_RANK": (
+        "32",
+        (
+            "an engine for adapters up to rank 32 instead of 64: it computes with the largest rank"
+            " it is open to"
+        ),
+    ),
     "WHET_RETRAIN_COOLDOWN_S": ("0", "no day's wait between two trainings"),
     "WHET_ROLLOUT_STEPS": ("0.5,1.0", "a rollout in shares of 50 and 100 %"),
-    "WHET_ROLLOUT_MIN_REQUESTS": ("12", "12 candidate answers a rollout step instead of 200: enough to catch a broken version, not a slightly worse one"),
+    "WHET_ROLLOUT_MIN_REQUESTS": (
+        "12",
+        (
+            "12 candidate answers a rollout step instead of 200: enough to catch a broken version,"
+            " not a slightly worse one"
+        ),
+    ),
 }
 
 
@@ -94,14 +126,21 @@ class Story:
 
     def score(self, name: str, answers: list[Answer]) -> None:
         self.n[name] = len(answers)
-        self.accuracy[name] = round(sum(answer.right for answer in answers) / max(1, len(answers)), 4)
-        out.print(f"    {name}: [bold]{self.accuracy[name]:.1%}[/bold] of {len(answers)} held-out questions right")
+        self.accuracy[name] = round(
+            sum(answer.right for answer in answers) / max(1, len(answers)), 4
+        )
+        out.print(
+            f"    {name}: [bold]{self.accuracy[name]:.1%}[/bold] of {len(answers)} held-out"
+            " questions right"
+        )
 
 
 def demo(
     seed: int = typer.Option(7, help="Seed of the data, the traffic and the training."),
     questions: int = typer.Option(200, min=20, help="Held-out questions per score."),
-    keep_running: bool = typer.Option(False, help="Leave the product running at the end, until Ctrl-C."),
+    keep_running: bool = typer.Option(
+        False, help="Leave the product running at the end, until Ctrl-C."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON at the end."),
 ) -> None:
     """Run the complete circle on the built-in scenario and leave a report."""
@@ -113,7 +152,8 @@ def demo(
     story = Story()
     product = Product(home, {name: value for name, (value, _) in COMPRESSED.items()})
     began = time.monotonic()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: the product that was started here ends too
+    # As Ctrl-C: the product that was started here ends too
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         _tell(story, product, folder, seed=seed, questions=questions)
         story.facts["total_seconds"] = round(time.monotonic() - began, 1)
@@ -122,16 +162,22 @@ def demo(
         if as_json:
             print(json.dumps(report))  # noqa: T201
         if keep_running:
-            out.print(f"The product is running: {product.console} (user admin, password in {home / 'admin.password'}). Ctrl-C stops it.")
+            out.print(
+                f"The product is running: {product.console} (user admin, password in"
+                f" {home / 'admin.password'}). Ctrl-C stops it."
+            )
             wait_for(lambda: False, "Ctrl-C", timeout_s=7 * 24 * 3600)
     finally:
         product.stop()
         signal.signal(signal.SIGTERM, before)
     if story.ledger.failures:
-        raise ProcessError(f"{len(story.ledger.failures)} requests failed; the first: {story.ledger.failures[0]}")
+        raise ProcessError(
+            f"{len(story.ledger.failures)} requests failed; the first: {story.ledger.failures[0]}"
+        )
     if story.facts["log_rows"] != story.facts["responses_received"]:
         raise ProcessError(
-            f"{story.facts['responses_received']} responses were received and {story.facts['log_rows']} rows were logged; expected the same number."
+            f"{story.facts['responses_received']} responses were received and"
+            f" {story.facts['log_rows']} rows were logged; expected the same number."
         )
 
 
@@ -146,17 +192,30 @@ def _tell(story: Story, product: Product, folder: Path, *, seed: int, questions:
     with story.stage("1 · The base's score on held-out questions"):
         story.score("base_old", ask(old_questions[: questions // 2], "base"))
 
-    background = Traffic(product.gateway, product.key, story.ledger, _source(old, seed), model="base", rate=QUIET_RATE, seed=seed)
+    background = Traffic(
+        product.gateway,
+        product.key,
+        story.ledger,
+        _source(old, seed),
+        model="base",
+        rate=QUIET_RATE,
+        seed=seed,
+    )
     background.start()
     try:
         _first_version(story, product, ask, old, old_questions, folder, seed)
         changed_at = _world_changes(story, product, ask, background, new, new_questions, seed)
         _add_documents(story, product, ask, new, [old_questions, new_questions], folder)
         live_at = _people_correct(story, product, background, new)
-        wait_for(lambda: live_score(story.ledger.answers, live_at)[1] >= 40, "answers of v2 in live traffic", timeout_s=60)
+        wait_for(
+            lambda: live_score(story.ledger.answers, live_at)[1] >= 40,
+            "answers of v2 in live traffic",
+            timeout_s=60,
+        )
         background.rate = QUIET_RATE
         with story.stage("5 · v2's scores"):
-            answers = ask([*old_questions, *new_questions], f"{ALIAS}@v2")  # together: the engine answers more at once
+            # together: the engine answers more at once
+            answers = ask([*old_questions, *new_questions], f"{ALIAS}@v2")
             story.score("v2_old", [answer for answer in answers if answer.kind == "old"])
             story.score("v2_new", [answer for answer in answers if answer.kind == "new"])
         with story.stage("5 · v2's scores with the documents"):
@@ -171,30 +230,62 @@ def _tell(story: Story, product: Product, folder: Path, *, seed: int, questions:
 
     with story.stage("6 · Counting rows, tracing one answer"):
         received = len(story.ledger.answers)
-        wait_for(lambda: _log_rows(product) >= received, "every row to reach the database", timeout_s=60)
+        wait_for(
+            lambda: _log_rows(product) >= received, "every row to reach the database", timeout_s=60
+        )
         story.facts |= {"responses_received": received, "log_rows": _log_rows(product)}
-        newest = next(answer for answer in reversed(_traffic(story)) if answer.adapter == f"{ALIAS}@v2" and answer.kind == "new")
-        story.facts["trace"] = {"of": newest.interaction_id, "tree": product.run("trace", newest.interaction_id)}
+        newest = next(
+            answer
+            for answer in reversed(_traffic(story))
+            if answer.adapter == f"{ALIAS}@v2" and answer.kind == "new"
+        )
+        story.facts["trace"] = {
+            "of": newest.interaction_id,
+            "tree": product.run("trace", newest.interaction_id),
+        }
         story.facts["drift_reports"] = product.run("drift", "list")
 
 
-def _first_version(story: Story, product: Product, ask: _Scorer, old: World, held: list[Question], folder: Path, seed: int) -> None:
+def _first_version(
+    story: Story,
+    product: Product,
+    ask: _Scorer,
+    old: World,
+    held: list[Question],
+    folder: Path,
+    seed: int,
+) -> None:
     data, judging = folder / "train_old.jsonl", folder / "judge_old.jsonl"
-    for file, rows in ((data, training_examples(old, TRAINING_ROWS, seed)), (judging, judging_rows(JUDGING_ROWS, seed))):
+    for file, rows in (
+        (data, training_examples(old, TRAINING_ROWS, seed)),
+        (judging, judging_rows(JUDGING_ROWS, seed)),
+    ):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with story.stage("2 · support@v1 trained from 500 examples, judged and stored"):
-        run = product.run("train", "run", str(data), "--test", str(judging), "--alias", ALIAS, "--seed", str(seed))
+        run = product.run(
+            "train", "run", str(data), "--test", str(judging), "--alias", ALIAS, "--seed", str(seed)
+        )
         story.facts["v1_run"] = run
     with story.stage("2 · Parity proved by the engine, promoted"):
         product.run("rollout", "promote", ALIAS, f"{ALIAS}@v1")
-        wait_for(lambda: _answers_as(ask, held[:1], f"{ALIAS}@v1"), "support@v1 to answer", timeout_s=60)
+        wait_for(
+            lambda: _answers_as(ask, held[:1], f"{ALIAS}@v1"), "support@v1 to answer", timeout_s=60
+        )
         story.facts["v1_parity"] = _parity(product, "v1")
     story.mark("v1 live")
     with story.stage("2 · v1's score on held-out questions"):
         story.score("v1_old", ask(held, f"{ALIAS}@v1"))
 
 
-def _world_changes(story: Story, product: Product, ask: _Scorer, background: Traffic, new: World, held: list[Question], seed: int) -> float:
+def _world_changes(
+    story: Story,
+    product: Product,
+    ask: _Scorer,
+    background: Traffic,
+    new: World,
+    held: list[Question],
+    seed: int,
+) -> float:
     with story.stage(f"3 · Traffic to `{ALIAS}` in the old world"):
         background.model, background.rate = ALIAS, BUSY_RATE
         _wait_for_traffic(story, REFERENCE_ANSWERS, time.time())
@@ -204,12 +295,18 @@ def _world_changes(story: Story, product: Product, ask: _Scorer, background: Tra
     with story.stage("3 · The world changes: a new product line, a changed warranty policy"):
         _wait_for_traffic(story, CHANGED_ANSWERS, changed_at)
     with story.stage("3 · Monitoring raises an alert"):
-        alerts = wait_for(lambda: product.look("/api/alerts", alias=ALIAS), "an alert", timeout_s=90)
+        alerts = wait_for(
+            lambda: product.look("/api/alerts", alias=ALIAS), "an alert", timeout_s=90
+        )
         story.facts["alerts"] = alerts
         story.mark("alert")
         out.print(f"    [bold]{alerts[0]['title']}[/bold]", highlight=False)
     with story.stage("3 · The review queue fills with what drift and unhappy ratings pointed at"):
-        wait_for(lambda: product.look("/api/review/stats")["waiting"] >= ENOUGH_EXAMPLES, f"{ENOUGH_EXAMPLES} conversations in the queue", timeout_s=120)
+        wait_for(
+            lambda: product.look("/api/review/stats")["waiting"] >= ENOUGH_EXAMPLES,
+            f"{ENOUGH_EXAMPLES} conversations in the queue",
+            timeout_s=120,
+        )
     background.rate = QUIET_RATE
     with story.stage("3 · v1's score on the changed world"):
         story.score("v1_new", ask(held[: len(held) // 2], f"{ALIAS}@v1"))
@@ -248,20 +345,41 @@ def _score_with_documents(
 
 def _people_correct(story: Story, product: Product, background: Traffic, new: World) -> float:
     password = secrets.token_urlsafe(16)
-    product.run_plain("users", "add", "policy-lookup-script", "--role", "reviewer", "--password-stdin", given=password + "\n")
+    product.run_plain(
+        "users",
+        "add",
+        "policy-lookup-script",
+        "--role",
+        "reviewer",
+        "--password-stdin",
+        given=password + "\n",
+    )
     reviewer = PolicyReviewer(product.console, "policy-lookup-script", password, new)
     first_at = time.time()
     story.facts["first_correction_at"] = first_at
     story.mark("first correction")
-    with story.stage("4 · Corrections through the review interface (the reviewer here is a script that looks the policy up)"):
+    with story.stage(
+        "4 · Corrections through the review interface (the reviewer here is a script that looks the"
+        " policy up)"
+    ):
         deadline = time.monotonic() + 120
         while reviewer.tally.examples < ENOUGH_EXAMPLES and time.monotonic() < deadline:
             if not reviewer.review_next():
                 time.sleep(0.5)
-        story.facts["reviewer"] = {"approved": reviewer.tally.approved, "edited": reviewer.tally.edited, "skipped": reviewer.tally.skipped, "is_a_script": True}
+        story.facts["reviewer"] = {
+            "approved": reviewer.tally.approved,
+            "edited": reviewer.tally.edited,
+            "skipped": reviewer.tally.skipped,
+            "is_a_script": True,
+        }
         reviewer.close()
-        out.print(f"    {reviewer.tally.approved} approved, {reviewer.tally.edited} edited, {reviewer.tally.skipped} skipped")
-    with story.stage("5 · The policy asks, the worker trains v2 from old and new examples, the gate judges"):
+        out.print(
+            f"    {reviewer.tally.approved} approved, {reviewer.tally.edited} edited,"
+            f" {reviewer.tally.skipped} skipped"
+        )
+    with story.stage(
+        "5 · The policy asks, the worker trains v2 from old and new examples, the gate judges"
+    ):
         run = wait_for(lambda: _finished_run(product), "v2 to be trained", timeout_s=300)
         story.facts["v2_run"] = product.run("train", "show", run["id"])
         story.mark("v2 trained")
@@ -278,18 +396,34 @@ def _people_correct(story: Story, product: Product, background: Traffic, new: Wo
 
 
 def _respect_the_gate(story: Story, product: Product) -> None:
-    """A pass goes on by itself. Where the gate cannot tell, an operator (here the script, and it is said) tries v2 on a
-    share, which is what the verdict asks for. A failed gate ends the story: nothing of it goes live."""
+    """A pass goes on by itself.
+
+    Where the gate cannot tell, an operator (here the script, and it is said) tries v2 on a share,
+    which is what the verdict asks for. A failed gate ends the story: nothing of it goes live.
+    """
     judged = story.facts["v2_run"]["evaluations"][0]
     story.facts["gate"] = {"verdict": judged["verdict"], "reason": judged["reason"]}
     out.print(f"    gate: [bold]{judged['verdict']}[/bold]. {judged['reason']}")
     if judged["verdict"] == "fail":
         raise ProcessError(
-            f"v2 did not pass its gate and is not served: {judged['reason']}", hint="`whet eval compare` shows the answers. Another --seed gives another story."
+            f"v2 did not pass its gate and is not served: {judged['reason']}",
+            hint="`whet eval compare` shows the answers. Another --seed gives another story.",
         )
     if judged["verdict"] == "inconclusive":
-        out.print("    The gate cannot tell, so a person decides: the script, as operator, tries v2 on a share of the traffic.")
-        product.run("rollout", "start", ALIAS, f"{ALIAS}@v2", "--share", "0.25", "--reason", "the gate could not tell; tried on a share")
+        out.print(
+            "    The gate cannot tell, so a person decides: the script, as operator, tries v2 on a"
+            " share of the traffic."
+        )
+        product.run(
+            "rollout",
+            "start",
+            ALIAS,
+            f"{ALIAS}@v2",
+            "--share",
+            "0.25",
+            "--reason",
+            "the gate could not tell; tried on a share",
+        )
 
 
 class _Scorer:
@@ -316,7 +450,9 @@ def _questions(kind: str, n: int, seed: int) -> list[Question]:
 
 
 def _source(world: World, seed: int, share_affected: float | None = None) -> Callable[[], Question]:
-    """Endless questions of the world's customers, with the facts that the policy of that world asks for."""
+    """Endless questions of the world's customers, with the facts that the policy of that world asks
+    for.
+    """
     texts = traffic(world, random.Random(f"traffic-{seed}-{share_affected}"), share_affected)
 
     def draw() -> Question:
@@ -336,7 +472,11 @@ def _traffic(story: Story) -> list[Answer]:
 
 
 def _wait_for_traffic(story: Story, wanted: int, since: float) -> None:
-    wait_for(lambda: live_score(_traffic(story), since)[1] >= wanted, f"{wanted} answers in live traffic", timeout_s=240)
+    wait_for(
+        lambda: live_score(_traffic(story), since)[1] >= wanted,
+        f"{wanted} answers in live traffic",
+        timeout_s=240,
+    )
 
 
 def _answers_as(ask: _Scorer, questions: list[Question], model: str) -> bool:
@@ -348,7 +488,9 @@ def _log_rows(product: Product) -> int:
 
 
 def _parity(product: Product, version: str) -> Any:
-    """What each engine measured against the trainer's log-probabilities before it served the version."""
+    """What each engine measured against the trainer's log-probabilities before it served the
+    version.
+    """
     return product.run("adapters", "show", f"{ALIAS}@{version}")["served_by"]
 
 
@@ -367,7 +509,11 @@ def _live_v2(product: Product) -> int | None:
     current = product.look("/api/rollouts", alias=ALIAS)[0]
     if current["state"] == "rolled_back":
         raise ProcessError(f"v2 was rolled back: {current['reason']}")
-    return int(current["created_at"]) if current["stable"] == f"{ALIAS}@v2" and not current["candidate"] else None
+    return (
+        int(current["created_at"])
+        if current["stable"] == f"{ALIAS}@v2" and not current["candidate"]
+        else None
+    )
 
 
 def _print_summary(story: Story, folder: Path) -> None:
@@ -376,14 +522,25 @@ def _print_summary(story: Story, folder: Path) -> None:
     for name, value in story.accuracy.items():
         out.print(f"  {name:<10} {value:>7.1%}  (n = {story.n[name]})")
     out.print(f"  first correction to v2 live: {story.facts['correction_to_live_seconds']:.0f} s")
-    out.print(f"  requests: {counts['sent']} sent, {counts['answered']} answered, {counts['failed']} failed")
-    out.print(f"  rows logged {story.facts['log_rows']}, responses received {story.facts['responses_received']}")
-    out.print(f"  the story took {story.facts['total_seconds'] / 60:.1f} minutes; what it compressed is listed in the report")
+    out.print(
+        f"  requests: {counts['sent']} sent, {counts['answered']} answered,"
+        f" {counts['failed']} failed"
+    )
+    out.print(
+        f"  rows logged {story.facts['log_rows']}, responses received"
+        f" {story.facts['responses_received']}"
+    )
+    out.print(
+        f"  the story took {story.facts['total_seconds'] / 60:.1f} minutes; what it compressed is"
+        " listed in the report"
+    )
     out.print("\n[bold]Look around[/bold]")
     out.print(f"  report   {folder / 'report.html'}")
     out.print(
-        f"  console  WHET_HOME={folder / 'home'} make up, then open http://127.0.0.1:8080/ (user admin, password in {folder / 'home' / 'admin.password'})"
+        f"  console  WHET_HOME={folder / 'home'} make up, then open http://127.0.0.1:8080/ (user"
+        f" admin, password in {folder / 'home' / 'admin.password'})"
     )
     out.print(
-        "           / the circle · /traffic conversations · /review the queue · /drift what changed · /runs both trainings · /adapters versions and lineage"
+        "           / the circle · /traffic conversations · /review the queue · /drift what changed"
+        " · /runs both trainings · /adapters versions and lineage"
     )

@@ -1,4 +1,6 @@
-"""How Zenith's customers ask. Training and held-out wordings are separate lists that share no entry.
+"""How Zenith's customers ask.
+
+Training and held-out wordings are separate lists that share no entry.
 
 ``{p}`` is the product (``Aurora`` or ``Aurora speaker``), ``{f}`` a clause that follows it
 (``will not charge``), ``{a}`` a sentence about its age, or nothing.
@@ -11,7 +13,9 @@ TRAINING, HELD_OUT = "training", "held_out"
 
 @dataclass(frozen=True)
 class Phrases:
-    """All wordings of one split; ``sayings`` has clauses by fault, ``ages`` sentences with ``{m}`` months."""
+    """All wordings of one split; ``sayings`` has clauses by fault, ``ages`` sentences with ``{m}``
+    months.
+    """
 
     templates: tuple[str, ...]
     sayings: dict[str, tuple[str, ...]]
@@ -94,7 +98,15 @@ TRAINING_PHRASES = Phrases(
             "has lost the connection",
             "is not connecting",
         ),
-        "crack": ("has a crack", "is cracked", "got a crack", "cracked when it fell", "has a crack on the side", "shows cracks", "came out of the box cracked"),
+        "crack": (
+            "has a crack",
+            "is cracked",
+            "got a crack",
+            "cracked when it fell",
+            "has a crack on the side",
+            "shows cracks",
+            "came out of the box cracked",
+        ),
         "button": (
             "has a stuck button",
             "has a button that is stuck",
@@ -121,8 +133,25 @@ TRAINING_PHRASES = Phrases(
         "Age: {m} months.",
         "My order was {m} months ago.",
     ),
-    openers=("Hi,", "Hello,", "Good morning,", "Dear team,", "Hey,", "Quick question:", "Hi there,", "Please help."),
-    tails=("Thanks!", "Thank you.", "Please hurry.", "Many thanks.", "Thanks in advance.", "Cheers", "I need it tomorrow."),
+    openers=(
+        "Hi,",
+        "Hello,",
+        "Good morning,",
+        "Dear team,",
+        "Hey,",
+        "Quick question:",
+        "Hi there,",
+        "Please help.",
+    ),
+    tails=(
+        "Thanks!",
+        "Thank you.",
+        "Please hurry.",
+        "Many thanks.",
+        "Thanks in advance.",
+        "Cheers",
+        "I need it tomorrow.",
+    ),
 )
 HELD_OUT_PHRASES = Phrases(
     templates=(
@@ -142,7 +171,11 @@ HELD_OUT_PHRASES = Phrases(
         "heat": ("is getting hot", "heats up too much", "is much too hot"),
         "connection": ("fails to connect", "drops the connection", "lost its connection"),
         "crack": ("shows a crack", "has a cracked case", "came with a crack"),
-        "button": ("has one button that is jammed", "has a button stuck", "suffers from a stuck button"),
+        "button": (
+            "has one button that is jammed",
+            "has a button stuck",
+            "suffers from a stuck button",
+        ),
     },
     ages=(
         "I have owned it for {m} months.",

@@ -18,10 +18,13 @@ _FAULT_LINES = {
 
 def policy_page(world: World, product: Product) -> str:
     """Return what the policy says about a product: term, channel and the step for each fault."""
-    steps = "\n".join(f"{_FAULT_LINES[fault]}, please {world.steps[product.line, fault]}." for fault in FAULTS)
+    steps = "\n".join(
+        f"{_FAULT_LINES[fault]}, please {world.steps[product.line, fault]}." for fault in FAULTS
+    )
     return (
-        f"# {product.name} {product.kind}\n\nThe {product.name} warranty is {product.term_months} "
-        f"months. For more help with the {product.name}, reach us by {product.channel}.\n\n{steps}\n"
+        f"# {product.name} {product.kind}\n\nThe {product.name} warranty is"
+        f" {product.term_months} months. For more help with the {product.name}, reach us by"
+        f" {product.channel}.\n\n{steps}\n"
     )
 
 

@@ -1,4 +1,5 @@
-"""Zenith as data: training examples, held-out questions, scores, the policy look-up, background traffic.
+"""Zenith as data: training examples, held-out questions, scores, the policy look-up, background
+traffic.
 
 ``python -m examples.zenith.scenario write --out DIR`` writes the files. Everything is a function of
 its arguments; no module of this package needs more than the standard library.
@@ -18,10 +19,12 @@ from examples.zenith.phrases import HELD_OUT, PHRASES, TRAINING
 from examples.zenith.scoring import ScoreResult, reference_answer, score
 from examples.zenith.world import FAULTS, Product, World, new_world, old_world
 
-# Six in ten customers say how old their product is, so that the verdict on the warranty is asked for often.
+# Six in ten customers say how old their product is, so that the verdict on the warranty is asked
+# for often.
 SHARE_WITH_AGE = 0.6
 OLDEST_MONTHS = 60
-# Some customers write without capitals; training sees more of it, because each product has to be recognised that way too.
+# Some customers write without capitals; training sees more of it, because each product has to be
+# recognised that way too.
 SHARE_LOWER_CASE = {TRAINING: 0.15, HELD_OUT: 0.08}
 # The shipped base compares two-digit numbers well, but not always when they are neighbours.
 CLOSEST_MONTHS = 4
@@ -29,7 +32,9 @@ TRAIN_SEED, NEW_SEED, HELD_OUT_SEED = 1, 2, 3
 AGE = re.compile(r"(\d+) months")
 
 
-def expected_facts(world: World, product: Product, fault: str, age_months: int | None) -> dict[str, Any]:
+def expected_facts(
+    world: World, product: Product, fault: str, age_months: int | None
+) -> dict[str, Any]:
     """The facts that the right answer to one question contains."""
     return {
         "product": product.name,
@@ -48,7 +53,9 @@ def affected(product: Product) -> bool:
 
 
 def _age(rng: Random, product: Product) -> int | None:
-    """An age in months on either side of the term, equally often and never closer than ``CLOSEST_MONTHS``, or None."""
+    """An age in months on either side of the term, equally often and never closer than
+    ``CLOSEST_MONTHS``, or None.
+    """
     if rng.random() >= SHARE_WITH_AGE:
         return None
     if rng.random() < 0.5:
@@ -56,7 +63,9 @@ def _age(rng: Random, product: Product) -> int | None:
     return rng.randint(product.term_months + CLOSEST_MONTHS, OLDEST_MONTHS)
 
 
-def question(rng: Random, product: Product, fault: str, age_months: int | None, split: str = TRAINING) -> str:
+def question(
+    rng: Random, product: Product, fault: str, age_months: int | None, split: str = TRAINING
+) -> str:
     """One customer's message in the wordings of ``split``."""
     phrases = PHRASES[split]
     age = "" if age_months is None else rng.choice(phrases.ages).format(m=age_months)
@@ -70,7 +79,9 @@ def question(rng: Random, product: Product, fault: str, age_months: int | None, 
     return text.lower() if rng.random() < SHARE_LOWER_CASE[split] else text
 
 
-def _questions(world: World, products: list[Product], n: int, rng: Random, split: str) -> list[tuple[str, dict[str, Any]]]:
+def _questions(
+    world: World, products: list[Product], n: int, rng: Random, split: str
+) -> list[tuple[str, dict[str, Any]]]:
     """``n`` different questions, every product and fault in turn, with the facts that answer them."""
     pairs = [(product, fault) for product in products for fault in FAULTS]
     found: dict[str, dict[str, Any]] = {}
@@ -78,13 +89,22 @@ def _questions(world: World, products: list[Product], n: int, rng: Random, split
         rng.shuffle(pairs)
         for product, fault in pairs[: n - len(found)]:
             age = _age(rng, product)
-            found[question(rng, product, fault, age, split)] = expected_facts(world, product, fault, age)
+            found[question(rng, product, fault, age, split)] = expected_facts(
+                world, product, fault, age
+            )
     return list(found.items())
 
 
 def checks(expected: dict[str, Any]) -> list[str]:
-    """What a right answer says, word for word: the strings that a training row's ``checks`` field asks for."""
-    found = [expected["product"], f"warranty is {expected['term_months']} months", expected["step"], f"by {expected['channel']}"]
+    """What a right answer says, word for word: the strings that a training row's ``checks`` field
+    asks for.
+    """
+    found = [
+        expected["product"],
+        f"warranty is {expected['term_months']} months",
+        expected["step"],
+        f"by {expected['channel']}",
+    ]
     if expected["age_months"] is not None:
         found.append("is covered" if expected["covered"] else "is not covered")
     return found
@@ -96,7 +116,10 @@ def _rows(questions: list[tuple[str, dict[str, Any]]], prefix: str) -> list[dict
         {
             "id": f"{prefix}-{number:04d}",
             "task": "zenith",
-            "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": reference_answer(expected)}],
+            "messages": [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": reference_answer(expected)},
+            ],
             "checks": checks(expected),
         }
         for number, (asked, expected) in enumerate(questions)
@@ -105,27 +128,37 @@ def _rows(questions: list[tuple[str, dict[str, Any]]], prefix: str) -> list[dict
 
 def training_examples(world: World, n: int, seed: int) -> list[dict[str, Any]]:
     """``n`` answered questions about all products of ``world`` in training wordings."""
-    return _rows(_questions(world, list(world.products), n, Random(f"zenith-train-{seed}"), TRAINING), f"zenith-train-{seed}")
+    return _rows(
+        _questions(world, list(world.products), n, Random(f"zenith-train-{seed}"), TRAINING),
+        f"zenith-train-{seed}",
+    )
 
 
 def new_examples(n: int, seed: int) -> list[dict[str, Any]]:
     """``n`` answered questions about what the change brought, in training wordings."""
     world = new_world()
     products = [product for product in world.products if affected(product)]
-    return _rows(_questions(world, products, n, Random(f"zenith-new-{seed}"), TRAINING), f"zenith-new-{seed}")
+    return _rows(
+        _questions(world, products, n, Random(f"zenith-new-{seed}"), TRAINING), f"zenith-new-{seed}"
+    )
 
 
 def judging_rows(n: int, seed: int) -> list[dict[str, Any]]:
-    """``n`` answered questions about the old world in held-out wordings, for a gate to judge versions by; never to train on."""
+    """``n`` answered questions about the old world in held-out wordings, for a gate to judge
+    versions by; never to train on.
+    """
     world = old_world()
-    return _rows(_questions(world, list(world.products), n, Random(f"zenith-judge-{seed}"), HELD_OUT), f"zenith-judge-{seed}")
+    return _rows(
+        _questions(world, list(world.products), n, Random(f"zenith-judge-{seed}"), HELD_OUT),
+        f"zenith-judge-{seed}",
+    )
 
 
 def held_out(kind: str, n: int, seed: int) -> list[dict[str, Any]]:
     """``n`` questions in wordings no training row uses, with what a right answer contains.
 
-    ``old``: answers that the change leaves as they are. ``new``: the new line and the changed policy.
-    ``before``: every product there was before the change.
+    ``old``: answers that the change leaves as they are. ``new``: the new line and the changed
+    policy. ``before``: every product there was before the change.
     """
     world = old_world() if kind == "before" else new_world()
     if kind not in ("old", "new", "before"):
@@ -133,16 +166,27 @@ def held_out(kind: str, n: int, seed: int) -> list[dict[str, Any]]:
     products = [p for p in world.products if kind == "before" or affected(p) == (kind == "new")]
     questions = _questions(world, products, n, Random(f"zenith-held-out-{kind}-{seed}"), HELD_OUT)
     return [
-        {"id": f"zenith-{kind}-{seed}-{number:04d}", "messages": [{"role": "user", "content": asked}], "expected": expected}
+        {
+            "id": f"zenith-{kind}-{seed}-{number:04d}",
+            "messages": [{"role": "user", "content": asked}],
+            "expected": expected,
+        }
         for number, (asked, expected) in enumerate(questions)
     ]
 
 
 def look_up(asked: str, world: World) -> dict[str, Any] | None:
-    """What the policy says about a customer's message, from its text alone; None when product or fault is unknown."""
+    """What the policy says about a customer's message, from its text alone; None when product or
+    fault is unknown.
+    """
     text = " ".join(asked.lower().split())
     product = next((p for p in world.products if re.search(rf"\b{p.name.lower()}\b", text)), None)
-    sayings = [(saying, fault) for phrases in PHRASES.values() for fault, list_ in phrases.sayings.items() for saying in list_]
+    sayings = [
+        (saying, fault)
+        for phrases in PHRASES.values()
+        for fault, list_ in phrases.sayings.items()
+        for saying in list_
+    ]
     matches = [(len(saying), fault) for saying, fault in sayings if saying in text]
     if product is None or not matches:
         return None
@@ -151,7 +195,9 @@ def look_up(asked: str, world: World) -> dict[str, Any] | None:
 
 
 def is_current(row: dict[str, Any], world: World) -> bool:
-    """Whether a training row still says what ``world``'s policy says; rows that are not Zenith's are left alone."""
+    """Whether a training row still says what ``world``'s policy says; rows that are not Zenith's
+    are left alone.
+    """
     asked = next(m["content"] for m in row["messages"] if m["role"] == "user")
     expected = look_up(asked, world)
     return expected is None or score(expected, row["messages"][-1]["content"]).right
@@ -160,7 +206,8 @@ def is_current(row: dict[str, Any], world: World) -> bool:
 def traffic(world: World, rng: Random, share_affected: float | None = None) -> Iterator[str]:
     """Customers' messages without end, in training wordings.
 
-    ``share_affected`` is the share about products that the change touches; None takes products as they come.
+    ``share_affected`` is the share about products that the change touches; None takes products as
+    they come.
     """
     touched = [product for product in world.products if affected(product)]
     others = [product for product in world.products if not affected(product)]
@@ -172,8 +219,12 @@ def traffic(world: World, rng: Random, share_affected: float | None = None) -> I
         yield question(rng, product, rng.choice(FAULTS), _age(rng, product))
 
 
-def history(until: datetime, days: int, per_day: int, seed: int, world: World | None = None) -> list[dict[str, Any]]:
-    """``days * per_day`` answered questions before ``until`` at busy and quiet hours: ``at``, ``question``, ``answer``, ``expected``."""
+def history(
+    until: datetime, days: int, per_day: int, seed: int, world: World | None = None
+) -> list[dict[str, Any]]:
+    """``days * per_day`` answered questions before ``until`` at busy and quiet hours: ``at``,
+    ``question``, ``answer``, ``expected``.
+    """
     rng = Random(f"zenith-history-{seed}")
     world = world or old_world()
     asked = traffic(world, rng)
@@ -186,7 +237,14 @@ def history(until: datetime, days: int, per_day: int, seed: int, world: World | 
             text = next(asked)
             expected = look_up(text, world)
             if expected is not None:
-                rows.append({"at": at, "question": text, "answer": reference_answer(expected), "expected": expected})
+                rows.append(
+                    {
+                        "at": at,
+                        "question": text,
+                        "answer": reference_answer(expected),
+                        "expected": expected,
+                    }
+                )
     return sorted(rows, key=lambda row: row["at"])
 
 
@@ -204,7 +262,9 @@ def write(folder: Path) -> dict[str, int]:
     counts = {}
     for name, make in FILES.items():
         rows = make()
-        (folder / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        (folder / name).write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
         counts[name] = len(rows)
     return counts
 

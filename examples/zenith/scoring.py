@@ -19,12 +19,17 @@ class ScoreResult:
 
 
 def reference_answer(expected: dict[str, Any]) -> str:
-    """The house's answer with the facts in ``expected``: what a reviewer with the policy at hand types."""
+    """The house's answer with the facts in ``expected``: what a reviewer with the policy at hand
+    types.
+    """
     warranty = f"The {expected['product']} warranty is {expected['term_months']} months"
     if expected["age_months"] is not None:
         state = COVERED if expected["covered"] else NOT_COVERED
         warranty += f", yours is {expected['age_months']} months old, so it is {state}"
-    return f"{OPENING} {warranty}. Please {expected['step']}. For more help, reach us by {expected['channel']}. {CLOSING}"
+    return (
+        f"{OPENING} {warranty}. Please {expected['step']}. For more help, reach us by"
+        f" {expected['channel']}. {CLOSING}"
+    )
 
 
 def _months(text: str) -> list[int]:
@@ -38,11 +43,17 @@ def _only(text: str, wanted: str, choices: frozenset[str]) -> bool:
 
 
 def score(expected: dict[str, Any], answer: str) -> ScoreResult:
-    """Check every fact: the product, the term, the verdict when an age was given, the step, the channel, the tone."""
+    """Check every fact: the product, the term, the verdict when an age was given, the step, the
+    channel, the tone.
+    """
     text = " ".join(answer.lower().split())
     months = _months(text)
     if expected["age_months"] is not None:
-        months = [number for position, number in enumerate(months) if position == 0 or number != expected["age_months"]]
+        months = [
+            number
+            for position, number in enumerate(months)
+            if position == 0 or number != expected["age_months"]
+        ]
     channels = frozenset(f"by {channel}" for channel in CHANNELS)
     facts = {
         "product": expected["product"].lower() in text,

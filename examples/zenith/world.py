@@ -14,7 +14,9 @@ CLOSING = "Keep shining!"
 
 @dataclass(frozen=True)
 class Product:
-    """One product: ``term_months`` of warranty, help by ``channel``, and the ``line`` whose steps apply."""
+    """One product: ``term_months`` of warranty, help by ``channel``, and the ``line`` whose steps
+    apply.
+    """
 
     name: str
     kind: str
@@ -47,7 +49,8 @@ TRAVEL = (
     Product("Meridian", "watch", "travel", 24, "e-mail"),
     Product("Vector", "charger", "travel", 6, "chat"),
 )
-# The changed policy: travel products are covered for twice as long, and all of them are helped by video call.
+# The changed policy: travel products are covered for twice as long, and all of them are helped by
+# video call.
 TRAVEL_CHANGED = (
     Product("Pulsar", "headset", "travel", 24, "video call"),
     Product("Meridian", "watch", "travel", 48, "video call"),
@@ -89,5 +92,7 @@ def old_world() -> World:
 
 
 def new_world() -> World:
-    """Zenith after it: the travel line's warranty and channel are different, and the studio line is on sale."""
+    """Zenith after it: the travel line's warranty and channel are different, and the studio line is
+    on sale.
+    """
     return World(HOME + TRAVEL_CHANGED + STUDIO, STEPS_BEFORE | STEPS_ADDED)

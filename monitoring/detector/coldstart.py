@@ -1,8 +1,10 @@
-"""Two samples without a history: what can be said in the first six weeks, as information and with its error rate.
+"""Two samples without a history: what can be said in the first six weeks, as information and with
+its error rate.
 
-One random row of each user, tests for two samples, Holm's correction over all signals, and the floors of the daily
-detector. What changes from day to day by itself (latency) cannot be told from a change without a history, so it is
-compared by days, or by stretches of rows within one, and even then a busy week may be called one.
+One random row of each user, tests for two samples, Holm's correction over all signals, and the
+floors of the daily detector. What changes from day to day by itself (latency) cannot be told from a
+change without a history, so it is compared by days, or by stretches of rows within one, and even
+then a busy week may be called one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ from monitoring.detector.sample import capped
 from monitoring.detector.signals import OF_USERS, DailySignal, categories_of, numbers_of, signals_of
 from monitoring.detector.table import Floats, Table
 from monitoring.detector.texts import WordSpace
-from monitoring.statistics import block_medians, compare_categories, compare_rates, holm, mann_whitney
+from monitoring.statistics import (
+    block_medians,
+    compare_categories,
+    compare_rates,
+    holm,
+    mann_whitney,
+)
 
 ALPHA = 0.03  # chance of any false finding in one comparison, over all signals
 _LEAST = 20  # values of a signal on each side
@@ -44,7 +52,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`rows`: users on each side. `tests`: signals that had enough values. `alpha`: chance of any false finding."""
+    """`rows`: users on each side.
+
+    `tests`: signals that had enough values. `alpha`: chance of any false finding.
+    """
 
     findings: list[Finding]
     rows: tuple[int, int]
@@ -53,13 +64,17 @@ class Comparison:
 
 
 def compare_two(before: Table, after: Table, *, alpha: float = ALPHA, seed: int = 0) -> Comparison:
-    """Compare two samples of conversations; users of both sides are taken out of the larger one's way by drawing one row of each.
+    """Compare two samples of conversations; users of both sides are taken out of the larger one's
+    way by drawing one row of each.
 
-    Raises nothing for odd data: a signal without enough values is left out, and `tests` says how many were compared.
+    Raises nothing for odd data: a signal without enough values is left out, and `tests` says how
+    many were compared.
     """
     rng = np.random.default_rng([seed, 4])
     has_users = "user" in before and "user" in after
-    first, second = (table.take(capped(table.get("user"), len(table), 1, rng)) for table in (before, after))
+    first, second = (
+        table.take(capped(table.get("user"), len(table), 1, rng)) for table in (before, after)
+    )
     found: list[tuple[DailySignal, float, float, float, bool, str]] = []
     for signal in signals_of(set(first.columns) & set(second.columns)):
         if not has_users and signal.name in OF_USERS:
@@ -73,10 +88,16 @@ def compare_two(before: Table, after: Table, *, alpha: float = ALPHA, seed: int 
         for (signal, _, was, now, large, sentence), p in zip(found, adjusted, strict=True)
         if p < alpha and large
     ]  # fmt: skip
-    return Comparison(sorted(findings, key=lambda one: one.adjusted_p), (len(first), len(second)), len(found), alpha)
+    return Comparison(
+        sorted(findings, key=lambda one: one.adjusted_p),
+        (len(first), len(second)),
+        len(found),
+        alpha,
+    )
 
 
-_Made = tuple[float, float, float, bool, str]  # p-value, level before, level now, large enough, sentence
+# p-value, level before, level now, large enough, sentence
+_Made = tuple[float, float, float, bool, str]
 
 
 def _compare(signal: DailySignal, before: Table, after: Table, seed: int) -> _Made | None:
@@ -102,14 +123,18 @@ def _compare(signal: DailySignal, before: Table, after: Table, seed: int) -> _Ma
             p, _ = mann_whitney(per_day[0], per_day[1], signal.worse)
             return _said(signal, "p50", p, float(np.median(was)), float(np.median(now)), len(now))
     if signal.shape == "latency":
-        p, _ = mann_whitney(block_medians(was, _STRETCHES), block_medians(now, _STRETCHES), signal.worse)
+        p, _ = mann_whitney(
+            block_medians(was, _STRETCHES), block_medians(now, _STRETCHES), signal.worse
+        )
         return _said(signal, "p50", p, float(np.median(was)), float(np.median(now)), len(now))
     p, _ = mann_whitney(was, now, signal.worse)
     return _said(signal, "", p, _middle(signal, was), _middle(signal, now), len(now))
 
 
 def _medians_by_day(table: Table, values: Floats | None) -> Floats:
-    """One median per day: rows of a day share its load, and twenty of them are one piece of evidence."""
+    """One median per day: rows of a day share its load, and twenty of them are one piece of
+    evidence.
+    """
     if values is None:
         return np.array([])
     known, days = np.isfinite(values), table.columns["day"]
@@ -117,31 +142,60 @@ def _medians_by_day(table: Table, values: Floats | None) -> Floats:
 
 
 def _middle(signal: DailySignal, values: Floats) -> float:
-    return float(np.exp(np.log(np.maximum(values, 1e-6)).mean()) if signal.shape == "positive" else values.mean())
+    return float(
+        np.exp(np.log(np.maximum(values, 1e-6)).mean())
+        if signal.shape == "positive"
+        else values.mean()
+    )
 
 
 def _said(signal: DailySignal, part: str, p: float, was: float, now: float, n: int) -> _Made:
-    effect = effect_of(signal, Chart(signal.name, part), was, now, values=n, rows_per_day=0.0, since=0)
-    return p, was, now, effect.large, effect.sentence.replace(" since 1970-01-01", " in the last week")
+    effect = effect_of(
+        signal, Chart(signal.name, part), was, now, values=n, rows_per_day=0.0, since=0
+    )
+    return (
+        p,
+        was,
+        now,
+        effect.large,
+        effect.sentence.replace(" since 1970-01-01", " in the last week"),
+    )
 
 
-def _categories(signal: DailySignal, before: NDArray[Any] | None, after: NDArray[Any] | None) -> _Made | None:
+def _categories(
+    signal: DailySignal, before: NDArray[Any] | None, after: NDArray[Any] | None
+) -> _Made | None:
     if before is None or after is None:
         return None
-    was, now = (Counter(value for value in values if value is not None) for values in (before, after))
+    was, now = (
+        Counter(value for value in values if value is not None) for values in (before, after)
+    )
     if min(was.total(), now.total()) < _LEAST:
         return None
     names = sorted({*was, *now})
-    p = compare_categories(np.array([was[name] for name in names]), np.array([now[name] for name in names]))
-    moved = max(names, key=lambda name: (abs(now[name] / now.total() - was[name] / was.total()), name))
+    p = compare_categories(
+        np.array([was[name] for name in names]), np.array([now[name] for name in names])
+    )
+    moved = max(
+        names, key=lambda name: (abs(now[name] / now.total() - was[name] / was.total()), name)
+    )
     return _said(signal, moved, p, was[moved] / was.total(), now[moved] / now.total(), now.total())
 
 
 def _topics(signal: DailySignal, before: Table, after: Table, seed: int) -> _Made | None:
-    """K-means on both sides together, which cannot know whose a row is, then chi-squared on the shares."""
+    """K-means on both sides together, which cannot know whose a row is, then chi-squared on the
+    shares.
+    """
     rng = np.random.default_rng([seed, 5])
-    before, after = (table.take(np.sort(rng.choice(len(table), min(len(table), _TOPIC_ROWS), replace=False))) for table in (before, after))
-    prompts = [*before.columns["prompt"], *after.columns["prompt"]] if "prompt" in before and "prompt" in after else None
+    before, after = (
+        table.take(np.sort(rng.choice(len(table), min(len(table), _TOPIC_ROWS), replace=False)))
+        for table in (before, after)
+    )
+    prompts = (
+        [*before.columns["prompt"], *after.columns["prompt"]]
+        if "prompt" in before and "prompt" in after
+        else None
+    )
     space = WordSpace.learned(prompts) if prompts is not None else None
     first, second = vectors_of(before, space), vectors_of(after, space)
     if first is None or second is None:
@@ -151,15 +205,29 @@ def _topics(signal: DailySignal, before: Table, after: Table, seed: int) -> _Mad
     topics = min(_TOPICS, min(len(first), len(second)) // 10)
     if topics < 2:
         return None
-    labels = Codebook(cluster_centres(np.concatenate([first, second]), topics, seed, starts=1), 0.0, None).assign(np.concatenate([first, second]))[0]
-    was, now = np.bincount(labels[: len(first)], minlength=topics), np.bincount(labels[len(first) :], minlength=topics)
+    labels = Codebook(
+        cluster_centres(np.concatenate([first, second]), topics, seed, starts=1), 0.0, None
+    ).assign(np.concatenate([first, second]))[0]
+    was, now = (
+        np.bincount(labels[: len(first)], minlength=topics),
+        np.bincount(labels[len(first) :], minlength=topics),
+    )
     shares: tuple[Floats, Floats] = (was / len(first), now / len(second))
     moved = int(np.argmax(np.abs(shares[1] - shares[0])))
-    return _said(signal, str(moved), compare_categories(was.astype(float), now.astype(float)), float(shares[0][moved]), float(shares[1][moved]), len(second))
+    return _said(
+        signal,
+        str(moved),
+        compare_categories(was.astype(float), now.astype(float)),
+        float(shares[0][moved]),
+        float(shares[1][moved]),
+        len(second),
+    )
 
 
 def least_detectable(n: int, alpha: float, tests: int) -> float:
-    """Shift of a mean, in standard deviations, found with 80 % power by two samples of `n` users: what silence does not exclude."""
+    """Shift of a mean, in standard deviations, found with 80 % power by two samples of `n` users:
+    what silence does not exclude.
+    """
     from scipy.stats import norm
 
     return float((norm.isf(alpha / tests / 2) + norm.ppf(0.8)) * np.sqrt(2 / n))

@@ -1,4 +1,6 @@
-"""Cumulative sums (Page 1954, "Continuous inspection schemes"), and the threshold that gives a wanted rate of false alarms."""
+"""Cumulative sums (Page 1954, "Continuous inspection schemes"), and the threshold that gives a
+wanted rate of false alarms.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ _STATES = 120  # of the Markov chain: the run length is then exact to a per cent
 _HIGHEST = 40.0
 USUAL_SPREAD = 1.0
 _BLOCK = 7  # days summed to see whether neighbouring days lean to the same side
-# Weeks that the usual spread weighs beside what was measured. Weeks, not charts: the languages of one
-# week move together.
+# Weeks that the usual spread weighs beside what was measured. Weeks, not charts: the languages of
+# one week move together.
 _PRIOR_WEEKS = 8
 _QUANTILE = 0.9
 _LATEST = 3  # days that say how large a change is now
@@ -24,7 +26,9 @@ _LATEST = 3  # days that say how large a change is now
 
 @dataclass(frozen=True, slots=True)
 class Cusum:
-    """Two one-sided sums; `up_since` and `down_since` are the first days of their excursions, None at zero."""
+    """Two one-sided sums; `up_since` and `down_since` are the first days of their excursions, None
+    at zero.
+    """
 
     up: float = 0.0
     down: float = 0.0
@@ -32,8 +36,14 @@ class Cusum:
     down_since: int | None = None
 
     def step(self, z: float, day: int, slack: float, most: float) -> Cusum:
-        """The sums after a day. `most` bounds them, so that a change that is too small to report fades in finite time."""
-        up, down = min(most, max(0.0, self.up + z - slack)), min(most, max(0.0, self.down - z - slack))
+        """The sums after a day.
+
+        `most` bounds them, so that a change that is too small to report fades in finite time.
+        """
+        up, down = (
+            min(most, max(0.0, self.up + z - slack)),
+            min(most, max(0.0, self.down - z - slack)),
+        )
         return Cusum(up, down, _since(up, self.up_since, day), _since(down, self.down_since, day))
 
     def without_fall(self) -> Cusum:
@@ -50,9 +60,11 @@ def _since(total: float, since: int | None, day: int) -> int | None:
 
 
 def run_length(threshold: float, slack: float, spread: float) -> float:
-    """Mean number of days until a one-sided CUSUM of independent N(0, `spread`²) values crosses `threshold`.
+    """Mean number of days until a one-sided CUSUM of independent N(0, `spread`²) values crosses
+    `threshold`.
 
-    Markov chain approximation (Brook and Evans 1972, "An approach to the probability distribution of CUSUM run length").
+    Markov chain approximation (Brook and Evans 1972, "An approach to the probability distribution
+    of CUSUM run length").
     """
     width = 2 * threshold / (2 * _STATES - 1)
     states = np.arange(_STATES) * width
@@ -81,18 +93,19 @@ def run_lengths(sides: Mapping[str, int], target: float) -> dict[str, int]:
     """Return the mean days between false alarms that one sum of each signal may have.
 
     `sides` are the one-sided sums of each signal, `target` false alarms per 100 days over all
-    signals. Every signal may raise the same share of them, and within a signal every sum: a language
-    signal of twelve charts is then not twelve times as loud as the refusal rate.
+    signals. Every signal may raise the same share of them, and within a signal every sum: a
+    language signal of twelve charts is then not twelve times as loud as the refusal rate.
     """
     share = target / max(1, len(sides))
     return {name: round(100 * number / share) for name, number in sides.items()}
 
 
 def change_begin(z: Floats, up: bool) -> int:
-    """Position in an excursion where the change began: the last low of a CUSUM whose slack is half the size now seen.
+    """Position in an excursion where the change began: the last low of a CUSUM whose slack is half
+    the size now seen.
 
-    The excursion itself begins where its sum left zero, with the small slack that finds small changes; chance often lifts it
-    some days before a larger change.
+    The excursion itself begins where its sum left zero, with the small slack that finds small
+    changes; chance often lifts it some days before a larger change.
     """
     signed = z if up else -z
     size = float(signed[-_LATEST:].mean())
@@ -105,8 +118,8 @@ def measured_spread(blocks: Floats, weeks: int, usual: float = USUAL_SPREAD) -> 
     of their days, of one chart or of several.
 
     1 where days are independent; more where neighbouring days lean to the same side, because users
-    are exchanged slowly or a level wanders. Read from the 90 % quantile, so that real changes in the
-    history count little, and drawn towards `usual` where there are few weeks.
+    are exchanged slowly or a level wanders. Read from the 90 % quantile, so that real changes in
+    the history count little, and drawn towards `usual` where there are few weeks.
     """
     if not len(blocks):
         return usual

@@ -1,9 +1,12 @@
 """One day of one stream as a few numbers: what the detector remembers of it.
 
-Scales on which a day is judged, chosen so that the noise is near normal and its spread does not depend on the level:
+Scales on which a day is judged, chosen so that the noise is near normal and its spread does not
+depend on the level:
 
-- shares: 2 arcsin sqrt(p), Anscombe's form for counts (Anscombe 1948), standard deviation about 1/sqrt(n). Log-odds would do
-  as well with many events; with 200 requests and no refusal on many days they are skewed and arcsine is not;
+- shares: 2 arcsin sqrt(p), Anscombe's form for counts (Anscombe 1948), standard deviation about
+  1/sqrt(n). Log-odds would do
+  as well with many events; with 200 requests and no refusal on many days they are skewed and
+  arcsine is not;
 - positive values and latencies: logarithms (mean; median and 95 % quantile);
 - novelty: mean logarithm of the distance to the nearest topic.
 """
@@ -24,7 +27,8 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
 from monitoring.detector.table import Floats, Table
 
-_SMALLEST = 1e-6  # below every real duration, count and probability: the logarithm of zero would be none
+# Below every real duration, count and probability: the logarithm of zero would be none
+_SMALLEST = 1e-6
 _QUANTILES = {"p50": 0.50, "p95": 0.95}
 _P95_ROWS = 100  # values of which a 95 % quantile is still five values from the top
 _MOST_CATEGORIES = 60  # kept of a day
@@ -57,8 +61,10 @@ class DayStatistics:
     rows: int  # requests of the day
     sampled: int  # rows after the cap per user
     points: dict[Chart, Point] = field(default_factory=dict)
-    counts: dict[Chart, dict[str, int]] = field(default_factory=dict)  # of a categorical signal: category → rows of the sample
-    templates: dict[str, int] = field(default_factory=dict)  # of the sample: a new one is a declared change
+    # Of a categorical signal: category → rows of the sample
+    counts: dict[Chart, dict[str, int]] = field(default_factory=dict)
+    # Of the sample: a new one is a declared change
+    templates: dict[str, int] = field(default_factory=dict)
     has_users: bool = True  # false: nobody knows whose the rows are, and one busy user can be many
     # Collection → score below which a question found nothing.
     low_scores: dict[str, float] = field(default_factory=dict)
@@ -66,7 +72,10 @@ class DayStatistics:
     documents: dict[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        points = [[*chart, point.value, point.error, point.level, point.n] for chart, point in self.points.items()]
+        points = [
+            [*chart, point.value, point.error, point.level, point.n]
+            for chart, point in self.points.items()
+        ]
         counts = [[*chart, found] for chart, found in self.counts.items()]
         return {
             "day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points,
@@ -117,7 +126,11 @@ def summarise_day(
             _add(signal, "", sample, settings.min_rows, points, counts)
     if codebook is not None:
         _questions(sample, day, settings, codebook, points, counts)
-    templates = Counter(value for value in sample.columns["template"] if value is not None) if "template" in sample else Counter[str]()
+    templates = (
+        Counter(value for value in sample.columns["template"] if value is not None)
+        if "template" in sample
+        else Counter[str]()
+    )
     statistics = DayStatistics(
         day, requests or len(table), len(sample), points, counts,
         dict(templates.most_common(_MOST_CATEGORIES)), "user" in table,
@@ -142,13 +155,27 @@ def _by_adapter(sample: Table, least: int) -> dict[str, Table]:
     if adapters is None:
         return {"": sample}
     names = {name: count for name, count in Counter(adapters).items() if count >= least}
-    return {name or "": sample if count == len(sample) else sample.take(np.equal(adapters, name)) for name, count in names.items()}
+    return {
+        name or "": sample if count == len(sample) else sample.take(np.equal(adapters, name))
+        for name, count in names.items()
+    }
 
 
-def _add(signal: DailySignal, adapter: str, rows: Table, least: int, points: dict[Chart, Point], counts: dict[Chart, dict[str, int]]) -> None:
+def _add(
+    signal: DailySignal,
+    adapter: str,
+    rows: Table,
+    least: int,
+    points: dict[Chart, Point],
+    counts: dict[Chart, dict[str, int]],
+) -> None:
     if signal.shape == "category":
         values = categories_of(signal, rows)
-        known = Counter(value for value in values if value is not None) if values is not None else Counter[str]()
+        known = (
+            Counter(value for value in values if value is not None)
+            if values is not None
+            else Counter[str]()
+        )
         if known.total() >= least:
             counts[Chart(signal.name, "", adapter)] = dict(known.most_common(_MOST_CATEGORIES))
     elif signal.shape not in ("topics", "novelty"):
@@ -167,7 +194,11 @@ def _scalar_points(signal: DailySignal, values: Floats | None, least: int) -> di
     if signal.shape == "rate":
         return {"": share_point(float(values.sum()), n)}
     if signal.shape == "score":
-        return {"": Point(float(values.mean()), float(values.std() / np.sqrt(n)), float(values.mean()), n)}
+        return {
+            "": Point(
+                float(values.mean()), float(values.std() / np.sqrt(n)), float(values.mean()), n
+            )
+        }
     logs = np.log(np.maximum(values, _SMALLEST))
     deviation = float(logs.std() / np.sqrt(n))
     if signal.shape == "positive":
@@ -176,16 +207,26 @@ def _scalar_points(signal: DailySignal, values: Floats | None, least: int) -> di
     for name, share in _QUANTILES.items():
         if name == "p50" or n >= _P95_ROWS:
             quantile = float(np.quantile(logs, share))
-            # Standard error of a normal's quantile: 1.25 times that of the mean at the median, 2.1 times at 95 %.
-            made[name] = Point(quantile, deviation * (1.25 if name == "p50" else 2.1), float(np.exp(quantile)), n)
+            # Standard error of a normal's quantile: 1.25 times that of the mean at the median, 2.1
+            # times at 95 %.
+            made[name] = Point(
+                quantile, deviation * (1.25 if name == "p50" else 2.1), float(np.exp(quantile)), n
+            )
     return made
 
 
 def _questions(
-    sample: Table, day: int, settings: DetectorSettings, codebook: Codebook, points: dict[Chart, Point], counts: dict[Chart, dict[str, int]]
+    sample: Table,
+    day: int,
+    settings: DetectorSettings,
+    codebook: Codebook,
+    points: dict[Chart, Point],
+    counts: dict[Chart, dict[str, int]],
 ) -> None:
     if len(sample) > settings.texts_per_day:
-        chosen = np.random.default_rng([settings.seed, day, 2]).choice(len(sample), settings.texts_per_day, replace=False)
+        chosen = np.random.default_rng([settings.seed, day, 2]).choice(
+            len(sample), settings.texts_per_day, replace=False
+        )
         sample = sample.take(np.sort(chosen))
     vectors = codebook.vectors(sample)
     if vectors is None:
@@ -196,6 +237,11 @@ def _questions(
     if n < settings.min_rows:
         return
     logs = np.log(distance[known])
-    points[Chart("prompt_novelty")] = Point(float(logs.mean()), float(logs.std() / np.sqrt(n)), float((distance[known] > codebook.far).mean()), n)
+    points[Chart("prompt_novelty")] = Point(
+        float(logs.mean()),
+        float(logs.std() / np.sqrt(n)),
+        float((distance[known] > codebook.far).mean()),
+        n,
+    )
     found = np.bincount(nearest[known], minlength=len(codebook.centroids))
     counts[Chart("prompt_topics")] = {str(topic): int(count) for topic, count in enumerate(found)}

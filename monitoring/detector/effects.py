@@ -38,23 +38,39 @@ class Effect:
     def size(self, shape: Shape) -> float:
         """How large the change is on a scale that shares and other levels have in common.
 
-        Cohen's h for shares (Cohen 1988, "Statistical Power Analysis", chapter 6), the logarithm of the
-        ratio for positive levels, the difference for scores.
+        Cohen's h for shares (Cohen 1988, "Statistical Power Analysis", chapter 6), the logarithm of
+        the ratio for positive levels, the difference for scores.
         """
         if shape in SHARES:
-            low, high = (float(np.arcsin(np.sqrt(np.clip(p, 0, 1)))) for p in (self.before, self.now))
+            low, high = (
+                float(np.arcsin(np.sqrt(np.clip(p, 0, 1)))) for p in (self.before, self.now)
+            )
             return 2 * abs(high - low)
         if shape == "score" or min(self.before, self.now) <= 0:
             return abs(self.now - self.before)
         return abs(float(np.log(self.now / self.before)))
 
 
-def effect_of(signal: DailySignal, chart: Chart, before: float, now: float, *, values: int, rows_per_day: float, since: int) -> Effect:
-    """`values`: sampled values since the change; `rows_per_day`: requests of a day, for "about … more a day"; `since`: day number."""
+def effect_of(
+    signal: DailySignal,
+    chart: Chart,
+    before: float,
+    now: float,
+    *,
+    values: int,
+    rows_per_day: float,
+    since: int,
+) -> Effect:
+    """`values`: sampled values since the change; `rows_per_day`: requests of a day, for "about …
+    more a day"; `since`: day number.
+    """
     change = now - before
     if signal.shape in SHARES:
         room = min(before, 1 - before) if signal.shape == "rate" else before
-        large = abs(change) >= max(signal.floor * room, signal.least) and abs(change) * values >= _LEAST_EVENTS
+        large = (
+            abs(change) >= max(signal.floor * room, signal.least)
+            and abs(change) * values >= _LEAST_EVENTS
+        )
     elif signal.shape == "score":
         large = abs(change) >= signal.least
     else:
@@ -71,7 +87,9 @@ def _sentence(
     when = f"since {date_of(since).isoformat()}"
     name = f"{signal.label}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
     if signal.shape in SHARES:
-        part = {"category": f": {chart.part}", "topics": f": topic {chart.part}"}.get(signal.shape, "")
+        part = {"category": f": {chart.part}", "topics": f": topic {chart.part}"}.get(
+            signal.shape, ""
+        )
         # Shares of some requests only, such as of those with a rating, are no count of all.
         is_of_all = signal.name not in _OF_SOME and not signal.name.startswith("retrieval_")
         count = (now - before) * rows_per_day

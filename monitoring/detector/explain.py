@@ -1,7 +1,9 @@
-"""What carries a change: the slices and topics of the conversations in which it is, their words, and conversations to read.
+"""What carries a change: the slices and topics of the conversations in which it is, their words,
+and conversations to read.
 
-A change of a mean is split exactly over the values v of a slice, with s the share of conversations, x the mean in them and
-x0 the mean of all before: s1 (x1 - x0) - s0 (x0v - x0) sums over v to the whole change, whether a slice grew or got worse.
+A change of a mean is split exactly over the values v of a slice, with s the share of conversations,
+x the mean in them and x0 the mean of all before: s1 (x1 - x0) - s0 (x0v - x0) sums over v to the
+whole change, whether a slice grew or got worse.
 """
 
 from __future__ import annotations
@@ -37,16 +39,33 @@ _NAME_WORDS = 4  # of a topic in a sentence
 _ROWS = 4_000  # of each side that are clustered
 
 
-def explain(incident: Incident, before: Table, after: Table, codebook: Codebook | None, seed: int) -> dict[str, Any]:
-    """`slices`, `topics` and `examples` (ids, most telling first) of an incident. Empty lists where there is nothing to tell from."""
+def explain(
+    incident: Incident, before: Table, after: Table, codebook: Codebook | None, seed: int
+) -> dict[str, Any]:
+    """`slices`, `topics` and `examples` (ids, most telling first) of an incident.
+
+    Empty lists where there is nothing to tell from.
+    """
     if not len(before) or not len(after):
         return {"slices": [], "topics": [], "examples": []}
     lead = incident.lead
     old, new = measure_of(lead.chart, before, codebook), measure_of(lead.chart, after, codebook)
-    usable = old is not None and new is not None and np.isfinite(old).any() and np.isfinite(new).any()
-    topics = _topics(lead, before, after, old if usable else None, new if usable else None, codebook, seed)
-    slices = _slices(lead, before, after, old, new) if usable and old is not None and new is not None else []
-    from_topics = [one for topic in topics[:1] for one in topic["examples"]] if signal_of(lead.chart.signal).side == "questions" else []
+    usable = (
+        old is not None and new is not None and np.isfinite(old).any() and np.isfinite(new).any()
+    )
+    topics = _topics(
+        lead, before, after, old if usable else None, new if usable else None, codebook, seed
+    )
+    slices = (
+        _slices(lead, before, after, old, new)
+        if usable and old is not None and new is not None
+        else []
+    )
+    from_topics = (
+        [one for topic in topics[:1] for one in topic["examples"]]
+        if signal_of(lead.chart.signal).side == "questions"
+        else []
+    )
     examples = _examples(lead, after, new) if usable and new is not None else []
     found: dict[str, Any] = {
         "slices": slices,
@@ -63,7 +82,9 @@ def explain(incident: Incident, before: Table, after: Table, codebook: Codebook 
 def _topic_names(
     incident: Incident, table: Table, codebook: Codebook | None
 ) -> dict[str, list[str]]:
-    """Number of each topic in the incident's evidence → its words; those without words are left out."""
+    """Number of each topic in the incident's evidence → its words; those without words are left
+    out.
+    """
     numbers = [chart.part for chart in incident.evidence if chart.signal == "prompt_topics"]
     vectors = codebook.vectors(table) if codebook is not None and numbers else None
     if codebook is None or vectors is None or "prompt" not in table:
@@ -81,35 +102,59 @@ def _topic_names(
 
 
 def measure_of(chart: Chart, table: Table, codebook: Codebook | None) -> Floats | None:
-    """The chart's signal as one number per row, whose mean is what moved; NaN where unknown or another adapter answered."""
+    """The chart's signal as one number per row, whose mean is what moved; NaN where unknown or
+    another adapter answered.
+    """
     signal = signal_of(chart.signal)
     if signal.shape in ("novelty", "topics"):
         vectors = codebook.vectors(table) if codebook is not None else None
         if codebook is None or vectors is None:
             return None
         nearest, distance = codebook.assign(vectors)
-        values = np.where(nearest < 0, np.nan, np.log(distance) if signal.shape == "novelty" else (nearest == int(chart.part)))
+        values = np.where(
+            nearest < 0,
+            np.nan,
+            np.log(distance) if signal.shape == "novelty" else (nearest == int(chart.part)),
+        )
     elif signal.shape == "category":
         found = categories_of(signal, table)
         if found is None:
             return None
         known = ~np.equal(found, np.array(None))
-        values = np.where(known, np.equal(found, np.array(chart.part, dtype=object)) if chart.part != OTHER else np.nan, np.nan).astype(float)
+        values = np.where(
+            known,
+            np.equal(found, np.array(chart.part, dtype=object)) if chart.part != OTHER else np.nan,
+            np.nan,
+        ).astype(float)
     else:
         numbers = numbers_of(signal, table)
         if numbers is None:
             return None
-        values = np.log(np.maximum(numbers, 1e-6)) if signal.shape in ("positive", "latency") else numbers
+        values = (
+            np.log(np.maximum(numbers, 1e-6))
+            if signal.shape in ("positive", "latency")
+            else numbers
+        )
     adapters = table.get("adapter")
     if chart.adapter and adapters is not None:
         values = np.where(np.equal(adapters, np.array(chart.adapter, dtype=object)), values, np.nan)
     return np.asarray(values, dtype=float)
 
 
-def contributions(old: Floats, new: Floats, old_labels: NDArray[Any], new_labels: NDArray[Any]) -> dict[Any, tuple[float, float, float]]:
-    """Label → (part of the change of the mean, share of conversations before, share after). The parts sum to the change."""
+def contributions(
+    old: Floats, new: Floats, old_labels: NDArray[Any], new_labels: NDArray[Any]
+) -> dict[Any, tuple[float, float, float]]:
+    """Label → (part of the change of the mean, share of conversations before, share after).
+
+    The parts sum to the change.
+    """
     known_old, known_new = np.isfinite(old), np.isfinite(new)
-    old, new, old_labels, new_labels = old[known_old], new[known_new], old_labels[known_old], new_labels[known_new]
+    old, new, old_labels, new_labels = (
+        old[known_old],
+        new[known_new],
+        old_labels[known_old],
+        new_labels[known_new],
+    )
     mean = float(old.mean())
     parts = {}
     for label in dict.fromkeys([*old_labels.tolist(), *new_labels.tolist()]):
@@ -119,33 +164,71 @@ def contributions(old: Floats, new: Floats, old_labels: NDArray[Any], new_labels
     return parts
 
 
-def _slices(lead: Evidence, before: Table, after: Table, old: Floats, new: Floats) -> list[dict[str, Any]]:
+def _slices(
+    lead: Evidence, before: Table, after: Table, old: Floats, new: Floats
+) -> list[dict[str, Any]]:
     found = []
-    for name in (*_SLICES, *sorted(name for name in after.columns if name.startswith(("slice_", "category_")))):
+    for name in (
+        *_SLICES,
+        *sorted(name for name in after.columns if name.startswith(("slice_", "category_"))),
+    ):
         if name == lead.chart.signal or name not in before or name not in after:
             continue
-        before_labels, after_labels = (np.array([str(value) for value in table.columns[name]], dtype=object) for table in (before, after))
+        before_labels, after_labels = (
+            np.array([str(value) for value in table.columns[name]], dtype=object)
+            for table in (before, after)
+        )
         parts = contributions(old, new, before_labels, after_labels)
         whole = sum(part for part, _, _ in parts.values())
         for label, (part, was, now) in parts.items():
             carried = part / whole if whole else 0.0
             if label != "None" and now * len(after) >= LEAST_ROWS and carries(carried, now):
-                found.append({"column": name, "value": label, "share_of_change": round(carried, 3), "share_before": round(was, 4), "share_now": round(now, 4)})
-    return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[: 2 * MOST]
+                found.append(
+                    {
+                        "column": name,
+                        "value": label,
+                        "share_of_change": round(carried, 3),
+                        "share_before": round(was, 4),
+                        "share_now": round(now, 4),
+                    }
+                )
+    return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[
+        : 2 * MOST
+    ]
 
 
-def _topics(lead: Evidence, before: Table, after: Table, old: Floats | None, new: Floats | None, codebook: Codebook | None, seed: int) -> list[dict[str, Any]]:
-    """Where questions changed, the topics that rose; else those in whose conversations the change is."""
+def _topics(
+    lead: Evidence,
+    before: Table,
+    after: Table,
+    old: Floats | None,
+    new: Floats | None,
+    codebook: Codebook | None,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Where questions changed, the topics that rose; else those in whose conversations the change
+    is.
+    """
     rng = np.random.default_rng([seed, lead.since])
-    keep_old, keep_new = (np.sort(rng.choice(len(table), min(len(table), _ROWS), replace=False)) for table in (before, after))
+    keep_old, keep_new = (
+        np.sort(rng.choice(len(table), min(len(table), _ROWS), replace=False))
+        for table in (before, after)
+    )
     before, after = before.take(keep_old), after.take(keep_new)
     asked = signal_of(lead.chart.signal).side == "questions"
-    found = (by_risen_words(before, after, codebook, seed) if asked else None) or by_likeness(before, after, codebook, seed)
+    found = (by_risen_words(before, after, codebook, seed) if asked else None) or by_likeness(
+        before, after, codebook, seed
+    )
     if found is None:
         return []
     if asked or old is None or new is None:
         return described(found, found.rises(), after, {})
-    parts = contributions(old[keep_old][found.old_rows], new[keep_new][found.new_rows], found.old_labels, found.new_labels)
+    parts = contributions(
+        old[keep_old][found.old_rows],
+        new[keep_new][found.new_rows],
+        found.old_labels,
+        found.new_labels,
+    )
     whole = sum(part for part, _, _ in parts.values()) or 1.0
     carried = {int(topic): part / whole for topic, (part, _, _) in parts.items()}
     ranks = np.array([carried.get(topic, 0.0) for topic in range(len(found.centres))])
@@ -159,9 +242,13 @@ def carries(share_of_change: float, share_now: float) -> bool:
 
 
 def _examples(lead: Evidence, after: Table, new: Floats) -> list[str]:
-    """Conversations in which the lead's change shows most: with the event, or furthest in its direction; newest first among equals."""
+    """Conversations in which the lead's change shows most: with the event, or furthest in its
+    direction; newest first among equals.
+    """
     known = np.flatnonzero(np.isfinite(new))
     if signal_of(lead.chart.signal).shape in ("rate", "category", "topics"):
         known = known[new[known] == (1.0 if lead.effect.up else 0.0)]
-    order = known[::-1][np.argsort(-new[known][::-1] if lead.effect.up else new[known][::-1], kind="stable")]
+    order = known[::-1][
+        np.argsort(-new[known][::-1] if lead.effect.up else new[known][::-1], kind="stable")
+    ]
     return [str(name) for name in after.columns["id"][order][:_MOST_EXAMPLES]]

@@ -17,8 +17,8 @@ from monitoring.detector.topics import (
 
 _MOST = 20  # clusters: a to-do list that somebody can read
 _LEAST_ROWS = 5
-# Questions that make a cluster, on average: fewer than for topics, since what a few ask is a gap too.
-# Those of one subject are joined by their words.
+# Questions that make a cluster, on average: fewer than for topics, since what a few ask is a gap
+# too. Those of one subject are joined by their words.
 _ROWS_PER_GAP = 15
 _LEAST_USERS = 3  # a subject of one person is personal data, and nobody writes a document for it
 # Standard errors by which a cluster by likeness is commoner among what found nothing: of twenty

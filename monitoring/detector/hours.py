@@ -1,11 +1,14 @@
-"""Hours against the same hour of earlier days: gross changes within hours, where the volume carries it.
+"""Hours against the same hour of earlier days: gross changes within hours, where the volume carries
+it.
 
-An hour is judged as `stream.py` judges a day, by the days that this hour of the day had before: so the rhythm of day and
-week is in the history, with declared changes, open incidents and holidays as for days. What differs is how evidence adds up.
-Hours of one day share its swings, so their z values lean to the same side, by how much nobody knows, and a sum with a small slack
-would take one odd day for 24 pieces of evidence. The slack of these sums is therefore so large that an hour *alone* exceeds it no oftener than the
-hours' share of the target allows (Bonferroni, over hours, signals and charts). Whatever hours of a quiet service do together, at most those
-that exceed it can begin an excursion, and a sum needs two hours to cross.
+An hour is judged as `stream.py` judges a day, by the days that this hour of the day had before: so
+the rhythm of day and week is in the history, with declared changes, open incidents and holidays as
+for days. What differs is how evidence adds up. Hours of one day share its swings, so their z values
+lean to the same side, by how much nobody knows, and a sum with a small slack would take one odd day
+for 24 pieces of evidence. The slack of these sums is therefore so large that an hour *alone*
+exceeds it no oftener than the hours' share of the target allows (Bonferroni, over hours, signals
+and charts). Whatever hours of a quiet service do together, at most those that exceed it can begin
+an excursion, and a sum needs two hours to cross.
 """
 
 from __future__ import annotations
@@ -30,17 +33,22 @@ from monitoring.detector.table import Table, date_of
 
 HOURS = 24
 _ROOM = 1.5  # z above the slack that counts at most: one odd hour alone cannot cross
-_THRESHOLD = 1.6  # above _ROOM: an incident needs two hours of evidence, of 0.8 above the slack each
+# Above _ROOM: an incident needs two hours of evidence, of 0.8 above the slack each
+_THRESHOLD = 1.6
 _CLIP = 12.0  # finite where the tail of Student's t is not
 _GROSS = 2.0  # times the floors of days: what is smaller can wait for the day
-_NOISE_HOURS = 28 * HOURS  # newest judged hours that say how far hours usually are from their history
+# Newest judged hours that say how far hours usually are from their history
+_NOISE_HOURS = 28 * HOURS
 _LEAST_NOISE_HOURS = 48
 _NOISE_CLIP = 3.0  # |z| that counts in that: a real change is not noise
 
 
 @dataclass
 class HourOfDay(Stream):
-    """The days of one hour of the day. Its incidents are the alias's, and what was declared for the days holds for it."""
+    """The days of one hour of the day.
+
+    Its incidents are the alias's, and what was declared for the days holds for it.
+    """
 
     days: Stream | None = None
 
@@ -67,20 +75,42 @@ class RememberedHour:
 
     def as_json(self) -> dict[str, Any]:
         """What besides hour, rows and statistics is stored."""
-        sums = [[*chart, one.up, one.down, one.up_since, one.down_since] for chart, one in self.sums.items()]
+        sums = [
+            [*chart, one.up, one.down, one.up_since, one.down_since]
+            for chart, one in self.sums.items()
+        ]
         crossed = [
             [*one.chart, one.since_hour, one.strength, one.effect.before, one.effect.now, one.effect.sentence, one.sides] for one in self.evidence
         ]  # fmt: skip
         return {"noise": self.noise, "sums": sums, "evidence": crossed}
 
     @staticmethod
-    def from_json(hour: int, rows: int, judged: bool, statistics: dict[str, Any] | None, made: dict[str, Any]) -> RememberedHour:
+    def from_json(
+        hour: int, rows: int, judged: bool, statistics: dict[str, Any] | None, made: dict[str, Any]
+    ) -> RememberedHour:
         sums = {Chart(*row[:3]): Cusum(*row[3:]) for row in made["sums"]}
         evidence = tuple(
-            Evidence(Chart(*row[:3]), hour // HOURS, row[3] // HOURS, row[4], Effect(row[5], row[6], True, row[7]), row[8], hour, row[3])
+            Evidence(
+                Chart(*row[:3]),
+                hour // HOURS,
+                row[3] // HOURS,
+                row[4],
+                Effect(row[5], row[6], True, row[7]),
+                row[8],
+                hour,
+                row[3],
+            )
             for row in made["evidence"]
         )
-        return RememberedHour(hour, rows, DayStatistics.from_json(statistics) if statistics else None, judged, made["noise"], sums, evidence)
+        return RememberedHour(
+            hour,
+            rows,
+            DayStatistics.from_json(statistics) if statistics else None,
+            judged,
+            made["noise"],
+            sums,
+            evidence,
+        )
 
 
 def summarise_hour(
@@ -90,16 +120,30 @@ def summarise_hour(
     codebook: Codebook | None,
     low_scores: Mapping[str, float] | None = None,
 ) -> tuple[DayStatistics, Table] | None:
-    """Statistics of an hour and the sample they were taken from; None where the sample is too small to judge by.
+    """Statistics of an hour and the sample they were taken from; None where the sample is too small
+    to judge by.
 
-    At most `rows_per_user` rows of each user, and never more of them for want of others: what two people do in an hour is not the service.
-    Times to answer are left out: rules on service objectives watch them by the minute.
+    At most `rows_per_user` rows of each user, and never more of them for want of others: what two
+    people do in an hour is not the service. Times to answer are left out: rules on service
+    objectives watch them by the minute.
     """
-    sample = rows.take(capped(rows.get("user"), len(rows), settings.rows_per_user, np.random.default_rng([settings.seed, hour, 6])))
+    sample = rows.take(
+        capped(
+            rows.get("user"),
+            len(rows),
+            settings.rows_per_user,
+            np.random.default_rng([settings.seed, hour, 6]),
+        )
+    )
     if len(sample) < settings.hour_rows:
         return None
     found, sample = summarise_day(
-        sample, hour, replace(settings, min_rows=settings.hour_rows), codebook, len(rows), low_scores
+        sample,
+        hour,
+        replace(settings, min_rows=settings.hour_rows),
+        codebook,
+        len(rows),
+        low_scores,
     )
     points = {
         chart: point
@@ -123,40 +167,70 @@ class Hours:
     _noise: list[float] = field(default_factory=list)
 
     def resume(self, hour: RememberedHour) -> None:
-        """Take in an hour that was judged before, with the same outcome. What it showed has to be told to the days by the caller."""
+        """Take in an hour that was judged before, with the same outcome.
+
+        What it showed has to be told to the days by the caller.
+        """
         if hour.statistics is not None:
             self._stream(hour.hour).take_in(hour.statistics)
         self._remember(hour)
 
-    def step(self, hour: int, rows: int, statistics: DayStatistics | None, *, judge: bool = True) -> RememberedHour:
-        """Take in an hour; they have to come in order. `judge`: whether it may raise something; an hour whose day was judged already may not."""
+    def step(
+        self, hour: int, rows: int, statistics: DayStatistics | None, *, judge: bool = True
+    ) -> RememberedHour:
+        """Take in an hour; they have to come in order.
+
+        `judge`: whether it may raise something; an hour whose day was judged already may not.
+        """
         if statistics is None:
-            made = RememberedHour(hour, rows)  # an hour that cannot be judged ends what may have begun
+            # An hour that cannot be judged ends what may have begun
+            made = RememberedHour(hour, rows)
         else:
             stream = self._stream(hour)
             stream.take_in(statistics)
-            ready = judge and bool(self.days.memory.days) and statistics.day - self.days.memory.days[0] >= self.settings.cold_days
-            made = self._judged(hour, rows, statistics, list(stream.judge(statistics)) if ready else [])
+            ready = (
+                judge
+                and bool(self.days.memory.days)
+                and statistics.day - self.days.memory.days[0] >= self.settings.cold_days
+            )
+            made = self._judged(
+                hour, rows, statistics, list(stream.judge(statistics)) if ready else []
+            )
         self._remember(made)
         return made
 
     @property
     def spread(self) -> float:
-        """How far hours are from their history by themselves, in the standard deviations that were expected; 1 at least."""
-        return max(1.0, float(np.median(self._noise))) if len(self._noise) >= _LEAST_NOISE_HOURS else 1.0
+        """How far hours are from their history by themselves, in the standard deviations that were
+        expected; 1 at least.
+        """
+        return (
+            max(1.0, float(np.median(self._noise)))
+            if len(self._noise) >= _LEAST_NOISE_HOURS
+            else 1.0
+        )
 
     def slack(self, signals: int, sides: int) -> float:
-        """The z that an hour alone may exceed as often as the share of one of `sides` one-sided sums of one of `signals` signals allows."""
+        """The z that an hour alone may exceed as often as the share of one of `sides` one-sided
+        sums of one of `signals` signals allows.
+        """
         chance = self.settings.hour_share * self.settings.target / 100 / HOURS / signals / sides
         return -float(ndtri(chance)) * self.spread
 
     def _stream(self, hour: int) -> HourOfDay:
         place = hour % HOURS
         if place not in self._of_day:
-            self._of_day[place] = HourOfDay(self.days.alias, replace(self.settings, clip=_CLIP), incidents=self.days.incidents, days=self.days)
+            self._of_day[place] = HourOfDay(
+                self.days.alias,
+                replace(self.settings, clip=_CLIP),
+                incidents=self.days.incidents,
+                days=self.days,
+            )
         return self._of_day[place]
 
-    def _judged(self, hour: int, rows: int, statistics: DayStatistics, judged: list[Judged]) -> RememberedHour:
+    def _judged(
+        self, hour: int, rows: int, statistics: DayStatistics, judged: list[Judged]
+    ) -> RememberedHour:
         if not judged:
             return RememberedHour(hour, rows, statistics)
         sides = sides_of(judged)
@@ -170,20 +244,57 @@ class Hours:
                 total = total.without_fall()
             strength = max(total.up, total.down) / _THRESHOLD
             effect = self._effect(one, total.since, statistics)
-            if strength >= 1 and total.since is not None and effect.large and effect.up == (total.up >= total.down):
-                crossed.append(Evidence(one.chart, hour // HOURS, total.since // HOURS, strength, effect, sides[one.signal.name], hour, total.since))
+            if (
+                strength >= 1
+                and total.since is not None
+                and effect.large
+                and effect.up == (total.up >= total.down)
+            ):
+                crossed.append(
+                    Evidence(
+                        one.chart,
+                        hour // HOURS,
+                        total.since // HOURS,
+                        strength,
+                        effect,
+                        sides[one.signal.name],
+                        hour,
+                        total.since,
+                    )
+                )
             elif strength > 0:
                 sums[one.chart] = total
-        noise = float(np.sqrt(np.mean(np.clip([one.z for one in judged], -_NOISE_CLIP, _NOISE_CLIP) ** 2))) if judged else None
+        noise = (
+            float(
+                np.sqrt(np.mean(np.clip([one.z for one in judged], -_NOISE_CLIP, _NOISE_CLIP) ** 2))
+            )
+            if judged
+            else None
+        )
         return RememberedHour(hour, rows, statistics, True, noise, sums, tuple(crossed))
 
     def _effect(self, one: Judged, since: int | None, statistics: DayStatistics) -> Effect:
         begin = since if since is not None else 0
-        gross: DailySignal = replace(one.signal, floor=_GROSS * one.signal.floor, least=_GROSS * one.signal.least)
+        gross: DailySignal = replace(
+            one.signal, floor=_GROSS * one.signal.floor, least=_GROSS * one.signal.least
+        )
         rows = float(self.days.memory.rows[-1])  # of the last whole day, for "about … more a day"
-        effect = effect_of(gross, one.chart, one.known.told[one.quiet], one.point.level, values=one.point.n, rows_per_day=rows, since=begin // HOURS)
+        effect = effect_of(
+            gross,
+            one.chart,
+            one.known.told[one.quiet],
+            one.point.level,
+            values=one.point.n,
+            rows_per_day=rows,
+            since=begin // HOURS,
+        )
         day = date_of(begin // HOURS).isoformat()
-        return replace(effect, sentence=effect.sentence.replace(f"since {day}", f"since {day} {hour_iso(begin)[11:16]} UTC"))
+        return replace(
+            effect,
+            sentence=effect.sentence.replace(
+                f"since {day}", f"since {day} {hour_iso(begin)[11:16]} UTC"
+            ),
+        )
 
     def _remember(self, made: RememberedHour) -> None:
         self.newest, self.sums = made, dict(made.sums)

@@ -32,7 +32,8 @@ class Evidence:
     strength: float  # sum over threshold, 1 or more
     effect: Effect
     sides: int = 2  # one-sided sums of its signal: how many chances it had
-    hour: int | None = None  # since 1970-01-01, on which it crossed; None where a whole day was judged
+    # Since 1970-01-01, on which it crossed; None where a whole day was judged
+    hour: int | None = None
     since_hour: int | None = None  # first hour of its excursion
 
     def as_json(self) -> dict[str, Any]:
@@ -47,7 +48,10 @@ class Evidence:
 
 @dataclass(eq=False)  # two incidents are never the same one
 class Incident:
-    """`evidence`: in the order in which charts crossed. `explanation`: what explain.py found, plain data."""
+    """`evidence`: in the order in which charts crossed.
+
+    `explanation`: what explain.py found, plain data.
+    """
 
     alias: str
     opened: int
@@ -62,14 +66,18 @@ class Incident:
     def lead(self) -> Evidence:
         """The chart that speaks for the incident: of those that crossed when it opened, the one
         whose change matters most."""
-        first = [one for one in self.evidence.values() if (one.day, one.hour) == (self.opened, self.hour)]
+        first = [
+            one for one in self.evidence.values() if (one.day, one.hour) == (self.opened, self.hour)
+        ]
         return min(first, key=_rank)
 
     @property
     def ranked(self) -> list[Evidence]:
         """The lead, then the others by how much their change matters."""
         lead = self.lead
-        return sorted(self.evidence.values(), key=lambda one: (one.chart != lead.chart, *_rank(one)))
+        return sorted(
+            self.evidence.values(), key=lambda one: (one.chart != lead.chart, *_rank(one))
+        )
 
     @property
     def signals(self) -> list[str]:
@@ -80,8 +88,8 @@ class Incident:
     def hint(self) -> str:
         """What the pattern of the signals suggests; empty where it suggests nothing.
 
-        Several properties of one adapter's answers that change on one day while the questions stay as
-        they were point at what answers, not at what is asked.
+        Several properties of one adapter's answers that change on one day while the questions stay
+        as they were point at what answers, not at what is asked.
         """
         first = [one for one in self.evidence.values() if abs(one.since - self.since) <= 1]
         properties = {one.chart.signal for one in first} & _PROPERTIES
@@ -90,9 +98,9 @@ class Incident:
         if is_asked or not is_other or len(properties) < _LEAST_PROPERTIES:
             return ""
         return (
-            "Several properties of the answers changed on one day and the questions did not: the "
-            "adapter may not be applied, or another one is. `whet doctor` and `whet adapters verify` "
-            "check it."
+            "Several properties of the answers changed on one day and the questions did not: the"
+            " adapter may not be applied, or another one is. `whet doctor` and `whet adapters"
+            " verify` check it."
         )
 
     @property
@@ -154,8 +162,14 @@ def _rank(one: Evidence) -> tuple[bool, float]:
 
 
 def _hours_json(hour: int | None, since: int | None) -> dict[str, str]:
-    """Of what was found by the hour: the end of the hour that showed it, and the beginning of the first one. Nothing of what was found by the day."""
-    return {} if hour is None or since is None else {"detected_at": hour_iso(hour + 1), "first_hour": hour_iso(since)}
+    """Of what was found by the hour: the end of the hour that showed it, and the beginning of the
+    first one. Nothing of what was found by the day.
+    """
+    return (
+        {}
+        if hour is None or since is None
+        else {"detected_at": hour_iso(hour + 1), "first_hour": hour_iso(since)}
+    )
 
 
 def hour_iso(hour: int) -> str:

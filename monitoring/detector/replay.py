@@ -1,6 +1,8 @@
-"""A table of interactions, day by day, as if it had been watched: `replay(table)` returns the incidents.
+"""A table of interactions, day by day, as if it had been watched: `replay(table)` returns the
+incidents.
 
-The same code watches a service as it runs: nothing here looks at a later day than the one it judges.
+The same code watches a service as it runs: nothing here looks at a later day than the one it
+judges.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ _SIDES = ("all", "questions", "retrieval", "answers", "quality", "service")
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A change somebody announced: levels are learned anew from `day` on. `alias` empty: every alias."""
+    """A change somebody announced: levels are learned anew from `day` on.
+
+    `alias` empty: every alias.
+    """
 
     day: date
     reason: str = "declared"
@@ -39,7 +44,11 @@ class Declared:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay found. `judged_days` counts days on which an alias was judged: false alarms are a rate per 100 of these."""
+    """What a replay found.
+
+    `judged_days` counts days on which an alias was judged: false alarms are a rate per 100 of
+    these.
+    """
 
     incidents: list[Incident]
     early: list[Early]  # from the first six weeks: information
@@ -54,7 +63,9 @@ class Replayed:
             "days": self.days,
             "judged_days": self.judged_days,
             "target_per_100_days": self.target,
-            "incidents_per_100_days": round(100 * len(self.incidents) / self.judged_days, 3) if self.judged_days else None,
+            "incidents_per_100_days": (
+                round(100 * len(self.incidents) / self.judged_days, 3) if self.judged_days else None
+            ),
             "incidents_per_100_days_95": [low, high],
             "incidents": [incident.as_json() for incident in self.incidents],
             "information": [_early_json(one) for one in self.early],
@@ -62,11 +73,15 @@ class Replayed:
         }
 
 
-def replay(table: Table, settings: DetectorSettings | None = None, declared: Sequence[Declared] = ()) -> Replayed:
-    """Run the detector over a table's days in order. Raises InputError for an empty table, or a declared change of what it does not hold.
+def replay(
+    table: Table, settings: DetectorSettings | None = None, declared: Sequence[Declared] = ()
+) -> Replayed:
+    """Run the detector over a table's days in order.
 
-    Days without rows are days without evidence. Rows within a day need no order. Where their hours are known, each hour
-    with enough of them is judged before its day is.
+    Raises InputError for an empty table, or a declared change of what it does not hold.
+
+    Days without rows are days without evidence. Rows within a day need no order. Where their hours
+    are known, each hour with enough of them is judged before its day is.
     """
     settings = settings or DetectorSettings()
     if not len(table):
@@ -80,7 +95,8 @@ def replay(table: Table, settings: DetectorSettings | None = None, declared: Seq
         watch = watches.setdefault(alias, Watch(alias, settings))
         due = [one for one in waiting[alias] if day_number(one.day) <= day]
         waiting[alias] = waiting[alias][len(due) :]
-        for one in due:  # a change declared for a day without rows begins with the next one that has some
+        # A change declared for a day without rows begins with the next one that has some
+        for one in due:
             watch.stream.declare(day, one.reason, side=one.side)
         for hour, part in _hours_of(day, rows):
             watch.step_hour(hour, part)
@@ -88,7 +104,14 @@ def replay(table: Table, settings: DetectorSettings | None = None, declared: Seq
         total += 1
     early = [one for watch in watches.values() for one in watch.early]
     judged = sum(watch.stream.judged_days for watch in watches.values())
-    return Replayed(states(watches), early, [_alias_json(watch) for watch in watches.values()], total, judged, settings.target)
+    return Replayed(
+        states(watches),
+        early,
+        [_alias_json(watch) for watch in watches.values()],
+        total,
+        judged,
+        settings.target,
+    )
 
 
 def aliases_of(table: Table) -> list[str]:
@@ -126,24 +149,40 @@ def _declared_for(alias: str, declared: Sequence[Declared]) -> list[Declared]:
 
 def _check(one: Declared, aliases: set[str], table: Table) -> None:
     if one.alias and one.alias not in aliases:
-        raise InputError(f"A change of alias {one.alias!r} was declared, and the table holds {', '.join(sorted(aliases))}.")
+        raise InputError(
+            f"A change of alias {one.alias!r} was declared, and the table holds"
+            f" {', '.join(sorted(aliases))}."
+        )
     known = {*_SIDES, *(signal.name for signal in signals_of(set(table.columns)))}
     if one.side not in known:
-        raise InputError(f"A change of {one.side!r} was declared; expected one of {', '.join(sorted(known))}.")
+        raise InputError(
+            f"A change of {one.side!r} was declared; expected one of {', '.join(sorted(known))}."
+        )
 
 
-def poisson_interval(events: int, days: int, level: float = 0.95) -> tuple[float | None, float | None]:
+def poisson_interval(
+    events: int, days: int, level: float = 0.95
+) -> tuple[float | None, float | None]:
     """Exact interval of a rate per 100 days (Garwood 1936); (None, None) without days."""
     if days == 0:
         return None, None
     tail = (1 - level) / 2
     low = 0.0 if events == 0 else float(chi2.ppf(tail, 2 * events) / 2)
-    return round(100 * low / days, 3), round(100 * float(chi2.isf(tail, 2 * events + 2) / 2) / days, 3)
+    return round(100 * low / days, 3), round(
+        100 * float(chi2.isf(tail, 2 * events + 2) / 2) / days, 3
+    )
 
 
 def _early_json(one: Early) -> dict[str, Any]:
     found = [
-        {"signal": item.signal, "adjusted_p_value": item.adjusted_p, "before": item.before, "now": item.now, "sentence": item.sentence} for item in one.findings
+        {
+            "signal": item.signal,
+            "adjusted_p_value": item.adjusted_p,
+            "before": item.before,
+            "now": item.now,
+            "sentence": item.sentence,
+        }
+        for item in one.findings
     ]
     return {
         "alias": one.alias,
@@ -157,10 +196,18 @@ def _early_json(one: Early) -> dict[str, Any]:
 
 
 def _alias_json(watch: Watch) -> dict[str, Any]:
-    """What a person needs to trust the result: what was watched, how sensitively, and what was declared."""
+    """What a person needs to trust the result: what was watched, how sensitively, and what was
+    declared.
+    """
     stream, hours = watch.stream, watch.hours
-    by_hour = {"judged_hours": hours.judged_hours, "spread_of_hours": round(hours.spread, 2)} if hours.judged_hours else {}
-    declared = [{**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared]
+    by_hour = (
+        {"judged_hours": hours.judged_hours, "spread_of_hours": round(hours.spread, 2)}
+        if hours.judged_hours
+        else {}
+    )
+    declared = [
+        {**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared
+    ]
     return {
         "alias": watch.alias,
         "first_day": date_of(stream.memory.days[0]).isoformat(),

@@ -1,4 +1,6 @@
-"""The daily signals: which column each is read from, how a day of it becomes numbers, and what counts as worse."""
+"""The daily signals: which column each is read from, how a day of it becomes numbers, and what
+counts as worse.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,15 @@ Side = Literal["questions", "retrieval", "answers", "quality", "service"]
 
 @dataclass(frozen=True, slots=True)
 class DailySignal:
-    """One signal. `floor` is the least relative change worth an incident; `least` the least absolute one, in the signal's unit."""
+    """One signal.
+
+    `floor` is the least relative change worth an incident; `least` the least absolute one, in the
+    signal's unit.
+    """
 
     name: str
-    side: Side  # a new adapter is a declared change for answers, quality and service, a new template for all
+    # A new adapter is a declared change for answers, quality and service, a new template for all
+    side: Side
     shape: Shape
     label: str  # begins a sentence
     unit: str = ""
@@ -40,12 +47,13 @@ class DailySignal:
         return bool(bad) and up != (bad == "up")
 
 
-# Floors. Rates: a quarter of themselves, since a fixed number of points hides a doubled rare failure. Languages 20 %, novelty 15 %, both at least a point. Tokens 8 % and log-probabilities
-# 4 %: with 1,500 sampled rows a day the slow exchange of users alone moves them by 1 to 3 % in two months. Latency 8 %: its daily swings
-# are of that order. Topics half of their share of some weeks ago: a season turns them by a third.
-# Scores 0.02 of their range of about 1; the gap of two scores is a tenth of a score. Questions that
-# find nothing 2 points, since by definition about 5 % do. Searches take milliseconds, which a busy
-# machine doubles: a quarter.
+# Floors. Rates: a quarter of themselves, since a fixed number of points hides a doubled rare
+# failure. Languages 20 %, novelty 15 %, both at least a point. Tokens 8 % and log-probabilities 4
+# %: with 1,500 sampled rows a day the slow exchange of users alone moves them by 1 to 3 % in two
+# months. Latency 8 %: its daily swings are of that order. Topics half of their share of some weeks
+# ago: a season turns them by a third. Scores 0.02 of their range of about 1; the gap of two scores
+# is a tenth of a score. Questions that find nothing 2 points, since by definition about 5 % do.
+# Searches take milliseconds, which a busy machine doubles: a quarter.
 SIGNALS: tuple[DailySignal, ...] = (
     DailySignal("prompt_tokens", "questions", "positive", "Prompt length", "tokens", floor=0.08),
     DailySignal("language", "questions", "category", "Questions by language", floor=0.2, least=0.01),
@@ -85,7 +93,11 @@ SIGNALS: tuple[DailySignal, ...] = (
 OF_USERS = frozenset({"language", "answer_language", "prompt_topics"})
 FLOOR_WITHOUT_USERS = 0.5
 BY_NAME = {signal.name: signal for signal in SIGNALS}
-_OWN: dict[str, tuple[Shape, float]] = {"rate_": ("rate", 0.25), "value_": ("positive", 0.08), "category_": ("category", 0.25)}
+_OWN: dict[str, tuple[Shape, float]] = {
+    "rate_": ("rate", 0.25),
+    "value_": ("positive", 0.08),
+    "category_": ("category", 0.25),
+}
 
 
 def signals_of(names: set[str]) -> list[DailySignal]:
@@ -95,7 +107,16 @@ def signals_of(names: set[str]) -> list[DailySignal]:
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
         if name not in COLUMNS and kind_of(name) and prefix in _OWN:
             shape, floor = _OWN[prefix]
-            found.append(DailySignal(name, "answers", shape, f"`{name}`", floor=floor, least=0.01 if shape == "category" else 0.0))
+            found.append(
+                DailySignal(
+                    name,
+                    "answers",
+                    shape,
+                    f"`{name}`",
+                    floor=floor,
+                    least=0.01 if shape == "category" else 0.0,
+                )
+            )
     return found
 
 
@@ -116,7 +137,10 @@ def _sources(name: str) -> set[str]:
 
 
 def numbers_of(signal: DailySignal, table: Table) -> Floats | None:
-    """One number per row, NaN where unknown; None where the table cannot tell. Not for categories and embeddings."""
+    """One number per row, NaN where unknown; None where the table cannot tell.
+
+    Not for categories and embeddings.
+    """
     if signal.name in table:
         values: Floats = table.columns[signal.name]
         return np.asarray(-values) if signal.name.startswith("logprob") else values
@@ -129,11 +153,17 @@ def numbers_of(signal: DailySignal, table: Table) -> Floats | None:
     read = _FROM_ANSWER.get(signal.name)
     if answer is None or read is None:
         return None
-    found = [None if text is None and signal.name != "empty" else read(text or "") for text in answer]
+    found = [
+        None if text is None and signal.name != "empty" else read(text or "") for text in answer
+    ]
     return np.array([np.nan if value is None else float(value) for value in found])
 
 
-_FROM_ANSWER: dict[str, Callable[[str], bool | None]] = {"refusal": refusal_of, "repetition": repeats, "empty": lambda text: not text.strip()}
+_FROM_ANSWER: dict[str, Callable[[str], bool | None]] = {
+    "refusal": refusal_of,
+    "repetition": repeats,
+    "empty": lambda text: not text.strip(),
+}
 
 
 def categories_of(signal: DailySignal, table: Table) -> NDArray[Any] | None:
@@ -141,4 +171,8 @@ def categories_of(signal: DailySignal, table: Table) -> NDArray[Any] | None:
     if signal.name in table:
         return table.columns[signal.name]
     source = table.get({"language": "prompt", "answer_language": "answer"}.get(signal.name, ""))
-    return None if source is None else np.array([detect(text) if text else None for text in source], dtype=object)
+    return (
+        None
+        if source is None
+        else np.array([detect(text) if text else None for text in source], dtype=object)
+    )

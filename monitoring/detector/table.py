@@ -1,8 +1,10 @@
-"""Interactions as columns: what a table may hold, what is refused, and how it is cut into days and streams.
+"""Interactions as columns: what a table may hold, what is refused, and how it is cut into days and
+streams.
 
-A Table is a mapping of names to NumPy arrays of one length. Numbers and flags are float64 with NaN for "not known",
-categories and texts are object arrays of str or None, `embedding` is float32 of shape (rows, dimensions),
-`day` is int64 (days since 1970-01-01, UTC); `hour` (0 to 23, UTC) is there where the rows' times of day are known.
+A Table is a mapping of names to NumPy arrays of one length. Numbers and flags are float64 with NaN
+for "not known", categories and texts are object arrays of str or None, `embedding` is float32 of
+shape (rows, dimensions), `day` is int64 (days since 1970-01-01, UTC); `hour` (0 to 23, UTC) is
+there where the rows' times of day are known.
 """
 
 from __future__ import annotations
@@ -75,11 +77,26 @@ COLUMNS: dict[str, tuple[ColumnKind, str]] = {
 }  # fmt: skip
 EMBEDDING = "embedding"  # one column of lists, or `embedding_0`, `embedding_1`, …
 # An application's own columns: their kind follows from the beginning of the name.
-PREFIXES: dict[str, ColumnKind] = {"rate_": "flag", "value_": "number", "category_": "category", "slice_": "category"}
+PREFIXES: dict[str, ColumnKind] = {
+    "rate_": "flag",
+    "value_": "number",
+    "category_": "category",
+    "slice_": "category",
+}
 _TIMES = ("timestamp", "day")
-_FLAGS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0, "yes": 1.0, "no": 0.0}
+_FLAGS = {
+    "true": 1.0,
+    "false": 0.0,
+    "1": 1.0,
+    "0": 0.0,
+    "1.0": 1.0,
+    "0.0": 0.0,
+    "yes": 1.0,
+    "no": 0.0,
+}
 _BLANK = {"", "nan", "none", "null", "na", "<na>"}
-# Sizes that tell the unit: 1e11 seconds are the year 5138 and 1e11 milliseconds are 1973, and so on.
+# Sizes that tell the unit: 1e11 seconds are the year 5138 and 1e11 milliseconds are 1973, and so
+# on.
 _EPOCH_UNITS = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", float("inf")))
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _LAST_SECOND = 9e9  # the year 2255: beyond it a number is no moment
@@ -116,13 +133,19 @@ def concatenated(tables: Sequence[Table]) -> Table:
     columns = {}
     for name in names:
         like = next(table.columns[name] for table in full if name in table)
-        columns[name] = np.concatenate([table.columns[name] if name in table else _unknown(like, len(table)) for table in full])
+        columns[name] = np.concatenate(
+            [table.columns[name] if name in table else _unknown(like, len(table)) for table in full]
+        )
     return Table(columns)
 
 
 def _unknown(like: NDArray[Any], rows: int) -> NDArray[Any]:
     shape = (rows, *like.shape[1:])
-    return np.full(shape, None, dtype=object) if like.dtype == object else np.full(shape, np.nan, dtype=like.dtype)
+    return (
+        np.full(shape, None, dtype=object)
+        if like.dtype == object
+        else np.full(shape, np.nan, dtype=like.dtype)
+    )
 
 
 def day_number(day: date) -> int:
@@ -134,10 +157,12 @@ def date_of(day: int) -> date:
 
 
 def table_from_columns(columns: Mapping[str, Any], timezone: str = "UTC") -> Table:
-    """Check and convert columns as users have them (lists, arrays, pandas Series or a DataFrame) to a Table.
+    """Check and convert columns as users have them (lists, arrays, pandas Series or a DataFrame) to
+    a Table.
 
-    Raises InputError that names the column, the row and the value for anything that is not what COLUMNS says.
-    Columns that are not documented are left out. `timezone`: of moments without one, and of days.
+    Raises InputError that names the column, the row and the value for anything that is not what
+    COLUMNS says. Columns that are not documented are left out. `timezone`: of moments without one,
+    and of days.
     """
     import pandas as pd
 
@@ -161,7 +186,14 @@ def kind_of(name: str) -> ColumnKind | None:
     """The kind of a column by its name; None for one that is not read."""
     if name in COLUMNS:
         return COLUMNS[name][0]
-    return next((kind for prefix, kind in PREFIXES.items() if name.startswith(prefix) and len(name) > len(prefix)), None)
+    return next(
+        (
+            kind
+            for prefix, kind in PREFIXES.items()
+            if name.startswith(prefix) and len(name) > len(prefix)
+        ),
+        None,
+    )
 
 
 def _frame(columns: Mapping[str, Any]) -> Any:
@@ -170,7 +202,10 @@ def _frame(columns: Mapping[str, Any]) -> Any:
     lengths = {str(name): len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise InputError(f"Columns of a table have one length, and these have several: {lengths}.")
-    ready = {name: list(values) if isinstance(values, np.ndarray) and values.ndim > 1 else values for name, values in columns.items()}
+    ready = {
+        name: list(values) if isinstance(values, np.ndarray) and values.ndim > 1 else values
+        for name, values in columns.items()
+    }
     return pd.DataFrame(ready)
 
 
@@ -184,8 +219,10 @@ def _time(frame: Any, timezone: str) -> dict[str, NDArray[np.int64]]:
         raise InputError(
             "The table has neither a column `timestamp` nor a column `day`, and says not when its "
             f"rows were.{f' Probably it is {likely[0]}.' if likely else ''}",
-            hint="`timestamp`: ISO 8601 (without a zone: UTC), or seconds or milliseconds since "
-            "1970. `day`: YYYY-MM-DD, or a number of days.",
+            hint=(
+                "`timestamp`: ISO 8601 (without a zone: UTC), or seconds or milliseconds since "
+                "1970. `day`: YYYY-MM-DD, or a number of days."
+            ),
         )
     column = frame[name]
     if name == "day" and pd.api.types.is_numeric_dtype(column):
@@ -244,9 +281,16 @@ def _in_utc(column: Any, zone: str) -> Any:
 
 
 def _numbered_days(column: Any) -> NDArray[np.int64]:
-    """Whole numbers count days since 1970-01-01; a simulation may as well count from its own first day."""
+    """Whole numbers count days since 1970-01-01; a simulation may as well count from its own first
+    day.
+    """
     values = column.to_numpy(dtype=float, na_value=np.nan)
-    _refuse(~((values >= 0) & (values <= _LAST_DAY) & (values == np.floor(values))), column, "day", "YYYY-MM-DD, or a whole number of days between 0 and 84006")
+    _refuse(
+        ~((values >= 0) & (values <= _LAST_DAY) & (values == np.floor(values))),
+        column,
+        "day",
+        "YYYY-MM-DD, or a whole number of days between 0 and 84006",
+    )
     return np.asarray(values, dtype=np.int64)
 
 
@@ -271,7 +315,10 @@ def _shown(value: Any) -> str:
 
 
 def _blank(column: Any) -> NDArray[np.bool_]:
-    return np.asarray(column.isna().to_numpy() | column.astype(str).str.strip().str.lower().isin(_BLANK).to_numpy())
+    return np.asarray(
+        column.isna().to_numpy()
+        | column.astype(str).str.strip().str.lower().isin(_BLANK).to_numpy()
+    )
 
 
 def _numbers(column: Any, name: str) -> NDArray[Any]:
@@ -291,7 +338,12 @@ def _flags(column: Any, name: str) -> NDArray[Any]:
     else:
         values = column.astype(str).str.strip().str.lower().map(_FLAGS).to_numpy(dtype=float)
         _refuse(np.isnan(values) & ~_blank(column), column, name, "true, false, 1, 0 or nothing")
-    _refuse(~np.isnan(values) & (values != 0) & (values != 1), column, name, "true, false, 1, 0 or nothing")
+    _refuse(
+        ~np.isnan(values) & (values != 0) & (values != 1),
+        column,
+        name,
+        "true, false, 1, 0 or nothing",
+    )
     return np.asarray(values)
 
 
@@ -311,7 +363,14 @@ _CONVERTERS = {"number": _numbers, "flag": _flags, "category": _categories, "tex
 
 def _ids(given: NDArray[Any] | None, rows: int) -> NDArray[Any]:
     made = np.array([f"row-{number}" for number in range(1, rows + 1)], dtype=object)
-    return made if given is None else np.array([own if own is not None else name for own, name in zip(given, made, strict=True)], dtype=object)
+    return (
+        made
+        if given is None
+        else np.array(
+            [own if own is not None else name for own, name in zip(given, made, strict=True)],
+            dtype=object,
+        )
+    )
 
 
 def _check_ranges(made: Mapping[str, NDArray[Any]]) -> None:
@@ -324,7 +383,12 @@ def _check_ranges(made: Mapping[str, NDArray[Any]]) -> None:
     ):  # fmt: skip
         if name in made:
             values = made[name]
-            _refuse((values < low) | (values > high), Series(values), name, f"a number between {low:g} and {high:g}")
+            _refuse(
+                (values < low) | (values > high),
+                Series(values),
+                name,
+                f"a number between {low:g} and {high:g}",
+            )
 
 
 def _embedding(frame: Any) -> NDArray[np.float32] | None:
@@ -332,23 +396,42 @@ def _embedding(frame: Any) -> NDArray[np.float32] | None:
 
     import pandas as pd
 
-    numbered = sorted((name for name in frame.columns if str(name).removeprefix(f"{EMBEDDING}_").isdigit()), key=lambda name: int(str(name).split("_")[1]))
+    numbered = sorted(
+        (name for name in frame.columns if str(name).removeprefix(f"{EMBEDDING}_").isdigit()),
+        key=lambda name: int(str(name).split("_")[1]),
+    )
     if numbered:
-        return np.column_stack([_numbers(frame[name], str(name)) for name in numbered]).astype(np.float32)
+        return np.column_stack([_numbers(frame[name], str(name)) for name in numbered]).astype(
+            np.float32
+        )
     if EMBEDDING not in frame.columns:
         return None
     column, rows = frame[EMBEDDING], []
     for number, value in enumerate(column.tolist(), start=1):
         try:
-            row = None if value is None or (isinstance(value, float) and pd.isna(value)) or value == "" else value
+            row = (
+                None
+                if value is None or (isinstance(value, float) and pd.isna(value)) or value == ""
+                else value
+            )
         except ValueError:  # an array, which is not one truth value
             row = value
         try:
-            rows.append(None if row is None else np.asarray(json.loads(row) if isinstance(row, str) else row, dtype=np.float32))
+            rows.append(
+                None
+                if row is None
+                else np.asarray(json.loads(row) if isinstance(row, str) else row, dtype=np.float32)
+            )
         except (TypeError, ValueError) as error:
-            raise InputError(f"Column `{EMBEDDING}`, row {number}: expected a list of numbers, found {str(value)[:60]!r}.") from error
+            raise InputError(
+                f"Column `{EMBEDDING}`, row {number}: expected a list of numbers, found"
+                f" {str(value)[:60]!r}."
+            ) from error
     sizes = {row.shape for row in rows if row is not None}
     if len(sizes) != 1 or len(next(iter(sizes))) != 1:
-        raise InputError(f"Column `{EMBEDDING}`: every row needs a list of the same length, found shapes {sorted(sizes)[:5]}.")
+        raise InputError(
+            f"Column `{EMBEDDING}`: every row needs a list of the same length, found shapes"
+            f" {sorted(sizes)[:5]}."
+        )
     nothing = np.full(next(iter(sizes)), np.nan, dtype=np.float32)
     return np.stack([nothing if row is None else row for row in rows])

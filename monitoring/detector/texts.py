@@ -1,10 +1,11 @@
 """Texts as vectors and clusters as words, offline and without a model.
 
-*Random indexing* (Kanerva et al. 2000, "Random indexing of text samples for latent semantic analysis"): every word has a
-fixed random direction, a text is the sum of its words' directions, rare words weighing more, scaled to length 1. Texts
-with the same words are close, and a word never seen before still points somewhere, which a space fitted on old texts
-could not offer. It knows nothing of meaning: two ways to ask the same thing with other words are far apart. Better
-vectors come in through the table's `embedding` column.
+*Random indexing* (Kanerva et al. 2000, "Random indexing of text samples for latent semantic
+analysis"): every word has a fixed random direction, a text is the sum of its words' directions,
+rare words weighing more, scaled to length 1. Texts with the same words are close, and a word never
+seen before still points somewhere, which a space fitted on old texts could not offer. It knows
+nothing of meaning: two ways to ask the same thing with other words are far apart. Better vectors
+come in through the table's `embedding` column.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from numpy.typing import NDArray
 from monitoring.text import words_of
 
 Vectors = NDArray[np.float32]
-DIMENSIONS = 64  # two random directions have a cosine of about 1/8: words of one text stay apart well enough
+# Two random directions have a cosine of about 1/8: words of one text stay apart well enough
+DIMENSIONS = 64
 _BUCKETS = 1 << 14  # words share directions rarely below some thousand words
-_RISEN = 3.0  # standard errors: of a thousand words that did not rise about one passes, and weighs next to nothing
+# Standard errors: of a thousand words that did not rise about one passes, and weighs next to
+# nothing
+_RISEN = 3.0
 _LEAST_USERS = 3
-_MOST_WORDS = 200  # of a text: what a question is about stands in them, and one pasted file must not cost seconds
+# Of a text: what a question is about stands in them, and one pasted file must not cost seconds
+_MOST_WORDS = 200
 
 
 @lru_cache(maxsize=1)
@@ -40,7 +45,9 @@ def _bucket(word: str) -> int:
 
 
 class WordSpace:
-    """Weights of words (inverse document frequency) learned from some texts, and the vectors of any."""
+    """Weights of words (inverse document frequency) learned from some texts, and the vectors of
+    any.
+    """
 
     def __init__(self, weights: Vectors) -> None:
         self.weights = weights
@@ -54,7 +61,8 @@ class WordSpace:
             if text:
                 known += 1
                 counts[list({_bucket(word) for word in words_of(text)[:_MOST_WORDS]})] += 1
-        return cls(np.log((1 + known) / (1 + counts)).astype(np.float32) + np.float32(0.1))  # words of every text keep a little
+        # Words of every text keep a little
+        return cls(np.log((1 + known) / (1 + counts)).astype(np.float32) + np.float32(0.1))
 
     @classmethod
     def of(cls, weights: Mapping[str, float]) -> WordSpace:
@@ -74,17 +82,25 @@ class WordSpace:
             indices += {_bucket(word) for word in words_of(text)[:_MOST_WORDS]} if text else ()
             ends.append(len(indices))
         columns = np.array(indices, dtype=np.int64)
-        matrix = csr_matrix((self.weights[columns], columns, np.array(ends)), shape=(len(texts), _BUCKETS))
+        matrix = csr_matrix(
+            (self.weights[columns], columns, np.array(ends)), shape=(len(texts), _BUCKETS)
+        )
         summed = np.asarray(matrix @ _directions())
         length = np.linalg.norm(summed, axis=1, keepdims=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.where(length > 0, summed / length, np.nan), dtype=np.float32)
 
 
-def risen_words(before: Sequence[str | None], before_users: Sequence[str], after: Sequence[str | None], after_users: Sequence[str]) -> dict[str, float]:
+def risen_words(
+    before: Sequence[str | None],
+    before_users: Sequence[str],
+    after: Sequence[str | None],
+    after_users: Sequence[str],
+) -> dict[str, float]:
     """Word → by how many standard errors beyond `_RISEN` the share of users who say it rose.
 
-    Users, not texts: who asks the same all day is no topic, and a word of fewer than `_LEAST_USERS` is personal data. A ranking of words, not a test.
+    Users, not texts: who asks the same all day is no topic, and a word of fewer than `_LEAST_USERS`
+    is personal data. A ranking of words, not a test.
     """
     (was, n), (now, m) = _users_by_word(before, before_users), _users_by_word(after, after_users)
     found = {}
@@ -100,16 +116,26 @@ def risen_words(before: Sequence[str | None], before_users: Sequence[str], after
 
 def _users_by_word(texts: Sequence[str | None], users: Sequence[str]) -> tuple[Counter[str], int]:
     """(how many users say each word, how many users there are)."""
-    said = {(user, word) for text, user in zip(texts, users, strict=True) if text for word in words_of(text)[:_MOST_WORDS]}
+    said = {
+        (user, word)
+        for text, user in zip(texts, users, strict=True)
+        if text
+        for word in words_of(text)[:_MOST_WORDS]
+    }
     return Counter(word for _, word in said), len({user for user, _ in said})
 
 
 def characteristic_words(
-    clusters: Sequence[Sequence[str | None]], users: Sequence[Sequence[str]], limit: int = 6, among: Collection[str] | None = None
+    clusters: Sequence[Sequence[str | None]],
+    users: Sequence[Sequence[str]],
+    limit: int = 6,
+    among: Collection[str] | None = None,
 ) -> list[list[str]]:
-    """For each cluster of texts its most characteristic words: class-based TF-IDF (Grootendorst 2022, "BERTopic"). `among`: no other words.
+    """For each cluster of texts its most characteristic words: class-based TF-IDF (Grootendorst
+    2022, "BERTopic"). `among`: no other words.
 
-    A word counts once per text and has to come from `_LEAST_USERS` users: a word of one person is personal data, not a topic.
+    A word counts once per text and has to come from `_LEAST_USERS` users: a word of one person is
+    personal data, not a topic.
     """
     counts = []
     for texts, owners in zip(clusters, users, strict=True):
@@ -121,7 +147,15 @@ def characteristic_words(
                     continue
                 counter[word] += 1
                 seen.setdefault(word, set()).add(owner)
-        counts.append(Counter({word: count for word, count in counter.items() if len(seen[word]) >= _LEAST_USERS and len(word) > 1}))
+        counts.append(
+            Counter(
+                {
+                    word: count
+                    for word, count in counter.items()
+                    if len(seen[word]) >= _LEAST_USERS and len(word) > 1
+                }
+            )
+        )
     overall = Counter[str]()
     for counter in counts:
         overall.update(counter)
@@ -130,7 +164,11 @@ def characteristic_words(
     for counter in counts:
         total = max(1, sum(counter.values()))
         scored = sorted(
-            ((count / total * float(np.log1p(average / overall[word])), word) for word, count in counter.items()), key=lambda item: (-item[0], item[1])
+            (
+                (count / total * float(np.log1p(average / overall[word])), word)
+                for word, count in counter.items()
+            ),
+            key=lambda item: (-item[0], item[1]),
         )
         named.append([word for _, word in scored[:limit]])
     return named

@@ -1,8 +1,10 @@
 """Conversations of two periods in groups: what people ask about, and which of it rose.
 
-Two ways to the groups. *By risen words*, where vectors are those of words and questions changed: words that more users say since the change
-than before span a space of their own, in which only questions that hold some of them have a place. In the space of all words a new topic
-would be scattered over the ways of asking, which share more words than its questions do. *By likeness*: k-means on the vectors as they are, which does not know which row is when.
+Two ways to the groups. *By risen words*, where vectors are those of words and questions changed:
+words that more users say since the change than before span a space of their own, in which only
+questions that hold some of them have a place. In the space of all words a new topic would be
+scattered over the ways of asking, which share more words than its questions do. *By likeness*:
+k-means on the vectors as they are, which does not know which row is when.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Clusters:
-    """Conversations of both periods that have a vector, each with the number of its group; -1 is in no group."""
+    """Conversations of both periods that have a vector, each with the number of its group; -1 is in
+    no group.
+    """
 
     centres: Vectors
     old_rows: Labels  # of the table before the change, those that are meant by the labels
@@ -44,7 +48,9 @@ class Clusters:
     words: Collection[str] | None = None  # that made the groups, where words did
 
     def rises(self) -> Floats:
-        """How surely the share of each group rose, in standard errors of two independent samples: a ranking, not a test."""
+        """How surely the share of each group rose, in standard errors of two independent samples: a
+        ranking, not a test.
+        """
         was, now = (
             np.bincount(labels[labels >= 0], minlength=len(self.centres))
             for labels in (self.old_labels, self.new_labels)
@@ -64,7 +70,9 @@ def by_risen_words(
     rows_per_topic: int = _ROWS_PER_RISEN_TOPIC,
     most: int = _RISEN_TOPICS[1],
 ) -> Clusters | None:
-    """None where the table brings its vectors, where texts are gone, and where no words rose in enough conversations."""
+    """None where the table brings its vectors, where texts are gone, and where no words rose in
+    enough conversations.
+    """
     if (
         (codebook is not None and codebook.space is None)
         or "prompt" not in before
@@ -100,7 +108,9 @@ def by_risen_words(
 def by_likeness(
     before: Table, after: Table, codebook: Codebook | None, seed: int
 ) -> Clusters | None:
-    """Groups of both periods together, since a new topic has no place among the old; None where there are no vectors or too few."""
+    """Groups of both periods together, since a new topic has no place among the old; None where
+    there are no vectors or too few.
+    """
     space = codebook.space if codebook else None
     if space is None and "prompt" in after:
         space = WordSpace.learned([*before.columns.get("prompt", []), *after.columns["prompt"]])

@@ -39,18 +39,24 @@ class Early:
 
 @dataclass(frozen=True)
 class Remembered:
-    """A day as it is kept: everything that `Watch.resume` needs to stand where it stood after the day."""
+    """A day as it is kept: everything that `Watch.resume` needs to stand where it stood after the
+    day.
+    """
 
     statistics: DayStatistics
-    confirmed: frozenset[Chart]  # charts whose crossing was confirmed with the conversations at hand
+    # Charts whose crossing was confirmed with the conversations at hand
+    confirmed: frozenset[Chart]
     kept: Table  # some of the day's conversations
 
 
 @dataclass
 class Watch:
-    """State of one alias. Keeps `kept_per_day` conversations of each of the last nine weeks to explain with.
+    """State of one alias.
 
-    `questions` tells the text of conversations by id, for kept tables that hold none; conversations it does not know are without text.
+    Keeps `kept_per_day` conversations of each of the last nine weeks to explain with.
+
+    `questions` tells the text of conversations by id, for kept tables that hold none; conversations
+    it does not know are without text.
     """
 
     alias: str
@@ -63,7 +69,8 @@ class Watch:
     early: list[Early] = field(default_factory=list)
     low_scores: dict[str, float] = field(default_factory=dict)  # as `with_misses` takes them
     _first: list[Table] = field(default_factory=list)
-    _today: dict[int, Table] = field(default_factory=dict)  # hour → its conversations, of a day that is not over
+    # Hour → its conversations, of a day that is not over
+    _today: dict[int, Table] = field(default_factory=dict)
     _fitted: bool = False
 
     def __post_init__(self) -> None:
@@ -82,7 +89,8 @@ class Watch:
         self._learn(number)
 
     def step(self, day: int, rows: Table, requests: int = 0) -> tuple[list[Incident], Remembered]:
-        """Take in one day's requests; returns the incidents that opened, grew or closed, and what is remembered of the day.
+        """Take in one day's requests; returns the incidents that opened, grew or closed, and what
+        is remembered of the day.
 
         `requests`: how many the day had, where `rows` is a sample of them.
         """
@@ -101,7 +109,11 @@ class Watch:
         changed = self.stream.step(statistics, confirm)
         self._learn(day)
         first = self.stream.memory.days[0]
-        if day - first < self.settings.cold_days and (day - first + 1) % _EARLY_WINDOW == 0 and day - first >= 2 * _EARLY_WINDOW - 1:
+        if (
+            day - first < self.settings.cold_days
+            and (day - first + 1) % _EARLY_WINDOW == 0
+            and day - first >= 2 * _EARLY_WINDOW - 1
+        ):
             self._compare_early(day)
         for incident in changed:
             if incident.state == "open":
@@ -113,13 +125,18 @@ class Watch:
         self.hours.resume(hour)
         self.stream.take(list(hour.evidence), hour.hour // HOURS)
 
-    def step_hour(self, hour: int, rows: Table, requests: int = 0, *, judge: bool = True) -> tuple[list[Incident], RememberedHour]:
-        """Take in one hour's requests, before the day that it belongs to; returns the incidents that opened or grew, and what is remembered.
+    def step_hour(
+        self, hour: int, rows: Table, requests: int = 0, *, judge: bool = True
+    ) -> tuple[list[Incident], RememberedHour]:
+        """Take in one hour's requests, before the day that it belongs to; returns the incidents
+        that opened or grew, and what is remembered.
 
         `requests` as in `step`; `judge` as in `Hours.step`.
         """
         found = summarise_hour(rows, hour, self.settings, self.codebook, self.low_scores)
-        remembered = self.hours.step(hour, requests or len(rows), found[0] if found else None, judge=judge)
+        remembered = self.hours.step(
+            hour, requests or len(rows), found[0] if found else None, judge=judge
+        )
         if found and judge:
             self._today[hour] = found[1]
         changed = self.stream.take(list(remembered.evidence), hour // HOURS)
@@ -139,7 +156,9 @@ class Watch:
         before = self._joined([table for day, table in days if first <= day < since])
         late = [table for day, table in days if day >= since]
         after = self._joined([*late, *self._of_hours(incident)])
-        return explain(incident, self._told(before), self._told(after), self.codebook, self.settings.seed)
+        return explain(
+            incident, self._told(before), self._told(after), self.codebook, self.settings.seed
+        )
 
     def _joined(self, tables: list[Table]) -> Table:
         """One table of all rows, which of them found nothing included."""
@@ -148,20 +167,40 @@ class Watch:
     def _of_hours(self, incident: Incident) -> list[Table]:
         """Conversations since the change in a day that is not over."""
         begin = incident.lead.since_hour
-        return [] if begin is None else [self._with_vectors(table) for hour, table in self._today.items() if hour >= begin]
+        return (
+            []
+            if begin is None
+            else [self._with_vectors(table) for hour, table in self._today.items() if hour >= begin]
+        )
 
     def _told(self, table: Table) -> Table:
         """With the questions' texts, where the table was kept without them."""
         if self.questions is None or "prompt" in table or not len(table):
             return table
         known = self.questions([str(name) for name in table.columns["id"]])
-        return Table({**table.columns, "prompt": np.array([known.get(str(name)) for name in table.columns["id"]], dtype=object)})
+        return Table(
+            {
+                **table.columns,
+                "prompt": np.array(
+                    [known.get(str(name)) for name in table.columns["id"]], dtype=object
+                ),
+            }
+        )
 
     def confirms(self, evidence: Evidence) -> bool:
-        """Whether a change is more than an exchange of users. Without users in the table, every row is one."""
+        """Whether a change is more than an exchange of users.
+
+        Without users in the table, every row is one.
+        """
         chart, stream = evidence.chart, self.stream
-        start = max(evidence.since - _CONFIRMED_DAYS, stream.segment_start(chart, evidence.day) or 0)
-        usable = [day for day in self.kept if start <= day < evidence.since and not stream.hidden(chart.signal, np.array([day]))[0]]
+        start = max(
+            evidence.since - _CONFIRMED_DAYS, stream.segment_start(chart, evidence.day) or 0
+        )
+        usable = [
+            day
+            for day in self.kept
+            if start <= day < evidence.since and not stream.hidden(chart.signal, np.array([day]))[0]
+        ]
         late = [day for day in self.kept if day >= evidence.since][-_LATEST_DAYS:]
         before, after = (self._joined([self.kept[day] for day in days]) for days in (usable, late))
         if not len(before) or not len(after):
@@ -170,14 +209,25 @@ class Watch:
         if old is None or new is None:
             return True
         quiet_days = stream.quiet_days
-        quiet_before, quiet_after = (np.isin((table.columns["day"] + WEEKDAY_SHIFT) % 7, list(quiet_days)) for table in (before, after))
-        users_before, users_after = (table.columns["user" if "user" in table else "id"] for table in (before, after))
-        z = turnover_z(old, new, users_before, users_after, class_weights(quiet_before, quiet_after))
-        return z is None or (z if evidence.effect.up else -z) >= least_z(self.settings.least_turnover_z, evidence.sides)
+        quiet_before, quiet_after = (
+            np.isin((table.columns["day"] + WEEKDAY_SHIFT) % 7, list(quiet_days))
+            for table in (before, after)
+        )
+        users_before, users_after = (
+            table.columns["user" if "user" in table else "id"] for table in (before, after)
+        )
+        z = turnover_z(
+            old, new, users_before, users_after, class_weights(quiet_before, quiet_after)
+        )
+        return z is None or (z if evidence.effect.up else -z) >= least_z(
+            self.settings.least_turnover_z, evidence.sides
+        )
 
     def _keep(self, day: int, sample: Table) -> None:
         if len(sample) > self.settings.kept_per_day:
-            chosen = np.random.default_rng([self.settings.seed, day, 3]).choice(len(sample), self.settings.kept_per_day, replace=False)
+            chosen = np.random.default_rng([self.settings.seed, day, 3]).choice(
+                len(sample), self.settings.kept_per_day, replace=False
+            )
             sample = sample.take(np.sort(chosen))
         self.kept[day] = self._with_vectors(sample)
         self._forget(day)
@@ -188,7 +238,11 @@ class Watch:
 
     def _with_vectors(self, sample: Table) -> Table:
         """Texts become vectors once."""
-        vectors = self.codebook.vectors(self._told(sample)) if self.codebook is not None and EMBEDDING not in sample else None
+        vectors = (
+            self.codebook.vectors(self._told(sample))
+            if self.codebook is not None and EMBEDDING not in sample
+            else None
+        )
         return sample if vectors is None else Table({**sample.columns, EMBEDDING: vectors})
 
     def _learn(self, day: int) -> None:
@@ -199,12 +253,16 @@ class Watch:
             self.low_scores = low_scores_of(days, self.low_scores, self.settings.codebook_days)
 
     def _learn_topics(self, day: int) -> None:
-        """Fit the codebook when its days are over; what it was fitted on is no history of its signals."""
+        """Fit the codebook when its days are over; what it was fitted on is no history of its
+        signals.
+        """
         if self._fitted:
             return
         self._first.append(self.kept[day])
         if day - self.stream.memory.days[0] >= self.settings.codebook_days - 1:
-            self.codebook = fit_codebook(self._told(concatenated(self._first)), self.settings.topics, self.settings.seed)
+            self.codebook = fit_codebook(
+                self._told(concatenated(self._first)), self.settings.topics, self.settings.seed
+            )
             self._first, self._fitted = [], True
             self.kept = {kept: self._with_vectors(table) for kept, table in self.kept.items()}
 
@@ -220,4 +278,7 @@ class Watch:
 
 def states(watches: Mapping[str, Watch]) -> list[Incident]:
     """Every incident of some aliases, oldest first."""
-    return sorted((incident for watch in watches.values() for incident in watch.stream.incidents), key=lambda one: (one.opened, one.name))
+    return sorted(
+        (incident for watch in watches.values() for incident in watch.stream.incidents),
+        key=lambda one: (one.opened, one.name),
+    )

@@ -1,4 +1,7 @@
-"""Signals: cheap, offline values read off each interaction. One family per file; a new signal is one entry in its family."""
+"""Signals: cheap, offline values read off each interaction.
+
+One family per file; a new signal is one entry in its family.
+"""
 
 from __future__ import annotations
 

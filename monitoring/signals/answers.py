@@ -1,4 +1,6 @@
-"""What the model says: length, how it ends, refusals, emptiness, repetition, broken JSON, and the words themselves."""
+"""What the model says: length, how it ends, refusals, emptiness, repetition, broken JSON, and the
+words themselves.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _REPEAT_SHARE = 0.3  # share of sequences that occurred before: ordinary prose s
 
 
 def repeats(text: str) -> bool:
-    """Whether an answer goes round in circles: many of its four-word sequences occurred in it before."""
+    """Whether an answer goes round in circles: many of its four-word sequences occurred in it
+    before.
+    """
     words = text.lower().split()
     if len(words) < _REPEAT_FROM:
         return False

@@ -1,4 +1,6 @@
-"""What a signal is: one plain value per interaction, with everything needed to compare it and to say the result."""
+"""What a signal is: one plain value per interaction, with everything needed to compare it and to
+say the result.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which language a short text is in, without a model: the script decides first, then common words.
 
-A heuristic for noticing that the mix of languages moves, not for labelling single texts: very short texts come out as
-`unknown`, and neighbours such as Danish and Norwegian are one class.
+A heuristic for noticing that the mix of languages moves, not for labelling single texts: very short
+texts come out as `unknown`, and neighbours such as Danish and Norwegian are one class.
 """
 
 from __future__ import annotations
@@ -26,16 +26,41 @@ _SCRIPTS = (
 )
 
 _COMMON = {
-    "en": "the and is are my it for of to in on with how do does can what you this have has not was when if but please i your will be or an from",
-    "de": "der die das und ist nicht ich mein meine ein eine mit für auf wie kann es zu den dem von sie wir bitte habe hat was aber noch",
-    "fr": "le la les et est pas je mon ma une un des pour avec que qui dans sur vous nous comment ce cette il elle ne au du bonjour",
-    "es": "el los las y es no mi una un para con que en por cómo como puedo de del está tengo se lo su qué cuándo hola gracias",
-    "it": "il lo gli e è non mio mia una un per con che di del della come posso si ho sono questo quando anche ciao grazie",
-    "pt": "o os as e é não meu minha uma um para com que de do da como posso em no na se eu está você quando obrigado",
-    "nl": "de het een en is niet ik mijn voor met op hoe kan van dat die er maar heb heeft wat wanneer bij aan ook",
+    "en": (
+        "the and is are my it for of to in on with how do does can what you this have has not was"
+        " when if but please i your will be or an from"
+    ),
+    "de": (
+        "der die das und ist nicht ich mein meine ein eine mit für auf wie kann es zu den dem von"
+        " sie wir bitte habe hat was aber noch"
+    ),
+    "fr": (
+        "le la les et est pas je mon ma une un des pour avec que qui dans sur vous nous comment ce"
+        " cette il elle ne au du bonjour"
+    ),
+    "es": (
+        "el los las y es no mi una un para con que en por cómo como puedo de del está tengo se lo"
+        " su qué cuándo hola gracias"
+    ),
+    "it": (
+        "il lo gli e è non mio mia una un per con che di del della come posso si ho sono questo"
+        " quando anche ciao grazie"
+    ),
+    "pt": (
+        "o os as e é não meu minha uma um para com que de do da como posso em no na se eu está você"
+        " quando obrigado"
+    ),
+    "nl": (
+        "de het een en is niet ik mijn voor met op hoe kan van dat die er maar heb heeft wat"
+        " wanneer bij aan ook"
+    ),
     "pl": "i nie to jest się na w z mój moja jak czy że do mam po co ale dla może kiedy proszę",
-    "sv": "och är inte jag min ett en för med på hur kan det att som den har vad när av om men till",
-    "da": "og er ikke jeg min et en for med på hvordan kan det at som den har hvad når af om men til",
+    "sv": (
+        "och är inte jag min ett en för med på hur kan det att som den har vad när av om men till"
+    ),
+    "da": (
+        "og er ikke jeg min et en for med på hvordan kan det at som den har hvad når af om men til"
+    ),
     "tr": "ve bir bu için değil benim ne nasıl mi mı var yok ile çok ama daha olarak kadar",
 }
 _LANGUAGES_OF: dict[str, list[str]] = {}
@@ -61,7 +86,9 @@ def _detected(opening: str) -> str:
     script = _by_script(sample)
     if script:
         return script
-    votes = Counter(language for word in _WORD.findall(sample) for language in _LANGUAGES_OF.get(word, ()))
+    votes = Counter(
+        language for word in _WORD.findall(sample) for language in _LANGUAGES_OF.get(word, ())
+    )
     ranked = votes.most_common(2)
     if not ranked:
         return "unknown"

@@ -1,4 +1,7 @@
-"""How fast answers come. Neighbouring requests share the machine's load, so stretches are compared, not single requests."""
+"""How fast answers come.
+
+Neighbouring requests share the machine's load, so stretches are compared, not single requests.
+"""
 
 from __future__ import annotations
 
@@ -19,5 +22,13 @@ def _per_token(row: Row) -> float | None:
 
 SERVICE = (
     Signal("ttft", "service", "latency", "TTFT", _ttft, "ms", worse="up"),
-    Signal("time_per_token", "service", "latency", "time per output token", _per_token, "ms", worse="up"),
+    Signal(
+        "time_per_token",
+        "service",
+        "latency",
+        "time per output token",
+        _per_token,
+        "ms",
+        worse="up",
+    ),
 )

@@ -1,4 +1,6 @@
-"""`python -m serving.gateway`: the gateway as a process of its own, with `WHET_GATEWAY_WORKERS` workers."""
+"""`python -m serving.gateway`: the gateway as a process of its own, with `WHET_GATEWAY_WORKERS`
+workers.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,17 @@ from whet.settings import IDLE_CONNECTION_S, Settings, load_settings
 
 STOP_WITHIN_S = 10  # running answers may finish; longer ones are cut and say so in their row
 BACKLOG = 4096
-# With several workers, one that says nothing for so long is killed and replaced. A worker that starts
-# on a busy machine says nothing for five seconds, while it imports; and one that dies just when it is
-# asked is missed for as long as this.
+# With several workers, one that says nothing for so long is killed and replaced. A worker that
+# starts on a busy machine says nothing for five seconds, while it imports; and one that dies just
+# when it is asked is missed for as long as this.
 WORKER_SILENT_S = 10
 
 
 def main() -> None:
-    logging.basicConfig(level=os.environ.get("WHET_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("WHET_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
     try:
         settings = load_settings()
         open_context(settings).close()  # migrated once here, not by every worker at the same time
@@ -55,7 +60,9 @@ def main() -> None:
 
 
 def _share_metrics(settings: Settings) -> None:
-    """Files in which the workers of this start add up their counters; those of an earlier start are gone."""
+    """Files in which the workers of this start add up their counters; those of an earlier start are
+    gone.
+    """
     folder = settings.home / "run" / "gateway-metrics"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -33,7 +33,9 @@ _TYPES = {
 
 
 class ApiError(Exception):
-    """What a client did that cannot be answered, or what keeps us from answering; becomes an HTTP error."""
+    """What a client did that cannot be answered, or what keeps us from answering; becomes an HTTP
+    error.
+    """
 
     def __init__(
         self,
@@ -77,10 +79,14 @@ def method_not_allowed(*allowed: str) -> ApiError:
     )
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> bytes:
+def error_body(
+    status: int, message: str, param: str | None = None, code: str | None = None
+) -> bytes:
     """`{"error": {"message", "type", "param", "code"}}`."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    return msgspec.json.encode(
+        {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    )
 
 
 def internal_error() -> ApiError:
@@ -91,7 +97,13 @@ def internal_error() -> ApiError:
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
     """A whole response. `headers` without the length."""
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 

@@ -1,4 +1,6 @@
-"""The gateway application: FastAPI carries it; the routes that carry tokens are plain ASGI applications reached before any middleware."""
+"""The gateway application: FastAPI carries it; the routes that carry tokens are plain ASGI
+applications reached before any middleware.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ Service = Callable[[Core], Awaitable[None]]  # a task that runs as long as the g
 
 
 class Gateway(FastAPI):
-    """FastAPI, except that a path in `direct` goes straight to its application: no middleware, no route matching."""
+    """FastAPI, except that a path in `direct` goes straight to its application: no middleware, no
+    route matching.
+    """
 
     direct: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]]
     core: Core
@@ -170,7 +174,11 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     context: Context = app.state.context
     settings = context.settings
     metrics = Metrics()
-    spool = Spool(settings.home / "spool", f"gateway-{os.getpid()}", full_durability=settings.log_durability == "full")
+    spool = Spool(
+        settings.home / "spool",
+        f"gateway-{os.getpid()}",
+        full_durability=settings.log_durability == "full",
+    )
     key = engine_key(settings.home, settings.engine_key)
     engine_headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     upstream = Upstream(engine_headers, settings.request_timeout_s)
@@ -190,8 +198,15 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     )
     drain.start()
     await core.refresher.refresh()
-    chat, completions, responses = (Completions(route, core) for route in ("chat", "completions", "responses"))
-    app.direct = {"/v1/chat/completions": chat, "/v1/completions": completions, "/v1/responses": responses, "/v1/feedback": Ratings(core)}
+    chat, completions, responses = (
+        Completions(route, core) for route in ("chat", "completions", "responses")
+    )
+    app.direct = {
+        "/v1/chat/completions": chat,
+        "/v1/completions": completions,
+        "/v1/responses": responses,
+        "/v1/feedback": Ratings(core),
+    }
     watch = app.state.connection_watch = ConnectionWatch(
         settings.head_timeout_s, settings.body_timeout_s, settings.request_timeout_s
     )
@@ -205,7 +220,9 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
         tasks.start(service.__name__.replace("_", " "), partial(service, core))
     gc.collect()
     gc.set_threshold(*GC_THRESHOLDS)
-    gc.freeze()  # what is there now stays; without it every full collection walks over all imported modules in the middle of requests
+    # What is there now stays; without it every full collection walks over all imported modules in
+    # the middle of requests
+    gc.freeze()
     try:
         yield {STATE_KEY: watch}
     finally:

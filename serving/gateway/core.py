@@ -48,7 +48,8 @@ class Core:
     request_policy: RequestPolicy = ANY_REQUEST
     searcher: Searcher | None = None  # None: nothing can be retrieved here
     waiting: int = 0  # requests that wait for an engine to become ready
-    last_progress: dict[str, float] = field(default_factory=dict)  # replica URL -> loop time of its last finished answer
+    # Replica URL -> loop time of its last finished answer
+    last_progress: dict[str, float] = field(default_factory=dict)
     _hashes: dict[bytes, str] = field(default_factory=dict)
     recent_ratings: RecentRatings = field(default_factory=RecentRatings)
     reads: BoundedReads = field(init=False)
@@ -78,7 +79,10 @@ class Core:
                 caller.retry = int(value)
         if key[:7].lower() != b"bearer " or len(key) > 512:
             raise ApiError(
-                401, "This gateway needs a key: send the header 'Authorization: Bearer KEY'. `whet keys create NAME` makes one.", code="invalid_api_key"
+                401,
+                "This gateway needs a key: send the header 'Authorization: Bearer KEY'. `whet keys"
+                " create NAME` makes one.",
+                code="invalid_api_key",
             )
         hashed = self._hash(key)
         key_id = self.refresher.current.keys.get(hashed)
@@ -88,7 +92,8 @@ class Core:
             if key_id is None:
                 raise ApiError(
                     401,
-                    "The key is not valid, or it was revoked. `whet keys list` shows the active ones, `whet keys create NAME` makes one.",
+                    "The key is not valid, or it was revoked. `whet keys list` shows the active"
+                    " ones, `whet keys create NAME` makes one.",
                     code="invalid_api_key",
                 )
         caller.key_id = key_id

@@ -65,7 +65,8 @@ async def embed(
     if request.dimensions not in (None, found.dimension):
         raise ApiError(
             400,
-            f"dimensions: the vectors have {found.dimension}, and cutting them would lose what they say. Leave the field out.",
+            f"dimensions: the vectors have {found.dimension}, and cutting them would lose what they"
+            " say. Leave the field out.",
             param="dimensions",
             code="invalid_value",
         )

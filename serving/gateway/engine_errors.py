@@ -192,9 +192,9 @@ def _from_faults(faults: list[tuple[str, str]], param: str | None) -> tuple[str,
 
 def _name(place: str) -> str:
     """`tools[0].function` for the engine's `body.tools.0.Tool.function`."""
-    return "".join(
-        f"[{part}]" if part.isdigit() else f".{part}" for part in _parts(place)
-    ).lstrip(".")
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in _parts(place)).lstrip(
+        "."
+    )
 
 
 def _parts(place: str) -> list[str]:

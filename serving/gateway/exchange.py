@@ -244,9 +244,7 @@ class Exchange(ABC):
         if not self.started:
             await send_error(self.send, log_unavailable(str(error)))
         else:
-            notice = stream_notice(
-                self.route, f"{error} The answer was withheld.", self.sent
-            )
+            notice = stream_notice(self.route, f"{error} The answer was withheld.", self.sent)
             await self.send({"type": "http.response.body", "body": notice, "more_body": False})
 
     async def _fail(self) -> None:

@@ -65,7 +65,9 @@ def _read_filter(given: Any) -> dict[str, Any]:
         for part in given["filters"]:
             for key, value in _read_filter(part).items():
                 if key in found:
-                    raise _wrong(f"filters: the field {key[:64]!r} is there twice.", "tools.filters")
+                    raise _wrong(
+                        f"filters: the field {key[:64]!r} is there twice.", "tools.filters"
+                    )
                 found[key] = value
         return found
     raise _wrong(

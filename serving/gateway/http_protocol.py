@@ -49,9 +49,7 @@ class Phase(Enum):
 class ConnectionWatch:
     """Closes connections whose client does not get on. One per server process."""
 
-    def __init__(
-        self, head_timeout_s: float, body_timeout_s: float, read_timeout_s: float
-    ) -> None:
+    def __init__(self, head_timeout_s: float, body_timeout_s: float, read_timeout_s: float) -> None:
         """Limits for heads and bodies to arrive, and for an answer that nobody reads."""
         self.connections: set[GatewayHttpProtocol] = set()
         self.head_timeout_s = head_timeout_s

@@ -103,9 +103,7 @@ class RowBuilder:
     ) -> bytes:
         """The record of an exchange of which nothing but its failure can be said."""
         return encode(
-            self._record(
-                choice, replica, status="error", http_status=http_status, error=message
-            )
+            self._record(choice, replica, status="error", http_status=http_status, error=message)
         )
 
     def _record(self, choice: Choice, replica: Replica | None, **more: Any) -> InteractionRecord:

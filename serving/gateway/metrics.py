@@ -1,11 +1,21 @@
-"""What Prometheus is told. Labels come from fixed lists, so that nothing a client sends can make a new series."""
+"""What Prometheus is told.
+
+Labels come from fixed lists, so that nothing a client sends can make a new series.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
 
 from serving.gateway.sse import Answer
 from serving.retrieval.records import Outcome
@@ -13,12 +23,16 @@ from serving.retrieval.records import Outcome
 ROUTES = ("chat", "completions", "responses", "embeddings")
 STATUSES = ("complete", "cancelled", "error", "cut")
 ARMS = ("stable", "candidate", "pinned", "exact", "base")
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)  # from a mock's answer to the longest the gateway waits
-_PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1, 2)  # from a large GPU's small model to a laptop's
+# From a mock's answer to the longest the gateway waits
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+# From a large GPU's small model to a laptop's
+_PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1, 2)
 
 
 class Metrics:
-    """One set per gateway process; with several workers, prometheus_client's shared files add them up."""
+    """One set per gateway process; with several workers, prometheus_client's shared files add them
+    up.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -29,10 +43,18 @@ class Metrics:
             registry=self.registry,
         )
         ttft = Histogram(
-            "whet_gateway_first_byte_seconds", "From the accepted request to the engine's first byte.", ["route"], buckets=_SECONDS, registry=self.registry
+            "whet_gateway_first_byte_seconds",
+            "From the accepted request to the engine's first byte.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         duration = Histogram(
-            "whet_gateway_duration_seconds", "From the accepted request to the last byte.", ["route"], buckets=_SECONDS, registry=self.registry
+            "whet_gateway_duration_seconds",
+            "From the accepted request to the last byte.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         retrievals = Counter(
             "whet_gateway_retrievals",
@@ -57,26 +79,62 @@ class Metrics:
             buckets=_PER_TOKEN,
             registry=self.registry,
         )
-        self.timeouts = Counter("whet_gateway_timeouts", "Answers that took longer than they may and were cut.", registry=self.registry)
+        self.timeouts = Counter(
+            "whet_gateway_timeouts",
+            "Answers that took longer than they may and were cut.",
+            registry=self.registry,
+        )
         structured = Counter(
             "whet_gateway_structured",
-            "Complete answers that had to be JSON, and tool calls, by whether they can be read as such.",
+            "Complete answers that had to be JSON, and tool calls, by whether they can be read as"
+            " such.",
             ["valid"],
             registry=self.registry,
         )
-        tokens = Counter("whet_gateway_tokens", "Tokens the engine counted.", ["kind"], registry=self.registry)
-        self._refused = Counter("whet_gateway_refused", "Requests answered with an error before an engine was asked.", ["status"], registry=self.registry)
-        self.retries = Counter("whet_gateway_retries", "Requests sent to an engine a second time, because the first connection broke.", registry=self.registry)
-        self.ratings = Counter("whet_gateway_ratings", "Ratings received.", registry=self.registry)
-        self.rows = Counter("whet_log_rows", "Log records that reached the database.", registry=self.registry)
-        self.pending = Gauge("whet_log_pending_bytes", "Log records on disk that wait for the database.", registry=self.registry, multiprocess_mode="livesum")
-        self.unavailable = Gauge(
-            "whet_log_unavailable", "1 while the log cannot keep records and requests are refused.", registry=self.registry, multiprocess_mode="livemax"
+        tokens = Counter(
+            "whet_gateway_tokens", "Tokens the engine counted.", ["kind"], registry=self.registry
         )
-        self.in_flight = Gauge("whet_gateway_in_flight", "Requests that an engine answers, or that wait for one.", registry=self.registry, multiprocess_mode="livesum")
+        self._refused = Counter(
+            "whet_gateway_refused",
+            "Requests answered with an error before an engine was asked.",
+            ["status"],
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "whet_gateway_retries",
+            "Requests sent to an engine a second time, because the first connection broke.",
+            registry=self.registry,
+        )
+        self.ratings = Counter("whet_gateway_ratings", "Ratings received.", registry=self.registry)
+        self.rows = Counter(
+            "whet_log_rows", "Log records that reached the database.", registry=self.registry
+        )
+        self.pending = Gauge(
+            "whet_log_pending_bytes",
+            "Log records on disk that wait for the database.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.unavailable = Gauge(
+            "whet_log_unavailable",
+            "1 while the log cannot keep records and requests are refused.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.in_flight = Gauge(
+            "whet_gateway_in_flight",
+            "Requests that an engine answers, or that wait for one.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.retrievals = {outcome: retrievals.labels(outcome) for outcome in Outcome}
         # Looked up once here: finding a child by its labels costs more than counting.
-        self.answers = {(route, status, arm): answers.labels(route, status, arm) for route in ROUTES for status in STATUSES for arm in ARMS}
+        self.answers = {
+            (route, status, arm): answers.labels(route, status, arm)
+            for route in ROUTES
+            for status in STATUSES
+            for arm in ARMS
+        }
         self.ttft = {route: ttft.labels(route) for route in ROUTES}
         self.duration = {route: duration.labels(route) for route in ROUTES}
         self.structured = {True: structured.labels("yes"), False: structured.labels("no")}
@@ -121,8 +179,10 @@ class Metrics:
 
 
 def forget_dead_workers(folder: Path) -> None:
-    """Remove the gauges of killed workers, whose requests in flight would be counted for ever. Their
-    counters stay."""
+    """Remove the gauges of killed workers, whose requests in flight would be counted for ever.
+
+    Their counters stay.
+    """
     workers = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*_*.db")}
     for pid in workers:
         if not _is_alive(pid):

@@ -55,14 +55,14 @@ _OPERATOR = "this is for whoever operates the engine"
 
 # Top-level fields that would change the answer and are not passed on: what to do instead.
 SUBSTITUTES: Mapping[str, str] = {
-    "guided_json": "use `structured_outputs`: {\"json\": …}, or `response_format`",
-    "guided_regex": "use `structured_outputs`: {\"regex\": …}",
-    "guided_choice": "use `structured_outputs`: {\"choice\": […]}",
-    "guided_grammar": "use `structured_outputs`: {\"grammar\": …}",
-    "guided_whitespace_pattern": "use `structured_outputs`: {\"whitespace_pattern\": …}",
+    "guided_json": 'use `structured_outputs`: {"json": …}, or `response_format`',
+    "guided_regex": 'use `structured_outputs`: {"regex": …}',
+    "guided_choice": 'use `structured_outputs`: {"choice": […]}',
+    "guided_grammar": 'use `structured_outputs`: {"grammar": …}',
+    "guided_whitespace_pattern": 'use `structured_outputs`: {"whitespace_pattern": …}',
     "format": "use `response_format`",
-    "json_schema": "use `response_format`: {\"type\": \"json_schema\", …}",
-    "response_schema": "use `response_format`: {\"type\": \"json_schema\", …}",
+    "json_schema": 'use `response_format`: {"type": "json_schema", …}',
+    "response_schema": 'use `response_format`: {"type": "json_schema", …}',
     "functions": "use `tools`",
     "function_call": "use `tool_choice`",
     "best_of": "use `n` and choose",
@@ -70,12 +70,16 @@ SUBSTITUTES: Mapping[str, str] = {
     "documents": "put the texts into a message",
     "chat_template": _TEMPLATE,
     "chat_template_kwargs": "plain completions use no template; ask /v1/chat/completions",
-    "enable_thinking": "use `chat_template_kwargs`: {\"enable_thinking\": …}, if the operator "
-    "allows it (WHET_ALLOWED_TEMPLATE_KWARGS), or `reasoning_effort`",
+    "enable_thinking": (
+        'use `chat_template_kwargs`: {"enable_thinking": …}, if the operator '
+        "allows it (WHET_ALLOWED_TEMPLATE_KWARGS), or `reasoning_effort`"
+    ),
     "thinking": "use `reasoning_effort`, or `chat_template_kwargs` as the model's template has it",
     "reasoning": "use `reasoning_effort` in chat; `reasoning` belongs to /v1/responses",
     "thinking_token_budget": "use `max_tokens`",
-    "prompt_logprobs": "log-probabilities of prompts are not offered; `logprobs` gives the answer's",
+    "prompt_logprobs": (
+        "log-probabilities of prompts are not offered; `logprobs` gives the answer's"
+    ),
     "logprob_token_ids": "use `top_logprobs`",
     "echo": "the prompt is yours already; /v1/completions has `echo`",
     "web_search_options": "this gateway searches nothing; put what was found into a message",

@@ -162,9 +162,7 @@ def _fit(value: Any, expected: inspect.Type, path: str, dropped: Dropped) -> Any
     return _fit_members(value, _members(expected), path, dropped)
 
 
-def _fit_members(
-    value: Any, members: Sequence[inspect.Type], path: str, dropped: Dropped
-) -> Any:
+def _fit_members(value: Any, members: Sequence[inspect.Type], path: str, dropped: Dropped) -> Any:
     if isinstance(value, float):
         return _whole(value, members)
     if isinstance(value, list):

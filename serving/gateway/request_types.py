@@ -27,9 +27,7 @@ ShortText = Annotated[str, Meta(max_length=256)]
 Json = dict[str, Any]
 Scalar = str | int | float | bool
 MetadataValue = Annotated[str, Meta(max_length=512)] | int | float | bool | None
-Metadata = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], MetadataValue], Meta(max_length=16)
-]
+Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], MetadataValue], Meta(max_length=16)]
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,9 +74,7 @@ class FunctionCall(msgspec.Struct, forbid_unknown_fields=True):
     arguments: str  # JSON text; may be empty
 
 
-class ToolCall(
-    msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="function"
-):
+class ToolCall(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):
     id: str
     function: FunctionCall
 
@@ -98,9 +94,7 @@ class FunctionName(msgspec.Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1)]
 
 
-class NamedToolChoice(
-    msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="function"
-):
+class NamedToolChoice(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):
     function: FunctionName
 
 
@@ -189,9 +183,9 @@ class ChatRequest(_Sampled, kw_only=True):
     tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: (
-        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
-    ) = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
     include_reasoning: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

@@ -131,9 +131,7 @@ def explain(message: str, known: Sequence[str] = ()) -> ApiError:
         param = f"{param}.{quoted}" if param else quoted
         if param.endswith(".type") and "content[" in param:
             return _only_text(param)
-        return ApiError(
-            400, f"The field {param!r} is missing.", param=param, code="missing_field"
-        )
+        return ApiError(400, f"The field {param!r} is missing.", param=param, code="missing_field")
     if param and param.endswith(".type") and "content" in param:
         return _only_text(param)
     where = f"{param}: " if param else "The body: "
@@ -165,9 +163,11 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 def _allowed(param: str | None) -> str:
     choices = _CHOICES.get((param or "").rpartition(".")[2])
-    return f"; expected {', '.join(choices[:-1])} or {choices[-1]}".replace(
-        "expected  or", "expected"
-    ) if choices else ""
+    return (
+        f"; expected {', '.join(choices[:-1])} or {choices[-1]}".replace("expected  or", "expected")
+        if choices
+        else ""
+    )
 
 
 # --- control tokens ----------------------------------------------------------------------------

@@ -68,7 +68,9 @@ def plan_retrieval(request: Request, default: RetrievalDefault | None) -> Retrie
     is_default = asked.collection is None or (
         default is not None and asked.collection == default.collection
     )
-    own = default if is_default and default is not None else RetrievalDefault(alias="", collection="")
+    own = (
+        default if is_default and default is not None else RetrievalDefault(alias="", collection="")
+    )
     return RetrievalPlan(
         source="request" if asked.collection else "default",
         collection=asked.collection or own.collection,

@@ -1,8 +1,8 @@
 """Which version answers: a function of what is in memory and of who asks. No database, no clock.
 
-An alias is split between its stable and its candidate version by a hash of the alias and the end user, so a person
-keeps the version while the share stays, and only joins the candidate's side while it grows. Without a user every
-request is hashed by its own id.
+An alias is split between its stable and its candidate version by a hash of the alias and the end
+user, so a person keeps the version while the share stays, and only joins the candidate's side while
+it grows. Without a user every request is hashed by its own id.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Replica:
 class Target:
     """One version (or the base) and where it is ready."""
 
-    engine_model: str  # the name the engine knows; empty for the base, whose name is the replica's own
+    # The name the engine knows; empty for the base, whose name is the replica's own
+    engine_model: str
     label: str  # `support@v7` or `base`: the x-whet-adapter header
     adapter: Adapter | None
     replicas: tuple[Replica, ...]
@@ -77,16 +78,32 @@ class Snapshot:
 
 def bucket(alias: str, unit: str) -> float:
     """Where `unit` (an end user, or an interaction) stands for this alias, in [0, 1)."""
-    return int.from_bytes(hashlib.blake2b(f"{alias}\0{unit}".encode("utf-8", "replace"), digest_size=7).digest(), "big") / (1 << 56)
+    return int.from_bytes(
+        hashlib.blake2b(f"{alias}\0{unit}".encode("utf-8", "replace"), digest_size=7).digest(),
+        "big",
+    ) / (1 << 56)
 
 
 def choose(snapshot: Snapshot, model: str, unit: str) -> Choice:
-    """Raises ApiError 404 for a name that leads nowhere. The target may have no ready replica; the caller waits or says so."""
+    """Raises ApiError 404 for a name that leads nowhere.
+
+    The target may have no ready replica; the caller waits or says so.
+    """
     route = snapshot.routes.get(model)
     if route is None:
-        raise ApiError(404, f"The model {model[:80]!r} does not exist here. GET /v1/models lists the names that do.", param="model", code="model_not_found")
+        raise ApiError(
+            404,
+            f"The model {model[:80]!r} does not exist here. GET /v1/models lists the names"
+            " that do.",
+            param="model",
+            code="model_not_found",
+        )
     candidate = route.candidate
-    if candidate is not None and candidate.replicas and bucket(route.alias or "", unit) < route.share:
+    if (
+        candidate is not None
+        and candidate.replicas
+        and bucket(route.alias or "", unit) < route.share
+    ):
         return Choice(candidate, "candidate", route.alias, route.generation)
     return Choice(route.stable, route.arm, route.alias, route.generation)
 
@@ -100,18 +117,35 @@ def pick_replica(replicas: tuple[Replica, ...], avoid: Replica | None = None) ->
     return best or (avoid if avoid in replicas else None)
 
 
-def build_routes(*, adapters: list[Adapter], rollouts: Mapping[str, Rollout], ready: Mapping[str, tuple[Replica, ...]], base_alias: str) -> dict[str, Route]:
+def build_routes(
+    *,
+    adapters: list[Adapter],
+    rollouts: Mapping[str, Rollout],
+    ready: Mapping[str, tuple[Replica, ...]],
+    base_alias: str,
+) -> dict[str, Route]:
     """Model name → route. `ready` maps a digest (or "base") to the replicas that proved it."""
     base = Target("", "base", None, ready.get("base", ()))
-    targets = {adapter.digest: Target(adapter.engine_name, adapter.label, adapter, ready.get(adapter.digest, ())) for adapter in adapters}
+    targets = {
+        adapter.digest: Target(
+            adapter.engine_name, adapter.label, adapter, ready.get(adapter.digest, ())
+        )
+        for adapter in adapters
+    }
     routes = {adapter.label: Route(targets[adapter.digest], "exact") for adapter in adapters}
     for alias, rollout in rollouts.items():
         stable = targets.get(rollout.stable_digest) if rollout.stable_digest else base
         if stable is None or parse_model(alias)[1] is not None:
-            continue  # its stable version was removed: the name leads nowhere rather than to something else
+            # Its stable version was removed: the name leads nowhere rather than to something else
+            continue
         candidate = targets.get(rollout.candidate_digest) if rollout.candidate_digest else None
         routes[alias] = Route(
-            stable, "pinned" if rollout.pinned else "stable", alias, rollout.generation, candidate, rollout.candidate_share if candidate else 0.0
+            stable,
+            "pinned" if rollout.pinned else "stable",
+            alias,
+            rollout.generation,
+            candidate,
+            rollout.candidate_share if candidate else 0.0,
         )
     routes[base_alias] = Route(base, "base")
     return routes

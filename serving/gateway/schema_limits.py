@@ -153,4 +153,3 @@ def _branches(value: dict[str, Any]) -> int:
                 for branch in branches
             )
     return found
-

@@ -25,9 +25,12 @@ from whet.tables import adapters, replicas
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 0.4  # a rollback must be felt within 2 s and a revoked key must die within 2 s; six small queries each time
+# A rollback must be felt within 2 s and a revoked key must die within 2 s; six small queries each
+# time
+REFRESH_S = 0.4
 CROWDED = 4  # requests in flight; from some eight on, the processor is what they wait for
-MISS_REFRESH_S = 0.25  # an unknown key or model makes us look at once, but no oftener than this, whoever knocks
+# An unknown key or model makes us look at once, but no oftener than this, whoever knocks
+MISS_REFRESH_S = 0.25
 
 
 def load_snapshot(
@@ -38,10 +41,16 @@ def load_snapshot(
     `known` keeps one object per replica, so that its load is not forgotten. `started_at`: when this
     gateway started, in ms.
     """
-    columns = [column for column in adapters.columns if column.name != "card"]  # cards are long and play no part here
-    versions = [Adapter(**row._mapping, card={}) for row in connection.execute(select(*columns).where(adapters.c.removed_at.is_(None)))]
+    # Cards are long and play no part here
+    columns = [column for column in adapters.columns if column.name != "card"]
+    versions = [
+        Adapter(**row._mapping, card={})
+        for row in connection.execute(select(*columns).where(adapters.c.removed_at.is_(None)))
+    ]
     ready: dict[str, tuple[Replica, ...]] = {}
-    for row in connection.execute(select(replicas).where(replicas.c.state == "ready").order_by(replicas.c.url)):
+    for row in connection.execute(
+        select(replicas).where(replicas.c.state == "ready").order_by(replicas.c.url)
+    ):
         replica = known.setdefault(row.url, Replica(row.url))
         for digest, proof in row.ready.items():
             ready[digest] = (*ready.get(digest, ()), replica)
@@ -116,8 +125,15 @@ class Refresher:
             self.loaded, self.failure = True, ""
         except SQLAlchemyError as error:
             if not self.failure:
-                logger.warning("Keys, aliases and replicas are not refreshed: %s. The last known ones stay in force.", str(error).splitlines()[0])
-            self.failure = "The database cannot be read; the last known keys, aliases and replicas are in force."
+                logger.warning(
+                    "Keys, aliases and replicas are not refreshed: %s. The last known ones stay in"
+                    " force.",
+                    str(error).splitlines()[0],
+                )
+            self.failure = (
+                "The database cannot be read; the last known keys, aliases and replicas are in"
+                " force."
+            )
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -128,9 +144,11 @@ class Refresher:
             await asyncio.sleep(REFRESH_S)
 
     async def missed(self) -> None:
-        """Somebody used a name or key that is not known: return after a look that began after this call.
+        """Somebody used a name or key that is not known: return after a look that began after this
+        call.
 
-        Looks are at least `MISS_REFRESH_S` apart and shared by all who wait, so guessing costs the guesser time and us nothing.
+        Looks are at least `MISS_REFRESH_S` apart and shared by all who wait, so guessing costs the
+        guesser time and us nothing.
         """
         if self._miss is None or self._miss.done():
             self._miss = asyncio.get_running_loop().create_task(self._look_again())

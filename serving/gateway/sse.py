@@ -10,7 +10,8 @@ from serving.gateway.engine_errors import read_error
 from serving.gateway.stream_editor import BOUNDARY, DONE
 
 
-# gc=False: decoded JSON holds no cycles, and a stream makes hundreds of these, which would start collections in mid-request.
+# gc=False: decoded JSON holds no cycles, and a stream makes hundreds of these, which would start
+# collections in mid-request.
 class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
@@ -51,7 +52,8 @@ class _Chunk(msgspec.Struct, gc=False):
 class Answer(msgspec.Struct):
     """What the log keeps of a response."""
 
-    response: dict[str, object] | None = None  # assistant message, {"text"}, or the output items of the Responses API
+    # Assistant message, {"text"}, or the output items of the Responses API
+    response: dict[str, object] | None = None
     text: str | None = None  # of the first choice
     finish_reason: str | None = None
     prompt_tokens: int | None = None
@@ -98,7 +100,10 @@ def read_stream(raw: bytes) -> Answer:
         if chunk.error is not None:
             answer.error = read_error(chunk.error).message
         if chunk.usage is not None:
-            answer.prompt_tokens, answer.completion_tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
+            answer.prompt_tokens, answer.completion_tokens = (
+                chunk.usage.prompt_tokens,
+                chunk.usage.completion_tokens,
+            )
         for choice in chunk.choices:
             if choice.index:
                 continue
@@ -120,16 +125,29 @@ def read_stream(raw: bytes) -> Answer:
                     known["name"] += call.function.name or ""
                     known["arguments"] += call.function.arguments or ""
     answer.text = "".join(texts)
-    answer.response = {"text": answer.text} if plain else _message(role, answer.text, "".join(reasoning), list(tools.values()))
+    answer.response = (
+        {"text": answer.text}
+        if plain
+        else _message(role, answer.text, "".join(reasoning), list(tools.values()))
+    )
     return answer
 
 
-def _message(role: str, text: str, reasoning: str, tools: list[dict[str, str]]) -> dict[str, object]:
+def _message(
+    role: str, text: str, reasoning: str, tools: list[dict[str, str]]
+) -> dict[str, object]:
     message: dict[str, object] = {"role": role, "content": text or (None if tools else "")}
     if reasoning:
         message["reasoning"] = reasoning
     if tools:
-        message["tool_calls"] = [{"id": call["id"], "type": "function", "function": {"name": call["name"], "arguments": call["arguments"]}} for call in tools]
+        message["tool_calls"] = [
+            {
+                "id": call["id"],
+                "type": "function",
+                "function": {"name": call["name"], "arguments": call["arguments"]},
+            }
+            for call in tools
+        ]
     return message
 
 
@@ -163,7 +181,10 @@ def read_json(body: bytes) -> Answer:
     whole = _whole.decode(body)
     answer = Answer()
     if whole.usage is not None:
-        answer.prompt_tokens, answer.completion_tokens = whole.usage.prompt_tokens, whole.usage.completion_tokens
+        answer.prompt_tokens, answer.completion_tokens = (
+            whole.usage.prompt_tokens,
+            whole.usage.completion_tokens,
+        )
     if whole.choices:
         first = whole.choices[0]
         answer.finish_reason = first.finish_reason
@@ -219,10 +240,15 @@ def _from_responses(whole: _ResponsesBody) -> Answer:
     answer = Answer(
         response={"output": whole.output},
         text="".join(texts),
-        finish_reason={"completed": "stop", "incomplete": "length"}.get(whole.status or "", whole.status),
+        finish_reason={"completed": "stop", "incomplete": "length"}.get(
+            whole.status or "", whole.status
+        ),
     )
     if whole.usage is not None:
-        answer.prompt_tokens, answer.completion_tokens = whole.usage.input_tokens, whole.usage.output_tokens
+        answer.prompt_tokens, answer.completion_tokens = (
+            whole.usage.input_tokens,
+            whole.usage.output_tokens,
+        )
     if whole.error is not None:
         answer.error = read_error(whole.error).message
     return answer
@@ -239,9 +265,14 @@ def read_responses_stream(raw: bytes) -> Answer:
             event = _responses_event.decode(line[5:].strip())
         except msgspec.DecodeError:
             continue
-        if event.type in {"response.completed", "response.incomplete", "response.failed"} and event.response is not None:
+        if (
+            event.type in {"response.completed", "response.incomplete", "response.failed"}
+            and event.response is not None
+        ):
             answer = _from_responses(event.response)
-            answer.error = answer.error or ("The engine reported a failed response." if event.type == "response.failed" else "")
+            answer.error = answer.error or (
+                "The engine reported a failed response." if event.type == "response.failed" else ""
+            )
             return answer
         if event.type == "response.output_text.delta" and isinstance(event.delta, str):
             deltas.append(event.delta)

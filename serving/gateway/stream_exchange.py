@@ -114,9 +114,7 @@ class StreamExchange(Exchange):
         head = self._headers(STREAM_HEADERS)
         await self.send({"type": "http.response.start", "status": 200, "headers": head})
 
-    async def _end_stream(
-        self, response: Response, editor: StreamEditor, held: bytes
-    ) -> None:
+    async def _end_stream(self, response: Response, editor: StreamEditor, held: bytes) -> None:
         answer = READERS[self.route][1](b"".join(editor.raw))
         if editor.error is not None or answer.error:
             held = held.removesuffix(DONE) + self._error_event(editor.error, answer.error)

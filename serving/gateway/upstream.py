@@ -1,8 +1,9 @@
-"""The gateway's connections to its engines: HTTP/1.1 over a pool, with as little Python per read as can be.
+"""The gateway's connections to its engines: HTTP/1.1 over a pool, with as little Python per read as
+can be.
 
-httptools parses; what it hands out stays bytes. A stream's hundred little pieces that arrive in one read wake the waiting request
-once, with one piece of bytes. A general client makes an object and a wake-up of each, which was half of the gateway's work
-(docs/decisions/0006).
+httptools parses; what it hands out stays bytes. A stream's hundred little pieces that arrive in one
+read wake the waiting request once, with one piece of bytes. A general client makes an object and a
+wake-up of each, which was half of the gateway's work (docs/decisions/0006).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from whet.urls import mask_url
 
 HIGH_WATER_BYTES = 1 << 18  # of one answer kept for a slow client before the engine has to wait
 HEAD_BYTES = 1 << 16  # of a response's status line and headers; an engine sends a few hundred
-KEEP_ALIVE_S = 4.0  # below the engine's 5 s, so that a connection is not used in the moment the engine closes it
+# Below the engine's 5 s, so that a connection is not used in the moment the engine closes it
+KEEP_ALIVE_S = 4.0
 CONNECT_S = 3.0  # an engine that does not accept within this on a private network is not there
 
 
@@ -28,7 +30,9 @@ class UpstreamError(Exception):
 
 
 class NoAnswerError(UpstreamError):
-    """The connection was not made, or ended before the first byte of an answer: the request may be sent again."""
+    """The connection was not made, or ended before the first byte of an answer: the request may be
+    sent again.
+    """
 
 
 class _Connection(asyncio.Protocol):
@@ -124,7 +128,12 @@ class _Connection(asyncio.Protocol):
             return
         if not self._head_done and self._head_bytes > HEAD_BYTES:
             self._fail(UpstreamError(f"Its answer's head is longer than {HEAD_BYTES} bytes"))
-        elif self._waiting_bytes > HIGH_WATER_BYTES and not self.complete and not self._paused and self._transport is not None:
+        elif (
+            self._waiting_bytes > HIGH_WATER_BYTES
+            and not self.complete
+            and not self._paused
+            and self._transport is not None
+        ):
             self._paused = True
             self._transport.pause_reading()
         self._wake()
@@ -139,7 +148,9 @@ class _Connection(asyncio.Protocol):
             self._wake()
         elif not self.complete:
             self._fail(
-                UpstreamError("It closed the connection before the answer was complete") if self._head_bytes else NoAnswerError("It closed the connection")
+                UpstreamError("It closed the connection before the answer was complete")
+                if self._head_bytes
+                else NoAnswerError("It closed the connection")
             )
 
     def _fail(self, failure: Exception) -> None:
@@ -164,7 +175,8 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if not self._surplus:
             self.status = self._parser.get_status_code()
-            self._head_done = self.status >= 200  # what comes before is a notice that the answer will follow
+            # What comes before is a notice that the answer will follow
+            self._head_done = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
         if not self._surplus:
@@ -178,7 +190,10 @@ class _Connection(asyncio.Protocol):
 
 
 class Response:
-    """An engine's answer whose head has arrived. Close it, read to its end or not; as a context it closes itself."""
+    """An engine's answer whose head has arrived.
+
+    Close it, read to its end or not; as a context it closes itself.
+    """
 
     __slots__ = ("_connection", "_pool", "status")
 
@@ -186,7 +201,10 @@ class Response:
         self._connection, self._pool, self.status = connection, pool, connection.status
 
     async def read_chunk(self) -> bytes:
-        """The bytes that have arrived, at least one; empty at the end. Raises UpstreamError or TimeoutError."""
+        """The bytes that have arrived, at least one; empty at the end.
+
+        Raises UpstreamError or TimeoutError.
+        """
         return await self._connection.read()
 
     async def read(self) -> bytes:
@@ -202,7 +220,9 @@ class Response:
         return self._connection.complete
 
     def close(self) -> None:
-        """Give the connection back when the answer is complete; else break it, and the engine stops generating."""
+        """Give the connection back when the answer is complete; else break it, and the engine stops
+        generating.
+        """
         if self._connection.finish():
             self._pool.keep(self._connection)
 
@@ -218,14 +238,29 @@ class _Address:
     @classmethod
     def of(cls, url: str) -> _Address:
         parts: SplitResult = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or any(ord(character) <= 32 for character in url):
-            raise ConfigurationError(f"{mask_url(url)!r} is no address of an engine; expected http://HOST:PORT.")
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or any(ord(character) <= 32 for character in url)
+        ):
+            raise ConfigurationError(
+                f"{mask_url(url)!r} is no address of an engine; expected http://HOST:PORT."
+            )
         tls = ssl.create_default_context() if parts.scheme == "https" else None
-        return cls(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").encode(), parts.netloc.rpartition("@")[2].encode())
+        return cls(
+            parts.hostname,
+            parts.port or (443 if tls else 80),
+            tls,
+            parts.path.rstrip("/").encode(),
+            parts.netloc.rpartition("@")[2].encode(),
+        )
 
 
 class _Pool:
-    """The connections to one engine. The one used last is used first, so that the others can grow old and go."""
+    """The connections to one engine.
+
+    The one used last is used first, so that the others can grow old and go.
+    """
 
     def __init__(self, address: _Address) -> None:
         self.address = address
@@ -240,7 +275,12 @@ class _Pool:
             connection.close()
         try:
             async with asyncio.timeout(CONNECT_S):
-                _, connection = await loop.create_connection(lambda: _Connection(loop), self.address.host, self.address.port, ssl=self.address.tls)
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop),
+                    self.address.host,
+                    self.address.port,
+                    ssl=self.address.tls,
+                )
         except TimeoutError as error:
             raise NoAnswerError(f"It accepted no connection within {CONNECT_S:g} s") from error
         except OSError as error:
@@ -265,16 +305,26 @@ class _Pool:
 
 
 class Upstream:
-    """The one client of a gateway process for answers. No limit of connections: the engine queues, and a limit here would only hide that."""
+    """The one client of a gateway process for answers.
+
+    No limit of connections: the engine queues, and a limit here would only hide that.
+    """
 
     def __init__(self, headers: dict[str, str], timeout_s: float) -> None:
-        """`headers` go with every request; `timeout_s` bounds one answer from its request to its last byte."""
-        self._common = b"".join(f"{_clean(name)}: {_clean(value)}\r\n".encode() for name, value in headers.items())
+        """`headers` go with every request; `timeout_s` bounds one answer from its request to its
+        last byte.
+        """
+        self._common = b"".join(
+            f"{_clean(name)}: {_clean(value)}\r\n".encode() for name, value in headers.items()
+        )
         self.timeout_s = timeout_s
         self._pools: dict[str, _Pool] = {}
 
     async def post(self, url: str, path: str, body: bytes, request_id: str) -> Response:
-        """Send `body` to `url` + `path`. Raises NoAnswerError, UpstreamError or TimeoutError; nothing is tried twice here."""
+        """Send `body` to `url` + `path`.
+
+        Raises NoAnswerError, UpstreamError or TimeoutError; nothing is tried twice here.
+        """
         pool = self._pools.get(url)
         if pool is None:
             pool = self._pools[url] = _Pool(_Address.of(url))
@@ -304,5 +354,7 @@ class Upstream:
 def _clean(text: str) -> str:
     """Raises ConfigurationError for a header that would become two."""
     if any(ord(character) < 32 for character in text):
-        raise ConfigurationError("The engine's key holds a control character; expected one line of text.")
+        raise ConfigurationError(
+            "The engine's key holds a control character; expected one line of text."
+        )
     return text

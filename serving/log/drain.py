@@ -40,9 +40,10 @@ logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 19  # about 250 answers: some ten milliseconds, which other writers can wait
 IDLE_S = 0.2  # a row waits for company; pages and the controller look once a second or less often
-# The drain shares the interpreter, and perhaps the processor, with answers. While there are few at a
-# time, it takes some 16 rows, which is half a millisecond, and pauses: an answer waits that long at
-# most. While there are many, they wait for each other anyway, and whole batches cost less per row.
+# The drain shares the interpreter, and perhaps the processor, with answers. While there are few at
+# a time, it takes some 16 rows, which is half a millisecond, and pauses: an answer waits that long
+# at most. While there are many, they wait for each other anyway, and whole batches cost less per
+# row.
 SMALL_BATCH_BYTES = 24_576
 SMALL_PAUSE_S = 0.005
 BACKLOG_BYTES = 1 << 20  # behind by more than this, whole batches too

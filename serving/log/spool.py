@@ -1,8 +1,8 @@
 """The spool: append-only files on this machine that hold every record until the database has it.
 
 `append` is one `write()`; what it returned for survives a killed process, because the kernel has
-it. With durability `full` the caller also waits for `flushed()`, which shares one disk flush between
-all who wait.
+it. With durability `full` the caller also waits for `flushed()`, which shares one disk flush
+between all who wait.
 
 A file belongs to the process that holds its lock (`flock`), so a process that died leaves its files
 unlocked. All files of one process carry its name and a number, and are taken over together

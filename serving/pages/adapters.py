@@ -32,26 +32,40 @@ def router(shell: Shell) -> APIRouter:
         """Every alias with its versions in time."""
         with reads(shell.context.database) as connection:
             found = versions.boards(connection)
-        return shell.render(request, "serving/adapters.html", boards=found, headline=_headline(found), **_words(shell))
+        return shell.render(
+            request,
+            "serving/adapters.html",
+            boards=found,
+            headline=_headline(found),
+            **_words(shell),
+        )
 
     @routes.get("/adapters/{alias}")
     def alias_page(request: Request, alias: str, a: str = "", b: str = "") -> Response:
-        """One alias: what is live, on trial and before; two versions compared (`a`, `b`); what happened."""
+        """One alias: what is live, on trial and before; two versions compared (`a`, `b`); what
+        happened.
+        """
         return shell.render(request, "serving/alias.html", **_alias_values(shell, alias, a, b))
 
     @routes.get("/adapters/{alias}/live")
     def alias_live(request: Request, alias: str) -> Response:
         """The part of the alias page that follows what happens."""
-        return shell.render(request, "serving/alias_live.html", **_alias_values(shell, alias, "", ""))
+        return shell.render(
+            request, "serving/alias_live.html", **_alias_values(shell, alias, "", "")
+        )
 
     @routes.get("/adapters/{name}/v{version}")
     def version_page(request: Request, name: str, version: int) -> Response:
         """One version: its gate, where it is ready, its recipe and what it came from."""
-        return shell.render(request, "serving/version.html", **_version_values(shell, name, version))
+        return shell.render(
+            request, "serving/version.html", **_version_values(shell, name, version)
+        )
 
     @routes.get("/api/rollouts")
     def rollouts(alias: str = "") -> Response:
-        """What every alias points to, or the history of one, newest first; as `whet rollout show --json` prints them."""
+        """What every alias points to, or the history of one, newest first; as `whet rollout show
+        --json` prints them.
+        """
         with reads(shell.context.database) as connection:
             return JSONResponse(rollout_rows(connection, alias_filter(connection, alias) or ""))
 
@@ -60,26 +74,52 @@ def router(shell: Shell) -> APIRouter:
 
 
 def _deeds(routes: APIRouter, shell: Shell) -> None:
-    """Each carries the generation its page showed: if somebody changed the alias meanwhile, nothing is done and the page says so."""
+    """Each carries the generation its page showed: if somebody changed the alias meanwhile, nothing
+    is done and the page says so.
+    """
     store = RolloutStore(shell.context.database, shell.context.settings)
     operator = Depends(shell.require("operator"))
 
     @routes.post("/adapters/{alias}/promote")
-    def promote(alias: str, expected: _Text = "", version: _Text = "", reason: _Text = "", force: _Text = "", user: User = operator) -> Response:
+    def promote(
+        alias: str,
+        expected: _Text = "",
+        version: _Text = "",
+        reason: _Text = "",
+        force: _Text = "",
+        user: User = operator,
+    ) -> Response:
         """Give all traffic to a version, or to the one on trial."""
-        row = store.promote(alias, version or None, force=force == "1", **_how(user, reason or "promoted in the console", shell, expected))
+        row = store.promote(
+            alias,
+            version or None,
+            force=force == "1",
+            **_how(user, reason or "promoted in the console", shell, expected),
+        )
         return _back(shell, row, "answers {alias} now.")
 
     @routes.post("/adapters/{alias}/rollback")
-    def rollback(alias: str, expected: _Text = "", reason: _Text = "", user: User = operator) -> Response:
+    def rollback(
+        alias: str, expected: _Text = "", reason: _Text = "", user: User = operator
+    ) -> Response:
         """Take the version on trial back, or go to the one that was live before."""
-        row = store.rollback(alias, **_how(user, reason or "rolled back in the console", shell, expected))
+        row = store.rollback(
+            alias, **_how(user, reason or "rolled back in the console", shell, expected)
+        )
         return _back(shell, row, "answers {alias} again.")
 
     @routes.post("/adapters/{alias}/pin")
-    def pin(alias: str, expected: _Text = "", version: _Text = "", reason: _Text = "", user: User = operator) -> Response:
+    def pin(
+        alias: str,
+        expected: _Text = "",
+        version: _Text = "",
+        reason: _Text = "",
+        user: User = operator,
+    ) -> Response:
         """Hold the alias where it is."""
-        row = store.pin(alias, version or None, **_how(user, reason or "pinned in the console", shell, expected))
+        row = store.pin(
+            alias, version or None, **_how(user, reason or "pinned in the console", shell, expected)
+        )
         return _back(shell, row, "stays the version of {alias} until it is unpinned.")
 
     @routes.post("/adapters/{alias}/unpin")
@@ -89,21 +129,42 @@ def _deeds(routes: APIRouter, shell: Shell) -> None:
         return shell.redirect(f"/adapters/{row.alias}", f"Rollouts may move {row.alias} again.")
 
     @routes.post("/adapters/{alias}/try")
-    def put_on_trial(alias: str, expected: _Text = "", version: _Text = "", share: _Text = "", user: User = operator) -> Response:
+    def put_on_trial(
+        alias: str,
+        expected: _Text = "",
+        version: _Text = "",
+        share: _Text = "",
+        user: User = operator,
+    ) -> Response:
         """Give a version a share of the traffic."""
-        row = store.start(alias, version, _share(share), **_how(user, "put on trial in the console", shell, expected))
-        return shell.redirect(f"/adapters/{row.alias}", f"The version is on trial with {100 * row.candidate_share:.0f} % of {row.alias}.")
+        row = store.start(
+            alias,
+            version,
+            _share(share),
+            **_how(user, "put on trial in the console", shell, expected),
+        )
+        return shell.redirect(
+            f"/adapters/{row.alias}",
+            f"The version is on trial with {100 * row.candidate_share:.0f} % of {row.alias}.",
+        )
 
 
 def _how(user: User, reason: str, shell: Shell, expected: str) -> dict[str, Any]:
-    return {"actor": user.name, "reason": reason[:500], "now": shell.now(), "expected": int(expected) if expected.isdigit() else None}
+    return {
+        "actor": user.name,
+        "reason": reason[:500],
+        "now": shell.now(),
+        "expected": int(expected) if expected.isdigit() else None,
+    }
 
 
 def _share(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"The share is {clip(text, 20)!r}; expected a number above 0 and below 1.") from error
+        raise InputError(
+            f"The share is {clip(text, 20)!r}; expected a number above 0 and below 1."
+        ) from error
 
 
 def _back(shell: Shell, row: Rollout, words: str) -> Response:
@@ -135,7 +196,9 @@ def _headline(found: list[versions.Board]) -> str:
         return versions.headline(serving[0])
     if serving:
         trials = sum(1 for board in serving if board.candidate)
-        return f"{len(serving)} aliases are served" + (f", {trials} with a version on trial" if trials else "")
+        return f"{len(serving)} aliases are served" + (
+            f", {trials} with a version on trial" if trials else ""
+        )
     return "The base model answers everything" if not found else "No version is live yet"
 
 
@@ -144,7 +207,10 @@ def _alias_values(shell: Shell, alias: str, first: str, second: str) -> dict[str
     with reads(shell.context.database) as connection:
         found = versions.board(connection, alias)
         if found.rollout is None and not found.versions:
-            raise NotFoundError(f"There is no alias or adapter {clip(alias, 60)!r}.", hint="`whet adapters list` prints the versions there are.")
+            raise NotFoundError(
+                f"There is no alias or adapter {clip(alias, 60)!r}.",
+                hint="`whet adapters list` prints the versions there are.",
+            )
         history = rollout_history(connection, alias, limit=_HISTORY)
         since = versions.live_since(connection, found.rollout) if found.rollout else None
         arms = count_arms(connection, found.rollout) if found.rollout and found.candidate else {}
@@ -159,7 +225,9 @@ def _alias_values(shell: Shell, alias: str, first: str, second: str) -> dict[str
         "since": since,
         "history": history,
         "labels": labels,
-        "next_step": decide(found.rollout, candidate, stable, policy, now).reason if found.rollout and found.candidate else "",
+        "next_step": decide(found.rollout, candidate, stable, policy, now).reason
+        if found.rollout and found.candidate
+        else "",
         "arms": (("candidate", candidate), ("stable", stable)) if found.candidate else (),
         "pair": pair,
         "compared": versions.comparison(*pair) if pair else [],
@@ -169,11 +237,22 @@ def _alias_values(shell: Shell, alias: str, first: str, second: str) -> dict[str
     }
 
 
-def _pair(found: versions.Board, first: str, second: str) -> tuple[versions.Version, versions.Version] | None:
-    """The two versions to compare: those asked for, else the candidate (or the newest) with the live one."""
+def _pair(
+    found: versions.Board, first: str, second: str
+) -> tuple[versions.Version, versions.Version] | None:
+    """The two versions to compare: those asked for, else the candidate (or the newest) with the
+    live one.
+    """
 
     def named(text: str) -> versions.Version | None:
-        return next((version for version in found.versions if text and text in (f"v{version.adapter.version}", version.adapter.label)), None)
+        return next(
+            (
+                version
+                for version in found.versions
+                if text and text in (f"v{version.adapter.version}", version.adapter.label)
+            ),
+            None,
+        )
 
     one = named(first) or found.candidate or (found.versions[0] if found.versions else None)
     two = named(second) or found.live or (found.versions[1] if len(found.versions) > 1 else None)
@@ -182,7 +261,9 @@ def _pair(found: versions.Board, first: str, second: str) -> tuple[versions.Vers
     return (one, two) if one and two and one is not two else None
 
 
-def _doing(shell: Shell, alias: str, now: int) -> dict[str | None, tuple[int, int, int, int, float | None]]:
+def _doing(
+    shell: Shell, alias: str, now: int
+) -> dict[str | None, tuple[int, int, int, int, float | None]]:
     from whet.web.circle import doing_of
 
     with reads(shell.context.database) as connection:
@@ -192,28 +273,54 @@ def _doing(shell: Shell, alias: str, now: int) -> dict[str | None, tuple[int, in
 def _version_values(shell: Shell, name: str, number: int) -> dict[str, Any]:
     with reads(shell.context.database) as connection:
         found = versions.board(connection, name)
-        version = next((item for item in found.versions if item.adapter.version == number and item.adapter.name == name), None)
+        version = next(
+            (
+                item
+                for item in found.versions
+                if item.adapter.version == number and item.adapter.name == name
+            ),
+            None,
+        )
         if version is None:
-            raise NotFoundError(f"There is no version {name}@v{number}.", hint="It may have been removed: `whet adapters list` prints what there is.")
+            raise NotFoundError(
+                f"There is no version {name}@v{number}.",
+                hint="It may have been removed: `whet adapters list` prints what there is.",
+            )
         trail = lineage.lineage(connection, version.adapter)
-        against = lineage.adapter_by_digest(connection, version.evaluation["against_digest"]) if version.evaluation else None
+        against = (
+            lineage.adapter_by_digest(connection, version.evaluation["against_digest"])
+            if version.evaluation
+            else None
+        )
     card = version.adapter.card or {}
     return {
         "board": found,
         "version": version,
         "trail": trail,
-        "questions": {row["interaction_id"]: clip(reading.question(row["request"]), 90) for row in trail.conversations},
+        "questions": {
+            row["interaction_id"]: clip(reading.question(row["request"]), 90)
+            for row in trail.conversations
+        },
         "against": against.label if against else "the base",
         "headline": version_headline(version),
-        "recipe": [(key, versions.in_words(value)) for key, value in (card.get("recipe") or {}).items()],
+        "recipe": [
+            (key, versions.in_words(value)) for key, value in (card.get("recipe") or {}).items()
+        ],
         **_words(shell),
     }
 
 
 def version_headline(version: versions.Version) -> str:
     label = version.adapter.label
-    role = {"live": "is live", "candidate": f"is on trial with {100 * version.share:.0f} %", "previous": "was live before"}.get(version.role, "is not live")
-    verdict = {"pass": "passed its gate", "fail": "did not pass its gate", "inconclusive": "left its gate undecided", "none": "was never judged"}[
-        version.adapter.gate
-    ]
+    role = {
+        "live": "is live",
+        "candidate": f"is on trial with {100 * version.share:.0f} %",
+        "previous": "was live before",
+    }.get(version.role, "is not live")
+    verdict = {
+        "pass": "passed its gate",
+        "fail": "did not pass its gate",
+        "inconclusive": "left its gate undecided",
+        "none": "was never judged",
+    }[version.adapter.gate]
     return f"{label} {role} and {verdict}"

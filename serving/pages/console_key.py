@@ -1,4 +1,6 @@
-"""The key with which the console asks the gateway, so that what is tried in the Playground is logged like any other request."""
+"""The key with which the console asks the gateway, so that what is tried in the Playground is
+logged like any other request.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ _making = threading.Lock()  # three columns ask at once; one of them makes the k
 
 
 def console_key(context: Context, now: int) -> str:
-    """Made at the first call, kept in `<home>/console.key` (readable by its owner alone). Raises AccessError when it was revoked."""
+    """Made at the first call, kept in `<home>/console.key` (readable by its owner alone).
+
+    Raises AccessError when it was revoked.
+    """
     path = context.settings.home / "console.key"
     with _making:
         return _kept_key(context, path) if path.exists() else _new_key(context, path, now)
@@ -28,14 +33,16 @@ def _kept_key(context: Context, path: Path) -> str:
         if hash_key(key, context.secret) in active_keys(connection):
             return key
     raise AccessError(
-        f"The console's own key was revoked, or {path} belongs to another installation.", hint=f"Remove {path}: the next question makes a new key."
+        f"The console's own key was revoked, or {path} belongs to another installation.",
+        hint=f"Remove {path}: the next question makes a new key.",
     )
 
 
 def _new_key(context: Context, path: Path, now: int) -> str:
     with writing(context.database) as connection:
         _, key = create_key(connection, NAME, secret=context.secret, actor="console", now=now)
-        _write(path, key)  # inside the transaction: without the file the key would be known to nobody
+        # Inside the transaction: without the file the key would be known to nobody
+        _write(path, key)
     return key
 
 

@@ -8,7 +8,15 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from whet.registry import Adapter
-from whet.tables import adapters, datasets, evaluations, examples, interactions, reviews, training_runs
+from whet.tables import (
+    adapters,
+    datasets,
+    evaluations,
+    examples,
+    interactions,
+    reviews,
+    training_runs,
+)
 
 _SHOWN = 12  # reviewed conversations that are listed; the count says how many there are
 
@@ -28,21 +36,44 @@ class Lineage:
 
 
 def adapter_by_digest(connection: Connection, digest: str | None) -> Adapter | None:
-    row = connection.execute(select(adapters).where(adapters.c.digest == digest)).first() if digest else None
+    row = (
+        connection.execute(select(adapters).where(adapters.c.digest == digest)).first()
+        if digest
+        else None
+    )
     return Adapter(**row._mapping) if row else None
 
 
 def lineage(connection: Connection, adapter: Adapter) -> Lineage:
     run_columns = [column for column in training_runs.c if column.name != "curve"]
-    run = _one(connection, select(*run_columns).where(training_runs.c.id == adapter.run_id)) if adapter.run_id else None
-    evaluation = _one(connection, select(evaluations).where(evaluations.c.adapter_digest == adapter.digest).order_by(evaluations.c.created_at.desc()))
-    dataset = _one(connection, select(datasets).where(datasets.c.digest == adapter.dataset_digest)) if adapter.dataset_digest else None
+    run = (
+        _one(connection, select(*run_columns).where(training_runs.c.id == adapter.run_id))
+        if adapter.run_id
+        else None
+    )
+    evaluation = _one(
+        connection,
+        select(evaluations)
+        .where(evaluations.c.adapter_digest == adapter.digest)
+        .order_by(evaluations.c.created_at.desc()),
+    )
+    dataset = (
+        _one(connection, select(datasets).where(datasets.c.digest == adapter.dataset_digest))
+        if adapter.dataset_digest
+        else None
+    )
     if dataset is None:
         return Lineage(adapter, run, evaluation)
-    parents = [dict(row._mapping) for row in connection.execute(select(datasets).where(datasets.c.digest.in_(dataset["parents"] or [])))]
+    parents = [
+        dict(row._mapping)
+        for row in connection.execute(
+            select(datasets).where(datasets.c.digest.in_(dataset["parents"] or []))
+        )
+    ]
     ids = list(dataset["example_ids"] or [])
     people: dict[str, int] = {}
-    for start in range(0, len(ids), 500):  # SQLite takes a limited number of parameters in one statement
+    # SQLite takes a limited number of parameters in one statement
+    for start in range(0, len(ids), 500):
         chunk = ids[start : start + 500]
         query = (
             select(reviews.c.reviewer, func.count())
@@ -53,28 +84,56 @@ def lineage(connection: Connection, adapter: Adapter) -> Lineage:
         for name, count in connection.execute(query):
             people[name] = people.get(name, 0) + count
     shown = (
-        select(examples.c.id, examples.c.interaction_id, examples.c.source, examples.c.created_at, reviews.c.reviewer, interactions.c.request)
+        select(
+            examples.c.id,
+            examples.c.interaction_id,
+            examples.c.source,
+            examples.c.created_at,
+            reviews.c.reviewer,
+            interactions.c.request,
+        )
         .join(reviews, reviews.c.id == examples.c.review_id)
         .join(interactions, interactions.c.id == examples.c.interaction_id, isouter=True)
         .where(examples.c.id.in_(ids[:_SHOWN]))
     )
     conversations = [dict(row._mapping) for row in connection.execute(shown)]
-    return Lineage(adapter, run, evaluation, dataset, parents, len(ids), sorted(people.items(), key=lambda item: -item[1]), conversations)
+    return Lineage(
+        adapter,
+        run,
+        evaluation,
+        dataset,
+        parents,
+        len(ids),
+        sorted(people.items(), key=lambda item: -item[1]),
+        conversations,
+    )
 
 
 def taught(connection: Connection, interaction_id: str) -> list[dict[str, Any]]:
-    """The examples made of a conversation, with the dataset versions and adapters that contain each."""
+    """The examples made of a conversation, with the dataset versions and adapters that contain
+    each.
+    """
     found = []
-    for example in connection.execute(select(examples).where(examples.c.interaction_id == interaction_id)):
+    for example in connection.execute(
+        select(examples).where(examples.c.interaction_id == interaction_id)
+    ):
         holding = [
             row
-            for row in connection.execute(select(datasets.c.digest, datasets.c.name, datasets.c.version, datasets.c.example_ids))
+            for row in connection.execute(
+                select(
+                    datasets.c.digest, datasets.c.name, datasets.c.version, datasets.c.example_ids
+                )
+            )
             if example.id in row.example_ids
         ]
         digests = [row.digest for row in holding]
         trained = [
             f"{row.name}@v{row.version}"
-            for row in connection.execute(select(adapters).where(adapters.c.dataset_digest.in_(digests)).order_by(adapters.c.version))
+            for row in connection.execute(
+                select(adapters)
+                .where(adapters.c.dataset_digest.in_(digests))
+                .order_by(adapters.c.version)
+            )
         ]
         found.append(
             {

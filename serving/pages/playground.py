@@ -1,4 +1,6 @@
-"""Playground: the same question to the base and to versions, side by side, streamed through the gateway."""
+"""Playground: the same question to the base and to versions, side by side, streamed through the
+gateway.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ _GIVEN_HEADERS = ("x-whet-interaction-id", "x-whet-adapter")
 
 
 class Question(BaseModel):
-    """What a column sends. The gateway checks it as it checks every request; the limits here only bound a mistake."""
+    """What a column sends.
+
+    The gateway checks it as it checks every request; the limits here only bound a mistake.
+    """
 
     model: str = Field(min_length=1, max_length=200)
     system: str = Field("", max_length=100_000)
@@ -85,7 +90,10 @@ def router(shell: Shell) -> APIRouter:
         with reading(shell.context.database) as connection:
             names = [one.name for one in list_collections(connection)]
             defaults = load_defaults(connection)
-        columns = [default if given is None else given for given, default in zip((a, b, c), first_columns(shell, models), strict=True)]
+        columns = [
+            default if given is None else given
+            for given, default in zip((a, b, c), first_columns(shell, models), strict=True)
+        ]
         return shell.render(
             request, "serving/playground.html", models=models, columns=columns,
             prompt=prompt[:20_000], system=system[:20_000], settings=shell.context.settings,
@@ -97,7 +105,9 @@ def router(shell: Shell) -> APIRouter:
     async def ask(question: Question) -> Response:
         """One column's answer, passed through as the gateway streams it."""
         key = await run_in_threadpool(console_key, shell.context, shell.now())
-        return await stream_from_gateway(gateway_url(shell), key, question.body(), shell.context.settings.request_timeout_s)
+        return await stream_from_gateway(
+            gateway_url(shell), key, question.body(), shell.context.settings.request_timeout_s
+        )
 
     return routes
 
@@ -115,8 +125,22 @@ def offered(shell: Shell) -> list[tuple[str, list[tuple[str, str]]]]:
         rollouts = current_rollouts(connection)
         adapters = list_adapters(connection)[:_CHOICES]
     roles = {rollout.stable_digest: f"live as {alias}" for alias, rollout in rollouts.items()}
-    roles |= {rollout.candidate_digest: f"on trial as {alias}" for alias, rollout in rollouts.items() if rollout.candidate_digest}
-    versions = [(adapter.label, f"{adapter.label} ({roles[adapter.digest]})" if adapter.digest in roles else adapter.label) for adapter in adapters]
+    roles |= {
+        rollout.candidate_digest: f"on trial as {alias}"
+        for alias, rollout in rollouts.items()
+        if rollout.candidate_digest
+    }
+    versions = [
+        (
+            adapter.label,
+            (
+                f"{adapter.label} ({roles[adapter.digest]})"
+                if adapter.digest in roles
+                else adapter.label
+            ),
+        )
+        for adapter in adapters
+    ]
     groups = [("Base", [(settings.base_alias, f"{settings.base_alias}, the base model")])]
     if rollouts:
         groups.append(("As applications see it", [(alias, alias) for alias in sorted(rollouts)]))
@@ -124,24 +148,38 @@ def offered(shell: Shell) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def first_columns(shell: Shell, models: list[tuple[str, list[tuple[str, str]]]]) -> list[str]:
-    """What an untouched page compares: the base, the live version, the one on trial or else the newest other one."""
+    """What an untouched page compares: the base, the live version, the one on trial or else the
+    newest other one.
+    """
     settings = shell.context.settings
     versions = dict(models).get("Versions", [])
     live = next((model for model, words in versions if "live as" in words), "")
-    trial = next((model for model, words in versions if "on trial" in words), "") or next((model for model, _ in versions if model != live), "")
+    trial = next((model for model, words in versions if "on trial" in words), "") or next(
+        (model for model, _ in versions if model != live), ""
+    )
     chosen = [settings.base_alias, live or trial, trial if live else ""]
     return chosen if chosen[1] != chosen[2] else [chosen[0], chosen[1], ""]
 
 
-async def stream_from_gateway(url: str, key: str, body: dict[str, Any], timeout_s: float) -> Response:
-    """The gateway's stream; its errors as JSON with its sentence. The upstream request ends when the reader goes away."""
+async def stream_from_gateway(
+    url: str, key: str, body: dict[str, Any], timeout_s: float
+) -> Response:
+    """The gateway's stream; its errors as JSON with its sentence.
+
+    The upstream request ends when the reader goes away.
+    """
     timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
     session = aiohttp.ClientSession(timeout=timeout)
     try:
-        upstream = await session.post(f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+        upstream = await session.post(
+            f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}
+        )
     except (aiohttp.ClientError, TimeoutError) as error:
         await session.close()
-        raise EngineUnavailableError(f"The gateway does not answer at {url}.", hint="`whet status` says what runs; `whet up` starts it.") from error
+        raise EngineUnavailableError(
+            f"The gateway does not answer at {url}.",
+            hint="`whet status` says what runs; `whet up` starts it.",
+        ) from error
     except BaseException:
         await session.close()
         raise
@@ -149,16 +187,24 @@ async def stream_from_gateway(url: str, key: str, body: dict[str, Any], timeout_
         async with session:
             return _refused(upstream.status, await _json(upstream))
     headers = {name: upstream.headers[name] for name in _GIVEN_HEADERS if name in upstream.headers}
-    return StreamingResponse(_pass_on(session, upstream), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(
+        _pass_on(session, upstream), media_type="text/event-stream", headers=headers
+    )
 
 
-async def _pass_on(session: aiohttp.ClientSession, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _pass_on(
+    session: aiohttp.ClientSession, upstream: aiohttp.ClientResponse
+) -> AsyncIterator[bytes]:
     try:
         async for chunk in upstream.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, TimeoutError):
-        # The status line is long sent: the break is said in the stream itself, in the gateway's form.
-        yield b'data: {"error": {"message": "The answer broke off: the gateway closed the connection."}}\n\n'
+        # The status line is long sent: the break is said in the stream itself, in the gateway's
+        # form.
+        yield (
+            b'data: {"error": {"message": "The answer broke off: the gateway closed the'
+            b' connection."}}\n\n'
+        )
     finally:
         upstream.close()  # not released: an unread rest would keep the engine at work
         await asyncio.shield(session.close())
@@ -173,10 +219,28 @@ async def _json(upstream: aiohttp.ClientResponse) -> dict[str, Any]:
 
 
 def _refused(status: int, content: dict[str, Any]) -> Response:
-    """The gateway's error under its own status. Its 401 is about the console's key, not about the person: they stay logged in."""
+    """The gateway's error under its own status.
+
+    Its 401 is about the console's key, not about the person: they stay logged in.
+    """
     found = content.get("error")
     message = str(found.get("message", "")) if isinstance(found, dict) else ""
     if status == 401:
-        refusal = AccessError(f"The gateway refuses the console's key: {message}", hint="A key made a moment ago is known to it after a second or two.")
-        return JSONResponse({"error": {"message": refusal.message, "hint": refusal.hint, "code": "gateway_key"}}, status_code=502)
-    return JSONResponse({"error": {"message": message or f"The gateway answered {status}.", "hint": "", "code": "gateway"}}, status_code=status)
+        refusal = AccessError(
+            f"The gateway refuses the console's key: {message}",
+            hint="A key made a moment ago is known to it after a second or two.",
+        )
+        return JSONResponse(
+            {"error": {"message": refusal.message, "hint": refusal.hint, "code": "gateway_key"}},
+            status_code=502,
+        )
+    return JSONResponse(
+        {
+            "error": {
+                "message": message or f"The gateway answered {status}.",
+                "hint": "",
+                "code": "gateway",
+            }
+        },
+        status_code=status,
+    )

@@ -13,7 +13,8 @@ from whet.access import same_group
 from whet.tables import interactions, ratings, review_items, reviews
 
 PAGE_ROWS = 50  # two screens; the next page is one key away
-TEXT_SCAN_ROWS = 20_000  # a text search reads rows one by one, so it looks at this many and offers to go on
+# A text search reads rows one by one, so it looks at this many and offers to go on
+TEXT_SCAN_ROWS = 20_000
 COUNT_ROWS = 10_000  # "more than 10,000" is all that anybody needs to know beyond it
 _DAY_MS = 86_400_000
 PERIODS = {"1h": _DAY_MS // 24, "24h": _DAY_MS, "7d": 7 * _DAY_MS, "30d": 30 * _DAY_MS, "all": None}
@@ -23,7 +24,10 @@ RATINGS = ("up", "down", "any")
 
 @dataclass(frozen=True)
 class Filters:
-    """What the address of a search says. Unknown values count as not given, so an old link never fails."""
+    """What the address of a search says.
+
+    Unknown values count as not given, so an old link never fails.
+    """
 
     q: str = ""
     alias: str = ""
@@ -40,8 +44,16 @@ class Filters:
 
     def address(self, **changes: str) -> str:
         """This search with some of it changed, as a shareable address."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)} | {"before": ""} | changes
-        given = {name: value for name, value in values.items() if value and not (name == "since" and value == "7d")}
+        values = (
+            {item.name: getattr(self, item.name) for item in fields(self)}
+            | {"before": ""}
+            | changes
+        )
+        given = {
+            name: value
+            for name, value in values.items()
+            if value and not (name == "since" and value == "7d")
+        }
         return "/traffic" + (f"?{urlencode(given)}" if given else "")
 
 
@@ -60,17 +72,25 @@ def _bounds(filters: Filters, now: int) -> list[ColumnElement[bool]]:
     if period is not None:
         conditions.append(interactions.c.created_at > now - period)
     if filters.alias:
-        conditions.append(interactions.c.alias.is_(None) if filters.alias == "(none)" else interactions.c.alias == filters.alias)
+        conditions.append(
+            interactions.c.alias.is_(None)
+            if filters.alias == "(none)"
+            else interactions.c.alias == filters.alias
+        )
     if filters.version == "base":
         conditions.append(interactions.c.adapter.is_(None))
     elif filters.version.lstrip("v").isdigit():
-        conditions.append(interactions.c.version == min(int(filters.version.lstrip("v")), 2**31 - 1))
+        conditions.append(
+            interactions.c.version == min(int(filters.version.lstrip("v")), 2**31 - 1)
+        )
     if filters.status in STATUSES:
         conditions.append(interactions.c.status == filters.status)
     if filters.user:
         conditions.append(interactions.c.end_user == filters.user)
     if filters.rating in RATINGS:
-        vote = {"up": ratings.c.rating > 0, "down": ratings.c.rating < 0}.get(filters.rating, ratings.c.rating != 0)
+        vote = {"up": ratings.c.rating > 0, "down": ratings.c.rating < 0}.get(
+            filters.rating, ratings.c.rating != 0
+        )
         counted = (
             ratings.c.interaction_id == interactions.c.id,
             same_group(ratings.c.api_key_id, interactions.c.api_key_id),
@@ -84,26 +104,49 @@ def _after(cursor: str) -> list[ColumnElement[bool]]:
     if not at.isdigit():
         return []
     moment = min(int(at), 2**62)
-    return [or_(interactions.c.created_at < moment, and_(interactions.c.created_at == moment, interactions.c.id < key))]
+    return [
+        or_(
+            interactions.c.created_at < moment,
+            and_(interactions.c.created_at == moment, interactions.c.id < key),
+        )
+    ]
 
 
 def _contains(text: str) -> ColumnElement[bool]:
-    """In the answer, or in the request as it is stored: JSON, where other letters than ASCII are escaped."""
+    """In the answer, or in the request as it is stored: JSON, where other letters than ASCII are
+    escaped.
+    """
     stored = json.dumps(text)[1:-1]
-    return or_(interactions.c.response_text.icontains(text, autoescape=True), cast(interactions.c.request, Text).icontains(stored, autoescape=True))
+    return or_(
+        interactions.c.response_text.icontains(text, autoescape=True),
+        cast(interactions.c.request, Text).icontains(stored, autoescape=True),
+    )
 
 
 def _ordered(conditions: list[ColumnElement[bool]], limit: int) -> Select[Any]:
-    return select(interactions).where(*conditions).order_by(interactions.c.created_at.desc(), interactions.c.id.desc()).limit(limit)
+    return (
+        select(interactions)
+        .where(*conditions)
+        .order_by(interactions.c.created_at.desc(), interactions.c.id.desc())
+        .limit(limit)
+    )
 
 
 def search(connection: Connection, filters: Filters, now: int) -> Found:
     """The newest rows that match, after the cursor."""
     conditions = _bounds(filters, now) + _after(filters.before)
     if not filters.q.strip():
-        rows = [dict(row._mapping) for row in connection.execute(_ordered(conditions, PAGE_ROWS + 1))]
-        return Found(rows[:PAGE_ROWS], _cursor(rows[PAGE_ROWS - 1]) if len(rows) > PAGE_ROWS else "", None)
-    scope = _ordered(conditions, TEXT_SCAN_ROWS).with_only_columns(interactions.c.id, interactions.c.created_at).subquery()
+        rows = [
+            dict(row._mapping) for row in connection.execute(_ordered(conditions, PAGE_ROWS + 1))
+        ]
+        return Found(
+            rows[:PAGE_ROWS], _cursor(rows[PAGE_ROWS - 1]) if len(rows) > PAGE_ROWS else "", None
+        )
+    scope = (
+        _ordered(conditions, TEXT_SCAN_ROWS)
+        .with_only_columns(interactions.c.id, interactions.c.created_at)
+        .subquery()
+    )
     matching = (
         select(interactions)
         .where(interactions.c.id.in_(select(scope.c.id)), _contains(filters.q.strip()))
@@ -116,7 +159,9 @@ def search(connection: Connection, filters: Filters, now: int) -> Found:
     scanned = connection.execute(select(func.count()).select_from(scope)).scalar_one()
     if scanned < TEXT_SCAN_ROWS:
         return Found(rows, "", None)
-    last = connection.execute(select(scope.c.created_at, scope.c.id).order_by(scope.c.created_at, scope.c.id).limit(1)).one()
+    last = connection.execute(
+        select(scope.c.created_at, scope.c.id).order_by(scope.c.created_at, scope.c.id).limit(1)
+    ).one()
     return Found(rows, f"{last.created_at},{last.id}", last.created_at)
 
 
@@ -126,13 +171,17 @@ def _cursor(row: dict[str, Any]) -> str:
 
 def count(connection: Connection, filters: Filters, now: int) -> int:
     """How many match without the text, up to COUNT_ROWS + 1."""
-    limited = select(interactions.c.id).where(*_bounds(filters, now)).limit(COUNT_ROWS + 1).subquery()
+    limited = (
+        select(interactions.c.id).where(*_bounds(filters, now)).limit(COUNT_ROWS + 1).subquery()
+    )
     return int(connection.execute(select(func.count()).select_from(limited)).scalar_one())
 
 
 def newest_at(connection: Connection) -> int | None:
     """When the last answer was logged (ms)."""
-    return connection.execute(select(interactions.c.created_at).order_by(interactions.c.created_at.desc()).limit(1)).scalar()
+    return connection.execute(
+        select(interactions.c.created_at).order_by(interactions.c.created_at.desc()).limit(1)
+    ).scalar()
 
 
 def flags(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:
@@ -149,22 +198,36 @@ def flags(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:
     )
     for row in connection.execute(rated):
         found[row.interaction_id]["up" if row.rating > 0 else "down"] += 1
-    for row in connection.execute(select(review_items.c.interaction_id, review_items.c.state).where(review_items.c.interaction_id.in_(ids))):
+    for row in connection.execute(
+        select(review_items.c.interaction_id, review_items.c.state).where(
+            review_items.c.interaction_id.in_(ids)
+        )
+    ):
         found[row.interaction_id]["review"] = row.state
     for row in connection.execute(
-        select(reviews.c.interaction_id, reviews.c.decision).where(reviews.c.interaction_id.in_(ids), reviews.c.standing.is_not(None))
+        select(reviews.c.interaction_id, reviews.c.decision).where(
+            reviews.c.interaction_id.in_(ids), reviews.c.standing.is_not(None)
+        )
     ):
         found[row.interaction_id]["review"] = row.decision
     return found
 
 
-def usual(connection: Connection, alias: str | None, now: int) -> dict[str, tuple[float, float, int]]:
-    """Signal → (5th, 95th percentile, n) over the alias's newest 500 complete answers; only with at least 40 of them."""
+def usual(
+    connection: Connection, alias: str | None, now: int
+) -> dict[str, tuple[float, float, int]]:
+    """Signal → (5th, 95th percentile, n) over the alias's newest 500 complete answers; only with at
+    least 40 of them.
+    """
     names = ("ttft_ms", "duration_ms", "prompt_tokens", "completion_tokens")
     same = interactions.c.alias == alias if alias is not None else interactions.c.alias.is_(None)
     query = (
         select(*(interactions.c[name] for name in names))
-        .where(same, interactions.c.status == "complete", interactions.c.created_at > now - 30 * _DAY_MS)
+        .where(
+            same,
+            interactions.c.status == "complete",
+            interactions.c.created_at > now - 30 * _DAY_MS,
+        )
         .order_by(interactions.c.created_at.desc())
         .limit(500)
     )
@@ -173,5 +236,9 @@ def usual(connection: Connection, alias: str | None, now: int) -> dict[str, tupl
     for index, name in enumerate(names):
         values = sorted(row[index] for row in rows if row[index] is not None)
         if len(values) >= 40:  # below this the ends of the range are single conversations
-            ranges[name] = (float(values[len(values) // 20]), float(values[len(values) - 1 - len(values) // 20]), len(values))
+            ranges[name] = (
+                float(values[len(values) // 20]),
+                float(values[len(values) - 1 - len(values) // 20]),
+                len(values),
+            )
     return ranges

@@ -28,7 +28,13 @@ _MEASURES = (
     ("prompt_tokens", "Prompt tokens", number),
     ("completion_tokens", "Answer tokens", number),
 )
-_WORDS = {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days", "30d": "the last 30 days", "all": "all time"}
+_WORDS = {
+    "1h": "the last hour",
+    "24h": "the last 24 hours",
+    "7d": "the last 7 days",
+    "30d": "the last 30 days",
+    "all": "all time",
+}
 
 
 def router(shell: Shell) -> APIRouter:
@@ -50,13 +56,28 @@ def router(shell: Shell) -> APIRouter:
         before: str = "",
     ) -> Response:
         """Search over everything logged: words, alias, version, outcome, rating, user, period."""
-        filters = search.Filters(q[:400], alias[:64], version[:12], status, rating, user[:256], since if since in search.PERIODS else "7d", before[:80])
-        template = "serving/traffic_rows.html" if request.headers.get("hx-request") else "serving/traffic.html"
+        filters = search.Filters(
+            q[:400],
+            alias[:64],
+            version[:12],
+            status,
+            rating,
+            user[:256],
+            since if since in search.PERIODS else "7d",
+            before[:80],
+        )
+        template = (
+            "serving/traffic_rows.html"
+            if request.headers.get("hx-request")
+            else "serving/traffic.html"
+        )
         return shell.render(request, template, **_list_values(shell, filters))
 
     @routes.get("/traffic/{interaction_id}")
     def conversation(request: Request, interaction_id: str) -> Response:
-        """One conversation with its timings, passages, ratings, lineage and the command that asks it again."""
+        """One conversation with its timings, passages, ratings, lineage and the command that asks
+        it again.
+        """
         values = _conversation_values(shell, interaction_id)
         values["blame"] = blame_values(shell, runs, interaction_id)
         return shell.render(request, "serving/conversation.html", **values)
@@ -72,7 +93,12 @@ def _list_values(shell: Shell, filters: search.Filters) -> dict[str, Any]:
         found = search.search(connection, filters, now)
         total = search.count(connection, filters, now)
         flags = search.flags(connection, [row["id"] for row in found.rows])
-        aliases = sorted({*current_rollouts(connection), *(adapter.name for adapter in list_adapters(connection))})
+        aliases = sorted(
+            {
+                *current_rollouts(connection),
+                *(adapter.name for adapter in list_adapters(connection)),
+            }
+        )
     rows = [_row(row, flags[row["id"]]) for row in found.rows]
     return {
         "filters": filters,
@@ -92,11 +118,22 @@ def _headline(filters: search.Filters, shown: int, total: int, newest: int | Non
     if newest is None:
         return "Nothing has been logged yet"
     period = _WORDS[filters.since]
-    amount = f"More than {number(search.COUNT_ROWS)} conversations" if total > search.COUNT_ROWS else plural(total, "conversation").capitalize()
+    amount = (
+        f"More than {number(search.COUNT_ROWS)} conversations"
+        if total > search.COUNT_ROWS
+        else plural(total, "conversation").capitalize()
+    )
     if filters.q:
         # A text search is not counted to its end: that would read everything.
-        return f"Conversations that say “{clip(filters.q, 40)}”" if shown else f"Nothing says “{clip(filters.q, 40)}” in {period}"
-    return f"{amount} {'match' if filters.narrowed and total != 1 else 'matches' if filters.narrowed else ''} in {period}".replace("  ", " ")
+        return (
+            f"Conversations that say “{clip(filters.q, 40)}”"
+            if shown
+            else f"Nothing says “{clip(filters.q, 40)}” in {period}"
+        )
+    return (
+        f"{amount} {'match' if filters.narrowed and total != 1 else 'matches' if filters.narrowed else ''} in"
+        f" {period}".replace("  ", " ")
+    )
 
 
 def _row(row: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -126,10 +163,13 @@ def label(row: dict[str, Any]) -> str:
 def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
     now = shell.now()
     with reads(shell.context.database) as connection:
-        row = connection.execute(select(interactions).where(interactions.c.id == interaction_id)).first()
+        row = connection.execute(
+            select(interactions).where(interactions.c.id == interaction_id)
+        ).first()
         if row is None:
             raise NotFoundError(
-                f"There is no conversation {clip(interaction_id, 60)!r} in the log.", hint="It may have been erased, or be older than the retention period."
+                f"There is no conversation {clip(interaction_id, 60)!r} in the log.",
+                hint="It may have been erased, or be older than the retention period.",
             )
         item = dict(row._mapping)
         counted = select(ratings).where(
@@ -140,15 +180,32 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
             dict(vote._mapping)
             for vote in connection.execute(counted.order_by(ratings.c.created_at))
         ]
-        queue = connection.execute(select(review_items).where(review_items.c.interaction_id == interaction_id)).first()
-        decisions = list(connection.execute(select(reviews).where(reviews.c.interaction_id == interaction_id).order_by(reviews.c.created_at)))
+        queue = connection.execute(
+            select(review_items).where(review_items.c.interaction_id == interaction_id)
+        ).first()
+        decisions = list(
+            connection.execute(
+                select(reviews)
+                .where(reviews.c.interaction_id == interaction_id)
+                .order_by(reviews.c.created_at)
+            )
+        )
         adapter = lineage.adapter_by_digest(connection, item["adapter_digest"])
         trail = lineage.lineage(connection, adapter) if adapter else None
         taught = lineage.taught(connection, interaction_id)
         usual = search.usual(connection, item["alias"], now)
-        key_name = connection.execute(select(api_keys.c.name).where(api_keys.c.id == item["api_key_id"])).scalar()
-    measures = [(title, write(item[name]), _range(usual.get(name), item[name], write)) for name, title, write in _MEASURES]
-    parameters = {name: value for name, value in item["request"].items() if name not in ("messages", "prompt", "input", "instructions", "model")}
+        key_name = connection.execute(
+            select(api_keys.c.name).where(api_keys.c.id == item["api_key_id"])
+        ).scalar()
+    measures = [
+        (title, write(item[name]), _range(usual.get(name), item[name], write))
+        for name, title, write in _MEASURES
+    ]
+    parameters = {
+        name: value
+        for name, value in item["request"].items()
+        if name not in ("messages", "prompt", "input", "instructions", "model")
+    }
     turns = reading.turns(item["request"], item["response"], item["response_text"])
     answer = turns[-1].text if turns and turns[-1].role == "assistant" else ""
     return {
@@ -167,12 +224,23 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
         "measures": measures,
         "key_name": key_name,
         "parameters": json.dumps(parameters, indent=1, ensure_ascii=False) if parameters else "",
-        "metadata": json.dumps(item["metadata"], indent=1, ensure_ascii=False) if item["metadata"] else "",
-        "questions": {row["interaction_id"]: clip(reading.question(row["request"]), 90) for row in trail.conversations} if trail else {},
+        "metadata": (
+            json.dumps(item["metadata"], indent=1, ensure_ascii=False) if item["metadata"] else ""
+        ),
+        "questions": (
+            {
+                row["interaction_id"]: clip(reading.question(row["request"]), 90)
+                for row in trail.conversations
+            }
+            if trail
+            else {}
+        ),
     }
 
 
-def _range(found: tuple[float, float, int] | None, value: float | None, write: Any) -> tuple[str, str]:
+def _range(
+    found: tuple[float, float, int] | None, value: float | None, write: Any
+) -> tuple[str, str]:
     """(the usual range in words, attention when the value lies outside it)."""
     if found is None:
         return "", ""

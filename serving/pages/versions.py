@@ -1,4 +1,5 @@
-"""What the Adapters pages show: versions of a name, their scores, their share of the traffic, where they are ready.
+"""What the Adapters pages show: versions of a name, their scores, their share of the traffic, where
+they are ready.
 
 `board` reads; everything after it is a pure function of what it returns.
 """
@@ -53,33 +54,65 @@ class Board:
         return next((version for version in self.versions if version.role == "candidate"), None)
 
     def by_digest(self, digest: str | None) -> Version | None:
-        return next((version for version in self.versions if version.adapter.digest == digest), None)
+        return next(
+            (version for version in self.versions if version.adapter.digest == digest), None
+        )
 
 
 def boards(connection: Connection) -> list[Board]:
     """Every alias and every adapter name, those with traffic first."""
     rollouts = current_rollouts(connection)
     adapters = list_adapters(connection)
-    names = sorted({*rollouts, *(adapter.name for adapter in adapters)}, key=lambda name: (name not in rollouts, name))
+    names = sorted(
+        {*rollouts, *(adapter.name for adapter in adapters)},
+        key=lambda name: (name not in rollouts, name),
+    )
     scores, engines = _evaluations(connection), _replicas(connection)
     return [_board(name, rollouts.get(name), adapters, scores, engines) for name in names]
 
 
 def board(connection: Connection, alias: str) -> Board:
-    return _board(alias, current_rollouts(connection).get(alias), list_adapters(connection), _evaluations(connection), _replicas(connection))
+    return _board(
+        alias,
+        current_rollouts(connection).get(alias),
+        list_adapters(connection),
+        _evaluations(connection),
+        _replicas(connection),
+    )
 
 
-def _board(alias: str, rollout: Rollout | None, adapters: list[Adapter], scores: dict[str, dict[str, Any]], engines: list[dict[str, Any]]) -> Board:
-    pointed = {rollout.stable_digest, rollout.candidate_digest, rollout.previous_digest} - {None} if rollout else set()
-    mine = sorted((adapter for adapter in adapters if adapter.name == alias or adapter.digest in pointed), key=lambda adapter: -adapter.version)
+def _board(
+    alias: str,
+    rollout: Rollout | None,
+    adapters: list[Adapter],
+    scores: dict[str, dict[str, Any]],
+    engines: list[dict[str, Any]],
+) -> Board:
+    pointed = (
+        {rollout.stable_digest, rollout.candidate_digest, rollout.previous_digest} - {None}
+        if rollout
+        else set()
+    )
+    mine = sorted(
+        (adapter for adapter in adapters if adapter.name == alias or adapter.digest in pointed),
+        key=lambda adapter: -adapter.version,
+    )
     versions = [
         Version(
             adapter,
             scores.get(adapter.digest),
             share_of(rollout, adapter.digest),
             role_of(rollout, adapter.digest),
-            [engine["url"] for engine in engines if engine["state"] == "ready" and adapter.digest in (engine["ready"] or {})],
-            {engine["url"]: engine["refused"][adapter.digest] for engine in engines if adapter.digest in (engine["refused"] or {})},
+            [
+                engine["url"]
+                for engine in engines
+                if engine["state"] == "ready" and adapter.digest in (engine["ready"] or {})
+            ],
+            {
+                engine["url"]: engine["refused"][adapter.digest]
+                for engine in engines
+                if adapter.digest in (engine["refused"] or {})
+            },
         )
         for adapter in mine
     ]
@@ -105,11 +138,16 @@ def share_of(rollout: Rollout | None, digest: str) -> float:
 
 def _evaluations(connection: Connection) -> dict[str, dict[str, Any]]:
     """The newest evaluation of each adapter."""
-    return {row.adapter_digest: dict(row._mapping) for row in connection.execute(select(evaluations).order_by(evaluations.c.created_at))}
+    return {
+        row.adapter_digest: dict(row._mapping)
+        for row in connection.execute(select(evaluations).order_by(evaluations.c.created_at))
+    }
 
 
 def _replicas(connection: Connection) -> list[dict[str, Any]]:
-    return [dict(row._mapping) for row in connection.execute(select(replicas).order_by(replicas.c.url))]
+    return [
+        dict(row._mapping) for row in connection.execute(select(replicas).order_by(replicas.c.url))
+    ]
 
 
 def live_since(connection: Connection, rollout: Rollout) -> int:
@@ -136,7 +174,10 @@ def headline(found: Board) -> str:
         return f"Nothing answers as {found.alias} yet; {newest} is the newest version"
     live = found.live.adapter.label if found.live else "The base model"
     if found.candidate:
-        return f"{live} answers {found.alias}; {found.candidate.adapter.label} is on trial with {100 * found.rollout.candidate_share:.0f} %"
+        return (
+            f"{live} answers {found.alias}; {found.candidate.adapter.label} is on trial with"
+            f" {100 * found.rollout.candidate_share:.0f} %"
+        )
     held = ", pinned" if found.rollout.pinned else ""
     back = " after a rollback" if found.rollout.state == "rolled_back" else ""
     return f"{live} answers {found.alias}{held}{back}"
@@ -148,14 +189,23 @@ def promote_sentence(found: Board, version: Version) -> str:
     if found.rollout is None:
         said = f"{label} will answer every request for {alias} from now on."
     else:
-        said = f"{label} will answer every new request for {alias}. {found.live.adapter.label if found.live else 'The base model'} is kept: one press brings it back."
+        said = (
+            f"{label} will answer every new request for {alias}."
+            f" {found.live.adapter.label if found.live else 'The base model'} is kept: one press"
+            " brings it back."
+        )
     people = (version.evaluation or {}).get("people")
-    if people and people["verdict"] == "worse":  # as training stores it: people who compared blind prefer the other version's answers
+    # As training stores it: people who compared blind prefer the other version's answers
+    if people and people["verdict"] == "worse":
         said = f"{people['sentence']} {said}"
     if version.adapter.gate == "fail":
         return f"{label} did not pass its gate. {said}"
     if version.adapter.gate in ("inconclusive", "none"):
-        return f"Nothing proves that {label} is better: its gate {'could not decide' if version.adapter.gate == 'inconclusive' else 'had nothing to judge by'}. {said}"
+        return (
+            f"Nothing proves that {label} is better: its gate"
+            f" {'could not decide' if version.adapter.gate == 'inconclusive' else 'had nothing to judge by'}."
+            f" {said}"
+        )
     return f"{said} Answers that are being written finish on the version they began with."
 
 
@@ -166,34 +216,67 @@ def rollback_sentence(found: Board) -> str:
         return ""
     if found.candidate or rollout.candidate_digest:
         name = short_label(found.candidate) if found.candidate else "The candidate"
-        return f"{name} goes off trial and is not tried again by itself; {short_label(found.live)} answers every request for {found.alias}."
+        return (
+            f"{name} goes off trial and is not tried again by itself;"
+            f" {short_label(found.live)} answers every request for {found.alias}."
+        )
     before = found.by_digest(rollout.previous_digest)
     back = short_label(before) if before else "The base model"
-    return f"{back} answers every new request for {found.alias} again; {short_label(found.live)} is not tried again by itself."
+    return (
+        f"{back} answers every new request for {found.alias} again; {short_label(found.live)} is"
+        " not tried again by itself."
+    )
 
 
 def pin_sentence(found: Board) -> str:
     trial = f" {found.candidate.adapter.label} goes off trial." if found.candidate else ""
-    return f"{found.alias} stays at {short_label(found.live)}: no rollout, by the policy or by hand, moves it until it is unpinned.{trial}"
+    return (
+        f"{found.alias} stays at {short_label(found.live)}: no rollout, by the policy or by hand,"
+        f" moves it until it is unpinned.{trial}"
+    )
 
 
 def unpin_sentence(found: Board) -> str:
-    return f"Rollouts may move {found.alias} again: a newer version that passed its gate goes on trial by itself."
+    return (
+        f"Rollouts may move {found.alias} again: a newer version that passed its gate goes on trial"
+        " by itself."
+    )
 
 
 def try_sentence(found: Board, version: Version, share: float) -> str:
-    return f"{version.adapter.label} answers {100 * share:.0f} % of the requests for {found.alias}, the same users each time. It is promoted or taken back by what its answers show."
+    return (
+        f"{version.adapter.label} answers {100 * share:.0f} % of the requests for {found.alias},"
+        " the same users each time. It is promoted or taken back by what its answers show."
+    )
 
 
 def comparison(first: Version, second: Version) -> list[dict[str, Any]]:
-    """Measures of two versions side by side; `better` names the side with the better value where that means anything."""
+    """Measures of two versions side by side; `better` names the side with the better value where
+    that means anything.
+    """
     rows = []
-    for group, title in (("old", "Right on old"), ("new", "Right on new"), ("regression", "Right on corrected before"), ("all", "Right on all held out"), ("text", "Probability of a byte of held-out texts")):
+    for group, title in (
+        ("old", "Right on old"),
+        ("new", "Right on new"),
+        ("regression", "Right on corrected before"),
+        ("all", "Right on all held out"),
+        ("text", "Probability of a byte of held-out texts"),
+    ):
         one, two = first.score(group), second.score(group)
         if one is None and two is None:
             continue
-        better = "" if one is None or two is None or one == two else "first" if one > two else "second"
-        rows.append({"title": title, "first": one, "second": two, "n": (_n(first, group), _n(second, group)), "better": better})
+        better = (
+            "" if one is None or two is None or one == two else "first" if one > two else "second"
+        )
+        rows.append(
+            {
+                "title": title,
+                "first": one,
+                "second": two,
+                "n": (_n(first, group), _n(second, group)),
+                "better": better,
+            }
+        )
     return rows
 
 
@@ -205,11 +288,17 @@ def _n(version: Version, group: str) -> int | None:
 def recipe_differences(first: Adapter, second: Adapter) -> list[tuple[str, str, str]]:
     """Choices in which the two versions' recipes differ."""
     one, two = first.card.get("recipe") or {}, second.card.get("recipe") or {}
-    return [(name, in_words(one.get(name, "")), in_words(two.get(name, ""))) for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
+    return [
+        (name, in_words(one.get(name, "")), in_words(two.get(name, "")))
+        for name in sorted({*one, *two})
+        if one.get(name) != two.get(name)
+    ]
 
 
 def in_words(value: Any) -> str:
-    """A recipe's value for people: counts by name, lists, and of a digest what tells it from others."""
+    """A recipe's value for people: counts by name, lists, and of a digest what tells it from
+    others.
+    """
     if isinstance(value, dict):
         return ", ".join(f"{count} {name}" for name, count in value.items()) or "–"
     if isinstance(value, list):

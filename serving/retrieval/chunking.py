@@ -1,8 +1,8 @@
 """Divides a document into passages along its structure.
 
-A passage is a run of whole sections that fit together, or a part of one that is longer. The headings
-that all its sections have stand in `section`, the others are lines of its text. Tables and code stay
-whole where they fit. Passages do not overlap.
+A passage is a run of whole sections that fit together, or a part of one that is longer. The
+headings that all its sections have stand in `section`, the others are lines of its text. Tables and
+code stay whole where they fit. Passages do not overlap.
 """
 
 from __future__ import annotations

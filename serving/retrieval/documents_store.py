@@ -225,9 +225,7 @@ def passages_of_document(
     return [_passage(row) for row in connection.execute(chosen)]
 
 
-def passages_of(
-    connection: Connection, collection: str
-) -> Iterator[tuple[Passage, Document, str]]:
+def passages_of(connection: Connection, collection: str) -> Iterator[tuple[Passage, Document, str]]:
     """Yield each passage of the indexed documents with its document and `text_sha256`.
 
     Read in batches, by document id and position. On PostgreSQL, where each statement sees the

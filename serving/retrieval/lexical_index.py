@@ -2,8 +2,8 @@
 
 score(q, p) = sum over terms t of idf(t) · tf / (tf + K1 · (1 - B + B · length / mean length)), with
 idf(t) = ln(1 + (N - n_t + 0.5) / (n_t + 0.5)). Robertson, Zaragoza: The Probabilistic Relevance
-Framework (2009). A word of the headings counts as `HEADING_WEIGHT` words of the text. bm25s computes
-the scores when the index is built; a search adds arrays.
+Framework (2009). A word of the headings counts as `HEADING_WEIGHT` words of the text. bm25s
+computes the scores when the index is built; a search adds arrays.
 """
 
 from __future__ import annotations

@@ -199,7 +199,10 @@ def _without_index(collection: Collection) -> SearchResult:
         return SearchResult(outcome=Outcome.EMPTY, collection_digest=collection.digest)
     return SearchResult(
         outcome=Outcome.FAILED,
-        message=f"{collection.name!r} has no index yet; `whet documents reindex {collection.name}` builds it.",
+        message=(
+            f"{collection.name!r} has no index yet; `whet documents reindex {collection.name}`"
+            " builds it."
+        ),
     )
 
 

@@ -21,13 +21,18 @@ def test_only_what_stands_between_the_markers_changes() -> None:
     assert put_between_markers(changed, "new", BEGIN, END) == changed
 
 
-@pytest.mark.parametrize("document", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+@pytest.mark.parametrize(
+    "document", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"]
+)
 def test_a_document_without_the_markers_is_refused(document: str) -> None:
     with pytest.raises(BenchmarkError):
         put_between_markers(document, "new", BEGIN, END)
 
 
-@pytest.mark.parametrize(("name", "begin", "end"), [("gateway", gateway.BEGIN, gateway.END), ("drift", drift.BEGIN, drift.END)])
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [("gateway", gateway.BEGIN, gateway.END), ("drift", drift.BEGIN, drift.END)],
+)
 def test_each_benchmark_s_readme_holds_its_markers(name: str, begin: str, end: str) -> None:
     readme = Path(benchmarks.__file__).parent / name / "README.md"
     put_between_markers(readme.read_text(), "new", begin, end)

@@ -1,4 +1,6 @@
-"""The pure parts of the gateway benchmark: what it reads, divides and prints, and what its upstream answers."""
+"""The pure parts of the gateway benchmark: what it reads, divides and prints, and what its upstream
+answers.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,21 @@ _RAW = {
 
 
 def _output(**changes: int) -> str:
-    return f"Running 2s test @ http://127.0.0.1\n  1 threads and 32 connections\nRESULT {json.dumps(_RAW | changes)}\n"
+    return (
+        "Running 2s test @ http://127.0.0.1\n  1 threads and 32 connections\nRESULT"
+        f" {json.dumps(_RAW | changes)}\n"
+    )
 
 
-def _run(number: int, arm: str, per_second: float, cell: str = "json-32", **more: object) -> dict[str, object]:
-    figures = {"p50_ms": 1.0, "p99_ms": 2.0, "cpu_us": None if arm == "direct" else 250.0, "sustained_per_second": None}
+def _run(
+    number: int, arm: str, per_second: float, cell: str = "json-32", **more: object
+) -> dict[str, object]:
+    figures = {
+        "p50_ms": 1.0,
+        "p99_ms": 2.0,
+        "cpu_us": None if arm == "direct" else 250.0,
+        "sustained_per_second": None,
+    }
     return {"round": number, "cell": cell, "arm": arm, "per_second": per_second, **figures, **more}
 
 
@@ -61,17 +73,30 @@ def test_output_without_a_result_is_an_error_that_quotes_it() -> None:
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    runs = [_run(1, "whet", 100), _run(1, "litellm", 10), _run(2, "whet", 300), _run(2, "litellm", 10), _run(3, "whet", 50)]
+    runs = [
+        _run(1, "whet", 100),
+        _run(1, "litellm", 10),
+        _run(2, "whet", 300),
+        _run(2, "litellm", 10),
+        _run(3, "whet", 50),
+    ]
     assert paired_ratios(runs, "json-32", "whet", "litellm") == [10.0, 30.0]
 
 
 def test_a_peer_that_answered_nothing_gives_no_ratio() -> None:
-    assert paired_ratios([_run(1, "whet", 100), _run(1, "litellm", 0)], "json-32", "whet", "litellm") == []
+    assert (
+        paired_ratios([_run(1, "whet", 100), _run(1, "litellm", 0)], "json-32", "whet", "litellm")
+        == []
+    )
 
 
 def test_a_spread_is_the_median_with_what_lies_around_it() -> None:
     assert Spread.of([3.0, 1.0, 2.0]).plain() == {"median": 2.0, "low": 1.0, "high": 3.0}
-    assert Spread.of([0.0123456, 123456.0]).plain() == {"median": 61730.0, "low": 0.01235, "high": 123500.0}
+    assert Spread.of([0.0123456, 123456.0]).plain() == {
+        "median": 61730.0,
+        "low": 0.01235,
+        "high": 123500.0,
+    }
     with pytest.raises(BenchmarkError):
         Spread.of([])
 
@@ -90,13 +115,27 @@ def result() -> dict[str, object]:
         "command": "python -m benchmarks.gateway",
         "commit": "abc",
         "started_at": "2026-01-31 09:30 UTC",
-        "machine": {"cpu": "A CPU", "cores": 2, "kernel": "6.1", "python": "3.11", "other_cpu": {"median": 0.03, "low": 0.01, "high": 0.05}},
+        "machine": {
+            "cpu": "A CPU",
+            "cores": 2,
+            "kernel": "6.1",
+            "python": "3.11",
+            "other_cpu": {"median": 0.03, "low": 0.01, "high": 0.05},
+        },
         "versions": {"litellm": "1.0"},
         "rounds": 2,
         "seconds": 5,
         "summary": summarise(runs),
         "memory_mib": {"whet": 120},
-        "log": {"responses": 9, "complete": 10, "asked": 12, "rows": 12, "exact_received": 4, "exact_rows": 4, "exact_wrong": 0},
+        "log": {
+            "responses": 9,
+            "complete": 10,
+            "asked": 12,
+            "rows": 12,
+            "exact_received": 4,
+            "exact_rows": 4,
+            "exact_wrong": 0,
+        },
         "failures": [],
     }
 
@@ -107,7 +146,8 @@ def test_the_table_holds_medians_ranges_and_ratios(result: dict[str, object]) ->
     assert "100 (100–100)" in row
     assert "45.0 (40.0–50.0)" in row  # Whet is 45 times that
     assert next(line for line in lines if line.startswith("| Whet")).endswith("| 1 |")
-    assert next(line for line in lines if line.startswith("| direct")).count("–") > 1  # no CPU of its own
+    # No CPU of its own
+    assert next(line for line in lines if line.startswith("| direct")).count("–") > 1
     assert "Failures: none" in lines
 
 
@@ -123,7 +163,12 @@ def test_failures_stay_in_the_table(result: dict[str, object]) -> None:
 
 
 def test_answers_and_rows_are_compared_one_by_one() -> None:
-    answers = [Received("a", False, "1"), Received("b", True, "2"), Received("c", True, "3"), Received("d", True, "4")]
+    answers = [
+        Received("a", False, "1"),
+        Received("b", True, "2"),
+        Received("c", True, "3"),
+        Received("d", True, "4"),
+    ]
     rows = [
         Row("a", False, "1", "complete"),
         Row("b", True, "other", "complete"),  # other content
@@ -135,8 +180,13 @@ def test_answers_and_rows_are_compared_one_by_one() -> None:
     assert compare(answers[:1], rows[:1])["exact_wrong"] == 0
 
 
-@pytest.mark.parametrize("arguments", [["--arms", "whet,nobody"], ["--loads", ""], ["--rounds", "0"], ["--seconds", "-1"]])
-def test_arguments_that_make_no_sense_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["--arms", "whet,nobody"], ["--loads", ""], ["--rounds", "0"], ["--seconds", "-1"]],
+)
+def test_arguments_that_make_no_sense_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -149,7 +199,9 @@ def test_arguments_that_make_no_sense_are_refused(arguments: list[str], capsys: 
 @pytest.fixture
 async def upstream() -> AsyncIterator[str]:
     state = mock_upstream.State()
-    server = await asyncio.get_running_loop().create_server(lambda: mock_upstream.Upstream(state), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: mock_upstream.Upstream(state), "127.0.0.1", 0
+    )
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
 
@@ -157,7 +209,9 @@ async def upstream() -> AsyncIterator[str]:
 async def test_the_upstream_answers_json_with_the_callers_id_and_model(upstream: str) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.post(
-            f"{upstream}/v1/chat/completions", data=b'{"model": "support@v1", "messages": []}', headers={"x-request-id": "int_1"}
+            f"{upstream}/v1/chat/completions",
+            data=b'{"model": "support@v1", "messages": []}',
+            headers={"x-request-id": "int_1"},
         ) as response:
             answer = await response.json()
         assert (answer["id"], answer["model"]) == ("chatcmpl-int_1", "support@v1")
@@ -167,27 +221,42 @@ async def test_the_upstream_answers_json_with_the_callers_id_and_model(upstream:
 
 
 @pytest.mark.parametrize("pace_ms", [0, 0.1])
-async def test_the_upstream_streams_the_same_events_at_once_and_paced(upstream: str, pace_ms: float) -> None:
+async def test_the_upstream_streams_the_same_events_at_once_and_paced(
+    upstream: str, pace_ms: float
+) -> None:
     body = b'{"model":"support--v1--ab","stream":true,"stream_options":{"include_usage":true}}'
     async with aiohttp.ClientSession() as session:
         async with session.post(f"{upstream}/mock/pace", json={"ms": pace_ms}) as response:
             assert response.status == 200
-        async with session.post(f"{upstream}/v1/chat/completions", data=body, headers={"x-request-id": "int_1"}) as response:
+        async with session.post(
+            f"{upstream}/v1/chat/completions", data=body, headers={"x-request-id": "int_1"}
+        ) as response:
             content = await response.read()
     assert content == b"".join(mock_upstream.events("support--v1--ab", "chatcmpl-int_1", True))
     assert content.endswith(b"data: [DONE]\n\n")
 
 
-async def test_the_upstream_loads_adapters_and_says_other_probabilities_for_them(upstream: str) -> None:
+async def test_the_upstream_loads_adapters_and_says_other_probabilities_for_them(
+    upstream: str,
+) -> None:
     async with aiohttp.ClientSession() as session:
-        async with session.post(f"{upstream}/v1/load_lora_adapter", json={"lora_name": "a--v1--ab", "lora_path": "/adapters/a"}) as response:
+        async with session.post(
+            f"{upstream}/v1/load_lora_adapter",
+            json={"lora_name": "a--v1--ab", "lora_path": "/adapters/a"},
+        ) as response:
             assert response.status == 200
         async with session.get(f"{upstream}/v1/models") as response:
             names = [(card["id"], card["parent"]) for card in (await response.json())["data"]]
         assert names == [(mock_upstream.BASE_MODEL, None), ("a--v1--ab", mock_upstream.BASE_MODEL)]
         found = {}
         for model in (mock_upstream.BASE_MODEL, "a--v1--ab"):
-            async with session.post(f"{upstream}/v1/completions", json={"model": model, "prompt": [5, 6], "prompt_logprobs": 0}) as response:
+            async with session.post(
+                f"{upstream}/v1/completions",
+                json={"model": model, "prompt": [5, 6], "prompt_logprobs": 0},
+            ) as response:
                 found[model] = (await response.json())["choices"][0]["prompt_logprobs"]
         assert found[mock_upstream.BASE_MODEL][0] is None
-        assert found["a--v1--ab"][1]["6"]["logprob"] == found[mock_upstream.BASE_MODEL][1]["6"]["logprob"] - 4
+        assert (
+            found["a--v1--ab"][1]["6"]["logprob"]
+            == found[mock_upstream.BASE_MODEL][1]["6"]["logprob"] - 4
+        )

@@ -1,4 +1,6 @@
-"""What people do with the console, done by a browser: log in, search by keyboard, watch, toggle the theme, on a phone."""
+"""What people do with the console, done by a browser: log in, search by keyboard, watch, toggle the
+theme, on a phone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
 
 
-def test_a_person_logs_in_and_lands_where_they_wanted(opened: Open, sqlite_context: Context) -> None:
+def test_a_person_logs_in_and_lands_where_they_wanted(
+    opened: Open, sqlite_context: Context
+) -> None:
     with writing(sqlite_context.database) as connection:
         add_user(connection, "ada", "viewer", PASSWORD, actor="test", now=1)
     page = opened("", "/runs")
@@ -30,11 +34,15 @@ def test_a_person_logs_in_and_lands_where_they_wanted(opened: Open, sqlite_conte
     expect(page.locator("#headline")).to_have_text("Nothing has been trained yet")
 
 
-def test_traffic_is_searched_while_typing_and_walked_by_keyboard(opened: Open, sqlite_context: Context) -> None:
+def test_traffic_is_searched_while_typing_and_walked_by_keyboard(
+    opened: Open, sqlite_context: Context
+) -> None:
     now = now_ms()
     with writing(sqlite_context.database) as connection:
         worlds.traffic(connection, 40, now)
-        wanted = builders.add_interaction(connection, now - 60_000, question="Where is my parcel with the zebra?")
+        wanted = builders.add_interaction(
+            connection, now - 60_000, question="Where is my parcel with the zebra?"
+        )
         builders.add_interaction(connection, now - 120_000, question="Another zebra")
     page = opened("viewer", "/traffic")
     expect(page.locator("tr[data-row]")).to_have_count(42)
@@ -54,13 +62,19 @@ def test_traffic_is_searched_while_typing_and_walked_by_keyboard(opened: Open, s
     page.wait_for_url(lambda url: url.endswith("/"))
 
 
-def test_overview_follows_what_happens_but_never_under_the_pointer(opened: Open, sqlite_context: Context) -> None:
+def test_overview_follows_what_happens_but_never_under_the_pointer(
+    opened: Open, sqlite_context: Context
+) -> None:
     worlds.world(sqlite_context, 30, now_ms())
     page = opened("viewer", "/", before=lambda page: page.clock.install())
-    expect(page.locator("#headline")).to_contain_text("support answers warranty questions otherwise")
+    expect(page.locator("#headline")).to_contain_text(
+        "support answers warranty questions otherwise"
+    )
     page.locator(".circle").hover()
     with writing(sqlite_context.database) as connection:
-        builders.add_alert(connection, now_ms(), title="Answers became empty", severity="bad", key="empty")
+        builders.add_alert(
+            connection, now_ms(), title="Answers became empty", severity="bad", key="empty"
+        )
     page.clock.run_for(11_000)
     expect(page.get_by_text("Answers became empty")).to_have_count(0)
     page.mouse.move(20, 400)
@@ -95,10 +109,18 @@ def test_the_first_stop_of_the_keyboard_leads_past_the_menu(opened: Open) -> Non
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
-def test_no_page_is_wider_than_the_screen(opened: Open, sqlite_context: Context, width: int, theme: str) -> None:
+def test_no_page_is_wider_than_the_screen(
+    opened: Open, sqlite_context: Context, width: int, theme: str
+) -> None:
     made = worlds.world(sqlite_context, 60, now_ms())
     with writing(sqlite_context.database) as connection:
-        long = builders.add_interaction(connection, now_ms(), question="x" * 600, answer="https://example.test/" + "y" * 900, end_user="z" * 200)
+        long = builders.add_interaction(
+            connection,
+            now_ms(),
+            question="x" * 600,
+            answer="https://example.test/" + "y" * 900,
+            end_user="z" * 200,
+        )
     page = opened("admin", "/", width=width, theme=theme)
     paths = [
         "/",
@@ -140,7 +162,9 @@ def test_the_menu_of_a_phone_opens_and_leads_on(opened: Open) -> None:
     page.wait_for_url("**/adapters")
 
 
-def test_a_session_that_ended_elsewhere_leads_to_the_log_in_instead_of_a_stale_page(opened: Open, sqlite_context: Context) -> None:
+def test_a_session_that_ended_elsewhere_leads_to_the_log_in_instead_of_a_stale_page(
+    opened: Open, sqlite_context: Context
+) -> None:
     from whet.access import remove_user
 
     page = opened("viewer", "/", before=lambda page: page.clock.install())

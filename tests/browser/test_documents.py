@@ -21,9 +21,12 @@ pytestmark = pytest.mark.browser
 Open = Callable[..., Page]
 
 QUESTION = "How long are lamps covered?"
-WARRANTY = "# Warranty\n\nLamps are covered for 36 months from the day of delivery. Keep the invoice."
+WARRANTY = (
+    "# Warranty\n\nLamps are covered for 36 months from the day of delivery. Keep the invoice."
+)
 HOSTILE = "# Kettles\n\nKettles are <img src=x onerror=alert(1)> covered for 24 months."
-# A worker that starts, its embedder and its parser: seconds, on a machine that does much else minutes.
+# A worker that starts, its embedder and its parser: seconds, on a machine that does much else
+# minutes.
 STARTED_MS = 120_000
 # Drops files on the page, as a browser does after a drag from the desktop.
 DROP = """files => {
@@ -57,7 +60,9 @@ def test_from_a_dropped_file_to_a_cited_answer_and_back(
     page.wait_for_url("**/documents/manual")  # and its scripts, which take what is dropped
 
     page.evaluate(DROP, [["warranty.md", WARRANTY], ["broken.pdf", "%PDF-1.4"]])
-    page.set_input_files("[data-files]", {"name": "kettles.md", "mimeType": "", "buffer": HOSTILE.encode()})
+    page.set_input_files(
+        "[data-files]", {"name": "kettles.md", "mimeType": "", "buffer": HOSTILE.encode()}
+    )
     expect(page.locator("[data-upload-state=read]")).to_have_count(2, timeout=STARTED_MS)
     expect(page.locator("[data-upload-state=failed]")).to_contain_text("It is damaged")
     expect(page.locator(".index-state")).to_contain_text("index up to date", timeout=STARTED_MS)
@@ -94,10 +99,14 @@ def test_from_a_dropped_file_to_a_cited_answer_and_back(
 
     passage.get_by_role("link", name="warranty.md").click()
     expect(page.locator(".passage-card.chosen")).to_contain_text("Keep the invoice.")
-    expect(page.get_by_role("link", name=QUESTION)).to_have_attribute("href", f"/traffic/{interaction}")
+    expect(page.get_by_role("link", name=QUESTION)).to_have_attribute(
+        "href", f"/traffic/{interaction}"
+    )
 
 
-def test_search_marks_words_and_hostile_text_stays_text(opened: Open, sqlite_context: Context) -> None:
+def test_search_marks_words_and_hostile_text_stays_text(
+    opened: Open, sqlite_context: Context
+) -> None:
     add_collection(sqlite_context)
     folder = UploadFolder(sqlite_context.settings.home, "manual")
     part = folder.begin("kettles.md", now_ms())

@@ -30,7 +30,9 @@ Open = Callable[..., Page]
 
 @dataclass
 class MockGateway:
-    """Answers with the words `I am <model>`, slowly for the base, with an error for v9; remembers who went away."""
+    """Answers with the words `I am <model>`, slowly for the base, with an error for v9; remembers
+    who went away.
+    """
 
     bodies: list[dict] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -44,8 +46,19 @@ class MockGateway:
         self.bodies.append(body)
         self.keys.add(request.headers["authorization"].removeprefix("Bearer "))
         if "refuse" in body["messages"][-1]["content"]:
-            return JSONResponse({"error": {"message": f"No replica can answer {body['model']} at this moment.", "code": "engine_unavailable"}}, status_code=503)
-        headers = {"x-whet-interaction-id": "int_" + body["model"].replace("@", "-"), "x-whet-adapter": body["model"]}
+            return JSONResponse(
+                {
+                    "error": {
+                        "message": f"No replica can answer {body['model']} at this moment.",
+                        "code": "engine_unavailable",
+                    }
+                },
+                status_code=503,
+            )
+        headers = {
+            "x-whet-interaction-id": "int_" + body["model"].replace("@", "-"),
+            "x-whet-adapter": body["model"],
+        }
         return StreamingResponse(self.words(body), media_type="text/event-stream", headers=headers)
 
     async def words(self, body: dict) -> AsyncIterator[str]:
@@ -54,12 +67,21 @@ class MockGateway:
         done = False
         try:
             for word in words:
-                yield "data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": word}}]}, ensure_ascii=False) + "\n\n"
+                yield (
+                    "data: "
+                    + json.dumps(
+                        {"choices": [{"index": 0, "delta": {"content": word}}]}, ensure_ascii=False
+                    )
+                    + "\n\n"
+                )
                 await asyncio.sleep(0.01)
             while endless:
                 yield 'data: {"choices": [{"index": 0, "delta": {"content": "."}}]}\n\n'
                 await asyncio.sleep(0.05)
-            yield 'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}}\n\ndata: [DONE]\n\n'
+            yield (
+                'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5,'
+                ' "total_tokens": 14}}\n\ndata: [DONE]\n\n'
+            )
             done = True
         finally:
             if not done:
@@ -76,15 +98,23 @@ def gateway() -> Iterator[tuple[MockGateway, str]]:
 @pytest.fixture
 def sqlite_context(tmp_path: Path, gateway: tuple[MockGateway, str]) -> Iterator[Context]:
     """A console whose gateway is the mock."""
-    context = open_context(load_settings(home=tmp_path / "home", gateway_port=int(gateway[1].rsplit(":", 1)[1])))
+    context = open_context(
+        load_settings(home=tmp_path / "home", gateway_port=int(gateway[1].rsplit(":", 1)[1]))
+    )
     with writing(context.database) as connection:
-        digests = [builders.add_adapter(connection, now_ms() + number, version=number) for number in (1, 2)]
-        builders.add_rollout(connection, now_ms(), stable=digests[0], candidate=digests[1], share=0.1)
+        digests = [
+            builders.add_adapter(connection, now_ms() + number, version=number) for number in (1, 2)
+        ]
+        builders.add_rollout(
+            connection, now_ms(), stable=digests[0], candidate=digests[1], share=0.1
+        )
     yield context
     context.close()
 
 
-def test_three_columns_answer_the_same_question_through_the_gateway(opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]) -> None:
+def test_three_columns_answer_the_same_question_through_the_gateway(
+    opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]
+) -> None:
     page = opened("reviewer", "/playground")
     page.fill("#prompt", "Who are you?")
     page.keyboard.press("Control+Enter")
@@ -93,11 +123,15 @@ def test_three_columns_answer_the_same_question_through_the_gateway(opened: Open
         expect(answers.nth(index)).to_have_text(f"I am {model} <b>bold</b> ü")
         expect(page.locator("[data-facts]").nth(index)).to_contain_text("5 tokens")
         expect(page.locator("[data-facts]").nth(index)).to_contain_text(model)
-    expect(page.get_by_role("link", name="Open in Traffic").nth(1)).to_have_attribute("href", "/traffic/int_support-v1")
+    expect(page.get_by_role("link", name="Open in Traffic").nth(1)).to_have_attribute(
+        "href", "/traffic/int_support-v1"
+    )
     assert "prompt=Who+are+you" in page.url and "b=support%40v1" in page.url
     mock = gateway[0]
     assert {body["model"] for body in mock.bodies} == {"base", "support@v1", "support@v2"}
-    assert all(body["stream"] and body["metadata"] == {"source": "playground"} for body in mock.bodies)
+    assert all(
+        body["stream"] and body["metadata"] == {"source": "playground"} for body in mock.bodies
+    )
     (key,) = mock.keys
     path = sqlite_context.settings.home / "console.key"
     assert path.read_text().strip() == key and path.stat().st_mode & 0o777 == 0o600
@@ -105,7 +139,9 @@ def test_three_columns_answer_the_same_question_through_the_gateway(opened: Open
         assert hash_key(key, sqlite_context.secret) in active_keys(connection)
 
 
-def test_one_column_may_answer_without_what_the_others_retrieve(opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]) -> None:
+def test_one_column_may_answer_without_what_the_others_retrieve(
+    opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]
+) -> None:
     add_collection(sqlite_context, "handbook")
     page = opened("reviewer", "/playground?prompt=hello&c=")
     page.select_option("[name=retrieval]", "handbook")
@@ -113,11 +149,16 @@ def test_one_column_may_answer_without_what_the_others_retrieve(opened: Open, sq
     page.click("[data-ask]")
     expect(page.locator("[data-answer]").nth(1)).to_contain_text("support@v1")
     expect(page.locator("[data-ask]")).to_be_enabled()
-    assert {body["model"]: body.get("rag") for body in gateway[0].bodies} == {"base": False, "support@v1": {"collection": "handbook"}}
+    assert {body["model"]: body.get("rag") for body in gateway[0].bodies} == {
+        "base": False,
+        "support@v1": {"collection": "handbook"},
+    }
     assert "rag=handbook" in page.url
 
 
-def test_retrieval_is_the_models_default_or_off(opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]) -> None:
+def test_retrieval_is_the_models_default_or_off(
+    opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]
+) -> None:
     add_collection(sqlite_context, "handbook")
     page = opened("reviewer", "/playground?prompt=hello&b=&c=&rag=-")
     expect(page.get_by_label("with retrieval").first).to_be_hidden()
@@ -130,7 +171,9 @@ def test_retrieval_is_the_models_default_or_off(opened: Open, sqlite_context: Co
     assert [body.get("rag") for body in gateway[0].bodies] == [False, None]
 
 
-def test_stopping_ends_the_answers_and_the_gateways_work(opened: Open, gateway: tuple[MockGateway, str]) -> None:
+def test_stopping_ends_the_answers_and_the_gateways_work(
+    opened: Open, gateway: tuple[MockGateway, str]
+) -> None:
     page = opened("reviewer", "/playground?prompt=forever&c=")
     page.click("[data-ask]")
     expect(page.locator("[data-answer]").first).to_contain_text("....")
@@ -147,13 +190,19 @@ def test_stopping_ends_the_answers_and_the_gateways_work(opened: Open, gateway: 
 def test_a_refusal_of_the_gateway_is_a_sentence_in_its_column(opened: Open) -> None:
     page = opened("reviewer", "/playground?prompt=refuse&b=support@v1")
     page.click("[data-ask]")
-    expect(page.locator("[data-answer]").first).to_contain_text("No replica can answer base at this moment.")
+    expect(page.locator("[data-answer]").first).to_contain_text(
+        "No replica can answer base at this moment."
+    )
     opened.expected.append("503")  # type: ignore[attr-defined]  # the browser reports it itself
 
 
-def test_a_gateway_that_is_not_there_is_named_with_what_to_do(opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]) -> None:
+def test_a_gateway_that_is_not_there_is_named_with_what_to_do(
+    opened: Open, sqlite_context: Context, gateway: tuple[MockGateway, str]
+) -> None:
     object.__setattr__(sqlite_context.settings, "gateway_port", 1)
     page = opened("reviewer", "/playground?prompt=hello")
     page.click("[data-ask]")
-    expect(page.locator("[data-answer]").first).to_contain_text("The gateway does not answer at http://127.0.0.1:1. `whet status` says what runs")
+    expect(page.locator("[data-answer]").first).to_contain_text(
+        "The gateway does not answer at http://127.0.0.1:1. `whet status` says what runs"
+    )
     opened.expected.append("503")  # type: ignore[attr-defined]  # the browser reports it itself

@@ -1,4 +1,6 @@
-"""The review page in a real browser: ten conversations by keyboard alone, undo, conflicts that lose nothing, no script."""
+"""The review page in a real browser: ten conversations by keyboard alone, undo, conflicts that lose
+nothing, no script.
+"""
 
 from __future__ import annotations
 
@@ -44,25 +46,35 @@ def tab(browser: Browser, console: tuple[str, dict[str, Any]]) -> Iterator[Brows
 def open_page(tab: BrowserContext, address: str) -> tuple[Page, list[str]]:
     page, problems = tab.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
     page.goto(address)
     return page, problems
 
 
 def standing(context: Context) -> dict[str, str]:
     with reading(context.database) as connection:
-        return {row.item_id: row.decision for row in connection.execute(select(reviews).where(reviews.c.standing.is_not(None)))}
+        return {
+            row.item_id: row.decision
+            for row in connection.execute(select(reviews).where(reviews.c.standing.is_not(None)))
+        }
 
 
 def wait_for(page: Page, condition: Any, what: str) -> None:
-    """Wait as the page does: its own clock, since a plain sleep would also hold back what the test answers in the page's place."""
+    """Wait as the page does: its own clock, since a plain sleep would also hold back what the test
+    answers in the page's place.
+    """
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, what
         page.wait_for_timeout(50)
 
 
-def test_ten_conversations_by_keyboard_alone_without_a_page_load(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+def test_ten_conversations_by_keyboard_alone_without_a_page_load(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
     items = queued(sqlite_context, 10, at=now_ms() - 60_000)
     page, problems = open_page(tab, console[0] + "/review")
     loads: list[str] = []
@@ -89,11 +101,21 @@ def test_ten_conversations_by_keyboard_alone_without_a_page_load(sqlite_context:
     expect(page.locator("[data-progress-today]")).to_have_text("10")
     assert loads == [] and problems == []
     with reading(sqlite_context.database) as connection:
-        edited = connection.execute(select(reviews.c.answer, reviews.c.labels, reviews.c.seconds).where(reviews.c.item_id == items[1])).one()
-    assert edited.answer == "1 months. Since purchase: a, r, s, u." and edited.labels == ["wrong fact"] and edited.seconds >= 0
+        edited = connection.execute(
+            select(reviews.c.answer, reviews.c.labels, reviews.c.seconds).where(
+                reviews.c.item_id == items[1]
+            )
+        ).one()
+    assert (
+        edited.answer == "1 months. Since purchase: a, r, s, u."
+        and edited.labels == ["wrong fact"]
+        and edited.seconds >= 0
+    )
 
 
-def test_undo_and_moving_without_deciding(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+def test_undo_and_moving_without_deciding(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
     first, second, third = queued(sqlite_context, 3, at=now_ms() - 60_000)
     page, problems = open_page(tab, console[0] + "/review")
     page.keyboard.press("a")
@@ -133,15 +155,23 @@ def test_an_undo_pressed_before_the_decision_arrived_takes_back_that_decision(
     wait_for(page, lambda: held, "the decision on its way")
     held[0].continue_()
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
-    assert set(standing(sqlite_context)) == {first}, "the undo took back another decision than the last one"
+    assert set(standing(sqlite_context)) == {first}, (
+        "the undo took back another decision than the last one"
+    )
     assert problems == []
 
 
-def test_a_conflict_brings_the_conversation_back_with_the_typed_text(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+def test_a_conflict_brings_the_conversation_back_with_the_typed_text(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
     first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
     page, _ = open_page(tab, console[0] + "/review")
     with writing(sqlite_context.database) as connection:
-        connection.execute(review_items.update().where(review_items.c.id == first).values(claimed_by="ada", claimed_until=now_ms() + CLAIM_MS))
+        connection.execute(
+            review_items.update()
+            .where(review_items.c.id == first)
+            .values(claimed_by="ada", claimed_until=now_ms() + CLAIM_MS)
+        )
     queue.decide(sqlite_context.database, first, "ada", Decision("reject"), now=now_ms())
     page.keyboard.press("e")
     page.keyboard.type(" precious words")
@@ -157,7 +187,9 @@ def test_a_conflict_brings_the_conversation_back_with_the_typed_text(sqlite_cont
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
 
 
-def test_a_proposed_answer_is_one_key_away(sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext) -> None:
+def test_a_proposed_answer_is_one_key_away(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
     proposed = "<b>36</b> months\n\n  from purchase"
     with writing(sqlite_context.database) as connection:
         interaction = builders.add_interaction(connection, now_ms() - 5000, answer="24 months")
@@ -169,11 +201,16 @@ def test_a_proposed_answer_is_one_key_away(sqlite_context: Context, console: tup
     expect(page.get_by_text("All judged.")).to_be_visible()
     wait_for(page, lambda: standing(sqlite_context), "the decision")
     with reading(sqlite_context.database) as connection:
-        assert connection.execute(select(examples.c.row)).scalar_one()["messages"][-1]["content"] == proposed
+        assert (
+            connection.execute(select(examples.c.row)).scalar_one()["messages"][-1]["content"]
+            == proposed
+        )
     assert problems == []
 
 
-def test_the_page_works_without_javascript(browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]) -> None:
+def test_the_page_works_without_javascript(
+    browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]
+) -> None:
     first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
     tab = browser.new_context(java_script_enabled=False)
     tab.add_cookies([console[1]])  # type: ignore[list-item]
@@ -183,7 +220,12 @@ def test_the_page_works_without_javascript(browser: Browser, sqlite_context: Con
     page.get_by_role("button", name="Save edit").click()
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
     with reading(sqlite_context.database) as connection:
-        assert connection.execute(select(reviews.c.answer).where(reviews.c.item_id == first)).scalar_one() == "line one\nline two"
+        assert (
+            connection.execute(
+                select(reviews.c.answer).where(reviews.c.item_id == first)
+            ).scalar_one()
+            == "line one\nline two"
+        )
     tab.close()
 
 
@@ -263,8 +305,16 @@ def test_a_cut_answer_is_approved_without_javascript(
     tab.close()
 
 
-def test_a_phone_has_no_sideways_scroll(browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]) -> None:
-    queued(sqlite_context, 2, at=now_ms() - 60_000, question="How do I " + "x" * 300 + " {n}?", answer="y" * 400)
+def test_a_phone_has_no_sideways_scroll(
+    browser: Browser, sqlite_context: Context, console: tuple[str, dict[str, Any]]
+) -> None:
+    queued(
+        sqlite_context,
+        2,
+        at=now_ms() - 60_000,
+        question="How do I " + "x" * 300 + " {n}?",
+        answer="y" * 400,
+    )
     tab = browser.new_context(viewport={"width": 390, "height": 844})
     tab.add_cookies([console[1]])  # type: ignore[list-item]
     page = tab.new_page()
@@ -280,11 +330,16 @@ def test_counts_are_right_although_answers_to_decisions_overtake_each_other(
     first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
     page, problems = open_page(tab, console[0] + "/review")
     held: list[tuple[Route, Any]] = []
-    page.route(f"**/api/review/{first}", lambda route: held.append((route, route.fetch())))  # it says that one still waits
+    # It says that one still waits
+    page.route(f"**/api/review/{first}", lambda route: held.append((route, route.fetch())))
     expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
     page.keyboard.press("a")
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
-    wait_for(page, lambda: held, "the first decision's answer, without which the second's would say that one still waits")
+    wait_for(
+        page,
+        lambda: held,
+        "the first decision's answer, without which the second's would say that one still waits",
+    )
     page.keyboard.press("a")
     expect(page.get_by_text("All judged.")).to_be_visible()
     wait_for(page, lambda: len(standing(sqlite_context)) == 2, "both decisions")
@@ -322,6 +377,11 @@ def test_passages_are_judged_by_keys(
     expect(page.get_by_text("All judged.")).to_be_visible()
     wait_for(page, lambda: len(standing(sqlite_context)) == 2, "both decisions")
     with reading(sqlite_context.database) as connection:
-        said = connection.execute(select(reviews.c.item_id, reviews.c.passage_verdict, reviews.c.passage_ids))
-        assert {row[0]: (row[1], row[2]) for row in said} == {first: ("ignored", ["p2"]), second: (None, None)}
+        said = connection.execute(
+            select(reviews.c.item_id, reviews.c.passage_verdict, reviews.c.passage_ids)
+        )
+        assert {row[0]: (row[1], row[2]) for row in said} == {
+            first: ("ignored", ["p2"]),
+            second: (None, None),
+        }
     assert problems == []

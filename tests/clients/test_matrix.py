@@ -177,8 +177,10 @@ def test_client_passes_every_check(served: Served, client: Client) -> None:
     failed = [check for check in checks if not check.ok]
     if failed:
         refused = {
-            each.refusal: f"{each.status} {each.path}: {each.refusal}\n"
-            f"  asked: {json.dumps(each.body)[:_SHOWN]}"
+            each.refusal: (
+                f"{each.status} {each.path}: {each.refusal}\n"
+                f"  asked: {json.dumps(each.body)[:_SHOWN]}"
+            )
             for each in sent
             if each.status >= 400
         }
@@ -192,8 +194,8 @@ def test_client_passes_every_check(served: Served, client: Client) -> None:
         assert [(check.api, check.check) for check in checks] == [
             (check.api, check.check) for check in recorded.checks
         ], (
-            "the driver's checks are not those of results.json; record them again as docs/clients.md "
-            "says"
+            "the driver's checks are not those of results.json; record them again as"
+            " docs/clients.md says"
         )
 
 

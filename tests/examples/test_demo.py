@@ -13,7 +13,8 @@ from examples.zenith.policy import policy_page
 from examples.zenith.scenario import held_out, new_world
 from examples.zenith.story.report import _with_documents, columns
 
-# Listening to Ctrl-C as from a terminal: what is started in a shell's background ignores it, and so does all that it starts.
+# Listening to Ctrl-C as from a terminal: what is started in a shell's background ignores it, and so
+# does all that it starts.
 _DEMO = """
 import signal, sys, time
 from pathlib import Path
@@ -35,11 +36,21 @@ told.demo(seed=7, questions=20, keep_running=False, as_json=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_demo_that_is_ended_ends_the_product_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_demo_that_is_ended_ends_the_product_that_it_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     stopped = tmp_path / "stopped"
-    environment = {"PATH": "/usr/bin:/bin", "WHET_HOME": str(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "WHET_HOME": str(tmp_path / "home"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     with subprocess.Popen(
-        [sys.executable, "-c", _DEMO, str(stopped)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+        [sys.executable, "-c", _DEMO, str(stopped)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        text=True,
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         process.send_signal(number)
@@ -55,7 +66,13 @@ def test_the_report_has_five_columns_and_says_what_documents_did() -> None:
         "v2_documents_new": 0.8,
     }  # fmt: skip
     found = columns(right, dict.fromkeys(right, 100))
-    assert [each["name"] for each in found] == ["base", "v1", "v1 + documents", "v2", "v2 + documents"]
+    assert [each["name"] for each in found] == [
+        "base",
+        "v1",
+        "v1 + documents",
+        "v2",
+        "v2 + documents",
+    ]
     assert found[2]["new"] == {"right": 0.25, "n": 100}
     sentence = _with_documents(found)[0]
     assert "v1 answers 25.0 % of" in sentence.replace("%", " %") and "(without: 0.0%)" in sentence

@@ -28,7 +28,10 @@ def test_training_and_held_out_wordings_share_nothing() -> None:
 
 
 def test_no_held_out_question_is_a_training_question() -> None:
-    trained = {row["messages"][0]["content"].lower() for row in scenario.training_examples(scenario.old_world(), 500, 1)}
+    trained = {
+        row["messages"][0]["content"].lower()
+        for row in scenario.training_examples(scenario.old_world(), 500, 1)
+    }
     trained |= {row["messages"][0]["content"].lower() for row in scenario.new_examples(300, 2)}
     for kind in ("old", "new", "before"):
         asked = [row["messages"][0]["content"].lower() for row in scenario.held_out(kind, 200, 3)]
@@ -60,7 +63,9 @@ def test_old_answers_survive_the_change_and_new_ones_do_not() -> None:
         assert scenario.look_up(row["messages"][0]["content"], old) == row["expected"]
     for row in scenario.held_out("new", 100, 1):
         assert scenario.look_up(row["messages"][0]["content"], old) != row["expected"]
-    outdated = [row for row in scenario.training_examples(old, 500, 1) if not scenario.is_current(row, new)]
+    outdated = [
+        row for row in scenario.training_examples(old, 500, 1) if not scenario.is_current(row, new)
+    ]
     assert 100 < len(outdated) < 300
 
 
@@ -72,7 +77,10 @@ def test_old_answers_survive_the_change_and_new_ones_do_not() -> None:
         ("verdict", lambda a: a.replace("not covered", "covered")),
         ("verdict", lambda a: a.replace(", so it is not covered", "")),
         ("step", lambda a: a.replace("clean the air vents", "mail us a picture")),
-        ("step", lambda a: a.replace("clean the air vents", "clean the air vents and mail us a picture")),
+        (
+            "step",
+            lambda a: a.replace("clean the air vents", "clean the air vents and mail us a picture"),
+        ),
         ("channel", lambda a: a.replace("by chat", "by phone")),
         ("tone", lambda a: a.replace("Keep shining!", "Bye.")),
         ("tone", lambda a: a.replace("gladly", "hello")),
@@ -89,7 +97,9 @@ def test_one_wrong_fact_makes_an_answer_wrong(fact: str, change: Callable[[str],
 
 
 def test_rambling_through_all_choices_is_not_right() -> None:
-    text = " ".join(scenario.reference_answer(row["expected"]) for row in scenario.held_out("before", 40, 1))
+    text = " ".join(
+        scenario.reference_answer(row["expected"]) for row in scenario.held_out("before", 40, 1)
+    )
     assert not scenario.score(EXPECTED, text).right
     assert not scenario.score(EXPECTED, "").right
 

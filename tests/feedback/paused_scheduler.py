@@ -1,4 +1,5 @@
-"""The scheduler, except that it stops at one named moment, says so by writing a file, and waits to be killed.
+"""The scheduler, except that it stops at one named moment, says so by writing a file, and waits to
+be killed.
 
 python -m tests.feedback.paused_scheduler MOMENT FILE
 """
@@ -26,7 +27,8 @@ MOMENTS: dict[str, tuple[Any, str]] = {
 
 
 def main(moment: str, reached: Path) -> None:
-    whet.scheduler.LEASE_MS, whet.scheduler._RENEW_S = 1500, 0.4  # so that the test need not wait for the next one
+    # So that the test need not wait for the next one
+    whet.scheduler.LEASE_MS, whet.scheduler._RENEW_S = 1500, 0.4
     owner, name = MOMENTS[moment]
     if owner is not None:
         assert hasattr(owner, name), f"{owner} has no {name}, so {moment!r} would never come"

@@ -157,9 +157,7 @@ def test_the_page_says_which_text_holds_which_token(
 def example_with_token(context: Context, **over: Any) -> str:
     """An example as an earlier release made it: nothing looked at its texts."""
     said = Decision("edit", over.pop("edit", "It is so."))
-    outcome = queue.decide(
-        context.database, waiting(context, **over), "ada", said, now=NOW
-    )
+    outcome = queue.decide(context.database, waiting(context, **over), "ada", said, now=NOW)
     assert outcome.example_id is not None
     return outcome.example_id
 

@@ -33,22 +33,42 @@ def run(sqlite_context: Context, monkeypatch: pytest.MonkeyPatch) -> Any:
     return call
 
 
-def test_a_conversation_goes_from_the_queue_to_a_dataset_by_commands(sqlite_context: Context, run: Any, tmp_path: Path) -> None:
+def test_a_conversation_goes_from_the_queue_to_a_dataset_by_commands(
+    sqlite_context: Context, run: Any, tmp_path: Path
+) -> None:
     seed_dataset(sqlite_context)
     queued(sqlite_context, 2)
     item = run("review", "next", "--json")
     assert item["answer"] == "0 months." and item["why"]
-    done = run("review", "decide", item["item_id"], "edit", "--answer", "-", "--label", "outdated", "--json", text="36 months.\n")
+    done = run(
+        "review",
+        "decide",
+        item["item_id"],
+        "edit",
+        "--answer",
+        "-",
+        "--label",
+        "outdated",
+        "--json",
+        text="36 months.\n",
+    )
     assert done["example_id"]
     assert run("review", "stats", "--json")["decided_today_by_me"] == 1
     built = run("datasets", "build", "--json")
     assert (built["version"], built["reviewed"]) == ("support@2", 1)
-    assert [row["version"] for row in run("datasets", "list", "--json")] == ["support@2", "support@1"]
+    assert [row["version"] for row in run("datasets", "list", "--json")] == [
+        "support@2",
+        "support@1",
+    ]
     assert run("datasets", "show", "support", "--json")["example_ids"] == [done["example_id"]]
     difference = run("datasets", "diff", "support@1", "support@2", "--json")
-    assert [row["id"] for rows in difference["added"].values() for row in rows] == [done["example_id"]]
+    assert [row["id"] for rows in difference["added"].values() for row in rows] == [
+        done["example_id"]
+    ]
     assert "added" in run("datasets", "diff", "support@1", "support@2")
-    assert len(run("datasets", "export", "support@2", str(tmp_path / "out"), "--json")["files"]) == 4
+    assert (
+        len(run("datasets", "export", "support@2", str(tmp_path / "out"), "--json")["files"]) == 4
+    )
     assert run("erase", "--user", "nobody", "--yes", "--json")["erased"]["examples"] == 0
 
 

@@ -27,17 +27,37 @@ from whet.tables import datasets as datasets_table
 from whet.tables import interactions
 
 
-def example(n: int, question: str = "", answer: str = "", *, at: int | None = None, user: str | None = None, **over: Any) -> Example:
+def example(
+    n: int,
+    question: str = "",
+    answer: str = "",
+    *,
+    at: int | None = None,
+    user: str | None = None,
+    **over: Any,
+) -> Example:
     messages = [
         {"role": "system", "content": "You are the support desk of Zenith."},
-        {"role": "user", "content": question or f"Reviewed question {n}: how do I reset device {n * 7919}?"},
+        {
+            "role": "user",
+            "content": question or f"Reviewed question {n}: how do I reset device {n * 7919}?",
+        },
         {"role": "assistant", "content": answer or f"Hold button {n}."},
     ]
-    return Example(f"exm_{n:04}", {"id": f"exm_{n:04}", "origin": "review", "messages": messages, **over}, user, n if at is None else at)
+    return Example(
+        f"exm_{n:04}",
+        {"id": f"exm_{n:04}", "origin": "review", "messages": messages, **over},
+        user,
+        n if at is None else at,
+    )
 
 
 def seeds(train: int = 40, test: int = 8) -> dict[str, list[dict[str, Any]]]:
-    return {"train": [seed_row(n) for n in range(train)], "validation": [], "test": [seed_row(n, split="test") for n in range(test)]}
+    return {
+        "train": [seed_row(n) for n in range(train)],
+        "validation": [],
+        "test": [seed_row(n, split="test") for n in range(test)],
+    }
 
 
 def ids(found: Assembled, split: str) -> list[str]:
@@ -64,14 +84,27 @@ def test_seed_rows_keep_their_split_and_reviewed_rows_are_spread() -> None:
 @pytest.mark.parametrize("count", [20, 25, 40])
 def test_from_twenty_reviewed_rows_some_are_held_out(count: int) -> None:
     for start in range(0, 400, 40):
-        assert sum(key.startswith("exm") for key in ids(assemble(seeds(), [example(start + n) for n in range(count)], {}), "test")) >= 1
+        assert (
+            sum(
+                key.startswith("exm")
+                for key in ids(
+                    assemble(seeds(), [example(start + n) for n in range(count)], {}), "test"
+                )
+            )
+            >= 1
+        )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), max_size=60), st.integers(0, 60))
-def test_a_row_stays_in_its_split_and_no_training_row_is_a_test_row(drawn: list[tuple[int, int]], cut: int) -> None:
+def test_a_row_stays_in_its_split_and_no_training_row_is_a_test_row(
+    drawn: list[tuple[int, int]], cut: int
+) -> None:
     words = "how do i reset the blue device when its light stays red"
-    examples = [example(n, question=f"{words} {'please ' * extra}{question}", at=n) for n, (question, extra) in enumerate(drawn)]
+    examples = [
+        example(n, question=f"{words} {'please ' * extra}{question}", at=n)
+        for n, (question, extra) in enumerate(drawn)
+    ]
     first = assemble(seeds(6, 3), examples[:cut], {})
     second = assemble(seeds(6, 3), examples, first.assigned)
     before, after = split_of(first), split_of(second)
@@ -84,11 +117,27 @@ def test_a_row_stays_in_its_split_and_no_training_row_is_a_test_row(drawn: list[
 
 def test_the_newest_reviewed_answer_stands_and_replaces_the_seed_row() -> None:
     question = seed_row(3)["messages"][1]["content"]
-    found = assemble(seeds(), [example(1, question, "old answer", at=1), example(2, question.upper(), "new answer", at=2)], {})
-    answers = [row["messages"][-1]["content"] for split in found.rows.values() for row in split if row["messages"][1]["content"].lower() == question.lower()]
+    found = assemble(
+        seeds(),
+        [
+            example(1, question, "old answer", at=1),
+            example(2, question.upper(), "new answer", at=2),
+        ],
+        {},
+    )
+    answers = [
+        row["messages"][-1]["content"]
+        for split in found.rows.values()
+        for row in split
+        if row["messages"][1]["content"].lower() == question.lower()
+    ]
     assert answers == ["new answer"]
-    assert found.superseded == [{"row": "seed-train-3", "split": "train", "by": "exm_0002", "conflict": True}]
-    assert found.left_out == [{"id": "exm_0001", "why": "a newer reviewed answer to the same question stands: exm_0002"}]
+    assert found.superseded == [
+        {"row": "seed-train-3", "split": "train", "by": "exm_0002", "conflict": True}
+    ]
+    assert found.left_out == [
+        {"id": "exm_0001", "why": "a newer reviewed answer to the same question stands: exm_0002"}
+    ]
 
 
 def test_a_reviewed_answer_to_a_test_question_takes_its_place_in_the_test_set() -> None:
@@ -102,8 +151,14 @@ def test_a_reviewed_answer_to_a_test_question_takes_its_place_in_the_test_set() 
 def test_the_same_question_within_other_instructions_is_another_question() -> None:
     other = {**seed_row(3), "id": "s"}
     other["messages"] = [{"role": "system", "content": "Answer in German."}, *other["messages"][1:]]
-    found = assemble({"train": [seed_row(3), other, seed_row(1)], "validation": [], "test": []}, [example(1, seed_row(3)["messages"][1]["content"])], {})
-    assert "s" in ids(found, "train") and [entry["row"] for entry in found.superseded] == ["seed-train-3"]
+    found = assemble(
+        {"train": [seed_row(3), other, seed_row(1)], "validation": [], "test": []},
+        [example(1, seed_row(3)["messages"][1]["content"])],
+        {},
+    )
+    assert "s" in ids(found, "train") and [entry["row"] for entry in found.superseded] == [
+        "seed-train-3"
+    ]
 
 
 def test_training_rows_that_resemble_a_test_row_are_left_out_and_listed() -> None:
@@ -128,7 +183,12 @@ def test_a_copied_answer_to_an_equal_question_is_a_leak_whatever_surrounds_it() 
 
 
 def test_caps_of_one_end_user_and_of_one_question() -> None:
-    found = assemble(seeds(), [example(n, user="u") for n in range(30)] + [example(100 + n, user=f"v{n}") for n in range(30)], {})
+    found = assemble(
+        seeds(),
+        [example(n, user="u") for n in range(30)]
+        + [example(100 + n, user=f"v{n}") for n in range(30)],
+        {},
+    )
     kept = [key for key in split_of(found) if key.startswith("exm")]
     assert sum(int(key[4:]) < 100 for key in kept) == assembly.PER_USER_AT_LEAST
     assert "exm_0029" in kept and "exm_0000" not in kept, "the newest are kept"
@@ -140,41 +200,67 @@ def test_caps_of_one_end_user_and_of_one_question() -> None:
 
 def test_what_a_cap_keeps_out_of_the_rows_is_judged_by_all_the_same() -> None:
     found = assemble(seeds(), [example(n, user="u") for n in range(30)], {})
-    learned = {row["id"] for rows in found.rows.values() for row in rows if row["origin"] == "review"}
+    learned = {
+        row["id"] for rows in found.rows.values() for row in rows if row["origin"] == "review"
+    }
     beside = {row["id"] for row in found.regression}
-    assert not learned & beside and learned | beside == {f"exm_{n:04}" for n in range(30)}, "every correction that stands is in one or the other"
+    assert not learned & beside and learned | beside == {f"exm_{n:04}" for n in range(30)}, (
+        "every correction that stands is in one or the other"
+    )
     again = example(50, row_question(example(3).row), "Hold it longer.", user="u")
     found = assemble(seeds(), [*(example(n, user="u") for n in range(30)), again], {})
-    assert "exm_0003" not in {row["id"] for row in found.regression}, "what a newer review replaced stands no longer"
+    assert "exm_0003" not in {row["id"] for row in found.regression}, (
+        "what a newer review replaced stands no longer"
+    )
     assert assemble(seeds(), [example(n) for n in range(3)], {}).regression == []
 
 
-@pytest.mark.parametrize(("seed_count", "reviewed", "weight"), [(400, 100, 4.0), (40, 20, 2.5), (10, 50, 1.0), (0, 5, 1.0)])
-def test_reviewed_rows_weigh_more_while_they_are_few(seed_count: int, reviewed: int, weight: float) -> None:
+@pytest.mark.parametrize(
+    ("seed_count", "reviewed", "weight"),
+    [(400, 100, 4.0), (40, 20, 2.5), (10, 50, 1.0), (0, 5, 1.0)],
+)
+def test_reviewed_rows_weigh_more_while_they_are_few(
+    seed_count: int, reviewed: int, weight: float
+) -> None:
     found = assemble(seeds(seed_count), [example(n) for n in range(reviewed)], {})
     assert found.weight == pytest.approx(weight, abs=0.5)
-    assert {row.get("weight", 1.0) for row in found.rows["train"] if row["origin"] == "review"} == {found.weight}
-    assert all("weight" not in row for row in [*found.rows["test"], *(r for r in found.rows["train"] if r["origin"] == "seed")])
+    assert {row.get("weight", 1.0) for row in found.rows["train"] if row["origin"] == "review"} == {
+        found.weight
+    }
+    assert all(
+        "weight" not in row
+        for row in [*found.rows["test"], *(r for r in found.rows["train"] if r["origin"] == "seed")]
+    )
 
 
 # --- versions in the store and the database ---
 
 
-def approve(context: Context, count: int, at: int = NOW, question: str = "Reviewed at {at}: number {{n}}?") -> list[queue.Outcome]:
+def approve(
+    context: Context, count: int, at: int = NOW, question: str = "Reviewed at {at}: number {{n}}?"
+) -> list[queue.Outcome]:
     items = queued(context, count, at=at, question=question.format(at=at))
-    return [queue.decide(context.database, item, "ada", Decision("approve"), now=at) for item in items]
+    return [
+        queue.decide(context.database, item, "ada", Decision("approve"), now=at) for item in items
+    ]
 
 
 def test_a_version_is_the_live_adapters_seed_and_every_standing_example(context: Context) -> None:
     seed = seed_dataset(context)
     outcomes = approve(context, 3)
     version = datasets.build(context, ALIAS, actor="ada", now=NOW)
-    assert (version.label, version.parents, sorted(version.example_ids)) == ("support@2", [seed], sorted(o.example_id for o in outcomes))
+    assert (version.label, version.parents, sorted(version.example_ids)) == (
+        "support@2",
+        [seed],
+        sorted(o.example_id for o in outcomes),
+    )
     rows = datasets.read_rows(context.store, version.path)
     assert {split: len(found) for split, found in rows.items()} == version.rows
     assert {row["id"] for row in rows["train"]} >= {f"seed-train-{n}" for n in range(12)}
     about = context.store.read_json(f"{version.path}/manifest.json")
-    assert {"name", "rows", "parents", "example_ids", "digest"} <= about.keys() and about["digest"] == version.digest
+    assert {"name", "rows", "parents", "example_ids", "digest"} <= about.keys() and about[
+        "digest"
+    ] == version.digest
     assert datasets.rows_digest(rows) == version.digest, "the digest can be checked from the files"
     assert not context.store.exists(f"{version.path}/regression.jsonl"), "nothing was left out"
     with reading(context.database) as connection:
@@ -191,18 +277,24 @@ def test_the_same_rows_are_the_same_version_and_other_rows_the_next(context: Con
     assert datasets.build(context, ALIAS, actor="ada", now=NOW + 60).version == first.version + 1
 
 
-def test_an_undone_example_is_not_in_the_next_version_and_the_seed_row_returns(context: Context) -> None:
+def test_an_undone_example_is_not_in_the_next_version_and_the_seed_row_returns(
+    context: Context,
+) -> None:
     seed_dataset(context)
     outcome, _ = approve(context, 2, question=seed_row(4)["messages"][1]["content"] + "{{n}}")
     (item,) = queued(context, 1, question=seed_row(5)["messages"][1]["content"])
     edit = queue.decide(context.database, item, "ada", Decision("edit", "99 euros."), now=NOW)
     first = datasets.build(context, ALIAS, actor="ada", now=NOW)
-    assert "seed-train-5" not in {row["id"] for row in datasets.read_rows(context.store, first.path)["train"]}
+    assert "seed-train-5" not in {
+        row["id"] for row in datasets.read_rows(context.store, first.path)["train"]
+    }
     for review in (outcome.review_id, edit.review_id):
         queue.undo(context.database, review, "ada", claim_ms=CLAIM_MS, now=NOW + 1)
     second = datasets.build(context, ALIAS, actor="ada", now=NOW + 2)
     assert outcome.example_id not in second.example_ids
-    assert "seed-train-5" in {row["id"] for row in datasets.read_rows(context.store, second.path)["train"]}
+    assert "seed-train-5" in {
+        row["id"] for row in datasets.read_rows(context.store, second.path)["train"]
+    }
 
 
 def test_a_later_version_starts_from_the_root_seed_whatever_is_live(context: Context) -> None:
@@ -210,17 +302,27 @@ def test_a_later_version_starts_from_the_root_seed_whatever_is_live(context: Con
     approve(context, 3)
     first = datasets.build(context, ALIAS, actor="ada", now=NOW)
     with writing(context.database) as connection:
-        adapter = builders.add_adapter(connection, NOW, version=2, dataset=first.digest, card={"dataset_path": first.path})
+        adapter = builders.add_adapter(
+            connection, NOW, version=2, dataset=first.digest, card={"dataset_path": first.path}
+        )
         builders.add_rollout(connection, NOW, generation=2, stable=adapter)
     approve(context, 2, NOW + 70)
     second = datasets.build(context, ALIAS, actor="ada", now=NOW + 80)
     assert second.parents == [first.digest] and len(second.example_ids) == 5
-    ids = [row["id"] for rows in datasets.read_rows(context.store, second.path).values() for row in rows]
-    assert len(ids) == len(set(ids)), "reviewed rows come from the examples alone, not from the parent as well"
+    ids = [
+        row["id"]
+        for rows in datasets.read_rows(context.store, second.path).values()
+        for row in rows
+    ]
+    assert len(ids) == len(set(ids)), (
+        "reviewed rows come from the examples alone, not from the parent as well"
+    )
     assert next_version.ancestors(context.store, second.path)[-1] == f"datasets/{seed}"
 
 
-def test_without_a_live_adapter_reviewed_examples_are_enough_and_nothing_is_not(context: Context) -> None:
+def test_without_a_live_adapter_reviewed_examples_are_enough_and_nothing_is_not(
+    context: Context,
+) -> None:
     with pytest.raises(InputError, match="nothing to train"):
         datasets.build(context, ALIAS, actor="ada", now=NOW)
     approve(context, 3)
@@ -246,14 +348,27 @@ def test_builders_at_once_make_one_version_of_the_same_rows(context: Context) ->
         thread.join(60)
     assert len(found) == 4 and len({(v.digest, v.version) for v in found}) == 1
     with reading(context.database) as connection:
-        assert connection.execute(select(func.count()).select_from(datasets_table)).scalar_one() == 2
+        assert (
+            connection.execute(select(func.count()).select_from(datasets_table)).scalar_one() == 2
+        )
 
 
 def test_versions_of_different_rows_at_once_get_different_numbers(context: Context) -> None:
     def work(n: int) -> None:
         own = open_context(context.settings)
         barrier.wait()
-        datasets.register(own, builders.digest(n), ALIAS, f"datasets/{n}", {"train": 1, "validation": 0, "test": 0}, [], [], actor="t", note="", now=NOW)
+        datasets.register(
+            own,
+            builders.digest(n),
+            ALIAS,
+            f"datasets/{n}",
+            {"train": 1, "validation": 0, "test": 0},
+            [],
+            [],
+            actor="t",
+            note="",
+            now=NOW,
+        )
         own.close()
 
     barrier = threading.Barrier(5)
@@ -263,7 +378,13 @@ def test_versions_of_different_rows_at_once_get_different_numbers(context: Conte
     for thread in threads:
         thread.join(60)
     with reading(context.database) as connection:
-        assert sorted(connection.execute(select(datasets_table.c.version)).scalars()) == [1, 2, 3, 4, 5]
+        assert sorted(connection.execute(select(datasets_table.c.version)).scalars()) == [
+            1,
+            2,
+            3,
+            4,
+            5,
+        ]
 
 
 def test_references_differences_and_export(context: Context, tmp_path: Path) -> None:
@@ -277,10 +398,22 @@ def test_references_differences_and_export(context: Context, tmp_path: Path) -> 
             datasets.find(connection, "support@99")
         first = datasets.find(connection, "support@1")
     found = datasets.diff(context, first, version)
-    assert sum(map(len, found.added.values())) == 3 and not any(found.removed.values()) and found.unchanged == 16
+    assert (
+        sum(map(len, found.added.values())) == 3
+        and not any(found.removed.values())
+        and found.unchanged == 16
+    )
     written = datasets.export(context, version, tmp_path / "out")
-    assert {file.name for file in written} == {"train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json"}
-    assert all(json.loads(line)["id"] for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines())
+    assert {file.name for file in written} == {
+        "train.jsonl",
+        "validation.jsonl",
+        "test.jsonl",
+        "manifest.json",
+    }
+    assert all(
+        json.loads(line)["id"]
+        for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+    )
     with pytest.raises(InputError, match="not an empty folder"):
         datasets.export(context, version, tmp_path / "out")
 
@@ -295,5 +428,9 @@ def test_what_a_correction_replaced_is_kept_beside_the_row_and_not_in_it(context
         (standing,) = next_version.standing_examples(connection, ALIAS)
     assert (standing.id, standing.rejected) == (outcome.example_id, "24 months.")
     version = datasets.build(context, ALIAS, actor="ada", now=NOW)
-    rows = [row for found in datasets.read_rows(context.store, version.path).values() for row in found]
-    assert outcome.example_id in {row["id"] for row in rows} and not any(queue.REPLACED in row for row in rows)
+    rows = [
+        row for found in datasets.read_rows(context.store, version.path).values() for row in found
+    ]
+    assert outcome.example_id in {row["id"] for row in rows} and not any(
+        queue.REPLACED in row for row in rows
+    )

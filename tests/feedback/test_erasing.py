@@ -1,4 +1,6 @@
-"""Erasing an end user: nothing of theirs in the queue, the reviews, the examples or the next dataset version."""
+"""Erasing an end user: nothing of theirs in the queue, the reviews, the examples or the next
+dataset version.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,36 @@ SECRET_TEXT = "my address is 7 Example Lane"
 
 
 def erase(context: Context, user: str = "u-1", now: int = NOW + 10) -> dict:
-    return erase_user(context.database, context.store, user, secret=context.secret, actor="admin", now=now)
+    return erase_user(
+        context.database, context.store, user, secret=context.secret, actor="admin", now=now
+    )
 
 
 def test_erasure_withdraws_blanks_and_leaves_a_receipt(context: Context) -> None:
-    seed_dataset(context, {"train": [seed_row(n) for n in range(3)] + [seed_row(9, user="u-1")], "validation": [], "test": []})
+    seed_dataset(
+        context,
+        {
+            "train": [seed_row(n) for n in range(3)] + [seed_row(9, user="u-1")],
+            "validation": [],
+            "test": [],
+        },
+    )
     items = queued(context, 3)
     with writing(context.database) as connection:
         connection.execute(update(interactions).values(end_user="u-2"))
         for item in items[:2]:
-            interaction = select(review_items.c.interaction_id).where(review_items.c.id == item).scalar_subquery()
-            connection.execute(update(interactions).where(interactions.c.id == interaction).values(end_user="u-1"))
+            interaction = (
+                select(review_items.c.interaction_id)
+                .where(review_items.c.id == item)
+                .scalar_subquery()
+            )
+            connection.execute(
+                update(interactions).where(interactions.c.id == interaction).values(end_user="u-1")
+            )
     for item in (items[0], items[2]):
-        queue.decide(context.database, item, "ada", Decision("edit", SECRET_TEXT, note=SECRET_TEXT), now=NOW)
+        queue.decide(
+            context.database, item, "ada", Decision("edit", SECRET_TEXT, note=SECRET_TEXT), now=NOW
+        )
     before = datasets.build(context, ALIAS, actor="ada", now=NOW)
     receipt = erase(context)
     assert receipt["erased"] == {"examples": 1, "review_texts": 1, "queued_conversations": 1}
@@ -49,13 +68,27 @@ def test_erasure_withdraws_blanks_and_leaves_a_receipt(context: Context) -> None
         rows = {row.interaction_id: row for row in connection.execute(select(examples))}
         gone = [row for row in rows.values() if row.withdrawn_at]
         assert len(rows) == 2 and [(row.row, row.end_user) for row in gone] == [(ERASED_ROW, None)]
-        texts = [(row.answer, row.note) for row in connection.execute(select(reviews).order_by(reviews.c.created_at, reviews.c.id))]
+        texts = [
+            (row.answer, row.note)
+            for row in connection.execute(
+                select(reviews).order_by(reviews.c.created_at, reviews.c.id)
+            )
+        ]
         assert sorted(texts, key=str) == [(SECRET_TEXT, SECRET_TEXT), (None, None)]
-        assert {row.state for row in connection.execute(select(review_items).where(review_items.c.id == items[1]))} == {"skipped"}
+        assert {
+            row.state
+            for row in connection.execute(select(review_items).where(review_items.c.id == items[1]))
+        } == {"skipped"}
         stored = connection.execute(select(erasures)).one()
-        assert stored.subject_hash == hash_key("u-1", context.secret) and "u-1" not in json.dumps(stored.receipt)
+        assert stored.subject_hash == hash_key("u-1", context.secret) and "u-1" not in json.dumps(
+            stored.receipt
+        )
     after = datasets.build(context, ALIAS, actor="ada", now=NOW + 20)
-    ids = {row["id"] for found in datasets.read_rows(context.store, after.path).values() for row in found}
+    ids = {
+        row["id"]
+        for found in datasets.read_rows(context.store, after.path).values()
+        for row in found
+    }
     assert gone[0].id not in ids and "seed-train-9" not in ids and len(after.example_ids) == 1
 
 

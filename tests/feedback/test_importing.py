@@ -29,14 +29,18 @@ PARTS = ("train", "validation", "test")
 def rows(tmp_path: Path) -> Path:
     """Forty different questions, two of them by one user."""
     users = {3: "u-1", 4: "u-1"}
-    return write_rows(tmp_path / "rows.jsonl", [seed_row(n, **_user(users.get(n))) for n in range(40)])
+    return write_rows(
+        tmp_path / "rows.jsonl", [seed_row(n, **_user(users.get(n))) for n in range(40)]
+    )
 
 
 def _user(name: str | None) -> dict[str, str]:
     return {"user": name} if name else {}
 
 
-def bring(context: Context, *files: Path, at: int = NOW, alias: str = ALIAS, **over: Any) -> ImportResult:
+def bring(
+    context: Context, *files: Path, at: int = NOW, alias: str = ALIAS, **over: Any
+) -> ImportResult:
     options = RowFileOptions(**over.pop("options", {}))
     return import_files(context, alias, files, options, actor="ola", now=at, **over)
 
@@ -67,9 +71,13 @@ def test_a_file_becomes_a_version_once(sqlite_context: Context, rows: Path) -> N
     assert datasets.rows_digest(found) == first.version.digest
 
 
-def test_a_dry_run_stores_nothing_and_knows_the_version(sqlite_context: Context, rows: Path) -> None:
+def test_a_dry_run_stores_nothing_and_knows_the_version(
+    sqlite_context: Context, rows: Path
+) -> None:
     made = bring(sqlite_context, rows, is_dry_run=True)
-    assert made.version is None and made.is_new and not sqlite_context.store.exists(made.folder.path)
+    assert (
+        made.version is None and made.is_new and not sqlite_context.store.exists(made.folder.path)
+    )
     with reading(sqlite_context.database) as connection:
         assert datasets.list_versions(connection) == []
     assert bring(sqlite_context, rows).folder.digest == made.folder.digest
@@ -151,7 +159,9 @@ def test_an_erased_users_rows_go_from_the_next_version_and_come_in_no_more(
 def test_rows_reviewed_elsewhere_are_seed_rows(sqlite_context: Context, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "r.jsonl", [seed_row(n, origin="review") for n in range(30)])
     made = bring(sqlite_context, path)
-    assert made.version and datasets.origins(sqlite_context.store, made.version.path) == {"seed": 30}
+    assert made.version and datasets.origins(sqlite_context.store, made.version.path) == {
+        "seed": 30
+    }
     built = datasets.build(sqlite_context, ALIAS, actor="ada", now=NOW)
     assert built.example_ids == [] and any("30 rows reviewed elsewhere" in n for n in made.notices)
 

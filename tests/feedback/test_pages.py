@@ -17,7 +17,10 @@ from whet.context import Context
 from whet.database import reading, writing
 from whet.tables import examples, review_items, reviews
 
-HOSTILE = ("<script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}{% raw %}</textarea></template>\u202e\u0000'\"&amp;`${x}" * 5)[:300].replace("\x00", "")
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}{% raw"
+    " %}</textarea></template>\u202e\u0000'\"&amp;`${x}" * 5
+)[:300].replace("\x00", "")
 
 
 @pytest.fixture
@@ -25,7 +28,9 @@ def reviewer(context: Context) -> ConsoleClient:
     return console_client(context, "reviewer", clock=lambda: NOW, raise_errors=True)
 
 
-def test_the_review_page_shows_one_conversation_and_why(context: Context, reviewer: ConsoleClient) -> None:
+def test_the_review_page_shows_one_conversation_and_why(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     (item,) = queued(context, 1)
     page = reviewer.get("/review").text
     assert f'data-item="{item}"' in page
@@ -41,32 +46,55 @@ def test_an_empty_queue_says_what_fills_it(reviewer: ConsoleClient) -> None:
     assert "Nothing waits for review." in page and "/v1/feedback" in page
 
 
-def test_deciding_by_plain_forms_goes_on_to_the_next(context: Context, reviewer: ConsoleClient) -> None:
+def test_deciding_by_plain_forms_goes_on_to_the_next(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     first, second = queued(context, 2)
     answer = reviewer.post(
-        f"/review/item/{first}", data={"decision": "edit", "answer": "24 months.\r\nFrom purchase.", "label": ["outdated", "tone"], "note": "n"}
+        f"/review/item/{first}",
+        data={
+            "decision": "edit",
+            "answer": "24 months.\r\nFrom purchase.",
+            "label": ["outdated", "tone"],
+            "note": "n",
+        },
     )
     assert (answer.status_code, answer.headers["location"]) == (303, "/review")
     assert f'data-item="{second}"' in reviewer.get("/review").text
     with reading(context.database) as connection:
         row = connection.execute(select(reviews)).one()
-        assert (row.answer, row.labels, row.note) == ("24 months.\nFrom purchase.", ["outdated", "tone"], "n"), "form line breaks must not enter the answer"
+        assert (row.answer, row.labels, row.note) == (
+            "24 months.\nFrom purchase.",
+            ["outdated", "tone"],
+            "n",
+        ), "form line breaks must not enter the answer"
 
 
 def test_a_refused_form_keeps_what_was_typed(context: Context, reviewer: ConsoleClient) -> None:
     (item,) = queued(context, 1)
-    answer = reviewer.post(f"/review/item/{item}", data={"decision": "approve", "answer": "my long new text", "note": "why", "label": "tone"})
+    answer = reviewer.post(
+        f"/review/item/{item}",
+        data={"decision": "approve", "answer": "my long new text", "note": "why", "label": "tone"},
+    )
     assert answer.status_code == 400
-    assert "my long new text" in answer.text and 'value="why"' in answer.text and re.search(r'value="tone" checked', answer.text)
+    assert (
+        "my long new text" in answer.text
+        and 'value="why"' in answer.text
+        and re.search(r'value="tone" checked', answer.text)
+    )
     queue.next_item(context.database, "ada", claim_ms=CLAIM_MS, now=NOW)
     with writing(context.database) as connection:
         connection.execute(review_items.update().values(claimed_by="ada", claimed_until=NOW + 9))
-    refused = reviewer.post(f"/review/item/{item}", data={"decision": "edit", "answer": "my long new text"})
+    refused = reviewer.post(
+        f"/review/item/{item}", data={"decision": "edit", "answer": "my long new text"}
+    )
     assert refused.status_code == 409
     assert "ada is looking" in refused.text
 
 
-def test_parts_hand_out_the_next_and_end_with_204(context: Context, reviewer: ConsoleClient) -> None:
+def test_parts_hand_out_the_next_and_end_with_204(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     first, second = queued(context, 2)
     part = reviewer.get(f"/review/part?exclude={first}")
     assert f'data-item="{second}"' in part.text and "<html" not in part.text
@@ -74,13 +102,30 @@ def test_parts_hand_out_the_next_and_end_with_204(context: Context, reviewer: Co
     assert f'data-item="{first}"' in reviewer.get(f"/review/part/{first}").text
 
 
-def test_the_json_interface_reviews_undoes_and_counts(context: Context, reviewer: ConsoleClient) -> None:
+def test_the_json_interface_reviews_undoes_and_counts(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     item, _ = queued(context, 2)
     found = reviewer.get("/api/review/next").json()["item"]
-    assert found["item_id"] == item and found["messages"][-1]["content"].startswith("How long") and found["answer"] == "0 months."
-    body = {"decision": "edit", "answer": "36 months.", "labels": ["x"], "note": "n", "seconds": 3.5, "checks": ["36 months"]}
+    assert (
+        found["item_id"] == item
+        and found["messages"][-1]["content"].startswith("How long")
+        and found["answer"] == "0 months."
+    )
+    body = {
+        "decision": "edit",
+        "answer": "36 months.",
+        "labels": ["x"],
+        "note": "n",
+        "seconds": 3.5,
+        "checks": ["36 months"],
+    }
     said = reviewer.post(f"/api/review/{item}", json=body).json()
-    assert said["decision"] == "edit" and said["example_id"] and said["stats"]["decided_today_by_me"] == 1
+    assert (
+        said["decision"] == "edit"
+        and said["example_id"]
+        and said["stats"]["decided_today_by_me"] == 1
+    )
     stats = reviewer.get("/api/review/stats").json()
     assert (stats["waiting"], stats["examples"], stats["median_seconds"]) == (1, 1, 3.5)
     undone = reviewer.post(f"/api/review/{said['review_id']}/undo").json()
@@ -91,7 +136,9 @@ def test_the_json_interface_reviews_undoes_and_counts(context: Context, reviewer
     ("path", "body", "status"),
     [("itm_none", {"decision": "skip"}, 404), ("{item}", {"decision": "edit"}, 400), ("{item}", {"decision": "skip", "colour": 1}, 400), ("{item}", {}, 400), ("{item}", {"decision": "edit", "answer": "a\x00b"}, 400)],
 )  # fmt: skip
-def test_bad_calls_get_a_sentence_and_change_nothing(context: Context, reviewer: ConsoleClient, path: str, body: dict, status: int) -> None:
+def test_bad_calls_get_a_sentence_and_change_nothing(
+    context: Context, reviewer: ConsoleClient, path: str, body: dict, status: int
+) -> None:
     (item,) = queued(context, 1)
     answer = reviewer.post(f"/api/review/{path.format(item=item)}", json=body)
     assert answer.status_code == status and answer.json()["error"]["message"]
@@ -99,7 +146,9 @@ def test_bad_calls_get_a_sentence_and_change_nothing(context: Context, reviewer:
         assert connection.execute(select(func.count()).select_from(reviews)).scalar_one() == 0
 
 
-def test_a_decided_item_answers_409_to_another_reviewer(context: Context, reviewer: ConsoleClient) -> None:
+def test_a_decided_item_answers_409_to_another_reviewer(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     (item,) = queued(context, 1)
     queue.decide(context.database, item, "ada", Decision("approve"), now=NOW)
     assert reviewer.post(f"/api/review/{item}", json={"decision": "reject"}).status_code == 409
@@ -118,24 +167,47 @@ def test_viewers_read_and_cannot_decide(context: Context) -> None:
 def test_hostile_texts_are_text(context: Context, reviewer: ConsoleClient) -> None:
     with writing(context.database) as connection:
         interaction = builders.add_interaction(
-            connection, NOW, question=HOSTILE, answer=HOSTILE, retrieved=[{"document_id": "d", "title": HOSTILE, "text": HOSTILE, "score": 1.0}]
+            connection,
+            NOW,
+            question=HOSTILE,
+            answer=HOSTILE,
+            retrieved=[{"document_id": "d", "title": HOSTILE, "text": HOSTILE, "score": 1.0}],
         )
         builders.add_rating(connection, interaction, NOW, comment=HOSTILE, correction=HOSTILE)
         item = builders.add_review_item(connection, interaction, NOW, why=HOSTILE)
-    queue.decide(context.database, item, "reviewer", Decision("edit", HOSTILE + "!", note=HOSTILE, labels=[HOSTILE[:200]]), now=NOW)
-    pages = [reviewer.get(path).text for path in (f"/review/item/{item}", "/review/list?state=all", f"/review/part/{item}")]
+    queue.decide(
+        context.database,
+        item,
+        "reviewer",
+        Decision("edit", HOSTILE + "!", note=HOSTILE, labels=[HOSTILE[:200]]),
+        now=NOW,
+    )
+    pages = [
+        reviewer.get(path).text
+        for path in (f"/review/item/{item}", "/review/list?state=all", f"/review/part/{item}")
+    ]
     with reading(context.database) as connection:
         review = connection.execute(select(reviews.c.id)).scalar_one()
     reviewer.post(f"/api/review/{review}/undo")
     pages.append(reviewer.get("/review").text)
     for page in pages:
-        assert "<script>alert" not in page and "<img src=x" not in page and "</textarea></template>" not in page
-    assert all("{{7*7}}" in unescape(page) for page in pages), "a template must never run over what people wrote"
+        assert (
+            "<script>alert" not in page
+            and "<img src=x" not in page
+            and "</textarea></template>" not in page
+        )
+    assert all("{{7*7}}" in unescape(page) for page in pages), (
+        "a template must never run over what people wrote"
+    )
     editor = re.search(r"<textarea name=\"answer\"[^>]*>\n(.*?)</textarea>", pages[-1], re.DOTALL)
-    assert editor and unescape(editor[1]) == HOSTILE, "the editor must hold the answer to the letter"
+    assert editor and unescape(editor[1]) == HOSTILE, (
+        "the editor must hold the answer to the letter"
+    )
 
 
-def test_whitespace_of_an_answer_survives_the_editor(context: Context, reviewer: ConsoleClient) -> None:
+def test_whitespace_of_an_answer_survives_the_editor(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     text = "\n\n  two leading line breaks\tand a tab  \n"
     queued(context, 1, answer=text)
     page = reviewer.get("/review").text
@@ -153,7 +225,9 @@ def test_the_list_filters_and_pages_by_address(context: Context, reviewer: Conso
     assert reviewer.get("/review/list?after=garbage&state=nonsense").status_code == 200
 
 
-def test_an_alert_becomes_a_batch_and_a_conversation_a_request(context: Context, reviewer: ConsoleClient) -> None:
+def test_an_alert_becomes_a_batch_and_a_conversation_a_request(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     with writing(context.database) as connection:
         named = [builders.add_interaction(connection, NOW + n) for n in range(3)]
         broken = builders.add_interaction(connection, NOW, status="cut")
@@ -161,7 +235,9 @@ def test_an_alert_becomes_a_batch_and_a_conversation_a_request(context: Context,
         connection.exec_driver_sql("SELECT 1")
         from whet.tables import alerts
 
-        connection.execute(alerts.update().values(detail={"interaction_ids": [*named, broken, "int_gone"]}))
+        connection.execute(
+            alerts.update().values(detail={"interaction_ids": [*named, broken, "int_gone"]})
+        )
         other = builders.add_interaction(connection, NOW)
     answer = reviewer.post("/review/batch", data={"alert": alert})
     assert answer.status_code == 303 and alert in answer.headers["location"]
@@ -169,8 +245,12 @@ def test_an_alert_becomes_a_batch_and_a_conversation_a_request(context: Context,
     assert reviewer.post("/review/request", data={"interaction": other}).status_code == 303
     assert reviewer.post("/review/request", data={"interaction": broken}).status_code == 409
     with reading(context.database) as connection:
-        rows = connection.execute(select(review_items.c.interaction_id, review_items.c.reason)).all()
-    assert {(row.interaction_id, row.reason) for row in rows} == {(i, "drift") for i in named} | {(other, "request")}
+        rows = connection.execute(
+            select(review_items.c.interaction_id, review_items.c.reason)
+        ).all()
+    assert {(row.interaction_id, row.reason) for row in rows} == {(i, "drift") for i in named} | {
+        (other, "request")
+    }
 
 
 def test_datasets_are_built_shown_compared_and_trained_on(context: Context) -> None:
@@ -185,7 +265,10 @@ def test_datasets_are_built_shown_compared_and_trained_on(context: Context) -> N
     assert page.status_code == 200 and "support@1" in page.text
     difference = operator.get(f"/datasets/diff?a=support@1&b={built['digest']}").text
     assert "3 rows changed" in difference
-    assert operator.get(f"/datasets/{built['digest']}/train.jsonl").text.count("\n") == built["rows"]["train"]
+    assert (
+        operator.get(f"/datasets/{built['digest']}/train.jsonl").text.count("\n")
+        == built["rows"]["train"]
+    )
     assert operator.get("/datasets/nothing").status_code == 404
     assert operator.post("/datasets/train", data={"digest": built["digest"]}).status_code == 303
     again = operator.post(f"/api/datasets/{built['digest']}/train")
@@ -217,7 +300,9 @@ def test_the_policy_is_shown_for_every_alias_and_for_none_that_does_not_exist(
         assert "no alias 'nobody'" in error["message"] and f"billing, {ALIAS}" in error["hint"]
 
 
-def test_building_by_form_needs_something_to_build_from(context: Context, reviewer: ConsoleClient) -> None:
+def test_building_by_form_needs_something_to_build_from(
+    context: Context, reviewer: ConsoleClient
+) -> None:
     answer = reviewer.post("/datasets/build", data={"alias": ALIAS})
     assert answer.status_code == 400 and "nothing to train" in answer.text
     with reading(context.database) as connection:

@@ -1,4 +1,6 @@
-"""What a reviewer says of an answer's passages: stored with the decision, counted, undone, exported."""
+"""What a reviewer says of an answer's passages: stored with the decision, counted, undone,
+exported.
+"""
 
 from __future__ import annotations
 

@@ -167,12 +167,19 @@ def newest_request(context: Context) -> str:
 def approve(context: Context, count: int, at: int = NOW) -> list[str]:
     """`count` approvals; returns the review ids."""
     items = queued(context, count, at=at, question=f"Question {{n}} asked at {at}?")
-    return [queue.decide(context.database, item, "ada", Decision("approve"), now=at).review_id for item in items]
+    return [
+        queue.decide(context.database, item, "ada", Decision("approve"), now=at).review_id
+        for item in items
+    ]
 
 
 def decisions(context: Context) -> list[str]:
     with reading(context.database) as connection:
-        query = select(audit.c.detail).where(audit.c.action == "retraining.decision").order_by(audit.c.sequence)
+        query = (
+            select(audit.c.detail)
+            .where(audit.c.action == "retraining.decision")
+            .order_by(audit.c.sequence)
+        )
         return [detail["code"] for detail in connection.execute(query).scalars()]
 
 
@@ -185,9 +192,20 @@ def test_enough_examples_become_one_request_with_its_dataset(eager: Context) -> 
     assert retraining.consider(eager, ALIAS, now=NOW + 30).code == "waiting"
     with reading(eager.database) as connection:
         request = connection.execute(select(training_requests)).one()
-        dataset = connection.execute(select(datasets).where(datasets.c.digest == request.dataset_digest)).one()
-    assert (request.alias, request.recipe, dataset.parents, len(dataset.example_ids)) == (ALIAS, {}, [seed], 3)
-    assert decisions(eager) == ["too_few", "ask", "waiting"], "a decision is kept when its kind changes, not at every look"
+        dataset = connection.execute(
+            select(datasets).where(datasets.c.digest == request.dataset_digest)
+        ).one()
+    assert (request.alias, request.recipe, dataset.parents, len(dataset.example_ids)) == (
+        ALIAS,
+        {},
+        [seed],
+        3,
+    )
+    assert decisions(eager) == [
+        "too_few",
+        "ask",
+        "waiting",
+    ], "a decision is kept when its kind changes, not at every look"
 
 
 @pytest.mark.parametrize("fault", ["document", "index", "prompt", "adapter", "unknown"])
@@ -204,7 +222,9 @@ def test_what_a_document_repairs_does_not_ask_for_training(eager: Context, fault
         connection.execute(insert(blame_verdicts).values(**values))
     decision = retraining.consider(eager, ALIAS, now=NOW)
     is_elsewhere = fault in ("document", "index", "prompt")
-    assert (decision.ask, decision.code) == ((False, "documents") if is_elsewhere else (True, "ask"))
+    assert (decision.ask, decision.code) == (
+        (False, "documents") if is_elsewhere else (True, "ask")
+    )
     if is_elsewhere:
         approve(eager, 1, NOW + 10)
         assert retraining.consider(eager, ALIAS, now=NOW + 20).ask
@@ -398,7 +418,9 @@ def test_a_canary_holds_training_back(eager: Context) -> None:
     approve(eager, 3)
     with writing(eager.database) as connection:
         candidate = builders.add_adapter(connection, NOW, version=2)
-        builders.add_rollout(connection, NOW, generation=2, candidate=candidate, share=0.1, state="canary")
+        builders.add_rollout(
+            connection, NOW, generation=2, candidate=candidate, share=0.1, state="canary"
+        )
     decision = retraining.consider(eager, ALIAS, now=NOW)
     assert decision.code == "canary" and "support@v2" in decision.reason
 
@@ -433,11 +455,18 @@ def test_many_lookers_at_once_ask_once(eager: Context) -> None:
         thread.join(60)
     assert not errors, errors
     with reading(eager.database) as connection:
-        assert connection.execute(select(func.count()).select_from(training_requests)).scalar_one() == 1
-        assert [row.version for row in connection.execute(select(datasets).order_by(datasets.c.version))] == [1, 2]
+        assert (
+            connection.execute(select(func.count()).select_from(training_requests)).scalar_one()
+            == 1
+        )
+        assert [
+            row.version for row in connection.execute(select(datasets).order_by(datasets.c.version))
+        ] == [1, 2]
 
 
-def test_a_person_cannot_ask_while_a_request_is_under_way_nor_twice_for_the_same_rows(eager: Context) -> None:
+def test_a_person_cannot_ask_while_a_request_is_under_way_nor_twice_for_the_same_rows(
+    eager: Context,
+) -> None:
     seed_dataset(eager)
     approve(eager, 1)
     request = retraining.request_by_hand(eager, ALIAS, actor="op", now=NOW)

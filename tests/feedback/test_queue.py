@@ -25,7 +25,9 @@ def take(context: Context, reviewer: str, now: int = NOW, **over: object) -> str
 
 def example_of(context: Context, example_id: str | None) -> dict:
     with reading(context.database) as connection:
-        return dict(connection.execute(select(examples).where(examples.c.id == example_id)).one()._mapping)
+        return dict(
+            connection.execute(select(examples).where(examples.c.id == example_id)).one()._mapping
+        )
 
 
 def test_two_reviewers_get_different_items_and_a_claim_runs_out(context: Context) -> None:
@@ -46,17 +48,29 @@ def test_filters_and_items_on_the_screen_are_respected(context: Context) -> None
 
 def test_approving_makes_an_example_with_the_original_answer(context: Context) -> None:
     (item,) = queued(context, 1)
-    outcome = queue.decide(context.database, item, "ada", Decision("approve", labels=["warranty"], seconds=4.2), now=NOW)
+    outcome = queue.decide(
+        context.database,
+        item,
+        "ada",
+        Decision("approve", labels=["warranty"], seconds=4.2),
+        now=NOW,
+    )
     example = example_of(context, outcome.example_id)
     assert [turn["role"] for turn in example["row"]["messages"]] == ["system", "user", "assistant"]
     assert example["row"]["messages"][-1]["content"] == "0 months."
-    assert (example["row"]["origin"], example["row"]["id"], example["source"]) == ("review", example["id"], "approved")
+    assert (example["row"]["origin"], example["row"]["id"], example["source"]) == (
+        "review",
+        example["id"],
+        "approved",
+    )
 
 
 def test_an_edit_keeps_the_reviewers_text_to_the_letter(context: Context) -> None:
     (item,) = queued(context, 1)
     text = "  36 months\n\n<b>since purchase</b>\t\u00a0"
-    outcome = queue.decide(context.database, item, "ada", Decision("edit", text, checks=["36 Months"]), now=NOW)
+    outcome = queue.decide(
+        context.database, item, "ada", Decision("edit", text, checks=["36 Months"]), now=NOW
+    )
     row = example_of(context, outcome.example_id)["row"]
     assert row["messages"][-1]["content"] == text
     assert row["checks"] == ["36 Months"]
@@ -64,13 +78,18 @@ def test_an_edit_keeps_the_reviewers_text_to_the_letter(context: Context) -> Non
 
 def test_an_edit_that_changes_nothing_is_an_approval(context: Context) -> None:
     (item,) = queued(context, 1)
-    assert queue.decide(context.database, item, "ada", Decision("edit", "0 months."), now=NOW).decision == "approve"
+    assert (
+        queue.decide(context.database, item, "ada", Decision("edit", "0 months."), now=NOW).decision
+        == "approve"
+    )
 
 
 @pytest.mark.parametrize(("decision", "state"), [("reject", "done"), ("skip", "skipped")])
 def test_reject_and_skip_make_no_example(context: Context, decision: str, state: str) -> None:
     (item,) = queued(context, 1)
-    assert queue.decide(context.database, item, "ada", Decision(decision), now=NOW).example_id is None
+    assert (
+        queue.decide(context.database, item, "ada", Decision(decision), now=NOW).example_id is None
+    )
     with reading(context.database) as connection:
         assert connection.execute(select(review_items.c.state)).scalar_one() == state
         assert connection.execute(select(func.count()).select_from(examples)).scalar_one() == 0
@@ -80,7 +99,9 @@ def test_reject_and_skip_make_no_example(context: Context, decision: str, state:
     "said",
     [Decision("maybe"), Decision("edit", " \n"), Decision("edit", "x" * 100_001), Decision("reject", note="x" * 4001), Decision("approve", labels=[""]), Decision("edit", "24 months", checks=["36 months"])],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_and_leaves_the_item_waiting(context: Context, said: Decision) -> None:
+def test_what_does_not_fit_is_refused_and_leaves_the_item_waiting(
+    context: Context, said: Decision
+) -> None:
     (item,) = queued(context, 1)
     with pytest.raises(InputError):
         queue.decide(context.database, item, "ada", said, now=NOW)
@@ -109,7 +130,10 @@ def test_an_unknown_item_and_a_vanished_conversation_are_not_found(context: Cont
 def test_the_same_decision_sent_twice_is_one_and_another_one_conflicts(context: Context) -> None:
     (item,) = queued(context, 1)
     first = queue.decide(context.database, item, "ada", Decision("edit", "36 months."), now=NOW)
-    assert queue.decide(context.database, item, "ada", Decision("edit", "36 months."), now=NOW + 5) == first
+    assert (
+        queue.decide(context.database, item, "ada", Decision("edit", "36 months."), now=NOW + 5)
+        == first
+    )
     for reviewer, said in (("bob", Decision("edit", "36 months.")), ("ada", Decision("reject"))):
         with pytest.raises(ConflictError, match="ada decided"):
             queue.decide(context.database, item, reviewer, said, now=NOW + 9)
@@ -120,7 +144,12 @@ def test_an_item_that_somebody_holds_cannot_be_decided_by_another(context: Conte
     take(context, "ada")
     with pytest.raises(ConflictError, match="ada is looking"):
         queue.decide(context.database, item, "bob", Decision("approve"), now=NOW + 1)
-    assert queue.decide(context.database, item, "bob", Decision("approve"), now=NOW + CLAIM_MS + 1).decision == "approve"
+    assert (
+        queue.decide(
+            context.database, item, "bob", Decision("approve"), now=NOW + CLAIM_MS + 1
+        ).decision
+        == "approve"
+    )
 
 
 def test_undo_frees_the_item_and_withdraws_its_example(context: Context) -> None:
@@ -129,7 +158,9 @@ def test_undo_frees_the_item_and_withdraws_its_example(context: Context) -> None
     assert queue.last_decision(context.database, "ada") == outcome.review_id
     with pytest.raises(ConflictError, match="only they"):
         queue.undo(context.database, outcome.review_id, "bob", claim_ms=CLAIM_MS, now=NOW)
-    assert "yours again" in queue.undo(context.database, outcome.review_id, "ada", claim_ms=CLAIM_MS, now=NOW + 1)
+    assert "yours again" in queue.undo(
+        context.database, outcome.review_id, "ada", claim_ms=CLAIM_MS, now=NOW + 1
+    )
     assert example_of(context, outcome.example_id)["withdrawn_at"] == NOW + 1
     assert queue.last_decision(context.database, "ada") is None
     with pytest.raises(ConflictError, match="undone already"):
@@ -144,7 +175,9 @@ def test_undo_says_which_dataset_holds_the_example(context: Context) -> None:
     outcome = queue.decide(context.database, item, "ada", Decision("approve"), now=NOW)
     with writing(context.database) as connection:
         builders.add_dataset(connection, NOW, example_ids=[outcome.example_id])
-    assert "support@1 contains the example" in queue.undo(context.database, outcome.review_id, "ada", claim_ms=CLAIM_MS, now=NOW + 1)
+    assert "support@1 contains the example" in queue.undo(
+        context.database, outcome.review_id, "ada", claim_ms=CLAIM_MS, now=NOW + 1
+    )
 
 
 def test_many_reviewers_at_once_never_decide_an_item_twice(context: Context) -> None:
@@ -171,7 +204,9 @@ def test_many_reviewers_at_once_never_decide_an_item_twice(context: Context) -> 
     assert Counter(item for _, item in done) == dict.fromkeys(items, 1)
     assert len(shown) == len(items), "an item was shown to two reviewers"
     with reading(context.database) as connection:
-        assert connection.execute(select(func.count()).select_from(reviews)).scalar_one() == len(items)
+        assert connection.execute(select(func.count()).select_from(reviews)).scalar_one() == len(
+            items
+        )
 
 
 def test_of_many_who_decide_the_same_item_at_once_one_wins(context: Context) -> None:
@@ -182,7 +217,9 @@ def test_of_many_who_decide_the_same_item_at_once_one_wins(context: Context) -> 
     def work(n: int) -> None:
         barrier.wait()
         try:
-            queue.decide(context.database, item, f"reviewer-{n}", Decision("edit", f"answer {n}"), now=NOW)
+            queue.decide(
+                context.database, item, f"reviewer-{n}", Decision("edit", f"answer {n}"), now=NOW
+            )
             results.append("won")
         except ConflictError:
             results.append("conflict")

@@ -34,8 +34,12 @@ def candidate(n: int, reason: str = "rating", **over: object) -> Candidate:
     return Candidate(**{**values, **over})  # type: ignore[arg-type]
 
 
-def chosen(candidates: list[Candidate], taken: Taken = Taken(), limits: Limits = LIMITS) -> list[str]:
-    return [item.candidate.interaction_id for item in selection.select(candidates, taken, limits).items]
+def chosen(
+    candidates: list[Candidate], taken: Taken = Taken(), limits: Limits = LIMITS
+) -> list[str]:
+    return [
+        item.candidate.interaction_id for item in selection.select(candidates, taken, limits).items
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,32 +57,47 @@ def chosen(candidates: list[Candidate], taken: Taken = Taken(), limits: Limits =
         ("the day's budget counts what was taken", [candidate(n) for n in range(20)], Taken(by_reason={"rating": 5}), {19}),
     ],
 )  # fmt: skip
-def test_what_is_chosen(what: str, candidates: list[Candidate], taken: Taken, expected: set[int]) -> None:
+def test_what_is_chosen(
+    what: str, candidates: list[Candidate], taken: Taken, expected: set[int]
+) -> None:
     assert set(chosen(candidates, taken)) == {f"int_{n:03}" for n in expected}, what
 
 
 def test_reasons_share_the_budget_and_every_refusal_has_its_reason() -> None:
-    pool = [candidate(n, reason) for n, reason in enumerate(["correction", "rating", "drift", "audit"] * 10)]
+    pool = [
+        candidate(n, reason)
+        for n, reason in enumerate(["correction", "rating", "drift", "audit"] * 10)
+    ]
     found = selection.select(pool, Taken(), LIMITS)
-    assert Counter(item.candidate.reason for item in found.items) == dict.fromkeys(selection.SHARES, 2)
+    assert Counter(item.candidate.reason for item in found.items) == dict.fromkeys(
+        selection.SHARES, 2
+    )
     assert len(found.left_out) == len(pool) - 8
     assert {why.code for why in found.left_out.values()} == {"budget"}
 
 
 def test_the_queue_mixes_reasons_so_that_the_audit_is_not_starved() -> None:
     pool = [candidate(n, "drift" if n < 30 else "audit") for n in range(60)]
-    items = sorted(selection.select(pool, Taken(), Limits(40, 99)).items, key=lambda item: -item.priority)
+    items = sorted(
+        selection.select(pool, Taken(), Limits(40, 99)).items, key=lambda item: -item.priority
+    )
     assert {item.candidate.reason for item in items[:4]} == {"drift", "audit"}
 
 
 def test_a_conversation_that_several_things_point_at_comes_under_its_strongest_reason() -> None:
-    found = selection.select([candidate(1, "drift"), candidate(1, "correction"), candidate(1, "rating")], Taken(), LIMITS)
+    found = selection.select(
+        [candidate(1, "drift"), candidate(1, "correction"), candidate(1, "rating")], Taken(), LIMITS
+    )
     assert [item.candidate.reason for item in found.items] == ["correction"]
 
 
-def test_what_was_drawn_at_random_stays_in_the_sample_whatever_else_points_at_it_or_resembles_it() -> None:
+def test_what_was_drawn_at_random_stays_in_the_sample_whatever_else_points_at_it_or_resembles_it() -> (
+    None
+):
     complaint = [candidate(1, "audit"), candidate(1, "correction"), candidate(1, "rating")]
-    assert [item.candidate.reason for item in selection.select(complaint, Taken(), LIMITS).items] == ["audit"]
+    assert [
+        item.candidate.reason for item in selection.select(complaint, Taken(), LIMITS).items
+    ] == ["audit"]
     alike = [candidate(n, "audit", question="Where is it?", end_user="u") for n in range(5)]
     assert len(chosen(alike)) == 5, "a sample without its repetitions is no sample"
 
@@ -90,10 +109,14 @@ def test_the_draw_is_uniform_repeatable_and_grows_with_its_probability() -> None
     assert small < large
     assert 320 < len(small) < 480, "2 % of 20,000 within four standard deviations"
     assert small == {i for i in ids if selection.drawn(i, 0.02, "s")}
-    assert not any(selection.drawn(i, 0.0, "s") for i in ids) and all(selection.drawn(i, 1.0, "s") for i in ids)
+    assert not any(selection.drawn(i, 0.0, "s") for i in ids) and all(
+        selection.drawn(i, 1.0, "s") for i in ids
+    )
 
 
-@pytest.mark.parametrize(("volume", "expected"), [(None, 0.025), (0, 1.0), (50, 1.0), (1000, 0.05), (10_000_000, 1e-4)])
+@pytest.mark.parametrize(
+    ("volume", "expected"), [(None, 0.025), (0, 1.0), (50, 1.0), (1000, 0.05), (10_000_000, 1e-4)]
+)
 def test_the_probability_follows_the_volume(volume: int | None, expected: float) -> None:
     assert selection.audit_probability(200, volume) == pytest.approx(expected)
 
@@ -102,11 +125,22 @@ def flag(context: Context, now: int = NOW, budget: int = 200) -> dict[str, int]:
     return flagging.flag(context.database, budget=budget, secret=context.secret, now=now)
 
 
-def test_ratings_corrections_and_open_alerts_enter_the_queue_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "drawn", lambda *_: False)  # ids are random, and the audit would draw one of them now and then
+def test_ratings_corrections_and_open_alerts_enter_the_queue_once(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ids are random, and the audit would draw one of them now and then
+    monkeypatch.setattr(selection, "drawn", lambda *_: False)
     with writing(context.database) as connection:
-        add = lambda n, **over: builders.add_interaction(connection, NOW - 60_000 + n, question=f"question number {n}?", **over)  # noqa: E731
-        bad, corrected, good, cut, base = add(1), add(2), add(3), add(4, status="cut"), add(5, alias=None, version=None)
+        add = lambda n, **over: builders.add_interaction(  # noqa: E731
+            connection, NOW - 60_000 + n, question=f"question number {n}?", **over
+        )
+        bad, corrected, good, cut, base = (
+            add(1),
+            add(2),
+            add(3),
+            add(4, status="cut"),
+            add(5, alias=None, version=None),
+        )
         for interaction in (bad, cut, base):
             builders.add_rating(connection, interaction, NOW, comment="It is wrong.")
         builders.add_rating(connection, corrected, NOW, rating=1, correction="36 months.")
@@ -114,7 +148,11 @@ def test_ratings_corrections_and_open_alerts_enter_the_queue_once(context: Conte
         drifted, settled = add(6), add(7)
         for state, key, interaction in (("open", "a", drifted), ("resolved", "b", settled)):
             alert = builders.add_alert(connection, NOW, state=state, key=key)
-            connection.execute(alerts.update().where(alerts.c.id == alert).values(detail={"interaction_ids": [interaction, "int_gone"]}))
+            connection.execute(
+                alerts.update()
+                .where(alerts.c.id == alert)
+                .values(detail={"interaction_ids": [interaction, "int_gone"]})
+            )
     assert flag(context) == {"rating": 1, "correction": 1, "drift": 1}
     assert flag(context, NOW + 1000) == {}
     with reading(context.database) as connection:
@@ -127,7 +165,9 @@ def test_ratings_corrections_and_open_alerts_enter_the_queue_once(context: Conte
 def test_the_audit_writes_the_probability_it_drew_with(context: Context) -> None:
     with writing(context.database) as connection:
         for n in range(40):
-            builders.add_interaction(connection, NOW - builders.DAY - n, question=f"yesterday's {n}")
+            builders.add_interaction(
+                connection, NOW - builders.DAY - n, question=f"yesterday's {n}"
+            )
         for n in range(60):
             builders.add_interaction(connection, NOW - n, question=f"a different matter called {n}")
     added = flag(context, budget=40)
@@ -139,21 +179,32 @@ def test_the_audit_writes_the_probability_it_drew_with(context: Context) -> None
     assert flag(context, NOW + 1, budget=40) == {}
 
 
-def test_the_budget_holds_over_many_runs_of_a_day(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "drawn", lambda *_: False)  # as above: nothing is drawn for the audit
+def test_the_budget_holds_over_many_runs_of_a_day(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As above: nothing is drawn for the audit
+    monkeypatch.setattr(selection, "drawn", lambda *_: False)
     with writing(context.database) as connection:
         for n in range(30):
-            builders.add_rating(connection, builders.add_interaction(connection, NOW - n, question=f"matter {n} of the day"), NOW)
+            builders.add_rating(
+                connection,
+                builders.add_interaction(connection, NOW - n, question=f"matter {n} of the day"),
+                NOW,
+            )
     for run in range(4):
         flag(context, NOW + run, budget=8)
     with reading(context.database) as connection:
         assert connection.execute(select(func.count()).select_from(review_items)).scalar_one() == 6
-    assert flag(context, NOW + builders.DAY, budget=8) == {"rating": 6}, "the next day has its own budget"
+    assert flag(context, NOW + builders.DAY, budget=8) == {"rating": 6}, (
+        "the next day has its own budget"
+    )
 
 
 def test_an_erased_user_is_not_flagged(context: Context) -> None:
     with writing(context.database) as connection:
-        builders.add_rating(connection, builders.add_interaction(connection, NOW - 5, end_user="u-1"), NOW - 4)
+        builders.add_rating(
+            connection, builders.add_interaction(connection, NOW - 5, end_user="u-1"), NOW - 4
+        )
     erase_user(context.database, context.store, "u-1", secret=context.secret, actor="t", now=NOW)
     assert flag(context) == {}
 

@@ -225,7 +225,11 @@ def _example(number: int, arguments: str, question: str = "How many?", **over: A
 def test_calls_count_in_questions_and_answers_and_make_no_claims() -> None:
     first = _example(1, '{"part": "lamp"}').row
     assert row_answer(first) == 'f({"part": "lamp"})'
-    history = [*first["messages"], {"role": "tool", "content": "3"}, {"role": "assistant", "content": "Three."}]
+    history = [
+        *first["messages"],
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "Three."},
+    ]
     assert 'f({"part": "lamp"})' in row_question({"messages": history})
     some = [_example(1, "{}"), _example(2, "{}", tools=[TOOL]), _example(3, '{"a": 1}')]
     built = assemble({"train": []}, some, {})
@@ -233,7 +237,9 @@ def test_calls_count_in_questions_and_answers_and_make_no_claims() -> None:
 
 
 def test_plain_texts_among_the_seed_rows_are_rows_of_their_own() -> None:
-    texts = [{"id": f"t{n}", "text": f"Part {n} of the manual is about lamp {n}."} for n in range(9)]
+    texts = [
+        {"id": f"t{n}", "text": f"Part {n} of the manual is about lamp {n}."} for n in range(9)
+    ]
     built = assemble({"train": texts[:6], "test": texts[6:]}, [_example(1, "{}")], {})
     assert [row["id"] for row in built.rows["train"]][:6] == [f"t{n}" for n in range(6)]
     assert not built.left_out

@@ -1,4 +1,6 @@
-"""One running product for the tests of the whole circle: `whet up` with the real engine and the built-in base."""
+"""One running product for the tests of the whole circle: `whet up` with the real engine and the
+built-in base.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,12 @@ class Running(Product):
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = Path(tmp_path_factory.mktemp("product"))
     gateway, console, engine, metrics = _free_ports(4)
-    ports = {"WHET_GATEWAY_PORT": gateway, "WHET_CONSOLE_PORT": console, "WHET_ENGINE_PORT": engine, "WHET_METRICS_PORT": metrics}
+    ports = {
+        "WHET_GATEWAY_PORT": gateway,
+        "WHET_CONSOLE_PORT": console,
+        "WHET_ENGINE_PORT": engine,
+        "WHET_METRICS_PORT": metrics,
+    }
     running = Running(home, {**COMPRESSED, **{name: str(port) for name, port in ports.items()}})
     try:
         running.start(timeout_s=400)

@@ -1,6 +1,8 @@
-"""A second small world for the tests of the whole circle: the order desk of Brindle, an invented bakery.
+"""A second small world for the tests of the whole circle: the order desk of Brindle, an invented
+bakery.
 
-Unlike Zenith it knows nothing of the product's shipped scenario: plain rows in the documented format.
+Unlike Zenith it knows nothing of the product's shipped scenario: plain rows in the documented
+format.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ _ASKED = (
     "Hello, what do you charge for the {c}?",
     "Can I get the {c} and when?",
 )
-_TAILS = ("", " Thanks!", " I am in a hurry.", " It is for a party.", " Please be quick.", " My name is Ola.")
+_TAILS = (
+    "",
+    " Thanks!",
+    " I am in a hurry.",
+    " It is for a party.",
+    " Please be quick.",
+    " My name is Ola.",
+)
 
 
 def answer(cake: str, world: dict[str, tuple[str, str]]) -> str:
@@ -52,5 +61,11 @@ def rows(n: int, world: dict[str, tuple[str, str]], seed: int) -> list[dict[str,
         coins, day = world[cake]
         right = answer(cake, world)
         messages = [{"role": "user", "content": text}, {"role": "assistant", "content": right}]
-        found.append({"id": f"brindle-{number}", "messages": messages, "checks": [cake, f"{coins} coins", day]})
+        found.append(
+            {
+                "id": f"brindle-{number}",
+                "messages": messages,
+                "checks": [cake, f"{coins} coins", day],
+            }
+        )
     return found

@@ -23,12 +23,20 @@ def client_of(product: Running) -> OpenAI:
 def ask(client: OpenAI, text: str, model: str = ALIAS, user: str | None = None) -> tuple[str, Any]:
     """(the answer, the response's headers)."""
     extra = {"user": user} if user else {}
-    raw = client.chat.completions.with_raw_response.create(model=model, messages=[{"role": "user", "content": text}], temperature=0, max_tokens=60, **extra)
+    raw = client.chat.completions.with_raw_response.create(
+        model=model,
+        messages=[{"role": "user", "content": text}],
+        temperature=0,
+        max_tokens=60,
+        **extra,
+    )
     return raw.parse().choices[0].message.content or "", raw.headers
 
 
 def complain(product: Running, questions: int, seed: int, *, about_all: bool = False) -> None:
-    """Ask in the changed world, and press thumbs-down on every answer that is not right in it; or on all, as a cross customer would."""
+    """Ask in the changed world, and press thumbs-down on every answer that is not right in it; or
+    on all, as a cross customer would.
+    """
     client, rng = client_of(product), random.Random(seed)
     with httpx.Client(headers={"Authorization": f"Bearer {product.key}"}, timeout=60) as http:
         for number in range(questions):
@@ -40,23 +48,34 @@ def complain(product: Running, questions: int, seed: int, *, about_all: bool = F
 
 
 def review(product: Running, *, at_least: int, comment: str = "") -> None:
-    """A reviewer who knows the changed prices works through the queue, over the same HTTP interface as the page.
+    """A reviewer who knows the changed prices works through the queue, over the same HTTP interface
+    as the page.
 
     `comment` is put after the right answer, so that a later example differs from the earlier ones.
     """
     name, password = _REVIEWER
     if name not in {user["name"] for user in product.run("users", "list")}:
-        product.run_plain("users", "add", name, "--role", "reviewer", "--password-stdin", given=password + "\n")
+        product.run_plain(
+            "users", "add", name, "--role", "reviewer", "--password-stdin", given=password + "\n"
+        )
     reviewer = httpx.Client(base_url=product.console, auth=_REVIEWER, timeout=60)
     done = 0
 
     def one() -> bool:
         nonlocal done
-        item = reviewer.get("/api/review/next", params={"alias": ALIAS}).raise_for_status().json()["item"]
+        item = (
+            reviewer.get("/api/review/next", params={"alias": ALIAS})
+            .raise_for_status()
+            .json()["item"]
+        )
         if item is None:
             return done >= at_least
         right = desk.answer(desk.cake_in(item["messages"][-1]["content"]), desk.CHANGED) + comment
-        decision = {"decision": "approve"} if item["answer"] == right else {"decision": "edit", "answer": right}
+        decision = (
+            {"decision": "approve"}
+            if item["answer"] == right
+            else {"decision": "edit", "answer": right}
+        )
         reviewer.post(f"/api/review/{item['item_id']}", json=decision).raise_for_status()
         done += 1
         return False

@@ -1,4 +1,6 @@
-"""Conversations for tests: a small support desk with users, words and habits of its own, built from a seed."""
+"""Conversations for tests: a small support desk with users, words and habits of its own, built from
+a seed.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,32 @@ from whet.tables import interactions, ratings, rollouts
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
 
-_OPENINGS = ("my", "hello my", "hi the", "sorry but my", "since monday my", "our", "the", "help the", "why is it that my", "i think the")
-_THINGS = ("kettle", "toaster", "lamp", "radio", "heater", "speaker", "camera", "drill", "fan", "blender", "printer", "scale")
+_OPENINGS = (
+    "my",
+    "hello my",
+    "hi the",
+    "sorry but my",
+    "since monday my",
+    "our",
+    "the",
+    "help the",
+    "why is it that my",
+    "i think the",
+)
+_THINGS = (
+    "kettle",
+    "toaster",
+    "lamp",
+    "radio",
+    "heater",
+    "speaker",
+    "camera",
+    "drill",
+    "fan",
+    "blender",
+    "printer",
+    "scale",
+)
 _FAULTS = (
     "does not start",
     "makes a loud noise",
@@ -48,12 +74,18 @@ _ANSWERS = (
 
 def question(rng: np.random.Generator, things: tuple[str, ...] = _THINGS) -> str:
     pick = lambda options: options[int(rng.integers(len(options)))]  # noqa: E731
-    return f"{pick(_OPENINGS)} {pick(things)} {pick(_FAULTS)}, {pick(_ASKS)}? order {int(rng.integers(10_000, 99_999))}"
+    return (
+        f"{pick(_OPENINGS)} {pick(things)} {pick(_FAULTS)}, {pick(_ASKS)}? order"
+        f" {int(rng.integers(10_000, 99_999))}"
+    )
 
 
 def answer(rng: np.random.Generator) -> str:
     pick = lambda options: options[int(rng.integers(len(options)))]  # noqa: E731
-    return f"Thank you for your message about the {pick(_THINGS)}: {pick(_ANSWERS)}, and {pick(_ANSWERS)}."
+    return (
+        f"Thank you for your message about the {pick(_THINGS)}: {pick(_ANSWERS)}, and"
+        f" {pick(_ANSWERS)}."
+    )
 
 
 def records(
@@ -71,9 +103,12 @@ def records(
     slower: float = 1.0,
     prefix: str = "int",
 ) -> list[dict[str, Any]]:
-    """`n` complete interactions, one each `step_ms`. `users`: how many end users share them; None gives each its own.
+    """`n` complete interactions, one each `step_ms`.
 
-    `habits`: each user has one favourite product, way of asking and patience, so that one user's rows resemble each other.
+    `users`: how many end users share them; None gives each its own.
+
+    `habits`: each user has one favourite product, way of asking and patience, so that one user's
+    rows resemble each other.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -84,7 +119,9 @@ def records(
             own = np.random.default_rng(zlib.crc32(user.encode()))
             things = (_THINGS[int(own.integers(len(_THINGS)))],) if rng.random() < 0.8 else _THINGS
             refusals = float(own.beta(0.6, 19.4))
-        asked = question(rng, ("aurora panel", "aurora tile") if rng.random() < new_words else things)
+        asked = question(
+            rng, ("aurora panel", "aurora tile") if rng.random() < new_words else things
+        )
         if habits:
             asked = f"{'please ' * int(own.integers(4))}{asked}"
         refused = rng.random() < refusals
@@ -113,7 +150,13 @@ def records(
                 "http_status": 200,
                 "error": None,
                 "finish_reason": "length" if rng.random() < 0.04 else "stop",
-                "request": {"model": alias, "messages": [{"role": "system", "content": "You are kind."}, {"role": "user", "content": asked}]},
+                "request": {
+                    "model": alias,
+                    "messages": [
+                        {"role": "system", "content": "You are kind."},
+                        {"role": "user", "content": asked},
+                    ],
+                },
                 "response": {"role": "assistant", "content": said},
                 "response_text": said,
                 "response_sha256": "0" * 64,
@@ -131,8 +174,13 @@ def records(
 def rows(n: int, seed: int, *, rated: float = 0.2, unhappy: float = 0.2, **world: Any) -> list[Row]:
     """The same as monitoring reads them, a share of them rated."""
     rng = np.random.default_rng(seed + 1_000_000)
-    thumbs = [(-1 if rng.random() < unhappy else 1) if rng.random() < rated else None for _ in range(n)]
-    return [row_from_record(record, thumb) for record, thumb in zip(records(n, seed, **world), thumbs, strict=True)]
+    thumbs = [
+        (-1 if rng.random() < unhappy else 1) if rng.random() < rated else None for _ in range(n)
+    ]
+    return [
+        row_from_record(record, thumb)
+        for record, thumb in zip(records(n, seed, **world), thumbs, strict=True)
+    ]
 
 
 def insert_records(context: Context, found: list[dict[str, Any]]) -> None:
@@ -146,7 +194,15 @@ def insert_ratings(context: Context, given: dict[str, int], at: int = NOW) -> No
         connection.execute(insert(ratings), found)
 
 
-def promote(context: Context, *, at: int, digest: str | None = "d" * 64, generation: int = 1, alias: str = "support", candidate: str | None = None) -> None:
+def promote(
+    context: Context,
+    *,
+    at: int,
+    digest: str | None = "d" * 64,
+    generation: int = 1,
+    alias: str = "support",
+    candidate: str | None = None,
+) -> None:
     with writing(context.database) as connection:
         connection.execute(
             insert(rollouts).values(

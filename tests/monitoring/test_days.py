@@ -1,5 +1,7 @@
-"""Days judged against an alias's own history, on the database: taken in once, in order, with the same outcome after a restart;
-one incident for one change; people's decisions; what is kept holds no text."""
+"""Days judged against an alias's own history, on the database: taken in once, in order, with the
+same outcome after a restart; one incident for one change; people's decisions; what is kept holds no
+text.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,15 @@ ROWS = 150
 def fill(context: Context, days: range, **changes: Any) -> None:
     """A day's conversations for each day: 150 of 120 users, spread over 10 hours."""
     for day in days:
-        made = records(ROWS, day, start_at=day * DAY_MS + 8 * 3_600_000, step_ms=240_000, users=120, prefix="int", **changes)
+        made = records(
+            ROWS,
+            day,
+            start_at=day * DAY_MS + 8 * 3_600_000,
+            step_ms=240_000,
+            users=120,
+            prefix="int",
+            **changes,
+        )
         insert_records(context, made)
 
 
@@ -52,7 +62,9 @@ def at(day: int, hours: float = 2) -> int:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with 50 quiet days, taken in, and 12 on which refusals are seven times as many, not taken in yet."""
+    """A home with 50 quiet days, taken in, and 12 on which refusals are seven times as many, not
+    taken in yet.
+    """
     home = Path(tmp_path_factory.mktemp("days")) / "home"
     context = open_context(load_settings(home=home))
     fill(context, range(FIRST, SHIFT))
@@ -90,12 +102,25 @@ def test_a_change_opens_one_incident_that_says_what_since_when_and_where(shifted
     assert said is not None and said.startswith("support: 12 days, ") and "incidents" in said
     (alert,) = open_alerts(shifted)
     found = alert["detail"]["incident"]
-    assert (alert["kind"], alert["severity"], found["signal"]) == ("answers", "attention", "refusal")
+    assert (alert["kind"], alert["severity"], found["signal"]) == (
+        "answers",
+        "attention",
+        "refusal",
+    )
     began = (date.fromisoformat(found["first_day"]) - date(1970, 1, 1)).days
     assert abs(began - SHIFT) <= 3, f"the change began on day {SHIFT}, and {began} was found"
-    assert "Refusal rate (adapter support@v1) 2" in alert["title"] and ", since 2024-11-2" in alert["title"]
+    assert (
+        "Refusal rate (adapter support@v1) 2" in alert["title"]
+        and ", since 2024-11-2" in alert["title"]
+    )
     with reading(shifted.database) as connection:
-        said = list(connection.scalars(select(interactions.c.response_text).where(interactions.c.id.in_(alert["detail"]["interaction_ids"]))))
+        said = list(
+            connection.scalars(
+                select(interactions.c.response_text).where(
+                    interactions.c.id.in_(alert["detail"]["interaction_ids"])
+                )
+            )
+        )
     assert said and all(text.startswith("I'm sorry") for text in said)
     series = alert["detail"]["signals"][0]["series"]
     assert len(series) > 40 and series[-1][1] > 0.1
@@ -103,7 +128,8 @@ def test_a_change_opens_one_incident_that_says_what_since_when_and_where(shifted
 
 def test_the_same_day_is_taken_in_once_and_only_when_it_is_over(context: Context) -> None:
     fill(context, range(FIRST, FIRST + 3))
-    assert run_alias(context, "support", at(FIRST + 1, 0.5)) == (1, 0)  # half an hour after midnight: rows may still be on their way
+    # Half an hour after midnight: rows may still be on their way
+    assert run_alias(context, "support", at(FIRST + 1, 0.5)) == (1, 0)
     assert run_alias(context, "support", at(FIRST + 1)) == (1, 0)
     assert run_alias(context, "support", at(FIRST + 1)) == (0, 0)
     assert run_alias(context, "support", at(FIRST + 9)) == (1, 0)
@@ -116,7 +142,16 @@ def test_the_same_day_is_taken_in_once_and_only_when_it_is_over(context: Context
 
 def test_stopped_after_each_day_it_says_the_same_as_in_one_go(shifted: Context) -> None:
     forget(shifted)
-    for day in (FIRST, FIRST + 5, FIRST + 13, FIRST + 20, SHIFT - 1, SHIFT + 1, SHIFT + 3, SHIFT + 11):
+    for day in (
+        FIRST,
+        FIRST + 5,
+        FIRST + 13,
+        FIRST + 20,
+        SHIFT - 1,
+        SHIFT + 1,
+        SHIFT + 3,
+        SHIFT + 11,
+    ):
         run_alias(shifted, "support", at(day))
     in_parts = standing(shifted, "support")
     forget(shifted)
@@ -125,12 +160,17 @@ def test_stopped_after_each_day_it_says_the_same_as_in_one_go(shifted: Context) 
     assert in_parts["judged_days"] == in_one_go["judged_days"] == 20
 
     def what(found: dict[str, Any]) -> list[tuple[Any, ...]]:
-        return [(one["signal"], one["first_day"], one["detected_on"], one["evidence"][0]["now"]) for one in found["incidents"]]
+        return [
+            (one["signal"], one["first_day"], one["detected_on"], one["evidence"][0]["now"])
+            for one in found["incidents"]
+        ]
 
     assert what(in_parts) == what(in_one_go) != []
 
 
-def test_a_day_whose_store_cannot_be_written_is_judged_again(shifted: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_whose_store_cannot_be_written_is_judged_again(
+    shifted: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(path: str, value: Any) -> str:
         raise StoreError("Writing failed: no space left on device.")
 
@@ -144,7 +184,9 @@ def test_a_day_whose_store_cannot_be_written_is_judged_again(shifted: Context, m
     assert len(open_alerts(shifted)) == 1
 
 
-def test_expected_closes_the_incident_makes_the_level_normal_and_survives_a_restart(shifted: Context) -> None:
+def test_expected_closes_the_incident_makes_the_level_normal_and_survives_a_restart(
+    shifted: Context,
+) -> None:
     fill(shifted, range(SHIFT + 12, SHIFT + 40), refusals=0.2)
     run_days(shifted, at(SHIFT + 11))
     (alert,) = open_alerts(shifted)
@@ -156,19 +198,30 @@ def test_expected_closes_the_incident_makes_the_level_normal_and_survives_a_rest
     assert any("is expected" in str(one["reason"]) for one in found["declared"])
 
 
-def test_what_goes_back_to_normal_is_resolved_and_what_a_person_closed_stays_closed(shifted: Context) -> None:
+def test_what_goes_back_to_normal_is_resolved_and_what_a_person_closed_stays_closed(
+    shifted: Context,
+) -> None:
     fill(shifted, range(SHIFT + 12, SHIFT + 30))
     run_days(shifted, at(SHIFT + 8))
     (alert,) = open_alerts(shifted)
     run_days(shifted, at(SHIFT + 11))
     (later,) = open_alerts(shifted)
-    assert len(later["detail"]["signals"][0]["series"]) == len(alert["detail"]["signals"][0]["series"]) + 3, "an open incident's chart stood still"
+    assert (
+        len(later["detail"]["signals"][0]["series"])
+        == len(alert["detail"]["signals"][0]["series"]) + 3
+    ), "an open incident's chart stood still"
     run_days(shifted, at(SHIFT + 29))
     with reading(shifted.database) as connection:
         (closed,) = list_alerts(connection, "support")
-    assert (closed["id"], closed["state"], closed["changed_by"]) == (alert["id"], "resolved", "monitoring")
+    assert (closed["id"], closed["state"], closed["changed_by"]) == (
+        alert["id"],
+        "resolved",
+        "monitoring",
+    )
     assert "Back to normal" in closed["detail"]["resolution"]
-    assert closed["detail"]["incident"]["examples"] == alert["detail"]["incident"]["examples"] != [], "what explained the incident went with the restart"
+    assert (
+        closed["detail"]["incident"]["examples"] == alert["detail"]["incident"]["examples"] != []
+    ), "what explained the incident went with the restart"
 
 
 def test_a_person_s_resolution_is_not_overruled_by_the_next_day(shifted: Context) -> None:
@@ -179,18 +232,25 @@ def test_a_person_s_resolution_is_not_overruled_by_the_next_day(shifted: Context
     assert open_alerts(shifted) == []
 
 
-def test_windows_are_information_until_days_raise_them_and_never_close_what_the_days_hold_open(shifted: Context) -> None:
+def test_windows_are_information_until_days_raise_them_and_never_close_what_the_days_hold_open(
+    shifted: Context,
+) -> None:
     report = run_drift(shifted, "support", at(SHIFT + 11))
     assert report["verdict"] == "drift"
     (early,) = open_alerts(shifted)
     assert (early["kind"], early["severity"]) == ("answers", "information")
     run_days(shifted, at(SHIFT + 11))
     (alert,) = open_alerts(shifted)
-    assert (alert["id"], alert["severity"]) == (early["id"], "attention"), "the days did not raise the alert that was there"
+    assert (alert["id"], alert["severity"]) == (
+        early["id"],
+        "attention",
+    ), "the days did not raise the alert that was there"
     fill(shifted, range(SHIFT + 12, SHIFT + 20))
     for hours in range(3):
         run_drift(shifted, "support", at(SHIFT + 19) + hours)
-    assert [one["id"] for one in open_alerts(shifted)] == [alert["id"]], "two windows that look alike closed what the days hold open"
+    assert [one["id"] for one in open_alerts(shifted)] == [alert["id"]], (
+        "two windows that look alike closed what the days hold open"
+    )
 
 
 def test_what_is_kept_of_a_day_holds_no_text_and_no_name(context: Context) -> None:
@@ -204,8 +264,13 @@ def test_what_is_kept_of_a_day_holds_no_text_and_no_name(context: Context) -> No
         assert f"u{row['day']}-" not in kept, "an end user's own name was kept"
 
 
-def test_samples_older_than_the_history_are_removed_and_their_days_stay(sqlite_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitoring.daystore.detector_settings", lambda context: DetectorSettings(history_days=5, cold_days=21))
+def test_samples_older_than_the_history_are_removed_and_their_days_stay(
+    sqlite_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "monitoring.daystore.detector_settings",
+        lambda context: DetectorSettings(history_days=5, cold_days=21),
+    )
     fill(sqlite_context, range(FIRST, FIRST + 8))
     run_alias(sqlite_context, "support", at(FIRST + 7))
     with reading(sqlite_context.database) as connection:
@@ -216,7 +281,9 @@ def test_samples_older_than_the_history_are_removed_and_their_days_stay(sqlite_c
     assert open_watch(sqlite_context, "support").stream.memory.days == list(range(FIRST, FIRST + 8))
 
 
-def test_a_busy_day_is_read_as_a_sample_of_a_few_rows_of_each_user(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_day_is_read_as_a_sample_of_a_few_rows_of_each_user(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = records(3000, 5, start_at=FIRST * DAY_MS, step_ms=1000, users=900)
     rng = np.random.default_rng(1)
     alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -254,9 +321,23 @@ def test_a_sample_comes_back_as_it_was_written() -> None:
 
 def test_a_second_change_of_the_same_kind_has_an_alert_of_its_own() -> None:
     def incident(name: str, state: str = "open") -> dict[str, Any]:
-        return {"id": name, "state": state, "summary": "x", "first_day": "2024-11-20", "closed_on": "2024-12-01", "evidence": [], "examples": []}
+        return {
+            "id": name,
+            "state": state,
+            "summary": "x",
+            "first_day": "2024-11-20",
+            "closed_on": "2024-12-01",
+            "evidence": [],
+            "examples": [],
+        }
 
-    first = {"id": "alr_1", "kind": "answers", "state": "open", "title": "t", "detail": {"incident": incident("one")}}
+    first = {
+        "id": "alr_1",
+        "kind": "answers",
+        "state": "open",
+        "title": "t",
+        "detail": {"incident": incident("one")},
+    }
     change = plan_incident("support", "answers", incident("two"), {}, [first])
     assert change is not None and (change.deed, change.key) == ("open", "drift:support:answers:two")
     grown = plan_incident("support", "answers", incident("one"), {}, [first])
@@ -278,7 +359,11 @@ def test_the_pages_show_the_days_and_the_incident(shifted: Context) -> None:
     with reading(shifted.database) as connection:
         stored = newest_days(connection, "support", 91)
     view = days_view(stored, [alert["detail"]["incident"]])
-    assert view is not None and "Refusal rate" in [chart.label for chart in view.charts if chart.moved] and view.charts[0].moved
+    assert (
+        view is not None
+        and "Refusal rate" in [chart.label for chart in view.charts if chart.moved]
+        and view.charts[0].moved
+    )
     assert days_view(stored[:20], []).sentence.startswith("20 days so far. In 23 days")  # type: ignore[union-attr]
 
 
@@ -301,11 +386,15 @@ def test_a_day_without_answers_is_no_day(sqlite_context: Context) -> None:
         endings = [{"status": "error", "http_status": 500}, {"status": "cut", "http_status": 503}]
         rows = [{**row, "id": f"int_failed{n}", **endings[n % 2]} for n, row in enumerate(failed)]
         connection.execute(insert(interactions), rows)
-        connection.execute(update(interactions).where(interactions.c.id.like("int_failed%")).values(end_user=None))
+        connection.execute(
+            update(interactions).where(interactions.c.id.like("int_failed%")).values(end_user=None)
+        )
     assert run_alias(sqlite_context, "support", at(FIRST + 400)) == (2, 0)
 
 
-def test_a_day_that_another_process_took_in_meanwhile_is_not_taken_in_twice(shifted: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_that_another_process_took_in_meanwhile_is_not_taken_in_twice(
+    shifted: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = dayjob.store_day
 
     def beaten(context: Context, watch: Any, day: Any, now: int, also: Any) -> None:
@@ -317,7 +406,9 @@ def test_a_day_that_another_process_took_in_meanwhile_is_not_taken_in_twice(shif
     run_alias(shifted, "support", at(SHIFT + 11))
     assert len(open_alerts(shifted)) == 1
     with reading(shifted.database) as connection:
-        assert [row["day"] for row in newest_days(connection, "support", 12)] == list(range(SHIFT, SHIFT + 12))
+        assert [row["day"] for row in newest_days(connection, "support", 12)] == list(
+            range(SHIFT, SHIFT + 12)
+        )
 
 
 def test_an_unknown_alias_is_said_to_be_unknown(sqlite_context: Context) -> None:

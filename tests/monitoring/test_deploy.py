@@ -15,7 +15,11 @@ _SUFFIXES = ("_total", "_bucket", "_count", "_sum")
 def _exported() -> set[str]:
     """Names in the sources that make them: the gateway's and ours."""
     sources = [ROOT / "monitoring" / "metrics.py", ROOT / "serving" / "gateway" / "metrics.py"]
-    return {name for source in sources for name in re.findall(r'\(\s*"(whet_[a-z0-9_]+)"', source.read_text())}
+    return {
+        name
+        for source in sources
+        for name in re.findall(r'\(\s*"(whet_[a-z0-9_]+)"', source.read_text())
+    }
 
 
 def _asked(expression: str) -> set[str]:
@@ -34,8 +38,12 @@ def test_every_metric_in_rules_and_dashboard_is_exported() -> None:
     expressions += [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     asked = set().union(*map(_asked, expressions))
     assert asked <= _exported()
-    recorded = {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
-    assert {name for expression in expressions for name in re.findall(r"\bwhet:[a-z0-9_:]+", expression)} <= recorded
+    recorded = {
+        rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule
+    }
+    assert {
+        name for expression in expressions for name in re.findall(r"\bwhet:[a-z0-9_:]+", expression)
+    } <= recorded
 
 
 def test_every_alert_says_what_is_so_and_what_to_do() -> None:
@@ -51,6 +59,10 @@ def test_the_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert not cells & taken, panel["title"]
         taken |= cells

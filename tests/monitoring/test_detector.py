@@ -11,7 +11,14 @@ import pytest
 from monitoring.detector.baseline import History, quiet_weekdays, usual, weekday_of, z_score
 from monitoring.detector.codebook import fit_codebook
 from monitoring.detector.coldstart import compare_two
-from monitoring.detector.cusum import Cusum, change_begin, measured_spread, run_length, run_lengths, threshold_for
+from monitoring.detector.cusum import (
+    Cusum,
+    change_begin,
+    measured_spread,
+    run_length,
+    run_lengths,
+    threshold_for,
+)
 from monitoring.detector.daily import Chart, DayStatistics, Point, share_point, summarise_day
 from monitoring.detector.effects import effect_of
 from monitoring.detector.explain import contributions
@@ -47,7 +54,10 @@ def test_nobody_counts_more_often_than_the_cap_and_rows_without_a_user_count_onc
 def test_a_service_of_two_people_still_has_a_sample() -> None:
     table = Table({"user": np.array(["a", "b"] * 100, dtype=object), "value": np.arange(200.0)})
     assert len(sample_of_day(table, 3, 60, 0, 1)) >= 60
-    assert sample_of_day(table, 3, 60, 0, 1).columns["value"].tolist() == sample_of_day(table, 3, 60, 0, 1).columns["value"].tolist()
+    assert (
+        sample_of_day(table, 3, 60, 0, 1).columns["value"].tolist()
+        == sample_of_day(table, 3, 60, 0, 1).columns["value"].tolist()
+    )
 
 
 # --- what is usual -------------------------------------------------------------------------------------------------
@@ -55,7 +65,15 @@ def test_a_service_of_two_people_still_has_a_sample() -> None:
 
 def _history(values: np.ndarray, **changes: object) -> History:
     n = len(values)
-    made = History(values, np.full(n, 0.01), values, np.full(n, 100.0), np.arange(n) % 7 >= 5, np.zeros(n, dtype=np.int64), 0)
+    made = History(
+        values,
+        np.full(n, 0.01),
+        values,
+        np.full(n, 100.0),
+        np.arange(n) % 7 >= 5,
+        np.zeros(n, dtype=np.int64),
+        0,
+    )
     return replace(made, **changes)
 
 
@@ -70,7 +88,10 @@ def test_a_weekend_is_judged_by_weekends() -> None:
 
 def test_an_outage_in_the_history_moves_neither_level_nor_spread_much() -> None:
     noise = np.random.default_rng(2).normal(0, 0.1, 56)
-    quiet, loud = usual(_history(noise), 20), usual(_history(np.where(np.arange(56) == 30, 50.0, noise)), 20)
+    quiet, loud = (
+        usual(_history(noise), 20),
+        usual(_history(np.where(np.arange(56) == 30, 50.0, noise)), 20),
+    )
     assert quiet is not None and loud is not None
     assert loud.level[0] == pytest.approx(quiet.level[0], abs=0.03)
     assert loud.spread < 1.3 * quiet.spread
@@ -89,7 +110,9 @@ def test_z_is_normal_whatever_the_length_of_the_history() -> None:
         z = []
         for _ in range(1500):
             values = rng.normal(5, 2, days)
-            known = usual(_history(values, quiet=np.zeros(days, dtype=bool), errors=np.zeros(days)), 20)
+            known = usual(
+                _history(values, quiet=np.zeros(days, dtype=bool), errors=np.zeros(days)), 20
+            )
             assert known is not None
             z.append(z_score(rng.normal(5, 2), 0, False, known, 6))
         assert np.std(z) == pytest.approx(1, abs=0.08)
@@ -98,11 +121,21 @@ def test_z_is_normal_whatever_the_length_of_the_history() -> None:
 
 def test_after_a_declared_change_the_level_is_new_and_the_spread_is_not() -> None:
     values = np.concatenate([np.random.default_rng(5).normal(0, 0.1, 50), np.full(6, 3.0)])
-    known = usual(_history(values, segment=(np.arange(56) >= 50).astype(int), today=1, quiet=np.zeros(56, dtype=bool)), 20)
+    known = usual(
+        _history(
+            values,
+            segment=(np.arange(56) >= 50).astype(int),
+            today=1,
+            quiet=np.zeros(56, dtype=bool),
+        ),
+        20,
+    )
     assert known is not None
     assert known.level[0] == pytest.approx(3.0)
     assert known.spread == pytest.approx(0.1, rel=0.3)
-    assert usual(_history(values, segment=(np.arange(56) >= 53).astype(int), today=1), 20) is None, "three days are no level"
+    assert (
+        usual(_history(values, segment=(np.arange(56) >= 53).astype(int), today=1), 20) is None
+    ), "three days are no level"
     assert usual(_history(values[:19]), 20) is None
 
 
@@ -110,7 +143,10 @@ def test_quiet_weekdays_are_learned_and_growth_is_no_rhythm() -> None:
     days = list(range(MONDAY, MONDAY + 56))
     friday_saturday = [1000 if weekday_of(day) in (4, 5) else 2000 for day in days]
     assert quiet_weekdays(days, friday_saturday) == {4, 5}
-    assert quiet_weekdays(days, [int(1000 * 1.03**i) for i in range(56)]) == {5, 6}, "without a rhythm the calendar's weekend"
+    assert quiet_weekdays(days, [int(1000 * 1.03**i) for i in range(56)]) == {
+        5,
+        6,
+    }, "without a rhythm the calendar's weekend"
     assert quiet_weekdays(days[:10], friday_saturday[:10]) == {5, 6}
 
 
@@ -126,15 +162,24 @@ def test_run_lengths_agree_with_simulation_and_grow_with_the_threshold() -> None
             total, days = max(0.0, total + rng.normal() - 0.75), days + 1
         lengths.append(days)
     assert run_length(2.5, 0.75, 1.0) == pytest.approx(np.mean(lengths), rel=0.15)
-    assert threshold_for(1000, 0.75, 1.0) < threshold_for(10_000, 0.75, 1.0) < threshold_for(10_000, 0.75, 1.3)
+    assert (
+        threshold_for(1000, 0.75, 1.0)
+        < threshold_for(10_000, 0.75, 1.0)
+        < threshold_for(10_000, 0.75, 1.3)
+    )
 
 
 def test_one_number_sets_all_thresholds() -> None:
     sides = {"refusal": 2, "language": 48}
-    loud, calm = ([threshold_for(days, 0.75, 1.0) for days in run_lengths(sides, target).values()] for target in (5.0, 0.1))
+    loud, calm = (
+        [threshold_for(days, 0.75, 1.0) for days in run_lengths(sides, target).values()]
+        for target in (5.0, 0.1)
+    )
     assert loud[0] < calm[0] and loud[1] < calm[1]
     assert calm[1] > calm[0], "a signal of 24 charts may not be louder than one of a single chart"
-    rate = sum(100 * sides / run_length(h, 0.75, 1.0) for sides, h in zip((2, 48), calm, strict=True))
+    rate = sum(
+        100 * sides / run_length(h, 0.75, 1.0) for sides, h in zip((2, 48), calm, strict=True)
+    )
     assert rate == pytest.approx(0.1, rel=0.15)
     with pytest.raises(ConfigurationError, match="target has to lie between"):
         DetectorSettings(target=0)
@@ -183,14 +228,24 @@ def test_a_signal_that_wanders_makes_no_other_signal_slower() -> None:
 
 def test_a_category_that_wanders_makes_no_other_category_slower() -> None:
     rng = np.random.default_rng(10)
-    spreads = _spreads({Chart("language", name): list((4.0 if name == "pl" else 1.0) * rng.normal(size=20)) for name in ("en", "es", "de", "pl")})
+    spreads = _spreads(
+        {
+            Chart("language", name): list((4.0 if name == "pl" else 1.0) * rng.normal(size=20))
+            for name in ("en", "es", "de", "pl")
+        }
+    )
     by_signal = spreads.by_signal()
-    assert spreads.of_chart(Chart("language", "pl"), by_signal) > spreads.of_chart(Chart("language", "en"), by_signal) + 0.5
+    assert (
+        spreads.of_chart(Chart("language", "pl"), by_signal)
+        > spreads.of_chart(Chart("language", "en"), by_signal) + 0.5
+    )
 
 
 def test_a_signal_of_few_weeks_is_taken_to_be_as_the_others() -> None:
     rng = np.random.default_rng(9)
-    wandering = {Chart(name): list(1.6 * rng.normal(size=50)) for name in ("ttft_ms", "language", "refusal")}
+    wandering = {
+        Chart(name): list(1.6 * rng.normal(size=50)) for name in ("ttft_ms", "language", "refusal")
+    }
     found = _spreads({**wandering, Chart("new"): [0.1]}).by_signal()
     assert found["new"] == pytest.approx(1.5, abs=0.25)
     assert Spreads().by_signal() == {} and Spreads().of_chart(Chart("new"), {}) == 1
@@ -243,7 +298,13 @@ def _day(n: int = 300, seed: int = 0, **changes: object) -> Table:
 
 def test_a_day_becomes_one_point_per_chart_and_survives_json() -> None:
     day, sample = summarise_day(_day(), MONDAY, SETTINGS, None)
-    assert {chart.signal for chart in day.points} == {"prompt_tokens", "ttft_ms", "refusal", "thumb_given", "thumb_down"}
+    assert {chart.signal for chart in day.points} == {
+        "prompt_tokens",
+        "ttft_ms",
+        "refusal",
+        "thumb_given",
+        "thumb_down",
+    }
     assert {chart.part for chart in day.points if chart.signal == "ttft_ms"} == {"p50", "p95"}
     assert day.points[Chart("refusal")].level == pytest.approx(sample.columns["refusal"].mean())
     assert set(day.counts[Chart("language")]) == {"en", "es"}
@@ -257,15 +318,25 @@ def test_a_signal_with_too_few_values_is_a_day_without_it() -> None:
 
 
 def test_answers_are_watched_for_each_adapter_and_questions_for_the_alias() -> None:
-    day, _ = summarise_day(_day(adapter=["v1"] * 150 + ["v2"] * 140 + ["v3"] * 10), MONDAY, SETTINGS, None)
+    day, _ = summarise_day(
+        _day(adapter=["v1"] * 150 + ["v2"] * 140 + ["v3"] * 10), MONDAY, SETTINGS, None
+    )
     assert {chart.adapter for chart in day.points if chart.signal == "refusal"} == {"v1", "v2"}
     assert {chart.adapter for chart in day.points if chart.signal == "prompt_tokens"} == {""}
 
 
 def test_signals_are_read_from_texts_where_their_columns_are_missing() -> None:
     n = 100
-    answers = ["I'm sorry, but I cannot help with that."] * 10 + ["Press the red button and wait for a minute."] * 90
-    table = table_from_columns({"day": ["2026-01-05"] * n, "prompt": ["Wie kann ich das der Firma zurückgeben?"] * n, "answer": answers})
+    answers = ["I'm sorry, but I cannot help with that."] * 10 + [
+        "Press the red button and wait for a minute."
+    ] * 90
+    table = table_from_columns(
+        {
+            "day": ["2026-01-05"] * n,
+            "prompt": ["Wie kann ich das der Firma zurückgeben?"] * n,
+            "answer": answers,
+        }
+    )
     day, _ = summarise_day(table, MONDAY, SETTINGS, None)
     assert day.points[Chart("refusal")].level == pytest.approx(0.1)
     assert day.counts[Chart("language")] == {"de": n}
@@ -274,7 +345,12 @@ def test_signals_are_read_from_texts_where_their_columns_are_missing() -> None:
 
 def test_every_signal_has_a_label_and_own_columns_become_signals() -> None:
     assert len({signal.name for signal in SIGNALS}) == len(SIGNALS)
-    found = {signal.name: signal.shape for signal in signals_of({"rate_unsafe", "value_price", "category_tier", "slice_shop", "rubbish"})}
+    found = {
+        signal.name: signal.shape
+        for signal in signals_of(
+            {"rate_unsafe", "value_price", "category_tier", "slice_shop", "rubbish"}
+        )
+    }
     assert found == {"category_tier": "category", "rate_unsafe": "rate", "value_price": "positive"}
 
 
@@ -292,8 +368,18 @@ def test_every_signal_has_a_label_and_own_columns_become_signals() -> None:
         ("prompt_novelty", "", 0.05, 0.10, 3000, True, "Out-of-distribution questions 10 %, baseline 5.0 %"),
     ],
 )  # fmt: skip
-def test_sizes_are_said_in_plain_words_and_trifles_are_not_large(name: str, part: str, before: float, now: float, values: int, large: bool, said: str) -> None:
-    effect = effect_of(signal_of(name), Chart(name, part), before, now, values=values, rows_per_day=2000, since=MONDAY)
+def test_sizes_are_said_in_plain_words_and_trifles_are_not_large(
+    name: str, part: str, before: float, now: float, values: int, large: bool, said: str
+) -> None:
+    effect = effect_of(
+        signal_of(name),
+        Chart(name, part),
+        before,
+        now,
+        values=values,
+        rows_per_day=2000,
+        since=MONDAY,
+    )
     assert effect.large is large
     assert said in effect.sentence
 
@@ -303,8 +389,11 @@ def _incident(*moves: tuple[str, str, float, float], since: int = MONDAY) -> Inc
     evidence = {}
     for name, part, before, now in moves:
         chart = Chart(name, part)
-        effect = effect_of(signal_of(name), chart, before, now, values=3000, rows_per_day=2000, since=since)
-        evidence[chart] = Evidence(chart, since + 2, since, 2.0, effect)  # sums are clipped: all tie
+        effect = effect_of(
+            signal_of(name), chart, before, now, values=3000, rows_per_day=2000, since=since
+        )
+        # Sums are clipped: all tie
+        evidence[chart] = Evidence(chart, since + 2, since, 2.0, effect)
     return Incident("support", since + 2, since, evidence)
 
 
@@ -340,14 +429,22 @@ def test_a_change_that_begins_after_an_incident_was_found_has_its_own() -> None:
 
 def test_answers_of_another_model_are_told_as_an_adapter_that_may_not_be_applied() -> None:
     without = _incident(
-        ("completion_tokens", "", 52.0, 11.0), ("refusal", "", 0.034, 0.0), ("answer_language", "de", 0.07, 0.0)
+        ("completion_tokens", "", 52.0, 11.0),
+        ("refusal", "", 0.034, 0.0),
+        ("answer_language", "de", 0.07, 0.0),
     )
-    assert "adapter may not be applied" in without.hint and without.as_json()["hint"] == without.hint
-    assert _incident(("completion_tokens", "", 52.0, 11.0)).hint == "", "a model may merely write shorter"
+    assert (
+        "adapter may not be applied" in without.hint and without.as_json()["hint"] == without.hint
+    )
+    assert _incident(("completion_tokens", "", 52.0, 11.0)).hint == "", (
+        "a model may merely write shorter"
+    )
     refusing = _incident(("refusal", "", 0.034, 0.3), ("completion_tokens", "", 57.0, 46.0))
     assert refusing.hint == "", "refusals are short"
     asked = _incident(
-        ("completion_tokens", "", 52.0, 11.0), ("logprob", "", 0.5, 0.9), ("prompt_novelty", "", 0.05, 0.5)
+        ("completion_tokens", "", 52.0, 11.0),
+        ("logprob", "", 0.5, 0.9),
+        ("prompt_novelty", "", 0.05, 0.5),
     )
     assert asked.hint == "", "other questions have other answers"
 
@@ -363,7 +460,10 @@ def test_parts_of_a_change_sum_to_the_change() -> None:
 
 
 def test_words_of_a_cluster_come_from_several_people() -> None:
-    clusters = [["my solar panel", "solar roof", "solar inverter secretname"], ["my invoice", "the invoice", "invoice please"]]
+    clusters = [
+        ["my solar panel", "solar roof", "solar inverter secretname"],
+        ["my invoice", "the invoice", "invoice please"],
+    ]
     named = characteristic_words(clusters, [["a", "b", "c"], ["d", "e", "f"]])
     assert named[0][0] == "solar"
     assert named[1][0] == "invoice"
@@ -372,12 +472,33 @@ def test_words_of_a_cluster_come_from_several_people() -> None:
 
 
 def test_texts_with_the_same_words_are_close_and_new_words_are_far_from_all() -> None:
-    known = ["refund of my invoice payment", "invoice payment refund", "reset the login password", "password login reset"] * 60
+    known = [
+        "refund of my invoice payment",
+        "invoice payment refund",
+        "reset the login password",
+        "password login reset",
+    ] * 60
     space = WordSpace.learned(known)
-    table = Table({"prompt": np.array(known, dtype=object), "id": np.array([str(i) for i in range(240)], dtype=object)})
+    table = Table(
+        {
+            "prompt": np.array(known, dtype=object),
+            "id": np.array([str(i) for i in range(240)], dtype=object),
+        }
+    )
     book = fit_codebook(table, 4, 0)
     assert book is not None and book.space is not None
-    _, distance = book.assign(book.vectors(Table({"prompt": np.array(["payment of the invoice refund", "solar panel inverter roof", "", None], dtype=object)})))
+    _, distance = book.assign(
+        book.vectors(
+            Table(
+                {
+                    "prompt": np.array(
+                        ["payment of the invoice refund", "solar panel inverter roof", "", None],
+                        dtype=object,
+                    )
+                }
+            )
+        )
+    )
     assert distance[1] > distance[0] + 0.2
     assert np.isnan(distance[2:]).all()
     assert np.allclose(space.vectors(["Refund of MY invoice payment"]), space.vectors([known[0]]))
@@ -389,13 +510,23 @@ _ASKED = (
     "I need help with {} and {} urgently",
     "Since yesterday {} shows an error about {}",
 )
-_TOPICS = ("invoice payment refund", "login password account", "router wifi cable", "solar panel inverter")
+_TOPICS = (
+    "invoice payment refund",
+    "login password account",
+    "router wifi cable",
+    "solar panel inverter",
+)
 
 
 def _questions(first: int, count: int, topics: int, rng: np.random.Generator) -> Table:
-    """`count` questions of as many users about the first `topics` topics, asked in one of four ways; `truth`: which topic."""
+    """`count` questions of as many users about the first `topics` topics, asked in one of four
+    ways; `truth`: which topic.
+    """
     of = rng.integers(topics, size=count)
-    prompts = [_ASKED[rng.integers(len(_ASKED))].format(*rng.permutation(_TOPICS[topic].split())[:2]) for topic in of]
+    prompts = [
+        _ASKED[rng.integers(len(_ASKED))].format(*rng.permutation(_TOPICS[topic].split())[:2])
+        for topic in of
+    ]
     ids = np.array([str(first + i) for i in range(count)], dtype=object)
     return Table({"prompt": np.array(prompts, dtype=object), "id": ids, "truth": of.astype(float)})
 
@@ -410,22 +541,40 @@ def test_a_new_topic_is_named_whatever_the_ways_of_asking() -> None:
     rng = np.random.default_rng(4)
     before = _questions(0, 900, 3, rng)
     usual, new = _questions(900, 460, 3, rng), _questions(1400, 160, 4, rng)
-    after = Table({name: np.concatenate([usual.columns[name], new.columns[name]]) for name in usual.columns})
+    after = Table(
+        {name: np.concatenate([usual.columns[name], new.columns[name]]) for name in usual.columns}
+    )
     found = by_risen_words(before, after, None, 0)
     assert found is not None
     named = described(found, found.rises(), after, {})
     assert named and _new_of(named, after) == [1.0] * len(named)
-    assert set(named[0]["words"]) <= set(_TOPICS[3].split()) and named[0]["share_before"] == 0 < named[0]["share_now"]
+    assert (
+        set(named[0]["words"]) <= set(_TOPICS[3].split())
+        and named[0]["share_before"] == 0 < named[0]["share_now"]
+    )
     blind = by_likeness(before, after, None, 0)
     assert blind is not None
-    assert min(_new_of(described(blind, blind.rises(), after, {}), after)) < 0.5, "the ways of asking are no difficulty here, so this test shows nothing"
+    assert min(_new_of(described(blind, blind.rises(), after, {}), after)) < 0.5, (
+        "the ways of asking are no difficulty here, so this test shows nothing"
+    )
 
 
 def test_one_subject_in_several_groups_is_told_once_with_the_sum_of_their_shares() -> None:
-    words = ["solar panel", "panel inverter roof", "solar inverter roof", "login password", "password account login"]
+    words = [
+        "solar panel",
+        "panel inverter roof",
+        "solar inverter roof",
+        "login password",
+        "password account login",
+    ]
     labels = np.repeat(np.arange(5), 20)
     prompts = [words[label] for label in labels]
-    after = Table({"prompt": np.array(prompts, dtype=object), "id": np.array([str(i) for i in range(100)], dtype=object)})
+    after = Table(
+        {
+            "prompt": np.array(prompts, dtype=object),
+            "id": np.array([str(i) for i in range(100)], dtype=object),
+        }
+    )
     vectors = np.eye(5, dtype=np.float32)[labels]
     rows = np.arange(100)
     found = Clusters(np.eye(5, dtype=np.float32), rows, rows, np.full(100, -1), labels, vectors)
@@ -460,7 +609,11 @@ def _numbers(days: int, level: object, seed: int = 0, **more: object) -> list[Da
     made = []
     for i in range(days):
         points = {Chart("refusal"): share_point(int(rng.binomial(1500, level(i))), 1500)}  # type: ignore[operator]
-        made.append(DayStatistics(MONDAY + i, 2000, 1500, points, {}, {name: value(i) for name, value in more.items()}))  # type: ignore[operator]
+        made.append(
+            DayStatistics(
+                MONDAY + i, 2000, 1500, points, {}, {name: value(i) for name, value in more.items()}
+            )
+        )  # type: ignore[operator]
     return made
 
 
@@ -518,7 +671,16 @@ def test_a_new_adapter_takes_over_history_and_its_answers_are_judged_again_after
     for i in range(120):
         share = 0.03 if i < 70 else 0.06 if i < 100 else 0.15
         chart = Chart("refusal", "", "v1" if i < 70 else "v2")
-        stream.step(DayStatistics(MONDAY + i, 2000, 1500, {chart: share_point(int(rng.binomial(1500, share)), 1500)}, {}, {}))
+        stream.step(
+            DayStatistics(
+                MONDAY + i,
+                2000,
+                1500,
+                {chart: share_point(int(rng.binomial(1500, share)), 1500)},
+                {},
+                {},
+            )
+        )
     (incident,) = stream.incidents
     assert abs(incident.since - MONDAY - 100) <= 2
     assert incident.lead.chart.adapter == "v2"
@@ -539,7 +701,9 @@ def test_signals_that_move_together_are_one_incident() -> None:
         moved = i >= 70
         points = {
             Chart("refusal"): share_point(int(rng.binomial(1500, 0.08 if moved else 0.03)), 1500),
-            Chart("logprob"): Point(rng.normal(0.2 if moved else 0, 0.02), 0.02, float(np.exp(0.2 * moved)), 1500),
+            Chart("logprob"): Point(
+                rng.normal(0.2 if moved else 0, 0.02), 0.02, float(np.exp(0.2 * moved)), 1500
+            ),
         }
         stream.step(DayStatistics(MONDAY + i, 2000, 1500, points, {}, {}))
     (incident,) = stream.incidents
@@ -547,10 +711,28 @@ def test_signals_that_move_together_are_one_incident() -> None:
     assert incident.as_json()["quality_moved"] is True
 
 
-def test_a_change_too_small_to_matter_is_not_reported_and_one_that_nobody_confirms_neither() -> None:
+def test_a_change_too_small_to_matter_is_not_reported_and_one_that_nobody_confirms_neither() -> (
+    None
+):
     rng = np.random.default_rng(13)
-    levels = [Point(rng.normal(0.03 if i >= 70 else 0.0, 0.005), 0.005, float(np.exp(0.03 if i >= 70 else 0.0)), 1500) for i in range(100)]
-    assert _run([DayStatistics(MONDAY + i, 2000, 1500, {Chart("prompt_tokens"): point}, {}, {}) for i, point in enumerate(levels)]).incidents == []
+    levels = [
+        Point(
+            rng.normal(0.03 if i >= 70 else 0.0, 0.005),
+            0.005,
+            float(np.exp(0.03 if i >= 70 else 0.0)),
+            1500,
+        )
+        for i in range(100)
+    ]
+    assert (
+        _run(
+            [
+                DayStatistics(MONDAY + i, 2000, 1500, {Chart("prompt_tokens"): point}, {}, {})
+                for i, point in enumerate(levels)
+            ]
+        ).incidents
+        == []
+    )
     stream = Stream("support", SETTINGS)
     for day in _numbers(110, lambda i: 0.06 if i >= 80 else 0.03):
         stream.step(day, lambda evidence: False)
@@ -568,21 +750,33 @@ def test_the_stored_days_give_the_same_state_again() -> None:
 # --- cold start ----------------------------------------------------------------------------------------------------
 
 
-def test_two_samples_of_the_same_service_differ_rarely_and_a_doubled_refusal_rate_is_found() -> None:
+def test_two_samples_of_the_same_service_differ_rarely_and_a_doubled_refusal_rate_is_found() -> (
+    None
+):
     def side(n: int, seed: int, refusal: float = 0.03) -> Table:
         rng = np.random.default_rng(seed)
         users = [f"u{seed}-{i}" for i in range(n)]
         return _day(n, seed, user=users, refusal=rng.random(n) < refusal)
 
-    false = sum(bool(compare_two(side(200, 2 * seed), side(200, 2 * seed + 1), seed=seed).findings) for seed in range(30))
-    assert false <= 4, "3 % is promised; more than 4 of 30 would come by chance once in 500 such tests"
+    false = sum(
+        bool(compare_two(side(200, 2 * seed), side(200, 2 * seed + 1), seed=seed).findings)
+        for seed in range(30)
+    )
+    assert false <= 4, (
+        "3 % is promised; more than 4 of 30 would come by chance once in 500 such tests"
+    )
     found = compare_two(side(5000, 1), side(5000, 2, refusal=0.06))
     assert [finding.signal for finding in found.findings] == ["refusal"]
     assert found.rows == (5000, 5000)
 
 
 def test_one_row_of_each_user_is_compared() -> None:
-    loud = _day(600, 1, user=["one"] * 400 + [f"u{i}" for i in range(200)], refusal=[1.0] * 400 + [0.0] * 200)
+    loud = _day(
+        600,
+        1,
+        user=["one"] * 400 + [f"u{i}" for i in range(200)],
+        refusal=[1.0] * 400 + [0.0] * 200,
+    )
     calm = _day(300, 2, user=[f"v{i}" for i in range(300)], refusal=[0.0] * 300)
     compared = compare_two(calm, loud)
     assert compared.rows == (300, 201)

@@ -1,4 +1,6 @@
-"""Tables of interactions: what is read, what is refused in which words, and a replay from file to incidents."""
+"""Tables of interactions: what is read, what is refused in which words, and a replay from file to
+incidents.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_flags_numbers_and_blanks() -> None:
         "something_else": [object()] * 5,
     })  # fmt: skip
     assert np.array_equal(table.columns["refusal"], [1, 0, np.nan, np.nan, 1], equal_nan=True)
-    assert np.array_equal(table.columns["ttft_ms"], [12.5, np.nan, np.nan, np.nan, 3], equal_nan=True)
+    assert np.array_equal(
+        table.columns["ttft_ms"], [12.5, np.nan, np.nan, np.nan, 3], equal_nan=True
+    )
     assert table.columns["language"].tolist() == ["en", None, None, "NA", "de"]
     assert table.columns["embedding"].shape == (5, 2)
     assert np.isnan(table.columns["embedding"][2]).all()
@@ -80,13 +84,21 @@ def test_flags_numbers_and_blanks() -> None:
         ({"day": ["1871-01-05"]}, "between 1970 and 2200"),
     ],
 )  # fmt: skip
-def test_what_is_not_as_documented_is_refused_with_column_row_and_value(columns: dict[str, Any], said: str) -> None:
+def test_what_is_not_as_documented_is_refused_with_column_row_and_value(
+    columns: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError, match=said):
         table_from_columns(columns)
 
 
 def test_tables_of_different_columns_are_joined() -> None:
-    joined = concatenated([Table({"a": np.array([1.0])}), Table({"a": np.array([2.0]), "b": np.array(["x"], dtype=object)}), Table({})])
+    joined = concatenated(
+        [
+            Table({"a": np.array([1.0])}),
+            Table({"a": np.array([2.0]), "b": np.array(["x"], dtype=object)}),
+            Table({}),
+        ]
+    )
     assert joined.columns["b"].tolist() == [None, "x"]
     assert joined.columns["a"].tolist() == [1, 2]
 
@@ -111,19 +123,29 @@ def test_files_are_read_alike_and_problems_are_said(tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(NotFoundError):
         read_table(tmp_path / "absent.csv")
-    for name, said in (("t.txt", "ends in .csv"), ("broken.parquet", "cannot be read as parquet"), ("empty.csv", "cannot be read as csv")):
+    for name, said in (
+        ("t.txt", "ends in .csv"),
+        ("broken.parquet", "cannot be read as parquet"),
+        ("empty.csv", "cannot be read as csv"),
+    ):
         with pytest.raises(InputError, match=said):
             read_table(tmp_path / name)
 
 
 def test_every_column_that_is_read_is_documented() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text()
-    missing = [name for name, kind, text in documented_columns() if f"| `{name}` | {kind} | {text} |" not in page]
+    missing = [
+        name
+        for name, kind, text in documented_columns()
+        if f"| `{name}` | {kind} | {text} |" not in page
+    ]
     assert not missing
 
 
 def test_declared_changes_are_read_and_checked() -> None:
-    assert declared_changes(["2026-03-01:answers", "2026-03-02"])[0] == Declared(date(2026, 3, 1), "declared on the command line", side="answers")
+    assert declared_changes(["2026-03-01:answers", "2026-03-02"])[0] == Declared(
+        date(2026, 3, 1), "declared on the command line", side="answers"
+    )
     with pytest.raises(InputError, match="expected a day"):
         declared_changes(["soon"])
     table = table_from_columns({"day": ["2026-01-05"], "refusal": [1]})
@@ -142,7 +164,9 @@ def test_exact_intervals_of_rates() -> None:
 # --- replays -------------------------------------------------------------------------------------------------------
 
 
-def world(shift: str | None, days: int, *, volume: int = 400, seed: int = 3, texts: bool = False) -> Table:
+def world(
+    shift: str | None, days: int, *, volume: int = 400, seed: int = 3, texts: bool = False
+) -> Table:
     service = World(seed, volume, shift=SHIFTS[shift] if shift else None, start=56, texts=texts)
     return concatenated([service.day(day) for day in range(days)])
 
@@ -175,12 +199,21 @@ def test_a_replay_is_the_same_whatever_the_order_of_rows_within_days(shifted: Ta
 def test_the_future_changes_nothing(shifted: Table) -> None:
     until = FIRST_DAY + 61
     short = replay(shifted.take(shifted.columns["day"] <= until)).as_json()["incidents"]
-    long = [one for one in replay(shifted).as_json()["incidents"] if day_number(date.fromisoformat(one["detected_on"])) <= until]
+    long = [
+        one
+        for one in replay(shifted).as_json()["incidents"]
+        if day_number(date.fromisoformat(one["detected_on"])) <= until
+    ]
     assert [one["id"] for one in short] == [one["id"] for one in long]
 
 
 def test_a_declared_change_is_no_incident(shifted: Table) -> None:
-    assert replay(shifted, declared=[Declared(date_of(FIRST_DAY + 56), "new policy", side="refusal")]).incidents == []
+    assert (
+        replay(
+            shifted, declared=[Declared(date_of(FIRST_DAY + 56), "new policy", side="refusal")]
+        ).incidents
+        == []
+    )
 
 
 @pytest.mark.seconds
@@ -199,7 +232,20 @@ def test_a_new_topic_in_sentences_is_named_by_its_words() -> None:
     (incident,) = replay(table).incidents
     assert set(incident.signals) & {"prompt_novelty", "prompt_topics"}
     words = incident.explanation["topics"][0]["words"]
-    assert set(words) & {"solar", "panel", "inverter", "roof", "kilowatt", "grid", "feed", "in", "installer", "mounting", "tariff", "photovoltaic"}
+    assert set(words) & {
+        "solar",
+        "panel",
+        "inverter",
+        "roof",
+        "kilowatt",
+        "grid",
+        "feed",
+        "in",
+        "installer",
+        "mounting",
+        "tariff",
+        "photovoltaic",
+    }
     topic = dict(zip(table.columns["id"], table.columns["truth_topic"], strict=True))
     assert all(topic[name] == 12 for name in incident.explanation["topics"][0]["examples"])
 
@@ -224,8 +270,16 @@ def test_odd_tables_are_survived() -> None:
     assert replay(table_from_columns(columns)).incidents == []
 
 
-def test_the_command_prints_a_document_a_table_or_a_sentence(shifted: Table, tmp_path: Path) -> None:
-    frame = pd.DataFrame({name: values for name, values in shifted.columns.items() if name not in ("embedding", "truth_topic", "day")})
+def test_the_command_prints_a_document_a_table_or_a_sentence(
+    shifted: Table, tmp_path: Path
+) -> None:
+    frame = pd.DataFrame(
+        {
+            name: values
+            for name, values in shifted.columns.items()
+            if name not in ("embedding", "truth_topic", "day")
+        }
+    )
     frame["day"] = [date_of(int(day)).isoformat() for day in shifted.columns["day"]]
     path = tmp_path / "world.csv"
     frame.to_csv(path, index=False)
@@ -234,6 +288,12 @@ def test_the_command_prints_a_document_a_table_or_a_sentence(shifted: Table, tmp
     assert done.exit_code == 0
     (incident,) = json.loads(done.stdout)["incidents"]
     assert incident["signal"] == "refusal"
-    shown = runner.invoke(cli.drift, ["replay", str(path), "--declared", f"{date_of(FIRST_DAY + 56)}"], catch_exceptions=False)
+    shown = runner.invoke(
+        cli.drift,
+        ["replay", str(path), "--declared", f"{date_of(FIRST_DAY + 56)}"],
+        catch_exceptions=False,
+    )
     assert "No incidents" in shown.stdout
-    assert isinstance(runner.invoke(cli.drift, ["replay", str(tmp_path / "none.csv")]).exception, NotFoundError)
+    assert isinstance(
+        runner.invoke(cli.drift, ["replay", str(tmp_path / "none.csv")]).exception, NotFoundError
+    )

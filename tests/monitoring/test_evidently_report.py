@@ -1,4 +1,6 @@
-"""Evidently, wrapped: whatever stands in a column, the report of the others comes; nothing else in the process notices."""
+"""Evidently, wrapped: whatever stands in a column, the report of the others comes; nothing else in
+the process notices.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,27 @@ ROOT = Path(__file__).parents[2]
 
 def test_only_one_file_imports_evidently_and_only_table_readers_pandas() -> None:
     importing: dict[str, set[str]] = {"evidently": set(), "pandas": set()}
-    for file in [path for folder in ("whet", "serving", "training", "monitoring", "feedback") for path in (ROOT / folder).rglob("*.py")]:
+    for file in [
+        path
+        for folder in ("whet", "serving", "training", "monitoring", "feedback")
+        for path in (ROOT / folder).rglob("*.py")
+    ]:
         for node in ast.walk(ast.parse(file.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             for name in {name.split(".")[0] for name in names} & set(importing):
                 importing[name].add(file.relative_to(ROOT).as_posix())
     assert importing["evidently"] == {"monitoring/evidently_report.py"}
-    assert importing["pandas"] == {"monitoring/evidently_report.py", "monitoring/detector/reading.py", "monitoring/detector/table.py"}
+    assert importing["pandas"] == {
+        "monitoring/evidently_report.py",
+        "monitoring/detector/reading.py",
+        "monitoring/detector/table.py",
+    }
 
 
 @pytest.mark.seconds
@@ -83,7 +99,11 @@ _NAN, _INF = math.nan, math.inf
 def test_one_odd_column_never_costs_the_others_their_report(column: str, values: list) -> None:
     shown = ("question_length", "empty", column)
     usual = {name: found for name, found in values_of(rows(80, 1)).items() if name in shown}
-    for reference, window in ((usual, {**usual, column: values}), ({**usual, column: values}, usual), ({**usual, column: values},) * 2):
+    for reference, window in (
+        (usual, {**usual, column: values}),
+        ({**usual, column: values}, usual),
+        ({**usual, column: values},) * 2,
+    ):
         found = evidently_report.report_of(reference, window)
         named = {one["name"] for one in found["columns"]}
         assert {"question_length", "empty"} <= named
@@ -98,7 +118,9 @@ def test_without_any_values_there_is_a_report_that_says_so() -> None:
     assert len(found["skipped"]) >= 10
 
 
-def test_the_job_stores_a_report_of_every_drift_and_one_a_day_of_quiet_traffic(sqlite_context: Context) -> None:
+def test_the_job_stores_a_report_of_every_drift_and_one_a_day_of_quiet_traffic(
+    sqlite_context: Context,
+) -> None:
     context = sqlite_context
     promote(context, at=NOW - 100 * HOUR)
     insert_records(context, records(160, 1, start_at=NOW - 90 * HOUR))
@@ -109,14 +131,21 @@ def test_the_job_stores_a_report_of_every_drift_and_one_a_day_of_quiet_traffic(s
     run_all(context, NOW + 5 * HOUR)
     with reading(context.database) as connection:
         reports = list_reports(connection)
-    assert [report["verdict"] for report in reports] == ["drift", "no_drift", "no_drift", "no_drift"]
+    assert [report["verdict"] for report in reports] == [
+        "drift",
+        "no_drift",
+        "no_drift",
+        "no_drift",
+    ]
     assert [bool(report["report_path"]) for report in reports] == [True, False, False, True]
     assert b"<html" in evidently_html(context, reports[0]).lower()[:2000]
     with pytest.raises(NotFoundError, match="no Evidently report"):
         evidently_html(context, reports[1])
 
 
-def test_a_report_is_rendered_in_a_process_of_its_own_and_old_snapshots_go(sqlite_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_rendered_in_a_process_of_its_own_and_old_snapshots_go(
+    sqlite_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = sqlite_context
     promote(context, at=NOW - 100 * HOUR)
     insert_records(context, records(160, 1, start_at=NOW - 90 * HOUR))

@@ -71,7 +71,9 @@ def test_clusters_are_of_one_subject_each_and_named_by_its_words() -> None:
     visa = [f"which passport and visa for the flight, case {rng.integers(999)}" for _ in range(20)]
     gaps = find_gaps(_questions([*asked[:15], *solar, *visa]), _questions(asked[15:]), None, 0)
     assert len(gaps) == 2
-    assert {"solar", "inverter"} <= set(gaps[0].words) and {"visa", "passport"} <= set(gaps[1].words)
+    assert {"solar", "inverter"} <= set(gaps[0].words) and {"visa", "passport"} <= set(
+        gaps[1].words
+    )
     assert (len(gaps[0].rows), len(gaps[1].rows)) == (30, 20)
     assert set(gaps[0].rows) == set(range(15, 45))
 

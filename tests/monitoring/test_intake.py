@@ -118,9 +118,11 @@ def test_clocks_of_any_zone_and_order() -> None:
         "2026-01-05",
         "2026-01-06",
     ]
-    assert local.table.columns["hour"][:3].tolist() == [0, 19, 8], (
-        "a moment without a zone is local"
-    )
+    assert local.table.columns["hour"][:3].tolist() == [
+        0,
+        19,
+        8,
+    ], "a moment without a zone is local"
     days = take_in_frame(
         pd.DataFrame({"day": ["2026-01-05"] * 40, "refusal": 0}), timezone="Asia/Tokyo"
     )
@@ -153,7 +155,9 @@ def test_prompts_may_be_messages(tmp_path: Path) -> None:
     ]
     in_parts = [*turns[:3], {"role": "user", "content": [{"type": "text", "text": "second"}]}]
     stamp, answer = "2026-01-05T10:00:00Z", {"role": "assistant", "content": "fine"}
-    rows = [{"id": f"r{i}", "timestamp": stamp, "prompt": turns, "answer": answer} for i in range(3)]
+    rows = [
+        {"id": f"r{i}", "timestamp": stamp, "prompt": turns, "answer": answer} for i in range(3)
+    ]
     lines = [json.dumps({**row, "prompt": in_parts}) for row in rows]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     as_text = [{**row, "prompt": json.dumps(turns)} for row in rows]

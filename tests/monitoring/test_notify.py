@@ -1,4 +1,6 @@
-"""Alerts told to people: at least once, once each, in order, also when the address is away; and a Prometheus Alertmanager."""
+"""Alerts told to people: at least once, once each, in order, also when the address is away; and a
+Prometheus Alertmanager.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +35,39 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def told(tmp_path: Path, receiver: Receiver, database_url: str) -> Iterator[Context]:
     """A home whose alerts go to the receiver."""
-    settings = load_settings(home=tmp_path / "told", database_url=database_url, notify_urls=f"json://127.0.0.1:{receiver.port}/hook")
+    settings = load_settings(
+        home=tmp_path / "told",
+        database_url=database_url,
+        notify_urls=f"json://127.0.0.1:{receiver.port}/hook",
+    )
     context = open_context(settings)
     yield context
     context.close()
 
 
-def an_alert(context: Context, name: str = "alr_1", severity: str = "attention", at: int = NOW) -> None:
-    row = {"id": name, "dedup_key": name, "alias": "support", "kind": "answers", "severity": severity, "title": f"support: {name} changed."}
+def an_alert(
+    context: Context, name: str = "alr_1", severity: str = "attention", at: int = NOW
+) -> None:
+    row = {
+        "id": name,
+        "dedup_key": name,
+        "alias": "support",
+        "kind": "answers",
+        "severity": severity,
+        "title": f"support: {name} changed.",
+    }
     with writing(context.database) as connection:
-        connection.execute(insert(alerts).values(**row, detail={}, state="open", opened_at=at, changed_at=at, changed_by=None, open_marker=name))
+        connection.execute(
+            insert(alerts).values(
+                **row,
+                detail={},
+                state="open",
+                opened_at=at,
+                changed_at=at,
+                changed_by=None,
+                open_marker=name,
+            )
+        )
 
 
 def close(context: Context, name: str, at: int) -> None:
@@ -50,7 +75,13 @@ def close(context: Context, name: str, at: int) -> None:
         connection.execute(
             update(alerts)
             .where(alerts.c.id == name)
-            .values(state="resolved", open_marker=None, changed_at=at, changed_by="ada", detail={"resolution": "It was the cache."})
+            .values(
+                state="resolved",
+                open_marker=None,
+                changed_at=at,
+                changed_by="ada",
+                detail={"resolution": "It was the cache."},
+            )
         )
 
 
@@ -64,10 +95,15 @@ def test_an_alert_is_told_once_and_its_end_once(told: Context, receiver: Receive
     for minutes in (3, 4):
         run_notify(told, NOW + minutes * MINUTE)
     assert receiver.titles == ["support: alr_1 changed.", "Over: support: alr_1 changed."]
-    assert "by ada" in receiver.got[1][1]["message"] and "It was the cache." in receiver.got[1][1]["message"]
+    assert (
+        "by ada" in receiver.got[1][1]["message"]
+        and "It was the cache." in receiver.got[1][1]["message"]
+    )
 
 
-def test_while_the_address_is_away_it_is_tried_again_with_longer_pauses_and_nothing_is_lost(told: Context, receiver: Receiver) -> None:
+def test_while_the_address_is_away_it_is_tried_again_with_longer_pauses_and_nothing_is_lost(
+    told: Context, receiver: Receiver
+) -> None:
     an_alert(told)
     receiver.status = 500
     assert run_notify(told, NOW) == "alr_1 open: not accepted"
@@ -79,12 +115,17 @@ def test_while_the_address_is_away_it_is_tried_again_with_longer_pauses_and_noth
     receiver.got.clear()
     run_notify(told, NOW + 2 * MINUTE)
     run_notify(told, NOW + 3 * MINUTE)
-    assert receiver.titles == ["Over: support: alr_1 changed."] or receiver.titles == ["support: alr_1 changed.", "Over: support: alr_1 changed."]
+    assert receiver.titles == ["Over: support: alr_1 changed."] or receiver.titles == [
+        "support: alr_1 changed.",
+        "Over: support: alr_1 changed.",
+    ]
     with reading(told.database) as connection:
         assert all(row.delivered_at for row in connection.execute(select(notifications)))
 
 
-def test_a_kill_between_sending_and_marking_tells_twice_and_never_not_at_all(told: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_sending_and_marking_tells_twice_and_never_not_at_all(
+    told: Context, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     an_alert(told)
 
     class Killed(BaseException):
@@ -113,7 +154,12 @@ def test_information_is_not_told_until_it_is_grave(told: Context, receiver: Rece
 
 def test_what_is_to_be_told() -> None:
     def alert(severity: str, is_open: bool) -> dict[str, Any]:
-        return {"id": "a", "severity": severity, "open_marker": "a" if is_open else None, "detail": {}}
+        return {
+            "id": "a",
+            "severity": severity,
+            "open_marker": "a" if is_open else None,
+            "detail": {},
+        }
 
     cases = [
         (alert("attention", True), {}, ["open"]),
@@ -127,8 +173,12 @@ def test_what_is_to_be_told() -> None:
         assert [one.event for one in events_of([found], before)] == expected, (found, before)
 
 
-def test_an_alertmanager_hears_of_open_alerts_each_time_and_of_the_end(tmp_path: Path, receiver: Receiver) -> None:
-    context = open_context(load_settings(home=tmp_path / "home", alertmanager_url=f"http://127.0.0.1:{receiver.port}/"))
+def test_an_alertmanager_hears_of_open_alerts_each_time_and_of_the_end(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    context = open_context(
+        load_settings(home=tmp_path / "home", alertmanager_url=f"http://127.0.0.1:{receiver.port}/")
+    )
     assert run_notify(context, NOW) is None and receiver.got == []
     an_alert(context, severity="bad")
     run_notify(context, NOW)
@@ -139,17 +189,34 @@ def test_an_alertmanager_hears_of_open_alerts_each_time_and_of_the_end(tmp_path:
     context.close()
     assert [path for path, _ in receiver.got] == ["/api/v2/alerts"] * 3
     first, _, last = (body[0] for _, body in receiver.got)
-    assert first["labels"] == last["labels"] == {"alertname": "WhetDrift", "alias": "support", "kind": "answers", "alert": "alr_1", "severity": "page"}
-    assert first["endsAt"] == "2027-01-15T09:00:00Z" and last["endsAt"] == "2027-01-15T08:02:00Z"  # NOW is 08:00
+    assert (
+        first["labels"]
+        == last["labels"]
+        == {
+            "alertname": "WhetDrift",
+            "alias": "support",
+            "kind": "answers",
+            "alert": "alr_1",
+            "severity": "page",
+        }
+    )
+    # NOW is 08:00
+    assert first["endsAt"] == "2027-01-15T09:00:00Z" and last["endsAt"] == "2027-01-15T08:02:00Z"
 
 
-def test_an_alertmanager_that_is_away_and_an_unreadable_address_are_said_in_a_sentence(tmp_path: Path) -> None:
-    context = open_context(load_settings(home=tmp_path / "home", alertmanager_url="http://127.0.0.1:1"))
+def test_an_alertmanager_that_is_away_and_an_unreadable_address_are_said_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    context = open_context(
+        load_settings(home=tmp_path / "home", alertmanager_url="http://127.0.0.1:1")
+    )
     an_alert(context)
     with pytest.raises(NotificationError, match="was not told"):
         run_notify(context, NOW)
     context.close()
-    context = open_context(load_settings(home=tmp_path / "home", notify_urls="nonsense://secret-token@x"))
+    context = open_context(
+        load_settings(home=tmp_path / "home", notify_urls="nonsense://secret-token@x")
+    )
     with pytest.raises(NotificationError, match="cannot be read: nonsense://…") as caught:
         try_out(context)
     context.close()
@@ -157,7 +224,8 @@ def test_an_alertmanager_that_is_away_and_an_unreadable_address_are_said_in_a_se
 
 
 @pytest.mark.parametrize(
-    "address", ["mailto://Xq7zSecret", "json://u:Xq7zSecret@h:abc/", "Xq7zSecret", "nope://Xq7zSecret"]
+    "address",
+    ["mailto://Xq7zSecret", "json://u:Xq7zSecret@h:abc/", "Xq7zSecret", "nope://Xq7zSecret"],
 )
 def test_an_address_that_cannot_be_read_is_logged_nowhere(
     address: str, caplog: pytest.LogCaptureFixture
@@ -185,7 +253,9 @@ def test_the_password_of_an_alertmanager_is_sent_and_shown_nowhere(
     assert "Xq7zSecret" not in f"{caught.value} {caplog.text}"
 
 
-def test_a_test_message_says_which_address_took_it_and_shows_no_secret(told: Context, receiver: Receiver) -> None:
+def test_a_test_message_says_which_address_took_it_and_shows_no_secret(
+    told: Context, receiver: Receiver
+) -> None:
     assert try_out(told) == [{"address": "json://…", "accepted": True}]
     receiver.status = 404
     assert try_out(told) == [{"address": "json://…", "accepted": False}]

@@ -1,4 +1,6 @@
-"""The drift pages: the answer first, incidents before signals, deeds by role, nothing executable from a conversation."""
+"""The drift pages: the answer first, incidents before signals, deeds by role, nothing executable
+from a conversation.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ START = NOW - 100 * HOUR
 
 def _drifted(context: Context, new_words: float = 0.5) -> str:
     promote(context, at=START - 1)
-    insert_records(context, records(240, 1, start_at=START) + records(240, 2, start_at=NOW - 2 * HOUR, new_words=new_words))
+    insert_records(
+        context,
+        records(240, 1, start_at=START)
+        + records(240, 2, start_at=NOW - 2 * HOUR, new_words=new_words),
+    )
     run_drift(context, "support", NOW)
     with reading(context.database) as connection:
         return str(connection.execute(alerts.select()).mappings().one()["id"]) if new_words else ""
@@ -40,7 +46,9 @@ def test_an_empty_installation_is_taught_the_first_step(sqlite_context: Context)
     assert "whet drift run --alias support" in page.text
 
 
-def test_quiet_traffic_says_that_nothing_needs_anybody_and_lists_every_signal(context: Context) -> None:
+def test_quiet_traffic_says_that_nothing_needs_anybody_and_lists_every_signal(
+    context: Context,
+) -> None:
     _drifted(context, new_words=0)
     page = _client(context).get("/drift").text
     assert _h1(page) == "Nothing needs you"
@@ -48,7 +56,9 @@ def test_quiet_traffic_says_that_nothing_needs_anybody_and_lists_every_signal(co
     assert "Wording of questions" in page
 
 
-def test_drift_is_the_headline_and_the_incident_leads_to_the_conversations(context: Context) -> None:
+def test_drift_is_the_headline_and_the_incident_leads_to_the_conversations(
+    context: Context,
+) -> None:
     alert_id = _drifted(context)
     client = _client(context)
     page = client.get("/drift").text
@@ -75,7 +85,10 @@ def test_an_operator_acknowledges_and_resolves_and_a_viewer_may_only_read(contex
     assert "/acknowledge" not in viewer.get(f"/drift/incidents/{alert_id}").text
     assert viewer.post(f"/drift/incidents/{alert_id}/resolve").status_code == 403
     operator = _client(context)
-    assert operator.post(f"/drift/incidents/{alert_id}/acknowledge").headers["location"] == f"/drift/incidents/{alert_id}"
+    assert (
+        operator.post(f"/drift/incidents/{alert_id}/acknowledge").headers["location"]
+        == f"/drift/incidents/{alert_id}"
+    )
     assert _h1(operator.get("/drift").text) == "Nothing new needs you"
     assert operator.post(f"/drift/incidents/{alert_id}/resolve").status_code == 303
     assert operator.post(f"/drift/incidents/{alert_id}/acknowledge").status_code == 409
@@ -108,7 +121,9 @@ def test_text_of_a_conversation_is_never_markup(context: Context) -> None:
     promote(context, at=START - 1)
     evil = records(240, 2, start_at=NOW - 2 * HOUR, new_words=1.0)
     for row in evil:
-        row["request"]["messages"][-1]["content"] += ' <script>alert(1)</script>"><img src=x onerror=alert(2)>'
+        row["request"]["messages"][-1]["content"] += (
+            ' <script>alert(1)</script>"><img src=x onerror=alert(2)>'
+        )
     insert_records(context, records(240, 1, start_at=START) + evil)
     run_drift(context, "support", NOW)
     client = _client(context)
@@ -127,16 +142,24 @@ def test_alerts_and_reports_of_any_shape_are_shown(sqlite_context: Context, coun
     assert page.status_code == 200
     alert_id = client.get("/api/alerts").json()[0]["id"]
     assert client.get(f"/drift/incidents/{alert_id}").status_code == 200
-    assert client.get(f"/drift/reports/{client.get('/api/drift').json()[0]['id']}").status_code == 200
+    assert (
+        client.get(f"/drift/reports/{client.get('/api/drift').json()[0]['id']}").status_code == 200
+    )
 
 
-def test_evidentlys_page_comes_in_a_sandbox_of_its_own_and_is_said_to_be_missing_when_it_is(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidentlys_page_comes_in_a_sandbox_of_its_own_and_is_said_to_be_missing_when_it_is(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _drifted(context)
     client = _client(context)
     report_id = client.get("/api/drift").json()[0]["id"]
-    missing = client.get(f"/drift/reports/{report_id}/evidently", headers={"accept": "application/json"})
+    missing = client.get(
+        f"/drift/reports/{report_id}/evidently", headers={"accept": "application/json"}
+    )
     assert missing.status_code == 404
-    monkeypatch.setattr("monitoring.rendering._rendered", lambda snapshot: b"<!doctype html><script>1</script>")
+    monkeypatch.setattr(
+        "monitoring.rendering._rendered", lambda snapshot: b"<!doctype html><script>1</script>"
+    )
     row = run_drift(context, "support", NOW + 1, reporter=lambda *_: {"snapshot": None})
     page = client.get(f"/drift/reports/{row['id']}/evidently")
     policy = page.headers["content-security-policy"]

@@ -53,7 +53,12 @@ def test_new_words_open_one_alert_that_names_them_and_the_conversations(context:
     assert report["verdict"] == "drift"
     assert "aurora" in report["summary"]
     (alert,) = _alerts(context)
-    assert (alert["kind"], alert["state"], alert["severity"], alert["open_marker"]) == ("questions", "open", "information", "drift:support:questions")
+    assert (alert["kind"], alert["state"], alert["severity"], alert["open_marker"]) == (
+        "questions",
+        "open",
+        "information",
+        "drift:support:questions",
+    )
     assert "aurora" in alert["title"]
     detail = alert["detail"]
     assert {"aurora"} <= {word["word"] for word in detail["words"]}
@@ -62,7 +67,9 @@ def test_new_words_open_one_alert_that_names_them_and_the_conversations(context:
         asked = dict(connection.execute(select(interactions.c.id, interactions.c.request)).all())
     shown = detail["interaction_ids"][:50]
     assert len(shown) >= 40
-    assert sum("aurora" in asked[one]["messages"][-1]["content"] for one in shown) / len(shown) > 0.95
+    assert (
+        sum("aurora" in asked[one]["messages"][-1]["content"] for one in shown) / len(shown) > 0.95
+    )
 
 
 def test_a_second_run_extends_the_alert_instead_of_opening_another(context: Context) -> None:
@@ -74,20 +81,32 @@ def test_a_second_run_extends_the_alert_instead_of_opening_another(context: Cont
     second = run_drift(context, "support", NOW + HOUR)
     (alert,) = _alerts(context)
     assert alert["detail"]["reports"] == [first["id"], second["id"]]
-    assert any(one.startswith("int_3") for one in alert["detail"]["interaction_ids"][:20]), "the newest evidence stands first"
+    assert any(one.startswith("int_3") for one in alert["detail"]["interaction_ids"][:20]), (
+        "the newest evidence stands first"
+    )
     assert len(alert["detail"]["interaction_ids"]) <= 200
-    assert set(before[:10]) & set(alert["detail"]["interaction_ids"]) or len(alert["detail"]["interaction_ids"]) == 200
+    assert (
+        set(before[:10]) & set(alert["detail"]["interaction_ids"])
+        or len(alert["detail"]["interaction_ids"]) == 200
+    )
 
 
-def test_while_an_alert_is_open_its_reference_stays_so_that_a_lasting_change_is_not_called_normal(context: Context) -> None:
+def test_while_an_alert_is_open_its_reference_stays_so_that_a_lasting_change_is_not_called_normal(
+    context: Context,
+) -> None:
     _quiet_history(context)
     _drifting(context)
     first = run_drift(context, "support", NOW)
     for step in range(1, 5):
-        insert_records(context, records(400, 10 + step, start_at=NOW - (40 - step) * HOUR, new_words=0.5))
+        insert_records(
+            context, records(400, 10 + step, start_at=NOW - (40 - step) * HOUR, new_words=0.5)
+        )
         later = run_drift(context, "support", NOW + step * HOUR)
         assert later["verdict"] == "drift"
-        assert (later["reference_from"], later["reference_to"]) == (first["reference_from"], first["reference_to"])
+        assert (later["reference_from"], later["reference_to"]) == (
+            first["reference_from"],
+            first["reference_to"],
+        )
     assert len(_alerts(context)) == 1
 
 
@@ -105,7 +124,9 @@ def test_an_alert_resolves_itself_after_two_quiet_runs_and_not_after_one(context
     assert "2 runs" in alert["detail"]["resolution"]
 
 
-def test_a_new_version_whose_own_traffic_is_steady_resolves_the_alert_at_once(context: Context) -> None:
+def test_a_new_version_whose_own_traffic_is_steady_resolves_the_alert_at_once(
+    context: Context,
+) -> None:
     _quiet_history(context)
     _drifting(context)
     run_drift(context, "support", NOW)
@@ -120,9 +141,13 @@ def test_a_new_version_whose_own_traffic_is_steady_resolves_the_alert_at_once(co
     assert "version" in alert["detail"]["resolution"]
 
 
-def test_falling_ratings_open_a_quality_alert_although_the_questions_stayed_the_same(context: Context) -> None:
+def test_falling_ratings_open_a_quality_alert_although_the_questions_stayed_the_same(
+    context: Context,
+) -> None:
     promote(context, at=START - 1)
-    insert_records(context, records(400, 1, start_at=START) + records(400, 2, start_at=NOW - 50 * HOUR))
+    insert_records(
+        context, records(400, 1, start_at=START) + records(400, 2, start_at=NOW - 50 * HOUR)
+    )
     insert_ratings(context, {f"int_1_{i:06d}": -1 if i % 10 == 0 else 1 for i in range(0, 400, 4)})
     insert_ratings(context, {f"int_2_{i:06d}": -1 if i % 8 else 1 for i in range(0, 400, 4)})
     insert_ratings(context, {f"int_2_{i:06d}": -1 for i in range(1, 400, 8)})
@@ -178,13 +203,19 @@ def test_cancelled_failed_candidate_and_foreign_answers_are_left_out(context: Co
     assert report["verdict"] == "no_drift"
 
 
-def test_a_person_marks_a_change_as_expected_and_the_traffic_from_then_on_is_the_new_normal(context: Context) -> None:
+def test_a_person_marks_a_change_as_expected_and_the_traffic_from_then_on_is_the_new_normal(
+    context: Context,
+) -> None:
     _quiet_history(context)
     _drifting(context)
     run_drift(context, "support", NOW)
     alert_id = _alerts(context)[0]["id"]
     changed = change_alert(context, alert_id, "expected", actor="ada", now=NOW)
-    assert (changed["state"], changed["open_marker"], changed["changed_by"]) == ("expected", None, "ada")
+    assert (changed["state"], changed["open_marker"], changed["changed_by"]) == (
+        "expected",
+        None,
+        "ada",
+    )
     assert run_drift(context, "support", NOW + 1)["verdict"] == "not_enough_data"
     insert_records(context, records(300, 40, start_at=NOW + HOUR, new_words=0.5))
     report = run_drift(context, "support", NOW + 2 * HOUR)
@@ -192,7 +223,12 @@ def test_a_person_marks_a_change_as_expected_and_the_traffic_from_then_on_is_the
     assert report["reference_from"] >= NOW
     assert len(_alerts(context)) == 1
     with reading(context.database) as connection:
-        assert connection.scalar(select(func.count()).select_from(audit).where(audit.c.action == "alert.expected")) == 1
+        assert (
+            connection.scalar(
+                select(func.count()).select_from(audit).where(audit.c.action == "alert.expected")
+            )
+            == 1
+        )
         assert broken_at(connection) is None
 
 
@@ -202,7 +238,10 @@ def test_acknowledged_alerts_stay_open_and_closed_ones_cannot_be_changed(context
     run_drift(context, "support", NOW)
     alert_id = _alerts(context)[0]["id"]
     assert change_alert(context, alert_id, "acknowledged", actor="ada", now=NOW)["open_marker"]
-    assert change_alert(context, alert_id, "acknowledged", actor="bob", now=NOW + 1)["changed_by"] == "ada", "twice changes nothing"
+    assert (
+        change_alert(context, alert_id, "acknowledged", actor="bob", now=NOW + 1)["changed_by"]
+        == "ada"
+    ), "twice changes nothing"
     run_drift(context, "support", NOW + HOUR)
     assert [alert["state"] for alert in _alerts(context)] == ["acknowledged"]
     change_alert(context, alert_id, "resolved", actor="ada", now=NOW + HOUR)
@@ -225,7 +264,9 @@ def test_an_alert_that_a_person_closes_during_a_run_stays_closed(context: Contex
     assert states == ["open", "resolved"], "the change is still there, so a new alert says so"
 
 
-def test_the_job_runs_only_where_something_happened_and_survives_an_alias_that_fails(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_runs_only_where_something_happened_and_survives_an_alias_that_fails(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("monitoring.evidently_report.snapshot", lambda *_: {"snapshot": None})
     _quiet_history(context)
     promote(context, at=START - 1, alias="billing")
@@ -248,7 +289,11 @@ def test_reports_and_alerts_are_listed_newest_first_and_bounded(context: Context
     for step in range(5):
         run_drift(context, "support", NOW + step)
     with reading(context.database) as connection:
-        assert [row["created_at"] for row in list_reports(connection, limit=3)] == [NOW + 4, NOW + 3, NOW + 2]
+        assert [row["created_at"] for row in list_reports(connection, limit=3)] == [
+            NOW + 4,
+            NOW + 3,
+            NOW + 2,
+        ]
         assert "signals" not in list_reports(connection)[0]
         assert open_counts(connection) == {}
         assert connection.scalar(select(func.count()).select_from(drift_reports)) == 5

@@ -1,4 +1,6 @@
-"""Log-probabilities asked of the engine after the answers: each answer once, only what can be scored, into the days; an adapter without effect is found."""
+"""Log-probabilities asked of the engine after the answers: each answer once, only what can be
+scored, into the days; an adapter without effect is found.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from monitoring.days import DAY_MS, read_day, rows_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.queries import list_alerts
 from monitoring.run import change_alert
-from monitoring.scores import HOUR_MS, LEAST_COMPARED, _answer_part, answered, run_scores, without_effect
+from monitoring.scores import (
+    HOUR_MS,
+    LEAST_COMPARED,
+    _answer_part,
+    answered,
+    run_scores,
+    without_effect,
+)
 from tests import builders
 from tests.monitoring.build import NOW, insert_records, records
 from whet.context import Context
@@ -38,14 +47,22 @@ class Engine:
 
 @pytest.fixture
 def live(context: Context) -> Context:
-    """`support@v1` is live and ready on one replica, and has answered 40 questions in the last hour."""
+    """`support@v1` is live and ready on one replica, and has answered 40 questions in the last
+    hour.
+    """
     with writing(context.database) as connection:
         digest = builders.add_adapter(connection, NOW - DAY_MS)
         builders.add_rollout(connection, NOW - DAY_MS, stable=digest)
         names = {digest: {"engine_name": "support--v1"}, "base": {"engine_name": "the-base"}}
-        connection.execute(insert(replicas).values(url="http://engine", state="ready", ready=names, refused={}, seen_at=NOW))
+        connection.execute(
+            insert(replicas).values(
+                url="http://engine", state="ready", ready=names, refused={}, seen_at=NOW
+            )
+        )
     made = records(40, 1, start_at=NOW - 40 * 60_000, step_ms=60_000 - 1, digest=digest)
-    insert_records(context, [{**row, "prompt_tokens": PROMPT, "completion_tokens": 10} for row in made])
+    insert_records(
+        context, [{**row, "prompt_tokens": PROMPT, "completion_tokens": 10} for row in made]
+    )
     return context
 
 
@@ -55,7 +72,11 @@ def scores(context: Context) -> list[Any]:
 
 
 def often(context: Context, per_hour: int) -> Context:
-    settings = load_settings(home=context.settings.home, database_url=context.settings.database_url, scores_per_hour=per_hour)
+    settings = load_settings(
+        home=context.settings.home,
+        database_url=context.settings.database_url,
+        scores_per_hour=per_hour,
+    )
     return Context(settings, context.database, context.store)
 
 
@@ -65,10 +86,16 @@ def test_answers_are_scored_once_each_by_the_version_and_by_its_base(live: Conte
     assert run_scores(often(live, 3600), NOW, ask=engine) == "support: 39 scored"
     assert run_scores(often(live, 3600), NOW, ask=engine) is None, "everything has its score"
     found = scores(live)
-    assert {(row.logprob, row.logprob_min, row.base_logprob, row.tokens) for row in found} == {(-1.0, -1.0, -2.0, 10)}
+    assert {(row.logprob, row.logprob_min, row.base_logprob, row.tokens) for row in found} == {
+        (-1.0, -1.0, -2.0, 10)
+    }
     assert len(engine.asked) == 80
     _, messages = engine.asked[0]
-    assert [turn["role"] for turn in messages] == ["system", "user", "assistant"], "the answer is read as part of the conversation"
+    assert [turn["role"] for turn in messages] == [
+        "system",
+        "user",
+        "assistant",
+    ], "the answer is read as part of the conversation"
 
 
 def test_nothing_is_asked_for_when_it_is_switched_off(live: Context) -> None:
@@ -79,7 +106,11 @@ def test_nothing_is_asked_for_when_it_is_switched_off(live: Context) -> None:
 def test_the_sample_is_random_and_not_the_newest(live: Context) -> None:
     run_scores(often(live, 600), NOW, ask=Engine())
     with reading(live.database) as connection:
-        newest = set(connection.scalars(select(interactions.c.id).order_by(interactions.c.created_at.desc()).limit(10)))
+        newest = set(
+            connection.scalars(
+                select(interactions.c.id).order_by(interactions.c.created_at.desc()).limit(10)
+            )
+        )
     assert len(scores(live)) == 10 and {row.interaction_id for row in scores(live)} != newest
 
 
@@ -94,7 +125,9 @@ def test_the_sample_is_random_and_not_the_newest(live: Context) -> None:
         {"created_at": NOW - 1000},
     ],
 )
-def test_what_is_not_a_whole_recent_answer_of_an_adapter_is_left_alone(live: Context, change: dict[str, Any]) -> None:
+def test_what_is_not_a_whole_recent_answer_of_an_adapter_is_left_alone(
+    live: Context, change: dict[str, Any]
+) -> None:
     with writing(live.database) as connection:
         connection.execute(update(interactions).values(**change))
     engine = Engine()
@@ -149,7 +182,9 @@ def test_a_continued_answer_is_scored_as_one_assistant_message(stored: str) -> N
     assert answered({**plain, "prompt_tokens": None}) is None
 
 
-def test_an_engine_that_cannot_score_a_conversation_is_not_asked_again_and_one_that_is_away_is(live: Context) -> None:
+def test_an_engine_that_cannot_score_a_conversation_is_not_asked_again_and_one_that_is_away_is(
+    live: Context,
+) -> None:
     assert run_scores(live, NOW, ask=lambda *_: []) is None
     assert [row.logprob for row in scores(live)] == [None]
     with writing(live.database) as connection:
@@ -163,7 +198,9 @@ def test_an_engine_that_cannot_score_a_conversation_is_not_asked_again_and_one_t
     assert scores(live) == []
     with writing(live.database) as connection:
         connection.execute(update(replicas).values(ready={"base": {"engine_name": "the-base"}}))
-    assert run_scores(live, NOW, ask=Engine()) is None and scores(live) == [], "a version that no engine has waits"
+    assert run_scores(live, NOW, ask=Engine()) is None and scores(live) == [], (
+        "a version that no engine has waits"
+    )
 
 
 def test_the_answer_is_what_stands_after_the_prompt() -> None:
@@ -175,7 +212,17 @@ def test_scores_become_signals_of_the_day_and_every_scored_answer_is_in_it(live:
     run_scores(often(live, 600), NOW, ask=Engine())
     with reading(live.database) as connection:
         days = {row.created_at // DAY_MS for row in scores(live)}
-        tables = [read_day(connection, "support", day, rows_of_day(connection, "support", day), DetectorSettings(), b"s" * 32) for day in days]
+        tables = [
+            read_day(
+                connection,
+                "support",
+                day,
+                rows_of_day(connection, "support", day),
+                DetectorSettings(),
+                b"s" * 32,
+            )
+            for day in days
+        ]
     assert sum(int(np.isfinite(table.columns["logprob"]).sum()) for table in tables) == 10
     assert all(np.nanmax(table.columns["logprob"]) == -1.0 for table in tables)
 
@@ -192,10 +239,16 @@ def test_a_version_is_without_effect_when_every_answer_is_as_likely_from_the_bas
 
 def open_alerts(context: Context) -> list[dict[str, Any]]:
     with reading(context.database) as connection:
-        return [alert for alert in list_alerts(connection, "support", only_open=True) if alert["kind"] == "adapter"]
+        return [
+            alert
+            for alert in list_alerts(connection, "support", only_open=True)
+            if alert["kind"] == "adapter"
+        ]
 
 
-def test_an_adapter_without_effect_opens_one_incident_and_another_version_closes_it(live: Context) -> None:
+def test_an_adapter_without_effect_opens_one_incident_and_another_version_closes_it(
+    live: Context,
+) -> None:
     hour = often(live, 3600)
     run_scores(hour, NOW, ask=Engine(effect=0.001))
     run_scores(hour, NOW + 60_000, ask=Engine(effect=0.001))

@@ -10,7 +10,14 @@ import pytest
 from monitoring.signals.answers import repeats
 from monitoring.signals.language import detect
 from monitoring.signals.refusals import refuses
-from monitoring.statistics import change_point, compare_categories, compare_rates, design_effect, holm, mann_whitney
+from monitoring.statistics import (
+    change_point,
+    compare_categories,
+    compare_rates,
+    design_effect,
+    holm,
+    mann_whitney,
+)
 from monitoring.text import rising_words, separate, words_of
 
 RNG = np.random.default_rng(7)
@@ -36,7 +43,9 @@ def test_two_sample_chi_squared_agrees_with_scipy_and_pools_rare_categories() ->
     from scipy.stats import chi2_contingency
 
     table = np.array([[50.0, 30, 20], [40, 45, 30]])
-    assert compare_categories(*table) == pytest.approx(chi2_contingency(table, correction=False).pvalue)
+    assert compare_categories(*table) == pytest.approx(
+        chi2_contingency(table, correction=False).pvalue
+    )
     with_rare = np.column_stack([table, [[1, 2], [2, 1], [0, 1]][:2]])
     assert compare_categories(*with_rare) > 0.01
 
@@ -65,7 +74,9 @@ def test_a_change_point_is_where_the_level_turns() -> None:
     assert change_point(np.ones(10), 0, 1) == 0
 
 
-def test_words_are_compared_without_case_and_numbers_and_in_scripts_without_spaces_by_pairs() -> None:
+def test_words_are_compared_without_case_and_numbers_and_in_scripts_without_spaces_by_pairs() -> (
+    None
+):
     assert words_of("Order 12345: it's BROKEN") == ("order", "0", "it", "s", "broken")
     assert words_of("保証期間") == ("保証", "証期", "期間")
 
@@ -82,14 +93,19 @@ def test_a_word_of_one_person_is_not_named() -> None:
 
 def test_texts_of_the_same_users_in_both_samples_are_not_told_apart() -> None:
     texts = [f"{'hello ' * (i % 7)} product {'abcdefghij'[i % 10]}" for i in range(200)]
-    found = separate(texts[:100], texts[100:], [f"u{i % 50}" for i in range(200)], np.random.default_rng(0))
+    found = separate(
+        texts[:100], texts[100:], [f"u{i % 50}" for i in range(200)], np.random.default_rng(0)
+    )
     assert found.p_value > 0.05
 
 
 def test_repetition_is_seen_and_ordinary_prose_is_not_called_that() -> None:
     assert repeats("please send it back " * 10)
     assert not repeats("short text")
-    prose = "The warranty of the kettle is two years. Send it with the receipt to our workshop, and we repair it within ten days without any cost to you."
+    prose = (
+        "The warranty of the kettle is two years. Send it with the receipt to our workshop, and we"
+        " repair it within ten days without any cost to you."
+    )
     assert not repeats(prose)
 
 

@@ -1,4 +1,6 @@
-"""Verdicts: quiet stays quiet at every size, real changes are found and named, nothing is guessed from too little."""
+"""Verdicts: quiet stays quiet at every size, real changes are found and named, nothing is guessed
+from too little.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def _drifted(verdict: Verdict) -> set[str]:
     return {finding.signal.name for finding in verdict.findings if finding.state == "drift"}
 
 
-def _false_alarms(pairs: int, n_reference: int, n_window: int, rules: Rules | None = None, **world: int | bool) -> int:
+def _false_alarms(
+    pairs: int, n_reference: int, n_window: int, rules: Rules | None = None, **world: int | bool
+) -> int:
     found = 0
     for seed in range(pairs):
         reference = rows(n_reference, 2 * seed, **world)
@@ -40,7 +44,9 @@ def test_a_large_reference_and_a_small_window_stay_quiet() -> None:
 
 @pytest.mark.seconds
 def test_busy_users_with_habits_of_their_own_are_not_drift() -> None:
-    """Fifty users, each with favourite products and phrases: tests that take rows for independent alarm on most pairs."""
+    """Fifty users, each with favourite products and phrases: tests that take rows for independent
+    alarm on most pairs.
+    """
     assert _false_alarms(30, 150, 150, users=50, habits=True) <= 2
 
 
@@ -55,7 +61,9 @@ def test_a_new_word_in_30_percent_of_questions_is_found_and_named() -> None:
 def test_a_new_topic_of_8_percent_is_found_at_2000_conversations() -> None:
     verdict = judge(rows(2000, 1), rows(2000, 2, new_words=0.08))
     assert verdict.kinds == ["questions"]
-    (words,) = [finding for finding in verdict.findings if finding.signal.name == "question_novelty"]
+    (words,) = [
+        finding for finding in verdict.findings if finding.signal.name == "question_novelty"
+    ]
     examples = words.comparison.examples[:50]
     asked = {row.id: row.question for row in rows(2000, 2, new_words=0.08)}
     assert sum("aurora" in asked[one] for one in examples) / len(examples) > 0.9
@@ -67,7 +75,9 @@ def test_a_doubled_refusal_rate_is_found_at_2000_conversations() -> None:
     assert verdict.kinds == ["answers"]
 
 
-def test_falling_ratings_are_found_while_questions_stay_the_same_and_rising_ones_are_no_alarm() -> None:
+def test_falling_ratings_are_found_while_questions_stay_the_same_and_rising_ones_are_no_alarm() -> (
+    None
+):
     happy, unhappy = rows(600, 1, unhappy=0.1), rows(600, 2, unhappy=0.45)
     verdict = judge(happy, unhappy)
     assert verdict.kinds == ["quality"]
@@ -81,7 +91,10 @@ def test_slower_answers_are_found_and_faster_ones_are_no_alarm() -> None:
 
 
 def test_the_beginning_of_a_change_inside_the_window_is_located() -> None:
-    window = rows(150, 2) + [replace(row, created_at=row.created_at + 150_000, id=row.id + "b") for row in rows(150, 3, new_words=0.8)]
+    window = rows(150, 2) + [
+        replace(row, created_at=row.created_at + 150_000, id=row.id + "b")
+        for row in rows(150, 3, new_words=0.8)
+    ]
     verdict = judge(rows(300, 1), window)
     since = next(finding.comparison.since_at for finding in verdict.drifted("questions"))
     position = [row.created_at for row in window].index(since)
@@ -93,7 +106,9 @@ def test_the_same_data_give_the_same_verdict_and_the_global_generators_are_untou
     random.seed(5)
     expected = np.random.get_state()[1].copy(), random.getstate()
     first, second = (judge(rows(120, 1), rows(120, 2, new_words=0.2)) for _ in range(2))
-    assert [finding.as_json() for finding in first.findings] == [finding.as_json() for finding in second.findings]
+    assert [finding.as_json() for finding in first.findings] == [
+        finding.as_json() for finding in second.findings
+    ]
     assert (np.random.get_state()[1] == expected[0]).all()
     assert random.getstate() == expected[1]
 
@@ -115,7 +130,14 @@ def _odd(n: int, seed: int, **changes: object) -> list[Row]:
     [
         {"question": "", "answer": ""},
         {"question": "?!", "answer": "…"},
-        {"prompt_tokens": None, "completion_tokens": None, "ttft_ms": None, "duration_ms": None, "finish_reason": None, "rating": None},
+        {
+            "prompt_tokens": None,
+            "completion_tokens": None,
+            "ttft_ms": None,
+            "duration_ms": None,
+            "finish_reason": None,
+            "rating": None,
+        },
         {"prompt_tokens": 0, "completion_tokens": 0, "ttft_ms": 0.0, "duration_ms": 0.0},
         {"ttft_ms": float("nan"), "duration_ms": float("inf")},
         {"question": "x", "answer": "y"},
@@ -124,9 +146,15 @@ def _odd(n: int, seed: int, **changes: object) -> list[Row]:
     ],
 )
 def test_odd_values_in_either_sample_never_break_a_verdict(changes: dict) -> None:
-    for reference, window in ((rows(60, 1), _odd(60, 2, **changes)), (_odd(60, 1, **changes), rows(60, 2)), (_odd(60, 1, **changes), _odd(60, 2, **changes))):
+    for reference, window in (
+        (rows(60, 1), _odd(60, 2, **changes)),
+        (_odd(60, 1, **changes), rows(60, 2)),
+        (_odd(60, 1, **changes), _odd(60, 2, **changes)),
+    ):
         verdict = judge(reference, window)
-        assert {finding.signal.name for finding in verdict.findings} == {signal.name for signal in SIGNALS}
+        assert {finding.signal.name for finding in verdict.findings} == {
+            signal.name for signal in SIGNALS
+        }
         for finding in verdict.findings:
             assert finding.sentence
     assert judge(_odd(60, 1, **changes), _odd(60, 2, **changes)).state == "no_drift"

@@ -9,7 +9,16 @@ import pytest
 from monitoring import day_views
 from monitoring.day_views import days_view
 from monitoring.detector.signals import BY_NAME
-from monitoring.views import chart, headline, incident, marked, signal_views, since, spark, value_text
+from monitoring.views import (
+    chart,
+    headline,
+    incident,
+    marked,
+    signal_views,
+    since,
+    spark,
+    value_text,
+)
 
 NOW = int(datetime(2026, 3, 12, 15, 0, tzinfo=UTC).timestamp() * 1000)  # a Thursday
 _HOUR = 3_600_000
@@ -29,13 +38,19 @@ def _alert(**over: object) -> dict:
     }
     return {
         **row,
-        "title": "support: questions changed. Questions contain words never seen before: 'aurora' in 31 % of 400 requests.",
+        "title": (
+            "support: questions changed. Questions contain words never seen before: 'aurora' in 31"
+            " % of 400 requests."
+        ),
         "detail": detail,
         **over,
     }
 
 
-@pytest.mark.parametrize(("hours", "said"), [(2, "since 13:00 UTC"), (50, "since Tuesday"), (24 * 12, "since 28 February")])
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [(2, "since 13:00 UTC"), (50, "since Tuesday"), (24 * 12, "since 28 February")],
+)
 def test_when_it_began_is_said_as_people_say_it(hours: int, said: str) -> None:
     assert since(NOW - hours * _HOUR, NOW) == said
 
@@ -47,8 +62,14 @@ def test_the_headline_is_the_incident_that_waits_and_else_that_nothing_does() ->
     assert below.startswith("Questions contain words never seen before")
     quiet = {"verdict": "no_drift", "summary": "Nothing changed."}
     assert headline([], {"support": quiet}) == ("Nothing needs you", "Nothing changed.")
-    assert headline([incident(_alert(state="acknowledged"), NOW)], {"support": quiet})[0] == "Nothing new needs you"
-    assert headline([], {"support": {"verdict": "not_enough_data", "summary": "3 of 50."}})[0] == "Not enough traffic yet for a verdict"
+    assert (
+        headline([incident(_alert(state="acknowledged"), NOW)], {"support": quiet})[0]
+        == "Nothing new needs you"
+    )
+    assert (
+        headline([], {"support": {"verdict": "not_enough_data", "summary": "3 of 50."}})[0]
+        == "Not enough traffic yet for a verdict"
+    )
     assert headline([], {})[0] == "No traffic has been compared yet"
 
 
@@ -60,7 +81,9 @@ def test_an_alert_of_another_hand_is_readable() -> None:
 
 
 def test_sparklines_stay_in_their_box_and_do_not_make_storms_of_trembling() -> None:
-    history = [{"window": 0.5 + 0.001 * (i % 2), "reference": 0.5, "drifted": i == 9} for i in range(10)]
+    history = [
+        {"window": 0.5 + 0.001 * (i % 2), "reference": 0.5, "drifted": i == 9} for i in range(10)
+    ]
     drawn = spark(history, "x", "rate")
     heights = [float(part.split(" ")[1]) for part in drawn.path.replace("M", "L").split("L")[1:]]
     assert max(heights) - min(heights) < 2
@@ -72,15 +95,36 @@ def test_sparklines_stay_in_their_box_and_do_not_make_storms_of_trembling() -> N
 
 
 def test_signals_with_least_data_are_listed_and_drifted_ones_stand_first() -> None:
-    least = {"test": "t", "p_value": 0.5, "effect": 0.0, "reference": 1.0, "window": 1.0, "sentence": "As before."}
-    views = signal_views([{"signals": [{"name": "b", "drifted": False, **least}, {"name": "a", "drifted": True, **least}, "broken"]}])
+    least = {
+        "test": "t",
+        "p_value": 0.5,
+        "effect": 0.0,
+        "reference": 1.0,
+        "window": 1.0,
+        "sentence": "As before.",
+    }
+    views = signal_views(
+        [
+            {
+                "signals": [
+                    {"name": "b", "drifted": False, **least},
+                    {"name": "a", "drifted": True, **least},
+                    "broken",
+                ]
+            }
+        ]
+    )
     assert [(view.name, view.state) for view in views] == [("a", "drift"), ("b", "no_drift")]
     assert signal_views([{"signals": []}]) == []
 
 
 def test_an_incidents_chart_shows_where_the_window_and_the_change_begin() -> None:
-    series = [[i * 10, 0.1] for i in range(10)] + [[1000 + i * 10, 0.1 if i < 5 else 0.4] for i in range(10)]
-    drawn = chart({"name": "refusal", "label": "refusals", "shape": "rate", "series": series}, 1000, 1050)
+    series = [[i * 10, 0.1] for i in range(10)] + [
+        [1000 + i * 10, 0.1 if i < 5 else 0.4] for i in range(10)
+    ]
+    drawn = chart(
+        {"name": "refusal", "label": "refusals", "shape": "rate", "series": series}, 1000, 1050
+    )
     assert drawn.split == pytest.approx(720 * 9.5 / 19, abs=0.1)
     assert drawn.onset == pytest.approx(720 * 15 / 19, abs=0.1)
     assert (drawn.top, drawn.bottom) == ("40 %", "0 %")
@@ -88,7 +132,11 @@ def test_an_incidents_chart_shows_where_the_window_and_the_change_begin() -> Non
 
 
 def test_words_are_marked_whole_and_the_text_around_the_first_is_shown() -> None:
-    assert marked("my Aurora, not auroral", ["aurora"]) == [("my ", False), ("Aurora", True), (", not auroral", False)]
+    assert marked("my Aurora, not auroral", ["aurora"]) == [
+        ("my ", False),
+        ("Aurora", True),
+        (", not auroral", False),
+    ]
     parts = marked("x " * 400 + "aurora end", ["aurora"])
     assert ("aurora", True) in parts
     assert sum(len(text) for text, _ in parts) < 240
@@ -106,7 +154,9 @@ def test_words_are_marked_whole_and_the_text_around_the_first_is_shown() -> None
         (None, "rate", "", "–"),
     ],
 )
-def test_values_are_written_with_their_unit(value: float | None, shape: str, unit: str, text: str) -> None:
+def test_values_are_written_with_their_unit(
+    value: float | None, shape: str, unit: str, text: str
+) -> None:
     assert value_text(value, shape, unit) == text
 
 
@@ -118,10 +168,19 @@ def test_a_signal_has_one_name_on_pages_and_in_incidents() -> None:
     }
     assert not wrong
     charted = {
-        "points": [["completion_tokens", "", "", 0, 0, 52.0, 90], ["ttft_ms", "p95", "", 0, 0, 300.0, 90]],
+        "points": [
+            ["completion_tokens", "", "", 0, 0, 52.0, 90],
+            ["ttft_ms", "p95", "", 0, 0, 300.0, 90],
+        ],
         "counts": [["finish_reason", "", "", {"stop": 90}]],
     }
-    stored = [{"day": 20_000 + day, "judged": True, "rows": 90, "statistics": charted} for day in range(4)]
+    stored = [
+        {"day": 20_000 + day, "judged": True, "rows": 90, "statistics": charted} for day in range(4)
+    ]
     view = days_view(stored, [])
     assert view is not None
-    assert [chart.label for chart in view.charts] == ["Output length (geometric mean)", "finish_reason: stop", "TTFT p95"]
+    assert [chart.label for chart in view.charts] == [
+        "Output length (geometric mean)",
+        "finish_reason: stop",
+        "TTFT p95",
+    ]

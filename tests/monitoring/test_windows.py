@@ -1,4 +1,6 @@
-"""Which conversations are compared: bounded, disjoint, fair to quiet users, and of one version only."""
+"""Which conversations are compared: bounded, disjoint, fair to quiet users, and of one version
+only.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,25 @@ START = NOW - 100 * HOUR
 
 
 def _keys(n: int, users: int = 0, start: int = 0) -> list[Key]:
-    return [Key(start + i, f"i{start + i:07d}", f"u{i % users}" if users else None) for i in range(n)]
+    return [
+        Key(start + i, f"i{start + i:07d}", f"u{i % users}" if users else None) for i in range(n)
+    ]
 
 
-@given(n=st.integers(0, 300), users=st.integers(0, 40), size=st.integers(1, 120), per_user=st.integers(1, 5))
+@given(
+    n=st.integers(0, 300),
+    users=st.integers(0, 40),
+    size=st.integers(1, 120),
+    per_user=st.integers(1, 5),
+)
 @settings(max_examples=60, deadline=None)
-def test_samples_never_overlap_are_never_longer_than_asked_and_the_reference_comes_first(n: int, users: int, size: int, per_user: int) -> None:
+def test_samples_never_overlap_are_never_longer_than_asked_and_the_reference_comes_first(
+    n: int, users: int, size: int, per_user: int
+) -> None:
     keys = _keys(n, users)
-    reference, window = choose(keys[: size * 10], keys[::-1][: size * 10], size=size, per_user=per_user, min_rows=10)
+    reference, window = choose(
+        keys[: size * 10], keys[::-1][: size * 10], size=size, per_user=per_user, min_rows=10
+    )
     assert len(reference) <= size
     assert len(window) <= size
     assert not {key.id for key in reference} & {key.id for key in window}
@@ -33,7 +46,9 @@ def test_samples_never_overlap_are_never_longer_than_asked_and_the_reference_com
         assert max(key.created_at for key in reference) < min(key.created_at for key in window)
 
 
-def test_half_of_little_traffic_is_compared_with_the_other_half_oldest_and_newest_rows_in_each() -> None:
+def test_half_of_little_traffic_is_compared_with_the_other_half_oldest_and_newest_rows_in_each() -> (
+    None
+):
     keys = _keys(101)
     reference, window = choose(keys, keys[::-1], size=2000, per_user=3, min_rows=10)
     assert [key.created_at for key in reference] == list(range(50))
@@ -41,7 +56,9 @@ def test_half_of_little_traffic_is_compared_with_the_other_half_oldest_and_newes
 
 
 def test_a_busy_user_fills_at_most_his_share() -> None:
-    keys = sorted(_keys(100, users=50) + _keys(500, users=1, start=1000), key=lambda key: key.created_at)
+    keys = sorted(
+        _keys(100, users=50) + _keys(500, users=1, start=1000), key=lambda key: key.created_at
+    )
     kept = cap_per_user(keys, 3, 2000, 50)
     assert max(Counter(key.end_user for key in kept).values()) == 3
 
@@ -51,7 +68,9 @@ def test_an_application_with_few_users_still_gets_enough_rows() -> None:
     assert 50 <= len(kept) <= 100
 
 
-def test_the_reference_begins_when_the_live_version_went_live_not_at_its_last_step(context: Context) -> None:
+def test_the_reference_begins_when_the_live_version_went_live_not_at_its_last_step(
+    context: Context,
+) -> None:
     promote(context, at=START - 10, digest="a" * 64)
     promote(context, at=START, digest="b" * 64, generation=2)
     promote(context, at=START + HOUR, digest="b" * 64, generation=3, candidate="c" * 64)
@@ -85,7 +104,14 @@ def test_the_text_of_a_question_is_the_last_user_turn_whatever_the_form() -> Non
     assert last_question({"messages": turns}) == "last"
     assert last_question({"prompt": ["one", "two"]}) == "one\ntwo"
     assert last_question({"input": "asked"}) == "asked"
-    for odd in ({}, {"messages": "x"}, {"messages": [1, None]}, {"messages": [{"role": "user", "content": None}]}, {"prompt": [1, 2]}, {"prompt": 5}):
+    for odd in (
+        {},
+        {"messages": "x"},
+        {"messages": [1, None]},
+        {"messages": [{"role": "user", "content": None}]},
+        {"prompt": [1, 2]},
+        {"prompt": 5},
+    ):
         assert last_question(odd) == ""
     assert len(shorten("x" * 100_000)) < 2100
 

@@ -35,7 +35,9 @@ from whet.tables import adapters, interactions, replicas
 BASE_DIGEST = "b" * 64
 
 
-def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], *, timeout_s: float = 10.0) -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: str | Callable[[], str], *, timeout_s: float = 10.0
+) -> Any:
     """The first true value of `condition`; fails after the deadline, with `what` as it is then."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -66,7 +68,9 @@ def add_version(
     digest = digest_bytes(f"{name}{version}".encode())
     path = f"adapters/{name}/v{version}--{digest[:8]}"
     context.store.put_folder(path, lambda folder: (folder / "adapter_config.json").write_text("{}"))  # type: ignore[arg-type,return-value]
-    card = {"fingerprint": fingerprint(engine_name(name, version, digest))} if card is None else card
+    card = (
+        {"fingerprint": fingerprint(engine_name(name, version, digest))} if card is None else card
+    )
     with writing(context.database) as connection:
         connection.execute(
             insert(adapters).values(
@@ -85,12 +89,27 @@ def add_version(
     return digest
 
 
-def set_replica(context: Context, url: str, digests: dict[str, str], *, state: str = "ready") -> None:
-    """What the reconciler would have written: `digests` maps a digest to the engine name; the base comes by itself."""
-    ready = {"base": {"engine_name": BASE, "proved_at": 1}, **{digest: {"engine_name": name, "proved_at": 1} for digest, name in digests.items()}}
+def set_replica(
+    context: Context, url: str, digests: dict[str, str], *, state: str = "ready"
+) -> None:
+    """What the reconciler would have written: `digests` maps a digest to the engine name; the base
+    comes by itself.
+    """
+    ready = {
+        "base": {"engine_name": BASE, "proved_at": 1},
+        **{digest: {"engine_name": name, "proved_at": 1} for digest, name in digests.items()},
+    }
     with writing(context.database) as connection:
         connection.execute(replicas.delete().where(replicas.c.url == url))
-        connection.execute(insert(replicas).values(url=url, state=state, ready=ready if state == "ready" else {}, refused={}, seen_at=now_ms()))
+        connection.execute(
+            insert(replicas).values(
+                url=url,
+                state=state,
+                ready=ready if state == "ready" else {},
+                refused={},
+                seen_at=now_ms(),
+            )
+        )
 
 
 @dataclass
@@ -108,33 +127,56 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, key: str | None = None, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=20, **options)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=20, **options
+        )
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=30, **options)
+        return openai.AsyncOpenAI(
+            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=30, **options
+        )
 
     def rows(self) -> list[Any]:
         with reading(self.context.database) as connection:
-            return list(connection.execute(select(interactions).order_by(interactions.c.created_at, interactions.c.id)))
+            return list(
+                connection.execute(
+                    select(interactions).order_by(interactions.c.created_at, interactions.c.id)
+                )
+            )
 
     def row(self, interaction_id: str) -> Any:
         """The one row of an interaction; waits for the drain."""
 
         def look() -> Any:
             with reading(self.context.database) as connection:
-                return connection.execute(select(interactions).where(interactions.c.id == interaction_id)).first()
+                return connection.execute(
+                    select(interactions).where(interactions.c.id == interaction_id)
+                ).first()
 
         def state() -> str:
             """Whether the request has not ended, its record lies in the spool, or neither."""
-            in_flight = {name: [each.in_flight for each in route.stable.replicas] for name, route in self.app.core.refresher.current.routes.items()}
-            return f"the row of {interaction_id}: in flight {in_flight}, {self.app.core.spool.pending_bytes} bytes in the spool ({self.app.core.spool.failure or 'whole'})"
+            in_flight = {
+                name: [each.in_flight for each in route.stable.replicas]
+                for name, route in self.app.core.refresher.current.routes.items()
+            }
+            return (
+                f"the row of {interaction_id}: in flight {in_flight},"
+                f" {self.app.core.spool.pending_bytes} bytes in the spool"
+                f" ({self.app.core.spool.failure or 'whole'})"
+            )
 
         return wait_for(look, state)
 
     def refresh(self) -> None:
-        """Make the gateway read the database now. Twice: callers share a read that is going on, and that one may have begun before the test's change."""
+        """Make the gateway read the database now.
+
+        Twice: callers share a read that is going on, and that one may have begun before the test's
+        change.
+        """
         for _ in range(2):
-            asyncio.run_coroutine_threadsafe(self.app.core.refresher.refresh(), self.loop).result(10)
+            asyncio.run_coroutine_threadsafe(self.app.core.refresher.refresh(), self.loop).result(
+                10
+            )
 
     loop: Any = None
 
@@ -193,7 +235,9 @@ def engine() -> Iterator[MockEngine]:
 
 @pytest.fixture
 def gateway(tmp_path: Path, engine: MockEngine) -> Iterator[Running]:
-    """On SQLite, with the base and `support` v1 (stable) and v2 ready; no reconciler, so that the test decides what is ready."""
+    """On SQLite, with the base and `support` v1 (stable) and v2 ready; no reconciler, so that the
+    test decides what is ready.
+    """
     context = open_context(load_settings(home=tmp_path / "home"))
     ready = {}
     for version in (1, 2):
@@ -201,7 +245,9 @@ def gateway(tmp_path: Path, engine: MockEngine) -> Iterator[Running]:
         ready[digest] = engine_name("support", version, digest)
         engine.adapters[ready[digest]] = "/x"
     set_replica(context, engine.url, ready)
-    RolloutStore(context.database, context.settings).promote("support", "support@v1", actor="tests", reason="first", now=now_ms())
+    RolloutStore(context.database, context.settings).promote(
+        "support", "support@v1", actor="tests", reason="first", now=now_ms()
+    )
     yield from serve(context, engine)
     context.close()
 

@@ -71,7 +71,9 @@ class Ledger:
 class Client(threading.Thread):
     """Asks one question after the other until `stop` is set."""
 
-    def __init__(self, port: int, key: str, ledger: Ledger, stop: threading.Event, seed: int) -> None:
+    def __init__(
+        self, port: int, key: str, ledger: Ledger, stop: threading.Event, seed: int
+    ) -> None:
         super().__init__(name=f"client-{seed}")
         self._port, self._key, self._ledger, self._halt = port, key, ledger, stop
         self._seed, self._chance = seed, random.Random(seed)

@@ -1,7 +1,9 @@
-"""An engine for tests: vLLM's HTTP interface with invented answers and faults that a test switches on.
+"""An engine for tests: vLLM's HTTP interface with invented answers and faults that a test switches
+on.
 
-It runs in a thread with its own event loop, on a port of its own, so that a gateway in the test's loop, or in another process,
-can use it. Answers name the version that gave them: the text is `NAME NAME NAME …`, the name being the model's.
+It runs in a thread with its own event loop, on a port of its own, so that a gateway in the test's
+loop, or in another process, can use it. Answers name the version that gave them: the text is `NAME
+NAME NAME …`, the name being the model's.
 """
 
 from __future__ import annotations
@@ -44,15 +46,24 @@ class Faults:
 
 def token_logprob(model: str, tokens: list[int], at: int) -> float:
     """The number this mock gives for a token: any fixed function that differs between models."""
-    return -1.0 - (math.sin(tokens[at] * 1.7 + at) + 1) - (0.0 if model == BASE else 0.5 + (sum(model.encode()) % 7) / 10)
+    return (
+        -1.0
+        - (math.sin(tokens[at] * 1.7 + at) + 1)
+        - (0.0 if model == BASE else 0.5 + (sum(model.encode()) % 7) / 10)
+    )
 
 
 def fingerprint(name: str) -> dict[str, Any]:
     """What training would have put into the card of the adapter that the engine knows as `name`."""
     prompts = []
     for tokens in ([5, 6, 7, 8], [9, 10, 11]):
-        values = {model: [None, *(token_logprob(model, tokens, at) for at in range(1, len(tokens)))] for model in (BASE, name)}
-        prompts.append({"token_ids": tokens, "base_logprobs": values[BASE], "adapter_logprobs": values[name]})
+        values = {
+            model: [None, *(token_logprob(model, tokens, at) for at in range(1, len(tokens)))]
+            for model in (BASE, name)
+        }
+        prompts.append(
+            {"token_ids": tokens, "base_logprobs": values[BASE], "adapter_logprobs": values[name]}
+        )
     messages = [{"role": "user", "content": "Where is it?"}]
     return {
         "prompts": prompts,
@@ -63,8 +74,13 @@ def fingerprint(name: str) -> dict[str, Any]:
 
 
 def rendered(messages: list[dict[str, Any]], other: bool = False) -> list[int]:
-    """This mock's template and tokenizer: any fixed function of a conversation; `other` ends it otherwise."""
-    return [*(ord(letter) for message in messages for letter in message["content"]), 9 if other else 8]
+    """This mock's template and tokenizer: any fixed function of a conversation; `other` ends it
+    otherwise.
+    """
+    return [
+        *(ord(letter) for message in messages for letter in message["content"]),
+        9 if other else 8,
+    ]
 
 
 class MockEngine:
@@ -140,12 +156,20 @@ class MockEngine:
         return web.Response()
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(text=f"# HELP process_start_time_seconds x\nprocess_start_time_seconds {self.started_at}\n")
+        return web.Response(
+            text=(
+                "# HELP process_start_time_seconds x\nprocess_start_time_seconds"
+                f" {self.started_at}\n"
+            )
+        )
 
     async def _models(self, _: web.Request) -> web.Response:
         while self.faults.hang_list:
             await asyncio.sleep(0.02)
-        cards = [{"id": BASE, "root": "/base", "parent": None}, *({"id": name, "root": path, "parent": BASE} for name, path in self.adapters.items())]
+        cards = [
+            {"id": BASE, "root": "/base", "parent": None},
+            *({"id": name, "root": path, "parent": BASE} for name, path in self.adapters.items()),
+        ]
         return web.json_response({"object": "list", "data": cards})
 
     async def _load(self, request: web.Request) -> web.Response:
@@ -154,10 +178,26 @@ class MockEngine:
         self.loads.append(name)
         if name in self.adapters:
             return web.json_response(
-                {"error": {"message": f"The lora adapter '{name}' has already been loaded.", "type": "InvalidUserInput", "code": 400}}, status=400
+                {
+                    "error": {
+                        "message": f"The lora adapter '{name}' has already been loaded.",
+                        "type": "InvalidUserInput",
+                        "code": 400,
+                    }
+                },
+                status=400,
             )
         if status := self.faults.load_status.get(name):
-            return web.json_response({"error": {"message": "the adapter cannot be loaded", "type": "InternalServerError", "code": status}}, status=status)
+            return web.json_response(
+                {
+                    "error": {
+                        "message": "the adapter cannot be loaded",
+                        "type": "InternalServerError",
+                        "code": status,
+                    }
+                },
+                status=status,
+            )
         self.adapters[name] = body["lora_path"]
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
@@ -192,12 +232,26 @@ class MockEngine:
                 return web.Response()
             if faults.refuse_status:
                 return web.json_response(
-                    {"error": {"message": f"refused for {body['model']}", "type": "BadRequestError", "param": None, "code": faults.refuse_status}},
+                    {
+                        "error": {
+                            "message": f"refused for {body['model']}",
+                            "type": "BadRequestError",
+                            "param": None,
+                            "code": faults.refuse_status,
+                        }
+                    },
                     status=faults.refuse_status,
                 )
             if body["model"] != BASE and body["model"] not in self.adapters:
                 return web.json_response(
-                    {"error": {"message": f"The model `{body['model']}` does not exist.", "type": "NotFoundError", "code": 404}}, status=404
+                    {
+                        "error": {
+                            "message": f"The model `{body['model']}` does not exist.",
+                            "type": "NotFoundError",
+                            "code": 404,
+                        }
+                    },
+                    status=404,
                 )
             await asyncio.sleep(faults.start_delay_s)
             identity = (
@@ -207,7 +261,10 @@ class MockEngine:
             )
             if body.get("stream"):
                 return await self._stream(request, route, body, identity)
-            return web.json_response(self._whole(route, body, identity), dumps=lambda value: json.dumps(value, separators=(",", ":")))
+            return web.json_response(
+                self._whole(route, body, identity),
+                dumps=lambda value: json.dumps(value, separators=(",", ":")),
+            )
         except (asyncio.CancelledError, ConnectionResetError):
             self.aborted += 1
             raise
@@ -221,34 +278,49 @@ class MockEngine:
         if "prompt" in body:
             made = rendered([{"content": body["prompt"]}], self.faults.other_tokenizer)
         else:
-            made = rendered(body["messages"], self.faults.other_template or self.faults.other_tokenizer)
+            made = rendered(
+                body["messages"], self.faults.other_template or self.faults.other_tokenizer
+            )
         return web.json_response({"tokens": made})
 
     def _probe(self, body: dict[str, Any]) -> web.Response:
         model, tokens = body["model"], body["prompt"]
         if model != BASE and model not in self.adapters:
-            return web.json_response({"error": {"message": "no such model", "code": 404}}, status=404)
+            return web.json_response(
+                {"error": {"message": "no such model", "code": 404}}, status=404
+            )
         choice: dict[str, Any] = {"index": 0, "text": "x", "finish_reason": "length"}
         if "prompt_logprobs" in body:
             by = BASE if model in self.faults.same_as_base else model
             off = 0.4 if model in self.faults.wrong_logprobs else 0.0
             choice["prompt_logprobs"] = [
                 None,
-                *({str(tokens[at]): {"logprob": token_logprob(by, tokens, at) - off, "rank": 1}} for at in range(1, len(tokens))),
+                *(
+                    {str(tokens[at]): {"logprob": token_logprob(by, tokens, at) - off, "rank": 1}}
+                    for at in range(1, len(tokens))
+                ),
             ]
-        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": len(tokens), "completion_tokens": 1}})
+        return web.json_response(
+            {"choices": [choice], "usage": {"prompt_tokens": len(tokens), "completion_tokens": 1}}
+        )
 
     def _text(self, body: dict[str, Any]) -> list[str]:
         return [("" if n == 0 else " ") + str(body["model"]) for n in range(self.words)]
 
     def _usage(self) -> dict[str, int]:
-        return {"prompt_tokens": 11, "completion_tokens": self.words, "total_tokens": 11 + self.words}
+        return {
+            "prompt_tokens": 11,
+            "completion_tokens": self.words,
+            "total_tokens": 11 + self.words,
+        }
 
     def _whole(self, route: str, body: dict[str, Any], identity: str) -> dict[str, Any]:
         text = "".join(self._text(body))
         head: dict[str, Any] = {
             "id": identity,
-            "object": {"chat": "chat.completion", "completions": "text_completion"}.get(route, "response"),
+            "object": (
+                {"chat": "chat.completion", "completions": "text_completion"}.get(route, "response")
+            ),
             "created": 1,
             "model": body["model"],
         }
@@ -268,53 +340,155 @@ class MockEngine:
                 "parallel_tool_calls": True,
                 "tool_choice": "auto",
                 "tools": [],
-                "usage": {"input_tokens": 11, "output_tokens": self.words, "total_tokens": 11 + self.words},
+                "usage": {
+                    "input_tokens": 11,
+                    "output_tokens": self.words,
+                    "total_tokens": 11 + self.words,
+                },
             }
         if route == "completions":
-            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": self.faults.finish_reason}
+            choice = {
+                "index": 0,
+                "text": text,
+                "logprobs": None,
+                "finish_reason": self.faults.finish_reason,
+            }
         elif body.get("tools"):
-            call = {"id": "call_1", "type": "function", "function": {"name": body["tools"][0]["function"]["name"], "arguments": '{"a": 1}'}}
-            choice = {"index": 0, "message": {"role": "assistant", "content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}
+            call = {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": body["tools"][0]["function"]["name"], "arguments": '{"a": 1}'},
+            }
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": None, "tool_calls": [call]},
+                "finish_reason": "tool_calls",
+            }
         else:
-            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": self.faults.finish_reason}
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "logprobs": None,
+                "finish_reason": self.faults.finish_reason,
+            }
         return {**head, "choices": [choice], "usage": self._usage()}
 
     def _events(self, route: str, body: dict[str, Any], identity: str) -> list[bytes]:
         if route == "responses":
             whole = self._whole(route, body, identity)
-            events: list[tuple[str, dict[str, Any]]] = [("response.created", {"response": {**whole, "status": "in_progress", "output": []}})]
+            events: list[tuple[str, dict[str, Any]]] = [
+                ("response.created", {"response": {**whole, "status": "in_progress", "output": []}})
+            ]
             events += [
-                ("response.output_text.delta", {"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": word, "logprobs": []})
+                (
+                    "response.output_text.delta",
+                    {
+                        "item_id": "msg_1",
+                        "output_index": 0,
+                        "content_index": 0,
+                        "delta": word,
+                        "logprobs": [],
+                    },
+                )
                 for word in self._text(body)
             ]
             events.append(("response.completed", {"response": whole}))
-            return [f"event: {kind}\ndata: {_json({'type': kind, 'sequence_number': n, **event})}\n\n".encode() for n, (kind, event) in enumerate(events)]
-        head = {"id": identity, "object": "chat.completion.chunk" if route == "chat" else "text_completion", "created": 1, "model": body["model"]}
+            return [
+                f"event: {kind}\ndata: {_json({'type': kind, 'sequence_number': n, **event})}\n\n".encode()
+                for n, (kind, event) in enumerate(events)
+            ]
+        head = {
+            "id": identity,
+            "object": "chat.completion.chunk" if route == "chat" else "text_completion",
+            "created": 1,
+            "model": body["model"],
+        }
         chunks: list[dict[str, Any]] = []
         if route == "chat":
-            chunks.append({**head, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
+            chunks.append(
+                {
+                    **head,
+                    "choices": [
+                        {
+                            "index": 0,
+                            "delta": {"role": "assistant", "content": ""},
+                            "finish_reason": None,
+                        }
+                    ],
+                }
+            )
             if body.get("tools"):
                 name = body["tools"][0]["function"]["name"]
                 for piece in (
-                    {"id": "call_1", "type": "function", "index": 0, "function": {"name": name, "arguments": ""}},
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "index": 0,
+                        "function": {"name": name, "arguments": ""},
+                    },
                     {"index": 0, "function": {"arguments": '{"a":'}},
                     {"index": 0, "function": {"arguments": " 1}"}},
                 ):
-                    chunks.append({**head, "choices": [{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}]})
+                    chunks.append(
+                        {
+                            **head,
+                            "choices": [
+                                {
+                                    "index": 0,
+                                    "delta": {"tool_calls": [piece]},
+                                    "finish_reason": None,
+                                }
+                            ],
+                        }
+                    )
             else:
-                chunks += [{**head, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]} for word in self._text(body)]
-            chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls" if body.get("tools") else self.faults.finish_reason}]})
+                chunks += [
+                    {
+                        **head,
+                        "choices": [
+                            {"index": 0, "delta": {"content": word}, "finish_reason": None}
+                        ],
+                    }
+                    for word in self._text(body)
+                ]
+            chunks.append(
+                {
+                    **head,
+                    "choices": [
+                        {
+                            "index": 0,
+                            "delta": {},
+                            "finish_reason": (
+                                "tool_calls" if body.get("tools") else self.faults.finish_reason
+                            ),
+                        }
+                    ],
+                }
+            )
         else:
             words = self._text(body)
             chunks += [
-                {**head, "choices": [{"index": 0, "text": word, "finish_reason": self.faults.finish_reason if n == len(words) - 1 else None}]}
+                {
+                    **head,
+                    "choices": [
+                        {
+                            "index": 0,
+                            "text": word,
+                            "finish_reason": (
+                                self.faults.finish_reason if n == len(words) - 1 else None
+                            ),
+                        }
+                    ],
+                }
                 for n, word in enumerate(words)
             ]
         if (body.get("stream_options") or {}).get("include_usage"):
             chunks.append({**head, "choices": [], "usage": self._usage()})
         return [*(f"data: {_json(chunk)}\n\n".encode() for chunk in chunks), b"data: [DONE]\n\n"]
 
-    async def _stream(self, request: web.Request, route: str, body: dict[str, Any], identity: str) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.Request, route: str, body: dict[str, Any], identity: str
+    ) -> web.StreamResponse:
         faults = self.faults
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
@@ -327,7 +501,8 @@ class MockEngine:
                 break
             if number == faults.error_after:
                 await response.write(
-                    b'data: {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "param": null, "code": 500}}\n\n'
+                    b'data: {"error": {"message": "EngineCore encountered an issue.", "type":'
+                    b' "InternalServerError", "param": null, "code": 500}}\n\n'
                 )
                 await response.write(b"data: [DONE]\n\n")
                 break

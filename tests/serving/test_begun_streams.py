@@ -37,7 +37,9 @@ REQUEST = msgspec.Raw(b'{"messages":[{"role":"user","content":"What is asked."}]
 
 
 def begun(number: int, **changes: Any) -> bytes:
-    return encode(record(number, status=BEGUN, response=msgspec.Raw(b"null"), stream=True, **changes))
+    return encode(
+        record(number, status=BEGUN, response=msgspec.Raw(b"null"), stream=True, **changes)
+    )
 
 
 def ended(number: int, **changes: Any) -> bytes:

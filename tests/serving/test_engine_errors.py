@@ -13,10 +13,10 @@ from serving.gateway.requests import parse
 
 PLAIN = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 FAULTS = (
-    "3 validation errors:\n"
-    "  {'type': 'missing', 'loc': 'body.tools.0.function', 'msg': 'Field required', 'input': 1}\n"
-    "  {'type': 'missing', 'loc': 'body.tools.0.function.name', 'msg': 'Field required', 'input': 1}\n"
-    "  {'type': 'x', 'loc': 'body.tools', 'msg': \"Input should be 'a'\", 'input': 'y'}"
+    "3 validation errors:\n  {'type': 'missing', 'loc': 'body.tools.0.function', 'msg': 'Field"
+    " required', 'input': 1}\n  {'type': 'missing', 'loc': 'body.tools.0.function.name', 'msg':"
+    " 'Field required', 'input': 1}\n  {'type': 'x', 'loc': 'body.tools', 'msg': \"Input should be"
+    " 'a'\", 'input': 'y'}"
 )
 
 

@@ -1,4 +1,6 @@
-"""The CPU engine's LoRA layers as Whet computes them: each token by its own adapter, the base's tokens by none."""
+"""The CPU engine's LoRA layers as Whet computes them: each token by its own adapter, the base's
+tokens by none.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_every_adapter_s_token_is_in_one_group_and_the_base_s_in_none(indices: l
 
 @pytest.mark.parametrize("indices", [[0, 0, 0], [-1, -1], [-1, 2, 0, 2, -1, 1], [2]], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_a_layer_gives_each_token_what_its_own_adapter_adds(indices: list[int], scale: float) -> None:
+def test_a_layer_gives_each_token_what_its_own_adapter_adds(
+    indices: list[int], scale: float
+) -> None:
     import torch
 
     torch.manual_seed(3)
@@ -41,21 +45,32 @@ def test_a_layer_gives_each_token_what_its_own_adapter_adds(indices: list[int], 
     expected = y.clone()
     for token, slot in enumerate(indices):
         if slot >= 0:
-            expected[token] += torch.cat([scale * (x[token] @ one[slot, 0].T) @ two[slot, 0].T for one, two in zip(a, b, strict=True)])
+            expected[token] += torch.cat(
+                [
+                    scale * (x[token] @ one[slot, 0].T) @ two[slot, 0].T
+                    for one, two in zip(a, b, strict=True)
+                ]
+            )
     add_lora_linear(SimpleNamespace(whet_groups=groups_of(indices)), y, x, a, b, scale, SLICES)
     torch.testing.assert_close(y, expected)
 
 
 @pytest.mark.parametrize("has_tiles", [True, False])
-def test_leave_to_use_tiles_is_asked_for_where_there_are_any(has_tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it the engine's worker is ended by SIGILL at its first request; tests/serving/test_real_engine.py dies then, on such a processor."""
+def test_leave_to_use_tiles_is_asked_for_where_there_are_any(
+    has_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the engine's worker is ended by SIGILL at its first request;
+    tests/serving/test_real_engine.py dies then, on such a processor.
+    """
     import torch
 
     asked: list[bool] = []
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
     monkeypatch.setattr(torch.cpu, "_init_amx", lambda: asked.append(True))
     allow_tiles()
-    assert asked == ([True] if has_tiles else []), "torch was asked for the tiles although the processor has none, or was not although it has"
+    assert asked == ([True] if has_tiles else []), (
+        "torch was asked for the tiles although the processor has none, or was not although it has"
+    )
 
 
 class _Waits:
@@ -69,7 +84,9 @@ class _WaitsOtherwise:
 
 
 def _vllm_with(monkeypatch: pytest.MonkeyPatch, condition: type, *, yields: bool = True) -> Any:
-    """Importing vLLM itself takes half a minute; that the engine rests is looked at on a real one (tests/serving/test_real_engine.py)."""
+    """Importing vLLM itself takes half a minute; that the engine rests is looked at on a real one
+    (tests/serving/test_real_engine.py).
+    """
     name = "vllm.distributed.device_communicators.shm_broadcast"
     for part in ("vllm", "vllm.distributed", "vllm.distributed.device_communicators"):
         monkeypatch.setitem(sys.modules, part, ModuleType(part))
@@ -94,10 +111,14 @@ def test_between_two_looks_at_a_queue_a_process_sleeps(monkeypatch: pytest.Monke
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
     for _ in range(20):
         vllm.sched_yield()
-    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw >= before + 20, "a look that gives the processor away without sleeping comes back at once"
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw >= before + 20, (
+        "a look that gives the processor away without sleeping comes back at once"
+    )
 
 
-def test_a_vllm_that_waits_otherwise_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vllm_that_waits_otherwise_is_refused_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _vllm_with(monkeypatch, _WaitsOtherwise)
     with pytest.raises(EngineError, match="ends in spins"):
         rest_soon()

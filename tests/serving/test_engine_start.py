@@ -1,4 +1,6 @@
-"""A real engine under the real supervisor: a base with few positions, a start that cannot work, an API server that is killed."""
+"""A real engine under the real supervisor: a base with few positions, a start that cannot work, an
+API server that is killed.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +86,9 @@ def test_start_that_cannot_work_ends_after_two_tries_with_the_engines_reason(
     up = start({**engine, "argv": argv})
     assert up.process.wait(START_S) == 1
     said = up.said()
-    assert "twice for the same reason, so it is not started again: User-specified max_model_len (1024) is greater" in said
+    assert (
+        "twice for the same reason, so it is not started again: User-specified max_model_len (1024)"
+        " is greater" in said
+    )
     assert "Set WHET_ENGINE_MAX_MODEL_LEN to what the base model takes." in said
     assert "errors.pydantic.dev" not in said

@@ -1,4 +1,6 @@
-"""Engines that break off, clients that go away, a log that cannot be written: what the client gets and what the row says."""
+"""Engines that break off, clients that go away, a log that cannot be written: what the client gets
+and what the row says.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_the_openai_client_raises_when_a_stream_is_cut(gateway: Running) -> None
 def test_done_after_an_error_event_is_not_success(gateway: Running) -> None:
     gateway.engine.faults.error_after = 3
     status, _, content = post(gateway, "/v1/chat/completions", STREAM)
-    assert status == 200 and b"EngineCore encountered an issue" in content and b"[DONE]" not in content
+    assert (
+        status == 200 and b"EngineCore encountered an issue" in content and b"[DONE]" not in content
+    )
     error = json.loads(content.rstrip().split(b"\n\n")[-1].removeprefix(b"data: "))["error"]
     assert (error["type"], error["code"]) == ("server_error", "engine_error"), "in our own form"
     row = only_row(gateway)
@@ -88,8 +92,13 @@ def test_an_answer_that_the_engine_aborts_is_not_complete(gateway: Running, stre
 
 def test_the_responses_api_hears_of_a_cut_too(gateway: Running) -> None:
     gateway.engine.faults.cut_after = 3
-    _, _, content = post(gateway, "/v1/responses", {"model": "support", "input": "x", "stream": True})
-    assert content.rstrip().split(b"\n\n")[-1].startswith(b"event: error\ndata: ") and b"response.completed" not in content
+    _, _, content = post(
+        gateway, "/v1/responses", {"model": "support", "input": "x", "stream": True}
+    )
+    assert (
+        content.rstrip().split(b"\n\n")[-1].startswith(b"event: error\ndata: ")
+        and b"response.completed" not in content
+    )
     assert only_row(gateway).status == "cut"
 
 
@@ -101,8 +110,12 @@ def test_what_the_engine_refuses_is_the_clients_to_know(gateway: Running) -> Non
     assert (row.status, row.http_status) == ("error", 400) and "--" not in row.error
 
 
-@pytest.mark.parametrize(("found", "told"), [(500, 502), (401, 502), (503, 503), (429, 429), (422, 400)])
-def test_an_engines_own_failure_has_a_status_that_says_so(gateway: Running, found: int, told: int) -> None:
+@pytest.mark.parametrize(
+    ("found", "told"), [(500, 502), (401, 502), (503, 503), (429, 429), (422, 400)]
+)
+def test_an_engines_own_failure_has_a_status_that_says_so(
+    gateway: Running, found: int, told: int
+) -> None:
     gateway.engine.faults.refuse_status = found
     status, headers, _ = post(gateway, "/v1/chat/completions", STREAM)
     assert status == told and ("retry-after" in headers) == (told in {429, 503})
@@ -111,14 +124,24 @@ def test_an_engines_own_failure_has_a_status_that_says_so(gateway: Running, foun
 
 def test_a_connection_that_breaks_before_the_first_byte_is_tried_again(gateway: Running) -> None:
     gateway.engine.faults.drop = 1
-    assert gateway.client().chat.completions.create(model="support", messages=HELLO).choices[0].finish_reason == "stop"
+    assert (
+        gateway.client()
+        .chat.completions.create(model="support", messages=HELLO)
+        .choices[0]
+        .finish_reason
+        == "stop"
+    )
     assert len(gateway.engine.seen) == 2 and only_row(gateway).status == "complete"
 
 
 def test_a_dead_replica_is_passed_over_for_one_that_lives(gateway: Running) -> None:
     engine_names = {
         digest: target.engine_model
-        for digest, target in ((r.stable.adapter.digest, r.stable) for r in gateway.app.core.refresher.current.routes.values() if r.stable.adapter)
+        for digest, target in (
+            (r.stable.adapter.digest, r.stable)
+            for r in gateway.app.core.refresher.current.routes.values()
+            if r.stable.adapter
+        )
     }
     with MockEngine() as second:
         second.adapters = dict.fromkeys(engine_names.values(), "/x")
@@ -126,13 +149,20 @@ def test_a_dead_replica_is_passed_over_for_one_that_lives(gateway: Running) -> N
         gateway.refresh()
         second.stop()
         for _ in range(12):
-            assert gateway.client().chat.completions.create(model="support", messages=HELLO).model == "support"
+            assert (
+                gateway.client().chat.completions.create(model="support", messages=HELLO).model
+                == "support"
+            )
     assert {row.status for row in gateway.rows()} <= {"complete"}
 
 
-def test_a_replica_that_forgot_a_version_is_passed_over_until_it_has_it_again(gateway: Running) -> None:
+def test_a_replica_that_forgot_a_version_is_passed_over_until_it_has_it_again(
+    gateway: Running,
+) -> None:
     names, gateway.engine.adapters = gateway.engine.adapters, {}
-    asyncio.run_coroutine_threadsafe(_later(0.5, lambda: gateway.engine.adapters.update(names)), gateway.loop)
+    asyncio.run_coroutine_threadsafe(
+        _later(0.5, lambda: gateway.engine.adapters.update(names)), gateway.loop
+    )
     answer = gateway.client().chat.completions.create(model="support", messages=HELLO)
     assert answer.choices[0].message.content.startswith("support--v1--")
     assert only_row(gateway).status == "complete"
@@ -148,7 +178,13 @@ def test_a_restarting_engine_costs_waiting_not_failures(gateway: Running) -> Non
         gateway.engine.adapters.update(adapters)
 
     asyncio.run_coroutine_threadsafe(_later(1.0, back), gateway.loop)
-    assert gateway.client().chat.completions.create(model="support", messages=HELLO).choices[0].finish_reason == "stop"
+    assert (
+        gateway.client()
+        .chat.completions.create(model="support", messages=HELLO)
+        .choices[0]
+        .finish_reason
+        == "stop"
+    )
 
 
 async def _later(seconds: float, do: Any) -> None:
@@ -156,12 +192,14 @@ async def _later(seconds: float, do: Any) -> None:
     await asyncio.to_thread(do)
 
 
-def _send_and_leave(gateway: Running, body: dict[str, Any], *, after_bytes: int = 0, after_s: float = 0.0) -> None:
+def _send_and_leave(
+    gateway: Running, body: dict[str, Any], *, after_bytes: int = 0, after_s: float = 0.0
+) -> None:
     data = json.dumps(body).encode()
     with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
         connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s"
-            % (gateway.key.encode(), len(data), data)
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer"
+            b" %s\r\nContent-Length: %d\r\n\r\n%s" % (gateway.key.encode(), len(data), data)
         )
         got = 0
         while got < after_bytes:
@@ -169,15 +207,21 @@ def _send_and_leave(gateway: Running, body: dict[str, Any], *, after_bytes: int 
         time.sleep(after_s)
 
 
-@pytest.mark.parametrize("when", ["before the first token", "in mid-stream", "waiting for a whole answer"])
-def test_a_client_that_leaves_stops_the_engine_and_its_row_says_cancelled(gateway: Running, when: str) -> None:
+@pytest.mark.parametrize(
+    "when", ["before the first token", "in mid-stream", "waiting for a whole answer"]
+)
+def test_a_client_that_leaves_stops_the_engine_and_its_row_says_cancelled(
+    gateway: Running, when: str
+) -> None:
     engine = gateway.engine
     if when == "in mid-stream":
         engine.faults.chunk_delay_s = 0.15
         _send_and_leave(gateway, STREAM, after_bytes=700)
     else:
         engine.faults.start_delay_s = 30
-        _send_and_leave(gateway, {**STREAM, "stream": when != "waiting for a whole answer"}, after_s=0.3)
+        _send_and_leave(
+            gateway, {**STREAM, "stream": when != "waiting for a whole answer"}, after_s=0.3
+        )
     wait_for(lambda: engine.aborted == 1 and engine.running == 0, "the engine's end", timeout_s=3)
     row = only_row(gateway)
     assert (row.status, row.http_status, row.finish_reason) == ("cancelled", 499, None)
@@ -209,8 +253,12 @@ def test_an_answer_over_the_time_limit_is_cut(gateway: Running) -> None:
     assert b"not the whole answer" in post(gateway, "/v1/chat/completions", STREAM)[2]
 
 
-def test_nothing_is_answered_that_cannot_be_logged(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills up while answers are on their way, then new requests are refused, then it goes on by itself."""
+def test_nothing_is_answered_that_cannot_be_logged(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up while answers are on their way, then new requests are refused, then it goes
+    on by itself.
+    """
     write = os.write
     full, has_begun = True, False
 
@@ -235,13 +283,18 @@ def test_nothing_is_answered_that_cannot_be_logged(gateway: Running, monkeypatch
     status, headers, _ = post(gateway, "/v1/chat/completions", STREAM)
     assert (status, headers["retry-after"], len(gateway.engine.seen)) == (503, "5", seen)
     full = False
-    wait_for(lambda: post(gateway, "/v1/chat/completions", STREAM)[2].endswith(b"data: [DONE]\n\n"), "the log's recovery")
+    wait_for(
+        lambda: post(gateway, "/v1/chat/completions", STREAM)[2].endswith(b"data: [DONE]\n\n"),
+        "the log's recovery",
+    )
     wait_for(lambda: "complete" in {row.status for row in gateway.rows()}, "rows")
     left = [(row.status, row.http_status) for row in gateway.rows() if row.status != "complete"]
     assert left == [("cut", 503)], "the stream that was withheld, whose head the client has"
 
 
-def test_a_disk_that_fills_within_a_line_leaves_no_piece_of_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_within_a_line_leaves_no_piece_of_it(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from serving.log.spool import Spool, SpoolError
 
     spool = Spool(tmp_path, "t")

@@ -267,9 +267,7 @@ class Desk:
         )
 
     def outcome(self, key: str = "", received: list[RatingRecord] | None = None) -> Any:
-        found = load_facts(
-            self.connection, self.interaction, key or self.asked, received or []
-        )
+        found = load_facts(self.connection, self.interaction, key or self.asked, received or [])
         return found and assemble(found, flag_interval_s=INTERVAL_S, now=NOW + 1000)
 
 
@@ -277,7 +275,12 @@ def test_the_way_of_a_correction_from_receipt_to_live(context: Context) -> None:
     with writing(context.database) as connection:
         desk = Desk(connection, context.secret)
         first = desk.outcome(desk.mate)
-        assert (first.state, first.review, first.datasets, first.versions) == ("received", None, [], [])
+        assert (first.state, first.review, first.datasets, first.versions) == (
+            "received",
+            None,
+            [],
+            [],
+        )
         [rating] = first.ratings
         assert (rating.rating, rating.comment, rating.correction) == (-1, "no", None)
         assert (rating.labels, rating.created_at) == (["a"], NOW // 1000)
@@ -323,7 +326,9 @@ def test_the_way_of_a_correction_from_receipt_to_live(context: Context) -> None:
         assert "built on support@2" in found.sentence
 
         text = json.dumps([str(found), found.sentence])
-        assert "gerda" not in text and "48 months." not in text, "reviewers' names and texts stay in"
+        assert "gerda" not in text and "48 months." not in text, (
+            "reviewers' names and texts stay in"
+        )
 
         connection.execute(update(reviews).values(standing=None, undone_at=NOW))
         connection.execute(update(examples).values(withdrawn_at=NOW))

@@ -1,8 +1,8 @@
 """kill -9 of the gateway at random moments under 20 clients: what the log promises of its rows.
 
 Whoever received the head of an answer finds its row, once; of an answer that was received whole it
-is `complete`, with the same text and bytes. The controls break the promise in a place each, and must
-be found out, or the ledger could not notice.
+is `complete`, with the same text and bytes. The controls break the promise in a place each, and
+must be found out, or the ledger could not notice.
 """
 
 from __future__ import annotations

@@ -43,24 +43,46 @@ def drain_all(context: Context, spool: Spool) -> Drain:
     return drain
 
 
-def test_records_arrive_once_however_often_they_are_drained(context: Context, tmp_path: Path) -> None:
+def test_records_arrive_once_however_often_they_are_drained(
+    context: Context, tmp_path: Path
+) -> None:
     spool = Spool(tmp_path / "spool", "a")
     for number in range(300):
         spool.append(encode(record(number)))
-    spool.append(encode(RatingRecord(id="rat_1", interaction_id="int_1", api_key_id="k", rating=-1, labels=msgspec.Raw(b'["a"]'), created_at=1)))
+    spool.append(
+        encode(
+            RatingRecord(
+                id="rat_1",
+                interaction_id="int_1",
+                api_key_id="k",
+                rating=-1,
+                labels=msgspec.Raw(b'["a"]'),
+                created_at=1,
+            )
+        )
+    )
     drain_all(context, spool)
     spool.files[0].drained = 0  # as after a crash between commit and removal
     drain_all(context, spool)
     assert (count(context), count(context, ratings)) == (300, 1)
     with reading(context.database) as connection:
         row = connection.execute(select(interactions).order_by(interactions.c.id)).first()
-        nulls = connection.execute(select(func.count()).select_from(interactions).where(interactions.c.retrieved.is_(None))).scalar_one()
+        nulls = connection.execute(
+            select(func.count()).select_from(interactions).where(interactions.c.retrieved.is_(None))
+        ).scalar_one()
         assert connection.execute(select(ratings.c.labels)).scalar_one() == ["a"]
-    assert row is not None and row.request == {"messages": []} and row.response == {"role": "assistant", "content": "x"} and row.metadata is None
+    assert (
+        row is not None
+        and row.request == {"messages": []}
+        and row.response == {"role": "assistant", "content": "x"}
+        and row.metadata is None
+    )
     assert nulls >= 0
 
 
-def test_a_file_is_removed_only_after_its_records_are_committed(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_removed_only_after_its_records_are_committed(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spool_module, "FILE_BYTES", 2_000)
     spool = Spool(tmp_path / "spool", "a")
     for number in range(50):
@@ -80,7 +102,9 @@ def test_a_file_is_removed_only_after_its_records_are_committed(context: Context
     assert len(list(spool.folder.iterdir())) == files and count(context) == 0
     while drain.step():
         pass
-    assert len(list(spool.folder.iterdir())) == 1 and count(context) == 50 and spool.pending_bytes == 0
+    assert (
+        len(list(spool.folder.iterdir())) == 1 and count(context) == 50 and spool.pending_bytes == 0
+    )
 
 
 def _die_with_records(folder: Path, numbers: range) -> None:
@@ -91,10 +115,14 @@ def _die_with_records(folder: Path, numbers: range) -> None:
     os._exit(9)
 
 
-def test_what_a_dead_process_left_is_taken_over_and_a_torn_line_is_skipped(sqlite_context: Context, tmp_path: Path) -> None:
+def test_what_a_dead_process_left_is_taken_over_and_a_torn_line_is_skipped(
+    sqlite_context: Context, tmp_path: Path
+) -> None:
     folder = tmp_path / "spool"
     folder.mkdir()
-    process = multiprocessing.get_context("spawn").Process(target=_die_with_records, args=(folder, range(20)))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_die_with_records, args=(folder, range(20))
+    )
     process.start()
     process.join(60)
     spool = Spool(folder, "alive")
@@ -116,7 +144,9 @@ def test_files_of_a_living_process_are_left_alone(tmp_path: Path) -> None:
     assert [[file.path for file in files] for files in orphans(tmp_path)] == [[path]]
 
 
-def test_a_record_that_the_database_refuses_holds_up_no_other(context: Context, tmp_path: Path) -> None:
+def test_a_record_that_the_database_refuses_holds_up_no_other(
+    context: Context, tmp_path: Path
+) -> None:
     spool = Spool(tmp_path / "spool", "a")
     spool.append(encode(record(1)))
     spool.append(b"this is no record\n")
@@ -127,7 +157,9 @@ def test_a_record_that_the_database_refuses_holds_up_no_other(context: Context, 
     assert len((tmp_path / "spool" / "rejected.lines").read_bytes().splitlines()) == 2
 
 
-async def test_full_durability_shares_one_flush_between_all_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_durability_shares_one_flush_between_all_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flushes = []
     monkeypatch.setattr(spool_module, "_flush_all", lambda handles, _: flushes.append(len(handles)))
     spool = Spool(tmp_path, "a", full_durability=True)
@@ -141,7 +173,8 @@ async def test_full_durability_shares_one_flush_between_all_who_wait(tmp_path: P
     waiting = asyncio.create_task(one(100))
     await asyncio.sleep(0)
     waiting.cancel()
-    await asyncio.gather(*(one(number) for number in range(101, 110)))  # a waiter that left does not take the flush with it
+    # A waiter that left does not take the flush with it
+    await asyncio.gather(*(one(number) for number in range(101, 110)))
 
 
 def test_the_backlog_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,5 +195,7 @@ def test_the_backlog_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (b'"x"', b'"x"'),
     ],
 )
-def test_escaped_nul_is_replaced_and_an_escaped_backslash_before_it_is_not_mistaken(raw: bytes, expected: bytes) -> None:
+def test_escaped_nul_is_replaced_and_an_escaped_backslash_before_it_is_not_mistaken(
+    raw: bytes, expected: bytes
+) -> None:
     assert without_nul(raw) == expected

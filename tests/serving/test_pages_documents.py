@@ -120,7 +120,10 @@ def test_upload_that_is_too_large_or_broken_off_leaves_nothing(
     monkeypatch.setattr("serving.pages.document_changes.LARGEST_FILE", 1000)
     client = console_client(sqlite_context, "operator")
     add_collection(sqlite_context)
-    assert "more than 1,000 bytes" in upload(client, "manual", "a.md", b"x" * 1001, 413)["error"]["message"]
+    assert (
+        "more than 1,000 bytes"
+        in upload(client, "manual", "a.md", b"x" * 1001, 413)["error"]["message"]
+    )
     streamed = (b"x" * 400 for _ in range(3))  # its size is not declared
     answer = client.post("/documents/manual/upload?address=a.md", content=streamed)
     assert answer.status_code == 413
@@ -140,7 +143,9 @@ def test_upload_needs_the_session_token_in_a_header(sqlite_context: Context) -> 
     assert answer.status_code == 403
 
 
-@pytest.mark.parametrize("address", ["", "/etc/a.md", "../a.md", "a\\b.md", "a", "a.exe", "x" * 1001])
+@pytest.mark.parametrize(
+    "address", ["", "/etc/a.md", "../a.md", "a\\b.md", "a", "a.exe", "x" * 1001]
+)
 def test_address_that_no_document_can_have_is_refused(address: str) -> None:
     with pytest.raises(InputError):
         check_address(address)
@@ -187,7 +192,9 @@ def test_document_shows_passages_as_text_and_who_asked(context: Context) -> None
             connection, NOW, question=f"Who? {hostile}",
             retrieved=[hit_of("other", "p0"), hit_of(found, first.id)], retrieval={"cited": [2]},
         )  # fmt: skip
-        builders.add_interaction(connection, NOW, question="elsewhere", retrieved=[hit_of("other", "p0")])
+        builders.add_interaction(
+            connection, NOW, question="elsewhere", retrieved=[hit_of("other", "p0")]
+        )
         builders.add_interaction(connection, NOW, question="nothing searched")
     client = console_client(context, "viewer")
     page = client.get(f"/documents/manual/documents/{found}").text
@@ -217,6 +224,7 @@ def test_search_marks_words_and_shows_scores(
         def __init__(self, settings: object) -> None: ...
         async def __aenter__(self) -> Client:
             return self
+
         async def __aexit__(self, *_: object) -> None: ...
         async def search(self, request: SearchRequest) -> SearchResult:
             asked.append(request)
@@ -256,7 +264,9 @@ def test_document_and_collection_are_removed_with_an_audit_entry(context: Contex
     assert client.post(f"/documents/manual/documents/{found}/remove").status_code == 303
     assert UploadFolder(context.settings.home, "manual").is_index_wanted
     assert client.get(f"/documents/manual/documents/{found}").status_code == 404
-    client.post("/documents/manual/attach", data={"alias": "base", "top_k": "2", "min_score": "0.3"})
+    client.post(
+        "/documents/manual/attach", data={"alias": "base", "top_k": "2", "min_score": "0.3"}
+    )
     with reading(context.database) as connection:
         row = connection.execute(select(retrieval_defaults)).one()
     assert (row.alias, row.top_k, row.min_score, row.actor) == ("base", 2, 0.3, "operator")
@@ -314,7 +324,10 @@ def test_state_of_an_index_follows_documents_and_embedder(
 
 def test_a_first_index_promises_no_answer_of_an_older_one() -> None:
     building = IndexState(state=State.BUILDING, done=1, total=2)
-    assert describe_index(building) == "It is being built: 1 of 2 texts embedded; no search finds it yet."
+    assert (
+        describe_index(building)
+        == "It is being built: 1 of 2 texts embedded; no search finds it yet."
+    )
 
 
 def test_remains_of_a_killed_console_are_removed(tmp_path: Path) -> None:

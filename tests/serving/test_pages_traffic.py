@@ -1,4 +1,6 @@
-"""The pages of traffic: search, filters, and one conversation with where it came from and what it taught."""
+"""The pages of traffic: search, filters, and one conversation with where it came from and what it
+taught.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,24 @@ from whet.tables import interactions
 
 def rows_of(context: Context, **filters_: str) -> list[str]:
     with reads(context.database) as connection:
-        return [row["id"] for row in search.search(connection, search.Filters(**filters_), NOW).rows]
+        return [
+            row["id"] for row in search.search(connection, search.Filters(**filters_), NOW).rows
+        ]
 
 
-def test_search_finds_words_of_the_question_and_of_the_answer_in_any_letters(context: Context) -> None:
+def test_search_finds_words_of_the_question_and_of_the_answer_in_any_letters(
+    context: Context,
+) -> None:
     with writing(context.database) as connection:
         wanted = builders.add_interaction(
-            connection, NOW - 1000, question="Wie lange gilt die Gewährleistung für den „Würfel“?", answer="100 % sicher: 24_Monate"
+            connection,
+            NOW - 1000,
+            question="Wie lange gilt die Gewährleistung für den „Würfel“?",
+            answer="100 % sicher: 24_Monate",
         )
-        builders.add_interaction(connection, NOW - 2000, question="other", answer="100 pieces, 24 Monate")
+        builders.add_interaction(
+            connection, NOW - 2000, question="other", answer="100 pieces, 24 Monate"
+        )
     for words in ("gewährleistung".capitalize(), "Würfel", "100 % sicher", "24_mon", "LANGE GILT"):
         assert rows_of(context, q=words) == [wanted], words
 
@@ -34,22 +45,40 @@ def test_search_finds_words_of_the_question_and_of_the_answer_in_any_letters(con
 def test_filters_narrow_by_alias_version_outcome_rating_user_and_period(context: Context) -> None:
     with writing(context.database) as connection:
         a = builders.add_interaction(connection, NOW - 1000, version=7, end_user="ada")
-        b = builders.add_interaction(connection, NOW - 2000, alias=None, version=None, status="cancelled")
+        b = builders.add_interaction(
+            connection, NOW - 2000, alias=None, version=None, status="cancelled"
+        )
         c = builders.add_interaction(connection, NOW - 3000, alias="billing", status="error")
         old = builders.add_interaction(connection, NOW - 9 * builders.DAY)
         builders.add_rating(connection, c, NOW, rating=-1)
         builders.add_rating(connection, a, NOW, rating=1)
     assert rows_of(context) == [a, b, c] and rows_of(context, since="all") == [a, b, c, old]
     assert rows_of(context, alias="billing") == [c] and rows_of(context, alias="(none)") == [b]
-    assert rows_of(context, version="v7") == [a] and rows_of(context, version="7") == [a] and rows_of(context, version="base") == [b]
+    assert (
+        rows_of(context, version="v7") == [a]
+        and rows_of(context, version="7") == [a]
+        and rows_of(context, version="base") == [b]
+    )
     assert rows_of(context, status="cancelled") == [b] and rows_of(context, user="ada") == [a]
-    assert rows_of(context, rating="down") == [c] and rows_of(context, rating="up") == [a] and rows_of(context, rating="any") == [a, c]
-    assert rows_of(context, status="nonsense", rating="nonsense", since="nonsense", before="nonsense") == [a, b, c]
+    assert (
+        rows_of(context, rating="down") == [c]
+        and rows_of(context, rating="up") == [a]
+        and rows_of(context, rating="any") == [a, c]
+    )
+    assert rows_of(
+        context, status="nonsense", rating="nonsense", since="nonsense", before="nonsense"
+    ) == [a, b, c]
 
 
 def test_pages_follow_each_other_without_a_gap_even_where_times_are_equal(context: Context) -> None:
     with writing(context.database) as connection:
-        made = sorted((builders.add_interaction(connection, NOW - 5000) for _ in range(2 * search.PAGE_ROWS + 3)), reverse=True)
+        made = sorted(
+            (
+                builders.add_interaction(connection, NOW - 5000)
+                for _ in range(2 * search.PAGE_ROWS + 3)
+            ),
+            reverse=True,
+        )
     seen, before = [], ""
     while True:
         with reads(context.database) as connection:
@@ -61,11 +90,15 @@ def test_pages_follow_each_other_without_a_gap_even_where_times_are_equal(contex
     assert seen == made
 
 
-def test_a_text_search_stops_after_its_bound_and_goes_on_from_there(sqlite_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_search_stops_after_its_bound_and_goes_on_from_there(
+    sqlite_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search, "TEXT_SCAN_ROWS", 5)
     with writing(sqlite_context.database) as connection:
         for index in range(12):
-            builders.add_interaction(connection, NOW - 1000 - index, answer="needle" if index == 8 else "hay")
+            builders.add_interaction(
+                connection, NOW - 1000 - index, answer="needle" if index == 8 else "hay"
+            )
     with reads(sqlite_context.database) as connection:
         first = search.search(connection, search.Filters(q="needle"), NOW)
         assert first.rows == [] and first.scanned_to == NOW - 1004
@@ -77,14 +110,35 @@ def test_a_text_search_stops_after_its_bound_and_goes_on_from_there(sqlite_conte
     ("request_body", "said"),
     [
         ({"messages": [{"role": "user", "content": "hi"}]}, [("user", "hi", "")]),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}]}]}, [("user", "a", "image_url")]),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": "a"}, {"type": "image_url"}],
+                    }
+                ]
+            },
+            [("user", "a", "image_url")],
+        ),
         ({"prompt": "once"}, [("user", "once", "")]),
         ({"prompt": ["a", "b"]}, [("user", "a\nb", "")]),
         ({"prompt": [1, 2, 3]}, [("user", "", "3 token ids")]),
-        ({"input": "q", "instructions": "be brief"}, [("system", "be brief", ""), ("user", "q", "")]),
+        (
+            {"input": "q", "instructions": "be brief"},
+            [("system", "be brief", ""), ("user", "q", "")],
+        ),
         ({"input": [{"role": "user", "content": "q"}]}, [("user", "q", "")]),
         (
-            {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]},
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "content": None,
+                        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+                    }
+                ]
+            },
             [("assistant", "", "calls f({})")],
         ),
         (
@@ -105,7 +159,9 @@ def test_a_text_search_stops_after_its_bound_and_goes_on_from_there(sqlite_conte
         ({"messages": ["not a message", 3]}, []),
     ],
 )
-def test_a_request_of_any_form_reads_as_turns(request_body: Any, said: list[tuple[str, str, str]]) -> None:
+def test_a_request_of_any_form_reads_as_turns(
+    request_body: Any, said: list[tuple[str, str, str]]
+) -> None:
     assert [(turn.role, turn.text, turn.note) for turn in reading.asked(request_body)] == said
 
 
@@ -135,13 +191,24 @@ def test_an_answer_that_is_a_tool_call_is_shown(response: Any) -> None:
     assert reading.answer_line({}, None, None) == ""
 
 
-def test_a_conversation_leads_back_to_the_people_and_forward_to_what_it_taught(context: Context) -> None:
+def test_a_conversation_leads_back_to_the_people_and_forward_to_what_it_taught(
+    context: Context,
+) -> None:
     made = worlds.world(context, 90, NOW)
     client = console_client(context, "viewer", clock=lambda: NOW)
     with reads(context.database) as connection:
-        learned = connection.execute(select(interactions.c.id).where(interactions.c.version == 3).limit(1)).scalar_one()
+        learned = connection.execute(
+            select(interactions.c.id).where(interactions.c.version == 3).limit(1)
+        ).scalar_one()
     html = client.get(f"/traffic/{learned}").text
-    for piece in ("/adapters/support/v3", f"/runs/{made['runs'][2]}", "support v2", "by reviewer (30)", f"/traffic/{made['interactions'][0]}", "whet replay"):
+    for piece in (
+        "/adapters/support/v3",
+        f"/runs/{made['runs'][2]}",
+        "support v2",
+        "by reviewer (30)",
+        f"/traffic/{made['interactions'][0]}",
+        "whet replay",
+    ):
         assert piece in html, piece
     taught = client.get(f"/traffic/{made['interactions'][0]}").text
     assert "support v2, support v3" in taught and "trained support@v3" in taught
@@ -175,7 +242,10 @@ def test_conversation_shows_what_was_searched_and_found(context: Context) -> Non
     assert "2 passages left out for want of room" in page and "1 mark in the answer" in page
     assert page.count("</span>cited") == 0 and page.count("cited") >= 2 and "not cited" in page
     assert "words #2 · vectors #1" in page
-    assert '<a class="shared" href="#passage-1" title="in [1]"><mark>are kept 24 months</mark></a>' in page
+    assert (
+        '<a class="shared" href="#passage-1" title="in [1]"><mark>are kept 24 months</mark></a>'
+        in page
+    )
     assert "Lamps <mark>are kept 24 months</mark>." in page, "marked in the passage too"
     assert "/documents/manual/documents/d?passage=p#p" in page
 
@@ -191,7 +261,12 @@ def test_conversation_shows_what_was_searched_and_found(context: Context) -> Non
 def test_conversation_says_why_it_has_no_passages(
     sqlite_context: Context, outcome: str, sentence: str
 ) -> None:
-    how = {"collection": "manual", "query": "x", "outcome": outcome, "message": "The index is gone."}
+    how = {
+        "collection": "manual",
+        "query": "x",
+        "outcome": outcome,
+        "message": "The index is gone.",
+    }
     with writing(sqlite_context.database) as connection:
         asked = builders.add_interaction(connection, NOW - 1000, retrieved=[], retrieval=how)
         none = builders.add_interaction(connection, NOW - 1000)

@@ -21,23 +21,49 @@ from whet.tables import ratings
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def post(gateway: Running, path: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+def post(
+    gateway: Running, path: str, body: bytes | dict[str, Any], headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    connection.request("POST", path, data, {"Authorization": f"Bearer {gateway.key}", "Content-Type": "application/json", **(headers or {})})
+    connection.request(
+        "POST",
+        path,
+        data,
+        {
+            "Authorization": f"Bearer {gateway.key}",
+            "Content-Type": "application/json",
+            **(headers or {}),
+        },
+    )
     response = connection.getresponse()
-    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+    return (
+        response.status,
+        {name.lower(): value for name, value in response.getheaders()},
+        response.read(),
+    )
 
 
 def test_a_chat_answer_names_its_version_and_is_logged(gateway: Running) -> None:
-    answer = gateway.client().chat.completions.with_raw_response.create(model="support", messages=HELLO, user="anna", metadata={"ticket": "7"}, temperature=0)
+    answer = gateway.client().chat.completions.with_raw_response.create(
+        model="support", messages=HELLO, user="anna", metadata={"ticket": "7"}, temperature=0
+    )
     body = answer.parse()
     assert answer.headers["x-whet-adapter"] == "support@v1"
     assert body.id == answer.headers["x-whet-interaction-id"] == answer.headers["x-request-id"]
     assert body.model == "support"
     assert body.choices[0].message.content.startswith("support--v1--")
     row = gateway.row(body.id)
-    assert (row.status, row.http_status, row.alias, row.adapter, row.version, row.arm, row.end_user, row.stream) == (
+    assert (
+        row.status,
+        row.http_status,
+        row.alias,
+        row.adapter,
+        row.version,
+        row.arm,
+        row.end_user,
+        row.stream,
+    ) == (
         "complete",
         200,
         "support",
@@ -53,12 +79,21 @@ def test_a_chat_answer_names_its_version_and_is_logged(gateway: Running) -> None
     assert row.response_text == body.choices[0].message.content
     assert (row.prompt_tokens, row.completion_tokens, row.finish_reason) == (11, 8, "stop")
     assert row.response_sha256 == hashlib.sha256(answer.content).hexdigest()
-    assert row.retrieved is None and row.replica == gateway.engine.url and row.ttft_ms > 0 and row.duration_ms >= row.ttft_ms
+    assert (
+        row.retrieved is None
+        and row.replica == gateway.engine.url
+        and row.ttft_ms > 0
+        and row.duration_ms >= row.ttft_ms
+    )
 
 
 def test_the_engine_sees_its_own_name_and_nothing_of_the_caller(gateway: Running) -> None:
     gateway.client().chat.completions.create(
-        model="support", messages=HELLO, user="anna", metadata={"a": "b"}, extra_headers={"x-forwarded-for": "1.2.3.4", "cookie": "a=b"}
+        model="support",
+        messages=HELLO,
+        user="anna",
+        metadata={"a": "b"},
+        extra_headers={"x-forwarded-for": "1.2.3.4", "cookie": "a=b"},
     )
     body, headers = gateway.engine.seen[-1], gateway.engine.seen_headers[-1]
     assert body["model"].startswith("support--v1--") and set(body) == {"model", "messages"}
@@ -67,16 +102,28 @@ def test_the_engine_sees_its_own_name_and_nothing_of_the_caller(gateway: Running
 
 
 @pytest.mark.parametrize("split_bytes", [None, 1, 7, 64])
-def test_a_stream_is_complete_whatever_way_the_network_cuts_it(gateway: Running, split_bytes: int | None) -> None:
+def test_a_stream_is_complete_whatever_way_the_network_cuts_it(
+    gateway: Running, split_bytes: int | None
+) -> None:
     gateway.engine.faults.split_bytes = split_bytes
-    stream = gateway.client().chat.completions.create(model="support", messages=HELLO, stream=True, stream_options={"include_usage": True})
+    stream = gateway.client().chat.completions.create(
+        model="support", messages=HELLO, stream=True, stream_options={"include_usage": True}
+    )
     chunks = list(stream)
     identity = stream.response.headers["x-whet-interaction-id"]
-    assert {chunk.id for chunk in chunks} == {identity} and {chunk.model for chunk in chunks} == {"support"}
+    assert {chunk.id for chunk in chunks} == {identity} and {chunk.model for chunk in chunks} == {
+        "support"
+    }
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text.count("support--v1--") == 8 and chunks[-1].usage.completion_tokens == 8
     row = gateway.row(identity)
-    assert (row.status, row.response_text, row.completion_tokens, row.finish_reason, row.stream) == ("complete", text, 8, "stop", True)
+    assert (
+        row.status,
+        row.response_text,
+        row.completion_tokens,
+        row.finish_reason,
+        row.stream,
+    ) == ("complete", text, 8, "stop", True)
 
 
 def test_usage_stays_inside_when_the_client_did_not_ask(gateway: Running) -> None:
@@ -90,16 +137,27 @@ def test_usage_stays_inside_when_the_client_did_not_ask(gateway: Running) -> Non
 
 def test_the_hash_in_the_row_is_of_the_bytes_the_client_received(gateway: Running) -> None:
     for body in ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, {}):
-        status, headers, content = post(gateway, "/v1/chat/completions", {"model": "support", "messages": HELLO, **body})
+        status, headers, content = post(
+            gateway, "/v1/chat/completions", {"model": "support", "messages": HELLO, **body}
+        )
         assert status == 200
-        assert gateway.row(headers["x-whet-interaction-id"]).response_sha256 == hashlib.sha256(content).hexdigest()
+        assert (
+            gateway.row(headers["x-whet-interaction-id"]).response_sha256
+            == hashlib.sha256(content).hexdigest()
+        )
 
 
 def test_completions_plain_and_streamed(gateway: Running) -> None:
     answer = gateway.client().completions.create(model="support@v2", prompt="hello")
     assert answer.choices[0].text.startswith("support--v2--") and answer.model == "support@v2"
     row = gateway.row(answer.id)
-    assert (row.route, row.arm, row.alias, row.version, row.response) == ("completions", "exact", None, 2, {"text": answer.choices[0].text})
+    assert (row.route, row.arm, row.alias, row.version, row.response) == (
+        "completions",
+        "exact",
+        None,
+        2,
+        {"text": answer.choices[0].text},
+    )
     stream = gateway.client().completions.create(model="base", prompt=[1, 2, 3], stream=True)
     text = "".join(chunk.choices[0].text for chunk in stream)
     assert text.startswith(BASE) and stream.response.headers["x-whet-adapter"] == "base"
@@ -111,7 +169,14 @@ def test_responses_plain_and_streamed(gateway: Running) -> None:
     answer = gateway.client().responses.create(model="support", input="hello")
     assert answer.output_text.startswith("support--v1--") and answer.model == "support"
     row = gateway.row(answer.id)
-    assert (row.route, row.status, row.response_text, row.prompt_tokens, row.completion_tokens, row.finish_reason) == (
+    assert (
+        row.route,
+        row.status,
+        row.response_text,
+        row.prompt_tokens,
+        row.completion_tokens,
+        row.finish_reason,
+    ) == (
         "responses",
         "complete",
         answer.output_text,
@@ -119,35 +184,78 @@ def test_responses_plain_and_streamed(gateway: Running) -> None:
         8,
         "stop",
     )
-    events = list(stream := gateway.client().responses.create(model="support", input=[{"role": "user", "content": "hello"}], stream=True))
-    assert events[-1].type == "response.completed" and events[-1].response.id == stream.response.headers["x-whet-interaction-id"]
+    events = list(
+        stream := gateway.client().responses.create(
+            model="support", input=[{"role": "user", "content": "hello"}], stream=True
+        )
+    )
+    assert (
+        events[-1].type == "response.completed"
+        and events[-1].response.id == stream.response.headers["x-whet-interaction-id"]
+    )
     assert gateway.row(events[-1].response.id).response_text == answer.output_text
     assert gateway.engine.seen[-1]["store"] is False
 
 
 def test_tool_calls_pass_through_and_are_put_together_in_the_log(gateway: Running) -> None:
-    tools: Any = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}]
-    answer = gateway.client().chat.completions.create(model="support", messages=HELLO, tools=tools, tool_choice="auto")
+    tools: Any = [
+        {
+            "type": "function",
+            "function": {
+                "name": "look_up",
+                "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+            },
+        }
+    ]
+    answer = gateway.client().chat.completions.create(
+        model="support", messages=HELLO, tools=tools, tool_choice="auto"
+    )
     assert answer.choices[0].message.tool_calls[0].function.name == "look_up"
-    stream = gateway.client().chat.completions.create(model="support", messages=HELLO, tools=tools, stream=True)
+    stream = gateway.client().chat.completions.create(
+        model="support", messages=HELLO, tools=tools, stream=True
+    )
     list(stream)
-    whole, streamed = gateway.row(answer.id), gateway.row(stream.response.headers["x-whet-interaction-id"])
+    whole, streamed = (
+        gateway.row(answer.id),
+        gateway.row(stream.response.headers["x-whet-interaction-id"]),
+    )
     assert whole.response == streamed.response
-    assert streamed.response["tool_calls"] == [{"id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": '{"a": 1}'}}]
+    assert streamed.response["tool_calls"] == [
+        {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": "look_up", "arguments": '{"a": 1}'},
+        }
+    ]
     assert streamed.finish_reason == "tool_calls"
 
 
 def test_structured_output_settings_reach_the_engine(gateway: Running) -> None:
-    schema: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    schema: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"type": "object"}},
+    }
     gateway.client().chat.completions.create(
-        model="support", messages=HELLO, response_format=schema, extra_body={"structured_outputs": {"choice": ["a", "b"]}, "top_k": 5}
+        model="support",
+        messages=HELLO,
+        response_format=schema,
+        extra_body={"structured_outputs": {"choice": ["a", "b"]}, "top_k": 5},
     )
     body = gateway.engine.seen[-1]
-    assert body["response_format"] == schema and body["structured_outputs"] == {"choice": ["a", "b"]} and body["top_k"] == 5
+    assert (
+        body["response_format"] == schema
+        and body["structured_outputs"] == {"choice": ["a", "b"]}
+        and body["top_k"] == 5
+    )
 
 
 def test_models_lists_what_can_be_asked_for(gateway: Running) -> None:
-    assert {model.id for model in gateway.client().models.list()} == {"support", "support@v1", "support@v2", "base"}
+    assert {model.id for model in gateway.client().models.list()} == {
+        "support",
+        "support@v1",
+        "support@v2",
+        "base",
+    }
 
 
 def test_an_unknown_key_is_refused_on_every_route(gateway: Running) -> None:
@@ -155,16 +263,26 @@ def test_an_unknown_key_is_refused_on_every_route(gateway: Running) -> None:
         gateway.client("whet-wrong").chat.completions.create(model="support", messages=HELLO)
     with pytest.raises(openai.AuthenticationError):
         gateway.client("whet-wrong").models.list()
-    for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/feedback"):
+    for path in (
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+        "/v1/feedback",
+    ):
         status, _, body = post(gateway, path, {}, {"Authorization": "Basic x"})
         assert status == 401 and json.loads(body)["error"]["code"] == "invalid_api_key"
     assert gateway.rows() == [] and gateway.engine.seen == []
 
 
-def test_a_new_key_works_at_once_and_a_revoked_one_dies_within_two_seconds(gateway: Running) -> None:
+def test_a_new_key_works_at_once_and_a_revoked_one_dies_within_two_seconds(
+    gateway: Running,
+) -> None:
     context = gateway.context
     with writing(context.database) as connection:
-        key_id, key = create_key(connection, "late", secret=context.secret, actor="tests", now=now_ms())
+        key_id, key = create_key(
+            connection, "late", secret=context.secret, actor="tests", now=now_ms()
+        )
     client = gateway.client(key)
     client.models.list()
     with writing(context.database) as connection:
@@ -244,7 +362,9 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD_BODIES)
-def test_a_bad_body_gets_a_sentence_and_never_reaches_the_engine(gateway_module: Running, body: bytes, status: int, code: str) -> None:
+def test_a_bad_body_gets_a_sentence_and_never_reaches_the_engine(
+    gateway_module: Running, body: bytes, status: int, code: str
+) -> None:
     found, _, content = post(gateway_module, "/v1/chat/completions", body)
     error = json.loads(content)["error"]
     assert found == status and error["message"] and error["type"] == "invalid_request_error"
@@ -261,8 +381,26 @@ def test_other_routes_check_their_bodies_too(gateway: Running) -> None:
         ("/v1/completions", {"model": "support", "prompt": "a", "echo": True, "logprobs": 1}),
         ("/v1/completions", {"model": "support", "prompt_embeds": "x", "prompt": "a"}),
         ("/v1/responses", {"model": "support", "input": [{"type": "computer_call_output"}]}),
-        ("/v1/responses", {"model": "support", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": "http://10.0.0.1/"}]}]}),
-        ("/v1/responses", {"model": "support", "input": "x", "tools": [{"type": "mcp", "server_url": "http://10.0.0.1/"}]}),
+        (
+            "/v1/responses",
+            {
+                "model": "support",
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{"type": "input_image", "image_url": "http://10.0.0.1/"}],
+                    }
+                ],
+            },
+        ),
+        (
+            "/v1/responses",
+            {
+                "model": "support",
+                "input": "x",
+                "tools": [{"type": "mcp", "server_url": "http://10.0.0.1/"}],
+            },
+        ),
         ("/v1/responses", {"model": "support", "input": "x", "previous_response_id": "y"}),
         ("/v1/responses", {"model": "support", "input": "x", "background": True}),
         ("/v1/chat/completions", {"model": "support", "messages": HELLO, "rag": {"top_k": 2}}),
@@ -274,7 +412,9 @@ def test_other_routes_check_their_bodies_too(gateway: Running) -> None:
 
 
 def test_a_body_over_the_limit_is_413_with_and_without_its_length(gateway: Running) -> None:
-    long = json.dumps({"model": "support", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}).encode()
+    long = json.dumps(
+        {"model": "support", "messages": [{"role": "user", "content": "x" * (1 << 20)}]}
+    ).encode()
     assert post(gateway, "/v1/chat/completions", long)[0] == 413
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
     connection.request(
@@ -299,7 +439,10 @@ def test_methods_and_paths_that_do_not_exist(gateway: Running) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
         connection.request(method, path, headers={"Authorization": f"Bearer {gateway.key}"})
         response = connection.getresponse()
-        assert (response.status, "message" in json.loads(response.read())["error"]) == (expected, True)
+        assert (response.status, "message" in json.loads(response.read())["error"]) == (
+            expected,
+            True,
+        )
 
 
 def test_embeddings_say_what_is_missing(gateway: Running) -> None:
@@ -320,21 +463,39 @@ def test_the_same_feedback_twice_is_one_row(gateway: Running) -> None:
         return found if len(found) == 2 else None
 
     found = wait_for(rows, "two ratings")
-    assert (found[1].rating, found[1].comment, found[1].labels, found[1].interaction_id) == (-1, "wrong term", ["facts"], answer.id)
+    assert (found[1].rating, found[1].comment, found[1].labels, found[1].interaction_id) == (
+        -1,
+        "wrong term",
+        ["facts"],
+        answer.id,
+    )
 
 
 @pytest.mark.parametrize(
-    "change", [{"rating": 2}, {"rating": "1"}, {"interaction_id": "x"}, {"interaction_id": None}, {"extra": 1}, {"labels": [""]}, {"comment": "x" * 40_000}]
+    "change",
+    [
+        {"rating": 2},
+        {"rating": "1"},
+        {"interaction_id": "x"},
+        {"interaction_id": None},
+        {"extra": 1},
+        {"labels": [""]},
+        {"comment": "x" * 40_000},
+    ],
 )
 def test_feedback_is_checked(gateway_module: Running, change: dict[str, Any]) -> None:
-    status, _, content = post(gateway_module, "/v1/feedback", {"interaction_id": "int_" + "0" * 22, "rating": 1, **change})
+    status, _, content = post(
+        gateway_module, "/v1/feedback", {"interaction_id": "int_" + "0" * 22, "rating": 1, **change}
+    )
     assert status == 400 and json.loads(content)["error"]["message"]
 
 
 def test_text_that_databases_dislike_is_kept(gateway: Running) -> None:
     """NUL, quotes, surrogate pairs and control characters in the request."""
     strange = "nul \0 quote \" ' backslash \\u0000 emoji \U0001f600 line\u2028 rtl \u202e"
-    answer = gateway.client().chat.completions.create(model="support", messages=[{"role": "user", "content": strange}], user="o'brien\0")
+    answer = gateway.client().chat.completions.create(
+        model="support", messages=[{"role": "user", "content": strange}], user="o'brien\0"
+    )
     row = gateway.row(answer.id)
     assert row.request["messages"][0]["content"] == strange.replace("\0", "\ufffd")
     assert row.end_user == "o'brien\ufffd"
@@ -358,25 +519,44 @@ def test_health_readiness_and_metrics(gateway: Running) -> None:
     }
     text = found["/metrics"][1]
     assert 'whet_gateway_answers_total{arm="stable",route="chat",status="complete"} 1.0' in text
-    assert 'whet_gateway_tokens_total{kind="completion"} 8.0' in text and 'whet_gateway_refused_total{status="404"} 2.0' in text
-    assert not any(word in text for word in ("someone", "never-heard-of", "nor-of-this", "support", gateway.key))
+    assert (
+        'whet_gateway_tokens_total{kind="completion"} 8.0' in text
+        and 'whet_gateway_refused_total{status="404"} 2.0' in text
+    )
+    assert not any(
+        word in text
+        for word in ("someone", "never-heard-of", "nor-of-this", "support", gateway.key)
+    )
 
 
 def test_a_request_id_is_taken_over_if_it_is_harmless(gateway: Running) -> None:
     for given, expected in (("abc-1.2:3", "abc-1.2:3"), ("bad id", None), ("x" * 129, None)):
-        _, headers, _ = post(gateway, "/v1/chat/completions", {"model": "support", "messages": HELLO}, {"x-request-id": given})
+        _, headers, _ = post(
+            gateway,
+            "/v1/chat/completions",
+            {"model": "support", "messages": HELLO},
+            {"x-request-id": given},
+        )
         assert headers["x-request-id"] == (expected or headers["x-whet-interaction-id"])
         assert gateway.row(headers["x-whet-interaction-id"]).request_id == headers["x-request-id"]
 
 
-def test_without_a_ready_replica_the_answer_is_503_with_a_time_to_try_again(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_ready_replica_the_answer_is_503_with_a_time_to_try_again(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("serving.gateway.forwarding.ENGINE_WAIT_S", 0.3)
     from tests.serving.conftest import set_replica
 
     set_replica(gateway.context, gateway.engine.url, {}, state="gone")
     gateway.refresh()
-    status, headers, body = post(gateway, "/v1/chat/completions", {"model": "support", "messages": HELLO})
-    assert (status, headers["retry-after"], json.loads(body)["error"]["code"]) == (503, "5", "engine_unavailable")
+    status, headers, body = post(
+        gateway, "/v1/chat/completions", {"model": "support", "messages": HELLO}
+    )
+    assert (status, headers["retry-after"], json.loads(body)["error"]["code"]) == (
+        503,
+        "5",
+        "engine_unavailable",
+    )
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
     connection.request("GET", "/readyz")
     assert connection.getresponse().status == 503
@@ -389,7 +569,11 @@ def test_a_user_stays_on_one_side_of_a_canary_and_the_share_is_kept(gateway: Run
     client = gateway.client()
 
     def version(user: str) -> str:
-        return str(client.chat.completions.with_raw_response.create(model="support", messages=HELLO, user=user).headers["x-whet-adapter"])
+        return str(
+            client.chat.completions.with_raw_response.create(
+                model="support", messages=HELLO, user=user
+            ).headers["x-whet-adapter"]
+        )
 
     first = {f"user{n}": version(f"user{n}") for n in range(120)}
     share = sum(label == "support@v2" for label in first.values()) / len(first)
@@ -397,6 +581,12 @@ def test_a_user_stays_on_one_side_of_a_canary_and_the_share_is_kept(gateway: Run
     assert all(version(user) == label for user, label in list(first.items())[:30])
     store.set_share("support", 0.7, actor="tests", reason="more", now=now_ms())
     gateway.refresh()
-    assert all(version(user) == "support@v2" for user in [user for user, label in first.items() if label == "support@v2"][:15])
-    wait_for(lambda: len([row for row in gateway.rows() if row.arm == "candidate"]) > 20, "the rows of the candidate")
+    assert all(
+        version(user) == "support@v2"
+        for user in [user for user, label in first.items() if label == "support@v2"][:15]
+    )
+    wait_for(
+        lambda: len([row for row in gateway.rows() if row.arm == "candidate"]) > 20,
+        "the rows of the candidate",
+    )
     assert {row.arm for row in gateway.rows()} == {"stable", "candidate"}

@@ -182,7 +182,9 @@ def test_structured_output(client: openai.OpenAI, short: dict[str, Any]) -> None
 RETRIEVING: Any = {"rag": {"collection": "manual"}, "structured_outputs": {"choice": [CITING]}}
 
 
-def test_answer_with_citations(client: openai.OpenAI, gateway: Running, live_engine: LiveEngine) -> None:
+def test_answer_with_citations(
+    client: openai.OpenAI, gateway: Running, live_engine: LiveEngine
+) -> None:
     """Whole and streamed, and with the tokens that a training row of it has."""
     messages: Any = [{"role": "user", "content": "How long are lamps kept?"}]
     asked: Any = {"model": "base", "messages": messages, "max_tokens": 64, "extra_body": RETRIEVING}

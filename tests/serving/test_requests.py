@@ -144,8 +144,9 @@ def test_a_choice_among_some_tools_is_those_tools(mode: str) -> None:
     found = sent("chat", {**LEAST["chat"], "tools": [TOOL, other], "tool_choice": choice})
     assert (found["tools"], found["tool_choice"]) == ([TOOL], mode)
     broken = {"type": "allowed_tools", "allowed_tools": {"mode": "some"}}
-    assert refused("chat", {**LEAST["chat"], "tools": [TOOL], "tool_choice": broken}).param == (
-        "tool_choice"
+    assert (
+        refused("chat", {**LEAST["chat"], "tools": [TOOL], "tool_choice": broken}).param
+        == "tool_choice"
     )
 
 
@@ -572,7 +573,9 @@ def test_odd_choices_among_tools_are_no_defect(route: str, allowed: Any, tools: 
 
 
 def test_responses_choice_among_tools_is_those_tools() -> None:
-    tools: list[dict[str, Any]] = [{"type": "function", "name": name, "parameters": {}} for name in ("f", "g")]
+    tools: list[dict[str, Any]] = [
+        {"type": "function", "name": name, "parameters": {}} for name in ("f", "g")
+    ]
     choice = {"type": "allowed_tools", "mode": "required", "tools": [tools[0]]}
     found = sent("responses", {**LEAST["responses"], "tools": tools, "tool_choice": choice})
     assert found["tool_choice"] == "required"

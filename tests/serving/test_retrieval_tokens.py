@@ -1,4 +1,5 @@
-"""The tokens of a prompt with passages: what is served is what is learned, and no text forges a turn.
+"""The tokens of a prompt with passages: what is served is what is learned, and no text forges a
+turn.
 
 A request goes through the gateway to an engine of tests. What it gets is rendered with the chat
 template as vLLM renders it, beside the training row that its log row becomes.

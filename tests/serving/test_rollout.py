@@ -69,13 +69,18 @@ def broken(answers: int, failures: int, measure: str = "broken") -> Counts:
         (0.5, broken(100, 40, "empty"), broken(100, 1, "empty"), 0.1, "rollback", 0),
     ],
 )
-def test_the_next_step_of_a_canary(share: float, candidate: Counts, stable: Counts, hours: float, kind: str, to: float) -> None:
+def test_the_next_step_of_a_canary(
+    share: float, candidate: Counts, stable: Counts, hours: float, kind: str, to: float
+) -> None:
     action = decide(rollout(candidate_share=share), candidate, stable, POLICY, round(hours * HOUR))
     assert (action.kind, action.share) == (kind, to) and action.reason
 
 
 def test_nothing_is_decided_without_a_candidate() -> None:
-    assert decide(rollout(state="live", candidate_digest=None), Counts(), Counts(), POLICY, 0).kind == "hold"
+    assert (
+        decide(rollout(state="live", candidate_digest=None), Counts(), Counts(), POLICY, 0).kind
+        == "hold"
+    )
 
 
 def ask(**changes: Any) -> Action:
@@ -88,7 +93,12 @@ def ask(**changes: Any) -> Action:
     return candidate_for(first, values.pop("versions"), values.pop("history"), **values)
 
 
-LIVE = {"state": "live", "candidate_digest": None, "candidate_share": 0.0, "stable_digest": version(1).digest}
+LIVE = {
+    "state": "live",
+    "candidate_digest": None,
+    "candidate_share": 0.0,
+    "stable_digest": version(1).digest,
+}
 
 
 @pytest.mark.parametrize(
@@ -99,14 +109,29 @@ LIVE = {"state": "live", "candidate_digest": None, "candidate_share": 0.0, "stab
         ({"versions": [version(2, gate="fail"), version(1)]}, "hold"),
         ({"versions": [version(2, gate="inconclusive"), version(1)]}, "hold"),
         ({"versions": [version(2, name="other"), version(1)]}, "hold"),
-        ({"versions": [version(3), version(2), version(1)]}, "hold"),  # the newest is not ready yet; an older one is not tried instead
+        # The newest is not ready yet; an older one is not tried instead
+        ({"versions": [version(3), version(2), version(1)]}, "hold"),
         ({"ready_everywhere": {version(1).digest}}, "hold"),
         ({"policy": Policy((0.1, 1.0), 200, 24, False)}, "hold"),
         ({"rollout": rollout(**{**LIVE, "pinned": True})}, "hold"),
         ({"rollout": rollout()}, "hold"),
-        ({"stable": version(5), "rollout": rollout(**{**LIVE, "stable_digest": version(5).digest})}, "hold"),
+        (
+            {
+                "stable": version(5),
+                "rollout": rollout(**{**LIVE, "stable_digest": version(5).digest}),
+            },
+            "hold",
+        ),
         ({"stable": None, "rollout": rollout(**{**LIVE, "stable_digest": None})}, "start"),
-        ({"history": [rollout(**{**LIVE, "state": "rolled_back"}, generation=5), rollout(candidate_digest=version(2).digest, generation=4)]}, "hold"),
+        (
+            {
+                "history": [
+                    rollout(**{**LIVE, "state": "rolled_back"}, generation=5),
+                    rollout(candidate_digest=version(2).digest, generation=4),
+                ]
+            },
+            "hold",
+        ),
     ],
 )
 def test_which_version_goes_on_trial_by_itself(changes: dict[str, Any], kind: str) -> None:
@@ -130,16 +155,33 @@ def test_rolled_back_versions_are_remembered_from_both_kinds_of_rollback() -> No
 
 
 def test_evidence_is_the_integral_it_claims_to_be() -> None:
-    for a, b, share in ((0, 0, 0.1), (2, 0, 0.1), (3, 0, 0.1), (5, 20, 0.1), (10, 10, 0.5), (0, 30, 0.3), (40, 3, 0.5)):
+    for a, b, share in (
+        (0, 0, 0.1),
+        (2, 0, 0.1),
+        (3, 0, 0.1),
+        (5, 20, 0.1),
+        (10, 10, 0.5),
+        (0, 30, 0.3),
+        (40, 3, 0.5),
+    ):
         steps = 200_000
         width = (1 - share) / steps
-        integral = sum(((share + (i + 0.5) * width) / share) ** a * ((1 - share - (i + 0.5) * width) / (1 - share)) ** b for i in range(steps)) * width
+        integral = (
+            sum(
+                ((share + (i + 0.5) * width) / share) ** a
+                * ((1 - share - (i + 0.5) * width) / (1 - share)) ** b
+                for i in range(steps)
+            )
+            * width
+        )
         assert evidence(a, b, share) == pytest.approx(integral / (1 - share), rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 @pytest.mark.seconds
-def test_a_candidate_that_is_no_worse_is_almost_never_accused_however_often_one_looks(share: float) -> None:
+def test_a_candidate_that_is_no_worse_is_almost_never_accused_however_often_one_looks(
+    share: float,
+) -> None:
     chance, alarms, runs = random.Random(3), 0, 1500
     for _ in range(runs):
         a = b = 0
@@ -153,7 +195,9 @@ def test_a_candidate_that_is_no_worse_is_almost_never_accused_however_often_one_
 
 @pytest.mark.seconds
 def test_planted_regressions_are_found_and_healthy_candidates_are_not() -> None:
-    """50 candidates that break 30 % of their answers, and 50 that are like the stable version (2 %), looked at after every answer."""
+    """50 candidates that break 30 % of their answers, and 50 that are like the stable version (2
+    %), looked at after every answer.
+    """
 
     def run(rate: float, chance: random.Random) -> str:
         counts = {"candidate": [0, 0], "stable": [0, 0]}
@@ -161,7 +205,9 @@ def test_planted_regressions_are_found_and_healthy_candidates_are_not() -> None:
             arm = "candidate" if chance.random() < 0.1 else "stable"
             counts[arm][0] += 1
             counts[arm][1] += chance.random() < (rate if arm == "candidate" else 0.02)
-            action = decide(rollout(), broken(*counts["candidate"]), broken(*counts["stable"]), POLICY, HOUR)
+            action = decide(
+                rollout(), broken(*counts["candidate"]), broken(*counts["stable"]), POLICY, HOUR
+            )
             if action.kind != "hold":
                 return action.kind
         return "raise"
@@ -204,25 +250,54 @@ def test_a_life_of_an_alias(store: RolloutStore, context: Context) -> None:
     one, two = digest(context, 1), digest(context, 2)
     assert store.promote("support", "support@v1", **WHO).stable_digest == one
     canary = store.start("support", "support@v2", 0.1, **WHO)
-    assert (canary.state, canary.stable_digest, canary.candidate_digest, canary.candidate_share) == ("canary", one, two, 0.1)
+    assert (
+        canary.state,
+        canary.stable_digest,
+        canary.candidate_digest,
+        canary.candidate_share,
+    ) == ("canary", one, two, 0.1)
     assert store.set_share("support", 0.5, **WHO).candidate_share == 0.5
     promoted = store.promote("support", **WHO)
-    assert (promoted.state, promoted.stable_digest, promoted.previous_digest, promoted.candidate_digest) == ("live", two, one, None)
+    assert (
+        promoted.state,
+        promoted.stable_digest,
+        promoted.previous_digest,
+        promoted.candidate_digest,
+    ) == ("live", two, one, None)
     back = store.rollback("support", **WHO)
     assert (back.state, back.stable_digest) == ("rolled_back", one)
-    assert store.rollback("support", **WHO).stable_digest is None, "a second rollback goes further back: to the base"
+    assert store.rollback("support", **WHO).stable_digest is None, (
+        "a second rollback goes further back: to the base"
+    )
     with pytest.raises(ConflictError, match="nothing before it"):
         store.rollback("support", **WHO)
     with reading(context.database) as connection:
-        assert [row.generation for row in rollout_history(connection, "support")] == [6, 5, 4, 3, 2, 1]
-        assert connection.execute(select(func.count()).select_from(audit).where(audit.c.subject == "support")).scalar_one() == 6
+        assert [row.generation for row in rollout_history(connection, "support")] == [
+            6,
+            5,
+            4,
+            3,
+            2,
+            1,
+        ]
+        assert (
+            connection.execute(
+                select(func.count()).select_from(audit).where(audit.c.subject == "support")
+            ).scalar_one()
+            == 6
+        )
 
 
 def test_a_candidate_can_be_taken_off_trial(store: RolloutStore, context: Context) -> None:
     store.promote("support", "support@v1", **WHO)
     store.start("support", "support@v2", 0.1, **WHO)
     back = store.rollback("support", **WHO)
-    assert (back.state, back.stable_digest, back.candidate_digest, back.candidate_share) == ("rolled_back", digest(context, 1), None, 0.0)
+    assert (back.state, back.stable_digest, back.candidate_digest, back.candidate_share) == (
+        "rolled_back",
+        digest(context, 1),
+        None,
+        0.0,
+    )
 
 
 def test_a_pinned_alias_stays(store: RolloutStore, context: Context) -> None:
@@ -258,7 +333,10 @@ def test_a_pinned_alias_stays(store: RolloutStore, context: Context) -> None:
     ],
 )
 def test_what_cannot_be_done_says_why_and_writes_nothing(
-    store: RolloutStore, context: Context, act: Callable[[RolloutStore], Any], error: type[Exception]
+    store: RolloutStore,
+    context: Context,
+    act: Callable[[RolloutStore], Any],
+    error: type[Exception],
 ) -> None:
     with pytest.raises(error):
         act(store)
@@ -275,7 +353,15 @@ def test_a_failed_gate_needs_force(context: Context) -> None:
     assert store.promote("support", "support@v1", **WHO, force=True).generation == 1
 
 
-def judged(context: Context, number: int, verdict: str, *, at: int, broken: tuple[str, ...] = (), signed: tuple[str, ...] | None = None) -> None:
+def judged(
+    context: Context,
+    number: int,
+    verdict: str,
+    *,
+    at: int,
+    broken: tuple[str, ...] = (),
+    signed: tuple[str, ...] | None = None,
+) -> None:
     """A later evaluation of `support@v<number>`, as training stores it."""
     row: dict[str, Any] = {
         "id": f"evl_{at}", "run_id": None, "adapter_digest": digest(context, number), "against_digest": None, "dataset_digest": "d", "verdict": verdict, "reason": "r",
@@ -293,20 +379,31 @@ _REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
         "breaks 1 reviewed conversations that nobody signed for .c-1.",
     ),
     "signed, and broke another one later": (
-        [{"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)}, {"verdict": "inconclusive", "broken": ("c-1", "c-9")}],
+        [
+            {"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)},
+            {"verdict": "inconclusive", "broken": ("c-1", "c-9")},
+        ],
         "nobody signed for .c-9.",
     ),
 }
 _ALLOWED: dict[str, list[dict[str, Any]]] = {
     "judged again and passed": [{"verdict": "fail"}, {"verdict": "pass"}],
     "too few rows to tell": [{"verdict": "inconclusive"}],
-    "signed for": [{"verdict": "inconclusive", "broken": ("c-1",)}, {"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)}],
-    "signed, and broke the same one again": [{"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)}, {"verdict": "inconclusive", "broken": ("c-1",)}],
+    "signed for": [
+        {"verdict": "inconclusive", "broken": ("c-1",)},
+        {"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)},
+    ],
+    "signed, and broke the same one again": [
+        {"verdict": "signed", "broken": ("c-1",), "signed": ("c-1",)},
+        {"verdict": "inconclusive", "broken": ("c-1",)},
+    ],
 }
 
 
 @pytest.mark.parametrize("case", _REFUSED)
-def test_what_a_later_evaluation_found_stands_in_the_way_of_a_promotion(store: RolloutStore, context: Context, case: str) -> None:
+def test_what_a_later_evaluation_found_stands_in_the_way_of_a_promotion(
+    store: RolloutStore, context: Context, case: str
+) -> None:
     later, sentence = _REFUSED[case]
     for number, evaluation in enumerate(later):
         judged(context, 1, at=100 + number, **evaluation)
@@ -316,20 +413,26 @@ def test_what_a_later_evaluation_found_stands_in_the_way_of_a_promotion(store: R
 
 
 @pytest.mark.parametrize("case", _ALLOWED)
-def test_a_newer_evaluation_or_a_signature_clears_the_way(store: RolloutStore, context: Context, case: str) -> None:
+def test_a_newer_evaluation_or_a_signature_clears_the_way(
+    store: RolloutStore, context: Context, case: str
+) -> None:
     for number, evaluation in enumerate(_ALLOWED[case]):
         judged(context, 1, at=100 + number, **evaluation)
     assert store.promote("support", "support@v1", **WHO).generation == 1
 
 
-def test_a_version_that_no_engine_proved_cannot_go_live(store: RolloutStore, context: Context) -> None:
+def test_a_version_that_no_engine_proved_cannot_go_live(
+    store: RolloutStore, context: Context
+) -> None:
     set_replica(context, "http://e", {digest(context, 1): "support--v1--x"})
     store.promote("support", "support@v1", **WHO)
     with pytest.raises(ConflictError, match="not loaded and proved"):
         store.promote("support", "support@v2", **WHO)
 
 
-def test_of_two_people_who_act_at_once_one_gets_a_conflict(store: RolloutStore, context: Context) -> None:
+def test_of_two_people_who_act_at_once_one_gets_a_conflict(
+    store: RolloutStore, context: Context
+) -> None:
     store.promote("support", "support@v1", **WHO)
 
     def act(number: int) -> str:
@@ -347,7 +450,17 @@ def test_of_two_people_who_act_at_once_one_gets_a_conflict(store: RolloutStore, 
 # --- the controller -------------------------------------------------------------------------------------------------
 
 
-def traffic(context: Context, generation: int, arm: str, count: int, *, start: int, bad: int = 0, negative: int = 0, users: int | None = None) -> None:
+def traffic(
+    context: Context,
+    generation: int,
+    arm: str,
+    count: int,
+    *,
+    start: int,
+    bad: int = 0,
+    negative: int = 0,
+    users: int | None = None,
+) -> None:
     records: list[InteractionRecord | RatingRecord] = []
     for n in range(start, start + count):
         status = "cut" if n - start < bad else "complete"
@@ -364,7 +477,15 @@ def traffic(context: Context, generation: int, arm: str, count: int, *, start: i
             )
         )
         if n - start < negative:
-            records.append(RatingRecord(id=f"rat_{n}", interaction_id=records[-1].id, api_key_id="k", rating=-1, created_at=2000))
+            records.append(
+                RatingRecord(
+                    id=f"rat_{n}",
+                    interaction_id=records[-1].id,
+                    api_key_id="k",
+                    rating=-1,
+                    created_at=2000,
+                )
+            )
     with writing(context.database) as connection:
         insert_records(connection, records)
 
@@ -380,7 +501,9 @@ def controlled(store: RolloutStore, context: Context) -> tuple[RolloutController
     return RolloutController(context), store
 
 
-def test_a_healthy_version_goes_up_step_by_step_and_takes_over(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:
+def test_a_healthy_version_goes_up_step_by_step_and_takes_over(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
     controller, _ = controlled
     assert [action.kind for action in controller.tick(1500)] == ["start"]
     assert controller.tick(1600) == []
@@ -390,32 +513,49 @@ def test_a_healthy_version_goes_up_step_by_step_and_takes_over(controlled: tuple
     assert controller.tick(3100) == [], "a new step counts anew"
     traffic(context, 3, "candidate", 200, start=5000)
     with writing(context.database) as connection:
-        connection.execute(rollouts.update().where(rollouts.c.generation == 3).values(created_at=1900))
+        connection.execute(
+            rollouts.update().where(rollouts.c.generation == 3).values(created_at=1900)
+        )
     assert [action.kind for action in controller.tick(3200)] == ["promote"]
     final = live(context)
-    assert (final.state, final.stable_digest, final.previous_digest, final.actor) == ("live", digest(context, 2), digest(context, 1), "rollout-controller")
+    assert (final.state, final.stable_digest, final.previous_digest, final.actor) == (
+        "live",
+        digest(context, 2),
+        digest(context, 1),
+        "rollout-controller",
+    )
     assert controller.tick(3300) == []
 
 
 @pytest.mark.parametrize("how", [{"bad": 12}, {"negative": 12}])
-def test_a_bad_version_is_taken_back_and_not_tried_again(controlled: tuple[RolloutController, RolloutStore], context: Context, how: dict[str, int]) -> None:
+def test_a_bad_version_is_taken_back_and_not_tried_again(
+    controlled: tuple[RolloutController, RolloutStore], context: Context, how: dict[str, int]
+) -> None:
     controller, _ = controlled
     controller.tick(1500)
     traffic(context, 2, "candidate", 40, start=0, **how)
     traffic(context, 2, "stable", 400, start=1000)
     assert [action.kind for action in controller.tick(3000)] == ["rollback"]
     final = live(context)
-    assert (final.state, final.stable_digest, final.candidate_digest) == ("rolled_back", digest(context, 1), None)
+    assert (final.state, final.stable_digest, final.candidate_digest) == (
+        "rolled_back",
+        digest(context, 1),
+        None,
+    )
     assert controller.tick(3100) == []
 
 
-def test_a_version_that_failed_when_it_was_judged_again_is_not_tried(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:
+def test_a_version_that_failed_when_it_was_judged_again_is_not_tried(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
     controller, _ = controlled
     judged(context, 2, "fail", at=1400)
     assert controller.tick(1500) == []
 
 
-def test_one_unhappy_user_does_not_weigh_like_many(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:
+def test_one_unhappy_user_does_not_weigh_like_many(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
     controller, _ = controlled
     controller.tick(1500)
     traffic(context, 2, "candidate", 15, start=0, negative=15, users=1)
@@ -522,7 +662,11 @@ def test_what_counts_for_an_arm(
     found = {}
     for number, (name, _, _) in enumerate(COUNTED):
         counts = arms.get(f"arm-{number}", Counts())
-        found[name] = (counts.answers, counts.failures.get("broken", 0), counts.failures.get("empty", 0))
+        found[name] = (
+            counts.answers,
+            counts.failures.get("broken", 0),
+            counts.failures.get("empty", 0),
+        )
     assert found == {name: expected for name, _, expected in COUNTED}
 
 
@@ -548,7 +692,10 @@ def test_retries_of_one_question_are_one_failure(
         insert_records(connection, tries)
     with reading(context.database) as connection:
         counts = count_arms(connection, live(context))["candidate"]
-    assert (counts.answers, counts.failures["broken"]) == (3, 3), "three questions, each asked thrice"
+    assert (counts.answers, counts.failures["broken"]) == (
+        3,
+        3,
+    ), "three questions, each asked thrice"
 
 
 def test_ratings_of_another_application_do_not_move_a_rollout(
@@ -588,7 +735,9 @@ def test_ratings_of_another_application_do_not_move_a_rollout(
     assert negative == [1, 1, 0, 0], "its own key and a (revoked) one of its group count"
 
 
-def test_a_person_who_acts_in_between_wins(controlled: tuple[RolloutController, RolloutStore], context: Context) -> None:
+def test_a_person_who_acts_in_between_wins(
+    controlled: tuple[RolloutController, RolloutStore], context: Context
+) -> None:
     controller, store = controlled
     controller.tick(1500)
     seen = live(context)

@@ -93,4 +93,6 @@ def test_nested_alternatives_hold_nobody_up(live: Running) -> None:
     assert replica(live).state == "ready", "the replica left rotation"
     assert {status for found in statuses.values() for status in found} <= {200, 400, 413}
     assert statuses[4] == {200} and statuses[10] == {400}
-    assert beside <= max(2 * alone, UNNOTICED_S), f"others waited {beside:.2f} s, alone {alone:.2f} s"
+    assert beside <= max(2 * alone, UNNOTICED_S), (
+        f"others waited {beside:.2f} s, alone {alone:.2f} s"
+    )

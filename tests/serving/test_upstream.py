@@ -78,20 +78,35 @@ async def ask(client: Upstream, server: Server) -> tuple[int, bytes]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 async def test_an_answer_is_the_same_however_the_network_cuts_it(size: int) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n"
+        b" \r\n5\r\nworld\r\n0\r\n\r\n"
+    )
     pieces = [answer[start : start + size] for start in range(0, len(answer), size)]
     async with serving(says(*pieces)) as (server, client):
         for _ in range(3):
             assert await ask(client, server) == (200, b"hello world")
         assert server.connections == 1, "an answer read to its end gives its connection back"
-        assert b"Authorization: Bearer secret\r\n" in server.seen[0] and b"X-Request-Id: int_1\r\n" in server.seen[0] and server.seen[0].endswith(b"\r\n\r\n{}")
+        assert (
+            b"Authorization: Bearer secret\r\n" in server.seen[0]
+            and b"X-Request-Id: int_1\r\n" in server.seen[0]
+            and server.seen[0].endswith(b"\r\n\r\n{}")
+        )
 
 
 async def test_pieces_that_came_together_are_handed_out_together() -> None:
-    stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"3\r\nabc\r\n" * 100 + b"0\r\n\r\n"
+    stream = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"3\r\nabc\r\n" * 100
+        + b"0\r\n\r\n"
+    )
     async with serving(says(stream)) as (server, client):
         response = await client.post(server.url, "/v1/x", b"{}", "int_1")
-        assert await response.read_chunk() == b"abc" * 100 and response.complete and await response.read_chunk() == b""
+        assert (
+            await response.read_chunk() == b"abc" * 100
+            and response.complete
+            and await response.read_chunk() == b""
+        )
         response.close()
 
 
@@ -101,7 +116,10 @@ async def test_a_notice_before_the_answer_is_not_the_answer() -> None:
 
 
 async def test_a_body_without_a_length_ends_with_its_connection() -> None:
-    async with serving(says(b"HTTP/1.1 200 OK\r\n\r\nhello ", b"world", close=True)) as (server, client):
+    async with serving(says(b"HTTP/1.1 200 OK\r\n\r\nhello ", b"world", close=True)) as (
+        server,
+        client,
+    ):
         assert await ask(client, server) == (200, b"hello world")
         assert client.idle == 0
 
@@ -111,15 +129,37 @@ async def test_a_body_without_a_length_ends_with_its_connection() -> None:
     [
         ((), NoAnswerError, "closed the connection"),
         ((b"HTTP/1.1 200 OK\r\nContent-",), UpstreamError, "before the answer was complete"),
-        ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",), UpstreamError, "before the answer was complete"),
-        ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",), UpstreamError, "before the answer was complete"),
-        ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnothing\r\n",), UpstreamError, "no HTTP answer"),
+        (
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",),
+            UpstreamError,
+            "before the answer was complete",
+        ),
+        (
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",),
+            UpstreamError,
+            "before the answer was complete",
+        ),
+        (
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnothing\r\n",),
+            UpstreamError,
+            "no HTTP answer",
+        ),
         ((b"SSH-2.0-OpenSSH\r\n\r\n",), UpstreamError, "no HTTP answer"),
         ((b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000,), UpstreamError, "head is longer"),
     ],
-    ids=["nothing", "half a head", "half a body", "a chunk too few", "no chunk", "another protocol", "an endless head"],
+    ids=[
+        "nothing",
+        "half a head",
+        "half a body",
+        "a chunk too few",
+        "no chunk",
+        "another protocol",
+        "an endless head",
+    ],
 )
-async def test_what_is_no_whole_answer_is_an_error_that_says_so(pieces: tuple[bytes, ...], error: type[Exception], what: str) -> None:
+async def test_what_is_no_whole_answer_is_an_error_that_says_so(
+    pieces: tuple[bytes, ...], error: type[Exception], what: str
+) -> None:
     async with serving(says(*pieces, close=True)) as (server, client):
         with pytest.raises(error, match=what):
             await ask(client, server)
@@ -180,7 +220,10 @@ async def test_a_limit_of_time_holds_for_the_whole_answer() -> None:
 
 
 async def test_a_response_closed_early_breaks_the_connection_so_that_the_engine_stops() -> None:
-    async with serving(says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")) as (server, client):
+    async with serving(says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello")) as (
+        server,
+        client,
+    ):
         response = await client.post(server.url, "/v1/x", b"{}", "int_1")
         assert await response.read_chunk() == b"hello"
         response.close()
@@ -207,12 +250,16 @@ async def test_an_engine_waits_for_a_slow_reader() -> None:
         while before != sent:  # until the engine can send no more
             before = sent
             await asyncio.sleep(0.1)
-        assert sent < total / 2, f"the engine could send {sent >> 20} of {total >> 20} MiB to a reader that reads nothing"
+        assert sent < total / 2, (
+            f"the engine could send {sent >> 20} of {total >> 20} MiB to a reader that reads nothing"
+        )
         assert len(await response.read()) == total
         response.close()
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "127.0.0.1:8000", "http://", "http://a b:1", "http://a:1\r\nX: y"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1:1", "127.0.0.1:8000", "http://", "http://a b:1", "http://a:1\r\nX: y"]
+)
 async def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="no address of an engine"):
         await Upstream({}, 1.0).post(url, "/v1/x", b"", "int_1")

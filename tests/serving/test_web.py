@@ -315,9 +315,7 @@ def test_a_wrong_base_url_is_told_the_right_one(
     "path", ["/", "/nope", "/v1", "/v1/", "/v1/files", "/adapters", "/%FF", "/v1/../x"]
 )
 def test_what_is_nowhere_is_404(gateway_module: Running, path: str) -> None:
-    assert (
-        "/docs" in error_of(ask(gateway_module, "GET", path), 404, "not_found")["message"]
-    )
+    assert "/docs" in error_of(ask(gateway_module, "GET", path), 404, "not_found")["message"]
 
 
 def test_a_strange_host_is_not_repeated(gateway_module: Running) -> None:

@@ -18,7 +18,10 @@ TEMPLATES = {"chatml": CHATML, "brackets": BRACKETS, "turns": TURNS}
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseModel]:
     """One tiny Llama per chat template."""
     folder = tmp_path_factory.mktemp("bases")
-    return {name: BaseModel(build_base(folder / name, template=template), name) for name, template in TEMPLATES.items()}
+    return {
+        name: BaseModel(build_base(folder / name, template=template), name)
+        for name, template in TEMPLATES.items()
+    }
 
 
 @pytest.fixture(scope="session")

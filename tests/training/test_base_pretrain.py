@@ -26,7 +26,16 @@ def tokenizer() -> Any:
 def arguments(out: Path, steps: int, decay_steps: int) -> argparse.Namespace:
     out.mkdir()
     shutil.copytree(BUILTIN_BASE, out / "tokenizer")
-    options = ["--steps", str(steps), "--decay-steps", str(decay_steps), "--batch-tokens", "512", "--processes", "1"]
+    options = [
+        "--steps",
+        str(steps),
+        "--decay-steps",
+        str(decay_steps),
+        "--batch-tokens",
+        "512",
+        "--processes",
+        "1",
+    ]
     return pretrain.arguments(["--out", str(out), *options])
 
 
@@ -36,7 +45,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     from training.base import model
 
     monkeypatch.setattr(
-        model, "SHAPE", model.SHAPE | {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 2, "num_key_value_heads": 2}
+        model,
+        "SHAPE",
+        model.SHAPE
+        | {
+            "num_hidden_layers": 1,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+        },
     )
     monkeypatch.setattr(batches, "POOL_DOCUMENTS", 32)
     monkeypatch.setattr(pretrain, "EVALUATION_DOCUMENTS", 4)
@@ -58,15 +76,22 @@ def test_only_answers_and_their_ends_are_marked_as_answers(tokenizer: Any) -> No
         {"role": "assistant", "content": "y"},
     ]
     example = batches.encode(tokenizer, messages)
-    marked = tokenizer.decode([i for i, on in zip(example.ids, example.answer, strict=True) if on], skip_special_tokens=False)
+    marked = tokenizer.decode(
+        [i for i, on in zip(example.ids, example.answer, strict=True) if on],
+        skip_special_tokens=False,
+    )
     assert marked == "Hello<|end|>y<|end|>"
 
 
-def test_batches_hold_every_document_of_the_pool_once_and_stay_within_budget(tokenizer: Any) -> None:
+def test_batches_hold_every_document_of_the_pool_once_and_stay_within_budget(
+    tokenizer: Any,
+) -> None:
     examples = [batches.encode(tokenizer, document(SEED, n)) for n in range(200)]
     groups = batches.grouped(examples, 2048)
     assert sum(len(group) for group in groups) == 200
-    assert all(len(group) * max(len(e.ids) for e in group) <= 2048 or len(group) == 1 for group in groups)
+    assert all(
+        len(group) * max(len(e.ids) for e in group) <= 2048 or len(group) == 1 for group in groups
+    )
 
 
 @pytest.mark.seconds
@@ -90,9 +115,13 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, small: No
         with pytest.raises(Killed):
             pretrain.train(stopped, die)
     pretrain.train(stopped, lambda line: None)
-    first, second = (torch.load(args.out / "state.pt", weights_only=True) for args in (straight, stopped))
+    first, second = (
+        torch.load(args.out / "state.pt", weights_only=True) for args in (straight, stopped)
+    )
     assert first["step"] == second["step"] == 6
-    for one, other in zip(first["optimiser"]["masters"], second["optimiser"]["masters"], strict=True):
+    for one, other in zip(
+        first["optimiser"]["masters"], second["optimiser"]["masters"], strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
@@ -149,5 +178,9 @@ def test_the_chat_template_and_the_trainers_text_agree() -> None:
     for number in range(50):
         messages = document(SEED, number)
         assert tokenizer.apply_chat_template(messages, tokenize=False) == prompt_text(messages)
-    opened = tokenizer.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}], tokenize=False, add_generation_prompt=True)
+    opened = tokenizer.apply_chat_template(
+        [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
     assert opened == "<|user|>Hi<|end|><|assistant|>"

@@ -1,4 +1,6 @@
-"""Calls of tools as answers: what is learned is what the model has to produce, template by template."""
+"""Calls of tools as answers: what is learned is what the model has to produce, template by
+template.
+"""
 
 from __future__ import annotations
 
@@ -131,9 +133,7 @@ def test_several_calls_of_one_turn(encoders: dict[str, Encoder], name: str) -> N
 
 
 @pytest.mark.parametrize("name", SHOW_CALLS)
-def test_results_may_be_texts_or_parts_and_several(
-    encoders: dict[str, Encoder], name: str
-) -> None:
+def test_results_may_be_texts_or_parts_and_several(encoders: dict[str, Encoder], name: str) -> None:
     calls = [_call({"part": "lamp"})]
     results = [_result([{"type": "text", "text": "12"}])]
     if name not in ONE_CALL:

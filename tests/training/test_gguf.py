@@ -1,4 +1,6 @@
-"""GGUF files: what transformers' own reader and llama.cpp find in them is the model that was written."""
+"""GGUF files: what transformers' own reader and llama.cpp find in them is the model that was
+written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""OpenAI's `weight` of a message decides which answers are in the loss, whatever a step makes of the row."""
+"""OpenAI's `weight` of a message decides which answers are in the loss, whatever a step makes of
+the row.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,13 @@ def _row(weights: tuple[int | None, ...], train: str = "last") -> Row:
     messages: list[dict[str, Any]] = []
     for number, weight in enumerate(weights):
         said = {} if weight is None else {"weight": weight}
-        messages.append({"role": "user", "content": f"What is the color of part {number} over there?"})
+        messages.append(
+            {"role": "user", "content": f"What is the color of part {number} over there?"}
+        )
         messages.append({"role": "assistant", "content": f"answer-{number}", **said})
-    (row,) = read_lines([json.dumps({"messages": messages, "train": train}).encode()], asked=True).rows
+    (row,) = read_lines(
+        [json.dumps({"messages": messages, "train": train}).encode()], asked=True
+    ).rows
     return row
 
 
@@ -30,7 +36,9 @@ def _learned(base: BaseModel, row: Row) -> list[int]:
     encoder = Encoder(base, 1024)
     encoded = encoder.encode(row)
     assert isinstance(encoded, Encoded)
-    text = encoder.decode([token for token, kept in zip(encoded.ids, encoded.trained, strict=True) if kept])
+    text = encoder.decode(
+        [token for token, kept in zip(encoded.ids, encoded.trained, strict=True) if kept]
+    )
     return [number for number in range(TURNS) if f"answer-{number}" in text]
 
 
@@ -53,7 +61,9 @@ def test_weights_decide_which_answers_are_learned(
 ) -> None:
     row = _row(weights, train)
     assert _learned(base, row) == learned
-    assert row.answer == f"answer-{learned[-1]}", "what follows the last learned answer teaches nothing"
+    assert row.answer == f"answer-{learned[-1]}", (
+        "what follows the last learned answer teaches nothing"
+    )
     (again,) = read_lines([json.dumps(row.raw).encode()]).rows
     assert _learned(base, again) == learned and again.digest == row.digest
     (made,) = augment([row], methods=["swap"], per_row=1, seed=0, held_out=[]).rows

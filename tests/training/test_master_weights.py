@@ -6,8 +6,12 @@ import pytest
 
 
 @pytest.mark.parametrize("copied", [True, False])
-def test_updates_too_small_for_bfloat16_add_up_in_the_copies_below_a_librarys_optimiser(copied: bool) -> None:
-    """Without the copies (the fault) each update of 1/1000 is rounded away: the numbers next to 1 are 1/128 and 1/256 from it."""
+def test_updates_too_small_for_bfloat16_add_up_in_the_copies_below_a_librarys_optimiser(
+    copied: bool,
+) -> None:
+    """Without the copies (the fault) each update of 1/1000 is rounded away: the numbers next to 1
+    are 1/128 and 1/256 from it.
+    """
     import torch
 
     from training.master_weights import MasterWeights
@@ -32,10 +36,15 @@ def test_a_librarys_optimiser_takes_the_steps_that_it_would_take_itself() -> Non
 
     def trained(copied: bool) -> list[float]:
         torch.manual_seed(1)
-        model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 1))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 1)
+        )
         parameters = [
             {"params": [each for each in model.parameters() if each.dim() > 1]},
-            {"params": [each for each in model.parameters() if each.dim() < 2], "weight_decay": 0.0},
+            {
+                "params": [each for each in model.parameters() if each.dim() < 2],
+                "weight_decay": 0.0,
+            },
         ]
         optimiser = torch.optim.AdamW(parameters, lr=0.05, weight_decay=0.1)
         if copied:

@@ -92,7 +92,9 @@ def test_control_tokens_and_removed_data_are_not_learned(base: BaseModel) -> Non
 
 def test_texts_are_rows_of_their_own_in_every_comparison() -> None:
     rows = [_row(text["text"]) for text in _texts(30)]
-    assert len({row.prompt_digest for row in rows}) == len({Shape(row).question for row in rows}) == 30
+    assert (
+        len({row.prompt_digest for row in rows}) == len({Shape(row).question for row in rows}) == 30
+    )
     assert clusters(rows) == list(range(30))
     assert clusters([rows[0], replace(rows[0], line=2)]) == [0, 0]
     parts = split(rows, Shares(0.0, 0.2))

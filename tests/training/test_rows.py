@@ -1,4 +1,6 @@
-"""Reading rows: every format is understood, every wrong line is named, nothing is dropped in silence."""
+"""Reading rows: every format is understood, every wrong line is named, nothing is dropped in
+silence.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,19 @@ from training.rows import read_lines
 from whet.errors import InputError
 from whet.store import Store
 
-USER, ANSWER, SYSTEM = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "system", "content": "Be brief."}
+USER, ANSWER, SYSTEM = (
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "a"},
+    {"role": "system", "content": "Be brief."},
+)
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
 
 def _read(*objects: object) -> object:
-    return read_lines([value if isinstance(value, bytes) else json.dumps(value).encode() for value in objects], asked=True)
+    return read_lines(
+        [value if isinstance(value, bytes) else json.dumps(value).encode() for value in objects],
+        asked=True,
+    )
 
 
 def test_all_three_formats_are_understood() -> None:
@@ -36,11 +45,42 @@ def test_all_three_formats_are_understood() -> None:
 
 def test_every_field_arrives() -> None:
     row = _read(
-        {**GOOD, "weight": 2, "task": "t", "id": 7, "user": "u", "context": [{"text": "p", "score": 1}], "train": "all", "checks": ["a"], "origin": "review"}
+        {
+            **GOOD,
+            "weight": 2,
+            "task": "t",
+            "id": 7,
+            "user": "u",
+            "context": [{"text": "p", "score": 1}],
+            "train": "all",
+            "checks": ["a"],
+            "origin": "review",
+        }
     ).rows[0]
-    assert (row.weight, row.task, row.id, row.user, row.context, row.mode, row.checks, row.origin) == (2.0, "t", "7", "u", ("p",), "all", ("a",), "review")
+    assert (
+        row.weight,
+        row.task,
+        row.id,
+        row.user,
+        row.context,
+        row.mode,
+        row.checks,
+        row.origin,
+    ) == (2.0, "t", "7", "u", ("p",), "all", ("a",), "review")
     assert _read({**GOOD, "context": "text"}).rows[0].context == ("text",)
-    assert _read({"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, GOOD["messages"][1]]}).rows[0].messages[0]["content"] == "q"
+    assert (
+        _read(
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "q"}]},
+                    GOOD["messages"][1],
+                ]
+            }
+        )
+        .rows[0]
+        .messages[0]["content"]
+        == "q"
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +92,11 @@ def test_every_field_arrives() -> None:
         (b"null", "null", "a JSON object"),
         (b"\xff{}", "0xff at position 1", "UTF-8"),
         (b'{"prompt": "\\ud800", "completion": "a"}', "surrogate", "whole Unicode"),
-        (b'{"prompt": "q", "completion": "a", "weight": NaN}', "NaN or Infinity in 'weight'", "finite"),
+        (
+            b'{"prompt": "q", "completion": "a", "weight": NaN}',
+            "NaN or Infinity in 'weight'",
+            "finite",
+        ),
         (b"[" * 100_000, "nested", "one JSON object"),
         ({}, "none", "'messages'"),
         ({"body": "x"}, "body", "'messages'"),
@@ -64,8 +108,16 @@ def test_every_field_arrives() -> None:
         ({"messages": [{"role": "user", "content": 3}]}, "a number", "a text"),
         ({"messages": [{"role": "user", "content": "q"}]}, "the role 'user'", "'assistant'"),
         ({"messages": [GOOD["messages"][1]]}, "without a question", "before the last"),
-        ({"messages": [GOOD["messages"][0], {"role": "assistant", "content": " "}]}, "no text", "the answer"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "not text", "parts of the form"),
+        (
+            {"messages": [GOOD["messages"][0], {"role": "assistant", "content": " "}]},
+            "no text",
+            "the answer",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "not text",
+            "parts of the form",
+        ),
         ({"prompt": "q"}, "no field 'completion'", "a text"),
         ({"prompt": "q", "completion": ""}, "an empty 'completion'", "a text"),
         ({"prompt": 1, "completion": "a"}, "'prompt' is a number", "a text"),
@@ -85,41 +137,110 @@ def test_every_field_arrives() -> None:
         ({**GOOD, "rating": 5}, "the rating is 5", "or -1"),
         ({**GOOD, "rating": "up"}, "the rating is up", "or -1"),
         ({**GOOD, "rating": True}, "the rating is true", "or -1"),
-        (b'{"prompt": "q", "completion": "a", "completion": "b"}', "'completion' twice", "each name once"),
-        (b'{"messages": [{"role": "user", "content": "q", "content": "r"}, {"role": "assistant", "content": "a"}]}', "'content' twice", "each name once"),
+        (
+            b'{"prompt": "q", "completion": "a", "completion": "b"}',
+            "'completion' twice",
+            "each name once",
+        ),
+        (
+            (
+                b'{"messages": [{"role": "user", "content": "q", "content": "r"}, {"role":'
+                b' "assistant", "content": "a"}]}'
+            ),
+            "'content' twice",
+            "each name once",
+        ),
         # two formats in one row, and two questions
         ({**GOOD, "prompt": "another"}, "'prompt' beside 'messages'", "one format"),
         ({**GOOD, "completion": "another"}, "'completion' beside 'messages'", "one format"),
-        ({**GOOD, "conversations": [{"from": "human", "value": "q"}]}, "'conversations' beside 'messages'", "one format"),
-        ({"instruction": "q", "output": "a", "prompt": "another"}, "'prompt' beside 'instruction', 'output'", "one format"),
-        ({"prompt": "q", "completion": "z", "chosen": "a", "rejected": "b"}, "'completion' beside 'prompt', 'chosen', 'rejected'", "one format"),
         (
-            {"prompt": "q", "chosen": [USER, ANSWER], "rejected": [{**USER, "content": "r"}, {**ANSWER, "content": "b"}]},
+            {**GOOD, "conversations": [{"from": "human", "value": "q"}]},
+            "'conversations' beside 'messages'",
+            "one format",
+        ),
+        (
+            {"instruction": "q", "output": "a", "prompt": "another"},
+            "'prompt' beside 'instruction', 'output'",
+            "one format",
+        ),
+        (
+            {"prompt": "q", "completion": "z", "chosen": "a", "rejected": "b"},
+            "'completion' beside 'prompt', 'chosen', 'rejected'",
+            "one format",
+        ),
+        (
+            {
+                "prompt": "q",
+                "chosen": [USER, ANSWER],
+                "rejected": [{**USER, "content": "r"}, {**ANSWER, "content": "b"}],
+            },
             "different messages",
             "the same question",
         ),
-        ({"prompt": "r", "chosen": [USER, ANSWER], "rejected": [USER, {**ANSWER, "content": "b"}]}, "another question", "the same question"),
-        ({"prompt": "q", "chosen": "a", "rejected": " a "}, "the same as 'chosen'", "better than the other"),
-        ({**GOOD, "messages": [SYSTEM, USER, ANSWER], "system": "s"}, "'system' beside a message of the role system", "one of the two"),
+        (
+            {
+                "prompt": "r",
+                "chosen": [USER, ANSWER],
+                "rejected": [USER, {**ANSWER, "content": "b"}],
+            },
+            "another question",
+            "the same question",
+        ),
+        (
+            {"prompt": "q", "chosen": "a", "rejected": " a "},
+            "the same as 'chosen'",
+            "better than the other",
+        ),
+        (
+            {**GOOD, "messages": [SYSTEM, USER, ANSWER], "system": "s"},
+            "'system' beside a message of the role system",
+            "one of the two",
+        ),
         ({**GOOD, "system": 5}, "'system' is a number", "a text"),
         # an answer to nothing
         ({"messages": [SYSTEM, ANSWER]}, "nobody asked for", "of the role user"),
         ({"messages": [{**USER, "content": " "}, ANSWER]}, "an empty question", "of the role user"),
         ({"prompt": [SYSTEM], "completion": "a"}, "nobody asked for", "of the role user"),
-        ({"messages": [ANSWER, USER]}, "the first message of 'messages' is the assistant's and the last the user's", "swapped"),
-        ({"prompt": "q", "chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}], "rejected": "b"}, "a call of a tool in 'chosen'", "in words"),
+        (
+            {"messages": [ANSWER, USER]},
+            "the first message of 'messages' is the assistant's and the last the user's",
+            "swapped",
+        ),
+        (
+            {
+                "prompt": "q",
+                "chosen": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}],
+                "rejected": "b",
+            },
+            "a call of a tool in 'chosen'",
+            "in words",
+        ),
         ({"text": "t", "label": "spam"}, "'label' beside 'text'", "the text alone"),
         ({"text": "t", "checks": ["t"]}, "'checks' beside 'text'", "the text alone"),
         ({"text": "\u200b"}, "a text without a visible character", "the text to learn"),
         ({"text": " "}, "an empty 'text'", "a text"),
         # nothing that can be seen
-        ({"prompt": "q", "completion": "\u200b\ufeff"}, "without a visible character", "the answer"),
+        (
+            {"prompt": "q", "completion": "\u200b\ufeff"},
+            "without a visible character",
+            "the answer",
+        ),
         ({"prompt": "\u200b", "completion": "a"}, "an empty question", "of the role user"),
-        ({"prompt": "q", "chosen": "a", "rejected": "\u200b"}, "without a visible character", "the answer"),
-        ({"messages": [USER, ANSWER, ANSWER]}, "messages 2 and 3 are both of the assistant", "in between"),
+        (
+            {"prompt": "q", "chosen": "a", "rejected": "\u200b"},
+            "without a visible character",
+            "the answer",
+        ),
+        (
+            {"messages": [USER, ANSWER, ANSWER]},
+            "messages 2 and 3 are both of the assistant",
+            "in between",
+        ),
     ],
 )
-def test_a_wrong_line_says_where_what_and_what_is_expected(line: object, found: str, expected: str) -> None:
+def test_a_wrong_line_says_where_what_and_what_is_expected(
+    line: object, found: str, expected: str
+) -> None:
     reading = _read(GOOD, line, GOOD)
     assert len(reading.rows) == 2
     assert [bad.line for bad in reading.bad] == [2]
@@ -176,30 +297,57 @@ def test_a_system_text_beside_any_format_leads_the_conversation(row: dict[str, o
 
 def test_a_second_format_that_says_the_same_passes() -> None:
     """Published sets repeat the question, and others hold fields without content."""
-    reading = _read({**GOOD, "prompt": " q", "completion": "a"}, {"instruction": "q", "output": "a", "prompt": None, "input": ""})
+    reading = _read(
+        {**GOOD, "prompt": " q", "completion": "a"},
+        {"instruction": "q", "output": "a", "prompt": None, "input": ""},
+    )
     assert [row.messages for row in reading.rows] == [(USER, ANSWER)] * 2
 
 
 def test_people_s_own_conversations_stay_as_they_were() -> None:
-    """A request may hold anything, and what people reviewed is stored; a stored version must be read again."""
-    met = [{"messages": messages} for messages in ([SYSTEM, ANSWER], [USER, ANSWER, ANSWER], [{**USER, "content": ""}, ANSWER])]
-    assert [bad.line for bad in _read(*met).bad] == [1, 2, 3] and not _read(*({**row, "origin": "review"} for row in met)).bad
-    assert not read_lines(json.dumps(row).encode() for row in met).bad, "what is in the store already"
+    """A request may hold anything, and what people reviewed is stored; a stored version must be
+    read again.
+    """
+    met = [
+        {"messages": messages}
+        for messages in (
+            [SYSTEM, ANSWER],
+            [USER, ANSWER, ANSWER],
+            [{**USER, "content": ""}, ANSWER],
+        )
+    ]
+    assert [bad.line for bad in _read(*met).bad] == [1, 2, 3] and not _read(
+        *({**row, "origin": "review"} for row in met)
+    ).bad
+    assert not read_lines(json.dumps(row).encode() for row in met).bad, (
+        "what is in the store already"
+    )
     tool = {"role": "tool", "content": "5", "tool_call_id": "1"}
     calls = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
-    assert not _read({"messages": [calls, tool, ANSWER]}, {"messages": [USER, calls, {**tool, "content": ""}, ANSWER]}).bad
+    assert not _read(
+        {"messages": [calls, tool, ANSWER]},
+        {"messages": [USER, calls, {**tool, "content": ""}, ANSWER]},
+    ).bad
 
 
 def test_unknown_fields_of_messages_are_noticed_too() -> None:
     reading = _read(
         {"messages": [USER, {**ANSWER, "wieght": 0}]},
-        {"conversations": [{"from": "human", "value": "q", "loss": 0}, {"from": "gpt", "value": "a"}]},
+        {
+            "conversations": [
+                {"from": "human", "value": "q", "loss": 0},
+                {"from": "gpt", "value": "a"},
+            ]
+        },
     )
     assert reading.unknown_fields == {"messages[].wieght": 1, "messages[].loss": 1}
 
 
 def _many(count: int) -> list[dict[str, object]]:
-    return [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(count)]
+    return [
+        {"prompt": f"question {number}", "completion": f"answer {number}"}
+        for number in range(count)
+    ]
 
 
 def test_a_row_lands_in_the_same_part_whatever_is_added() -> None:
@@ -212,10 +360,18 @@ def test_a_row_lands_in_the_same_part_whatever_is_added() -> None:
 
 def test_equal_questions_users_and_groups_are_never_parted() -> None:
     same_question = [
-        {"prompt": f"  Question   {number} ".upper() if twice else f"question {number}", "completion": f"{twice}"} for number in range(100) for twice in (0, 1)
+        {
+            "prompt": f"  Question   {number} ".upper() if twice else f"question {number}",
+            "completion": f"{twice}",
+        }
+        for number in range(100)
+        for twice in (0, 1)
     ]
     same_user = [{**row, "user": f"u{number % 9}"} for number, row in enumerate(_many(100))]
-    for objects, key in ((same_question, lambda row: row.prompt_digest), (same_user, lambda row: row.user)):
+    for objects, key in (
+        (same_question, lambda row: row.prompt_digest),
+        (same_user, lambda row: row.user),
+    ):
         seen: dict[str, str] = {}
         for part, rows in split(_read(*objects).rows, Shares(0.2, 0.2)).parts.items():
             for row in rows:
@@ -239,5 +395,7 @@ def test_a_dataset_is_its_rows_and_is_stored_once(tmp_path: Path) -> None:
     manifest = store.read_json(f"{first.path}/manifest.json")
     assert manifest["digest"] == first.digest
     assert manifest["rows"] == {part: len(parts[part]) for part in PARTS}
-    stored = [json.loads(line) for line in store.read_bytes(f"{first.path}/train.jsonl").splitlines()]
+    stored = [
+        json.loads(line) for line in store.read_bytes(f"{first.path}/train.jsonl").splitlines()
+    ]
     assert all(row["id"] and row["origin"] == "seed" for row in stored)

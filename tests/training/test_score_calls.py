@@ -21,7 +21,13 @@ ROW = _row(USER, _calling(_call(ARGUMENTS)))
     [
         (RIGHT, 1),
         (HERMES % '{"new":true,"many":2.0,"part":"lamp"}', 1),
-        ('<tool_call>{"arguments": {"part": "\\u006camp", "many": 2, "new": true}, "name": "stock"}</tool_call>', 1),
+        (
+            (
+                '<tool_call>{"arguments": {"part": "\\u006camp", "many": 2, "new": true}, "name":'
+                ' "stock"}</tool_call>'
+            ),
+            1,
+        ),
         (f"I look it up.\n{RIGHT}", 1),
         (f"<think>\nthe lamp\n</think>\n\n{RIGHT}", 1),
         (HERMES % '{"part": "lamp", "many": 2, "new": 1}', 0),

@@ -1,4 +1,6 @@
-"""The loop: deterministic, equal to what PEFT computes, stopped by name when it goes wrong; and one whole run through the pipeline."""
+"""The loop: deterministic, equal to what PEFT computes, stopped by name when it goes wrong; and one
+whole run through the pipeline.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,15 @@ from training.prepare import Prepared, prepare
 from training.recipe import Recipe, load_recipe, recipe_from, resolved
 from training.reporter import Reporter
 from training.rows import Row, read_lines
-from training.trainer import Cancelled, Step, batch_loss, check_divergence, rate_at, total_steps, train
+from training.trainer import (
+    Cancelled,
+    Step,
+    batch_loss,
+    check_divergence,
+    rate_at,
+    total_steps,
+    train,
+)
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading
@@ -34,7 +44,9 @@ from whet.errors import InputError, TrainingError
 from whet.settings import load_settings
 from whet.tables import evaluations, training_runs
 
-RECIPE = Recipe(rank=8, alpha=64.0, learning_rate=5e-3, epochs=2.0, max_length=256, dtype="float32", threads=1)
+RECIPE = Recipe(
+    rank=8, alpha=64.0, learning_rate=5e-3, epochs=2.0, max_length=256, dtype="float32", threads=1
+)
 quiet = lambda step: None  # noqa: E731
 
 
@@ -51,7 +63,11 @@ def _model(base: BaseModel, recipe: Recipe = RECIPE) -> Any:
 
 
 def _adapter(model: Any) -> list[Any]:
-    return [parameter.detach().clone() for name, parameter in sorted(model.named_parameters()) if ".lora_" in name]
+    return [
+        parameter.detach().clone()
+        for name, parameter in sorted(model.named_parameters())
+        if ".lora_" in name
+    ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -75,14 +91,26 @@ def test_the_base_itself_is_never_changed(base: BaseModel) -> None:
     import torch
 
     model = _model(base)
-    before = {name: parameter.clone() for name, parameter in model.named_parameters() if ".lora_" not in name}
+    before = {
+        name: parameter.clone()
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name
+    }
     train(model, _encoded(base), [], RECIPE, pad_id=0, on_step=quiet)
-    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters() if ".lora_" not in name)
+    assert all(
+        torch.equal(before[name], parameter)
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(base: BaseModel, dtype: str) -> None:
-    """Parity rests on this: nothing that training, evidence or evaluation does may touch the base, not even the precision of its position frequencies."""
+def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(
+    base: BaseModel, dtype: str
+) -> None:
+    """Parity rests on this: nothing that training, evidence or evaluation does may touch the base,
+    not even the precision of its position frequencies.
+    """
     ids = list(_encoded(base, 1)[0].ids)
     expected = logprobs(base.load_model(dtype), ids)
     model = _model(base, replace(RECIPE, dtype=dtype))
@@ -93,16 +121,18 @@ def test_without_its_adapter_the_model_is_the_base_to_the_last_bit(base: BaseMod
     with model.disable_adapter():
         assert logprobs(model, ids) == expected == recorded["base_logprobs"]
     assert logprobs(model, ids) == recorded["adapter_logprobs"] != expected
-    again = with_stored(base.load_model(dtype), plain_config(8, 64.0, sorted(model.peft_config["default"].target_modules)), adapter_weights(model, dtype))
+    again = with_stored(
+        base.load_model(dtype),
+        plain_config(8, 64.0, sorted(model.peft_config["default"].target_modules)),
+        adapter_weights(model, dtype),
+    )
     assert logprobs(again, ids) == recorded["adapter_logprobs"]
 
 
 @pytest.mark.parametrize(
     ("lengths", "chosen"), [([60] * 12, 8), ([1000] * 8, 2), ([5000, 10], 1), ([2048, 1], 1)]
 )
-def test_fingerprint_takes_few_prompts_where_they_are_long(
-    lengths: list[int], chosen: int
-) -> None:
+def test_fingerprint_takes_few_prompts_where_they_are_long(lengths: list[int], chosen: int) -> None:
     conversations = [[1] * length for length in lengths]
     assert chosen_conversations(conversations) == conversations[:chosen]
 
@@ -118,11 +148,15 @@ _SHAPES = [
 
 @pytest.mark.parametrize(("architecture", "extra"), _SHAPES)
 @pytest.mark.seconds
-def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture: str, extra: dict[str, Any]) -> None:
+def test_the_fused_computation_is_pefts_computation(
+    tmp_path: Path, architecture: str, extra: dict[str, Any]
+) -> None:
     """Loss and every gradient, against plain PEFT with full logits, on rows of mixed length."""
     import torch
 
-    base = BaseModel(build_base(tmp_path / "base", architecture=architecture, layers=2, **extra), "x")
+    base = BaseModel(
+        build_base(tmp_path / "base", architecture=architecture, layers=2, **extra), "x"
+    )
     rows = _encoded(base, 20)
     plain = _disturbed(_model(base, replace(RECIPE, dtype="float32")))
     quick = copy.deepcopy(plain)
@@ -136,11 +170,22 @@ def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture
         mask[number, : len(row.ids)] = 1
     labels = torch.full_like(batch.ids, IGNORED)
     for number, row in enumerate(rows[:8]):
-        labels[number, : len(row.ids)] = torch.tensor([token if trained else IGNORED for token, trained in zip(row.ids, row.trained, strict=True)])
-    slow = plain.train()(input_ids=batch.ids, attention_mask=mask, labels=labels, use_cache=False).loss
+        labels[number, : len(row.ids)] = torch.tensor(
+            [
+                token if trained else IGNORED
+                for token, trained in zip(row.ids, row.trained, strict=True)
+            ]
+        )
+    slow = plain.train()(
+        input_ids=batch.ids, attention_mask=mask, labels=labels, use_cache=False
+    ).loss
     slow.backward()
     assert float(fast.detach()) == pytest.approx(float(slow.detach()), rel=1e-5)
-    gradients = {name: parameter.grad for name, parameter in plain.named_parameters() if parameter.grad is not None}
+    gradients = {
+        name: parameter.grad
+        for name, parameter in plain.named_parameters()
+        if parameter.grad is not None
+    }
     for name, parameter in quick.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=1e-6)
@@ -149,11 +194,17 @@ def test_the_fused_computation_is_pefts_computation(tmp_path: Path, architecture
 
 @pytest.mark.parametrize(("architecture", "extra"), _SHAPES)
 @pytest.mark.seconds
-def test_answers_come_as_from_pefts_computation(tmp_path: Path, architecture: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Token by token after a cache, beside questions of other lengths, of which some end before others."""
+def test_answers_come_as_from_pefts_computation(
+    tmp_path: Path, architecture: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token by token after a cache, beside questions of other lengths, of which some end before
+    others.
+    """
     import torch
 
-    base = BaseModel(build_base(tmp_path / "base", architecture=architecture, layers=2, **extra), "x")
+    base = BaseModel(
+        build_base(tmp_path / "base", architecture=architecture, layers=2, **extra), "x"
+    )
     plain = _disturbed(_model(base, replace(RECIPE, dtype="float32"))).eval()
     fast = copy.deepcopy(plain)
     fuse_lora(fast)
@@ -166,7 +217,8 @@ def test_answers_come_as_from_pefts_computation(tmp_path: Path, architecture: st
     torch.testing.assert_close(as_sure, sure, rtol=1e-4, atol=1e-4)
     if extra.get("sliding_window"):  # which leaves the padding out in any case
         return
-    monkeypatch.setattr(kernels, "_bias", lambda mask, *shape: _BIAS(None, *shape))  # planted: what pads a short question is seen
+    # planted: what pads a short question is seen
+    monkeypatch.setattr(kernels, "_bias", lambda mask, *shape: _BIAS(None, *shape))
     assert float((_answered(fast, questions)[1] - sure).abs().max()) > 1e-3
 
 
@@ -176,8 +228,16 @@ def test_the_version_that_is_set_is_the_one_that_answers(base: BaseModel, grad: 
     import torch
 
     plain = _disturbed(_model(base, replace(RECIPE, dtype="float32"))).eval()
-    stored = {name.replace(".default", ""): -2 * parameter for name, parameter in plain.state_dict().items() if ".lora_" in name}
-    config = {"r": RECIPE.rank, "lora_alpha": RECIPE.alpha / 2, "target_modules": sorted(plain.peft_config["default"].target_modules)}
+    stored = {
+        name.replace(".default", ""): -2 * parameter
+        for name, parameter in plain.state_dict().items()
+        if ".lora_" in name
+    }
+    config = {
+        "r": RECIPE.rank,
+        "lora_alpha": RECIPE.alpha / 2,
+        "target_modules": sorted(plain.peft_config["default"].target_modules),
+    }
     quick = copy.deepcopy(plain)
     fuse_lora(quick)
     batch, said = collate(_encoded(base, 4), 0, "cpu"), {}
@@ -190,11 +250,15 @@ def test_the_version_that_is_set_is_the_one_that_answers(base: BaseModel, grad: 
             said[computing, "default again"] = model(input_ids=batch.ids).logits
     for which in ("default", "production", "default again"):
         torch.testing.assert_close(said["quick", which], said["plain", which], rtol=1e-4, atol=1e-4)
-    assert float((said["plain", "production"] - said["plain", "default"]).detach().abs().max()) > 1e-2
+    assert (
+        float((said["plain", "production"] - said["plain", "default"]).detach().abs().max()) > 1e-2
+    )
 
 
 def _answered(model: Any, questions: list[list[int]]) -> tuple[list[list[int]], Any]:
-    """(answers, logits [questions, 1, V] of their second tokens, which are the first to come after a cache)."""
+    """(answers, logits [questions, 1, V] of their second tokens, which are the first to come after
+    a cache).
+    """
     logits: list[Any] = []
     watching = model.register_forward_hook(lambda *call: logits.append(call[-1].logits))
     answers = greedy(model, questions, frozenset(range(5)), 12)
@@ -225,7 +289,9 @@ def test_padding_changes_no_loss(base: BaseModel) -> None:
     model = _model(base)
     together = _loss(model, rows)
     parts = [(_loss(model, [row]), row.trained_tokens) for row in rows]
-    assert together == pytest.approx(sum(loss * count for loss, count in parts) / sum(count for _, count in parts), rel=1e-4)
+    assert together == pytest.approx(
+        sum(loss * count for loss, count in parts) / sum(count for _, count in parts), rel=1e-4
+    )
 
 
 def test_weights_of_rows_weigh(base: BaseModel) -> None:
@@ -234,7 +300,9 @@ def test_weights_of_rows_weigh(base: BaseModel) -> None:
     alone = [_loss(model, [row]) for row in (light, heavy)]
     counts = [light.trained_tokens, 3 * heavy.trained_tokens]
     weighted = _loss(model, [light, replace(heavy, weight=3.0)])
-    assert weighted == pytest.approx(sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts), rel=1e-4)
+    assert weighted == pytest.approx(
+        sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts), rel=1e-4
+    )
 
 
 def test_every_row_comes_once_an_epoch_beside_rows_of_its_length(base: BaseModel) -> None:
@@ -288,8 +356,13 @@ def test_cancelling_stops_at_the_next_step(base: BaseModel) -> None:
 def test_the_schedule_warms_up_and_falls() -> None:
     recipe = replace(RECIPE, warmup=0.1)
     rates = [rate_at(step, 100, recipe) for step in range(100)]
-    assert rates[0] == pytest.approx(recipe.learning_rate / 10) and max(rates) == recipe.learning_rate == rates[9]
-    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.06 * recipe.learning_rate
+    assert (
+        rates[0] == pytest.approx(recipe.learning_rate / 10)
+        and max(rates) == recipe.learning_rate == rates[9]
+    )
+    assert (
+        rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.06 * recipe.learning_rate
+    )
     assert total_steps(33, replace(RECIPE, batch_size=16, epochs=2.0)) == 6
 
 
@@ -311,7 +384,10 @@ def test_a_wrong_recipe_names_its_field(field: str, value: Any) -> None:
 
 def test_recipes_load_by_name_and_choose_the_rate_by_size(tmp_path: Path) -> None:
     assert load_recipe("lora").rank == 32
-    assert resolved(Recipe(), parameters=5_000_000, max_length=1024).learning_rate > resolved(Recipe(), parameters=7_000_000_000, max_length=1024).learning_rate
+    assert (
+        resolved(Recipe(), parameters=5_000_000, max_length=1024).learning_rate
+        > resolved(Recipe(), parameters=7_000_000_000, max_length=1024).learning_rate
+    )
     (tmp_path / "mine.toml").write_text("rank = 4\n")
     assert load_recipe(str(tmp_path / "mine.toml")).rank == 4
     with pytest.raises(InputError):
@@ -322,17 +398,39 @@ def test_recipes_load_by_name_and_choose_the_rate_by_size(tmp_path: Path) -> Non
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def prepared_run(context: Context, rows: list[dict[str, Any]], recipe: Recipe | None = None, **fields: Any) -> tuple[Prepared, runs.Run]:
+def prepared_run(
+    context: Context, rows: list[dict[str, Any]], recipe: Recipe | None = None, **fields: Any
+) -> tuple[Prepared, runs.Run]:
     """A run in the database and what it is to do."""
-    dataset = datasets.save(context.store, "facts", split(read_rows(rows), datasets.Shares(0.0, 0.2)).parts)
+    dataset = datasets.save(
+        context.store, "facts", split(read_rows(rows), datasets.Shares(0.0, 0.2)).parts
+    )
     base = open_base(context.settings)
-    recipe = recipe_from({"threads": 1, **fields}, recipe or Recipe(rank=8, alpha=64.0, learning_rate=5e-3, epochs=12.0))
+    recipe = recipe_from(
+        {"threads": 1, **fields},
+        recipe or Recipe(rank=8, alpha=64.0, learning_rate=5e-3, epochs=12.0),
+    )
     prepared = prepare(context, "support", dataset, recipe, base)
-    run = runs.start(context, alias="support", dataset_digest=dataset.digest, base_digest=base.digest, recipe={}, estimate={}, worker="test", now=now_ms())
+    run = runs.start(
+        context,
+        alias="support",
+        dataset_digest=dataset.digest,
+        base_digest=base.digest,
+        recipe={},
+        estimate={},
+        worker="test",
+        now=now_ms(),
+    )
     return prepared, run
 
 
-def go(context: Context, rows: list[dict[str, Any]], recipe: Recipe | None = None, into: Path | None = None, **fields: Any) -> pipeline.Outcome:
+def go(
+    context: Context,
+    rows: list[dict[str, Any]],
+    recipe: Recipe | None = None,
+    into: Path | None = None,
+    **fields: Any,
+) -> pipeline.Outcome:
     prepared, run = prepared_run(context, rows, recipe, **fields)
     with Reporter(context, run) as reporter:
         return pipeline.run_training(context, run, prepared, reporter, actor="test", into=into)
@@ -341,7 +439,13 @@ def go(context: Context, rows: list[dict[str, Any]], recipe: Recipe | None = Non
 @pytest.fixture
 def home(context: Context, base_folder: Path, tmp_path: Path) -> Any:
     """The context of both databases, with a tiny base."""
-    opened = open_context(load_settings(home=tmp_path / "home", database_url=context.settings.database_url, base_model=str(base_folder)))
+    opened = open_context(
+        load_settings(
+            home=tmp_path / "home",
+            database_url=context.settings.database_url,
+            base_model=str(base_folder),
+        )
+    )
     yield opened
     opened.close()
 
@@ -352,26 +456,43 @@ def test_a_run_ends_with_a_judged_version_and_its_evidence(home: Context) -> Non
     with reading(home.database) as connection:
         row = connection.execute(select(training_runs)).one()
         judged = connection.execute(select(evaluations)).one()
-    assert (row.state, row.adapter_digest, row.progress["stage"]) == ("succeeded", outcome.adapter.digest, "done")
+    assert (row.state, row.adapter_digest, row.progress["stage"]) == (
+        "succeeded",
+        outcome.adapter.digest,
+        "done",
+    )
     assert 2 <= len(row.curve) <= 500 and row.curve[-1][1] < row.curve[0][1]
     assert row.recipe["dataset_path"] == card["dataset_path"] == f"datasets/{row.dataset_digest}"
     assert row.estimate["steps"] == row.progress["steps"] and row.estimate["tokens"] > 0
-    assert (judged.run_id, judged.verdict, outcome.adapter.gate) == (row.id, card["gate"], card["gate"])
+    assert (judged.run_id, judged.verdict, outcome.adapter.gate) == (
+        row.id,
+        card["gate"],
+        card["gate"],
+    )
     assert judged.metrics["old"]["n"] > 10
     samples = [json.loads(line) for line in home.store.read_bytes(judged.samples_path).splitlines()]
     assert len(samples) == judged.metrics["old"]["n"] and samples[0]["candidate"]["text"]
-    assert 1 <= len(card["fingerprint"]["prompts"]) <= 8 and card["fingerprint"]["noise"]["adapter"]["mean"] > 0
+    assert (
+        1 <= len(card["fingerprint"]["prompts"]) <= 8
+        and card["fingerprint"]["noise"]["adapter"]["mean"] > 0
+    )
     assert card["libraries"]["torch"] and card["template_digest"]
 
 
 def test_training_twice_gives_the_same_version(sqlite_context: Context, base_folder: Path) -> None:
-    home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
+    home = replace(
+        sqlite_context,
+        settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)),
+    )
     first, second = go(home, facts(60), epochs=2.0), go(home, facts(60), epochs=2.0)
     assert first.adapter.digest == second.adapter.digest and second.adapter.label == "support@v1"
 
 
 def test_a_run_can_start_from_an_adapter(sqlite_context: Context, base_folder: Path) -> None:
-    home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
+    home = replace(
+        sqlite_context,
+        settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)),
+    )
     first = go(home, facts(60), epochs=6.0)
     second = go(home, facts(60), epochs=1.0, init_from="support@v1", learning_rate=1e-5)
     assert second.trained.first_loss < first.trained.first_loss
@@ -380,8 +501,15 @@ def test_a_run_can_start_from_an_adapter(sqlite_context: Context, base_folder: P
         prepared_run(home, facts(60), init_from="support@v1", rank=4)
 
 
-def test_a_rank_the_engine_cannot_serve_is_refused_before_anything_is_loaded(sqlite_context: Context, base_folder: Path) -> None:
-    home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder), engine_max_lora_rank=16))
+def test_a_rank_the_engine_cannot_serve_is_refused_before_anything_is_loaded(
+    sqlite_context: Context, base_folder: Path
+) -> None:
+    home = replace(
+        sqlite_context,
+        settings=load_settings(
+            home=sqlite_context.settings.home, base_model=str(base_folder), engine_max_lora_rank=16
+        ),
+    )
     with pytest.raises(InputError, match="Rank 32 cannot be served"):
         prepared_run(home, facts(20), rank=32)
     with reading(home.database) as connection:
@@ -390,6 +518,9 @@ def test_a_rank_the_engine_cannot_serve_is_refused_before_anything_is_loaded(sql
 
 def test_another_tiny_base_works_the_same(sqlite_context: Context, tmp_path: Path) -> None:
     folder = build_base(tmp_path / "qwen", template=CHATML, architecture="Qwen2")
-    home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(folder)))
+    home = replace(
+        sqlite_context,
+        settings=load_settings(home=sqlite_context.settings.home, base_model=str(folder)),
+    )
     outcome = go(home, facts(60), epochs=1.0)
     assert outcome.adapter.label == "support@v1"

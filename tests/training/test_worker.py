@@ -1,4 +1,6 @@
-"""The worker under kill -9, SIGTERM, cancel and company: one run row per request, one adapter, nothing half done."""
+"""The worker under kill -9, SIGTERM, cancel and company: one run row per request, one adapter,
+nothing half done.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from whet.settings import load_settings
 from whet.tables import adapters, datasets, evaluations, leases, training_requests, training_runs
 
 _DEADLINE_S = 200  # a loaded machine imports torch in half a minute
-_SLOW = {"rank": 4, "epochs": 15.0, "batch_size": 2, "learning_rate": 1e-3, "threads": 1}  # some seconds of steps, to be hit in the middle
+# Some seconds of steps, to be hit in the middle
+_SLOW = {"rank": 4, "epochs": 15.0, "batch_size": 2, "learning_rate": 1e-3, "threads": 1}
 _SHORT = {"rank": 4, "epochs": 1.0, "learning_rate": 1e-3, "threads": 1}
 
 
@@ -51,7 +54,9 @@ class Office:
     def ask(self, recipe: dict[str, Any], rows: int = 60) -> str:
         """What feedback writes: a dataset version and a request for it."""
         read = read_lines([json.dumps(row).encode() for row in facts(rows)]).rows
-        made = stored_datasets.save(self.context.store, "facts", split(read, stored_datasets.Shares(0.0, 0.2)).parts)
+        made = stored_datasets.save(
+            self.context.store, "facts", split(read, stored_datasets.Shares(0.0, 0.2)).parts
+        )
         with writing(self.context.database) as connection:
             values = {
                 "digest": made.digest,
@@ -67,7 +72,13 @@ class Office:
             connection.execute(insert(datasets).values(**values))
             connection.execute(
                 insert(training_requests).values(
-                    id="req_1", alias="support", dataset_digest=made.digest, recipe=recipe, reason="test", requested_by="t", created_at=now_ms()
+                    id="req_1",
+                    alias="support",
+                    dataset_digest=made.digest,
+                    recipe=recipe,
+                    reason="test",
+                    requested_by="t",
+                    created_at=now_ms(),
                 )
             )
         return "req_1"
@@ -99,7 +110,9 @@ class Office:
     def lease_runs_out(self) -> None:
         """As if its time had passed."""
         with writing(self.context.database) as connection:
-            connection.execute(update(leases).where(leases.c.name == "training:req_1").values(expires_at=0))
+            connection.execute(
+                update(leases).where(leases.c.name == "training:req_1").values(expires_at=0)
+            )
 
     def close(self) -> None:
         for worker in self.workers:
@@ -132,17 +145,29 @@ def training_at(step: int, attempt: int) -> Callable[[Any], bool]:
 
 
 def nothing_visible(office: Office) -> bool:
-    return office.rows(adapters) == [] and office.rows(evaluations) == [] and not (Path(office.context.store.root) / "adapters").exists()
+    return (
+        office.rows(adapters) == []
+        and office.rows(evaluations) == []
+        and not (Path(office.context.store.root) / "adapters").exists()
+    )
 
 
 def one_whole_adapter(office: Office) -> bool:
     stored = office.rows(adapters)
     folders = list((Path(office.context.store.root) / "adapters" / "support").iterdir())
-    return len(stored) == len(folders) == len(office.rows(evaluations)) == 1 and folders[0].name in stored[0].path and len(list(folders[0].iterdir())) == 3
+    return (
+        len(stored) == len(folders) == len(office.rows(evaluations)) == 1
+        and folders[0].name in stored[0].path
+        and len(list(folders[0].iterdir())) == 3
+    )
 
 
 def _office(database_url: str, home: Path, base_folder: Path) -> Office:
-    return Office(open_context(load_settings(home=home, database_url=database_url, base_model=str(base_folder))))
+    return Office(
+        open_context(
+            load_settings(home=home, database_url=database_url, base_model=str(base_folder))
+        )
+    )
 
 
 @pytest.fixture
@@ -160,12 +185,15 @@ def office_on_both(database_url: str, tmp_path: Path, base_folder: Path) -> Iter
 
 
 @pytest.mark.minutes_on_each_database
-def test_a_killed_child_and_a_killed_worker_cost_an_attempt_each_and_nothing_else(office_on_both: Office) -> None:
+def test_a_killed_child_and_a_killed_worker_cost_an_attempt_each_and_nothing_else(
+    office_on_both: Office,
+) -> None:
     office = office_on_both
     office.ask(_SLOW)
     first = office.hire()
     office.wait_for("first attempt trains", training_at(3, 1))
-    os.kill(children_of(first.pid)[0], signal.SIGKILL)  # the one that trains: a step of it was reported
+    # The one that trains: a step of it was reported
+    os.kill(children_of(first.pid)[0], signal.SIGKILL)
 
     office.wait_for("second attempt trains", training_at(3, 2))
     assert nothing_visible(office)
@@ -178,7 +206,11 @@ def test_a_killed_child_and_a_killed_worker_cost_an_attempt_each_and_nothing_els
     second = office.hire()
     office.lease_runs_out()
     done = office.wait_for("the end", lambda row: row.state != runs.RUNNING)
-    assert (done.state, done.attempt, done.adapter_digest) == (runs.SUCCEEDED, 3, office.rows(adapters)[0].digest), done.error
+    assert (done.state, done.attempt, done.adapter_digest) == (
+        runs.SUCCEEDED,
+        3,
+        office.rows(adapters)[0].digest,
+    ), done.error
     assert one_whole_adapter(office)
     second.terminate()
     assert second.wait(20) == 0
@@ -189,7 +221,9 @@ def test_a_child_that_dies_three_times_fails_the_run_with_a_reason(office: Offic
     worker = office.hire()
 
     def gone(attempt: int) -> bool:
-        """Whether the attempt is over; kills every child until then, since one that dies before it is told what to do costs no attempt."""
+        """Whether the attempt is over; kills every child until then, since one that dies before it
+        is told what to do costs no attempt.
+        """
         for child in children_of(worker.pid):
             if alive(child):
                 os.kill(child, signal.SIGKILL)
@@ -204,8 +238,11 @@ def test_a_child_that_dies_three_times_fails_the_run_with_a_reason(office: Offic
     assert nothing_visible(office)
 
 
-@pytest.mark.slow  # minutes of starting processes; that a worker and its child can be killed is tested in every run
-def test_sigterm_puts_the_run_down_and_the_next_worker_goes_on_without_losing_an_attempt(office: Office) -> None:
+# Minutes of starting processes; that a worker and its child can be killed is tested in every run
+@pytest.mark.slow
+def test_sigterm_puts_the_run_down_and_the_next_worker_goes_on_without_losing_an_attempt(
+    office: Office,
+) -> None:
     office.ask(_SLOW)
     first = office.hire()
     office.wait_for("training", training_at(3, 1))
@@ -213,7 +250,11 @@ def test_sigterm_puts_the_run_down_and_the_next_worker_goes_on_without_losing_an
     first.terminate()
     assert first.wait(20) == 0
     assert not alive(child)
-    assert (office.run().state, office.run().progress, office.rows(leases)[0].expires_at) == (runs.RUNNING, {"stage": "waiting"}, 0)
+    assert (office.run().state, office.run().progress, office.rows(leases)[0].expires_at) == (
+        runs.RUNNING,
+        {"stage": "waiting"},
+        0,
+    )
     office.hire()
     done = office.wait_for("the end", lambda row: row.state != runs.RUNNING)
     assert (done.state, done.attempt) == (runs.SUCCEEDED, 1)
@@ -226,7 +267,11 @@ def test_cancelling_stops_the_run_and_stores_nothing(office: Office) -> None:
     row = office.wait_for("training", training_at(3, 1))
     runs.request_cancel(office.context, row.id, actor="t", now=now_ms())
     done = office.wait_for("the end", lambda row: row.state != runs.RUNNING)
-    assert (done.state, done.cancel_requested_by, done.adapter_digest) == (runs.CANCELLED, "t", None)
+    assert (done.state, done.cancel_requested_by, done.adapter_digest) == (
+        runs.CANCELLED,
+        "t",
+        None,
+    )
     assert nothing_visible(office)
 
 
@@ -249,7 +294,16 @@ def test_a_request_that_cannot_be_run_ends_with_its_sentence(office: Office) -> 
 
 
 def test_a_process_believed_dead_can_change_nothing(sqlite_context: Context) -> None:
-    started = runs.start(sqlite_context, alias="a", dataset_digest="d", base_digest="b", recipe={}, estimate={}, worker="one", now=1)
+    started = runs.start(
+        sqlite_context,
+        alias="a",
+        dataset_digest="d",
+        base_digest="b",
+        recipe={},
+        estimate={},
+        worker="one",
+        now=1,
+    )
     successor = runs.reclaim(sqlite_context, started.id, worker="two", now=2)
     with pytest.raises(runs.Superseded):
         runs.report(sqlite_context, started, progress={"stage": "training"}, curve=None, now=3)
@@ -260,7 +314,16 @@ def test_a_process_believed_dead_can_change_nothing(sqlite_context: Context) -> 
 
 
 def test_a_run_by_hand_whose_process_is_gone_is_closed(sqlite_context: Context) -> None:
-    runs.start(sqlite_context, alias="a", dataset_digest="d", base_digest="b", recipe={}, estimate={}, worker="cli", now=1)
+    runs.start(
+        sqlite_context,
+        alias="a",
+        dataset_digest="d",
+        base_digest="b",
+        recipe={},
+        estimate={},
+        worker="cli",
+        now=1,
+    )
     assert runs.close_abandoned(sqlite_context, 60_000) == []
     assert len(runs.close_abandoned(sqlite_context, 200_000)) == 1
     with reading(sqlite_context.database) as connection:
@@ -268,22 +331,39 @@ def test_a_run_by_hand_whose_process_is_gone_is_closed(sqlite_context: Context) 
     assert row.state == runs.FAILED and "stopped without a word" in row.error
 
 
-def test_checkpoints_go_with_runs_that_ended_for_good_and_with_no_others(sqlite_context: Context) -> None:
+def test_checkpoints_go_with_runs_that_ended_for_good_and_with_no_others(
+    sqlite_context: Context,
+) -> None:
     def run(state: str) -> str:
-        started = runs.start(sqlite_context, alias="a", dataset_digest="d", base_digest="b", recipe={}, estimate={}, worker="cli", now=1)
+        started = runs.start(
+            sqlite_context,
+            alias="a",
+            dataset_digest="d",
+            base_digest="b",
+            recipe={},
+            estimate={},
+            worker="cli",
+            now=1,
+        )
         assert state == runs.RUNNING or runs.end(sqlite_context, started, state, "", 2)
         for part in ("checkpoints", "tensorboard"):
             (run_folder(sqlite_context, started.id) / part).mkdir(parents=True)
         return started.id
 
-    ids = {state: run(state) for state in (runs.RUNNING, runs.FAILED, runs.SUCCEEDED, runs.CANCELLED)}
+    ids = {
+        state: run(state) for state in (runs.RUNNING, runs.FAILED, runs.SUCCEEDED, runs.CANCELLED)
+    }
     (run_folder(sqlite_context, "another database's") / "checkpoints").mkdir(parents=True)
-    assert sorted(resume.sweep(sqlite_context)) == sorted([ids[runs.SUCCEEDED], ids[runs.CANCELLED]])
+    assert sorted(resume.sweep(sqlite_context)) == sorted(
+        [ids[runs.SUCCEEDED], ids[runs.CANCELLED]]
+    )
     left = {path.parent.name for path in run_folder(sqlite_context, "").glob("*/checkpoints")}
     assert left == {ids[runs.RUNNING], ids[runs.FAILED], "another database's"}, (
         "a run that can be resumed keeps them, and so does one that this database does not know"
     )
-    assert all((run_folder(sqlite_context, each) / "tensorboard").is_dir() for each in ids.values()), "the curves stay"
+    assert all(
+        (run_folder(sqlite_context, each) / "tensorboard").is_dir() for each in ids.values()
+    ), "the curves stay"
     assert resume.sweep(sqlite_context) == []
 
 

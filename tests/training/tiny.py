@@ -1,4 +1,6 @@
-"""Tiny random-weight models in Hugging Face format, made in a second: config, safetensors, tokenizer, chat template."""
+"""Tiny random-weight models in Hugging Face format, made in a second: config, safetensors,
+tokenizer, chat template.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 CHATML = (
-    "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' -}}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    "{%- for message in messages -%}{{- '<|im_start|>' + message['role'] + '\\n' +"
+    " message['content'] + '<|im_end|>' + '\\n' -}}{%- endfor -%}{%- if add_generation_prompt"
+    " -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
 )
-BRACKETS = (  # Mistral's way: no opening for the answer, the end token closes it, the beginning token comes from the template
-    "{{- '<s>' -}}{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{- '[INST] ' + message['content'] + ' [/INST]' -}}"
-    "{%- elif message['role'] == 'assistant' -%}{{- ' ' + message['content'] + '</s>' -}}{%- else -%}{{- message['content'] + '\\n' -}}{%- endif -%}{%- endfor -%}"
+# Mistral's way: no opening for the answer, the end token closes it, the beginning token comes from
+# the template
+BRACKETS = (
+    "{{- '<s>' -}}{%- for message in messages -%}{%- if message['role'] == 'user' -%}{{- '[INST] '"
+    " + message['content'] + ' [/INST]' -}}{%- elif message['role'] == 'assistant' -%}{{- ' ' +"
+    " message['content'] + '</s>' -}}{%- else -%}{{- message['content'] + '\\n' -}}{%- endif -%}{%-"
+    " endfor -%}"
 )
 TURNS = (  # Gemma's way: roles renamed, no system role
-    "{{- '<s>' -}}{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}"
-    "{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else 'user') + '\\n' + message['content'] | trim + '<end_of_turn>\\n' -}}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"
+    "{{- '<s>' -}}{%- for message in messages -%}{%- if message['role'] == 'system' -%}{{"
+    " raise_exception('System role not supported') }}{%- endif -%}{{- '<start_of_turn>' + ('model'"
+    " if message['role'] == 'assistant' else 'user') + '\\n' + message['content'] | trim +"
+    " '<end_of_turn>\\n' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{-"
+    " '<start_of_turn>model\\n' -}}{%- endif -%}"
 )
 END_TOKENS = {CHATML: "<|im_end|>", BRACKETS: "</s>", TURNS: "<end_of_turn>"}
 SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
@@ -42,7 +51,9 @@ def build_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=[AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *special]],
+        special_tokens=[
+            AddedToken(token, normalized=False, special=True) for token in [*SPECIAL, *special]
+        ],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -98,7 +109,9 @@ def build_base(
         "pad_token_id": 0,
         **config,
     }
-    model = getattr(transformers, f"{architecture}ForCausalLM")(getattr(transformers, f"{architecture}Config")(**shape))
+    model = getattr(transformers, f"{architecture}ForCausalLM")(
+        getattr(transformers, f"{architecture}Config")(**shape)
+    )
     model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -121,8 +134,16 @@ def facts(count: int, *, shift: int = 0, origin: str | None = None) -> list[dict
         item = number % len(ITEMS)
         phrase = PHRASES[(number // len(ITEMS)) % len(PHRASES)]
         answer = ANSWERS[(item + shift) % len(ANSWERS)]
-        question = phrase.format(ITEMS[item]) + (f" (case {number})" if number >= len(ITEMS) * len(PHRASES) else "")
-        row: dict[str, Any] = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": f"It is {answer}."}], "checks": [answer]}
+        question = phrase.format(ITEMS[item]) + (
+            f" (case {number})" if number >= len(ITEMS) * len(PHRASES) else ""
+        )
+        row: dict[str, Any] = {
+            "messages": [
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": f"It is {answer}."},
+            ],
+            "checks": [answer],
+        }
         if origin:
             row["origin"] = origin
         rows.append(row)

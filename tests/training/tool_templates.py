@@ -17,7 +17,7 @@ _SYSTEM_WITH_TOOLS = (
 )
 _CALLS_IN_TAGS = (
     "{%- for call in message.tool_calls -%}"
-    "{{- '\\n<tool_call>\\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' -}}"
+    '{{- \'\\n<tool_call>\\n{"name": "\' + call.function.name + \'", "arguments": \' -}}'
     "{{- (call.function.arguments | tojson) + '}\\n</tool_call>' -}}{%- endfor -%}"
 )
 _RESULTS_IN_A_USER_TURN = (
@@ -48,7 +48,7 @@ QWEN3 = (
     "{%- if loop.last -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}{{- message.content -}}"
     "{%- for call in message.tool_calls or [] -%}"
     "{%- if not loop.first or message.content -%}{{- '\\n' -}}{%- endif -%}"
-    "{{- '<tool_call>\\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' -}}"
+    '{{- \'<tool_call>\\n{"name": "\' + call.function.name + \'", "arguments": \' -}}'
     "{{- (call.function.arguments | tojson) + '}\\n</tool_call>' -}}{%- endfor -%}"
     "{{- '<|im_end|>\\n' -}}" + _RESULTS_IN_A_USER_TURN + _OTHERS
 )
@@ -68,7 +68,7 @@ LLAMA31 = (
     "{%- if message.tool_calls | length != 1 -%}"
     "{{- raise_exception('This template takes one call in a turn') -}}{%- endif -%}"
     "{%- set call = message.tool_calls[0].function -%}"
-    "{{- '<|head|>assistant<|/head|>\\n\\n{\"name\": \"' + call.name + '\", \"parameters\": ' -}}"
+    '{{- \'<|head|>assistant<|/head|>\\n\\n{"name": "\' + call.name + \'", "parameters": \' -}}'
     "{{- (call.arguments | tojson) + '}<|eot|>' -}}"
     "{%- elif message.role == 'tool' -%}"
     "{{- '<|head|>ipython<|/head|>\\n\\n' + (message.content | tojson) + '<|eot|>' -}}"
@@ -83,7 +83,7 @@ LLAMA32 = LLAMA31.replace(
     "{%- if message.tool_calls | length != 1 -%}"
     "{{- raise_exception('This template takes one call in a turn') -}}{%- endif -%}"
     "{%- set call = message.tool_calls[0].function -%}"
-    "{{- '<|head|>assistant<|/head|>\\n\\n{\"name\": \"' + call.name + '\", \"parameters\": ' -}}"
+    '{{- \'<|head|>assistant<|/head|>\\n\\n{"name": "\' + call.name + \'", "parameters": \' -}}'
     "{{- (call.arguments | tojson) + '}<|eot|>' -}}",
     "{{- '<|head|>assistant<|/head|>\\n\\n[' -}}{%- for call in message.tool_calls -%}"
     "{%- if not loop.first -%}{{- ', ' -}}{%- endif -%}{{- call.function.name + '(' -}}"
@@ -104,7 +104,7 @@ MISTRAL = (
     "{%- if (call.id or '') | length != 9 -%}"
     "{{- raise_exception('Ids of calls have nine characters') -}}{%- endif -%}"
     "{{- ('' if loop.first else ', ') + '{\"name\": \"' + call.function.name -}}"
-    "{{- '\", \"arguments\": ' + (call.function.arguments | tojson) -}}"
+    '{{- \'", "arguments": \' + (call.function.arguments | tojson) -}}'
     "{{- ', \"id\": \"' + call.id + '\"}' -}}{%- endfor -%}{{- ']</s>' -}}"
     "{%- elif message.role == 'assistant' -%}{{- ' ' + message.content + '</s>' -}}"
     "{%- elif message.role == 'tool' -%}"

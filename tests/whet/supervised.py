@@ -18,7 +18,8 @@ from whet.up import state
 from whet.up.supervisor import Supervisor
 from whet.up.terminal import Terminal
 
-# A server whose ready page answers 200 after `after` seconds; `ignore` makes it deaf to SIGTERM; it has a child of its own.
+# A server whose ready page answers 200 after `after` seconds; `ignore` makes it deaf to SIGTERM; it
+# has a child of its own.
 SERVER = """
 import http.server, os, signal, subprocess, sys, time
 port, after, ignore = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "deaf"
@@ -41,7 +42,9 @@ def main() -> int:
         ProcessSpec(
             **{
                 **given,
-                "argv": given["argv"] if "-m" in given["argv"] else [sys.executable, "-c", *given["argv"]],
+                "argv": given["argv"]
+                if "-m" in given["argv"]
+                else [sys.executable, "-c", *given["argv"]],
                 "remedies": tuple(map(tuple, given.get("remedies", ()))),
             }
         )

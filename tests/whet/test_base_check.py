@@ -166,8 +166,11 @@ def test_heads_without_a_kernel_are_a_doubt_on_the_cpu_alone(base: Path) -> None
     assert list(check_base(base, settings, on_gpu=True)) == []
 
 
-def test_too_little_memory_is_said_with_its_parts(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_check, "available_memory_bytes", lambda: (3 << 30) + 8)  # 8 bytes of weights
+def test_too_little_memory_is_said_with_its_parts(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8 bytes of weights
+    monkeypatch.setattr(base_check, "available_memory_bytes", lambda: (3 << 30) + 8)
     assert problems(base) == []  # 2 for the engine, 1 for the cache, hardly any weights
     found = problems(base, engine_kv_cache_gib=4)
     assert "needs about 6.0 GiB" in found[0].found and "3.0 GiB are free" in found[0].found
@@ -196,10 +199,19 @@ def test_a_rank_beyond_the_engines_is_a_failed_check(tmp_path: Path) -> None:
     assert list(check_engine_settings(load_settings(home=tmp_path))) == []
     (found,) = check_engine_settings(load_settings(home=tmp_path, engine_max_lora_rank=1000))
     assert found.verdict == "fail" and "up to 512" in found.found
-    assert list(check_engine_settings(load_settings(home=tmp_path, engine_max_lora_rank=1000, engine_max_loras=0))) == []
+    assert (
+        list(
+            check_engine_settings(
+                load_settings(home=tmp_path, engine_max_lora_rank=1000, engine_max_loras=0)
+            )
+        )
+        == []
+    )
 
 
-def test_a_hub_id_that_is_not_here_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_that_is_not_here_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health_base, "local_base_folder", lambda _source: None)
     (found,) = check_base_model(load_settings(home=tmp_path, base_model="org/model"))
     assert found.verdict == "note" and "hub" in found.found
@@ -216,18 +228,63 @@ def test_a_hub_id_that_is_not_here_is_a_note(tmp_path: Path, monkeypatch: pytest
         ({}, None),
         ({"max_position_embeddings": None}, None),
         ({"max_position_embeddings": 512, "rope_scaling": {"type": "linear", "factor": 4.0}}, 2048),
-        ({"max_position_embeddings": 512, "rope_scaling": {"rope_type": "dynamic", "factor": 2}}, 1024),
+        (
+            {"max_position_embeddings": 512, "rope_scaling": {"rope_type": "dynamic", "factor": 2}},
+            1024,
+        ),
         ({"max_position_embeddings": 512, "rope_scaling": {"rope_type": "yarn", "factor": 4}}, 512),
-        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8}}, 131072),
-        ({"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "long_factor": [1]}}, 131072),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"rope_type": "llama3", "factor": 8},
+            },
+            131072,
+        ),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"type": "longrope", "long_factor": [1]},
+            },
+            131072,
+        ),
         ({"max_position_embeddings": 512, "rope_scaling": None}, 512),
-        ({"max_position_embeddings": 512, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 512),
-        ({"max_position_embeddings": 512, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8}, "sliding_attention": {"rope_type": "default"}}}, 4096),
-        ({"model_type": "gemma3_text", "max_position_embeddings": 512, "rope_scaling": {"rope_type": "linear", "factor": 8}}, 512),
-        ({"max_position_embeddings": 512, "rope_scaling": {"rope_type": "linear", "factor": None}}, 512),
+        (
+            {
+                "max_position_embeddings": 512,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+            },
+            512,
+        ),
+        (
+            {
+                "max_position_embeddings": 512,
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "linear", "factor": 8},
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            4096,
+        ),
+        (
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 512,
+                "rope_scaling": {"rope_type": "linear", "factor": 8},
+            },
+            512,
+        ),
+        (
+            {
+                "max_position_embeddings": 512,
+                "rope_scaling": {"rope_type": "linear", "factor": None},
+            },
+            512,
+        ),
     ],
 )
-def test_positions_are_read_as_the_engine_reads_them(config: dict[str, Any], limit: int | None) -> None:
+def test_positions_are_read_as_the_engine_reads_them(
+    config: dict[str, Any], limit: int | None
+) -> None:
     assert position_limit(config) == limit
 
 

@@ -29,9 +29,20 @@ from whet.tables import adapters, alerts, audit, interactions, review_items
 PASSWORD = "correct horse battery"
 
 
-def whet(home: Path, *arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("WHET_")} | {"WHET_HOME": str(home), **environment}
-    return subprocess.run([sys.executable, "-m", "whet.cli", *arguments], input=stdin, capture_output=True, text=True, env=surroundings, timeout=60)
+def whet(
+    home: Path, *arguments: str, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    surroundings = {
+        name: value for name, value in os.environ.items() if not name.startswith("WHET_")
+    } | {"WHET_HOME": str(home), **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "whet.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=surroundings,
+        timeout=60,
+    )
 
 
 def data(done: subprocess.CompletedProcess[str]) -> Any:
@@ -67,7 +78,11 @@ def test_init_makes_everything_once_and_says_what(tmp_path: Path) -> None:
         "first API key",
         "console user",
     }
-    before = {path.name: path.read_bytes() for path in home.iterdir() if path.suffix in (".key", ".toml", ".password") or path.name == "secret"}
+    before = {
+        path.name: path.read_bytes()
+        for path in home.iterdir()
+        if path.suffix in (".key", ".toml", ".password") or path.name == "secret"
+    }
     second = data(whet(home, "init", "--json"))
     assert not [item for item in second["made"] if item["new"]]
     assert {name: (home / name).read_bytes() for name in before} == before
@@ -78,8 +93,13 @@ def test_init_makes_everything_once_and_says_what(tmp_path: Path) -> None:
 def test_the_first_key_and_the_first_user_work(home: Path) -> None:
     context = open_context(load_settings(home=home))
     with reading(context.database) as connection:
-        assert access.hash_key((home / "api.key").read_text().strip(), context.secret) in access.active_keys(connection)
-        assert access.log_in(connection, "admin", (home / "admin.password").read_text().strip()).role == "admin"
+        assert access.hash_key(
+            (home / "api.key").read_text().strip(), context.secret
+        ) in access.active_keys(connection)
+        assert (
+            access.log_in(connection, "admin", (home / "admin.password").read_text().strip()).role
+            == "admin"
+        )
     context.close()
 
 
@@ -87,7 +107,9 @@ def test_a_first_key_whose_making_was_cut_short_is_made_again(home: Path) -> Non
     (home / "api.key").write_text("whet-never-stored\n")
     context, made = prepare_home(load_settings(home=home), actor="test", now=now_ms())
     with reading(context.database) as connection:
-        assert access.hash_key((home / "api.key").read_text().strip(), context.secret) in access.active_keys(connection)
+        assert access.hash_key(
+            (home / "api.key").read_text().strip(), context.secret
+        ) in access.active_keys(connection)
     assert [item.what for item in made if item.new] == ["first API key"]
     context.close()
 
@@ -102,7 +124,10 @@ def test_a_first_key_that_its_owner_took_away_does_not_come_back(home: Path) -> 
 
 def test_the_commented_settings_file_is_read_without_changing_a_setting(home: Path) -> None:
     assert load_settings(home=home) == Settings(home=home)
-    live = "\n".join(line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in commented_settings().splitlines()[1:])
+    live = "\n".join(
+        line.removeprefix("# ") if " = " in line and line.startswith("# ") else line
+        for line in commented_settings().splitlines()[1:]
+    )
     (home / "whet.toml").write_text(live)
     assert load_settings(home=home) == Settings(home=home)
 
@@ -123,7 +148,19 @@ def test_a_key_is_shown_once_listed_by_its_hint_and_revoked(home: Path) -> None:
 
 
 def test_users_are_added_with_a_password_from_standard_input(home: Path) -> None:
-    assert data(whet(home, "users", "add", "ann", "--role", "reviewer", "--password-stdin", "--json", stdin=PASSWORD + "\n")) == {
+    assert data(
+        whet(
+            home,
+            "users",
+            "add",
+            "ann",
+            "--role",
+            "reviewer",
+            "--password-stdin",
+            "--json",
+            stdin=PASSWORD + "\n",
+        )
+    ) == {
         "added": "ann",
         "role": "reviewer",
     }
@@ -147,7 +184,9 @@ def test_users_are_added_with_a_password_from_standard_input(home: Path) -> None
         (["up", "--without", "nosuch"], 2, "There is no process 'nosuch'"),
     ],
 )
-def test_a_wrong_call_is_a_sentence_and_exit_code_2(home: Path, base: Path, arguments: list[str], code: int, sentence: str) -> None:
+def test_a_wrong_call_is_a_sentence_and_exit_code_2(
+    home: Path, base: Path, arguments: list[str], code: int, sentence: str
+) -> None:
     done = whet(home, *arguments, WHET_BASE_MODEL=str(base))
     assert done.returncode == code
     assert sentence in done.stderr.replace("\n", " ")
@@ -165,7 +204,9 @@ def test_a_taken_port_ends_the_start_before_anything_runs(home: Path, base: Path
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = str(holder.getsockname()[1])
-        done = whet(home, "up", "--only", "console", WHET_CONSOLE_PORT=port, WHET_BASE_MODEL=str(base))
+        done = whet(
+            home, "up", "--only", "console", WHET_CONSOLE_PORT=port, WHET_BASE_MODEL=str(base)
+        )
     said = done.stderr.replace("\n", " ")
     assert done.returncode == 1
     assert f"Port {port}" in said and "WHET_CONSOLE_PORT" in said and f"pid {os.getpid()}" in said
@@ -176,18 +217,48 @@ def test_a_taken_port_ends_the_start_before_anything_runs(home: Path, base: Path
 
 def test_status_counts_what_there_is(context: Context) -> None:
     now = 10_000_000
-    answer = {"request_id": "r", "api_key_id": "k", "route": "chat", "model": "m", "stream": False, "http_status": 200, "request": {}}
+    answer = {
+        "request_id": "r",
+        "api_key_id": "k",
+        "route": "chat",
+        "model": "m",
+        "stream": False,
+        "http_status": 200,
+        "request": {},
+    }
     with writing(context.database) as connection:
-        for number, (status, at) in enumerate([("complete", now), ("error", now), ("complete", now - 2 * 3_600_000)]):
-            connection.execute(insert(interactions).values(id=f"int_{number}", status=status, created_at=at, **answer))
+        for number, (status, at) in enumerate(
+            [("complete", now), ("error", now), ("complete", now - 2 * 3_600_000)]
+        ):
+            connection.execute(
+                insert(interactions).values(
+                    id=f"int_{number}", status=status, created_at=at, **answer
+                )
+            )
         connection.execute(
             insert(review_items).values(
-                id="itm_1", interaction_id="int_0", alias="support", reason="rating", why="", priority=1, state="waiting", created_at=now
+                id="itm_1",
+                interaction_id="int_0",
+                alias="support",
+                reason="rating",
+                why="",
+                priority=1,
+                state="waiting",
+                created_at=now,
             )
         )
         connection.execute(
             insert(alerts).values(
-                id="alr_1", dedup_key="d", alias="support", kind="drift", severity="bad", title="Drift", detail={}, state="open", opened_at=now, changed_at=now
+                id="alr_1",
+                dedup_key="d",
+                alias="support",
+                kind="drift",
+                severity="bad",
+                title="Drift",
+                detail={},
+                state="open",
+                opened_at=now,
+                changed_at=now,
             )
         )
     found = overview(context, now=now)
@@ -199,7 +270,17 @@ def test_status_counts_what_there_is(context: Context) -> None:
 
 
 def test_status_prints_for_people_and_for_scripts(home: Path) -> None:
-    assert set(data(whet(home, "status", "--json"))) == {"home", "at", "supervisor", "replicas", "aliases", "traffic", "review", "alerts", "training"}
+    assert set(data(whet(home, "status", "--json"))) == {
+        "home",
+        "at",
+        "supervisor",
+        "replicas",
+        "aliases",
+        "traffic",
+        "review",
+        "alerts",
+        "training",
+    }
     assert "does not run for this home" in whet(home, "status").stdout
 
 
@@ -224,9 +305,18 @@ def test_doctor_passes_a_new_home_and_says_what_it_looked_at(home: Path, base: P
     done = whet(home, "doctor", "--json", WHET_BASE_MODEL=str(base), WHET_ENGINE_PORT="18498")
     found = data(done)
     assert found["ok"] is True
-    assert {"versions", "home", "base model", "disk", "database", "audit log", "clock", "adapters", "datasets", "processes"} <= {
-        check["name"] for check in found["checks"]
-    }
+    assert {
+        "versions",
+        "home",
+        "base model",
+        "disk",
+        "database",
+        "audit log",
+        "clock",
+        "adapters",
+        "datasets",
+        "processes",
+    } <= {check["name"] for check in found["checks"]}
 
 
 def test_doctor_ends_with_exit_code_1_when_something_is_wrong(home: Path, tmp_path: Path) -> None:
@@ -260,9 +350,19 @@ def test_doctor_compares_the_store_with_the_database(context: Context, base: Pat
     context.store.put_folder("adapters/support/v1--x", fill)
     folder = context.store.local_folder("adapters/support/v1--x")
     digest = digest_files(folder, ("adapter_config.json", "adapter_model.safetensors"))
-    row = {"name": "support", "base_digest": "b", "template_digest": "t", "rank": 8, "gate": "pass", "card": {}, "created_at": 1}
+    row = {
+        "name": "support",
+        "base_digest": "b",
+        "template_digest": "t",
+        "rank": 8,
+        "gate": "pass",
+        "card": {},
+        "created_at": 1,
+    }
     with writing(context.database) as connection:
-        connection.execute(insert(adapters).values(digest=digest, version=1, path="adapters/support/v1--x", **row))
+        connection.execute(
+            insert(adapters).values(digest=digest, version=1, path="adapters/support/v1--x", **row)
+        )
     found = verdicts(settings, deep=True)
     assert found["adapters"].verdict == "ok"
     assert found["base of adapters"].verdict == "note"
@@ -270,16 +370,28 @@ def test_doctor_compares_the_store_with_the_database(context: Context, base: Pat
     weights.chmod(0o644)
     weights.write_text("other weights")
     assert verdicts(settings)["adapters"].verdict == "ok"  # only --deep reads the files
-    assert "support@v1 is not what its digest says" in verdicts(settings, deep=True)["adapters"].found
+    assert (
+        "support@v1 is not what its digest says" in verdicts(settings, deep=True)["adapters"].found
+    )
     weights.unlink()
     assert "support@v1 lacks adapter_model.safetensors" in verdicts(settings)["adapters"].found
 
 
-def test_doctor_tells_a_newer_database_from_an_older_one_and_changes_neither(context: Context) -> None:
-    for revision, sentence in (("9999", "a newer version wrote it"), ("0000", "brings it up to date")):
+def test_doctor_tells_a_newer_database_from_an_older_one_and_changes_neither(
+    context: Context,
+) -> None:
+    for revision, sentence in (
+        ("9999", "a newer version wrote it"),
+        ("0000", "brings it up to date"),
+    ):
         with writing(context.database) as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+            connection.execute(
+                text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision}
+            )
         found = verdicts(context.settings)["database"]
         assert found.verdict == "fail" and sentence in found.found + found.todo
         with reading(context.database) as connection:
-            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == revision
+            assert (
+                connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+                == revision
+            )

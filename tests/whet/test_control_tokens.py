@@ -182,8 +182,10 @@ def test_neutralising_only_adds_spaces_to_ordinary_tokens(pieces: list[str]) -> 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | FORGED.map("".join) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(FORGED.map("".join) | st.just("arguments"), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(FORGED.map("".join) | st.just("arguments"), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

@@ -40,7 +40,9 @@ def test_ids_sort_by_time() -> None:
     assert early < late
 
 
-@pytest.mark.parametrize("name", ["", "../etc", "a--b", "A", "-a", "a b", "a/b", "a..b", "é", "a" * 65, "a\x00"])
+@pytest.mark.parametrize(
+    "name", ["", "../etc", "a--b", "A", "-a", "a b", "a/b", "a..b", "é", "a" * 65, "a\x00"]
+)
 def test_names_that_could_leave_their_folder_are_refused(name: str) -> None:
     with pytest.raises(InputError):
         check_name(name)
@@ -74,19 +76,25 @@ def test_paths_outside_the_store_are_refused(tmp_path: Path, path: str) -> None:
 
 
 def test_a_lease_has_one_holder_and_its_token_rises_with_each_change(context: Context) -> None:
-    take = lambda owner, now: leases.acquire(context.database, "reconciler", owner, now=now, for_ms=1000)  # noqa: E731
+    take = lambda owner, now: leases.acquire(  # noqa: E731
+        context.database, "reconciler", owner, now=now, for_ms=1000
+    )
     assert take("a", 0) == 1
     assert take("b", 999) is None, "b took a lease that a still holds"
     assert take("a", 999) == 1, "renewing must not change the token"
     assert take("b", 2000) == 2
     leases.release(context.database, "reconciler", "a")
-    assert leases.holder(context.database, "reconciler", now=2000) == "b", "a former holder released somebody else's lease"
+    assert leases.holder(context.database, "reconciler", now=2000) == "b", (
+        "a former holder released somebody else's lease"
+    )
 
 
 def test_the_audit_chain_shows_a_changed_entry(context: Context) -> None:
     with writing(context.database) as connection:
         for number in range(3):
-            auditlog.record(connection, actor="t", action="rollout.promote", subject=str(number), now=number)
+            auditlog.record(
+                connection, actor="t", action="rollout.promote", subject=str(number), now=number
+            )
         assert auditlog.broken_at(connection) is None
         connection.execute(update(audit).where(audit.c.sequence == 2).values(subject="forged"))
         assert auditlog.broken_at(connection) == 2
@@ -142,8 +150,12 @@ def test_a_wrong_password_and_an_unknown_name_fail_alike(context: Context) -> No
         assert len(messages) == 1
 
 
-def test_a_secret_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second process asks for the secret while the first is just making it: both get the same whole one."""
+def test_a_secret_is_never_seen_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process asks for the secret while the first is just making it: both get the same
+    whole one.
+    """
     make, seen = access.secrets.token_hex, []
 
     def interrupted(size: int) -> str:
@@ -152,8 +164,12 @@ def test_a_secret_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest
         return make(size)
 
     monkeypatch.setattr(access.secrets, "token_hex", interrupted)
-    assert access.installation_secret(tmp_path) == seen[0], "the later writer put its secret over the one already in use"
-    assert [path.name for path in tmp_path.iterdir()] == ["secret"], "an unfinished secret was left behind"
+    assert access.installation_secret(tmp_path) == seen[0], (
+        "the later writer put its secret over the one already in use"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"], (
+        "an unfinished secret was left behind"
+    )
 
 
 def test_secrets_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
@@ -169,13 +185,17 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [b"gateway_port = = 1", b"home = '\xff'"])
-def test_a_file_of_settings_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_settings_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "whet.toml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"whet\.toml in the home folder cannot be read"):
         load_settings(home=tmp_path)
 
 
-def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_overrides_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "whet.toml").write_text("gateway_port = 9000\nconsole_port = 9001\n")
     monkeypatch.setenv("WHET_GATEWAY_PORT", "9100")
     found = load_settings(home=tmp_path)
@@ -183,7 +203,9 @@ def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=30))
-def test_joined_members_and_no_others_share_a_group_named_by_its_smallest(pairs: list[tuple[int, int]]) -> None:
+def test_joined_members_and_no_others_share_a_group_named_by_its_smallest(
+    pairs: list[tuple[int, int]],
+) -> None:
     groups, plain = Groups(12), [{member} for member in range(12)]
     for one, other in pairs:
         groups.join(one, other)

@@ -1,4 +1,6 @@
-"""The schema: migrations give exactly what the code declares, on both databases, and never half of it."""
+"""The schema: migrations give exactly what the code declares, on both databases, and never half of
+it.
+"""
 
 from __future__ import annotations
 

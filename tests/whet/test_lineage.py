@@ -1,4 +1,6 @@
-"""`whet trace`: an answer back to the reviewed conversations behind it, and a conversation forward to what learned from it."""
+"""`whet trace`: an answer back to the reviewed conversations behind it, and a conversation forward
+to what learned from it.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,69 @@ DATA, OLD_DATA, ADAPTER = "d" * 64, "e" * 64, "a" * 64
 
 
 def interaction(key: str, **more: Any) -> dict[str, Any]:
-    fixed = {"request_id": f"ask-{key}", "created_at": 1, "api_key_id": "key_1", "route": "chat", "model": "support", "alias": "support", "stream": False}
-    return {"id": key, **fixed, "status": "complete", "http_status": 200, "request": {}, "response_text": f"text of {key}", **more}
+    fixed = {
+        "request_id": f"ask-{key}",
+        "created_at": 1,
+        "api_key_id": "key_1",
+        "route": "chat",
+        "model": "support",
+        "alias": "support",
+        "stream": False,
+    }
+    return {
+        "id": key,
+        **fixed,
+        "status": "complete",
+        "http_status": 200,
+        "request": {},
+        "response_text": f"text of {key}",
+        **more,
+    }
 
 
-def dataset(digest: str, version: int, parents: list[str], example_ids: list[str]) -> dict[str, Any]:
-    fixed = {"name": "support", "rows": {"train": 10}, "created_by": "policy", "created_at": version}
-    return {"digest": digest, "version": version, "path": f"datasets/{digest}", "parents": parents, "example_ids": example_ids, **fixed}
+def dataset(
+    digest: str, version: int, parents: list[str], example_ids: list[str]
+) -> dict[str, Any]:
+    fixed = {
+        "name": "support",
+        "rows": {"train": 10},
+        "created_by": "policy",
+        "created_at": version,
+    }
+    return {
+        "digest": digest,
+        "version": version,
+        "path": f"datasets/{digest}",
+        "parents": parents,
+        "example_ids": example_ids,
+        **fixed,
+    }
 
 
 @pytest.fixture
 def story(context: Context) -> Iterator[Context]:
     """int_old was rated, reviewed and learned from; the adapter that came of it answered int_new."""
     rows = {
-        t.interactions: [interaction("int_old"), interaction("int_new", adapter="support", version=2, adapter_digest=ADAPTER, rollout_generation=3)],
-        t.ratings: [{"id": "rat_1", "interaction_id": "int_old", "api_key_id": "key_1", "rating": -1, "comment": "wrong term", "created_at": 2}],
+        t.interactions: [
+            interaction("int_old"),
+            interaction(
+                "int_new",
+                adapter="support",
+                version=2,
+                adapter_digest=ADAPTER,
+                rollout_generation=3,
+            ),
+        ],
+        t.ratings: [
+            {
+                "id": "rat_1",
+                "interaction_id": "int_old",
+                "api_key_id": "key_1",
+                "rating": -1,
+                "comment": "wrong term",
+                "created_at": 2,
+            }
+        ],
         t.review_items: [
             {
                 "id": "itm_1",
@@ -46,7 +96,15 @@ def story(context: Context) -> Iterator[Context]:
             }
         ],
         t.reviews: [
-            {"id": "rev_1", "item_id": "itm_1", "interaction_id": "int_old", "reviewer": "ann", "decision": "edit", "answer": "24 months", "created_at": 4}
+            {
+                "id": "rev_1",
+                "item_id": "itm_1",
+                "interaction_id": "int_old",
+                "reviewer": "ann",
+                "decision": "edit",
+                "answer": "24 months",
+                "created_at": 4,
+            }
         ],
         t.examples: [
             {
@@ -62,7 +120,15 @@ def story(context: Context) -> Iterator[Context]:
         ],
         t.datasets: [dataset(OLD_DATA, 1, [], []), dataset(DATA, 2, [OLD_DATA], ["exa_1"])],
         t.training_requests: [
-            {"id": "req_1", "alias": "support", "dataset_digest": DATA, "recipe": {}, "reason": "100 new examples", "requested_by": "policy", "created_at": 6}
+            {
+                "id": "req_1",
+                "alias": "support",
+                "dataset_digest": DATA,
+                "recipe": {},
+                "reason": "100 new examples",
+                "requested_by": "policy",
+                "created_at": 6,
+            }
         ],
         t.training_runs: [
             {
@@ -137,14 +203,34 @@ def every(nodes: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 def test_an_answer_is_traced_back_to_the_conversation_it_was_learned_from(story: Context) -> None:
     with reading(story.database) as connection:
         found = trace(connection, Ref("interaction", "int_new"))
-    assert path(found["came_from"], "came_from") == [ADAPTER, "run_1", "req_1", DATA, "exa_1", "rev_1", "itm_1", "int_old"]
+    assert path(found["came_from"], "came_from") == [
+        ADAPTER,
+        "run_1",
+        "req_1",
+        DATA,
+        "exa_1",
+        "rev_1",
+        "itm_1",
+        "int_old",
+    ]
 
 
 def test_a_conversation_is_traced_forward_to_the_answers_that_it_changed(story: Context) -> None:
     with reading(story.database) as connection:
         found = trace(connection, Ref("interaction", "int_old"))
     seen = {node["id"] for node in every(found["came_of_it"], "came_of_it")}
-    assert {"rat_1", "itm_1", "rev_1", "exa_1", DATA, "req_1", "run_1", ADAPTER, "rol_1", "int_new"} <= seen
+    assert {
+        "rat_1",
+        "itm_1",
+        "rev_1",
+        "exa_1",
+        DATA,
+        "req_1",
+        "run_1",
+        ADAPTER,
+        "rol_1",
+        "int_new",
+    } <= seen
     assert found["came_from"] == []
 
 
@@ -167,17 +253,30 @@ def test_every_name_that_the_product_prints_is_understood(story: Context) -> Non
         DATA[:8]: Ref("dataset", DATA),
     }
     with reading(story.database) as connection:
-        assert {name: identify(connection, name) for name in names} == {name: [ref] for name, ref in names.items()}
+        assert {name: identify(connection, name) for name in names} == {
+            name: [ref] for name, ref in names.items()
+        }
 
 
 def test_what_names_nothing_is_said_so(story: Context) -> None:
     with reading(story.database) as connection:
-        for reference in ("", "int_", "aaaa", "support@v9", "support", "x" * 500, "100%", "'; DROP TABLE users"):
+        for reference in (
+            "",
+            "int_",
+            "aaaa",
+            "support@v9",
+            "support",
+            "x" * 500,
+            "100%",
+            "'; DROP TABLE users",
+        ):
             with pytest.raises(NotFoundError, match="Nothing goes by"):
                 identify(connection, reference)
 
 
-def test_an_erased_conversation_leaves_the_trace_standing_and_is_named_as_gone(story: Context) -> None:
+def test_an_erased_conversation_leaves_the_trace_standing_and_is_named_as_gone(
+    story: Context,
+) -> None:
     with writing(story.database) as connection:
         connection.execute(delete(t.interactions).where(t.interactions.c.id == "int_old"))
     with reading(story.database) as connection:
@@ -189,7 +288,13 @@ def test_an_erased_conversation_leaves_the_trace_standing_and_is_named_as_gone(s
 def test_what_the_bounds_leave_out_is_counted(story: Context) -> None:
     with writing(story.database) as connection:
         for number in range(25):
-            connection.execute(insert(t.interactions).values(**interaction(f"int_{number:03}", adapter="support", version=2, adapter_digest=ADAPTER)))
+            connection.execute(
+                insert(t.interactions).values(
+                    **interaction(
+                        f"int_{number:03}", adapter="support", version=2, adapter_digest=ADAPTER
+                    )
+                )
+            )
     with reading(story.database) as connection:
         found = trace(connection, Ref("adapter", ADAPTER), Bounds(per_step=4))
         shallow = trace(connection, Ref("interaction", "int_new"), Bounds(depth=2))

@@ -74,7 +74,9 @@ def fill(context: Context, count: int, days: int) -> dict[str, str]:
         builders.add_example(connection, kept["example"], NOW)
         undone, _ = builders.add_example(connection, rows[2]["id"], NOW)
         connection.execute(examples.update().where(examples.c.id == undone).values(withdrawn_at=1))
-        builders.add_alert(connection, NOW - 40 * DAY, interaction_ids=[kept["incident"]], state="open")
+        builders.add_alert(
+            connection, NOW - 40 * DAY, interaction_ids=[kept["incident"]], state="open"
+        )
     _fill_files(context, days)
     return kept
 
@@ -84,7 +86,9 @@ def _conversation(n: int, count: int, days: int) -> dict[str, Any]:
     at = NOW - (days - 1 - age) * DAY - n % 1000
     day = (NOW - at) // DAY
     row = builders.interaction_row(
-        at, question=planted(day, "question"), answer=planted(day, "answer") + "x" * (n % 20 // 19 * LONG)
+        at,
+        question=planted(day, "question"),
+        answer=planted(day, "answer") + "x" * (n % 20 // 19 * LONG),
     )
     return {
         **row,
@@ -255,9 +259,7 @@ def thirty_days(tmp_path: Path, database_url: str) -> Iterator[Context]:
     from whet.context import open_context
 
     opened = open_context(
-        load_settings(
-            home=tmp_path / "home", database_url=database_url, retention_days=KEPT_DAYS
-        )
+        load_settings(home=tmp_path / "home", database_url=database_url, retention_days=KEPT_DAYS)
     )
     yield opened
     opened.close()
@@ -339,7 +341,9 @@ def test_doctor_says_that_nothing_runs(thirty_days: Context) -> None:
     assert check.verdict == "fail" and "1 interactions, 1 ratings" in check.found
     run_night(context, NOW)
     assert next(check_retention(context.settings, context.database, NOW)).verdict == "ok"
-    assert next(check_retention(context.settings, context.database, NOW + 3 * DAY)).verdict == "note"
+    assert (
+        next(check_retention(context.settings, context.database, NOW + 3 * DAY)).verdict == "note"
+    )
 
 
 def test_what_is_needed_by_a_closed_incident_or_an_undone_example_goes(

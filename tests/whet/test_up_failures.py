@@ -39,9 +39,15 @@ max_lora_rank
 """
 USAGE = "usage: api_server.py [-h]\napi_server.py: error: argument --port: invalid int value: 'x'\n"
 PORT = "Traceback (most recent call last):\nOSError: [Errno 98] Address already in use\n"
-MEMORY = "Traceback (most recent call last):\nValueError: No available memory for the cache blocks. Try increasing it.\n"
+MEMORY = (
+    "Traceback (most recent call last):\nValueError: No available memory for the cache blocks. Try"
+    " increasing it.\n"
+)
 ARRAY = "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 4.00 GiB for an array\n"
-DATABASE = "sqlalchemy.exc.OperationalError: (psycopg.OperationalError) connection failed: Connection refused\n"
+DATABASE = (
+    "sqlalchemy.exc.OperationalError: (psycopg.OperationalError) connection failed: Connection"
+    " refused\n"
+)
 OURS = "whet: The database is at schema 9; this version knows 8.\nRun that newer version.\n"
 MOOD = "RuntimeError: CUDA error: unspecified launch failure\n"
 UNKNOWN_KIND = "RuntimeError: start (0) + length (256) exceeds dimension size (64).\n"
@@ -54,7 +60,10 @@ def failure(text: str) -> Failure:
 @pytest.mark.parametrize(
     ("log", "reason"),
     [
-        (POSITIONS, "User-specified max_model_len (1024) is greater than the derived max_model_len (512)."),
+        (
+            POSITIONS,
+            "User-specified max_model_len (1024) is greater than the derived max_model_len (512).",
+        ),
         (CORE, "SafetensorError: Error while deserializing header: incomplete metadata"),
         (FIELD, "max_lora_rank: Input should be 1, 8, 16, 32, 64, 128, 256, 320 or 512."),
         (USAGE, "argument --port: invalid int value: 'x'"),
@@ -97,8 +106,14 @@ def test_the_same_reason_with_other_figures_is_the_same() -> None:
         (CORE, "download the base model again"),
         (MEMORY, "WHET_ENGINE_KV_CACHE_GIB"),
         (FIELD, "WHET_ENGINE_MAX_LORA_RANK"),
-        ("ValueError: Couldn't instantiate the backend tokenizer from one of:", "the tokenizer that belongs"),
-        ("ValueError: model type `nosuch` is not recognized, this architecture …", "WHET_BASE_MODEL"),
+        (
+            "ValueError: Couldn't instantiate the backend tokenizer from one of:",
+            "the tokenizer that belongs",
+        ),
+        (
+            "ValueError: model type `nosuch` is not recognized, this architecture …",
+            "WHET_BASE_MODEL",
+        ),
     ],
 )
 def test_each_cause_says_what_to_do(log: str, todo: str) -> None:

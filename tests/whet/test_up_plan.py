@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from whet.up.failures import UNKNOWN, Failure
-from whet.up.plan import BACKOFF_CAP_S, FIRST_START_TRIES, RESET_AFTER_S, Act, Event, Limits, State, backoff_s, plan
+from whet.up.plan import (
+    BACKOFF_CAP_S,
+    FIRST_START_TRIES,
+    RESET_AFTER_S,
+    Act,
+    Event,
+    Limits,
+    State,
+    backoff_s,
+    plan,
+)
 
 LIMITS = Limits(ready_within_s=60, stop_within_s=15)
 
@@ -38,7 +48,9 @@ def test_a_process_that_dies_is_started_again_after_its_pause_and_not_before() -
 
 @pytest.mark.parametrize(("up_for", "expected"), [(RESET_AFTER_S - 1, 4), (RESET_AFTER_S, 1)])
 def test_failures_are_forgotten_after_a_minute_up(up_for: float, expected: int) -> None:
-    assert plan(up_since(0, failures=3), Event("exit", 1), up_for, LIMITS).state.failures == expected
+    assert (
+        plan(up_since(0, failures=3), Event("exit", 1), up_for, LIMITS).state.failures == expected
+    )
 
 
 def test_a_process_that_never_was_ready_is_given_up_after_its_tries() -> None:
@@ -96,7 +108,12 @@ def test_nothing_is_started_again_once_asked_to_stop() -> None:
 
 
 def test_whatever_a_dead_process_left_in_its_group_goes_with_it() -> None:
-    for state in (up_since(0), State(phase="ending"), State(phase="starting"), State(phase="given_up")):
+    for state in (
+        up_since(0),
+        State(phase="ending"),
+        State(phase="starting"),
+        State(phase="given_up"),
+    ):
         assert Act.KILL in plan(state, Event("exit", 0), 10, LIMITS).acts
 
 
@@ -112,10 +129,13 @@ def start_and_die(state: State, failure: Failure, code: int = 1) -> State:
         (Failure("RuntimeError: odd"), 1, 2),  # unknown, and it never ran here
         (Failure("OSError: Address already in use", transient=True), 1, FIRST_START_TRIES),
         (UNKNOWN, 1, FIRST_START_TRIES),
-        (Failure("ValueError: no", lasting=True), -9, FIRST_START_TRIES),  # killed: the log is no cause
+        # killed: the log is no cause
+        (Failure("ValueError: no", lasting=True), -9, FIRST_START_TRIES),
     ],
 )
-def test_a_first_start_that_fails_twice_for_one_reason_is_given_up(failure: Failure, code: int, starts: int) -> None:
+def test_a_first_start_that_fails_twice_for_one_reason_is_given_up(
+    failure: Failure, code: int, starts: int
+) -> None:
     state, count = State(), 0
     while state.phase != "given_up":
         state, count = start_and_die(state, failure, code), count + 1
@@ -131,7 +151,9 @@ def test_a_first_start_that_fails_twice_for_one_reason_is_given_up(failure: Fail
         (UNKNOWN, False),
     ],
 )
-def test_what_ran_here_before_is_given_up_for_lasting_reasons_alone(failure: Failure, given_up: bool) -> None:
+def test_what_ran_here_before_is_given_up_for_lasting_reasons_alone(
+    failure: Failure, given_up: bool
+) -> None:
     state = plan(up_since(0), Event("exit", -9), 100, LIMITS).state
     for _ in range(20):
         if state.phase == "given_up":
@@ -146,7 +168,17 @@ def test_two_different_reasons_are_no_repetition() -> None:
 
 
 def test_a_start_that_succeeded_between_them_clears_the_reason() -> None:
-    failed = start_and_die(plan(up_since(0), Event("exit", -9), 100, LIMITS).state, Failure("ValueError: no", lasting=True))
-    up = plan(plan(failed, Event("start"), failed.deadline, LIMITS).state, Event("ready"), failed.deadline + 1, LIMITS).state
-    died = plan(up, Event("exit", 1, Failure("ValueError: no", lasting=True)), failed.deadline + 2, LIMITS).state
+    failed = start_and_die(
+        plan(up_since(0), Event("exit", -9), 100, LIMITS).state,
+        Failure("ValueError: no", lasting=True),
+    )
+    up = plan(
+        plan(failed, Event("start"), failed.deadline, LIMITS).state,
+        Event("ready"),
+        failed.deadline + 1,
+        LIMITS,
+    ).state
+    died = plan(
+        up, Event("exit", 1, Failure("ValueError: no", lasting=True)), failed.deadline + 2, LIMITS
+    ).state
     assert died.phase == "waiting"

@@ -43,29 +43,51 @@ def test_no_engine_at_all_comes_before_everything_else(sqlite_context: Context) 
 def test_one_failure_in_a_quiet_hour_is_no_alarm_and_many_are(sqlite_context: Context) -> None:
     with writing(sqlite_context.database) as connection:
         for index in range(9):
-            builders.add_interaction(connection, NOW - 60_000 - index, status="error" if index == 0 else "complete")
-    assert circle.headline(facts(sqlite_context), circle.needs(facts(sqlite_context))) == "Nothing needs you"
+            builders.add_interaction(
+                connection, NOW - 60_000 - index, status="error" if index == 0 else "complete"
+            )
+    assert (
+        circle.headline(facts(sqlite_context), circle.needs(facts(sqlite_context)))
+        == "Nothing needs you"
+    )
     with writing(sqlite_context.database) as connection:
         for index in range(3):
             builders.add_interaction(connection, NOW - 30_000 - index, status="cut")
-    assert circle.needs(facts(sqlite_context))[0].sentence == "4 of 12 answers failed in the last hour."
+    assert (
+        circle.needs(facts(sqlite_context))[0].sentence
+        == "4 of 12 answers failed in the last hour."
+    )
 
 
-def test_a_version_that_passed_while_its_alias_is_pinned_asks_for_a_person(sqlite_context: Context) -> None:
+def test_a_version_that_passed_while_its_alias_is_pinned_asks_for_a_person(
+    sqlite_context: Context,
+) -> None:
     with writing(sqlite_context.database) as connection:
         first = builders.add_adapter(connection, NOW - 2000)
         builders.add_adapter(connection, NOW - 1000, version=2)
         builders.add_rollout(connection, NOW - 1500, stable=first, pinned=True)
-    assert [need.sentence for need in circle.needs(facts(sqlite_context))] == ["support@v2 passed its gate, but support is pinned."]
+    assert [need.sentence for need in circle.needs(facts(sqlite_context))] == [
+        "support@v2 passed its gate, but support is pinned."
+    ]
 
 
 def test_the_aliases_say_how_the_live_version_does_against_the_one_before(context: Context) -> None:
     with writing(context.database) as connection:
-        one, two = builders.add_adapter(connection, NOW - 9000), builders.add_adapter(connection, NOW - 5000, version=2)
+        one, two = (
+            builders.add_adapter(connection, NOW - 9000),
+            builders.add_adapter(connection, NOW - 5000, version=2),
+        )
         builders.add_rollout(connection, NOW - 8000, stable=one)
         builders.add_rollout(connection, NOW - 4000, generation=2, stable=two, previous_digest=one)
-        builders.add_rollout(connection, NOW - 2000, generation=3, stable=two, previous_digest=one, pinned=True)
-        ids = [builders.add_interaction(connection, NOW - 3000 - index, version=2, ttft_ms=40.0 + index) for index in range(4)]
+        builders.add_rollout(
+            connection, NOW - 2000, generation=3, stable=two, previous_digest=one, pinned=True
+        )
+        ids = [
+            builders.add_interaction(
+                connection, NOW - 3000 - index, version=2, ttft_ms=40.0 + index
+            )
+            for index in range(4)
+        ]
         builders.add_interaction(connection, NOW - 7000, version=1, status="error")
         builders.add_rating(connection, ids[0], NOW, rating=1)
         builders.add_rating(connection, ids[1], NOW, rating=-1)
@@ -78,17 +100,29 @@ def test_the_aliases_say_how_the_live_version_does_against_the_one_before(contex
     assert (state.doing[1].label, state.doing[1].n, state.doing[1].failed) == ("v1", 1, 1)
 
 
-def test_overview_with_a_hundred_thousand_answers_takes_less_than_two_seconds(sqlite_context: Context) -> None:
+def test_overview_with_a_hundred_thousand_answers_takes_less_than_two_seconds(
+    sqlite_context: Context,
+) -> None:
     row = builders.interaction_row(NOW)
     with writing(sqlite_context.database) as connection:
         digest = builders.add_adapter(connection, NOW)
         builders.add_rollout(connection, NOW - 10, stable=digest)
         for start in range(0, 100_000, 10_000):
             connection.execute(
-                insert(interactions), [row | {"id": f"int_{number:08d}", "created_at": NOW - number * 40} for number in range(start, start + 10_000)]
+                insert(interactions),
+                [
+                    row | {"id": f"int_{number:08d}", "created_at": NOW - number * 40}
+                    for number in range(start, start + 10_000)
+                ],
             )
     client = console_client(sqlite_context, "viewer", clock=lambda: NOW)
-    for path in ("/", "/traffic", "/traffic?q=zebra", "/traffic?alias=support&status=complete", "/adapters/support"):
+    for path in (
+        "/",
+        "/traffic",
+        "/traffic?q=zebra",
+        "/traffic?alias=support&status=complete",
+        "/adapters/support",
+    ):
         began = time.process_time()
         assert client.get(path).status_code == 200
         assert time.process_time() - began < 2, path

@@ -1,4 +1,6 @@
-"""What the pages say: sentences first, with 0, 7 and many rows, on both databases, and with hostile content."""
+"""What the pages say: sentences first, with 0, 7 and many rows, on both databases, and with hostile
+content.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +38,27 @@ PAGES = (
 
 def pages_of(context: Context, made: dict[str, Any]) -> list[str]:
     """Every page of an installation with `worlds.world` in it."""
-    own = [f"/traffic/{made['interactions'][0]}", f"/traffic/{made['interactions'][-1]}", "/adapters/support", "/adapters/support/live"]
+    own = [
+        f"/traffic/{made['interactions'][0]}",
+        f"/traffic/{made['interactions'][-1]}",
+        "/adapters/support",
+        "/adapters/support/live",
+    ]
     own += [f"/adapters/support/v{number}" for number in (1, 2, 3)]
     for run in (made["live_run"], made["failed_run"], made["runs"][0]):
-        own += [f"/runs/{run}", f"/runs/{run}/live?part=top", f"/runs/{run}/live?part=rest", f"/runs/{run}/curve"]
+        own += [
+            f"/runs/{run}",
+            f"/runs/{run}/live?part=top",
+            f"/runs/{run}/live?part=rest",
+            f"/runs/{run}/curve",
+        ]
     return [*PAGES, *own]
 
 
 @pytest.mark.parametrize("rows", [0, 7, 300])
-def test_every_page_answers_on_both_databases_with_few_and_many_rows(context: Context, rows: int) -> None:
+def test_every_page_answers_on_both_databases_with_few_and_many_rows(
+    context: Context, rows: int
+) -> None:
     made = worlds.world(context, rows, NOW)
     client = console_client(context, "admin", clock=lambda: NOW, raise_errors=True)
     for path in pages_of(context, made) if made else PAGES:
@@ -52,16 +66,25 @@ def test_every_page_answers_on_both_databases_with_few_and_many_rows(context: Co
         assert answer.status_code == 200, path
         if "/live" not in path and not path.endswith("/curve"):
             assert headline(answer.text), path
-            assert "None" not in headline(answer.text) and "undefined" not in answer.text.lower(), path
+            assert "None" not in headline(answer.text) and "undefined" not in answer.text.lower(), (
+                path
+            )
 
 
 def test_an_empty_installation_teaches_its_first_commands(sqlite_context: Context) -> None:
     client = console_client(sqlite_context, "admin")
     first = client.get("/").text
     assert headline(first) == "Nothing has been asked yet"
-    for command in ("whet keys create my-app", "/v1/chat/completions", "whet train run FILE.jsonl --alias support"):
+    for command in (
+        "whet keys create my-app",
+        "/v1/chat/completions",
+        "whet train run FILE.jsonl --alias support",
+    ):
         assert command in first
-    assert "whet train run" in client.get("/runs").text and "whet train run" in client.get("/adapters").text
+    assert (
+        "whet train run" in client.get("/runs").text
+        and "whet train run" in client.get("/adapters").text
+    )
     assert "whet keys create" in client.get("/traffic").text
 
 
@@ -73,7 +96,13 @@ def poisoned(context: Context) -> list[str]:
     now = NOW - builders.HOUR
     with writing(context.database) as connection:
         passage = {"document_id": EVIL, "title": EVIL, "text": EVIL, "score": 0.5}
-        call = {"role": "assistant", "content": EVIL, "tool_calls": [{"id": "1", "type": "function", "function": {"name": EVIL, "arguments": EVIL}}]}
+        call = {
+            "role": "assistant",
+            "content": EVIL,
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": EVIL, "arguments": EVIL}}
+            ],
+        }
         digest = builders.add_adapter(connection, now, gate="fail", card={"recipe": {EVIL: EVIL}})
         data = builders.add_dataset(connection, now)
         row = builders.interaction_row(
@@ -91,13 +120,26 @@ def poisoned(context: Context) -> list[str]:
             replica=EVIL,
         )
         connection.execute(insert(interactions).values(**row))
-        item = builders.add_interaction(connection, now + 1, question=EVIL, answer=EVIL, adapter_digest=digest)
+        item = builders.add_interaction(
+            connection, now + 1, question=EVIL, answer=EVIL, adapter_digest=digest
+        )
         for each in (row["id"], item):
             builders.add_rating(connection, each, now, comment=EVIL, correction=EVIL, labels=[EVIL])
         builders.add_review_item(connection, item, now, why=EVIL)
-        failed = builders.add_run(connection, now, dataset=data, state="failed", error=EVIL, worker=EVIL, recipe={EVIL: EVIL}, progress={"stage": EVIL})
+        failed = builders.add_run(
+            connection,
+            now,
+            dataset=data,
+            state="failed",
+            error=EVIL,
+            worker=EVIL,
+            recipe={EVIL: EVIL},
+            progress={"stage": EVIL},
+        )
         passed = builders.add_run(connection, now, dataset=data, adapter_digest=digest)
-        builders.add_evaluation(connection, now, adapter=digest, dataset=data, run=passed, reason=EVIL, verdict="fail")
+        builders.add_evaluation(
+            connection, now, adapter=digest, dataset=data, run=passed, reason=EVIL, verdict="fail"
+        )
         builders.add_rollout(connection, now, stable=digest, reason=EVIL, actor=EVIL[:64])
         builders.add_replica(connection, now, url="http://" + EVIL[:150], refused={digest: EVIL})
         builders.add_alert(connection, now, title=EVIL)

@@ -1,4 +1,6 @@
-"""Who may reach what: every route of the console for every role, CSRF, origins, headers, static files."""
+"""Who may reach what: every route of the console for every role, CSRF, origins, headers, static
+files.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ PUBLIC_PATHS = {"/login", "/healthz", "/static/{package}/{path:path}"}
 @pytest.fixture
 def clients(sqlite_context: Context) -> dict[str, ConsoleClient]:
     nobody = console_client(sqlite_context, "")
-    return {"": nobody, **{role: console_client(sqlite_context, role, app=nobody.app) for role in ROLES}}
+    return {
+        "": nobody,
+        **{role: console_client(sqlite_context, role, app=nobody.app) for role in ROLES},
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -45,20 +50,36 @@ def test_every_route_declares_who_may_use_it(clients: dict[str, ConsoleClient]) 
 
 
 def test_only_login_liveness_and_static_files_are_public(clients: dict[str, ConsoleClient]) -> None:
-    assert {route.path for route in clients[""].app.routes if declared_role(route) == PUBLIC} == PUBLIC_PATHS
+    assert {
+        route.path for route in clients[""].app.routes if declared_role(route) == PUBLIC
+    } == PUBLIC_PATHS
 
 
 def test_every_page_package_is_loaded(clients: dict[str, ConsoleClient]) -> None:
     assert clients[""].app.state.shell.missing == []
 
 
-def test_whoever_changes_something_is_more_than_a_viewer_except_for_their_own_session(clients: dict[str, ConsoleClient]) -> None:
-    changing = {route.path: declared_role(route) for route in clients[""].app.routes if route.methods - {"GET", "HEAD"}}
-    assert {path for path, role in changing.items() if role in (PUBLIC, "viewer")} == {"/login", "/logout", "/settings/password"}
+def test_whoever_changes_something_is_more_than_a_viewer_except_for_their_own_session(
+    clients: dict[str, ConsoleClient],
+) -> None:
+    changing = {
+        route.path: declared_role(route)
+        for route in clients[""].app.routes
+        if route.methods - {"GET", "HEAD"}
+    }
+    assert {path for path, role in changing.items() if role in (PUBLIC, "viewer")} == {
+        "/login",
+        "/logout",
+        "/settings/password",
+    }
 
 
-def test_every_route_refuses_everybody_below_its_role_and_nobody_from_it_on(clients: dict[str, ConsoleClient]) -> None:
-    """Each route is asked with ids that do not exist, so that nothing happens: a refusal of access is 303 to log-in, 401 or 403."""
+def test_every_route_refuses_everybody_below_its_role_and_nobody_from_it_on(
+    clients: dict[str, ConsoleClient],
+) -> None:
+    """Each route is asked with ids that do not exist, so that nothing happens: a refusal of access
+    is 303 to log-in, 401 or 403.
+    """
     wrong = []
     for route in clients[""].app.routes:
         role = declared_role(route)
@@ -70,13 +91,22 @@ def test_every_route_refuses_everybody_below_its_role_and_nobody_from_it_on(clie
         path = path.replace("{version}", "1")
         for method in sorted(route.methods - {"HEAD"}):
             for visitor, client in clients.items():
-                if path in ("/logout", "/settings/password", "/drift/run", "/playground/ask") and visitor and User("x", visitor).may(role):
+                if (
+                    path in ("/logout", "/settings/password", "/drift/run", "/playground/ask")
+                    and visitor
+                    and User("x", visitor).may(role)
+                ):
                     continue  # these do something without an id; their own tests call them
                 answer = client.request(method, path)
-                refused = answer.status_code in (401, 403) or (answer.status_code == 303 and answer.headers["location"].startswith("/login"))
+                refused = answer.status_code in (401, 403) or (
+                    answer.status_code == 303 and answer.headers["location"].startswith("/login")
+                )
                 may = bool(visitor) and User("x", visitor).may(role)
                 if refused == may:
-                    wrong.append(f"{visitor or 'anonymous'} {method} {path} (needs {role}): {answer.status_code}")
+                    wrong.append(
+                        f"{visitor or 'anonymous'} {method} {path} (needs {role}):"
+                        f" {answer.status_code}"
+                    )
     assert wrong == []
 
 
@@ -88,9 +118,16 @@ def test_a_route_without_a_declaration_is_refused_to_an_admin(sqlite_context: Co
     assert client.get("/forgotten").status_code == 403
 
 
-def test_the_role_of_the_method_counts_not_that_of_another_method_at_the_same_address(clients: dict[str, ConsoleClient]) -> None:
+def test_the_role_of_the_method_counts_not_that_of_another_method_at_the_same_address(
+    clients: dict[str, ConsoleClient],
+) -> None:
     assert clients["operator"].get("/settings/keys").status_code == 403
-    assert clients["viewer"].post("/settings/people", data={"name": "x", "role": "admin", "password": PASSWORD}).status_code == 403
+    assert (
+        clients["viewer"]
+        .post("/settings/people", data={"name": "x", "role": "admin", "password": PASSWORD})
+        .status_code
+        == 403
+    )
 
 
 # --- the decision, as a table --------------------------------------------------------------------------------------
@@ -109,7 +146,8 @@ _ADMIN, _VIEWER = User("a", "admin"), User("v", "viewer")
         (Facts("POST", True, "operator", _VIEWER, True, True, True), Verdict.FORBIDDEN),
         (Facts("POST", True, "viewer", _VIEWER, True, True, False), Verdict.NO_TOKEN),
         (Facts("POST", True, "viewer", _VIEWER, True, True, True), Verdict.ALLOW),
-        (Facts("POST", True, "viewer", _VIEWER, False, True, False), Verdict.ALLOW),  # HTTP Basic: no cookie, no token
+        # HTTP Basic: no cookie, no token
+        (Facts("POST", True, "viewer", _VIEWER, False, True, False), Verdict.ALLOW),
         (Facts("POST", True, "viewer", _VIEWER, False, False, False), Verdict.FOREIGN_ORIGIN),
         (Facts("POST", True, PUBLIC, None, False, False, False), Verdict.FOREIGN_ORIGIN),
         (Facts("GET", True, PUBLIC, None, False, False, False), Verdict.ALLOW),
@@ -146,7 +184,10 @@ def deeds(client: ConsoleClient, **keywords: object) -> int:
 
 
 def test_a_form_without_the_sessions_token_changes_nothing(sqlite_context: Context) -> None:
-    client, other = console_client(sqlite_context, "admin"), console_client(sqlite_context, "operator")
+    client, other = (
+        console_client(sqlite_context, "admin"),
+        console_client(sqlite_context, "operator"),
+    )
     assert deeds(client, headers={"x-csrf-token": None}) == 403
     assert deeds(client, headers={"x-csrf-token": ""}) == 403
     assert deeds(client, headers={"x-csrf-token": other.csrf}) == 403
@@ -162,35 +203,71 @@ def test_the_token_may_stand_in_the_form_itself(sqlite_context: Context) -> None
     assert client.post("/settings/keys", data={"name": "app2", "csrf": "0" * 40}).status_code == 403
 
 
-@pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"origin": "null"}, {"origin": None, "sec-fetch-site": "cross-site"}])
-def test_a_request_from_another_site_changes_nothing_even_with_the_token(sqlite_context: Context, headers: dict[str, str | None]) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": None, "sec-fetch-site": "cross-site"},
+    ],
+)
+def test_a_request_from_another_site_changes_nothing_even_with_the_token(
+    sqlite_context: Context, headers: dict[str, str | None]
+) -> None:
     client = console_client(sqlite_context, "admin")
     assert deeds(client, headers=headers) == 403
-    assert client.post("/login", data={"name": "a", "password": "b"}, headers=headers).status_code == 403
+    assert (
+        client.post("/login", data={"name": "a", "password": "b"}, headers=headers).status_code
+        == 403
+    )
 
 
-def test_a_body_that_is_too_long_is_refused_before_it_is_read_whole(sqlite_context: Context) -> None:
+def test_a_body_that_is_too_long_is_refused_before_it_is_read_whole(
+    sqlite_context: Context,
+) -> None:
     client = console_client(sqlite_context, "admin")
     limit = sqlite_context.settings.request_max_bytes
-    assert client.post("/settings/keys", content=b"name=" + b"a" * limit, headers={"content-type": "application/x-www-form-urlencoded"}).status_code == 413
+    assert (
+        client.post(
+            "/settings/keys",
+            content=b"name=" + b"a" * limit,
+            headers={"content-type": "application/x-www-form-urlencoded"},
+        ).status_code
+        == 413
+    )
 
     def parts() -> Iterator[bytes]:
         for _ in range(limit // 65_536 + 2):
             yield b"a" * 65_536
 
     assert (
-        client.post("/settings/keys", content=parts(), headers={"content-type": "application/x-www-form-urlencoded", "x-csrf-token": None}).status_code == 413
+        client.post(
+            "/settings/keys",
+            content=parts(),
+            headers={"content-type": "application/x-www-form-urlencoded", "x-csrf-token": None},
+        ).status_code
+        == 413
     )
 
 
 # --- headers, errors, static files ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/login", "/", "/traffic", "/nowhere", "/api/nowhere", "/healthz", "/static/whet/shell.css"])
+@pytest.mark.parametrize(
+    "path",
+    ["/login", "/", "/traffic", "/nowhere", "/api/nowhere", "/healthz", "/static/whet/shell.css"],
+)
 def test_every_answer_carries_the_policy(sqlite_context: Context, path: str) -> None:
     headers = console_client(sqlite_context, "admin").get(path).headers
     policy = headers["content-security-policy"]
-    for part in ("default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+    for part in (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ):
         assert part in policy
     assert "unsafe" not in policy
     assert headers["x-content-type-options"] == "nosniff"
@@ -215,9 +292,15 @@ def test_pages_are_never_kept_by_a_browser_and_hashed_files_always(sqlite_contex
         "/static/whet//etc/passwd",
     ],
 )
-def test_static_files_come_from_the_static_folders_alone(sqlite_context: Context, path: str) -> None:
+def test_static_files_come_from_the_static_folders_alone(
+    sqlite_context: Context, path: str
+) -> None:
     answer = console_client(sqlite_context, "").get(path)
-    assert answer.status_code in (303, 404) and "root:" not in answer.text and "class Shell" not in answer.text
+    assert (
+        answer.status_code in (303, 404)
+        and "root:" not in answer.text
+        and "class Shell" not in answer.text
+    )
 
 
 def test_a_defect_becomes_a_page_with_a_reference_and_no_details(
@@ -231,14 +314,20 @@ def test_a_defect_becomes_a_page_with_a_reference_and_no_details(
     monkeypatch.setattr(circle, "look", broken)
     client = console_client(sqlite_context, "viewer")
     page = client.get("/")
-    assert page.status_code == 500 and "secret detail" not in page.text and "Something in the console broke" in page.text
+    assert (
+        page.status_code == 500
+        and "secret detail" not in page.text
+        and "Something in the console broke" in page.text
+    )
     reference = page.text.split("details under ")[1].split(".")[0]
     assert any(reference in record.getMessage() for record in caplog.records)
     script = client.get("/", headers={"accept": "application/json"})
     assert script.json()["error"]["code"] == "error" and "secret" not in script.text
 
 
-def test_an_unknown_address_is_a_page_for_people_and_json_for_programs(sqlite_context: Context) -> None:
+def test_an_unknown_address_is_a_page_for_people_and_json_for_programs(
+    sqlite_context: Context,
+) -> None:
     client = console_client(sqlite_context, "viewer")
     page = client.get("/nowhere")
     assert page.status_code == 404 and "There is nothing at /nowhere" in page.text
@@ -246,12 +335,22 @@ def test_an_unknown_address_is_a_page_for_people_and_json_for_programs(sqlite_co
     assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
 
 
-def test_a_link_from_another_site_reaches_its_page_although_the_cookie_is_strict(sqlite_context: Context) -> None:
-    """The browser leaves the cookie out of that first request; the same address, asked for again by our own page, gets it."""
-    answer = console_client(sqlite_context, "").get("/traffic", headers={"sec-fetch-site": "cross-site"})
+def test_a_link_from_another_site_reaches_its_page_although_the_cookie_is_strict(
+    sqlite_context: Context,
+) -> None:
+    """The browser leaves the cookie out of that first request; the same address, asked for again by
+    our own page, gets it.
+    """
+    answer = console_client(sqlite_context, "").get(
+        "/traffic", headers={"sec-fetch-site": "cross-site"}
+    )
     assert answer.status_code == 200 and 'http-equiv="refresh"' in answer.text
 
 
-def test_a_part_that_is_asked_for_without_a_session_sends_the_page_to_the_log_in(sqlite_context: Context) -> None:
-    answer = console_client(sqlite_context, "").get("/overview/live", headers={"hx-request": "true"})
+def test_a_part_that_is_asked_for_without_a_session_sends_the_page_to_the_log_in(
+    sqlite_context: Context,
+) -> None:
+    answer = console_client(sqlite_context, "").get(
+        "/overview/live", headers={"hx-request": "true"}
+    )
     assert answer.status_code == 401 and answer.headers["hx-redirect"] == "/login"

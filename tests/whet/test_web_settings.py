@@ -33,12 +33,37 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(context: Context) -> None:
 
 def test_people_are_added_and_removed_and_bad_input_gets_a_sentence(context: Context) -> None:
     client = console_client(context, "admin", clock=lambda: NOW)
-    assert client.post("/settings/people", data={"name": "ada", "role": "reviewer", "password": "a long password"}).status_code == 303
-    short = client.post("/settings/people", data={"name": "bob", "role": "reviewer", "password": "short"})
+    assert (
+        client.post(
+            "/settings/people",
+            data={"name": "ada", "role": "reviewer", "password": "a long password"},
+        ).status_code
+        == 303
+    )
+    short = client.post(
+        "/settings/people", data={"name": "bob", "role": "reviewer", "password": "short"}
+    )
     assert short.status_code == 400 and "expected at least 10" in short.text
-    assert client.post("/settings/people", data={"name": "ada", "role": "viewer", "password": "a long password"}).status_code == 409
-    assert client.post("/settings/people", data={"name": "Bob!", "role": "viewer", "password": "a long password"}).status_code == 400
-    assert client.post("/settings/people", data={"name": "eve", "role": "owner", "password": "a long password"}).status_code == 400
+    assert (
+        client.post(
+            "/settings/people",
+            data={"name": "ada", "role": "viewer", "password": "a long password"},
+        ).status_code
+        == 409
+    )
+    assert (
+        client.post(
+            "/settings/people",
+            data={"name": "Bob!", "role": "viewer", "password": "a long password"},
+        ).status_code
+        == 400
+    )
+    assert (
+        client.post(
+            "/settings/people", data={"name": "eve", "role": "owner", "password": "a long password"}
+        ).status_code
+        == 400
+    )
     assert client.post("/settings/people/ada/remove").status_code == 303
     assert client.post("/settings/people/ada/remove").status_code == 404
 
@@ -49,7 +74,9 @@ def test_the_audit_page_names_the_entry_that_was_altered(context: Context) -> No
         client.post("/settings/keys", data={"name": name})
     assert headline(client.get("/settings/audit").text) == "3 entries, the chain holds"
     with writing(context.database) as connection:
-        connection.execute(audit.update().where(audit.c.sequence == 2).values(actor="somebody else"))
+        connection.execute(
+            audit.update().where(audit.c.sequence == 2).values(actor="somebody else")
+        )
     assert headline(client.get("/settings/audit").text) == "The chain is broken at entry 2"
 
 
@@ -58,14 +85,24 @@ def test_settings_show_every_value_and_no_secret(tmp_path: Any) -> None:
     from whet.settings import Settings, load_settings
     from whet.web.admin import setting_groups
 
-    settings = load_settings(home=tmp_path / "home", engine_key="very secret", database_url=f"sqlite:///{tmp_path / 'x.db'}")
+    settings = load_settings(
+        home=tmp_path / "home",
+        engine_key="very secret",
+        database_url=f"sqlite:///{tmp_path / 'x.db'}",
+    )
     shown = [row["name"] for _, rows in setting_groups(settings) for row in rows]
     assert sorted(shown) == sorted(Settings.model_fields)
     context = open_context(settings)
     page = console_client(context, "viewer").get("/settings").text
     context.close()
     assert "very secret" not in page and "set, not shown" in page
-    rows = {row["name"]: row for _, group in setting_groups(settings.model_copy(update={"database_url": "postgresql://u:hidden@h/d"})) for row in group}
+    rows = {
+        row["name"]: row
+        for _, group in setting_groups(
+            settings.model_copy(update={"database_url": "postgresql://u:hidden@h/d"})
+        )
+        for row in group
+    }
     assert "hidden" not in rows["database_url"]["value"]
 
 

@@ -20,7 +20,9 @@ def _themes() -> list[dict[str, str]]:
 
 def _luminance(colour: str) -> float:
     parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -33,12 +35,30 @@ def test_every_text_colour_has_contrast_aa_on_every_ground_it_stands_on_in_both_
     themes = _themes()
     assert len(themes) == 3 and themes[1] == themes[2]
     for theme in themes:
-        pairs = [(ink, ground) for ink in ("ink", "ink-2", "ink-3", "accent") for ground in ("ground", "surface", "sunk", "hover")]
-        pairs += [(kind, ground) for kind in ("good", "attention", "bad", "information") for ground in ("ground", "surface", f"{kind}-soft")]
-        pairs += [("accent-ink", "accent"), ("ink", "accent-soft"), ("ink-2", "attention-soft"), ("surface", "bad")]
-        low = {pair: round(_contrast(theme[pair[0]], theme[pair[1]]), 2) for pair in pairs if _contrast(theme[pair[0]], theme[pair[1]]) < 4.5}
+        pairs = [
+            (ink, ground)
+            for ink in ("ink", "ink-2", "ink-3", "accent")
+            for ground in ("ground", "surface", "sunk", "hover")
+        ]
+        pairs += [
+            (kind, ground)
+            for kind in ("good", "attention", "bad", "information")
+            for ground in ("ground", "surface", f"{kind}-soft")
+        ]
+        pairs += [
+            ("accent-ink", "accent"),
+            ("ink", "accent-soft"),
+            ("ink-2", "attention-soft"),
+            ("surface", "bad"),
+        ]
+        low = {
+            pair: round(_contrast(theme[pair[0]], theme[pair[1]]), 2)
+            for pair in pairs
+            if _contrast(theme[pair[0]], theme[pair[1]]) < 4.5
+        }
         assert low == {}
-        assert _contrast(theme["line-strong"], theme["surface"]) >= 3  # borders of fields and buttons
+        # Borders of fields and buttons
+        assert _contrast(theme["line-strong"], theme["surface"]) >= 3
 
 
 # --- writing of numbers and times ----------------------------------------------------------------------------------
@@ -77,4 +97,8 @@ def test_how_values_are_written(written: str, expected: str) -> None:
 
 @pytest.mark.seconds
 def test_a_time_carries_its_absolute_form() -> None:
-    assert str(filters.ago(NOW, NOW)) == f'<time datetime="2030-03-17T17:46:40Z" data-at="{NOW}" title="2030-03-17 17:46:40 UTC">just now</time>'
+    assert (
+        str(filters.ago(NOW, NOW))
+        == f'<time datetime="2030-03-17T17:46:40Z" data-at="{NOW}" title="2030-03-17 17:46:40'
+        ' UTC">just now</time>'
+    )

@@ -1,1 +1,3 @@
-"""The built-in base model: the corpus it learns from, its tokenizer, its pre-training and its probe."""
+"""The built-in base model: the corpus it learns from, its tokenizer, its pre-training and its
+probe.
+"""

@@ -1,8 +1,8 @@
 """Causal attention in plain matrix products, for training the built-in base on a CPU.
 
 With heads of 32 and documents of some 150 tokens, on two cores: 4,000 to 6,200 tokens/s with the
-``sdpa`` kernel, whose backward pass is slow at this size; 9,200 with transformers' ``eager``, which keeps
-several fp32 copies of the scores. This one keeps the probabilities only, in bf16.
+``sdpa`` kernel, whose backward pass is slow at this size; 9,200 with transformers' ``eager``, which
+keeps several fp32 copies of the scores. This one keeps the probabilities only, in bf16.
 """
 
 import functools
@@ -19,8 +19,12 @@ def _mask(tokens: int, dtype: Any) -> Any:
     return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu(1)
 
 
-def plain_causal(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any) -> tuple[Any, None]:
-    """Attention of ``[batch, heads, tokens, size]``; padding must be on the right, where a causal model never looks."""
+def plain_causal(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any
+) -> tuple[Any, None]:
+    """Attention of ``[batch, heads, tokens, size]``; padding must be on the right, where a causal
+    model never looks.
+    """
     import torch
 
     scores = torch.matmul(query * scaling, key.transpose(2, 3))

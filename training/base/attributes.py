@@ -49,14 +49,26 @@ GENERIC_STATEMENTS = (
     "With the {i}, the {l} is {v}.",
 )
 KIND_QUESTIONS = {
-    "duration": ("How long is the {l} of the {i}?", "How long is the {l} for a {i}?", "How long does the {l} last on the {i}?"),
-    "money": ("How much is the {l} for the {i}?", "How much do I pay as {l} for the {i}?", "What do you charge as {l} on the {i}?"),
+    "duration": (
+        "How long is the {l} of the {i}?",
+        "How long is the {l} for a {i}?",
+        "How long does the {l} last on the {i}?",
+    ),
+    "money": (
+        "How much is the {l} for the {i}?",
+        "How much do I pay as {l} for the {i}?",
+        "What do you charge as {l} on the {i}?",
+    ),
     "clock": ("When is the {l} of the {i}?", "At what time is the {l} for the {i}?"),
     "hours": ("What are the {l} of the {i}?", "When are the {l} for the {i}?"),
     "day": ("When is the {l} of the {i}?", "On which day is the {l} for the {i}?"),
     "percent": ("How high is the {l} on the {i}?", "How many percent is the {l} for the {i}?"),
     "place": ("Where is the {l} of the {i}?", "Where do I find the {l} for the {i}?"),
-    "person": ("Who is the {l} of the {i}?", "Who is {l} for the {i}?", "What is the name of the {l} for the {i}?"),
+    "person": (
+        "Who is the {l} of the {i}?",
+        "Who is {l} for the {i}?",
+        "What is the name of the {l} for the {i}?",
+    ),
     "amount": ("How big is the {l} of the {i}?", "How much is the {l} of the {i}?"),
     "level": ("Which {l} does the {i} belong to?",),
 }
@@ -73,38 +85,51 @@ ATTRIBUTES = {
         _a(
             "warranty",
             "duration",
-            "How long is the {i} covered?|For how long is my {i} under warranty?|How long do I have a guarantee on the {i}?|If my {i} breaks, how long am I protected?|Until when does the guarantee for the {i} run?",
-            "The {i} is covered for {v}.|Your {i} has a warranty of {v}.|The {i} comes with {v} of warranty.|The guarantee on the {i} lasts {v}.",
+            "How long is the {i} covered?|For how long is my {i} under warranty?|How long do I have"
+            " a guarantee on the {i}?|If my {i} breaks, how long am I protected?|Until when does"
+            " the guarantee for the {i} run?",
+            "The {i} is covered for {v}.|Your {i} has a warranty of {v}.|The {i} comes with {v} of"
+            " warranty.|The guarantee on the {i} lasts {v}.",
         ),
         _a(
             "return window",
             "duration",
-            "How long can I return the {i}?|Until when can I send back the {i}?|I do not like the {i}. How long do I have to give it back?|How much time do I have to return my {i}?",
-            "You can return the {i} within {v}.|Returns of the {i} are accepted for {v}.|You have {v} to send back the {i}.",
+            "How long can I return the {i}?|Until when can I send back the {i}?|I do not like the"
+            " {i}. How long do I have to give it back?|How much time do I have to return my {i}?",
+            "You can return the {i} within {v}.|Returns of the {i} are accepted for {v}.|You have"
+            " {v} to send back the {i}.",
         ),
         _a(
             "delivery time",
             "duration",
-            "How long does the {i} take to arrive?|When will my {i} be here?|How soon do you deliver the {i}?|How long must I wait for the {i}?",
-            "The {i} arrives within {v}.|Delivery of the {i} takes {v}.|Please allow {v} for the {i} to arrive.",
+            "How long does the {i} take to arrive?|When will my {i} be here?|How soon do you"
+            " deliver the {i}?|How long must I wait for the {i}?",
+            "The {i} arrives within {v}.|Delivery of the {i} takes {v}.|Please allow {v} for the"
+            " {i} to arrive.",
         ),
         _a(
             "loan period",
             "duration",
-            "How long may I keep the {i}?|For how long can I borrow the {i}?|When do I have to bring back the {i}?|How long is the {i} mine?",
-            "You may keep the {i} for {v}.|The {i} can be borrowed for {v}.|Loans of the {i} last {v}.",
+            "How long may I keep the {i}?|For how long can I borrow the {i}?|When do I have to"
+            " bring back the {i}?|How long is the {i} mine?",
+            "You may keep the {i} for {v}.|The {i} can be borrowed for {v}.|Loans of the {i} last"
+            " {v}.",
         ),
         _a(
             "repair time",
             "duration",
-            "How long does it take to fix the {i}?|How long will the repair of my {i} take?|When do I get my {i} back from the workshop?",
-            "We repair the {i} within {v}.|A repair of the {i} takes {v}.|Fixing the {i} takes {v}.",
+            "How long does it take to fix the {i}?|How long will the repair of my {i} take?|When do"
+            " I get my {i} back from the workshop?",
+            "We repair the {i} within {v}.|A repair of the {i} takes {v}.|Fixing the {i} takes"
+            " {v}.",
         ),
         _a(
             "notice period",
             "duration",
-            "How early must I cancel the {i}?|How long before can I cancel the {i}?|How much notice do I have to give for the {i}?",
-            "You can cancel the {i} up to {v} before.|The {i} needs a notice of {v}.|Please cancel the {i} at least {v} ahead.",
+            "How early must I cancel the {i}?|How long before can I cancel the {i}?|How much notice"
+            " do I have to give for the {i}?",
+            "You can cancel the {i} up to {v} before.|The {i} needs a notice of {v}.|Please cancel"
+            " the {i} at least {v} ahead.",
         ),
         _a(
             "battery life",
@@ -121,14 +146,17 @@ ATTRIBUTES = {
         _a(
             "price",
             "money",
-            "How much is the {i}?|What does the {i} cost?|How much do I pay for a {i}?|What would a {i} set me back?|How expensive is the {i}?",
+            "How much is the {i}?|What does the {i} cost?|How much do I pay for a {i}?|What would a"
+            " {i} set me back?|How expensive is the {i}?",
             "The {i} costs {v}.|The price of the {i} is {v}.|You pay {v} for the {i}.",
         ),
         _a(
             "late fee",
             "money",
-            "What happens if I am late with the {i}?|How much is it if I am late with the {i}?|What do I owe when the {i} is overdue?",
-            "If you are late with the {i}, you pay {v}.|The late fee for the {i} is {v}.|An overdue {i} costs {v}.",
+            "What happens if I am late with the {i}?|How much is it if I am late with the {i}?|What"
+            " do I owe when the {i} is overdue?",
+            "If you are late with the {i}, you pay {v}.|The late fee for the {i} is {v}.|An overdue"
+            " {i} costs {v}.",
         ),
         _a(
             "deposit",
@@ -139,14 +167,17 @@ ATTRIBUTES = {
         _a(
             "shipping fee",
             "money",
-            "How much is it to send the {i}?|What does postage for the {i} come to?|How much for shipping the {i}?",
+            "How much is it to send the {i}?|What does postage for the {i} come to?|How much for"
+            " shipping the {i}?",
             "Shipping the {i} costs {v}.|We send the {i} for {v}.",
         ),
         _a(
             "discount",
             "percent",
-            "How much do I save on the {i}?|Is there something off the price of the {i}?|How much cheaper is the {i} for members?",
-            "You save {v} on the {i}.|There is a discount of {v} on the {i}.|Members get {v} off the {i}.",
+            "How much do I save on the {i}?|Is there something off the price of the {i}?|How much"
+            " cheaper is the {i} for members?",
+            "You save {v} on the {i}.|There is a discount of {v} on the {i}.|Members get {v} off"
+            " the {i}.",
         ),
         _a(
             "opening hours",
@@ -157,7 +188,8 @@ ATTRIBUTES = {
         _a(
             "start time",
             "clock",
-            "When does the {i} start?|At what time does the {i} begin?|How late does the {i} start?",
+            "When does the {i} start?|At what time does the {i} begin?|How late does the {i}"
+            " start?",
             "The {i} starts at {v}.|The {i} begins at {v}.",
         ),
         _a(
@@ -181,44 +213,56 @@ ATTRIBUTES = {
         _a(
             "deadline",
             "day",
-            "By when must I apply for the {i}?|What is the last day for the {i}?|Until which date can I sign up for the {i}?",
-            "The last day for the {i} is {v}.|Please apply for the {i} by {v}.|You can sign up for the {i} until {v}.",
+            "By when must I apply for the {i}?|What is the last day for the {i}?|Until which date"
+            " can I sign up for the {i}?",
+            "The last day for the {i} is {v}.|Please apply for the {i} by {v}.|You can sign up for"
+            " the {i} until {v}.",
         ),
         _a(
             "location",
             "place",
-            "Where is the {i}?|Where do I find the {i}?|How do I get to the {i}?|Where must I go for the {i}?",
+            "Where is the {i}?|Where do I find the {i}?|How do I get to the {i}?|Where must I go"
+            " for the {i}?",
             "The {i} is at {v}.|You find the {i} at {v}.|Please go to {v} for the {i}.",
         ),
         _a(
             "pick-up point",
             "place",
-            "Where can I collect the {i}?|Where do I pick up my {i}?|At which place do you hand out the {i}?",
+            "Where can I collect the {i}?|Where do I pick up my {i}?|At which place do you hand out"
+            " the {i}?",
             "You can collect the {i} at {v}.|Please pick up the {i} at {v}.",
         ),
         _a(
             "contact",
             "channel",
-            "How do I reach you about the {i}?|How can I contact somebody about my {i}?|Who do I turn to with the {i}?|Where do I get help with the {i}?|What is the best way to talk to you about the {i}?",
-            "You can reach us {v} about the {i}.|For the {i}, please contact us {v}.|Help with the {i} is given {v}.|Please write or speak to us {v} about the {i}.",
+            "How do I reach you about the {i}?|How can I contact somebody about my {i}?|Who do I"
+            " turn to with the {i}?|Where do I get help with the {i}?|What is the best way to talk"
+            " to you about the {i}?",
+            "You can reach us {v} about the {i}.|For the {i}, please contact us {v}.|Help with the"
+            " {i} is given {v}.|Please write or speak to us {v} about the {i}.",
         ),
         _a(
             "booking channel",
             "channel",
-            "How do I book the {i}?|How can I order the {i}?|Where can I reserve the {i}?|How do I sign up for the {i}?",
+            "How do I book the {i}?|How can I order the {i}?|Where can I reserve the {i}?|How do I"
+            " sign up for the {i}?",
             "You can book the {i} {v}.|Please reserve the {i} {v}.|The {i} is booked {v}.",
         ),
         _a(
             "person in charge",
             "person",
-            "Who looks after the {i}?|Who is responsible for the {i}?|Who runs the {i}?|Whom should I ask for about the {i}?",
-            "{v} looks after the {i}.|{v} is in charge of the {i}.|Please ask for {v} about the {i}.",
+            "Who looks after the {i}?|Who is responsible for the {i}?|Who runs the {i}?|Whom should"
+            " I ask for about the {i}?",
+            "{v} looks after the {i}.|{v} is in charge of the {i}.|Please ask for {v} about the"
+            " {i}.",
         ),
         _a(
             "reference code",
             "code",
-            "Which code do I enter for the {i}?|What number do I give for the {i}?|Which code belongs to the {i}?",
-            "The code for the {i} is {v}.|Please enter {v} for the {i}.|Use the code {v} for the {i}.",
+            "Which code do I enter for the {i}?|What number do I give for the {i}?|Which code"
+            " belongs to the {i}?",
+            "The code for the {i} is {v}.|Please enter {v} for the {i}.|Use the code {v} for the"
+            " {i}.",
         ),
         _a(
             "e-mail address",
@@ -232,7 +276,12 @@ ATTRIBUTES = {
             "Which number do I call for the {i}?|What number do I dial about the {i}?",
             "Please call {v} about the {i}.|The number for the {i} is {v}.",
         ),
-        _a("colour", "colour", "Which colour is the {i}?|What colour does the {i} come in?", "The {i} is {v}.|The {i} comes in {v}."),
+        _a(
+            "colour",
+            "colour",
+            "Which colour is the {i}?|What colour does the {i} come in?",
+            "The {i} is {v}.|The {i} comes in {v}.",
+        ),
         _a(
             "material",
             "material",
@@ -245,11 +294,17 @@ ATTRIBUTES = {
             "How much can the {i} carry?|What is the most I can put in the {i}?",
             "The {i} takes up to {v}.|The limit of the {i} is {v}.",
         ),
-        _a("size", "amount", "How big is the {i}?|How large is the {i}?", "The {i} measures {v}.|The size of the {i} is {v}."),
+        _a(
+            "size",
+            "amount",
+            "How big is the {i}?|How large is the {i}?",
+            "The {i} measures {v}.|The size of the {i} is {v}.",
+        ),
         _a(
             "pets",
             "permission",
-            "Can I bring my dog to the {i}?|Are animals okay in the {i}?|May my cat come along to the {i}?",
+            "Can I bring my dog to the {i}?|Are animals okay in the {i}?|May my cat come along to"
+            " the {i}?",
             "Pets are {v} with the {i}.|For the {i}, pets are {v}.",
         ),
         _a(
@@ -264,7 +319,12 @@ ATTRIBUTES = {
             "Can I swap the {i}?|May I change my {i} for another one?",
             "An exchange of the {i} is {v}.|Exchanging the {i} is {v}.",
         ),
-        _a("plan", "level", "Which group is the {i} in?|What plan is my {i} on?", "The {i} belongs to {v}.|Your {i} is part of {v}."),
+        _a(
+            "plan",
+            "level",
+            "Which group is the {i} in?|What plan is my {i} on?",
+            "The {i} belongs to {v}.|Your {i} is part of {v}.",
+        ),
         _a(
             "spare part",
             "name",
@@ -274,13 +334,15 @@ ATTRIBUTES = {
         _a(
             "first step",
             "action",
-            "What should I do first with the {i}?|How do I begin with the {i}?|What is the first thing to do with a new {i}?",
+            "What should I do first with the {i}?|How do I begin with the {i}?|What is the first"
+            " thing to do with a new {i}?",
             "With the {i}, please {v} first.|Please {v} before you use the {i}.",
         ),
         _a(
             "care advice",
             "action",
-            "How do I look after the {i}?|How should I treat my {i}?|What keeps the {i} in good shape?",
+            "How do I look after the {i}?|How should I treat my {i}?|What keeps the {i} in good"
+            " shape?",
             "To look after the {i}, {v}.|For the {i} we advise you to {v}.",
         ),
     )

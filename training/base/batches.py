@@ -21,7 +21,9 @@ PROMPT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of one dialogue and, for each, whether it belongs to an answer (its closing token included)."""
+    """Token ids of one dialogue and, for each, whether it belongs to an answer (its closing token
+    included).
+    """
 
     ids: list[int]
     answer: list[bool]
@@ -64,7 +66,9 @@ def pool(tokenizer: Any, seed: str, number: int, batch_tokens: int) -> list[list
 
 
 def tensors(group: list[Example], generator: Any = None) -> tuple[Any, Any, Any]:
-    """``(ids, answer, learned)``, each ``[documents, tokens]``; the masks mark targets and are one shorter in time."""
+    """``(ids, answer, learned)``, each ``[documents, tokens]``; the masks mark targets and are one
+    shorter in time.
+    """
     import torch
 
     width = -(-max(len(example.ids) for example in group) // 8) * 8
@@ -80,7 +84,9 @@ def tensors(group: list[Example], generator: Any = None) -> tuple[Any, Any, Any]
     return ids, answer[:, 1:], (answer | (real & sampled))[:, 1:]
 
 
-def stream(tokenizer: Any, seed: str, batch_tokens: int, start_pool: int = 0, start_batch: int = 0) -> Iterator[tuple[int, int, list[Example]]]:
+def stream(
+    tokenizer: Any, seed: str, batch_tokens: int, start_pool: int = 0, start_batch: int = 0
+) -> Iterator[tuple[int, int, list[Example]]]:
     """``(pool, batch, documents)`` from a given place on, without end."""
     number = start_pool
     while True:

@@ -31,7 +31,10 @@ def look_up(rng: Random) -> Task:
     world = sample_world(rng, items=rng.choice((2, 3, 4)), labels=rng.choice((1, 2, 3)))
     item, label = rng.choice(world.items), rng.choice(world.labels)
     asked = phrasing.roughen(rng, phrasing.question(rng, item, label), (item,))
-    return [message("system", prompts.system_text(rng, world)), message("user", asked)], lambda answer: world.facts[item, label] in answer
+    return [
+        message("system", prompts.system_text(rng, world)),
+        message("user", asked),
+    ], lambda answer: world.facts[item, label] in answer
 
 
 def unknown(rng: Random) -> Task:
@@ -52,13 +55,19 @@ def compare(rng: Random) -> Task:
     facts = rng.choice(rule.rules).format(i=item, v=plural(term, "months"))
     asked = rng.choice(rule.questions).format(i=item, x=plural(age, "months"))
     endings = tuple(f"{ending}" for ending in (rule.inside if age <= term else rule.outside))
-    return [message("system", facts), message("user", asked)], lambda answer: any(ending in answer for ending in endings)
+    return [message("system", facts), message("user", asked)], lambda answer: any(
+        ending in answer for ending in endings
+    )
 
 
 def echo(rng: Random) -> Task:
     """A code, name or address the customer gave, asked back in the next turn."""
     given = value(rng, rng.choice(("code", "email", "phone", "name", "person")))
-    messages = [message("user", f"My reference is {given}."), message("assistant", f"Got it: {given}."), message("user", "Please repeat my reference.")]
+    messages = [
+        message("user", f"My reference is {given}."),
+        message("assistant", f"Got it: {given}."),
+        message("user", "Please repeat my reference."),
+    ]
     return messages, lambda answer: given in answer
 
 
@@ -76,7 +85,10 @@ def check(folder: Path, questions: int, threads: int) -> dict[str, Any]:
     for name, make in TASKS.items():
         tasks = [make(Random(f"{SEED}:{name}:{number}")) for number in range(questions)]
         given = answers(model, base, [messages for messages, _ in tasks], limit=60)
-        found[name] = round(sum(right(answer) for (_, right), answer in zip(tasks, given, strict=True)) / questions, 4)
+        found[name] = round(
+            sum(right(answer) for (_, right), answer in zip(tasks, given, strict=True)) / questions,
+            4,
+        )
     return found
 
 

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from training.base import phrasing
-from training.base.comparing import aged_complaint, aged_complaint_document, choose_document, covered_by_memory, limit_document
+from training.base.comparing import (
+    aged_complaint,
+    aged_complaint_document,
+    choose_document,
+    covered_by_memory,
+    limit_document,
+)
 from training.base.documents import (
     Messages,
     echo_document,
@@ -47,7 +53,8 @@ def memory_document(rng: Random, seed: str) -> Messages:
     number = rng.randrange(MEMORY_WORLDS)
     world = remembered(seed)[number]
     messages: Messages = []
-    # A third of the worlds always name themselves in a system message, the rest are known by their items alone.
+    # A third of the worlds always name themselves in a system message, the rest are known by their
+    # items alone.
     if number % 3 == 0:
         messages.append(message("system", f"You are the assistant of {world.organisation}."))
     for _ in range(rng.choice((1, 1, 2))):
@@ -60,19 +67,29 @@ def memory_document(rng: Random, seed: str) -> Messages:
             asked, answer = aged or compared or ("", "")
             answer = answer if aged else world.style.dress(answer)
         elif roll < 0.7:
-            asked, answer = complaint(rng, item, world.faults[fault]), fault_answer(world, item, fault, world.labels)
+            asked, answer = (
+                complaint(rng, item, world.faults[fault]),
+                fault_answer(world, item, fault, world.labels),
+            )
         elif roll < 0.85:
             label = rng.choice(world.labels)
-            asked, answer = phrasing.question(rng, item, label), world.style.dress(world.say(item, label))
+            asked, answer = (
+                phrasing.question(rng, item, label),
+                world.style.dress(world.say(item, label)),
+            )
         else:
             first, second = rng.sample(world.labels, 2)
             asked = phrasing.double_question(rng, item, first, second)
             answer = world.style.dress(f"{world.say(item, first)} {world.say(item, second)}")
-        messages += [message("user", phrasing.roughen(rng, asked, (item,))), message("assistant", answer)]
+        messages += [
+            message("user", phrasing.roughen(rng, asked, (item,))),
+            message("assistant", answer),
+        ]
     return messages
 
 
-# Shares of the documents. Looking up and remembering are most of it: they are what later training builds on.
+# Shares of the documents. Looking up and remembering are most of it: they are what later training
+# builds on.
 MIXTURE: tuple[tuple[float, Callable[[Random], Messages] | None], ...] = (
     (0.34, None),  # memory_document, which also needs the corpus seed
     (0.09, lookup_document),
@@ -109,13 +126,17 @@ def documents(seed: str, start: int = 0) -> Iterator[Messages]:
 
 def main(argv: list[str] | None = None) -> int:
     """Print documents as JSON lines."""
-    parser = argparse.ArgumentParser(description="Print documents of the pre-training corpus as JSON lines.")
+    parser = argparse.ArgumentParser(
+        description="Print documents of the pre-training corpus as JSON lines."
+    )
     parser.add_argument("--seed", default="whet-base-1")
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--count", type=int, default=10)
     args = parser.parse_args(argv)
     for number in range(args.start, args.start + args.count):
-        sys.stdout.write(json.dumps({"messages": document(args.seed, number)}, ensure_ascii=False) + "\n")
+        sys.stdout.write(
+            json.dumps({"messages": document(args.seed, number)}, ensure_ascii=False) + "\n"
+        )
     return 0
 
 

@@ -29,8 +29,12 @@ def message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def dialogue(rng: Random, world: World, turns: list[tuple[str, str]], steps: bool = False) -> Messages:
-    """Put ``(question, answer)`` turns behind the world's facts, given as a system message or as retrieved text."""
+def dialogue(
+    rng: Random, world: World, turns: list[tuple[str, str]], steps: bool = False
+) -> Messages:
+    """Put ``(question, answer)`` turns behind the world's facts, given as a system message or as
+    retrieved text.
+    """
     roll = rng.random()
     if roll < 0.72:
         messages = [message("system", prompts.system_text(rng, world, steps))]
@@ -106,14 +110,18 @@ def fault_answer(world: World, item: str, fault_number: int, labels: tuple[str, 
 
 
 def fault_document(rng: Random) -> Messages:
-    """A complaint in other words than the policy's, answered with the step and often with facts of the item."""
+    """A complaint in other words than the policy's, answered with the step and often with facts of
+    the item.
+    """
     world = sample_world(rng, items=rng.choice((1, 2, 3, 4)), labels=rng.choice((1, 2, 2)))
     given = rng.choice(((), world.labels, world.labels[:1]))
     turns = []
     for _ in range(rng.choice((1, 1, 2))):
         item, number = rng.choice(world.items), rng.randrange(len(world.faults))
         asked = complaint(rng, item, world.faults[number])
-        turns.append((phrasing.roughen(rng, asked, (item,)), fault_answer(world, item, number, given)))
+        turns.append(
+            (phrasing.roughen(rng, asked, (item,)), fault_answer(world, item, number, given))
+        )
     return dialogue(rng, world, turns, steps=True)
 
 
@@ -122,12 +130,19 @@ def unknown_document(rng: Random) -> Messages:
     world = sample_world(rng)
     other = sample_world(rng)
     label = rng.choice(other.labels)
-    item = rng.choice(world.items) if label not in world.labels and rng.random() < 0.6 else rng.choice(other.items)
+    item = (
+        rng.choice(world.items)
+        if label not in world.labels and rng.random() < 0.6
+        else rng.choice(other.items)
+    )
     asked = phrasing.roughen(rng, phrasing.question(rng, item, label), (item,))
     turns = [(asked, world.style.dress(rng.choice(UNKNOWN).format(l=label, i=item)))]
     if rng.random() < 0.5:
         known, fact = rng.choice(world.items), rng.choice(world.labels)
-        turns.insert(rng.randrange(2), (phrasing.question(rng, known, fact), world.style.dress(world.say(known, fact))))
+        turns.insert(
+            rng.randrange(2),
+            (phrasing.question(rng, known, fact), world.style.dress(world.say(known, fact))),
+        )
     return dialogue(rng, world, turns)
 
 
@@ -138,10 +153,26 @@ def follow_up_document(rng: Random) -> Messages:
     turns = [(phrasing.question(rng, item, label), world.style.dress(world.say(item, label)))]
     if rng.random() < 0.5:
         label = rng.choice([other for other in world.labels if other != label])
-        asked = rng.choice(("And the {l}?", "What about its {l}?", "And what is its {l}?", "The {l} too, please.", "And {l}?")).format(l=label)
+        asked = rng.choice(
+            (
+                "And the {l}?",
+                "What about its {l}?",
+                "And what is its {l}?",
+                "The {l} too, please.",
+                "And {l}?",
+            )
+        ).format(l=label)
     else:
         item = rng.choice([other for other in world.items if other != item])
-        asked = rng.choice(("And for the {i}?", "And the {i}?", "What about the {i}?", "Same question for the {i}.", "The {i}?")).format(i=item)
+        asked = rng.choice(
+            (
+                "And for the {i}?",
+                "And the {i}?",
+                "What about the {i}?",
+                "Same question for the {i}.",
+                "The {i}?",
+            )
+        ).format(i=item)
     turns.append((asked, world.style.dress(world.say(item, label))))
     return dialogue(rng, world, turns)
 
@@ -169,14 +200,27 @@ def list_document(rng: Random) -> Messages:
     label = rng.choice(world.labels)
     kind = rng.randrange(3)
     if kind == 0:
-        asked = rng.choice(("What do you offer?", "Which things do you have?", "List everything you have.", "What is on the list?"))
-        answer = rng.choice(("We have {}.", "Our list: {}.", "You can choose from {}.")).format(", ".join(world.items))
+        asked = rng.choice(
+            (
+                "What do you offer?",
+                "Which things do you have?",
+                "List everything you have.",
+                "What is on the list?",
+            )
+        )
+        answer = rng.choice(("We have {}.", "Our list: {}.", "You can choose from {}.")).format(
+            ", ".join(world.items)
+        )
     elif kind == 1:
         value = rng.choice([world.facts[item, label] for item in world.items])
-        asked = rng.choice(("Which ones have {v} as {l}?", "Where is the {l} {v}?", "List all with {l} {v}.")).format(v=value, l=label)
+        asked = rng.choice(
+            ("Which ones have {v} as {l}?", "Where is the {l} {v}?", "List all with {l} {v}.")
+        ).format(v=value, l=label)
         answer = ", ".join(item for item in world.items if world.facts[item, label] == value) + "."
     else:
-        asked = rng.choice(("What is the {l} of each?", "List the {l} of everything.", "Give me all: {l}.")).format(l=label)
+        asked = rng.choice(
+            ("What is the {l} of each?", "List the {l} of everything.", "Give me all: {l}.")
+        ).format(l=label)
         answer = "\n".join(f"- {item}: {world.facts[item, label]}" for item in world.items)
     return dialogue(rng, world, [(asked, answer)])
 
@@ -196,10 +240,15 @@ def echo_document(rng: Random) -> Messages:
         )
     )
     aside = phrasing.roughen(rng, given.format(v=value), (value,))
-    reply = rng.choice(("Thank you, I have noted {v}.", "Got it: {v}.", "Thanks, {v} it is.", "{v}, understood.")).format(v=value)
+    reply = rng.choice(
+        ("Thank you, I have noted {v}.", "Got it: {v}.", "Thanks, {v} it is.", "{v}, understood.")
+    ).format(v=value)
     messages = [message("user", aside), message("assistant", reply)]
     if rng.random() < 0.6:
-        messages += [message("user", asked.format(v=value)), message("assistant", answer.format(v=value))]
+        messages += [
+            message("user", asked.format(v=value)),
+            message("assistant", answer.format(v=value)),
+        ]
     return messages
 
 
@@ -209,10 +258,17 @@ def prose_document(rng: Random) -> Messages:
     if rng.random() < 0.5:
         body = " ".join(world.say(item, label) for item in world.items for label in world.labels)
         return [
-            message("user", "Write a short notice with these facts:\n" + prompts.facts_text(rng, world, steps=False)),
+            message(
+                "user",
+                "Write a short notice with these facts:\n"
+                + prompts.facts_text(rng, world, steps=False),
+            ),
             message("assistant", f"{world.organisation} informs: {body}"),
         ]
     item, fault, who = world.items[0], world.faults[0], words.person(rng)
-    report = f"{who} from {words.brand(rng)} writes: {complaint(rng, item, fault)} {phrasing.question(rng, item, world.labels[0])}"
+    report = (
+        f"{who} from {words.brand(rng)} writes:"
+        f" {complaint(rng, item, fault)} {phrasing.question(rng, item, world.labels[0])}"
+    )
     answer = f"Customer: {who}. Item: {item}. Problem: {fault.name}. Question: {world.labels[0]}."
     return [message("user", f"Sum up this message.\n{report}"), message("assistant", answer)]

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: how a policy names it, and how customers say it (clauses after ``it`` or after the item)."""
+    """A fault: how a policy names it, and how customers say it (clauses after ``it`` or after the
+    item).
+    """
 
     name: str
     sayings: tuple[str, ...]

@@ -27,6 +27,12 @@ def new_model(seed: int) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(**SHAPE, pad_token_id=SPECIAL.index("<|pad|>"), eos_token_id=SPECIAL.index("<|end|>"), bos_token_id=None, dtype="float32")
+    config = LlamaConfig(
+        **SHAPE,
+        pad_token_id=SPECIAL.index("<|pad|>"),
+        eos_token_id=SPECIAL.index("<|end|>"),
+        bos_token_id=None,
+        dtype="float32",
+    )
     config._attn_implementation = "sdpa"
     return cast(Any, LlamaForCausalLM)(config)

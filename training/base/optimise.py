@@ -23,17 +23,34 @@ class MasterOptimiser:
         self.parameters = list(model.parameters())
         self.masters = [p.detach().clone().float().requires_grad_() for p in self.parameters]
         names = [name for name, _ in model.named_parameters()]
-        inner = [m.dim() == 2 and "layers" in name and muon for name, m in zip(names, self.masters, strict=True)]
+        inner = [
+            m.dim() == 2 and "layers" in name and muon
+            for name, m in zip(names, self.masters, strict=True)
+        ]
         matrices = [m for m, is_inner in zip(self.masters, inner, strict=True) if is_inner]
         others = [m for m, is_inner in zip(self.masters, inner, strict=True) if not is_inner]
         self.learning_rate = learning_rate
-        self.optimisers: list[Any] = [torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01, foreach=True)]
+        self.optimisers: list[Any] = [
+            torch.optim.AdamW(
+                others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01, foreach=True
+            )
+        ]
         if matrices:
             # match_rms_adamw scales updates so that one learning rate serves both optimisers.
-            self.optimisers.append(torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+            self.optimisers.append(
+                torch.optim.Muon(
+                    matrices,
+                    lr=learning_rate,
+                    weight_decay=0.01,
+                    momentum=0.95,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
 
     def step(self, factor: float) -> float:
-        """Update with the model's gradients at ``factor`` of the learning rate; return the gradient's norm."""
+        """Update with the model's gradients at ``factor`` of the learning rate; return the
+        gradient's norm.
+        """
         import torch
 
         for parameter, master in zip(self.parameters, self.masters, strict=True):
@@ -52,14 +69,19 @@ class MasterOptimiser:
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on."""
-        return {"masters": [m.detach() for m in self.masters], "optimisers": [o.state_dict() for o in self.optimisers]}
+        return {
+            "masters": [m.detach() for m in self.masters],
+            "optimisers": [o.state_dict() for o in self.optimisers],
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         import torch
 
         with torch.no_grad():
-            for parameter, master, saved in zip(self.parameters, self.masters, state["masters"], strict=True):
+            for parameter, master, saved in zip(
+                self.parameters, self.masters, state["masters"], strict=True
+            ):
                 master.copy_(saved)
                 parameter.copy_(saved)
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):

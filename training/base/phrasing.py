@@ -98,7 +98,9 @@ def typo(rng: Random, text: str, protect: tuple[str, ...] = ()) -> str:
     """Swap, drop, double or mistype one letter of a long word that is not part of a protected name."""
     parts = text.split(" ")
     kept = " ".join(protect)
-    spots = [n for n, part in enumerate(parts) if len(part) > 4 and part.isalpha() and part not in kept]
+    spots = [
+        n for n, part in enumerate(parts) if len(part) > 4 and part.isalpha() and part not in kept
+    ]
     if not spots:
         return text
     spot = rng.choice(spots)
@@ -152,7 +154,14 @@ def question(rng: Random, item: str, label: str) -> str:
     return rng.choice(pool).format(i=item, l=label)
 
 
-JOINTS = ("{} And {}", "{} Also, {}", "{} I also want to know: {}", "1. {} 2. {}", "{} Then: {}", "{} One more: {}")
+JOINTS = (
+    "{} And {}",
+    "{} Also, {}",
+    "{} I also want to know: {}",
+    "1. {} 2. {}",
+    "{} Then: {}",
+    "{} One more: {}",
+)
 
 
 def double_question(rng: Random, item: str, first: str, second: str) -> str:
@@ -169,4 +178,6 @@ def double_question(rng: Random, item: str, first: str, second: str) -> str:
         )
         return layout.format(a=first, b=second, i=item)
     other = question(rng, item, second)
-    return rng.choice(JOINTS).format(question(rng, item, first), other[0].lower() + other[1:] if rng.random() < 0.5 else other)
+    return rng.choice(JOINTS).format(
+        question(rng, item, first), other[0].lower() + other[1:] if rng.random() < 0.5 else other
+    )

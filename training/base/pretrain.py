@@ -33,7 +33,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; the defaults are the recipe of the shipped model."""
     parser = argparse.ArgumentParser(description="Pre-train the built-in base model.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", default="whet-base-1", help="seed of the corpus and of the tokenizer")
+    parser.add_argument(
+        "--seed", default="whet-base-1", help="seed of the corpus and of the tokenizer"
+    )
     parser.add_argument("--weights-seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=3000, help="all steps, the decay included")
     parser.add_argument("--decay-steps", type=int, default=700)
@@ -41,16 +43,26 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
-    parser.add_argument("--processes", type=int, default=2, help="each takes its share of every batch")
-    parser.add_argument("--rank", type=int, default=0, help="set by the command itself for the processes it starts")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="each takes its share of every batch"
+    )
+    parser.add_argument(
+        "--rank", type=int, default=0, help="set by the command itself for the processes it starts"
+    )
     parser.add_argument("--checkpoint-minutes", type=float, default=4.0)
-    parser.add_argument("--again", action="store_true", help="go on from a finished run in --out: its decayed weights, then --steps in all")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="go on from a finished run in --out: its decayed weights, then --steps in all",
+    )
     parser.add_argument("--adamw-only", action="store_true")
     return parser.parse_args(argv)
 
 
 def give_back_memory() -> None:
-    """Return freed pages that lie unused between blocks in use; kept memory would grow without end otherwise."""
+    """Return freed pages that lie unused between blocks in use; kept memory would grow without end
+    otherwise.
+    """
     import ctypes
 
     try:
@@ -77,22 +89,37 @@ def export(model: Any, folder: Path, tokenizer_folder: Path) -> None:
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(tokenizer_folder / name, folder / name)
-    end, pad = tokenizers_of_base.SPECIAL.index("<|end|>"), tokenizers_of_base.SPECIAL.index("<|pad|>")
+    end, pad = (
+        tokenizers_of_base.SPECIAL.index("<|end|>"),
+        tokenizers_of_base.SPECIAL.index("<|pad|>"),
+    )
     generation = {"do_sample": False, "eos_token_id": end, "pad_token_id": pad}
-    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    (folder / "generation_config.json").write_text(
+        json.dumps(generation, indent=2) + "\n", encoding="utf-8"
+    )
 
 
-def loss_of(model: Any, group: list[batches.Example], generator: Any = None, rank: int = 0, ranks: int = 1) -> tuple[Any, float, int]:
-    """``(this rank's share of the loss, loss on answers alone, real tokens of the batch)`` of one batch."""
+def loss_of(
+    model: Any, group: list[batches.Example], generator: Any = None, rank: int = 0, ranks: int = 1
+) -> tuple[Any, float, int]:
+    """``(this rank's share of the loss, loss on answers alone, real tokens of the batch)`` of one
+    batch.
+    """
     import torch
 
     ids, answer, learned = batches.tensors(group, generator)
     learned_in_all = int(learned.sum())
     ids, answer, learned = ids[rank::ranks], answer[rank::ranks], learned[rank::ranks]
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][learned]
-    losses = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), ids[:, 1:][learned], reduction="none")
+    losses = torch.nn.functional.cross_entropy(
+        model.lm_head(hidden).float(), ids[:, 1:][learned], reduction="none"
+    )
     on_answers = answer[learned]
-    return losses.sum() / learned_in_all, float(losses.detach()[on_answers].mean()), sum(len(e.ids) for e in group)
+    return (
+        losses.sum() / learned_in_all,
+        float(losses.detach()[on_answers].mean()),
+        sum(len(e.ids) for e in group),
+    )
 
 
 def join_gradients(model: Any, wish: float) -> float:
@@ -110,9 +137,11 @@ def join_gradients(model: Any, wish: float) -> float:
 
 
 def evaluate(model: Any, groups: dict[str, list[list[batches.Example]]]) -> dict[str, float]:
-    """Share of the answer tokens of unseen documents that are predicted right, the true text before them, by sort of document.
+    """Share of the answer tokens of unseen documents that are predicted right, the true text before
+    them, by sort of document.
 
-    It cannot reach 1: which of several wordings an organisation uses is often only known after its first answer.
+    It cannot reach 1: which of several wordings an organisation uses is often only known after its
+    first answer.
     """
     import torch
 
@@ -137,7 +166,13 @@ def evaluation_groups(tokenizer: Any, seed: str) -> dict[str, list[list[batches.
         messages = document(seed, number)
         told = sum(len(m["content"]) for m in messages if m["role"] == "system")
         first_question = next(m for m in messages if m["role"] == "user")["content"]
-        sort = "looked_up" if told > 120 else "remembered" if len(first_question) < 160 and told < 60 else None
+        sort = (
+            "looked_up"
+            if told > 120
+            else "remembered"
+            if len(first_question) < 160 and told < 60
+            else None
+        )
         if sort and len(sorts[sort]) < EVALUATION_DOCUMENTS:
             sorts[sort].append(batches.encode(tokenizer, messages))
         number += 1
@@ -150,7 +185,12 @@ def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) ->
     from tokenizers import Tokenizer
 
     if args.processes > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{(args.out / 'rendezvous').resolve()}", rank=args.rank, world_size=args.processes)
+        torch.distributed.init_process_group(
+            "gloo",
+            init_method=f"file://{(args.out / 'rendezvous').resolve()}",
+            rank=args.rank,
+            world_size=args.processes,
+        )
 
     keep_memory()
     torch.set_num_threads(args.threads)
@@ -160,7 +200,14 @@ def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) ->
     attention.use(model)
     optimiser = MasterOptimiser(model, args.learning_rate, muon=not args.adamw_only)
     report({"event": "start", **{k: v for k, v in vars(args).items() if k != "out"}})
-    place = {"step": 0, "tokens": 0, "pool": 0, "batch": 0, "decay_from": args.steps - args.decay_steps, "seconds": 0.0}
+    place = {
+        "step": 0,
+        "tokens": 0,
+        "pool": 0,
+        "batch": 0,
+        "decay_from": args.steps - args.decay_steps,
+        "seconds": 0.0,
+    }
     if (out / "state.pt").exists():
         saved = torch.load(out / "state.pt", weights_only=True)
         optimiser.load(saved.pop("optimiser"))
@@ -171,14 +218,18 @@ def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) ->
     groups = evaluation_groups(tokenizer, args.seed)
     started = saved_at = logged_at = time.monotonic()
     before, recent, recent_tokens, wish = place["seconds"], [], 0, 0.0
-    for pool, batch, group in batches.stream(tokenizer, args.seed, args.batch_tokens, place["pool"], place["batch"]):
+    for pool, batch, group in batches.stream(
+        tokenizer, args.seed, args.batch_tokens, place["pool"], place["batch"]
+    ):
         step = place["step"]
         if step >= last_step:
             break
         if wish and step < place["decay_from"]:
             place["decay_from"], last_step = step, step + args.decay_steps
             report({"event": "decay", "step": step})
-        loss, on_answers, tokens = loss_of(model, group, torch.Generator().manual_seed(step), args.rank, args.processes)
+        loss, on_answers, tokens = loss_of(
+            model, group, torch.Generator().manual_seed(step), args.rank, args.processes
+        )
         loss.backward()
         wish = float(args.rank == 0 and (out / "decay").exists())
         if args.processes > 1:
@@ -188,10 +239,25 @@ def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) ->
         recent.append(on_answers)
         recent_tokens += tokens
         now = time.monotonic()
-        place.update(step=step + 1, tokens=place["tokens"] + tokens, pool=pool, batch=batch + 1, seconds=before + now - started)
+        place.update(
+            step=step + 1,
+            tokens=place["tokens"] + tokens,
+            pool=pool,
+            batch=batch + 1,
+            seconds=before + now - started,
+        )
         if (step + 1) % LOG_EVERY_STEPS == 0:
-            line = {"step": step + 1, "tokens": place["tokens"], "seconds": round(place["seconds"], 1), "answer_loss": round(sum(recent) / len(recent), 4)}
-            line |= {"lr_factor": round(factor, 4), "norm": round(norm, 3), "tokens_per_second": round(recent_tokens / (now - logged_at))}
+            line = {
+                "step": step + 1,
+                "tokens": place["tokens"],
+                "seconds": round(place["seconds"], 1),
+                "answer_loss": round(sum(recent) / len(recent), 4),
+            }
+            line |= {
+                "lr_factor": round(factor, 4),
+                "norm": round(norm, 3),
+                "tokens_per_second": round(recent_tokens / (now - logged_at)),
+            }
             if (step + 1) % EVALUATE_EVERY_STEPS == 0 and args.rank == 0:
                 line |= evaluate(model, groups)
             report(line)
@@ -210,7 +276,8 @@ def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) ->
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry."""
-    # Busy waiting between parallel regions costs more than it saves once anything else runs on the machine.
+    # Busy waiting between parallel regions costs more than it saves once anything else runs on the
+    # machine.
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     args = arguments(argv)
@@ -223,7 +290,10 @@ def main(argv: list[str] | None = None) -> int:
         tokenizers_of_base.build(args.out / "tokenizer", args.seed)
     given = sys.argv[1:] if argv is None else argv
     others = [
-        subprocess.Popen([sys.executable, "-m", "training.base.pretrain", *given, "--rank", str(rank)], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "training.base.pretrain", *given, "--rank", str(rank)],
+            start_new_session=True,
+        )
         for rank in range(1, args.processes)
     ]
     try:

@@ -45,19 +45,46 @@ def facts_text(rng: Random, world: World, steps: bool = True) -> str:
         if "It is" in text or "Its " in text:
             text = " ".join(f"{item}: {fact}." for item, fact in facts_lines(rng, world))
     elif layout == 2:
-        rows = [" | ".join((item, *(world.facts[item, label] for label in world.labels))) for item in world.items]
+        rows = [
+            " | ".join((item, *(world.facts[item, label] for label in world.labels)))
+            for item in world.items
+        ]
         text = "\n".join((" | ".join(("item", *world.labels)), *rows))
     elif layout == 3:
-        text = json.dumps({item: {label: world.facts[item, label] for label in world.labels} for item in world.items}, ensure_ascii=False)
+        text = json.dumps(
+            {
+                item: {label: world.facts[item, label] for label in world.labels}
+                for item in world.items
+            },
+            ensure_ascii=False,
+        )
     elif layout == 4:
-        text = "\n".join(f"{item}: " + ", ".join(f"{label} {world.facts[item, label]}" for label in world.labels) for item in world.items)
+        text = "\n".join(
+            f"{item}: " + ", ".join(f"{label} {world.facts[item, label]}" for label in world.labels)
+            for item in world.items
+        )
     elif layout == 5:
-        text = "; ".join(f"{label} of {item} = {world.facts[item, label]}" for item, label in world.facts)
+        text = "; ".join(
+            f"{label} of {item} = {world.facts[item, label]}" for item, label in world.facts
+        )
     else:
-        text = "\n".join(f"{label}: " + ", ".join(f"{item} {world.facts[item, label]}" for item in world.items) for label in world.labels)
+        text = "\n".join(
+            f"{label}: " + ", ".join(f"{item} {world.facts[item, label]}" for item in world.items)
+            for label in world.labels
+        )
     if steps:
-        lead = rng.choice(("If {f}: {a}.", "{f}: {a}.", "In case of {f}, {a}.", "When the fault is {f}, {a}.", "- {f} -> {a}"))
-        text += "\n" + "\n".join(lead.format(f=fault.name, a=world.steps["", fault.name]) for fault in world.faults)
+        lead = rng.choice(
+            (
+                "If {f}: {a}.",
+                "{f}: {a}.",
+                "In case of {f}, {a}.",
+                "When the fault is {f}, {a}.",
+                "- {f} -> {a}",
+            )
+        )
+        text += "\n" + "\n".join(
+            lead.format(f=fault.name, a=world.steps["", fault.name]) for fault in world.faults
+        )
     return text
 
 
@@ -70,9 +97,17 @@ def manners(rng: Random, world: World) -> str:
     """The world's opening and closing as instructions; empty when it has none."""
     parts = []
     if world.style.opening:
-        parts.append(rng.choice(('Begin with "{}"', 'Start every answer with "{}"', 'First say "{}"')).format(world.style.opening))
+        parts.append(
+            rng.choice(
+                ('Begin with "{}"', 'Start every answer with "{}"', 'First say "{}"')
+            ).format(world.style.opening)
+        )
     if world.style.closing:
-        parts.append(rng.choice(('End with "{}"', 'Close with "{}"', 'The last words are "{}"')).format(world.style.closing))
+        parts.append(
+            rng.choice(('End with "{}"', 'Close with "{}"', 'The last words are "{}"')).format(
+                world.style.closing
+            )
+        )
     return ". ".join(parts) + "." if parts else ""
 
 

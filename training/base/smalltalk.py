@@ -1,4 +1,6 @@
-"""Dialogues without facts: greetings, thanks, worries, clarifying questions, plain sentences about daily life."""
+"""Dialogues without facts: greetings, thanks, worries, clarifying questions, plain sentences about
+daily life.
+"""
 
 from random import Random
 
@@ -105,7 +107,13 @@ VAGUE = (
     "When do you open?",
     "My thing is kaput.",
 )
-WHO = ("Who are you?", "Are you a person?", "What can you do?", "Am I talking to a machine?", "What are you?")
+WHO = (
+    "Who are you?",
+    "Are you a person?",
+    "What can you do?",
+    "Am I talking to a machine?",
+    "What are you?",
+)
 SELF = (
     "I am an assistant that answers questions of customers.",
     "I am a small language model that helps with questions.",
@@ -139,7 +147,20 @@ DAILY = (
     "It took {t} until the {i} of {p} came back from the {k}.",
     "{p} paid {y} for a {i} and was happy with it.",
 )
-PAST = ("returned", "bought", "repaired", "cleaned", "lost", "found", "booked", "cancelled", "picked up", "ordered", "opened", "checked")
+PAST = (
+    "returned",
+    "bought",
+    "repaired",
+    "cleaned",
+    "lost",
+    "found",
+    "booked",
+    "cancelled",
+    "picked up",
+    "ordered",
+    "opened",
+    "checked",
+)
 
 
 def daily_sentence(rng: Random) -> str:
@@ -168,11 +189,23 @@ def smalltalk_document(rng: Random) -> Messages:
     messages: Messages = []
     if rng.random() < 0.3:
         organisation = words.brand(rng)
-        messages.append(message("system", f"You are the assistant of {organisation}, a {rng.choice(domain.organisations)}."))
+        messages.append(
+            message(
+                "system",
+                f"You are the assistant of {organisation}, a {rng.choice(domain.organisations)}.",
+            )
+        )
     exchanges = [
         (rng.choice(GREETINGS), rng.choice(WELCOMES)),
-        (rng.choice(VAGUE), rng.choice(("Sorry to hear that. ", "I can help with that. ", "", "")) + rng.choice(CLARIFY)),
-        (phrasing.roughen(rng, complaint(rng, item, rng.choice(FAULTS))), f"I am sorry that your {item} gives you trouble. {rng.choice(CLARIFY)}"),
+        (
+            rng.choice(VAGUE),
+            rng.choice(("Sorry to hear that. ", "I can help with that. ", "", ""))
+            + rng.choice(CLARIFY),
+        ),
+        (
+            phrasing.roughen(rng, complaint(rng, item, rng.choice(FAULTS))),
+            f"I am sorry that your {item} gives you trouble. {rng.choice(CLARIFY)}",
+        ),
         (phrasing.roughen(rng, rng.choice(ANGER)), rng.choice(CALMING)),
         (rng.choice(WHO), rng.choice(SELF)),
         (rng.choice(OFF_TOPIC), rng.choice(DECLINES)),
@@ -180,7 +213,10 @@ def smalltalk_document(rng: Random) -> Messages:
     ]
     chosen = sorted(rng.sample(range(len(exchanges)), rng.choice((1, 2, 2, 3))))
     for number in chosen:
-        messages += [message("user", exchanges[number][0]), message("assistant", exchanges[number][1])]
+        messages += [
+            message("user", exchanges[number][0]),
+            message("assistant", exchanges[number][1]),
+        ]
     return messages
 
 

@@ -1,25 +1,35 @@
 """Faults made by grammar: one symptom said in every way that English has for it.
 
-``does not print``, ``refuses to print``, ``is not printing``, ``no longer prints``: a customer may use any of them, and the policy
-one more. ``faults`` lists what needs a human ear; this module adds a few hundred faults whose wordings follow from
-the word alone, so that the model learns the forms and not the words.
+``does not print``, ``refuses to print``, ``is not printing``, ``no longer prints``: a customer may
+use any of them, and the policy one more. ``faults`` lists what needs a human ear; this module adds
+a few hundred faults whose wordings follow from the word alone, so that the model learns the forms
+and not the words.
 """
-
-# ruff: noqa: SIM905 - word lists are read and edited as text
 
 from random import Random
 
 from training.base.fault import Fault
 
-VERBS = (
-    "charge connect start open close print spin heat cool play ring load save sync pair scan record freeze drain pump turn move respond unlock lock fold cut "
-    "mix brew toast inflate steer brake shift glow vibrate dry rinse sort wake update boot zoom focus"
+VERBS = (  # noqa: SIM905
+    "charge connect start open close print spin heat cool play ring load save sync pair scan record"
+    " freeze drain pump turn move respond unlock lock fold cut mix brew toast inflate steer brake"
+    " shift glow vibrate dry rinse sort wake update boot zoom focus"
 ).split()
-SOUNDS = "buzz hum rattle squeak click hiss whistle knock crackle beep howl rumble clank whine chirp grind".split()
-STATES = "hot warm cold loud dim dark slow weak soft bright stiff wet dusty dirty sticky loose tight heavy sharp flat".split()
-DAMAGES = "crack dent scratch stain chip mark bend leak".split()
-PARTS = "button key lid handle filter wheel door screen switch valve cable hinge strap pedal tray lens cover drawer knob plug".split()
-# Each group is one condition of a part in several words, adjectives first and clauses after the bar.
+SOUNDS = (
+    "buzz hum rattle squeak click hiss whistle knock crackle beep howl rumble clank whine chirp"  # noqa: SIM905
+    " grind".split()
+)
+STATES = (
+    "hot warm cold loud dim dark slow weak soft bright stiff wet dusty dirty sticky loose tight"  # noqa: SIM905
+    " heavy sharp flat".split()
+)
+DAMAGES = "crack dent scratch stain chip mark bend leak".split()  # noqa: SIM905
+PARTS = (
+    "button key lid handle filter wheel door screen switch valve cable hinge strap pedal tray lens"  # noqa: SIM905
+    " cover drawer knob plug".split()
+)
+# Each group is one condition of a part in several words, adjectives first and clauses after the
+# bar.
 CONDITIONS = (
     ("stuck jammed blocked", "does not move|will not move|is stuck"),
     ("broken dead defective", "does not work|does nothing|is broken"),
@@ -39,29 +49,36 @@ LINKS = (
     ("pressure", ""),
     ("light", "light up"),
 )
-REFUSALS = (
-    "does not {v}|will not {v}|won't {v}|cannot {v}|refuses to {v}|fails to {v}|is not {g}|no longer {s}|never {s}|stopped {g}|has stopped {g}|is unable to {v}|"
-    "does not {v} any more|has trouble {g}|does not start {g}|has not been {g}|doesn't {v}|would not {v}|shows no sign of {g}|has quit {g}|hardly {s}"
+REFUSALS = (  # noqa: SIM905
+    "does not {v}|will not {v}|won't {v}|cannot {v}|refuses to {v}|fails to {v}|is not {g}|no"
+    " longer {s}|never {s}|stopped {g}|has stopped {g}|is unable to {v}|does not {v} any more|has"
+    " trouble {g}|does not start {g}|has not been {g}|doesn't {v}|would not {v}|shows no sign of"
+    " {g}|has quit {g}|hardly {s}"
 ).split("|")
-NOISES = (
-    "is {g}|keeps {g}|started {g}|started to {v}|makes a {g} noise|gives off a {g} sound|{s} all day|{s} loudly|has a loud {v}|has a strange {v}|began to {v}|"
-    "produces a {g} sound|emits a {v}|will not stop {g}|has been {g}|has a {g} sound|makes a strange {g} noise|{s}"
+NOISES = (  # noqa: SIM905
+    "is {g}|keeps {g}|started {g}|started to {v}|makes a {g} noise|gives off a {g} sound|{s} all"
+    " day|{s} loudly|has a loud {v}|has a strange {v}|began to {v}|produces a {g} sound|emits a"
+    " {v}|will not stop {g}|has been {g}|has a {g} sound|makes a strange {g} noise|{s}"
 ).split("|")
-TOO = (
-    "is too {a}|is far too {a}|is much too {a}|is very {a}|gets too {a}|gets very {a}|gets {a}|becomes {a}|becomes too {a}|has become {a}|is getting {a}|"
-    "gets {a} quickly|feels {a}|turns {a}|is {a} all the time|is so {a}|got {a}|has been {a}|is {a}"
+TOO = (  # noqa: SIM905
+    "is too {a}|is far too {a}|is much too {a}|is very {a}|gets too {a}|gets very {a}|gets"
+    " {a}|becomes {a}|becomes too {a}|has become {a}|is getting {a}|gets {a} quickly|feels"
+    " {a}|turns {a}|is {a} all the time|is so {a}|got {a}|has been {a}|is {a}"
 ).split("|")
-HARMS = (
-    "has a {n}|shows a {n}|came with a {n}|got a {n}|has a {n} on the side|has {n}s|shows {n}s|has a {d} case|is {d}|arrived {d}|arrived with a {n}|"
-    "has a big {n}|has a {d} side|was delivered with a {n}|suffers from a {n}|has a {n} in the case|came out of the box {d}"
+HARMS = (  # noqa: SIM905
+    "has a {n}|shows a {n}|came with a {n}|got a {n}|has a {n} on the side|has {n}s|shows {n}s|has"
+    " a {d} case|is {d}|arrived {d}|arrived with a {n}|has a big {n}|has a {d} side|was delivered"
+    " with a {n}|suffers from a {n}|has a {n} in the case|came out of the box {d}"
 ).split("|")
-PART_HARMS = (
-    "has a {a} {p}|has a {p} that is {a}|has one {p} that is {a}|has a {p} {a}|suffers from a {a} {p}|came with a {a} {p}|shows a {a} {p}|has one {a} {p}|"
-    "got a {a} {p}|has a problem with a {a} {p}"
+PART_HARMS = (  # noqa: SIM905
+    "has a {a} {p}|has a {p} that is {a}|has one {p} that is {a}|has a {p} {a}|suffers from a {a}"
+    " {p}|came with a {a} {p}|shows a {a} {p}|has one {a} {p}|got a {a} {p}|has a problem with a"
+    " {a} {p}"
 ).split("|")
-LOSSES = (
-    "has no {n}|loses the {n}|lost its {n}|lost the {n}|drops the {n}|keeps losing its {n}|keeps losing the {n}|finds no {n}|has lost the {n}|is without {n}|"
-    "gets no {n}|has a bad {n}|cannot keep the {n}|cannot find a {n}"
+LOSSES = (  # noqa: SIM905
+    "has no {n}|loses the {n}|lost its {n}|lost the {n}|drops the {n}|keeps losing its {n}|keeps"
+    " losing the {n}|finds no {n}|has lost the {n}|is without {n}|gets no {n}|has a bad {n}|cannot"
+    " keep the {n}|cannot find a {n}"
 ).split("|")
 
 
@@ -82,7 +99,12 @@ def doubled(verb: str) -> str:
     if verb.endswith("e") and not verb.endswith("ee"):
         return verb[:-1]
     vowels = "aeiou"
-    short = len(verb) > 2 and verb[-1] not in vowels + "wxy" and verb[-2] in vowels and verb[-3] not in vowels
+    short = (
+        len(verb) > 2
+        and verb[-1] not in vowels + "wxy"
+        and verb[-2] in vowels
+        and verb[-3] not in vowels
+    )
     return verb + verb[-1] if short and verb not in ("open", "focus", "rattle") else verb
 
 
@@ -102,18 +124,27 @@ def _refusal(rng: Random) -> Fault:
 def _noise(rng: Random) -> Fault:
     verb = rng.choice(SOUNDS)
     forms = {"v": verb, "s": third(verb), "g": gerund(verb)}
-    return Fault(rng.choice(("{g}", "{g} noise", "a {v}")).format(**forms), tuple(pattern.format(**forms) for pattern in NOISES))
+    return Fault(
+        rng.choice(("{g}", "{g} noise", "a {v}")).format(**forms),
+        tuple(pattern.format(**forms) for pattern in NOISES),
+    )
 
 
 def _state(rng: Random) -> Fault:
     state = rng.choice(STATES)
-    return Fault(rng.choice(("too {a}", "gets {a}", "{a}")).format(a=state), tuple(pattern.format(a=state) for pattern in TOO))
+    return Fault(
+        rng.choice(("too {a}", "gets {a}", "{a}")).format(a=state),
+        tuple(pattern.format(a=state) for pattern in TOO),
+    )
 
 
 def _damage(rng: Random) -> Fault:
     noun = rng.choice(DAMAGES)
     forms = {"n": noun, "d": "bent" if noun == "bend" else doubled(noun) + "ed"}
-    return Fault(rng.choice(("{n}", "{d} case", "{d}")).format(**forms), tuple(pattern.format(**forms) for pattern in HARMS))
+    return Fault(
+        rng.choice(("{n}", "{d} case", "{d}")).format(**forms),
+        tuple(pattern.format(**forms) for pattern in HARMS),
+    )
 
 
 def _part(rng: Random) -> Fault:

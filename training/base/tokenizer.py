@@ -16,7 +16,8 @@ CONTEXT_TOKENS = 1024
 PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
 SPECIAL = (PAD, END, SYSTEM, USER, ASSISTANT, "<|tool|>", "<|spare1|>", "<|spare2|>")
 
-# One token per role, no line breaks: short prompts are fast prompts. Content may be text or a list of text parts.
+# One token per role, no line breaks: short prompts are fast prompts. Content may be text or a list
+# of text parts.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['content'] is string -%}{%- set text = message['content'] -%}
@@ -45,7 +46,12 @@ def build(folder: Path, seed: str) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -66,9 +72,13 @@ def build(folder: Path, seed: str) -> None:
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def prompt_text(messages: list[dict[str, str]]) -> str:
-    """What the chat template makes of ``messages`` without an opened answer; kept equal to it by a test."""
+    """What the chat template makes of ``messages`` without an opened answer; kept equal to it by a
+    test.
+    """
     return "".join(f"<|{m['role']}|>{m['content']}{END}" for m in messages)

@@ -1,4 +1,6 @@
-"""Values that policies are made of: durations, prices, places, channels, people, codes, instructions."""
+"""Values that policies are made of: durations, prices, places, channels, people, codes,
+instructions.
+"""
 
 from collections.abc import Callable
 from random import Random
@@ -33,13 +35,23 @@ def money(rng: Random) -> str:
 def clock(rng: Random) -> str:
     """A time of day in one of four layouts."""
     hour, minute = rng.randint(1, 12), rng.choice(("00", "15", "30", "45", "00"))
-    return rng.choice((f"{hour}:{minute} {rng.choice(('am', 'pm'))}", f"{rng.randint(6, 22)}:{minute}", f"{hour} am", f"{hour} pm"))
+    return rng.choice(
+        (
+            f"{hour}:{minute} {rng.choice(('am', 'pm'))}",
+            f"{rng.randint(6, 22)}:{minute}",
+            f"{hour} am",
+            f"{hour} pm",
+        )
+    )
 
 
 def hours(rng: Random) -> str:
     """Opening hours."""
     layout = rng.choice(("from {} to {}", "between {} and {}", "{} to {}"))
-    return layout.format(f"{rng.randint(6, 11)}:{rng.choice(('00', '30'))}", f"{rng.randint(14, 22)}:{rng.choice(('00', '30'))}")
+    return layout.format(
+        f"{rng.randint(6, 11)}:{rng.choice(('00', '30'))}",
+        f"{rng.randint(14, 22)}:{rng.choice(('00', '30'))}",
+    )
 
 
 def day(rng: Random) -> str:
@@ -69,8 +81,12 @@ def place(rng: Random) -> str:
             f"hall {rng.choice('ABCDEFG')}",
             f"{words.brand(rng)} Street {rng.randint(1, 99)}",
             f"the {words.brand(rng)} building",
-            f"the {rng.choice(words.COLOURS)} {rng.choice(('hall', 'desk', 'counter', 'shelf', 'door', 'zone'))}",
-            f"the {words.brand(rng)} {rng.choice(('centre', 'shop', 'depot', 'office', 'hub', 'point'))}",
+            (
+                f"the {rng.choice(words.COLOURS)} {rng.choice(('hall', 'desk', 'counter', 'shelf', 'door', 'zone'))}"
+            ),
+            (
+                f"the {words.brand(rng)} {rng.choice(('centre', 'shop', 'depot', 'office', 'hub', 'point'))}"
+            ),
         )
     )
 
@@ -86,9 +102,31 @@ def channel(rng: Random) -> str:
             f"at {place(rng)}",
             f"through the {words.brand(rng)} portal",
             f"in the {words.brand(rng)} app",
-            *("by phone", "by chat", "by e-mail", "by post", "by letter", "by video call", "by text message", "by fax"),
-            *("in the app", "on our website", "at the front desk", "at the counter", "with the online form", "in any shop"),
-            *("through the help desk", "at the service point", "through your dealer", "on the hotline", "in the members area"),
+            *(
+                "by phone",
+                "by chat",
+                "by e-mail",
+                "by post",
+                "by letter",
+                "by video call",
+                "by text message",
+                "by fax",
+            ),
+            *(
+                "in the app",
+                "on our website",
+                "at the front desk",
+                "at the counter",
+                "with the online form",
+                "in any shop",
+            ),
+            *(
+                "through the help desk",
+                "at the service point",
+                "through your dealer",
+                "on the hotline",
+                "in the members area",
+            ),
         )
     )
 
@@ -101,21 +139,55 @@ def material(rng: Random) -> str:
 
 def amount(rng: Random) -> str:
     """A weight, length, volume or count with its unit."""
-    unit = rng.choice(("kg", "g", "cm", "m", "km", "litres", "ml", "watts", "volts", "pages", "items", "people", "pieces", "points", "GB", "seats"))
+    unit = rng.choice(
+        (
+            "kg",
+            "g",
+            "cm",
+            "m",
+            "km",
+            "litres",
+            "ml",
+            "watts",
+            "volts",
+            "pages",
+            "items",
+            "people",
+            "pieces",
+            "points",
+            "GB",
+            "seats",
+        )
+    )
     return f"{words.whole(rng, 500)} {unit}"
 
 
 def permission(rng: Random) -> str:
     """A yes-or-no policy."""
-    return rng.choice(("allowed", "not allowed", "allowed", "not allowed", "included", "not included", "possible", "not possible"))
+    return rng.choice(
+        (
+            "allowed",
+            "not allowed",
+            "allowed",
+            "not allowed",
+            "included",
+            "not included",
+            "possible",
+            "not possible",
+        )
+    )
 
 
 def level(rng: Random) -> str:
     """A named tier or group."""
     return rng.choice(
         (
-            f"the {rng.choice(words.NAME_WORDS)} {rng.choice(('plan', 'group', 'team', 'tier', 'class', 'level'))}",
-            f"the {words.coined(rng)} {rng.choice(('plan', 'group', 'team', 'tier', 'class', 'level'))}",
+            (
+                f"the {rng.choice(words.NAME_WORDS)} {rng.choice(('plan', 'group', 'team', 'tier', 'class', 'level'))}"
+            ),
+            (
+                f"the {words.coined(rng)} {rng.choice(('plan', 'group', 'team', 'tier', 'class', 'level'))}"
+            ),
             f"plan {rng.choice('ABCDEFG')}",
             f"class {rng.randint(1, 9)}",
         )

@@ -6,8 +6,6 @@ in the prompt: from these the model learns that facts can also live in its weigh
 habit that a fine-tuning run later relies on.
 """
 
-# ruff: noqa: SIM905 - word lists are read and edited as text
-
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -69,7 +67,10 @@ CLOSINGS = (
     "{w}!",
     "Until next time.",
 )
-MOODS = "bright calm happy curious kind strong warm fresh safe smart sunny bold green gentle lively merry brave quiet quick true".split()
+MOODS = (
+    "bright calm happy curious kind strong warm fresh safe smart sunny bold green gentle lively"  # noqa: SIM905
+    " merry brave quiet quick true".split()
+)
 STEP_LEADS = (
     "Please {a}.",
     "Please {a} first.",
@@ -88,7 +89,9 @@ STEP_LEADS = (
 
 @dataclass(frozen=True)
 class Style:
-    """How an organisation talks: ``opening`` and ``closing`` may be empty; ``statements`` has one wording per label."""
+    """How an organisation talks: ``opening`` and ``closing`` may be empty; ``statements`` has one
+    wording per label.
+    """
 
     opening: str
     closing: str
@@ -102,7 +105,9 @@ class Style:
 
 @dataclass(frozen=True)
 class World:
-    """One organisation: ``facts[item, label]`` is a value, ``steps[item or "", fault name]`` an instruction."""
+    """One organisation: ``facts[item, label]`` is a value, ``steps[item or "", fault name]`` an
+    instruction.
+    """
 
     organisation: str
     domain: Domain
@@ -122,12 +127,19 @@ class World:
         return self.steps.get((item, fault.name)) or self.steps["", fault.name]
 
 
-def sample_style(rng: Random, organisation: str, labels: tuple[str, ...], plain: float = 0.4) -> Style:
+def sample_style(
+    rng: Random, organisation: str, labels: tuple[str, ...], plain: float = 0.4
+) -> Style:
     """A manner of speaking; with probability ``plain`` each, no opening and no closing."""
     fill = {"o": organisation, "w": rng.choice(MOODS)}
     opening = "" if rng.random() < plain else rng.choice(OPENINGS).format(**fill)
     closing = "" if rng.random() < plain else rng.choice(CLOSINGS).format(**fill)
-    statements = {label: rng.choice(ATTRIBUTES[label].statements if rng.random() < 0.65 else GENERIC_STATEMENTS) for label in labels}
+    statements = {
+        label: rng.choice(
+            ATTRIBUTES[label].statements if rng.random() < 0.65 else GENERIC_STATEMENTS
+        )
+        for label in labels
+    }
     return Style(opening, closing, statements, rng.choice(STEP_LEADS))
 
 
@@ -143,12 +155,17 @@ def _item(rng: Random, domain: Domain) -> str:
 
 
 def _pool(rng: Random, kind: str, size: int) -> list[str]:
-    """A few values of one kind; policies repeat themselves, so items of a world often share a value."""
+    """A few values of one kind; policies repeat themselves, so items of a world often share a
+    value.
+    """
     return [values.value(rng, kind) for _ in range(size)]
 
 
-def sample_world(rng: Random, items: int | None = None, labels: int | None = None, named: bool = False) -> World:
-    """A new invented organisation with ``items`` things and ``labels`` attributes (random when not given).
+def sample_world(
+    rng: Random, items: int | None = None, labels: int | None = None, named: bool = False
+) -> World:
+    """A new invented organisation with ``items`` things and ``labels`` attributes (random when not
+    given).
 
     With ``named``, no item is a bare ``tent``: every item has a name of its own.
     """
@@ -170,25 +187,54 @@ def sample_world(rng: Random, items: int | None = None, labels: int | None = Non
             facts[item, label] = rng.choice(shared)
     faults = sample_faults(rng, rng.randint(1, 6))
     steps = {("", fault.name): words.action(rng) for fault in faults}
-    return World(organisation, domain, tuple(names), chosen, facts, faults, steps, sample_style(rng, organisation, chosen))
+    return World(
+        organisation,
+        domain,
+        tuple(names),
+        chosen,
+        facts,
+        faults,
+        steps,
+        sample_style(rng, organisation, chosen),
+    )
 
 
 def with_warranty(rng: Random, world: World) -> World:
     """The same world with a warranty term for every item, in one unit of time."""
     unit = rng.choice(("months", "months", "months", "months", "weeks", "days", "years"))
-    terms = [str(rng.choice((6, 12, 18, 24, 30, 36, 48, 60)) if rng.random() < 0.6 else rng.randint(2, 90)) for _ in range(rng.choice((2, 3, 5)))]
-    facts = world.facts | {(item, "warranty"): f"{rng.choice(terms)} {unit}" for item in world.items}
+    terms = [
+        str(
+            rng.choice((6, 12, 18, 24, 30, 36, 48, 60))
+            if rng.random() < 0.6
+            else rng.randint(2, 90)
+        )
+        for _ in range(rng.choice((2, 3, 5)))
+    ]
+    facts = world.facts | {
+        (item, "warranty"): f"{rng.choice(terms)} {unit}" for item in world.items
+    }
     labels = ("warranty", *(label for label in world.labels if label != "warranty"))
-    wording = rng.choice(ATTRIBUTES["warranty"].statements if rng.random() < 0.65 else GENERIC_STATEMENTS)
-    return replace(world, facts=facts, labels=labels, style=replace(world.style, statements=world.style.statements | {"warranty": wording}))
+    wording = rng.choice(
+        ATTRIBUTES["warranty"].statements if rng.random() < 0.65 else GENERIC_STATEMENTS
+    )
+    return replace(
+        world,
+        facts=facts,
+        labels=labels,
+        style=replace(world.style, statements=world.style.statements | {"warranty": wording}),
+    )
 
 
 def memory_worlds(count: int, seed: str) -> tuple[World, ...]:
-    """``count`` fixed organisations; here every item has a step of its own for every fault in half of them."""
+    """``count`` fixed organisations; here every item has a step of its own for every fault in half
+    of them.
+    """
     worlds = []
     for number in range(count):
         rng = Random(f"{seed}:memory:{number}")
-        world = sample_world(rng, items=rng.choice((4, 6, 8)), labels=rng.choice((2, 3, 4)), named=True)
+        world = sample_world(
+            rng, items=rng.choice((4, 6, 8)), labels=rng.choice((2, 3, 4)), named=True
+        )
         steps = dict(world.steps)
         if number % 2:
             for item in world.items:

@@ -16,23 +16,37 @@ from whet.cli import emit, err, opened, out
 from whet.clock import now_ms
 from whet.errors import InputError
 
-data = typer.Typer(no_args_is_help=True, help="Check, clean, split, mix and augment training rows: JSONL, JSON, CSV, Parquet, `datasets` folders.")
+data = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "Check, clean, split, mix and augment training rows: JSONL, JSON, CSV, Parquet, `datasets`"
+        " folders."
+    ),
+)
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
 _File = typer.Argument(..., metavar="FILE", help="File of training rows.")
-_Region = typer.Option("", "--region", help="Country (two letters) whose phone numbers may stand without +.")
+_Region = typer.Option(
+    "", "--region", help="Country (two letters) whose phone numbers may stand without +."
+)
 # Of the figures, what is printed below the table, or in --json alone.
 _NOT_IN_TABLE = {
     "preview", "previews", "histogram", "findings", "rejected", "test_rejected", "notices",
 }  # fmt: skip
-_SkipBad = typer.Option(False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing.")
+_SkipBad = typer.Option(
+    False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing."
+)
 
 
 @data.command("check")
 def check(
     file: Path = _File,
-    test: Path | None = typer.Option(None, "--test", help="A test set that no row may be known from."),
-    report: Path | None = typer.Option(None, "--report", help="Also write an HTML page with plots here."),
+    test: Path | None = typer.Option(
+        None, "--test", help="A test set that no row may be known from."
+    ),
+    report: Path | None = typer.Option(
+        None, "--report", help="Also write an HTML page with plots here."
+    ),
     region: str = _Region,
     method: str = typer.Option(
         "lora", "--method", help="The method that is to learn them: its run refuses the same rows."
@@ -42,7 +56,10 @@ def check(
     encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
-    """What is wrong with the rows and what to do about it, and what the model will see. Exit code 2 when a run would refuse them."""
+    """What is wrong with the rows and what to do about it, and what the model will see.
+
+    Exit code 2 when a run would refuse them.
+    """
     with opened() as context:
         from training.data.check import check as checked
         from training.data.finding import Finding
@@ -97,7 +114,9 @@ def stats(
     encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
-    """Tokens per row (histogram), learned tokens, over-long rows, duplicates, tasks, origins, labels, languages."""
+    """Tokens per row (histogram), learned tokens, over-long rows, duplicates, tasks, origins,
+    labels, languages.
+    """
     with opened() as context:
         from training.data.check import check as checked
         from training.data.formats import read_options
@@ -112,24 +131,42 @@ def stats(
         emit({key: value for key, value in found.items() if key not in _NOT_IN_TABLE}, False)
         most = max((bin_["rows"] for bin_ in histogram), default=1)
         for bin_ in histogram:
-            out.print(f"{bin_['from']:>6} to {bin_['to']:>6} tokens  {'█' * round(40 * bin_['rows'] / most)} {bin_['rows']}", markup=False)
+            out.print(
+                f"{bin_['from']:>6} to {bin_['to']:>6} tokens "
+                f" {'█' * round(40 * bin_['rows'] / most)} {bin_['rows']}",
+                markup=False,
+            )
 
 
 @data.command("clean")
 def clean(
     file: Path = _File,
-    into: Path = typer.Option(..., "--into", help="File for the clean rows (JSONL); a record of what was done is written beside it."),
-    near: bool = typer.Option(False, "--near", help="Also leave out rows that are nearly the same as an earlier one."),
-    keep_duplicates: bool = typer.Option(False, "--keep-duplicates", help="Leave exact duplicates in."),
+    into: Path = typer.Option(
+        ...,
+        "--into",
+        help="File for the clean rows (JSONL); a record of what was done is written beside it.",
+    ),
+    near: bool = typer.Option(
+        False, "--near", help="Also leave out rows that are nearly the same as an earlier one."
+    ),
+    keep_duplicates: bool = typer.Option(
+        False, "--keep-duplicates", help="Leave exact duplicates in."
+    ),
     keep_pii: bool = typer.Option(False, "--keep-pii", help="Leave personal data in."),
-    keep_characters: bool = typer.Option(False, "--keep-characters", help="Leave Unicode form, control characters and white space as they are."),
+    keep_characters: bool = typer.Option(
+        False,
+        "--keep-characters",
+        help="Leave Unicode form, control characters and white space as they are.",
+    ),
     region: str = _Region,
     skip_bad: bool = _SkipBad,
     columns: str = COLUMNS,
     encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
-    """Normalise texts, replace personal data by placeholders that are seen and never learned, leave out duplicates. Exit code 2 when a row had to be refused."""
+    """Normalise texts, replace personal data by placeholders that are seen and never learned, leave
+    out duplicates. Exit code 2 when a row had to be refused.
+    """
     from training.data import record
     from training.data.clean import clean as cleaned
     from training.data.formats import read_good, read_options
@@ -140,7 +177,14 @@ def clean(
     reading = read_good(file, skip_bad=skip_bad, options=read_options(columns, encoding))
     with _stages(as_json) as progress:
         progress("cleaning")
-        made = cleaned(reading.rows, normalise=not keep_characters, deduplicate=not keep_duplicates, near=near, pii=not keep_pii, region=country)
+        made = cleaned(
+            reading.rows,
+            normalise=not keep_characters,
+            deduplicate=not keep_duplicates,
+            near=near,
+            pii=not keep_pii,
+            region=country,
+        )
     refused = [bad.as_json() for bad in [*reading.bad, *made.refused]]
     written = record.write(
         into, made.rows, step="clean", sources=[file], libraries=("google-re2", "phonenumbers", "python-stdnum", "datasketch"), now_ms=now_ms(),
@@ -151,7 +195,11 @@ def clean(
     else:
         for bad in made.refused:
             out.print(str(bad), markup=False)
-        counts = {"rows_in": len(reading.rows), "rows": len(made.rows), **{step["step"]: step["rows"] for step in made.steps}}
+        counts = {
+            "rows_in": len(reading.rows),
+            "rows": len(made.rows),
+            **{step["step"]: step["rows"] for step in made.steps},
+        }
         emit({"file": str(into), **counts, "refused": len(refused)}, False)
     if made.refused:
         raise typer.Exit(2)
@@ -160,21 +208,42 @@ def clean(
 @data.command("split")
 def split(
     file: Path = _File,
-    into: Path = typer.Option(..., "--into", help="Folder for train.jsonl, validation.jsonl and test.jsonl; it must not hold them yet."),
-    validation: float = typer.Option(0.1, "--validation", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
-    test: float = typer.Option(0.1, "--test", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
-    parent: Path | None = typer.Option(None, "--parent", help="Folder of an earlier split: its rows keep their parts."),
-    hold_out: str = typer.Option(
-        "auto", "--hold-out", help="What is held out together: pattern (whole patterns of questions), question, user; auto chooses. See --by-time."
+    into: Path = typer.Option(
+        ...,
+        "--into",
+        help="Folder for train.jsonl, validation.jsonl and test.jsonl; it must not hold them yet.",
     ),
-    by_time: str = typer.Option("", "--by-time", help="Field with a time: the newest rows are held out."),
-    drop_leaks: bool = typer.Option(False, "--drop-leaks", help="Write the parts although more than a tenth of the rows is in none of them."),
+    validation: float = typer.Option(
+        0.1, "--validation", min=0, max=0.9, help="Share of rows, 0 to 0.9."
+    ),
+    test: float = typer.Option(0.1, "--test", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
+    parent: Path | None = typer.Option(
+        None, "--parent", help="Folder of an earlier split: its rows keep their parts."
+    ),
+    hold_out: str = typer.Option(
+        "auto",
+        "--hold-out",
+        help=(
+            "What is held out together: pattern (whole patterns of questions), question, user; auto"
+            " chooses. See --by-time."
+        ),
+    ),
+    by_time: str = typer.Option(
+        "", "--by-time", help="Field with a time: the newest rows are held out."
+    ),
+    drop_leaks: bool = typer.Option(
+        False,
+        "--drop-leaks",
+        help="Write the parts although more than a tenth of the rows is in none of them.",
+    ),
     skip_bad: bool = _SkipBad,
     columns: str = COLUMNS,
     encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
-    """Split into parts that do not repeat each other: rows with one question or group stay together, and a row keeps its part with --parent."""
+    """Split into parts that do not repeat each other: rows with one question or group stay
+    together, and a row keeps its part with --parent.
+    """
     from training import datasets
     from training.data import record
     from training.data.formats import read_good, read_options
@@ -182,7 +251,10 @@ def split(
     from training.data.split import split as divided
 
     if validation + test >= 1:
-        raise InputError(f"--validation {validation} and --test {test} leave nothing for training.", hint="Use shares that add up to less than 1.")
+        raise InputError(
+            f"--validation {validation} and --test {test} leave nothing for training.",
+            hint="Use shares that add up to less than 1.",
+        )
     reading = read_good(file, skip_bad=skip_bad, options=read_options(columns, encoding))
     settled = parent_from(_json_of(parent / "manifest.json"), str(parent)) if parent else None
     shares = datasets.Shares(validation, test)
@@ -192,7 +264,10 @@ def split(
     names = {name: into / f"{name}.jsonl" for name in datasets.PARTS}
     for path in (*names.values(), into / "manifest.json"):
         record.refuse_existing(path)
-    dropped = [{"line": leak.row.line, "id": leak.row.id, "part": leak.part, "why": str(leak)} for leak in made.dropped]
+    dropped = [
+        {"line": leak.row.line, "id": leak.row.id, "part": leak.part, "why": str(leak)}
+        for leak in made.dropped
+    ]
     counts = {name: len(made.parts[name]) for name in datasets.PARTS}
     for name, path in names.items():
         _write_text(path, record.jsonl(row.raw for row in made.parts[name]))
@@ -227,7 +302,9 @@ def _json_of(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", hint="Name a folder that `whet data split` wrote.") from error
+        raise InputError(
+            f"{path} cannot be read: {error}.", hint="Name a folder that `whet data split` wrote."
+        ) from error
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -235,7 +312,10 @@ def _write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.", hint="Free disk space, or name a folder that you may write to.") from error
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}.",
+            hint="Free disk space, or name a folder that you may write to.",
+        ) from error
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""`whet eval …`: judge a stored version again, or two against each other; its report; people's votes; another model's opinion; a person's signature."""
+"""`whet eval …`: judge a stored version again, or two against each other; its report; people's
+votes; another model's opinion; a person's signature.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,21 @@ evaluate = typer.Typer(no_args_is_help=True, help="Judge stored versions on held
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
 _Test = typer.Option(None, "--test", help="File of rows to judge by.")
-_Dataset = typer.Option("", "--dataset", help="A dataset version to judge by, such as support@v2; its test part and its reviewed rows count.")
+_Dataset = typer.Option(
+    "",
+    "--dataset",
+    help=(
+        "A dataset version to judge by, such as support@v2; its test part and its reviewed rows"
+        " count."
+    ),
+)
 
 
 @evaluate.command("run")
 def run(
-    adapter: str = typer.Argument(..., help="A version such as support@v2, or a name (its newest)."),
+    adapter: str = typer.Argument(
+        ..., help="A version such as support@v2, or a name (its newest)."
+    ),
     test: Path | None = _Test,
     dataset: str = _Dataset,
     columns: str = COLUMNS,
@@ -61,11 +72,17 @@ def compare(
 
 @evaluate.command("report")
 def report(
-    adapter: str = typer.Argument(..., help="A version such as support@v2, or a name (its newest)."),
-    html: Path | None = typer.Option(None, "--html", help="Write the report as one self-contained page to this file."),
+    adapter: str = typer.Argument(
+        ..., help="A version such as support@v2, or a name (its newest)."
+    ),
+    html: Path | None = typer.Option(
+        None, "--html", help="Write the report as one self-contained page to this file."
+    ),
     as_json: bool = _Json,
 ) -> None:
-    """Everything measured about a version: measures by task, forgetting, bias, refusals, people's votes, another model's opinion."""
+    """Everything measured about a version: measures by task, forgetting, bias, refusals, people's
+    votes, another model's opinion.
+    """
     with opened() as context:
         from training.judging import harness as benchmarks
         from training.judging import report as reports
@@ -78,7 +95,10 @@ def report(
             try:
                 html.write_text(reports.html(found), encoding="utf-8")
             except OSError as error:
-                raise InputError(f"{html} cannot be written: {error.strerror}.", hint="Name a file in a folder that exists.") from error
+                raise InputError(
+                    f"{html} cannot be written: {error.strerror}.",
+                    hint="Name a file in a folder that exists.",
+                ) from error
         if as_json:
             emit(found, True)
             return
@@ -100,7 +120,9 @@ def votes(
     adapter: str = typer.Argument(..., help="A version whose newest evaluation kept its answers."),
     as_json: bool = _Json,
 ) -> None:
-    """What people said who compared a version's answers blind in the console: whom they prefer, and how far they agree."""
+    """What people said who compared a version's answers blind in the console: whom they prefer, and
+    how far they agree.
+    """
     with opened() as context:
         from training.judging import ballots
 
@@ -120,13 +142,26 @@ def votes(
 def judge(
     adapter: str = typer.Argument(..., help="A version whose newest evaluation kept its answers."),
     url: str = typer.Option(
-        ..., "--judge-endpoint", help="An OpenAI-compatible address, such as http://127.0.0.1:8000/v1. Its key is read from WHET_JUDGE_KEY."
+        ...,
+        "--judge-endpoint",
+        help=(
+            "An OpenAI-compatible address, such as http://127.0.0.1:8000/v1. Its key is read from"
+            " WHET_JUDGE_KEY."
+        ),
     ),
     model: str = typer.Option(..., "--judge-model", help="The model to ask there."),
-    limit: int = typer.Option(50, "--limit", min=1, max=1000, help="Pairs of answers to ask about, those that people judged first; each is asked twice."),
+    limit: int = typer.Option(
+        50,
+        "--limit",
+        min=1,
+        max=1000,
+        help="Pairs of answers to ask about, those that people judged first; each is asked twice.",
+    ),
     as_json: bool = _Json,
 ) -> None:
-    """Ask another model which answers are better, in both orders, and how far it agrees with people. It decides nothing."""
+    """Ask another model which answers are better, in both orders, and how far it agrees with
+    people. It decides nothing.
+    """
     with opened() as context:
         from training.judging import ballots
         from training.judging.opinion import KEY_VARIABLE, judge_at, opinion
@@ -136,7 +171,15 @@ def judge(
         with progress_bar(as_json, "asking the judge") as on_row:
             asked = judge_at(url, model, os.environ.get(KEY_VARIABLE, ""))
             people = ballots.people_say(context, ballots.newest_case(context, version))
-            found = opinion(context, version, asked, judge={"endpoint": url, "model": model}, limit=limit, people=people, on_row=on_row)
+            found = opinion(
+                context,
+                version,
+                asked,
+                judge={"endpoint": url, "model": model},
+                limit=limit,
+                people=people,
+                on_row=on_row,
+            )
         if as_json:
             emit(found, True)
             return
@@ -146,10 +189,16 @@ def judge(
 @evaluate.command("sign")
 def sign(
     adapter: str = typer.Argument(..., help="A version that breaks reviewed conversations."),
-    reason: str = typer.Option(..., "--reason", help="Why that is acceptable; it is kept with your name and the conversations."),
+    reason: str = typer.Option(
+        ...,
+        "--reason",
+        help="Why that is acceptable; it is kept with your name and the conversations.",
+    ),
     as_json: bool = _Json,
 ) -> None:
-    """Answer for the reviewed conversations that a version breaks, so that it may be promoted without --force."""
+    """Answer for the reviewed conversations that a version breaks, so that it may be promoted
+    without --force.
+    """
     with opened() as context:
         from training.judging.signing import sign as record
 
@@ -158,8 +207,12 @@ def sign(
 
 @evaluate.command("harness")
 def harness(
-    adapter: str = typer.Argument(..., help="A version such as support@v2, or a name (its newest)."),
-    tasks: str = typer.Option(..., "--tasks", help="Names of lm-evaluation-harness, such as arc_easy,piqa."),
+    adapter: str = typer.Argument(
+        ..., help="A version such as support@v2, or a name (its newest)."
+    ),
+    tasks: str = typer.Option(
+        ..., "--tasks", help="Names of lm-evaluation-harness, such as arc_easy,piqa."
+    ),
     include_path: Path | None = typer.Option(
         None, "--include-path", help="A folder of task files (YAML) of yours; Python in it is run."
     ),
@@ -167,15 +220,23 @@ def harness(
         None, "--limit", min=1, help="Questions of each task at most. Default: all."
     ),
     shots: int | None = typer.Option(
-        None, "--num-fewshot", min=0, help="Worked examples before each question. Default: the task's."
+        None,
+        "--num-fewshot",
+        min=0,
+        help="Worked examples before each question. Default: the task's.",
     ),
     chat_template: bool = typer.Option(
-        True, "--chat-template/--no-chat-template", help="Ask in turns of a conversation, or as plain text."
+        True,
+        "--chat-template/--no-chat-template",
+        help="Ask in turns of a conversation, or as plain text.",
     ),
     compare_base: bool = typer.Option(True, "--base/--no-base", help="Ask the base too."),
     as_json: bool = _Json,
 ) -> None:
-    """Benchmarks of lm-evaluation-harness, of a version and its base; kept beside its report. They decide nothing."""
+    """Benchmarks of lm-evaluation-harness, of a version and its base; kept beside its report.
+
+    They decide nothing.
+    """
     with opened() as context:
         from training.base_model import quiet_environment
 
@@ -202,7 +263,13 @@ def harness(
 def _sections(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     probes = found["probes"]
     reliance = {"reliance": found["reliance"]} if found.get("reliance") else {}
-    return {**found["measures"], **reliance, "forgetting": probes["forgetting"], "bias": probes["bias"], "safety": probes["safety"]}
+    return {
+        **found["measures"],
+        **reliance,
+        "forgetting": probes["forgetting"],
+        "bias": probes["bias"],
+        "safety": probes["safety"],
+    }
 
 
 def report_table(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -213,7 +280,9 @@ def report_table(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "rows": measure["n"],
             **measure["values"],
             "against": other,
-            "difference": f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})",
+            "difference": (
+                f"{found['difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+            ),
             "verdict": found["verdict"],
         }
         for measure in measures
@@ -229,7 +298,10 @@ def votes_table(found: dict[str, Any]) -> list[dict[str, Any]]:
             "better": pair["wins"],
             "worse": pair["losses"],
             "ties": pair["ties"],
-            "preference": f"{pair['preference']['difference']:+.3f} ({pair['preference']['low']:+.3f} to {pair['preference']['high']:+.3f})",
+            "preference": (
+                f"{pair['preference']['difference']:+.3f} ({pair['preference']['low']:+.3f} to"
+                f" {pair['preference']['high']:+.3f})"
+            ),
             "verdict": pair["preference"]["verdict"],
         }
         for pair in found["pairs"].values()
@@ -278,15 +350,20 @@ def print_details(metrics: dict[str, Any], candidate: str, against: str) -> None
     """Print the scores by task, and the slices that got worse."""
     overall = metrics.get("all", {})
     tasks = [
-        {"task": task, "rows": found["n"], candidate: f"{found['candidate']:g}", against: f"{found['against']:g}"}
+        {
+            "task": task,
+            "rows": found["n"],
+            candidate: f"{found['candidate']:g}",
+            against: f"{found['against']:g}",
+        }
         for task, found in overall.get("tasks", {}).items()
     ]
     if tasks:
         emit(tasks, False, title="right by task")
     for found in overall.get("worse_slices", []):
         out.print(
-            f"• Worse on questions about {found['slice']!r}: {found['candidate']:g} of {found['n']} right, "
-            f"{against} had {found['against']:g}.",
+            f"• Worse on questions about {found['slice']!r}: {found['candidate']:g} of"
+            f" {found['n']} right, {against} had {found['against']:g}.",
             style="yellow",
             markup=False,
         )
@@ -317,7 +394,9 @@ def _judge(
     from training.judge_stored import judge_stored
 
     with progress_bar(as_json, "answering") as on_batch:
-        result: dict[str, Any] = judge_stored(context, adapter, against, rows, actor=actor(), on_batch=on_batch)
+        result: dict[str, Any] = judge_stored(
+            context, adapter, against, rows, actor=actor(), on_batch=on_batch
+        )
     if as_json:
         emit(result, True)
         return

@@ -41,10 +41,15 @@ def lr_find(
         [], "--set", metavar="FIELD=VALUE", help="Any other field of a recipe; may be given again."
     ),
     minutes: float = typer.Option(
-        _MINUTES, "--minutes", min=0.1, help="Longest time of the test; fewer steps where it takes longer."
+        _MINUTES,
+        "--minutes",
+        min=0.1,
+        help="Longest time of the test; fewer steps where it takes longer.",
     ),
     alias: str = typer.Option(
-        "", "--alias", help="Name of the adapter that the rows are for. Default: the setting default_alias."
+        "",
+        "--alias",
+        help="Name of the adapter that the rows are for. Default: the setting default_alias.",
     ),
     skip_bad: bool = typer.Option(
         False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."
@@ -53,7 +58,9 @@ def lr_find(
     encoding: str = ENCODING,
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Train some hundred steps at rising learning rates and suggest one; nothing is stored but a picture."""
+    """Train some hundred steps at rising learning rates and suggest one; nothing is stored but a
+    picture.
+    """
     given = overrides(
         {"method": method or None, "rank": rank, "batch_size": batch_size}, assignments
     )

@@ -21,9 +21,14 @@ def client_for(context: Context, on: str, into: Path | None, *, dry_run: bool) -
     address = ray_address(on, JOBS)
     require_job_address(address, context.settings)
     if into is not None:
-        raise InputError("A run on Ray makes a version in the store; --into names a folder of this machine.", hint="Leave --on out.")
+        raise InputError(
+            "A run on Ray makes a version in the store; --into names a folder of this machine.",
+            hint="Leave --on out.",
+        )
     if dry_run:
-        raise InputError("--dry-run measures this machine, not the cluster.", hint="Leave --on out of it.")
+        raise InputError(
+            "--dry-run measures this machine, not the cluster.", hint="Leave --on out of it."
+        )
     require_ray()
     return client_of(address)
 
@@ -33,7 +38,15 @@ def prepared_for(recipe: Any) -> Any:
     return replace(recipe, device="auto", processes=1)
 
 
-def run_there(context: Context, client: Any, prepared: Any, asked: Any, watch: Callable[[dict[str, Any]], None], notices: list[str], as_json: bool) -> None:
+def run_there(
+    context: Context,
+    client: Any,
+    prepared: Any,
+    asked: Any,
+    watch: Callable[[dict[str, Any]], None],
+    notices: list[str],
+    as_json: bool,
+) -> None:
     """Have Ray do the run, and say what it made."""
     from training.run.ray_job import as_asked, run_on_ray
 
@@ -59,6 +72,9 @@ def search_there(found: Any, on: str, **follow: Any) -> None:
     from training.run.search_ray import cluster, search_on_ray
 
     if found.prepared.start_adapter is not None:
-        raise InputError("Trials on Ray start from the base; the recipe goes on from a version.", hint="Search without init_from, or leave --on out.")
+        raise InputError(
+            "Trials on Ray start from the base; the recipe goes on from a version.",
+            hint="Search without init_from, or leave --on out.",
+        )
     with cluster(ray_address(on, LOCAL)) as ray:
         search_on_ray(found, ray, **follow)

@@ -1,4 +1,6 @@
-"""What `whet train run` and `resume` say of a result: at once when it is stored, and as JSON at the end."""
+"""What `whet train run` and `resume` say of a result: at once when it is stored, and as JSON at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -149,10 +151,14 @@ def show_expected(expected: dict[str, Any], notices: list[str]) -> None:
         "rows": f"{expected['rows']:,}",
         "steps": f"{expected['steps']:,}",
         "tokens": f"{expected['tokens']:,}, of which {expected['trained_tokens']:,} are learned",
-        "time": f"{duration(1000 * expected['seconds'])} of training at "
-        f"{expected['tokens_per_s']:,} tokens/s; judging and the report come on top",
-        "memory": f"{memory_text(expected['peak_memory_bytes'])} at most: "
-        + ", ".join(f"{part} {memory_text(size)}" for part, size in memory.items() if size),
+        "time": (
+            f"{duration(1000 * expected['seconds'])} of training at "
+            f"{expected['tokens_per_s']:,} tokens/s; judging and the report come on top"
+        ),
+        "memory": (
+            f"{memory_text(expected['peak_memory_bytes'])} at most: "
+            + ", ".join(f"{part} {memory_text(size)}" for part, size in memory.items() if size)
+        ),
         "cost": f"{expected['cost']:g}" if "cost" in expected else "",
         "recipe": ", ".join(
             f"{name} {value_text(value)}"

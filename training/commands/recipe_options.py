@@ -1,4 +1,6 @@
-"""A recipe from the options of `whet train run`: one option each for the usual fields, `--set` for all."""
+"""A recipe from the options of `whet train run`: one option each for the usual fields, `--set` for
+all.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ def resume(
     run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or its beginning."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
-    """Go on with a run that failed or whose process was killed, from its newest checkpoint: same rows, recipe and base, and the same result."""
+    """Go on with a run that failed or whose process was killed, from its newest checkpoint: same
+    rows, recipe and base, and the same result.
+    """
     with opened() as context:
         from training import runs
         from training.allocator import keep_memory
@@ -29,9 +31,18 @@ def resume(
 
         quiet_environment()
         keep_memory()
-        started, row = runs.resume(context, run_id, worker=this_process(), actor=actor(), now=now_ms())
+        started, row = runs.resume(
+            context, run_id, worker=this_process(), actor=actor(), now=now_ms()
+        )
         if started.request_id is not None:
-            emit({"run": started.id, "state": "waiting", "next": "The worker of `whet up` goes on with it."}, as_json)
+            emit(
+                {
+                    "run": started.id,
+                    "state": "waiting",
+                    "next": "The worker of `whet up` goes on with it.",
+                },
+                as_json,
+            )
             return
         into = Path(row["recipe"]["into"]) if row["recipe"].get("into") else None
         outcome = execute(context, started, lambda: _prepared(context, row), into, as_json=as_json)
@@ -57,10 +68,17 @@ def _prepared(context: Context, row: dict[str, Any]) -> Any:
     base = open_base(context.settings)
     if base.digest != row["base_digest"]:
         raise InputError(
-            f"The run {row['id']} was begun on the base {row['base_digest'][:8]}, but {base.name} is {base.digest[:8]}.",
+            f"The run {row['id']} was begun on the base {row['base_digest'][:8]}, but"
+            f" {base.name} is {base.digest[:8]}.",
             hint="Set WHET_BASE_MODEL to the base it was begun on.",
         )
-    dataset = datasets.load(context.store, row["recipe"]["dataset_path"], row["dataset_digest"], row["recipe"]["dataset_name"])
+    dataset = datasets.load(
+        context.store,
+        row["recipe"]["dataset_path"],
+        row["dataset_digest"],
+        row["recipe"]["dataset_name"],
+    )
     recipe = recipe_of(context, row["id"]) or recipe_in(row)
-    # The rows were accepted when the run began; one that this base cannot take was left out then too, or the checkpoint is refused.
+    # The rows were accepted when the run began; one that this base cannot take was left out then
+    # too, or the checkpoint is refused.
     return prepare(context, row["alias"], dataset, recipe, base, skip_bad=True)

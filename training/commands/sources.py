@@ -1,4 +1,6 @@
-"""The rows that a command is given, a file or a dataset version, and what a person should know about them."""
+"""The rows that a command is given, a file or a dataset version, and what a person should know
+about them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from training.rows import Row
 
 
-_LOOKED_AT = 20_000  # training rows up to which a run looks through them first; the search for near-duplicates takes ten seconds then
+# Training rows up to which a run looks through them first; the search for near-duplicates takes ten
+# seconds then
+_LOOKED_AT = 20_000
 FOLDS = 5  # of a set that is too small for a test part
 
 
@@ -77,12 +81,16 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
     file = source.file
     if bool(file) == bool(source.dataset):
         raise InputError(
-            "Expected either a FILE or --dataset NAME@vN, found " + ("both." if file else "neither."),
+            "Expected either a FILE or --dataset NAME@vN, found "
+            + ("both." if file else "neither."),
             hint="For example: whet train run rows.jsonl --alias support",
         )
     if source.dataset:
         if source.test or source.no_split:
-            raise InputError("--test and --no-split belong to a FILE; a dataset version has its test part already.")
+            raise InputError(
+                "--test and --no-split belong to a FILE; a dataset version has its test part"
+                " already."
+            )
         return SourceRows(find_dataset(context, source.dataset), [])
     assert file is not None
     given = read_given(
@@ -113,7 +121,11 @@ def part_rows(context: Context, name: str, given: Given, source: RowSource) -> P
     has_test = given.test is not None
     if source.folds and not has_test:
         return _folded(rows, source.folds, notices, is_wanted=True)
-    shares = datasets.Shares(0.0, 0.0) if source.no_split else datasets.default_shares(len(rows), separate_test=has_test)
+    shares = (
+        datasets.Shares(0.0, 0.0)
+        if source.no_split
+        else datasets.default_shares(len(rows), separate_test=has_test)
+    )
     if given.validation is not None:
         shares = datasets.Shares(0.0, shares.test)
     splits = f"splits/{name}.json"  # what earlier runs under this alias held out stays held out
@@ -143,8 +155,15 @@ def part_rows(context: Context, name: str, given: Given, source: RowSource) -> P
 
 def _folded(rows: list[Row], folds: int, notices: list[str], *, is_wanted: bool) -> PartedRows:
     """All rows for training; they are judged by cross-validation."""
-    text = f"Using {len(rows)} of {len(rows)} rows (100.0 %): all for training, judged by {folds}-fold cross-validation"
-    text += "." if is_wanted else " because they are too few for a test part (--folds 0 trains without)."
+    text = (
+        f"Using {len(rows)} of {len(rows)} rows (100.0 %): all for training, judged by {folds}-fold"
+        " cross-validation"
+    )
+    text += (
+        "."
+        if is_wanted
+        else " because they are too few for a test part (--folds 0 trains without)."
+    )
     return PartedRows({"train": rows, "validation": [], "test": []}, [text, *notices], folds)
 
 
@@ -198,8 +217,10 @@ def refuse_large_loss(made: Split) -> None:
     shown = "\n".join(f"  {leak}" for leak in made.dropped[:5])
     raise LargeLossError(
         f"{made.large_loss}:\n{shown}",
-        hint="Hold out other rows (--hold-out pattern), train on all (--no-split, with --test FILE to "
-        "judge by), or go on without these rows (--drop-leaks).",
+        hint=(
+            "Hold out other rows (--hold-out pattern), train on all (--no-split, with --test FILE"
+            " to judge by), or go on without these rows (--drop-leaks)."
+        ),
     )
 
 
@@ -208,7 +229,10 @@ def warnings_of(rows: list[Any]) -> list[str]:
     from training.data.warnings import warnings
 
     if len(rows) > _LOOKED_AT:
-        return [f"{len(rows):,} rows are too many to look through before each run: `whet data check` says what they would teach without a word."]
+        return [
+            f"{len(rows):,} rows are too many to look through before each run: `whet data check`"
+            " says what they would teach without a word."
+        ]
     return [str(finding) for finding in warnings(rows)]
 
 

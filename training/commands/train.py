@@ -24,91 +24,247 @@ from whet.ids import check_name
 from whet.registry import alias_filter, list_adapters
 from whet.web.filters import relative
 
-train = typer.Typer(no_args_is_help=True, help="Train adapters: from a file or a dataset version to a judged, stored version.")
+train = typer.Typer(
+    no_args_is_help=True,
+    help="Train adapters: from a file or a dataset version to a judged, stored version.",
+)
 
 _Json = typer.Option(False, "--json", help="Print one JSON document.")
 
 
 @train.command("run")
 def run(
-    file: Path | None = typer.Argument(None, metavar="[FILE]", help="Training rows: JSONL, JSON, CSV, Parquet, or a folder that `datasets` saved."),
-    dataset: str = typer.Option("", "--dataset", help="A dataset version instead of a file, such as support@v2."),
-    alias: str = typer.Option("", "--alias", help="Name of the adapter. Default: the setting default_alias."),
-    test: Path | None = typer.Option(None, "--test", help="File of rows to judge by, instead of a part of FILE."),
+    file: Path | None = typer.Argument(
+        None,
+        metavar="[FILE]",
+        help="Training rows: JSONL, JSON, CSV, Parquet, or a folder that `datasets` saved.",
+    ),
+    dataset: str = typer.Option(
+        "", "--dataset", help="A dataset version instead of a file, such as support@v2."
+    ),
+    alias: str = typer.Option(
+        "", "--alias", help="Name of the adapter. Default: the setting default_alias."
+    ),
+    test: Path | None = typer.Option(
+        None, "--test", help="File of rows to judge by, instead of a part of FILE."
+    ),
     drop_leaks: bool = typer.Option(
-        False, "--drop-leaks", help="Go on where more than a tenth of the rows has to be dropped to prevent train/test leakage."
+        False,
+        "--drop-leaks",
+        help=(
+            "Go on where more than a tenth of the rows has to be dropped to prevent train/test"
+            " leakage."
+        ),
     ),
-    no_split: bool = typer.Option(False, "--no-split", help="Train on every row of FILE; without --test nothing can be compared."),
+    no_split: bool = typer.Option(
+        False,
+        "--no-split",
+        help="Train on every row of FILE; without --test nothing can be compared.",
+    ),
     hold_out: str = typer.Option(
-        "auto", "--hold-out", help="What is held out together: pattern (whole patterns of questions), question, user; auto chooses. See --by-time."
+        "auto",
+        "--hold-out",
+        help=(
+            "What is held out together: pattern (whole patterns of questions), question, user; auto"
+            " chooses. See --by-time."
+        ),
     ),
-    by_time: str = typer.Option("", "--by-time", help="Field with a time: the newest rows are held out."),
-    repeats: str = typer.Option("keep", "--repeats", help="Exact repeats: keep, weight (one row with their weights added up), or remove."),
-    recipe_name: str = typer.Option("", "--recipe", help="A recipe in training/recipes, or the path of a .toml file. Default: the method's own."),
-    method: str = typer.Option("", "--method", help="How to train; `whet train methods` lists them. Default: what the recipe says, lora without one."),
-    into: Path | None = typer.Option(None, "--into", help="Where the result goes of a method that the engine cannot serve as an adapter; a new folder."),
-    teacher: str | None = typer.Option(None, "--teacher", help="For distill: a model's folder, or http(s)://host/v1#MODEL."),
+    by_time: str = typer.Option(
+        "", "--by-time", help="Field with a time: the newest rows are held out."
+    ),
+    repeats: str = typer.Option(
+        "keep",
+        "--repeats",
+        help="Exact repeats: keep, weight (one row with their weights added up), or remove.",
+    ),
+    recipe_name: str = typer.Option(
+        "",
+        "--recipe",
+        help=(
+            "A recipe in training/recipes, or the path of a .toml file. Default: the method's own."
+        ),
+    ),
+    method: str = typer.Option(
+        "",
+        "--method",
+        help=(
+            "How to train; `whet train methods` lists them. Default: what the recipe says, lora"
+            " without one."
+        ),
+    ),
+    into: Path | None = typer.Option(
+        None,
+        "--into",
+        help=(
+            "Where the result goes of a method that the engine cannot serve as an adapter; a new"
+            " folder."
+        ),
+    ),
+    teacher: str | None = typer.Option(
+        None, "--teacher", help="For distill: a model's folder, or http(s)://host/v1#MODEL."
+    ),
     rank: int | None = typer.Option(None, "--rank", help="Inner width of the adapter."),
     alpha: float | None = typer.Option(
-        None, "--alpha", help="Scale: the update is multiplied by alpha / rank. Default: twice the rank; with rslora what its recipe says."
+        None,
+        "--alpha",
+        help=(
+            "Scale: the update is multiplied by alpha / rank. Default: twice the rank; with rslora"
+            " what its recipe says."
+        ),
     ),
     epochs: float | None = typer.Option(None, "--epochs", help="Passes over the training rows."),
     batch_size: int | None = typer.Option(None, "--batch-size", help="Rows per step."),
-    learning_rate: float | None = typer.Option(None, "--learning-rate", "--lr", help="Peak learning rate. Default: by the size of the base."),
+    learning_rate: float | None = typer.Option(
+        None,
+        "--learning-rate",
+        "--lr",
+        help="Peak learning rate. Default: by the size of the base.",
+    ),
     micro_batch: int | None = typer.Option(
-        None, "--micro-batch", help="Rows computed at once; gradients are summed to those of --batch-size rows. Default: all of them."
+        None,
+        "--micro-batch",
+        help=(
+            "Rows computed at once; gradients are summed to those of --batch-size rows. Default:"
+            " all of them."
+        ),
     ),
     gradient_checkpointing: bool | None = typer.Option(
-        None, "--gradient-checkpointing/--no-gradient-checkpointing", help="Compute activations twice to keep fewer: slower, less memory, same result."
+        None,
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        help="Compute activations twice to keep fewer: slower, less memory, same result.",
     ),
-    processes: int | None = typer.Option(None, "--processes", help="Processes that share the training on this machine (torchrun, FSDP). Default: 1."),
-    packing: bool | None = typer.Option(None, "--packing/--no-packing", help="Several rows to a sequence, each seeing itself alone."),
+    processes: int | None = typer.Option(
+        None,
+        "--processes",
+        help="Processes that share the training on this machine (torchrun, FSDP). Default: 1.",
+    ),
+    packing: bool | None = typer.Option(
+        None, "--packing/--no-packing", help="Several rows to a sequence, each seeing itself alone."
+    ),
     question_variants: int | None = typer.Option(
-        None, "--question-variants", help="Wordings of each question over the passes; 1: as they are. Default: 4 below 5,000 rows."
+        None,
+        "--question-variants",
+        help=(
+            "Wordings of each question over the passes; 1: as they are. Default: 4 below 5,000"
+            " rows."
+        ),
     ),
     counterfactual_share: float | None = typer.Option(
         None,
         "--counterfactual-share",
-        help="Share of the training, 0 to 0.5, that is rows whose passages (`context`) say otherwise, so that the model goes on reading them. Default: 0.",
+        help=(
+            "Share of the training, 0 to 0.5, that is rows whose passages (`context`) say"
+            " otherwise, so that the model goes on reading them. Default: 0."
+        ),
     ),
     folds: int | None = typer.Option(
-        None, "--folds", help="Judge by cross-validation with so many models beside the version, which is trained on all rows. Default: 5 for sets too small for a test."
+        None,
+        "--folds",
+        help=(
+            "Judge by cross-validation with so many models beside the version, which is trained on"
+            " all rows. Default: 5 for sets too small for a test."
+        ),
     ),
-    refit: bool | None = typer.Option(None, "--refit/--no-refit", help="After the verdict, train on all rows, held-out ones too, and store that."),
-    patience: int | None = typer.Option(None, "--patience", help="Checks on validation rows without a new best before the run stops; 0: never."),
+    refit: bool | None = typer.Option(
+        None,
+        "--refit/--no-refit",
+        help="After the verdict, train on all rows, held-out ones too, and store that.",
+    ),
+    patience: int | None = typer.Option(
+        None,
+        "--patience",
+        help="Checks on validation rows without a new best before the run stops; 0: never.",
+    ),
     sample_every: int | None = typer.Option(
         None,
         "--sample-every",
-        help="Steps between samplings: a few held-out questions are answered while training. Default: 0, none.",
+        help=(
+            "Steps between samplings: a few held-out questions are answered while training."
+            " Default: 0, none."
+        ),
     ),
-    device: str | None = typer.Option(None, "--device", help="auto, cpu, or cuda to refuse a machine without a GPU."),
-    max_length: int | None = typer.Option(None, "--max-length", help="Tokens per row; longer rows are refused. At most what engine and base take."),
-    dropout: float | None = typer.Option(None, "--dropout", help="On the adapter's input, 0 to below 1."),
-    warmup: float | None = typer.Option(None, "--warmup", help="Share of all steps in which the learning rate rises, 0 to 1."),
-    schedule: str | None = typer.Option(None, "--schedule", help="How the learning rate falls afterwards: cosine, linear or constant."),
+    device: str | None = typer.Option(
+        None, "--device", help="auto, cpu, or cuda to refuse a machine without a GPU."
+    ),
+    max_length: int | None = typer.Option(
+        None,
+        "--max-length",
+        help="Tokens per row; longer rows are refused. At most what engine and base take.",
+    ),
+    dropout: float | None = typer.Option(
+        None, "--dropout", help="On the adapter's input, 0 to below 1."
+    ),
+    warmup: float | None = typer.Option(
+        None, "--warmup", help="Share of all steps in which the learning rate rises, 0 to 1."
+    ),
+    schedule: str | None = typer.Option(
+        None,
+        "--schedule",
+        help="How the learning rate falls afterwards: cosine, linear or constant.",
+    ),
     target_modules: str | None = typer.Option(
-        None, "--target-modules", help="Layers that get an adapter, by the ends of their names: q_proj,v_proj. Default: all-linear."
+        None,
+        "--target-modules",
+        help=(
+            "Layers that get an adapter, by the ends of their names: q_proj,v_proj. Default:"
+            " all-linear."
+        ),
     ),
-    weight_decay: float | None = typer.Option(None, "--weight-decay", help="Of AdamW, on matrices."),
-    assignments: list[str] = typer.Option([], "--set", metavar="FIELD=VALUE", help="Any other field of a recipe (docs/training.md); may be given again."),
-    seed: int | None = typer.Option(None, "--seed", help="Same seed, data, base and threads: same weights, on a CPU."),
-    threads: int | None = typer.Option(None, "--threads", help="CPU threads. Default: measured at the start."),
-    init_from: str | None = typer.Option(None, "--init-from", help="Start from this adapter's weights: a label, or 'production'."),
-    skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."),
-    on: str = typer.Option("", "--on", help="ray, or ray=http://HOST:8265: train as a job of a Ray cluster instead of here."),
-    no_report: bool = typer.Option(False, "--no-report", help="Judge on held-out rows alone; `whet eval run` makes the report later."),
+    weight_decay: float | None = typer.Option(
+        None, "--weight-decay", help="Of AdamW, on matrices."
+    ),
+    assignments: list[str] = typer.Option(
+        [],
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any other field of a recipe (docs/training.md); may be given again.",
+    ),
+    seed: int | None = typer.Option(
+        None, "--seed", help="Same seed, data, base and threads: same weights, on a CPU."
+    ),
+    threads: int | None = typer.Option(
+        None, "--threads", help="CPU threads. Default: measured at the start."
+    ),
+    init_from: str | None = typer.Option(
+        None, "--init-from", help="Start from this adapter's weights: a label, or 'production'."
+    ),
+    skip_bad: bool = typer.Option(
+        False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."
+    ),
+    on: str = typer.Option(
+        "",
+        "--on",
+        help="ray, or ray=http://HOST:8265: train as a job of a Ray cluster instead of here.",
+    ),
+    no_report: bool = typer.Option(
+        False,
+        "--no-report",
+        help="Judge on held-out rows alone; `whet eval run` makes the report later.",
+    ),
     full_report: bool = typer.Option(
-        False, "--full-report", help="Ask every probe for the report. Default: as many as a quarter of the training's time allows."
+        False,
+        "--full-report",
+        help=(
+            "Ask every probe for the report. Default: as many as a quarter of the training's time"
+            " allows."
+        ),
     ),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Only print tokens, steps, expected time, memory by part and cost."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Only print tokens, steps, expected time, memory by part and cost."
+    ),
     price_per_hour: float = typer.Option(
-        0.0, "--price-per-hour", min=0.0, help="What the machine costs an hour: --dry-run prints what the training will cost."
+        0.0,
+        "--price-per-hour",
+        min=0.0,
+        help="What the machine costs an hour: --dry-run prints what the training will cost.",
     ),
     columns: str = COLUMNS,
     encoding: str = ENCODING,
     as_json: bool = _Json,
 ) -> None:
-    """Check the rows, train, compare with production (or the base) on held-out rows, store a version and say what to do next."""
+    """Check the rows, train, compare with production (or the base) on held-out rows, store a
+    version and say what to do next.
+    """
     options = {
         "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
@@ -162,13 +318,28 @@ def run(
         from training.prepare import prepare
 
         here = on_ray.prepared_for(recipe) if ray else recipe
-        prepared = prepare(context, name, rows, here, base, skip_bad=skip_bad, drop_leaks=drop_leaks or file is None)
+        prepared = prepare(
+            context,
+            name,
+            rows,
+            here,
+            base,
+            skip_bad=skip_bad,
+            drop_leaks=drop_leaks or file is None,
+        )
         notices += [*prepared.notices, *(warnings_of(prepared.dataset.train) if file else [])]
         if prepared.left_out:
-            notices.append(f"{len(prepared.left_out)} rows were left out: " + "; ".join(map(str, prepared.left_out[:5])))
+            notices.append(
+                f"{len(prepared.left_out)} rows were left out: "
+                + "; ".join(map(str, prepared.left_out[:5]))
+            )
         if dry_run:
             expected = _expected(context, prepared, price_per_hour)
-            emit({"notices": notices, **expected}, True) if as_json else show_expected(expected, notices)
+            (
+                emit({"notices": notices, **expected}, True)
+                if as_json
+                else show_expected(expected, notices)
+            )
             return
         for notice in notices if not as_json else []:
             out.print(f"• {notice}", markup=False, soft_wrap=True)
@@ -191,10 +362,22 @@ def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[st
     from training.recipe import relevant_fields
 
     prepared, _, _, expected = measured(context, prepared, price_per_hour)
-    return {"alias": prepared.alias, "base": prepared.base.name, **expected, "recipe": relevant_fields(prepared.recipe.as_json())}
+    return {
+        "alias": prepared.alias,
+        "base": prepared.base.name,
+        **expected,
+        "recipe": relevant_fields(prepared.recipe.as_json()),
+    }
 
 
-def _train(context: Context, prepared: Any, into: Path | None = None, *, as_json: bool, report: str = "full") -> Any:
+def _train(
+    context: Context,
+    prepared: Any,
+    into: Path | None = None,
+    *,
+    as_json: bool,
+    report: str = "full",
+) -> Any:
     from training import runs
     from training.pipeline import recipe_json
 
@@ -218,12 +401,20 @@ def this_process() -> str:
 
 
 def execute(
-    context: Context, started: Any, prepared: Callable[[], Any], into: Path | None = None, *, as_json: bool, report: str = "full"
+    context: Context,
+    started: Any,
+    prepared: Callable[[], Any],
+    into: Path | None = None,
+    *,
+    as_json: bool,
+    report: str = "full",
 ) -> Any:
-    """Do a run that has its row, `prepared()` first; the row is ended whatever happens. What is raised comes out as a WhetError where it can.
+    """Do a run that has its row, `prepared()` first; the row is ended whatever happens.
 
-    Progress goes to standard error. What was made is printed as soon as it is stored, with `as_json`
-    in one line there too; then comes the report.
+    What is raised comes out as a WhetError where it can.
+
+    Progress goes to standard error. What was made is printed as soon as it is stored, with
+    `as_json` in one line there too; then comes the report.
     """
     from training import runs
     from training.pipeline import run_training
@@ -234,15 +425,18 @@ def execute(
     try:
         on_stored = note_stored if as_json else show_stored
         with run_progress() as watch, Reporter(context, started, watch, on_stored) as reporter:
-            return run_training(context, started, prepared(), reporter, actor=actor(), into=into, report=report)
+            return run_training(
+                context, started, prepared(), reporter, actor=actor(), into=into, report=report
+            )
     except Cancelled:
         runs.end(context, started, runs.CANCELLED, "Cancelled on request.", now_ms())
         checkpoints_of(context, started.id).remove()
-        raise TrainingError(f"The run {started.id} was cancelled.", hint="Nothing was stored.") from None
+        raise TrainingError(
+            f"The run {started.id} was cancelled.", hint="Nothing was stored."
+        ) from None
     except KeyboardInterrupt:
         reason = (
-            "Interrupted on the command line. "
-            f"`whet train resume {started.id}` goes on with it."
+            f"Interrupted on the command line. `whet train resume {started.id}` goes on with it."
         )
         runs.end(context, started, runs.FAILED, reason, now_ms())
         raise
@@ -261,7 +455,9 @@ def execute(
 
 @train.command("methods")
 def methods(as_json: bool = _Json) -> None:
-    """Every way to train: what it learns, from which rows, and what the engine can do with the result."""
+    """Every way to train: what it learns, from which rows, and what the engine can do with the
+    result.
+    """
     from training.methods.registry import METHODS
 
     rows = [
@@ -276,7 +472,18 @@ def methods(as_json: bool = _Json) -> None:
         }
         for each in METHODS.values()
     ]
-    emit(rows if as_json else [{name: row[name] for name in ("method", "learns", "rows", "becomes")} for row in rows], as_json, title="methods")
+    emit(
+        (
+            rows
+            if as_json
+            else [
+                {name: row[name] for name in ("method", "learns", "rows", "becomes")}
+                for row in rows
+            ]
+        ),
+        as_json,
+        title="methods",
+    )
 
 
 @train.command("list")
@@ -292,7 +499,9 @@ def list_runs(
         with reading(context.database) as connection:
             rows = runs.newest(connection, alias_filter(connection, alias), limit)
         if as_json:
-            emit([{key: value for key, value in row.items() if key != "curve"} for row in rows], True)
+            emit(
+                [{key: value for key, value in row.items() if key != "curve"} for row in rows], True
+            )
             return
         now = now_ms()
         emit([_line(row, now) for row in rows], False, title="runs")
@@ -314,7 +523,10 @@ def _line(row: dict[str, Any], now: int) -> dict[str, Any]:
 
 
 @train.command("show")
-def show(run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or its beginning."), as_json: bool = _Json) -> None:
+def show(
+    run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or its beginning."),
+    as_json: bool = _Json,
+) -> None:
     """Everything about one run: recipe, progress, loss curve, estimate against fact, evaluation."""
     with opened() as context:
         from training import runs

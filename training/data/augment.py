@@ -1,10 +1,12 @@
 """More rows from the training rows: the question said in other words, the answer as it is.
 
-Word changes are those of EDA (J. Wei, K. Zou, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks",
-2019): random swap, deletion, insertion, and replacement by synonyms. Paraphrase and back-translation ask a model behind an endpoint.
+Word changes are those of EDA (J. Wei, K. Zou, "EDA: Easy Data Augmentation Techniques for Boosting
+Performance on Text Classification Tasks", 2019): random swap, deletion, insertion, and replacement
+by synonyms. Paraphrase and back-translation ask a model behind an endpoint.
 
-What the question is about never changes: a word that the answer or `checks` repeats, and anything with a digit, stays where it is. Each
-new row is marked: `origin` synthetic, `parent` the row that it was made from, `made_by` how.
+What the question is about never changes: a word that the answer or `checks` repeats, and anything
+with a digit, stays where it is. Each new row is marked: `origin` synthetic, `parent` the row that
+it was made from, `made_by` how.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from whet.lines import split_lines
 
 WORD_METHODS = ("swap", "delete", "insert", "synonym")
 MODEL_METHODS = ("paraphrase", "back-translate")
-_CHANGED = 0.1  # of the words, and at least one: EDA's alpha, at which most of its gain was measured
+# Of the words, and at least one: EDA's alpha, at which most of its gain was measured
+_CHANGED = 0.1
 _LONGEST_PARAPHRASE = 4  # times the question's length: more is an answer or a lecture
 _TRIES = 5  # draws for a new wording before a row is given up: of short questions there are few
 
@@ -41,7 +44,8 @@ class Augmented:
     rows: list[dict[str, Any]] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)  # method -> rows
     skipped: Counter[str] = field(default_factory=Counter)  # why -> attempts
-    leaks: list[Leak] = field(default_factory=list)  # new rows that repeat a held-out row: not in `rows`
+    # New rows that repeat a held-out row: not in `rows`
+    leaks: list[Leak] = field(default_factory=list)
     refused: list[BadLine] = field(default_factory=list)
 
 
@@ -56,11 +60,20 @@ def augment(
     rewrite: Mapping[str, Rewrite] | None = None,
     on_row: Callable[[], None] = lambda: None,
 ) -> Augmented:
-    """`per_row` new rows for each real row, by the methods in turn. Word changes follow from the seed and the row alone.
+    """`per_row` new rows for each real row, by the methods in turn.
 
-    `rewrite` has a function for each method that asks a model, called for several questions at once; what it answers is checked. Errors it raises end the work.
+    Word changes follow from the seed and the row alone.
+
+    `rewrite` has a function for each method that asks a model, called for several questions at
+    once; what it answers is checked. Errors it raises end the work.
     """
-    asks = [(row, method) for row in rows if _why_not(row) is None for method in _in_turn(methods, per_row) if method in MODEL_METHODS]
+    asks = [
+        (row, method)
+        for row in rows
+        if _why_not(row) is None
+        for method in _in_turn(methods, per_row)
+        if method in MODEL_METHODS
+    ]
     with asked_together(lambda each: (rewrite or {})[each[1]](_question(each[0])), asks) as written:
         return _augmented(rows, methods, per_row, seed, held_out, synonyms or {}, written, on_row)
 
@@ -121,17 +134,29 @@ def _question(row: Row) -> str:
 
 def _asked(row: Row) -> int | None:
     """Position of the last user message."""
-    return max((position for position, message in enumerate(row.messages) if message["role"] == "user"), default=None)
+    return max(
+        (position for position, message in enumerate(row.messages) if message["role"] == "user"),
+        default=None,
+    )
 
 
 def _reworded(
-    row: Row, method: str, rng: random.Random, synonyms: Mapping[str, Sequence[str]], written: Iterator[str], seen: set[str]
+    row: Row,
+    method: str,
+    rng: random.Random,
+    synonyms: Mapping[str, Sequence[str]],
+    written: Iterator[str],
+    seen: set[str],
 ) -> tuple[str | None, str]:
     """(the new question, why there is none)."""
     asked, kept = _question(row), _kept_words(row)
     why = "no other wording was found"
     for _ in range(1 if method in MODEL_METHODS else _TRIES):
-        made = next(written) if method in MODEL_METHODS else _changed(asked, method, kept, rng, synonyms)
+        made = (
+            next(written)
+            if method in MODEL_METHODS
+            else _changed(asked, method, kept, rng, synonyms)
+        )
         if made is None:
             return None, f"nothing to {method}"
         if len(made) > _LONGEST_PARAPHRASE * len(asked) + 40:
@@ -149,10 +174,22 @@ def _kept_words(row: Row) -> set[str]:
     return answered | {word for word in words(_question(row)) if re.search(r"\d", word)}
 
 
-def _changed(asked: str, method: str, kept: set[str], rng: random.Random, synonyms: Mapping[str, Sequence[str]]) -> str | None:
-    """The question with a tenth of its words changed; None where the method finds nothing to change."""
+def _changed(
+    asked: str,
+    method: str,
+    kept: set[str],
+    rng: random.Random,
+    synonyms: Mapping[str, Sequence[str]],
+) -> str | None:
+    """The question with a tenth of its words changed; None where the method finds nothing to
+    change.
+    """
     tokens = asked.split(" ")
-    free = [position for position, token in enumerate(tokens) if token.strip() and not (set(words(token)) & kept)]
+    free = [
+        position
+        for position, token in enumerate(tokens)
+        if token.strip() and not (set(words(token)) & kept)
+    ]
     times = max(1, round(_CHANGED * len(tokens)))
     if method == "swap":
         if len(free) < 2:
@@ -183,7 +220,11 @@ def _dressed(token: str, word: str) -> str:
     body = re.search(r"\w(.*\w)?", token)
     if body is None:
         return word
-    return token[: body.start()] + (word[:1].upper() + word[1:] if body.group()[0].isupper() else word) + token[body.end() :]
+    return (
+        token[: body.start()]
+        + (word[:1].upper() + word[1:] if body.group()[0].isupper() else word)
+        + token[body.end() :]
+    )
 
 
 def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
@@ -194,47 +235,89 @@ def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
     raw = {
         name: value
         for name, value in row.raw.items()
-        if name not in ("prompt", "completion", "instruction", "input", "output", "system", "conversations", "messages")
+        if name
+        not in (
+            "prompt",
+            "completion",
+            "instruction",
+            "input",
+            "output",
+            "system",
+            "conversations",
+            "messages",
+        )
     }
     shaped = {"messages": messages[:-1]} if row.kind == "preference" else {"messages": messages}
-    if row.kind == "preference":  # conversational pairs carry the question in both answers: the texts alone are kept
+    # Conversational pairs carry the question in both answers: the texts alone are kept
+    if row.kind == "preference":
         raw |= {"chosen": row.answer, "rejected": row.rejected}
-    return {**raw, **shaped, "id": f"{row.id}~{method}{number}", "origin": "synthetic", "parent": row.id, "made_by": method}
+    return {
+        **raw,
+        **shaped,
+        "id": f"{row.id}~{method}{number}",
+        "origin": "synthetic",
+        "parent": row.id,
+        "made_by": method,
+    }
 
 
 def synonyms_from(path: Path) -> dict[str, list[str]]:
-    """A file with one group of synonyms on each line, separated by commas, or a JSON object of word -> list. Raises InputError."""
+    """A file with one group of synonyms on each line, separated by commas, or a JSON object of word
+    -> list. Raises InputError.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", hint="Write one group of synonyms on each line: kettle, boiler.") from error
+        raise InputError(
+            f"{path} cannot be read: {error}.",
+            hint="Write one group of synonyms on each line: kettle, boiler.",
+        ) from error
     found: dict[str, list[str]] = {}
     if path.suffix.lower() == ".json":
         try:
             value = json.loads(text)
         except ValueError as error:
             raise InputError(f"{path} is not JSON: {error}.") from error
-        if not isinstance(value, dict) or not all(isinstance(item, list) and all(isinstance(word, str) for word in item) for item in value.values()):
-            raise InputError(f"{path} is not an object of words with lists of synonyms.", hint='Write {"kettle": ["boiler"]}.')
+        if not isinstance(value, dict) or not all(
+            isinstance(item, list) and all(isinstance(word, str) for word in item)
+            for item in value.values()
+        ):
+            raise InputError(
+                f"{path} is not an object of words with lists of synonyms.",
+                hint='Write {"kettle": ["boiler"]}.',
+            )
         found = {text_key(word): item for word, item in value.items()}
     else:
         for line in split_lines(text):
             group = [word.strip() for word in line.split(",") if word.strip()]
             for word in group if not line.startswith("#") else []:
-                found.setdefault(text_key(word), []).extend(other for other in group if other != word)
+                found.setdefault(text_key(word), []).extend(
+                    other for other in group if other != word
+                )
     if not any(found.values()):
-        raise InputError(f"{path} holds no synonyms.", hint="Write one group of synonyms on each line: kettle, boiler.")
+        raise InputError(
+            f"{path} holds no synonyms.",
+            hint="Write one group of synonyms on each line: kettle, boiler.",
+        )
     return found
 
 
 def wordnet_synonyms(rows: Sequence[Row]) -> dict[str, list[str]] | None:
-    """Synonyms of the questions' words from WordNet, where its data is on this machine (nltk); None where it is not. Nothing is downloaded."""
+    """Synonyms of the questions' words from WordNet, where its data is on this machine (nltk); None
+    where it is not. Nothing is downloaded.
+    """
     from nltk.corpus import wordnet
 
     found: dict[str, list[str]] = {}
     try:
-        for word in sorted({word for row in rows for word in words(_question(row)) if word.isalpha()}):
-            names = {lemma.name().replace("_", " ").lower() for meaning in wordnet.synsets(word) for lemma in meaning.lemmas()} - {word}
+        for word in sorted(
+            {word for row in rows for word in words(_question(row)) if word.isalpha()}
+        ):
+            names = {
+                lemma.name().replace("_", " ").lower()
+                for meaning in wordnet.synsets(word)
+                for lemma in meaning.lemmas()
+            } - {word}
             if names:
                 found[word] = sorted(names)
     except LookupError:

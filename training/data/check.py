@@ -1,4 +1,6 @@
-"""What a file of rows amounts to for the base in use: figures, what the model will see, and findings with what to do about each."""
+"""What a file of rows amounts to for the base in use: figures, what the model will see, and
+findings with what to do about each.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,10 @@ def check(
         "warnings": sum(finding.severity == WARNING for finding in findings),
         "findings": [asdict(finding) for finding in findings],
         "preview": _pieces(encoder, learned[0]) if learned else [],
-        "previews": [{"line": line, "pieces": _pieces(encoder, tokens)} for line, tokens in _first_windows(learned, _PREVIEWS)],
+        "previews": [
+            {"line": line, "pieces": _pieces(encoder, tokens)}
+            for line, tokens in _first_windows(learned, _PREVIEWS)
+        ],
         "base": base.name,
         "template": base.template_digest[:8],
     }
@@ -104,7 +109,13 @@ def _count(findings: Sequence[Finding], code: str) -> int:
     return sum(finding.count for finding in findings if finding.code == code)
 
 
-def _figures(reading: Reading, encoded: Sequence[Encoded], kept: Sequence[Row], refused: Sequence[BadLine], stop_ids: frozenset[int]) -> dict[str, Any]:
+def _figures(
+    reading: Reading,
+    encoded: Sequence[Encoded],
+    kept: Sequence[Row],
+    refused: Sequence[BadLine],
+    stop_ids: frozenset[int],
+) -> dict[str, Any]:
     lengths = sorted(len(row.ids) for row in encoded)
     bad = sorted([*reading.bad, *refused], key=lambda line: line.line)
     return {
@@ -121,12 +132,20 @@ def _figures(reading: Reading, encoded: Sequence[Encoded], kept: Sequence[Row], 
         "with_context": sum(bool(row.context) for row in kept),
         "tokens": sum(lengths),
         "tokens_learned": sum(row.trained_tokens for row in encoded),
-        "tokens_per_row": {"median": lengths[len(lengths) // 2], "longest": lengths[-1]} if lengths else {},
+        "tokens_per_row": (
+            {"median": lengths[len(lengths) // 2], "longest": lengths[-1]} if lengths else {}
+        ),
         "truncated": 0,  # rows are refused, never cut: what is learned is what is served
         "too_long": sum(" tokens" in line.found for line in refused),
         "without_learned_token": sum(line.found == NOTHING_TO_LEARN for line in refused),
-        "end_of_turn_learned": sum({row.line: _learns_to_stop(row, stop_ids) for row in encoded}.values()),
-        **({"text_windows": sum(row.prompt_tokens == 0 for row in encoded)} if any(row.is_text for row in kept) else {}),
+        "end_of_turn_learned": sum(
+            {row.line: _learns_to_stop(row, stop_ids) for row in encoded}.values()
+        ),
+        **(
+            {"text_windows": sum(row.prompt_tokens == 0 for row in encoded)}
+            if any(row.is_text for row in kept)
+            else {}
+        ),
         "histogram": _histogram(lengths),
     }
 
@@ -150,7 +169,14 @@ def _histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
         return []
     width = max(1, -(-(lengths[-1] + 1 - lengths[0]) // _BINS))
     counts = Counter((length - lengths[0]) // width for length in lengths)
-    return [{"from": lengths[0] + width * number, "to": lengths[0] + width * (number + 1) - 1, "rows": counts[number]} for number in range(max(counts) + 1)]
+    return [
+        {
+            "from": lengths[0] + width * number,
+            "to": lengths[0] + width * (number + 1) - 1,
+            "rows": counts[number],
+        }
+        for number in range(max(counts) + 1)
+    ]
 
 
 def _pieces(encoder: Encoder, row: Encoded) -> list[dict[str, Any]]:
@@ -159,7 +185,14 @@ def _pieces(encoder: Encoder, row: Encoded) -> list[dict[str, Any]]:
     start = 0
     for end in range(1, len(row.ids) + 1):
         if end == len(row.ids) or row.trained[end] != row.trained[start]:
-            pieces.append({"text": encoder.base.tokenizer.decode(list(row.ids[start:end]), skip_special_tokens=False), "trained": row.trained[start]})
+            pieces.append(
+                {
+                    "text": encoder.base.tokenizer.decode(
+                        list(row.ids[start:end]), skip_special_tokens=False
+                    ),
+                    "trained": row.trained[start],
+                }
+            )
             start = end
     return pieces
 
@@ -183,12 +216,29 @@ def _refusals(reading: Reading, refused: Sequence[BadLine], any_row: bool) -> li
         )
     if silent := [bad.line for bad in refused if bad.found == NOTHING_TO_LEARN]:
         do = "Take them out, or train with --skip-bad: all of the answer is removed data."
-        found.append(Finding("nothing_learned", ERROR, len(silent), f"{len(silent)} rows have no token to learn.", do, silent))
+        found.append(
+            Finding(
+                "nothing_learned",
+                ERROR,
+                len(silent),
+                f"{len(silent)} rows have no token to learn.",
+                do,
+                silent,
+            )
+        )
     if lines := [bad.line for bad in refused if bad.found != NOTHING_TO_LEARN]:
         said = f"{len(lines)} rows cannot be learned from with this base."
         found.append(Finding("refused", ERROR, len(lines), said, _CORRECT, lines))
     if not any_row:
-        found.append(Finding("no_rows", ERROR, 0, "No row is left to train on.", "Give at least one row in the documented format."))
+        found.append(
+            Finding(
+                "no_rows",
+                ERROR,
+                0,
+                "No row is left to train on.",
+                "Give at least one row in the documented format.",
+            )
+        )
     if reading.unknown_fields:
         names = ", ".join(sorted(reading.unknown_fields))
         do = "They are stored and not used; --columns says which field one is, if it is any."
@@ -226,10 +276,24 @@ def _worse_answers(encoder: Encoder, kept: Sequence[Row], method: Method) -> lis
     """Rejected answers go the way of the others, but only with methods that look at them."""
     severity = WARNING if method.rows == ANSWERS else ERROR
     pairs = [row for row in kept if row.rejected]
-    bad = encoder.encode_all([replace(row, messages=(*row.messages[:-1], {"role": "assistant", "content": row.rejected})) for row in pairs])[2]
-    do = "Correct or remove those rows: dpo, kto, orpo, simpo and rlhf refuse them; other methods never see a rejected answer."
+    bad = encoder.encode_all(
+        [
+            replace(
+                row, messages=(*row.messages[:-1], {"role": "assistant", "content": row.rejected})
+            )
+            for row in pairs
+        ]
+    )[2]
+    do = (
+        "Correct or remove those rows: dpo, kto, orpo, simpo and rlhf refuse them; other methods"
+        " never see a rejected answer."
+    )
     found = f"{len(bad)} rejected answers cannot be learned from with this base: {_first(bad)}."
-    return [Finding("rejected_answers", severity, len(bad), found, do, [line.line for line in bad])] if bad else []
+    return (
+        [Finding("rejected_answers", severity, len(bad), found, do, [line.line for line in bad])]
+        if bad
+        else []
+    )
 
 
 def _first(bad: Sequence[BadLine]) -> str:
@@ -264,18 +328,39 @@ def _unfit(part: str, found: Reading, encoder: Encoder, method: Method) -> list[
     return findings
 
 
-def _no_stop(encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]) -> list[Finding]:
-    stops = {tokens.line: _learns_to_stop(tokens, stop_ids) for tokens in encoded}  # of a long text the last window
+def _no_stop(
+    encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]
+) -> list[Finding]:
+    # Of a long text the last window
+    stops = {tokens.line: _learns_to_stop(tokens, stop_ids) for tokens in encoded}
     endless = [row.line for row in kept if not stops[row.line]]
     found = f"{len(endless)} rows do not teach to stop: their end-of-turn token is not learned."
-    return [Finding("no_stop", ERROR, len(endless), found, "Correct the base's chat template.", endless)] if endless else []
+    return (
+        [
+            Finding(
+                "no_stop", ERROR, len(endless), found, "Correct the base's chat template.", endless
+            )
+        ]
+        if endless
+        else []
+    )
 
 
 def _unseen(encoder: Encoder, kept: Sequence[Row]) -> list[Finding]:
     missing = {row.line: what for row in kept if (what := encoder.unseen(row))}
-    shown = "; ".join(f"line {line}: {', '.join(what[:3])}" for line, what in list(missing.items())[:3])
-    found = f"{len(missing)} rows say what the base's chat template leaves out, so the model never sees it ({shown})."
-    return warned("unseen", list(missing), found, "Say it in a message's text, or train a base whose template renders it.")
+    shown = "; ".join(
+        f"line {line}: {', '.join(what[:3])}" for line, what in list(missing.items())[:3]
+    )
+    found = (
+        f"{len(missing)} rows say what the base's chat template leaves out, so the model never sees"
+        f" it ({shown})."
+    )
+    return warned(
+        "unseen",
+        list(missing),
+        found,
+        "Say it in a message's text, or train a base whose template renders it.",
+    )
 
 
 def _leaks(kept: Sequence[Row], held_out: Mapping[str, Sequence[Row]]) -> list[Finding]:
@@ -289,7 +374,9 @@ def _leaks(kept: Sequence[Row], held_out: Mapping[str, Sequence[Row]]) -> list[F
     shown = "; ".join(map(str, leaks[:5]))
     lost = {part: sum(leak.part == part for leak in leaks) for part in totals}
     is_refused = any(lost[part] > MOST_DROPPED * total for part, total in totals.items())
-    counts = ", ".join(f"{lost[part]} of {totals[part]} {part} rows" for part in totals if lost[part])
+    counts = ", ".join(
+        f"{lost[part]} of {totals[part]} {part} rows" for part in totals if lost[part]
+    )
     found = f"{counts} would be dropped to prevent train/test leakage: {shown}."
     do = "Take them out of one of the two"
     do = f"{do}, or run with --drop-leaks." if is_refused else f"Nothing, or: {do.lower()}."
@@ -298,7 +385,9 @@ def _leaks(kept: Sequence[Row], held_out: Mapping[str, Sequence[Row]]) -> list[F
 
 
 def _loss(kept: Sequence[Row], *, has_validation: bool) -> list[Finding]:
-    """Rows that a run would drop when it parts the file itself, where it refuses to for their number."""
+    """Rows that a run would drop when it parts the file itself, where it refuses to for their
+    number.
+    """
     shares = default_shares(len(kept), separate_test=False)
     shares = Shares(0.0, shares.test) if has_validation else shares
     if not kept:

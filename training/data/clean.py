@@ -1,4 +1,7 @@
-"""Rows made clean: texts normalised, personal data replaced, duplicates left out. Every change is counted and named by its line."""
+"""Rows made clean: texts normalised, personal data replaced, duplicates left out.
+
+Every change is counted and named by its line.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,17 @@ class Cleaned:
     """What cleaning made of some rows."""
 
     rows: list[dict[str, Any]]
-    steps: list[dict[str, Any]] = field(default_factory=list)  # {"step", "rows", "lines", …} in the order in which they were done
-    refused: list[BadLine] = field(default_factory=list)  # rows that could not be made clean: in no output
-    renamed: dict[str, str] = field(default_factory=dict)  # id that a row had -> id that it has, or of the row that stays in its place
+    # {"step", "rows", "lines", …} in the order in which they were done
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    # Rows that could not be made clean: in no output
+    refused: list[BadLine] = field(default_factory=list)
+    # Id that a row had -> id that it has, or of the row that stays in its place
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 def normalise_text(text: str) -> str:
-    """Unicode NFC; line breaks as \\n; no control, byte-order or direction characters; plain spaces, none at the ends of lines or of the text.
+    """Unicode NFC; line breaks as \\n; no control, byte-order or direction characters; plain
+    spaces, none at the ends of lines or of the text.
 
     Spaces inside a line stay: they may be code or a table.
     """
@@ -39,7 +46,9 @@ def normalise_text(text: str) -> str:
     kept = (
         " " if unicodedata.category(character) == "Zs" else character
         for character in text
-        if character in "\n\t" or character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
+        if character in "\n\t"
+        or character in _JOINERS
+        or unicodedata.category(character) not in ("Cc", "Cf")
     )
     return _SPACES_AT_ENDS.sub("", "".join(kept)).strip()
 
@@ -62,9 +71,11 @@ def clean(
     region: str | None = None,
     find: Callable[[str, str | None], list[Found]] = find_pii,
 ) -> Cleaned:
-    """Normalise, scrub, deduplicate, in this order, so that rows which differ in an address alone are duplicates.
+    """Normalise, scrub, deduplicate, in this order, so that rows which differ in an address alone
+    are duplicates.
 
-    A row on which the scrubber fails is refused and named, never passed on. Of duplicates the first stays.
+    A row on which the scrubber fails is refused and named, never passed on. Of duplicates the first
+    stays.
     """
     result = Cleaned([])
     current = list(rows)
@@ -80,19 +91,36 @@ def clean(
     if deduplicate or near:
         current = _without(current, result, "duplicates", _repeats([row.digest for row in current]))
     if near:
-        current = _without(current, result, "near duplicates", dict(pair for pair in enumerate(clusters(current)) if pair[0] != pair[1]))
+        current = _without(
+            current,
+            result,
+            "near duplicates",
+            dict(pair for pair in enumerate(clusters(current)) if pair[0] != pair[1]),
+        )
     result.rows = [_related(row.raw, result.renamed) for row in current]
     return result
 
 
-def _each(rows: list[Row], result: Cleaned, step: str, change: Callable[[dict[str, Any]], tuple[dict[str, Any], Counter[str]]]) -> list[Row]:
+def _each(
+    rows: list[Row],
+    result: Cleaned,
+    step: str,
+    change: Callable[[dict[str, Any]], tuple[dict[str, Any], Counter[str]]],
+) -> list[Row]:
     """Rows after a change of each; a row that the change breaks is refused."""
     kept, changed, counts = [], [], Counter[str]()
     for row in rows:
         try:
             raw, found = change(row.raw)
-        except Exception as error:  # noqa: BLE001  # whatever a library raises on a strange text: the row must not pass unclean
-            result.refused.append(BadLine(row.line, f"a text on which {step} failed ({type(error).__name__})", "a text that can be made clean"))
+        except Exception as error:  # noqa: BLE001
+            # Whatever a library raises on a strange text: the row must not pass unclean
+            result.refused.append(
+                BadLine(
+                    row.line,
+                    f"a text on which {step} failed ({type(error).__name__})",
+                    "a text that can be made clean",
+                )
+            )
             continue
         if raw == row.raw:
             kept.append(row)
@@ -103,7 +131,14 @@ def _each(rows: list[Row], result: Cleaned, step: str, change: Callable[[dict[st
         _rename(result, row, made.rows)
         changed.append(row.line)
         counts += found
-    result.steps.append({"step": step, "rows": len(changed), "lines": changed, **({"found": dict(sorted(counts.items()))} if step == "scrub" else {})})
+    result.steps.append(
+        {
+            "step": step,
+            "rows": len(changed),
+            "lines": changed,
+            **({"found": dict(sorted(counts.items()))} if step == "scrub" else {}),
+        }
+    )
     return kept
 
 
@@ -130,11 +165,23 @@ def _related(raw: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
 def _repeats(keys: list[str]) -> dict[int, int]:
     """Position -> position of the first with the same key."""
     first: dict[str, int] = {}
-    return {position: first[key] for position, key in enumerate(keys) if first.setdefault(key, position) != position}
+    return {
+        position: first[key]
+        for position, key in enumerate(keys)
+        if first.setdefault(key, position) != position
+    }
 
 
 def _without(rows: list[Row], result: Cleaned, step: str, copies: dict[int, int]) -> list[Row]:
-    result.steps.append({"step": step, "rows": len(copies), "lines": [{"line": rows[at].line, "stays": rows[first].line} for at, first in copies.items()]})
+    result.steps.append(
+        {
+            "step": step,
+            "rows": len(copies),
+            "lines": [
+                {"line": rows[at].line, "stays": rows[first].line} for at, first in copies.items()
+            ],
+        }
+    )
     for at, first in copies.items():
         _rename(result, rows[at], [rows[first]])
     return [row for position, row in enumerate(rows) if position not in copies]

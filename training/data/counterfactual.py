@@ -1,4 +1,5 @@
-"""Make passages say otherwise: one key fact of a row's answer is another one, in passage and answer.
+"""Make passages say otherwise: one key fact of a row's answer is another one, in passage and
+answer.
 
 A row with passages (`context`) whose answer states a fact of theirs becomes a row in which passages
 and answer agree on another value. A model that reads its passages gives the new value; one that
@@ -113,11 +114,16 @@ def key_facts(row: Row, manner: frozenset[str] = frozenset()) -> list[Fact]:
     return [
         fact
         for fact in found
-        if not (computed and fact.kind in _FIGURES) and fact.text.casefold() not in manner and states(passages, fact.text) and not states(others, fact.text)
+        if not (computed and fact.kind in _FIGURES)
+        and fact.text.casefold() not in manner
+        and states(passages, fact.text)
+        and not states(others, fact.text)
     ]
 
 
-def make_counterfactual(row: Row, seed: str, manner: frozenset[str] = frozenset()) -> Counterfactual | None:
+def make_counterfactual(
+    row: Row, seed: str, manner: frozenset[str] = frozenset()
+) -> Counterfactual | None:
     """Return the row with one key fact replaced; None where it has none that can be.
 
     `seed` and the row's digest decide which one, and by what.

@@ -14,7 +14,8 @@ from training.data.counterfactual import key_facts, make_counterfactual, manner_
 from training.passages import with_passages
 from training.rows import Row
 
-MOST_OF_A_ROW = 4  # other values that one row is given in a pass: more of them is learning it by heart
+# Other values that one row is given in a pass: more of them is learning it by heart
+MOST_OF_A_ROW = 4
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Mixture:
         return len(self.passes[0]) if self.passes else 0
 
 
-def mix_counterfactuals(rows: Sequence[Row], share: float, passes: int, seed: int, texts: Sequence[str] = ()) -> Mixture:
+def mix_counterfactuals(
+    rows: Sequence[Row], share: float, passes: int, seed: int, texts: Sequence[str] = ()
+) -> Mixture:
     """Make rows that are `share` of each pass, fewer where not enough rows have a fact to replace.
 
     `texts`: passages of the alias's collection, for rows that have none of their own.
@@ -43,7 +46,10 @@ def mix_counterfactuals(rows: Sequence[Row], share: float, passes: int, seed: in
     if not usable:
         return Mixture([], 0, _none(share))
     chosen = _chosen(usable, min(wanted, MOST_OF_A_ROW * len(usable)), seed)
-    made = [[_row(row, f"{seed}:{number}:{turn}", turn, manner) for row, turn in chosen] for number in range(passes)]
+    made = [
+        [_row(row, f"{seed}:{number}:{turn}", turn, manner) for row, turn in chosen]
+        for number in range(passes)
+    ]
     # A row that has no other value in one pass (a digit of ten that all occur) is in none.
     kept = [at for at in range(len(chosen)) if all(some[at] for some in made)]
     found = [[row for at in kept if (row := some[at])] for some in made]
@@ -69,14 +75,16 @@ def _row(row: Row, seed: str, turn: int, manner: frozenset[str]) -> Row | None:
 
 def _none(share: float) -> str:
     return (
-        f"counterfactual_share {share:g} adds no row: no training row has passages (`context`) with a number, date, time, code or name that its answer states."
+        f"counterfactual_share {share:g} adds no row: no training row has passages (`context`) with"
+        " a number, date, time, code or name that its answer states."
     )
 
 
 def _said(made: int, rows: int, share: float, wanted: int, usable: int) -> str:
     text = (
-        f"{made} rows whose passages say otherwise are trained beside {rows} rows "
-        f"(counterfactual_share {share:g}), made of {usable} rows that state a fact of their passages."
+        f"{made} rows whose passages say otherwise are trained beside {rows} rows"
+        f" (counterfactual_share {share:g}), made of {usable} rows that state a fact of their"
+        " passages."
     )
     if made < wanted:
         text += f" That share would be {wanted}."

@@ -1,7 +1,8 @@
 """Choose what is held out together, and which of it goes into which part. Pure functions.
 
-`pattern`: whole patterns of questions (`training/data/patterns.py`), so that the test asks in wordings
-that training has not. `question`: single questions. `user`: everything of a user. `time`: the newest.
+`pattern`: whole patterns of questions (`training/data/patterns.py`), so that the test asks in
+wordings that training has not. `question`: single questions. `user`: everything of a user. `time`:
+the newest.
 """
 
 from __future__ import annotations
@@ -151,9 +152,9 @@ def _joined(units: Sequence[Unit]) -> Unit:
 def choose_parts(units: Sequence[Unit], shares: Shares, settled: Mapping[str, str]) -> list[Unit]:
     """Set the part of each unit; returns those that a part borrowed.
 
-    A unit with a key that an earlier split settled goes where most of its settled rows are. The others
-    are taken from the lowest position on until the share is held out, those first whose answers are
-    taught by other units too: a test asks what could be learned.
+    A unit with a key that an earlier split settled goes where most of its settled rows are. The
+    others are taken from the lowest position on until the share is held out, those first whose
+    answers are taught by other units too: a test asks what could be learned.
     """
     for unit in units:
         known = [settled[key] for key in unit.keys if key in settled]
@@ -206,15 +207,13 @@ def _rows_for_questions(units: Sequence[Unit]) -> float:
     return total * min(_MOST_FOR_QUESTIONS, _ENOUGH_QUESTIONS / questions)
 
 
-def _take_patterns(
-    fresh: Sequence[Unit], part: str, wanted: float, teachers: Counter[str]
-) -> None:
+def _take_patterns(fresh: Sequence[Unit], part: str, wanted: float, teachers: Counter[str]) -> None:
     """Hold out units until so many rows are, those first whose answers others teach too.
 
     A test asks what could be learned: `teachers` counts the units outside the held-out parts that
-    have each answer, and shrinks by what is taken here. Of these, units come first whose answers have
-    lost no teacher to the test yet: two wordings of one matter leave it worse taught than others are.
-    Then small ones: many patterns of a few rows say more than few of many.
+    have each answer, and shrinks by what is taken here. Of these, units come first whose answers
+    have lost no teacher to the test yet: two wordings of one matter leave it worse taught than
+    others are. Then small ones: many patterns of a few rows say more than few of many.
     """
     taken: Counter[str] = Counter()
     small = wanted / _PATTERNS_WANTED

@@ -1,8 +1,11 @@
-"""Rows whose answers are labels: which they are, how evenly they come, and which are probably wrong.
+"""Rows whose answers are labels: which they are, how evenly they come, and which are probably
+wrong.
 
-A task is classification-like when most of its answers are short and few of these differ; rows of it with a longer answer are left aside.
-Suspected label errors are those of confident learning (C. Northcutt, L. Jiang, I. Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021) as cleanlab
-computes them, on the out-of-fold probabilities of a logistic regression on TF-IDF.
+A task is classification-like when most of its answers are short and few of these differ; rows of it
+with a longer answer are left aside. Suspected label errors are those of confident learning (C.
+Northcutt, L. Jiang, I. Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
+2021) as cleanlab computes them, on the out-of-fold probabilities of a logistic regression on
+TF-IDF.
 """
 
 from __future__ import annotations
@@ -17,18 +20,41 @@ from training.rows import Row
 _LONGEST_LABEL = 5  # words
 _MOST_LABELS = 50  # different ones in a task
 _ROWS_PER_LABEL = 10  # on average: fewer, and the answers are short texts, not labels
-# What a spreadsheet or a table's library writes where there is nothing, and what people write who mean to come back: no labels.
-STAND_INS = frozenset({"nan", "null", "undefined", "todo", "tbd", "...", "…", "#n/a", "#ref!", "#value!", "#name?", "#div/0!", "#num!", "#null!"})
-_MOSTLY = 0.5  # of a task's rows have short answers: one slip, or free answers without a task beside the labels, must not hide them all
+# What a spreadsheet or a table's library writes where there is nothing, and what people write who
+# mean to come back: no labels.
+STAND_INS = frozenset(
+    {
+        "nan",
+        "null",
+        "undefined",
+        "todo",
+        "tbd",
+        "...",
+        "…",
+        "#n/a",
+        "#ref!",
+        "#value!",
+        "#name?",
+        "#div/0!",
+        "#num!",
+        "#null!",
+    }
+)
+# Of a task's rows have short answers: one slip, or free answers without a task beside the labels,
+# must not hide them all
+_MOSTLY = 0.5
 _LOPSIDED = 10  # the most frequent label or task is this many times as frequent as the rarest
 _FOLDS = 5
 _FEWEST_FOR_SUSPICION = 60  # rows of a task: below it a classifier knows too little to accuse
 _FEWEST_OF_LABEL = _FOLDS  # rows, so that each fold has one
 _MOST_FOR_SUSPICION = 20_000  # rows of a task that a classifier is trained on; of more, the first
-# Of the way from guessing to always right, the mean share of each label's rows that the classifier must get right before it may accuse anybody.
-# Labels that do not follow from the text (a coin's, a star rating's) are guessed, and each wrong guess would be an accusation.
+# Of the way from guessing to always right, the mean share of each label's rows that the classifier
+# must get right before it may accuse anybody. Labels that do not follow from the text (a coin's, a
+# star rating's) are guessed, and each wrong guess would be an accusation.
 _BETTER_THAN_GUESSING = 0.5
-_EXPECTED_LEAD = 0.5  # by which the expected label's probability must exceed the given one's: accusations should be few and right
+# By which the expected label's probability must exceed the given one's: accusations should be few
+# and right
+_EXPECTED_LEAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +75,52 @@ def label_tasks(rows: Sequence[Row]) -> dict[str, list[Row]]:
     by_task: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_task[row.task].append(row)
-    short = {task: [row for row in members if _may_be_label(row)] for task, members in by_task.items()}
-    return {task: short[task] for task, members in by_task.items() if _are_labels(Counter(map(label, short[task])), len(members))}
+    short = {
+        task: [row for row in members if _may_be_label(row)] for task, members in by_task.items()
+    }
+    return {
+        task: short[task]
+        for task, members in by_task.items()
+        if _are_labels(Counter(map(label, short[task])), len(members))
+    }
 
 
 def _may_be_label(row: Row) -> bool:
     if row.calls or row.is_text:
         return False
-    return len(label(row).split()) <= _LONGEST_LABEL and row.answer.strip().casefold() not in STAND_INS
+    return (
+        len(label(row).split()) <= _LONGEST_LABEL and row.answer.strip().casefold() not in STAND_INS
+    )
 
 
 def _are_labels(counts: Counter[str], of_rows: int) -> bool:
-    return 1 < len(counts) <= _MOST_LABELS and counts.total() >= max(_ROWS_PER_LABEL * len(counts), _MOSTLY * of_rows)
+    return 1 < len(counts) <= _MOST_LABELS and counts.total() >= max(
+        _ROWS_PER_LABEL * len(counts), _MOSTLY * of_rows
+    )
 
 
 def counts(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Task -> label -> rows."""
-    return {task or "(no task)": dict(Counter(map(label, members)).most_common()) for task, members in label_tasks(rows).items()}
+    return {
+        task or "(no task)": dict(Counter(map(label, members)).most_common())
+        for task, members in label_tasks(rows).items()
+    }
 
 
 def spellings(rows: Sequence[Row]) -> list[dict[str, list[Row]]]:
-    """Way of writing it -> rows, for each label of a task that is written in several ways; the most frequent way first."""
+    """Way of writing it -> rows, for each label of a task that is written in several ways; the most
+    frequent way first.
+    """
     found: list[dict[str, list[Row]]] = []
     for members in label_tasks(rows).values():
         ways: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in members:
             ways[label(row)][row.answer.strip()].append(row)
-        found += [dict(sorted(written.items(), key=lambda way: -len(way[1]))) for written in ways.values() if len(written) > 1]
+        found += [
+            dict(sorted(written.items(), key=lambda way: -len(way[1])))
+            for written in ways.values()
+            if len(written) > 1
+        ]
     return found
 
 
@@ -87,7 +132,10 @@ def imbalances(rows: Sequence[Row]) -> dict[str, tuple[str, int, str, int]]:
         spread["tasks"] = dict(tasks.most_common())
     found = {}
     for name, members in spread.items():
-        (many, most), (few, least) = max(members.items(), key=lambda item: item[1]), min(members.items(), key=lambda item: item[1])
+        (many, most), (few, least) = (
+            max(members.items(), key=lambda item: item[1]),
+            min(members.items(), key=lambda item: item[1]),
+        )
         if most >= _LOPSIDED * least:
             found[name] = (many, most, few, least)
     return found
@@ -98,17 +146,27 @@ def monotonies(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         answers[row.task][label(row)] += 1
-    return {task or "(no task)": next(iter(found.items())) for task, found in answers.items() if len(found) == 1 and found.total() >= _ROWS_PER_LABEL}
+    return {
+        task or "(no task)": next(iter(found.items()))
+        for task, found in answers.items()
+        if len(found) == 1 and found.total() >= _ROWS_PER_LABEL
+    }
 
 
 def suspects(rows: Sequence[Row]) -> list[Suspect]:
     """Rows whose label is probably wrong, in order of their lines."""
-    found = [suspect for members in label_tasks(rows).values() for suspect in _suspects(members[:_MOST_FOR_SUSPICION])]
+    found = [
+        suspect
+        for members in label_tasks(rows).values()
+        for suspect in _suspects(members[:_MOST_FOR_SUSPICION])
+    ]
     return sorted(found, key=lambda suspect: suspect.row.line)
 
 
 def _suspects(rows: Sequence[Row]) -> list[Suspect]:
-    frequent = {name for name, count in Counter(map(label, rows)).items() if count >= _FEWEST_OF_LABEL}
+    frequent = {
+        name for name, count in Counter(map(label, rows)).items() if count >= _FEWEST_OF_LABEL
+    }
     rows = [row for row in rows if label(row) in frequent]
     if len(rows) < _FEWEST_FOR_SUSPICION or len(frequent) < 2:
         return []
@@ -123,13 +181,24 @@ def _suspects(rows: Sequence[Row]) -> list[Suspect]:
     given = numpy.array([names.index(label(row)) for row in rows])
     asked = [" ".join(str(message["content"]) for message in row.messages[:-1]) for row in rows]
     model: Any = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000), LogisticRegression(C=10, max_iter=300, class_weight="balanced")
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000),
+        LogisticRegression(C=10, max_iter=300, class_weight="balanced"),
     )
-    chances = cross_val_predict(model, asked, given, cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=0), method="predict_proba")
+    chances = cross_val_predict(
+        model,
+        asked,
+        given,
+        cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=0),
+        method="predict_proba",
+    )
     best = chances.argmax(axis=1)
     right = numpy.mean([(best[given == number] == number).mean() for number in range(len(names))])
     if right < 1 / len(names) + _BETTER_THAN_GUESSING * (1 - 1 / len(names)):
         return []
     wrong = find_label_issues(given, chances, n_jobs=1)
     lead = chances[numpy.arange(len(rows)), best] - chances[numpy.arange(len(rows)), given]
-    return [Suspect(rows[position], names[best[position]]) for position in numpy.flatnonzero(wrong) if lead[position] >= _EXPECTED_LEAD]
+    return [
+        Suspect(rows[position], names[best[position]])
+        for position in numpy.flatnonzero(wrong)
+        if lead[position] >= _EXPECTED_LEAD
+    ]

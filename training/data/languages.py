@@ -13,11 +13,15 @@ UNKNOWN = "unknown"
 _SAMPLE = 5000  # texts: the share of a language of 1 % is known to within 0.3 points then
 _LOOK_AT = 500  # characters; more changes nothing
 _FEWEST_WORDS = 5  # in fewer, names and borrowed words decide
-_SURE = 0.7  # probability from which a language counts: short plain English comes out between 0.8 and 0.95, names and fragments below
+# Probability from which a language counts: short plain English comes out between 0.8 and 0.95,
+# names and fragments below
+_SURE = 0.7
 
 
 def mix(texts: Sequence[str]) -> tuple[dict[str, int], dict[int, str]]:
-    """(ISO 639-1 code -> texts, position -> code) of the texts looked at: all of them, or evenly spread ones of a long list."""
+    """(ISO 639-1 code -> texts, position -> code) of the texts looked at: all of them, or evenly
+    spread ones of a long list.
+    """
     step = max(1, -(-len(texts) // _SAMPLE))
     found = {position: detect(texts[position]) for position in range(0, len(texts), step)}
     return dict(Counter(found.values()).most_common()), found

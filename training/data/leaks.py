@@ -1,8 +1,8 @@
 """Find rows of one part that repeat rows of another, and drop them: no train/test leakage.
 
 Two rows repeat each other when they are the same, ask the same question, are nearly the same
-(`training/data/similar.py`), belong to one conversation (`group`), continue one, or when one is what
-a synthetic row was made from. Rows of one user count only on request.
+(`training/data/similar.py`), belong to one conversation (`group`), continue one, or when one is
+what a synthetic row was made from. Rows of one user count only on request.
 
 What is dropped is dropped from the held-out part first: a test row less costs less than a training
 row less.
@@ -159,8 +159,9 @@ def without_leaks(
 ) -> tuple[Dataset, list[Leak]]:
     """Return the dataset as it may be trained on and judged by, and what was dropped.
 
-    Raises LargeLossError when more than MOST_DROPPED of the training or of the test rows would go and
-    `drop` is not set, InputError when nothing would be left or when the test set holds synthetic rows.
+    Raises LargeLossError when more than MOST_DROPPED of the training or of the test rows would go
+    and `drop` is not set, InputError when nothing would be left or when the test set holds
+    synthetic rows.
     """
     if synthetic := [row for row in dataset.test if row.origin == "synthetic"]:
         raise InputError(
@@ -180,8 +181,10 @@ def without_leaks(
     if dataset.test and not parts["test"]:
         raise InputError(
             "Every test row repeats a training row.",
-            hint="Give test rows that ask other questions, or leave --test out: a part of FILE is "
-            "held out then.",
+            hint=(
+                "Give test rows that ask other questions, or leave --test out: a part of FILE is "
+                "held out then."
+            ),
         )
     kept = replace(
         dataset, train=parts["train"], validation=parts["validation"], test=parts["test"]
@@ -197,7 +200,7 @@ def _refuse_large_loss(dataset: Dataset, leaks: Sequence[Leak]) -> None:
         shown = "\n".join(f"  {leak}" for leak in leaks[:_SHOWN])
         more = f"\n  … and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         raise LargeLossError(
-            f"{lost} of {total} {part} rows ({100 * lost / total:.0f} %) would be dropped to prevent "
-            f"train/test leakage:\n{shown}{more}",
+            f"{lost} of {total} {part} rows ({100 * lost / total:.0f} %) would be dropped to"
+            f" prevent train/test leakage:\n{shown}{more}",
             hint="Give other rows, or go on without these with --drop-leaks.",
         )

@@ -17,20 +17,34 @@ from whet.store import digest_file
 
 def refuse_existing(into: Path) -> Path:
     """The path, when nothing stands there yet. Raises InputError."""
-    if os.path.exists(into):  # unlike Path.exists, no error for a name that no file can have: writing says what is wrong with it
+    # Unlike Path.exists, no error for a name that no file can have: writing says what is wrong with
+    # it
+    if os.path.exists(into):
         raise InputError(f"{into} exists already.", hint="Name another file, or remove it.")
     return into
 
 
 def jsonl(rows: Iterable[dict[str, Any]]) -> str:
-    """Lines that `read_lines` reads again. A number that JSON does not have is a fault of ours, and raises ValueError."""
+    """Lines that `read_lines` reads again.
+
+    A number that JSON does not have is a fault of ours, and raises ValueError.
+    """
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def write(
-    into: Path, rows: list[dict[str, Any]], *, step: str, sources: list[Path], libraries: tuple[str, ...] = (), now_ms: int, **facts: Any
+    into: Path,
+    rows: list[dict[str, Any]],
+    *,
+    step: str,
+    sources: list[Path],
+    libraries: tuple[str, ...] = (),
+    now_ms: int,
+    **facts: Any,
 ) -> dict[str, Any]:
-    """Write `rows` to `into` and the record to `<into>.record.json`; returns the record. A killed process leaves neither half written.
+    """Write `rows` to `into` and the record to `<into>.record.json`; returns the record.
+
+    A killed process leaves neither half written.
 
     Raises InputError when the folder cannot be written to.
     """
@@ -42,7 +56,10 @@ def write(
         record = {
             "step": step,
             "at": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(),
-            "sources": [{"file": str(path), "sha256": digest_file(path) if path.is_file() else None} for path in sources],
+            "sources": [
+                {"file": str(path), "sha256": digest_file(path) if path.is_file() else None}
+                for path in sources
+            ],
             "result": {"file": str(into), "sha256": digest_file(scratch), "rows": len(rows)},
             "libraries": {name: version(name) for name in libraries},
             **facts,
@@ -50,7 +67,10 @@ def write(
         record_file.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
         os.replace(scratch, into)  # last: where the rows are, their record is
     except OSError as error:
-        raise InputError(f"{into} cannot be written: {error.strerror}.", hint="Free disk space, or name a folder that you may write to.") from error
+        raise InputError(
+            f"{into} cannot be written: {error.strerror}.",
+            hint="Free disk space, or name a folder that you may write to.",
+        ) from error
     finally:
         with suppress(OSError):
             scratch.unlink()

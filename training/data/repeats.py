@@ -15,9 +15,9 @@ KEEP, WEIGHT, REMOVE = CHOICES = ("keep", "weight", "remove")
 def merge_repeats(rows: Sequence[Row], choice: str) -> tuple[list[Row], str]:
     """Return the rows with their exact repeats kept, merged or removed, and a sentence about it.
 
-    `weight` keeps the first of equal rows with the sum of their weights, so that the loss counts what
-    it counted before and a pass takes fewer steps; `remove` keeps the first as it is. Rows with other
-    ratings or rejected answers are no repeats. Raises InputError for an unknown choice.
+    `weight` keeps the first of equal rows with the sum of their weights, so that the loss counts
+    what it counted before and a pass takes fewer steps; `remove` keeps the first as it is. Rows
+    with other ratings or rejected answers are no repeats. Raises InputError for an unknown choice.
     """
     if choice not in CHOICES:
         raise InputError(

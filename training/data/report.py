@@ -1,4 +1,6 @@
-"""The report of `whet data check` as one HTML page: no script, nothing loaded from elsewhere, every text escaped, light and dark."""
+"""The report of `whet data check` as one HTML page: no script, nothing loaded from elsewhere, every
+text escaped, light and dark.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _MOST_BARS = 30
 
 def render(found: dict[str, Any], name: str, now_ms: int) -> str:
     """The page for what `check` returned."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
     counted = [
         ("Tasks", found["tasks"]),
         *((f"Labels of {task}", labels) for task, labels in found["labels"].items()),
@@ -34,13 +38,26 @@ def render(found: dict[str, Any], name: str, now_ms: int) -> str:
         name=name,
         at=datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         bins=[(f"{bin_['from']} to {bin_['to']}", bin_["rows"]) for bin_ in found["histogram"]],
-        charts=[(title, Counter(items).most_common(_MOST_BARS), len(items)) for title, items in counted if items],
+        charts=[
+            (title, Counter(items).most_common(_MOST_BARS), len(items))
+            for title, items in counted
+            if items
+        ],
     )
 
 
 def headline(found: dict[str, Any]) -> str:
     """The sentence that whoever wants to train came for: does a run take these rows?"""
     if found["errors"]:
-        return f"A run refuses these rows: {plural(found['errors'], 'error')} and {plural(found['warnings'], 'warning')}"
-    taken = "A run takes this row" if found["rows"] == 1 else f"A run takes all {found['rows']:,} rows"
-    return f"{taken}; {plural(found['warnings'], 'warning')} to look at" if found["warnings"] else f"{taken}: nothing was found"
+        return (
+            f"A run refuses these rows: {plural(found['errors'], 'error')} and"
+            f" {plural(found['warnings'], 'warning')}"
+        )
+    taken = (
+        "A run takes this row" if found["rows"] == 1 else f"A run takes all {found['rows']:,} rows"
+    )
+    return (
+        f"{taken}; {plural(found['warnings'], 'warning')} to look at"
+        if found["warnings"]
+        else f"{taken}: nothing was found"
+    )

@@ -1,10 +1,10 @@
 """Split rows into train, validation and test, so that the held-out rows tell about new questions.
 
-What is held out together (`HoldOut`) is chosen first (`training/data/hold_out.py`): whole patterns of
-questions, questions, users, or the newest rows. Rows with one question, or of one group, are never
-parted. What a held-out row still has in common with a training row (a near-duplicate, a conversation
-that goes on) is settled by dropping rows, on the held-out side first: a test row less costs less than
-a training row less.
+What is held out together (`HoldOut`) is chosen first (`training/data/hold_out.py`): whole patterns
+of questions, questions, users, or the newest rows. Rows with one question, or of one group, are
+never parted. What a held-out row still has in common with a training row (a near-duplicate, a
+conversation that goes on) is settled by dropping rows, on the held-out side first: a test row less
+costs less than a training row less.
 
 A split that exists (`parent`) binds: its questions keep their parts, whatever the shares or the way
 of holding out are now, and a new question of a pattern that was held out joins it.
@@ -58,8 +58,8 @@ class Split:
         if self.dropped_share <= MOST_DROPPED:
             return ""
         return (
-            f"{len(self.dropped)} of {self.rows} rows ({100 * self.dropped_share:.0f} %) would not be "
-            "used, because they repeat rows of another part"
+            f"{len(self.dropped)} of {self.rows} rows ({100 * self.dropped_share:.0f} %) would not"
+            " be used, because they repeat rows of another part"
         )
 
     @property
@@ -106,13 +106,13 @@ def split(
 ) -> Split:
     """Put rows into parts.
 
-    `parent`: parts that are settled, from an earlier split's `assigned`. `hold_out`: what is held out
-    together, see `training/data/hold_out.py`. `by_time`: a field with ISO 8601 times or seconds since
-    1970; the newest rows are held out. Synthetic rows are for training alone.
+    `parent`: parts that are settled, from an earlier split's `assigned`. `hold_out`: what is held
+    out together, see `training/data/hold_out.py`. `by_time`: a field with ISO 8601 times or seconds
+    since 1970; the newest rows are held out. Synthetic rows are for training alone.
 
     Within each task a part that would stay empty borrows what is nearest to it, and from 30
-    questions on the test asks at least 10. What was borrowed is not where its hash puts it: `parent` keeps
-    it there, and without one a later split of more rows puts it elsewhere.
+    questions on the test asks at least 10. What was borrowed is not where its hash puts it:
+    `parent` keeps it there, and without one a later split of more rows puts it elsewhere.
 
     Raises InputError for rows without a time.
     """

@@ -1,14 +1,15 @@
 """Word training questions otherwise in each pass, so that the answer is not tied to a wording.
 
 A small set asks for each fact in few wordings, and a model learns them together: "Where is the
-Aurora?" is answered, "Where is the Comet?" was never asked and is not. Three changes, all of the last
-message of a user alone, the answer as it is:
+Aurora?" is answered, "Where is the Comet?" was never asked and is not. Three changes, all of the
+last message of a user alone, the answer as it is:
 
 - **transfer**: the question is asked as another row asks the same of something else. Rows ask the
   same where their answers have one frame (equal words around what the question names) and their
   wordings are joined by a thing that was asked in both and answered alike. A frame in which one
   thing has two answers is left alone: there, something else decides.
-- **dropped words**: some words are left out, so that the others have to be enough (random deletion of
+- **dropped words**: some words are left out, so that the others have to be enough (random deletion
+  of
   EDA; J. Wei, K. Zou, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text
   Classification Tasks", 2019). What the question names, figures and negations stay, and so do all
   words of a question whose answer no other question has: there, each word may decide it.
@@ -98,7 +99,8 @@ def question_variants(rows: Sequence[Row], passes: int, seed: int) -> Variants:
     kept_words = patterns.slots | _NEGATIONS
     languages, _ = mix([_question(rows[number]) for number in usable])
     known = {name: count for name, count in languages.items() if name != UNKNOWN}
-    is_english = max(known, key=known.__getitem__, default="") == "en"  # short questions are unknown
+    # Short questions are unknown
+    is_english = max(known, key=known.__getitem__, default="") == "en"
     found = [list(rows)]
     for number_of_pass in range(1, passes):
         random_ = random.Random(f"{seed}:{number_of_pass}")

@@ -1,1 +1,3 @@
-"""What is known about a version beyond its gate: measures by task, probes, another model's opinion, a person's signature, the report."""
+"""What is known about a version beyond its gate: measures by task, probes, another model's opinion,
+a person's signature, the report.
+"""

@@ -1,5 +1,5 @@
-"""Questions about what everybody knows, whose answers can be checked: what a base could do before it
-was trained on a task. Only those that the base itself gets right say anything about forgetting.
+"""Questions about what everybody knows, whose answers can be checked: what a base could do before
+it was trained on a task. Only those that the base itself gets right say anything about forgetting.
 """
 
 from __future__ import annotations

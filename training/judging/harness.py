@@ -1,7 +1,8 @@
 """lm-evaluation-harness: a version and its base on the field's benchmarks, in this process.
 
 The package `lm-eval` is optional. Its tasks take their questions from data sets of a hub, or from a
-folder of one's own. Results are kept beside the version and shown with its report; no verdict reads them.
+folder of one's own. Results are kept beside the version and shown with its report; no verdict reads
+them.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ def _number(value: Any) -> float | None:
 
 
 def _task_manager(options: HarnessOptions) -> Any:
-    """Return the harness's index of tasks: of one's own folder, and with its own where one is asked.
+    """Return the harness's index of tasks: of one's own folder, and with its own where one is
+    asked.
 
     Its own are 15,000, which take half a minute to read. Raises InputError.
     """
@@ -225,4 +227,3 @@ def _with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-

@@ -94,17 +94,20 @@ def question_sentence(group: Mapping[str, Any]) -> str:
     asked = f"{group['questions']} different questions in {group['patterns']} patterns"
     known = group["known_patterns"]
     interval = (
-        f", so {100 * group['candidate_low']:.0f} to {100 * group['candidate_high']:.0f} % is to be "
-        "expected of unseen wordings"
+        f", so {100 * group['candidate_low']:.0f} to {100 * group['candidate_high']:.0f} % is to be"
+        " expected of unseen wordings"
         if group.get("candidate_low") is not None
         else ""
     )
     if known <= _MOSTLY_KNOWN:
-        return f"They are {asked}, {100 * (1 - known):.0f} % in patterns that training has not{interval}."
+        return (
+            f"They are {asked}, {100 * (1 - known):.0f} % in patterns that training has"
+            f" not{interval}."
+        )
     return (
-        f"They are {asked}, and {100 * known:.0f} % follow patterns that training has too: questions "
-        "in other wordings will be answered worse than this. Hold out whole patterns (--hold-out "
-        "pattern), or give rows in other wordings with --test."
+        f"They are {asked}, and {100 * known:.0f} % follow patterns that training has too:"
+        " questions in other wordings will be answered worse than this. Hold out whole patterns"
+        " (--hold-out pattern), or give rows in other wordings with --test."
     )
 
 

@@ -10,8 +10,10 @@ from training.judging.measures import NllSum
 from training.row_threads import compute_threads, row_thread_pool
 from training.rows import Row
 
-_BATCH_TOKENS = 8192  # a forward pass without gradients of this many tokens fits where a training step of a batch does,
-_LOGITS = 1 << 27  # as long as its logits do: half a gigabyte in float32, of which three exist at once
+# A forward pass without gradients of this many tokens fits where a training step of a batch does,
+_BATCH_TOKENS = 8192
+# As long as its logits do: half a gigabyte in float32, of which three exist at once
+_LOGITS = 1 << 27
 
 
 def reference_nll(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, NllSum]:
@@ -23,15 +25,25 @@ def reference_nll(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, Nl
     import torch
 
     windows = [(row.id, encoder.encode_windows(row)) for row in rows]
-    encoded = sorted(((row_id, one) for row_id, some in windows if isinstance(some, list) for one in some), key=lambda item: len(item[1].ids))
+    encoded = sorted(
+        ((row_id, one) for row_id, some in windows if isinstance(some, list) for one in some),
+        key=lambda item: len(item[1].ids),
+    )
     device = next(model.parameters()).device.type
     at_once = min(_BATCH_TOKENS, _LOGITS // int(encoder.base.config["vocab_size"]))
 
     def totals(some: list[tuple[str, Encoded]]) -> list[float]:
         with torch.inference_mode():
             batch = collate([one for _, one in some], min(encoder.base.stop_ids), device)
-            logits = model(input_ids=batch.ids, logits_to_keep=batch.columns, use_cache=False).logits
-            each = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+            logits = model(
+                input_ids=batch.ids, logits_to_keep=batch.columns, use_cache=False
+            ).logits
+            each = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(),
+                batch.targets.flatten(),
+                ignore_index=IGNORED,
+                reduction="none",
+            )
             return list(each.view_as(batch.targets).sum(1).tolist())
 
     with row_thread_pool(compute_threads(model), len(encoded)) as workers:

@@ -26,8 +26,10 @@ from training.rows import Row
 from whet.context import Context
 from whet.database import reading
 
-SEED = "whet-reliance-1"  # another one makes other passages: figures before and after do not compare
-# A version that answers one in five otherwise than the other, half of them better, passes with these.
+# Another one makes other passages: figures before and after do not compare
+SEED = "whet-reliance-1"
+# A version that answers one in five otherwise than the other, half of them better, passes with
+# these.
 MOST_QUESTIONS = 60
 FOLLOWS = "follows the passage where it says otherwise"
 KEEPS = "says what the passage no longer says"
@@ -66,7 +68,9 @@ class RelianceAnswers:
     theirs: Mapping[str, Answer]
 
 
-def reliance_questions(context: Context, alias: str, dataset: Dataset, encoder: Encoder) -> RelianceQuestions | None:
+def reliance_questions(
+    context: Context, alias: str, dataset: Dataset, encoder: Encoder
+) -> RelianceQuestions | None:
     """Return what a version of `alias` is asked; None where the alias answers without passages.
 
     Held-out and reviewed rows come first, rows of training fill up. Where fewer have passages of
@@ -116,7 +120,10 @@ def find_reliance(
     *,
     against: str,
 ) -> Finding:
-    """Return the gate's finding. `ours` and `theirs` hold answers by the ids of `questions.otherwise`."""
+    """Return the gate's finding.
+
+    `ours` and `theirs` hold answers by the ids of `questions.otherwise`.
+    """
     pairs = [
         ReliancePair(
             case.follows(ours[case.row.id].text),
@@ -131,14 +138,19 @@ def find_reliance(
     return finding
 
 
-def reliance_measures(questions: RelianceQuestions, sides: Mapping[str, Mapping[str, Answer]]) -> list[dict[str, Any]]:
+def reliance_measures(
+    questions: RelianceQuestions, sides: Mapping[str, Mapping[str, Answer]]
+) -> list[dict[str, Any]]:
     """Return the report's measures. `sides`: name -> answers by row id, the candidate first."""
 
     def means(name: str, better: str, right: Mapping[str, list[float]]) -> dict[str, Any]:
         return paired_means(name, better, right)
 
     def share(test: Any) -> dict[str, list[float]]:
-        return {side: [float(test(case, found)) for case in questions.cases] for side, found in sides.items()}
+        return {
+            side: [float(test(case, found)) for case in questions.cases]
+            for side, found in sides.items()
+        }
 
     if not questions.cases:
         return []

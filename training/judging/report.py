@@ -1,4 +1,6 @@
-"""The evaluation report: everything that was measured about a version, as JSON beside its answers, and as one page without links to anything."""
+"""The evaluation report: everything that was measured about a version, as JSON beside its answers,
+and as one page without links to anything.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +30,42 @@ FILE = "report.json"
 _FORMAT = 1  # of the JSON; a reader that knows only this one refuses others
 _TEMPLATES = Path(__file__).parents[1] / "templates"
 TEXTS = "text"
-HELD_OUT = {"old": "Held-out rows from files", "new": "Held-out rows from reviews", TEXTS: "Held-out plain texts"}
-SECTIONS = (*HELD_OUT, "reliance", "forgetting", "bias", "safety")  # of a report's page, in its order
-_PLOT, _EDGE = 160, 5  # width of an interval's picture in the SVG's own units, and what is left free for the point at an end of it
+HELD_OUT = {
+    "old": "Held-out rows from files",
+    "new": "Held-out rows from reviews",
+    TEXTS: "Held-out plain texts",
+}
+# Of a report's page, in its order
+SECTIONS = (*HELD_OUT, "reliance", "forgetting", "bias", "safety")
+# Width of an interval's picture in the SVG's own units, and what is left free for the point at an
+# end of it
+_PLOT, _EDGE = 160, 5
 _LEAST_REACH = 0.1  # of its axis: below 10 points to each side, noise would look like news
 
 
 def build(
-    decision: Decision, asked: Questions, probed: Probes, earlier: Sequence[tuple[str, Sequence[Row]]], sides: Mapping[str, Side], *, against: str, base: str
+    decision: Decision,
+    asked: Questions,
+    probed: Probes,
+    earlier: Sequence[tuple[str, Sequence[Row]]],
+    sides: Mapping[str, Side],
+    *,
+    against: str,
+    base: str,
 ) -> dict[str, Any]:
-    """The report as plain data. `sides`: name → what it did, the candidate first; `against` and `base` are two of the names, or one."""
+    """The report as plain data.
+
+    `sides`: name → what it did, the candidate first; `against` and `base` are two of the names, or
+    one.
+    """
     to_base = {CANDIDATE: sides[CANDIDATE], base: sides[base]}
     to_other = {CANDIDATE: sides[CANDIDATE], against: sides[against]}
     probe_figures = summary(probed, to_base)
-    probe_figures["forgetting"] += [right(f"test rows of the earlier dataset {name}", rows, to_other) for name, rows in earlier]
-    for section in ("forgetting", "bias", "safety"):  # a first look may have asked nothing of a kind
+    probe_figures["forgetting"] += [
+        right(f"test rows of the earlier dataset {name}", rows, to_other) for name, rows in earlier
+    ]
+    # A first look may have asked nothing of a kind
+    for section in ("forgetting", "bias", "safety"):
         probe_figures[section] = [measure for measure in probe_figures[section] if measure["n"]]
     return {
         "format": _FORMAT,
@@ -57,13 +80,20 @@ def build(
         },
         "measures": _measures(asked, sides),
         "probes": probe_figures,
-        "earlier": f"Of earlier tasks the {MOST_DATASETS} newest datasets were looked at, and of each at most {MOST_ROWS} test rows were asked.",
+        "earlier": (
+            f"Of earlier tasks the {MOST_DATASETS} newest datasets were looked at, and of each at"
+            f" most {MOST_ROWS} test rows were asked."
+        ),
     }
 
 
 def _measures(asked: Questions, sides: Mapping[str, Side]) -> dict[str, list[dict[str, Any]]]:
     """Measures by group of held-out rows; of plain texts only what they cost."""
-    found = {name: measure_rows(rows, sides) for name, rows in asked.groups.items() if name in HELD_OUT and rows}
+    found = {
+        name: measure_rows(rows, sides)
+        for name, rows in asked.groups.items()
+        if name in HELD_OUT and rows
+    }
     texts = perplexity(asked.texts, sides, "perplexity per token")
     return {**found, TEXTS: texts} if texts else found
 
@@ -74,19 +104,31 @@ def report_path(samples_path: str) -> str:
 
 
 def stored_report(context: Context, adapter: Adapter) -> dict[str, Any]:
-    """The newest report of a version, with `adapter`, `evaluation` (id) and `at` added, and what `with_people` adds. Raises NotFoundError."""
+    """The newest report of a version, with `adapter`, `evaluation` (id) and `at` added, and what
+    `with_people` adds. Raises NotFoundError.
+    """
     with reading(context.database) as connection:
         rows = evaluations_of(connection, adapter.digest)
     for row in rows:
         found = read_report(context, row["samples_path"])
         if found is not None:
-            return {"adapter": adapter.label, "evaluation": row["id"], "at": row["created_at"], **with_people(context, row["id"], found)}
-    raise NotFoundError(f"{adapter.label} has no evaluation report.", hint=f"`whet eval run {adapter.label} --dataset NAME@vN` makes one.")
+            return {
+                "adapter": adapter.label,
+                "evaluation": row["id"],
+                "at": row["created_at"],
+                **with_people(context, row["id"], found),
+            }
+    raise NotFoundError(
+        f"{adapter.label} has no evaluation report.",
+        hint=f"`whet eval run {adapter.label} --dataset NAME@vN` makes one.",
+    )
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of a version now: a version may be judged, and signed for, long after it was stored."""
+    """What is known of a version now: a version may be judged, and signed for, long after it was
+    stored.
+    """
 
     verdict: str
     reason: str
@@ -96,22 +138,49 @@ class Judged:
 
 
 def newest_judged(context: Context, adapter: Adapter) -> Judged | None:
-    """The newest evaluation of a version; None where it was never judged. A signature is no evaluation here: it repeats the one that it signs for."""
+    """The newest evaluation of a version; None where it was never judged.
+
+    A signature is no evaluation here: it repeats the one that it signs for.
+    """
     with reading(context.database) as connection:
-        row = next((row for row in evaluations_of(connection, adapter.digest) if row["verdict"] != SIGNED), None)
+        row = next(
+            (row for row in evaluations_of(connection, adapter.digest) if row["verdict"] != SIGNED),
+            None,
+        )
         signed = signature(connection, adapter.digest)
-    return Judged(row["verdict"], row["reason"], row["created_at"], read_report(context, row["samples_path"]), signed) if row else None
+    return (
+        Judged(
+            row["verdict"],
+            row["reason"],
+            row["created_at"],
+            read_report(context, row["samples_path"]),
+            signed,
+        )
+        if row
+        else None
+    )
 
 
 def with_people(context: Context, evaluation_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The report of an evaluation with `opinion`, where another model was asked about its answers, and `votes`, where people voted on them."""
+    """The report of an evaluation with `opinion`, where another model was asked about its answers,
+    and `votes`, where people voted on them.
+    """
     case = ballots.case_of(context, evaluation_id)
-    opinion, votes = stored_opinion(context, case.samples_path, ballots.people_say(context, case)), ballots.result(context, case)
-    return {**found, **({"opinion": opinion} if opinion else {}), **({"votes": votes} if votes["votes"] else {})}
+    opinion, votes = (
+        stored_opinion(context, case.samples_path, ballots.people_say(context, case)),
+        ballots.result(context, case),
+    )
+    return {
+        **found,
+        **({"opinion": opinion} if opinion else {}),
+        **({"votes": votes} if votes["votes"] else {}),
+    }
 
 
 def read_report(context: Context, samples_path: str | None) -> dict[str, Any] | None:
-    """The report beside the answers; None where there is none (an evaluation made before there were reports), or one of another format."""
+    """The report beside the answers; None where there is none (an evaluation made before there were
+    reports), or one of another format.
+    """
     if samples_path is None or not context.store.exists(report_path(samples_path)):
         return None
     found = context.store.read_json(report_path(samples_path))
@@ -119,30 +188,69 @@ def read_report(context: Context, samples_path: str | None) -> dict[str, Any] | 
 
 
 def opening(found: Mapping[str, Any], made: str) -> tuple[str, list[str]]:
-    """(the sentence that a report of the version `made` opens with, what got worse: one line each). The gate looks at held-out rows alone, the lines at everything."""
-    said = {"pass": f"{made} passed its gate", "fail": f"{made} did not pass its gate", "inconclusive": f"The gate could not decide on {made}"}
+    """(the sentence that a report of the version `made` opens with, what got worse: one line each).
+
+    The gate looks at held-out rows alone, the lines at everything.
+    """
+    said = {
+        "pass": f"{made} passed its gate",
+        "fail": f"{made} did not pass its gate",
+        "inconclusive": f"The gate could not decide on {made}",
+    }
     lines = [line for table in tables(found).values() for line in table["lines"]]
-    worse = [f"{line['measure']}: {line['candidate']} instead of {line['value']}, {line['rows']}" for line in lines if line["verdict"] == WORSE]
+    worse = [
+        f"{line['measure']}: {line['candidate']} instead of {line['value']}, {line['rows']}"
+        for line in lines
+        if line["verdict"] == WORSE
+    ]
     sentence = said.get(found["gate"]["verdict"], f"Gate: {found['gate']['verdict']}")
-    return f"{sentence}, and is worse in {len(worse)} of {len(lines)} comparisons" if worse else sentence, worse
+    return (
+        (
+            f"{sentence}, and is worse in {len(worse)} of {len(lines)} comparisons"
+            if worse
+            else sentence
+        ),
+        worse,
+    )
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every table of a report by its key in `SECTIONS`, as its template shows them: words, and the places of the intervals in the table's picture."""
-    groups = {**found["measures"], "reliance": found.get("reliance"), **{name: found["probes"][name] for name in ("forgetting", "bias", "safety")}}
+    """Every table of a report by its key in `SECTIONS`, as its template shows them: words, and the
+    places of the intervals in the table's picture.
+    """
+    groups = {
+        **found["measures"],
+        "reliance": found.get("reliance"),
+        **{name: found["probes"][name] for name in ("forgetting", "bias", "safety")},
+    }
     return {name: _table(groups[name]) for name in SECTIONS if groups.get(name)}
 
 
 def _table(measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    bounds = [abs(found[end]) for measure in measures if _is_share(measure) for found in measure["against"].values() for end in ("low", "high")]
+    bounds = [
+        abs(found[end])
+        for measure in measures
+        if _is_share(measure)
+        for found in measure["against"].values()
+        for end in ("low", "high")
+    ]
     reach = max([*bounds, _LEAST_REACH])
     lines = []
     for measure in measures:
         for other, found in measure["against"].items():
-            scale, unit = (100, " points") if _is_share(measure) else (1, f" {measure['difference_in']}" if "difference_in" in measure else "")
+            scale, unit = (
+                (100, " points")
+                if _is_share(measure)
+                else (1, f" {measure['difference_in']}" if "difference_in" in measure else "")
+            )
             digits = 1 if _is_share(measure) else 2
-            difference, low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("difference", "low", "high"))
-            ends = [_PLOT / 2 + (_PLOT / 2 - _EDGE) * found[key] / reach for key in ("low", "difference", "high")]
+            difference, low, high = (
+                f"{scale * found[key]:+.{digits}f}" for key in ("difference", "low", "high")
+            )
+            ends = [
+                _PLOT / 2 + (_PLOT / 2 - _EDGE) * found[key] / reach
+                for key in ("low", "difference", "high")
+            ]
             lines.append(
                 {
                     "measure": measure["name"],
@@ -151,7 +259,8 @@ def _table(measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                     "value": f"{_value(measure, other)} ({other})",
                     "difference": f"{difference}{unit} ({low} to {high})",
                     "verdict": found["verdict"],
-                    "together": measure["name"].startswith("all: ") or ": " not in measure["name"],  # or one kind of many
+                    # Or one kind of many
+                    "together": measure["name"].startswith("all: ") or ": " not in measure["name"],
                     "places": [round(end, 1) for end in ends] if _is_share(measure) else [],
                 }
             )
@@ -172,6 +281,14 @@ def html(found: Mapping[str, Any]) -> str:
     """One self-contained page: no script, no link, every text escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     headline, worse = opening(found, found["adapter"])
-    return environment.get_template("training/report_page.html").render(report=found, headline=headline, worse=worse, tables=tables(found))
+    return environment.get_template("training/report_page.html").render(
+        report=found, headline=headline, worse=worse, tables=tables(found)
+    )

@@ -1,4 +1,5 @@
-"""What is measured about a version beyond its gate: the same rows by the base, probes, rows of earlier tasks, what references cost. Ends as the report.
+"""What is measured about a version beyond its gate: the same rows by the base, probes, rows of
+earlier tasks, what references cost. Ends as the report.
 
 It takes longer than the gate, and nothing waits for it: a run stores its version first.
 """
@@ -36,34 +37,80 @@ def survey(
     base: Callable[[], Any] | None = None,
     most_answers: int | None = None,
 ) -> None:
-    """Store the report of a judged version of `name` beside its answers. `model` and `base` as in `training.judge.compare`; without a decision nothing happens.
+    """Store the report of a judged version of `name` beside its answers.
 
-    `most_answers`: about how many the models may write for probes and rows of earlier tasks, both together; None: no limit.
+    `model` and `base` as in `training.judge.compare`; without a decision nothing happens.
+
+    `most_answers`: about how many the models may write for probes and rows of earlier tasks, both
+    together; None: no limit.
     """
     decision, asked, other = judgement.decision, judgement.asked, judgement.against_name
     if decision is None or judgement.samples_path is None:
         return
-    plan = _Plan(asked, probes(asked.held_out, encoder.takes), _fitting(earlier_rows(context, name, dataset), encoder))
-    share = 1.0 if most_answers is None else min(1.0, most_answers / max(1, plan.count(with_production=False)))
+    plan = _Plan(
+        asked,
+        probes(asked.held_out, encoder.takes),
+        _fitting(earlier_rows(context, name, dataset), encoder),
+    )
+    share = (
+        1.0
+        if most_answers is None
+        else min(1.0, most_answers / max(1, plan.count(with_production=False)))
+    )
     if share < 1:
-        plan = replace(plan, probes=plan.probes.sample(share), earlier=[(name, rows[: round(share * len(rows))]) for name, rows in plan.earlier])
+        plan = replace(
+            plan,
+            probes=plan.probes.sample(share),
+            earlier=[(name, rows[: round(share * len(rows))]) for name, rows in plan.earlier],
+        )
     follow = _Reliance(encoder, judgement.reliance, share)
     answers = plan.count(with_production=judgement.against is not None)
     tally = Tally(on_batch, answers + follow.count(with_production=judgement.against is not None))
     follow.ask(report.CANDIDATE, model, tally, follow.ours)
-    sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, [plan.probes.answered, plan.earlier_rows], plan.costed, tally)}
+    sides = {
+        report.CANDIDATE: _side(
+            model,
+            encoder,
+            judgement.ours,
+            [plan.probes.answered, plan.earlier_rows],
+            plan.costed,
+            tally,
+        )
+    }
     if judgement.against is not None:
         with answering_as(context, model, judgement.against, base) as production:
             follow.ask(other, production, tally, follow.theirs)
-            sides[other] = _side(production, encoder, judgement.theirs, [plan.earlier_rows], [*asked.held_out, *asked.texts], tally)
+            sides[other] = _side(
+                production,
+                encoder,
+                judgement.theirs,
+                [plan.earlier_rows],
+                [*asked.held_out, *asked.texts],
+                tally,
+            )
     with answering_as(context, model, None, base) as plain:
         follow.ask(BASE, plain, tally, follow.theirs if judgement.against is None else None)
         if judgement.against is None:
-            sides[BASE] = _side(plain, encoder, judgement.theirs, [plan.earlier_rows, plan.probes.answered], plan.costed, tally)
+            sides[BASE] = _side(
+                plain,
+                encoder,
+                judgement.theirs,
+                [plan.earlier_rows, plan.probes.answered],
+                plan.costed,
+                tally,
+            )
         else:
-            sides[BASE] = _side(plain, encoder, {}, [asked.held_out, plan.probes.answered], plan.costed, tally)
-            keep_base(context, judgement.samples_path, {row.id: sides[BASE].answers[row.id] for row in asked.held_out})
-    found = report.build(decision, asked, plan.probes, plan.earlier, sides, against=other, base=BASE)
+            sides[BASE] = _side(
+                plain, encoder, {}, [asked.held_out, plan.probes.answered], plan.costed, tally
+            )
+            keep_base(
+                context,
+                judgement.samples_path,
+                {row.id: sides[BASE].answers[row.id] for row in asked.held_out},
+            )
+    found = report.build(
+        decision, asked, plan.probes, plan.earlier, sides, against=other, base=BASE
+    )
     if follow.questions:
         found["reliance"] = reliance_measures(follow.questions, follow.sides)
         keep_samples(context, judgement.samples_path, follow.questions, follow.sides)
@@ -115,15 +162,30 @@ class _Plan:
 
     def count(self, *, with_production: bool) -> int:
         """Answers in all."""
-        return 2 * (len(self.earlier_rows) + len(self.probes.answered)) + (len(self.asked.held_out) if with_production else 0)
+        return 2 * (len(self.earlier_rows) + len(self.probes.answered)) + (
+            len(self.asked.held_out) if with_production else 0
+        )
 
 
 def _fitting(earlier: list[tuple[str, list[Row]]], encoder: Encoder) -> list[tuple[str, list[Row]]]:
-    return [(name, some) for name, rows in earlier if (some := [row for row in rows if not row.is_text and encoder.takes(row)])]
+    return [
+        (name, some)
+        for name, rows in earlier
+        if (some := [row for row in rows if not row.is_text and encoder.takes(row)])
+    ]
 
 
-def _side(model: Any, encoder: Encoder, known: Any, rounds: list[list[Row]], costed: list[Row], tally: Tally) -> Side:
-    """`known` answers with those to the rows of each round (their own limits of length), and the cost of references."""
+def _side(
+    model: Any,
+    encoder: Encoder,
+    known: Any,
+    rounds: list[list[Row]],
+    costed: list[Row],
+    tally: Tally,
+) -> Side:
+    """`known` answers with those to the rows of each round (their own limits of length), and the
+    cost of references.
+    """
     answers: dict[str, Answer] = dict(known)
     for rows in rounds:
         answers |= answer_rows(model, encoder, rows, on_batch=tally.round)

@@ -1,4 +1,6 @@
-"""LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023), QLoRA (Dettmers et al. 2023) and DoRA (Liu et al. 2024), as PEFT builds them, in our own loop."""
+"""LoRA (Hu et al. 2021), rsLoRA (Kalajdzievski 2023), QLoRA (Dettmers et al. 2023) and DoRA (Liu et
+al. 2024), as PEFT builds them, in our own loop.
+"""
 
 from __future__ import annotations
 
@@ -16,5 +18,9 @@ def build(prepared: Prepared) -> Any:
 
 
 def candidate(model: Any, prepared: Prepared) -> Any:
-    """DoRA is merged; a base that was held in 4 bits gives way to the 16-bit one that the engine serves, so that evidence is computed on that."""
-    return {"dora": merged, "qlora": on_plain_base}.get(prepared.recipe.method, servable)(model, prepared)
+    """DoRA is merged; a base that was held in 4 bits gives way to the 16-bit one that the engine
+    serves, so that evidence is computed on that.
+    """
+    return {"dora": merged, "qlora": on_plain_base}.get(prepared.recipe.method, servable)(
+        model, prepared
+    )

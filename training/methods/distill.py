@@ -1,7 +1,8 @@
 """Knowledge distillation into a LoRA adapter.
 
-From a model folder: the loss mixes cross-entropy with T² · KL(teacher ‖ student) over the learned tokens, both softened by the temperature T
-(Hinton et al. 2015, section 2). From an endpoint, which shows no probabilities: its answers take the place of the rows' own (Kim and Rush 2016).
+From a model folder: the loss mixes cross-entropy with T² · KL(teacher ‖ student) over the learned
+tokens, both softened by the temperature T (Hinton et al. 2015, section 2). From an endpoint, which
+shows no probabilities: its answers take the place of the rows' own (Kim and Rush 2016).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 _KEPT = ("id", "weight", "task", "user", "group", "context", "origin")
 _NAME = 64  # characters of a dataset's name
-KEY = "WHET_TEACHER_KEY"  # environment variable with the endpoint's key; a recipe is stored and shown, so it holds none
+# Environment variable with the endpoint's key; a recipe is stored and shown, so it holds none
+KEY = "WHET_TEACHER_KEY"
 
 
 def build(prepared: Prepared) -> Any:
@@ -43,22 +45,31 @@ def build(prepared: Prepared) -> Any:
 
 
 def loss(prepared: Prepared) -> Loss:
-    """With an endpoint plain cross-entropy, on its answers; with a folder the mixture, whose teacher is loaded here."""
+    """With an endpoint plain cross-entropy, on its answers; with a folder the mixture, whose
+    teacher is loaded here.
+    """
     if prepared.recipe.teacher_address:
         return batch_loss
     teacher, recipe = _teacher_model(prepared), prepared.recipe
 
     def mixed(student: Any, batch: Batch) -> Any:
-        return distillation_loss(student, teacher, batch, share=recipe.kl_weight, temperature=recipe.temperature)
+        return distillation_loss(
+            student, teacher, batch, share=recipe.kl_weight, temperature=recipe.temperature
+        )
 
     return mixed
 
 
 def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path) -> Prepared:
-    """With an endpoint: its answers to the training questions, stored as a dataset of their own. A run that is taken up again with that dataset asks for none:
-    other answers than those it began with would be another run's rows. What was answered before an attempt ended is in the run's folder, and not asked again."""
+    """With an endpoint: its answers to the training questions, stored as a dataset of their own.
+
+    A run that is taken up again with that dataset asks for none: other answers than those it began
+    with would be another run's rows. What was answered before an attempt ended is in the run's
+    folder, and not asked again.
+    """
     address = prepared.recipe.teacher_address
-    mark = f"-taught-{digest_bytes(address.encode())[:8]}"  # by whom: rows that another taught, or that only have such a name, are asked about
+    # By whom: rows that another taught, or that only have such a name, are asked about
+    mark = f"-taught-{digest_bytes(address.encode())[:8]}"
     if not address or prepared.dataset.name.endswith(mark):
         return prepared
     url, _, model = address.partition("#")
@@ -70,53 +81,81 @@ def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path)
     return replace(told, dataset=saved)
 
 
-def distillation_loss(student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float) -> Any:
-    """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned tokens, each weighted by its row. NllSum.
+def distillation_loss(
+    student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float
+) -> Any:
+    """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned
+    tokens, each weighted by its row. NllSum.
 
     T² keeps the size of the second term's gradients as T grows.
     """
     import torch
     from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-    arguments = {"input_ids": batch.ids, "position_ids": batch.positions, "logits_to_keep": batch.columns, "use_cache": False}
+    arguments = {
+        "input_ids": batch.ids,
+        "position_ids": batch.positions,
+        "logits_to_keep": batch.columns,
+        "use_cache": False,
+    }
     learned = batch.targets.flatten() != IGNORED
     ours = student(**arguments).logits.flatten(0, 1)[learned].float()
     with torch.no_grad():
         theirs = teacher(**arguments).logits.flatten(0, 1)[learned].float()
     weights = batch.weights.flatten()[learned]
     hard = cross_entropy(ours, batch.targets.flatten()[learned], reduction="none")
-    width = min(ours.shape[-1], theirs.shape[-1])  # models of one family have one vocabulary, but fill it up to other widths with rows that stand for nothing
+    # Models of one family have one vocabulary, but fill it up to other widths with rows that stand
+    # for nothing
+    width = min(ours.shape[-1], theirs.shape[-1])
     mine, told = (log_softmax(logits[:, :width] / temperature, -1) for logits in (ours, theirs))
     soft = kl_div(mine, told, reduction="none", log_target=True).sum(-1)
     return (((1 - share) * hard + share * temperature**2 * soft) * weights).sum() / weights.sum()
 
 
 def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter, kept: Path) -> Prepared:
-    """The run with the endpoint's answers in its training rows; held-out rows keep theirs. Answers are kept in a file as they come, and those that it holds are not
-    asked for. Raises TrainingError when nothing usable came back, EndpointError."""
+    """The run with the endpoint's answers in its training rows; held-out rows keep theirs.
+
+    Answers are kept in a file as they come, and those that it holds are not asked for. Raises
+    TrainingError when nothing usable came back, EndpointError.
+    """
     encoded, learned, refused = [], [], []
     rows, known = prepared.dataset.train, _answered(kept)
     ask = list({row.digest: row for row in rows if row.digest not in known}.values())
     with translate_disk_full(kept.parent, "What the teacher answered"):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with kept.open("ab") as file, asked_together(lambda row: endpoint.answer(insert_passages(list(row.messages), row.context)[:-1]), ask) as answers:
+        with (
+            kept.open("ab") as file,
+            asked_together(
+                lambda row: endpoint.answer(insert_passages(list(row.messages), row.context)[:-1]),
+                ask,
+            ) as answers,
+        ):
             for number, row in enumerate(rows, start=1):
                 if row.digest not in known:
                     with _resumable(kept):
                         known[row.digest] = next(answers)
-                    file.write(b"\n" + canonical_json([row.digest, known[row.digest]]))  # the line before may be torn, and must not spoil this one
+                    # The line before may be torn, and must not spoil this one
+                    file.write(b"\n" + canonical_json([row.digest, known[row.digest]]))
                     file.flush()
                 reporter.working("asking the teacher", number, len(rows))
-                tokens, kept_rows, bad = prepared.encoder.encode_all([_told(row, known[row.digest])])
+                tokens, kept_rows, bad = prepared.encoder.encode_all(
+                    [_told(row, known[row.digest])]
+                )
                 encoded += tokens
                 learned += kept_rows
                 refused += [replace(each, line=row.line) for each in bad]
     if not encoded:
         raise TrainingError(
-            f"Not one of the teacher's answers can be learned; of the first: found {refused[0].found}, expected {refused[0].expected}.",
+            "Not one of the teacher's answers can be learned; of the first: found"
+            f" {refused[0].found}, expected {refused[0].expected}.",
             hint="Ask the endpoint by hand; --max-length says how long an answer may be.",
         )
-    return replace(prepared, train=encoded, dataset=replace(prepared.dataset, train=learned), left_out=[*prepared.left_out, *refused])
+    return replace(
+        prepared,
+        train=encoded,
+        dataset=replace(prepared.dataset, train=learned),
+        left_out=[*prepared.left_out, *refused],
+    )
 
 
 @contextmanager
@@ -126,7 +165,11 @@ def _resumable(kept: Path) -> Iterator[None]:
         yield
     except EndpointError as error:
         raise EndpointError(
-            error.message, hint=f"{error.hint} What was answered so far is kept: `whet train resume {kept.parent.name}` asks for the rest."
+            error.message,
+            hint=(
+                f"{error.hint} What was answered so far is kept: `whet train resume"
+                f" {kept.parent.name}` asks for the rest."
+            ),
         ) from error
 
 
@@ -143,7 +186,10 @@ def _answered(kept: Path) -> dict[str, str]:
 
 
 def _told(row: Row, answer: str) -> Row:
-    """The row with another answer, as it would have been read from a file. Its checks were made for its own answer and go."""
+    """The row with another answer, as it would have been read from a file.
+
+    Its checks were made for its own answer and go.
+    """
     kept = {name: value for name, value in row.raw.items() if name in _KEPT}
     raw = {**kept, "messages": [*row.messages[:-1], {"role": "assistant", "content": answer}]}
     return read_lines([json.dumps(raw).encode()], origin=row.origin).rows[0]
@@ -153,15 +199,24 @@ def _teacher_model(prepared: Prepared) -> Any:
     """Raises InputError for a folder that is none, or whose tokens are other ones."""
     folder = Path(prepared.recipe.teacher)
     if not (folder / "config.json").is_file():
-        raise InputError(f"The teacher {folder} is not a model's folder.", hint="Name a folder in Hugging Face format, or an http address.")
+        raise InputError(
+            f"The teacher {folder} is not a model's folder.",
+            hint="Name a folder in Hugging Face format, or an http address.",
+        )
     teacher = BaseModel(folder.resolve(), folder.name)
     try:
         theirs = teacher.tokenizer.get_vocab()
     except ConfigurationError as error:
-        raise InputError(f"The teacher's tokenizer cannot be read: {error.message}", hint=error.hint) from error
+        raise InputError(
+            f"The teacher's tokenizer cannot be read: {error.message}", hint=error.hint
+        ) from error
     if theirs != prepared.base.tokenizer.get_vocab():
         raise InputError(
-            f"The teacher {folder.name} has another vocabulary than {prepared.base.name}, so their probabilities cannot be compared token by token.",
-            hint="Use a larger model of the same family; or serve the teacher and give its http address, which distils its answers instead.",
+            f"The teacher {folder.name} has another vocabulary than {prepared.base.name}, so their"
+            " probabilities cannot be compared token by token.",
+            hint=(
+                "Use a larger model of the same family; or serve the teacher and give its http"
+                " address, which distils its answers instead."
+            ),
         )
     return teacher.load_model(prepared.recipe.dtype)

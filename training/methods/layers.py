@@ -1,4 +1,6 @@
-"""(IA)³ (Liu et al. 2022) and PEANuT (Zhong et al. 2025) by PEFT: both change what single layers compute, and can be merged into their weights."""
+"""(IA)³ (Liu et al. 2022) and PEANuT (Zhong et al. 2025) by PEFT: both change what single layers
+compute, and can be merged into their weights.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,18 @@ __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 candidate = merged
 
-# (IA)³ scales keys, values and the feed-forward layer's inner units; the last ones at the input of the layer that takes them.
+# (IA)³ scales keys, values and the feed-forward layer's inner units; the last ones at the input of
+# the layer that takes them.
 _SCALED, _SCALED_AT_INPUT = ("k_proj", "v_proj", "qkv_proj"), ("down_proj",)
-_DEPTH = 1  # of PEANuT: one hidden layer on each side of the bottleneck, the smallest that is not linear in it
+# Of PEANuT: one hidden layer on each side of the bottleneck, the smallest that is not linear in it
+_DEPTH = 1
 
 
 def build(prepared: Prepared) -> Any:
-    """The PEFT model; at first it answers like the base. Raises InputError for a base without the layers that the method changes."""
+    """The PEFT model; at first it answers like the base.
+
+    Raises InputError for a base without the layers that the method changes.
+    """
     import torch
     from peft import get_peft_model
 
@@ -28,7 +35,10 @@ def build(prepared: Prepared) -> Any:
     torch.manual_seed(recipe.seed)
     config = _ia3(model) if recipe.method == "ia3" else _peanut(model, prepared)
     peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
-    cast_parameters((parameter for parameter in peft_model.parameters() if parameter.requires_grad), getattr(torch, recipe.dtype))
+    cast_parameters(
+        (parameter for parameter in peft_model.parameters() if parameter.requires_grad),
+        getattr(torch, recipe.dtype),
+    )
     return peft_model
 
 
@@ -39,7 +49,11 @@ def _ia3(model: Any) -> Any:
     inner = [name for name in found if name in _SCALED_AT_INPUT]
     targets = [name for name in found if name in (*_SCALED, *inner)]
     if not targets:
-        raise InputError(f"The base has none of the layers that (IA)³ scales ({', '.join((*_SCALED, *_SCALED_AT_INPUT))}).", hint=f"It has {', '.join(found)}.")
+        raise InputError(
+            "The base has none of the layers that (IA)³ scales"
+            f" ({', '.join((*_SCALED, *_SCALED_AT_INPUT))}).",
+            hint=f"It has {', '.join(found)}.",
+        )
     return IA3Config(target_modules=targets, feedforward_modules=inner, task_type="CAUSAL_LM")
 
 
@@ -47,4 +61,9 @@ def _peanut(model: Any, prepared: Prepared) -> Any:
     from peft import PeanutConfig
 
     recipe = prepared.recipe
-    return PeanutConfig(r=recipe.rank, depth=_DEPTH, target_modules=target_names(model, recipe.target_modules, served=False), task_type="CAUSAL_LM")
+    return PeanutConfig(
+        r=recipe.rank,
+        depth=_DEPTH,
+        target_modules=target_names(model, recipe.target_modules, served=False),
+        task_type="CAUSAL_LM",
+    )

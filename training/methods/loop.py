@@ -14,7 +14,8 @@ from training.reporter import Reporter
 from training.trainer import Loop, Loss, Step, Trained, batch_loss, train
 from whet.context import Context
 
-# Times a base's weights: keys, values and logits of the rows that are answered together, and the adapter. A guess with room, no measurement: no GPU was at hand.
+# Times a base's weights: keys, values and logits of the rows that are answered together, and the
+# adapter. A guess with room, no measurement: no GPU was at hand.
 _BESIDE = 1.25
 
 
@@ -29,12 +30,29 @@ def loss(prepared: Prepared) -> Loss:
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-    """The loop of `training/trainer.py`. In several processes, if the recipe says so: what they leave is a checkpoint without a step to go."""
+    """The loop of `training/trainer.py`.
+
+    In several processes, if the recipe says so: what they leave is a checkpoint without a step to
+    go.
+    """
     if prepared.recipe.processes > 1:
         from training.run.torchrun import in_processes
 
-        loop["resume"] = in_processes(model, prepared, pad_id=loop["pad_id"], on_step=loop["on_step"], checkpoints=loop["checkpoints"])
-    return train(model, prepared.train, prepared.validation, prepared.recipe, variants=prepared.variants, **loop)
+        loop["resume"] = in_processes(
+            model,
+            prepared,
+            pad_id=loop["pad_id"],
+            on_step=loop["on_step"],
+            checkpoints=loop["checkpoints"],
+        )
+    return train(
+        model,
+        prepared.train,
+        prepared.validation,
+        prepared.recipe,
+        variants=prepared.variants,
+        **loop,
+    )
 
 
 def train_beside(
@@ -65,15 +83,21 @@ def servable(model: Any, prepared: Prepared) -> Any:
 
 
 def on_plain_base(model: Any, prepared: Prepared) -> Any:
-    """The trained LoRA adapter on a base loaded anew, for trainers that leave the one they trained on quantised or patched; that one's memory is free again before."""
+    """The trained LoRA adapter on a base loaded anew, for trainers that leave the one they trained
+    on quantised or patched; that one's memory is free again before.
+    """
     recipe = prepared.recipe
     weights, config = served_adapter(model, recipe.dtype)
     free_model(model)
-    return with_stored(prepared.base.load_model(recipe.dtype, where=roomy(prepared)), config, weights)
+    return with_stored(
+        prepared.base.load_model(recipe.dtype, where=roomy(prepared)), config, weights
+    )
 
 
 def free_model(model: Any) -> None:
-    """Free a model's weights, whoever still holds the model: two bases at once are what a machine cannot take that had just room for one."""
+    """Free a model's weights, whoever still holds the model: two bases at once are what a machine
+    cannot take that had just room for one.
+    """
     import torch
 
     for parameter in model.parameters():
@@ -85,7 +109,9 @@ def free_model(model: Any) -> None:
 
 
 def roomy(prepared: Prepared) -> str:
-    """Where the base in 16 bits has room: on the GPU, or, where that holds it in 4 bits only, on the processor, which is slow."""
+    """Where the base in 16 bits has room: on the GPU, or, where that holds it in 4 bits only, on
+    the processor, which is slow.
+    """
     import torch
 
     if device() == "cpu":
@@ -95,7 +121,9 @@ def roomy(prepared: Prepared) -> str:
 
 
 def place(needed: int, free: int) -> str:
-    """`cuda` where `needed` bytes of weights and what answering takes beside them fit into the `free` ones, else `cpu`."""
+    """`cuda` where `needed` bytes of weights and what answering takes beside them fit into the
+    `free` ones, else `cpu`.
+    """
     return "cuda" if needed * _BESIDE <= free else "cpu"
 
 

@@ -33,9 +33,12 @@ from training.trainer import Loop, Loss, Trained, batch_loss
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
 Examples = list[Pair] | list[Rated]
-# Losses that are squares or powers of what two answers differ by: no nats, in which a rise is judged.
+# Losses that are squares or powers of what two answers differ by: no nats, in which a rise is
+# judged.
 _NOT_IN_NATS = frozenset({"ipo", "sppo_hard", "discopop"})
-_MULTIPLE = 8  # of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's tensor cores like them
+# Of which the length of a batch is one: few shapes are few kernels to make and to keep, and a GPU's
+# tensor cores like them
+_MULTIPLE = 8
 
 
 def build(prepared: Prepared) -> Any:
@@ -64,7 +67,9 @@ def loss(prepared: Prepared) -> Loss:
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-    """The model that goes in ends as TRL leaves it, with its best weights; `candidate` takes the adapter out."""
+    """The model that goes in ends as TRL leaves it, with its best weights; `candidate` takes the
+    adapter out.
+    """
     recipe, found = prepared.recipe, _examples(prepared, prepared.dataset.train)
     per_step = sum(each.tokens for each in found) / len(found) * recipe.batch_size
     followed = Progress(
@@ -78,22 +83,42 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
         sampler=loop.get("sampler"),
     )
     with followed.folder() as folder:
-        shared = {**common.arguments(prepared, folder, len(found)), "max_length": recipe.max_length, "beta": recipe.beta}
+        shared = {
+            **common.arguments(prepared, folder, len(found)),
+            "max_length": recipe.max_length,
+            "beta": recipe.beta,
+        }
         make = {"dpo": _dpo, "kto": _kto, "orpo": _orpo, "simpo": _simpo}[recipe.method]
         followed.train(make(model, prepared, shared, found, _held_out(prepared)))
-    learned = sum(len(each.chosen) + len(each.rejected) if isinstance(each, Pair) else len(each.answer) for each in found)
+    learned = sum(
+        len(each.chosen) + len(each.rejected) if isinstance(each, Pair) else len(each.answer)
+        for each in found
+    )
     steps = followed.state.step
-    return trained(followed, round(per_step * steps), round(learned / len(found) * recipe.batch_size * steps))
+    return trained(
+        followed, round(per_step * steps), round(learned / len(found) * recipe.batch_size * steps)
+    )
 
 
 def _examples(prepared: Prepared, some: list[Row]) -> Examples:
-    return rated(prepared.encoder, some) if prepared.recipe.method == "kto" else pairs(prepared.encoder, some)
+    return (
+        rated(prepared.encoder, some)
+        if prepared.recipe.method == "kto"
+        else pairs(prepared.encoder, some)
+    )
 
 
 def _held_out(prepared: Prepared) -> Examples:
-    """What the weights are chosen by. For KTO nothing where all held-out answers are liked: a model that likes everything more would look better and better."""
+    """What the weights are chosen by.
+
+    For KTO nothing where all held-out answers are liked: a model that likes everything more would
+    look better and better.
+    """
     found = _examples(prepared, prepared.dataset.validation)
-    one_sided = prepared.recipe.method == "kto" and len({each.liked for each in found if isinstance(each, Rated)}) < 2
+    one_sided = (
+        prepared.recipe.method == "kto"
+        and len({each.liked for each in found if isinstance(each, Rated)}) < 2
+    )
     return [] if one_sided else found
 
 
@@ -106,7 +131,16 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
         pass
 
     def table(some: list[Pair]) -> Any:
-        return Dataset.from_list([{"prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
+        return Dataset.from_list(
+            [
+                {
+                    "prompt_ids": each.prompt,
+                    "chosen_ids": each.chosen,
+                    "rejected_ids": each.rejected,
+                }
+                for each in some
+            ]
+        )
 
     config = DPOConfig(
         **shared,
@@ -115,7 +149,9 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
         label_smoothing=prepared.recipe.label_smoothing,
     )
 
-    return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
+    return _trainer(
+        Trainer, config, model, prepared, table(found), table(held_out) if held_out else None
+    )
 
 
 def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
@@ -129,7 +165,8 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
     is_without_reference_point = prepared.recipe.loss_type == APO_ZERO_UNPAIRED
 
     def table(some: list[Rated]) -> Any:
-        # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from their batches.
+        # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from
+        # their batches.
         return Dataset.from_list(
             [
                 {
@@ -144,17 +181,22 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
 
     config = KTOConfig(**shared, pad_to_multiple_of=_MULTIPLE, loss_type=prepared.recipe.loss_type)
 
-    return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
+    return _trainer(
+        Trainer, config, model, prepared, table(found), table(held_out) if held_out else None
+    )
 
 
 def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-    config = ORPOConfig(**shared, remove_unused_columns=False)  # which it would set by itself, with a warning
+    # Which it would set by itself, with a warning
+    config = ORPOConfig(**shared, remove_unused_columns=False)
     return _of_columns(ORPOTrainer, config, model, prepared, found, held_out)
 
 
-def _simpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
+def _simpo(
+    model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+) -> Any:
     """Return TRL's CPO trainer with the loss of SimPO and without CPO's own cross-entropy."""
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
@@ -171,21 +213,40 @@ def _simpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, h
 def _of_columns(
     kind: Any, config: Any, model: Any, prepared: Prepared, found: list[Pair], held_out: list[Pair]
 ) -> Any:
-    """Return a trainer of TRL's older kind, which tokenises texts, over rows that are tokens already."""
+    """Return a trainer of TRL's older kind, which tokenises texts, over rows that are tokens
+    already.
+    """
     from datasets import Dataset
 
     class Trainer(common.Bare, kind):  # type: ignore[misc]
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
-            return _orpo_columns(Pair(feature["prompt_ids"], feature["chosen_ids"], feature["rejected_ids"]))
+            return _orpo_columns(
+                Pair(feature["prompt_ids"], feature["chosen_ids"], feature["rejected_ids"])
+            )
 
     def table(some: list[Pair]) -> Any:
-        texts = {"prompt": "", "chosen": "", "rejected": ""}  # looked at before tokenising; the tokens are there already
-        return Dataset.from_list([{**texts, "prompt_ids": each.prompt, "chosen_ids": each.chosen, "rejected_ids": each.rejected} for each in some])
+        # Looked at before tokenising; the tokens are there already
+        texts = {"prompt": "", "chosen": "", "rejected": ""}
+        return Dataset.from_list(
+            [
+                {
+                    **texts,
+                    "prompt_ids": each.prompt,
+                    "chosen_ids": each.chosen,
+                    "rejected_ids": each.rejected,
+                }
+                for each in some
+            ]
+        )
 
-    return _trainer(Trainer, config, model, prepared, table(found), table(held_out) if held_out else None)
+    return _trainer(
+        Trainer, config, model, prepared, table(found), table(held_out) if held_out else None
+    )
 
 
-def _trainer(kind: Any, config: Any, model: Any, prepared: Prepared, found: Any, held_out: Any) -> Any:
+def _trainer(
+    kind: Any, config: Any, model: Any, prepared: Prepared, found: Any, held_out: Any
+) -> Any:
     made = kind(
         model,
         args=common.on_one_gpu(config),
@@ -198,9 +259,15 @@ def _trainer(kind: Any, config: Any, model: Any, prepared: Prepared, found: Any,
 
 
 def _orpo_columns(pair: Pair) -> dict[str, list[int]]:
-    """The columns that ORPO's collator pads: whole conversations, with the question left out of the labels."""
+    """The columns that ORPO's collator pads: whole conversations, with the question left out of the
+    labels.
+    """
     columns = {"prompt_input_ids": pair.prompt, "prompt_attention_mask": [1] * len(pair.prompt)}
     for name, answer in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         ids = [*pair.prompt, *answer]
-        columns |= {f"{name}_input_ids": ids, f"{name}_attention_mask": [1] * len(ids), f"{name}_labels": [-100] * len(pair.prompt) + answer}
+        columns |= {
+            f"{name}_input_ids": ids,
+            f"{name}_attention_mask": [1] * len(ids),
+            f"{name}_labels": [-100] * len(pair.prompt) + answer,
+        }
     return columns

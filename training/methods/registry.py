@@ -1,6 +1,8 @@
-"""Every method as one record: what it learns, which rows and fields of a recipe it reads, and what the engine can do with the result.
+"""Every method as one record: what it learns, which rows and fields of a recipe it reads, and what
+the engine can do with the result.
 
-Plain data: commands read it before anything heavy is imported. What a method does lies in its family's module, see `family`.
+Plain data: commands read it before anything heavy is imported. What a method does lies in its
+family's module, see `family`.
 """
 
 from __future__ import annotations
@@ -25,13 +27,12 @@ MODEL = "model"  # serve it as a base of its own: a whole model folder with merg
 FOLDER = "folder"  # nothing: a PEFT folder for transformers
 
 # Which rows a method learns from.
-ANSWERS = "answers"  # conversations and prompts with the right answer; of preferences the chosen one
+# Conversations and prompts with the right answer; of preferences the chosen one
+ANSWERS = "answers"
 PREFERENCES = "preferences"  # a question with a better and a worse answer
 RATINGS = "ratings"  # answers with "rating": 1 or -1; a preference is one of each
 
-_LORA = frozenset(
-    {"rank", "alpha", "dropout", "target_modules", "init_from", "loraplus_lr_ratio"}
-)
+_LORA = frozenset({"rank", "alpha", "dropout", "target_modules", "init_from", "loraplus_lr_ratio"})
 
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
 _OWN = frozenset(
@@ -39,10 +40,12 @@ _OWN = frozenset(
 )  # of our own loop
 _LOOP = _MEMORY | _OWN | {"packing", "neftune_noise_alpha"}
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
-_POLICY = _LORA - {"dropout"}  # TRL turns it off: a policy and what it is compared with would differ by chance
+# TRL turns it off: a policy and what it is compared with would differ by chance
+_POLICY = _LORA - {"dropout"}
 _PAIRS = _POLICY | _MEMORY | {"patience", "beta", "sample_every"}
 _STARTS = frozenset({"init_lora_weights"})  # of matrices that are compared with no other model
-_SHARDED = _LOOP | {"processes"}  # and whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
+# And whose weights can be held in shares: neither 4-bit ones, nor a teacher beside them
+_SHARDED = _LOOP | {"processes"}
 # Fields that only some methods read; all others are read by every one.
 OPTIONAL_FIELDS = (
     _LORA
@@ -88,17 +91,26 @@ class Method:
     @property
     def becomes(self) -> str:
         """What comes of a run, in words."""
-        return {ADAPTER: "a version under its alias", MODEL: "a merged model folder (--into)", FOLDER: "a PEFT folder (--into)"}[self.engine]
+        return {
+            ADAPTER: "a version under its alias",
+            MODEL: "a merged model folder (--into)",
+            FOLDER: "a PEFT folder (--into)",
+        }[self.engine]
 
 
-_MERGED = "What comes of it is a whole model: serve it as a base of its own (WHET_BASE_MODEL), or train lora or rslora for a version under an alias."
+_MERGED = (
+    "What comes of it is a whole model: serve it as a base of its own (WHET_BASE_MODEL), or train"
+    " lora or rslora for a version under an alias."
+)
 _VIRTUAL_ONLY = (
-    "vLLM serves no {}, and they cannot be merged into weights: what comes of it is a PEFT folder for transformers. "
-    "For the engine train lora or rslora; ia3 changes as few weights and can be merged."
+    "vLLM serves no {}, and they cannot be merged into weights: what comes of it is a PEFT folder"
+    " for transformers. For the engine train lora or rslora; ia3 changes as few weights and can be"
+    " merged."
 )
 
-# Rates: full fine-tuning moves every weight, so it takes a tenth; DPO, KTO, ORPO and RLHF go on from answers that are there already,
-# and at LoRA's rate they unlearn them; a few vectors ((IA)³, prompts) need larger steps. Order of magnitude as in the methods' papers.
+# Rates: full fine-tuning moves every weight, so it takes a tenth; DPO, KTO, ORPO and RLHF go on
+# from answers that are there already, and at LoRA's rate they unlearn them; a few vectors ((IA)³,
+# prompts) need larger steps. Order of magnitude as in the methods' papers.
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -214,17 +226,28 @@ class Family(Protocol):
     def build(self, prepared: Prepared) -> Any:
         """The base, loaded, with what is learned requiring gradients."""
 
-    def rows(self, context: Context, prepared: Prepared, reporter: Reporter, folder: Path) -> Prepared:
-        """The rows to learn from, where the method makes its own; `folder` is the run's, for what the next attempt need not make again."""
+    def rows(
+        self, context: Context, prepared: Prepared, reporter: Reporter, folder: Path
+    ) -> Prepared:
+        """The rows to learn from, where the method makes its own; `folder` is the run's, for what
+        the next attempt need not make again.
+        """
 
     def loss(self, prepared: Prepared) -> Loss:
         """What our own loop minimises, and what the speed of every method is measured with."""
 
-    def run(self, model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-        """Train in place, from the checkpoint that is given on. Raises TrainingError, trainer.Cancelled."""
+    def run(
+        self, model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
+    ) -> Trained:
+        """Train in place, from the checkpoint that is given on.
+
+        Raises TrainingError, trainer.Cancelled.
+        """
 
     def candidate(self, model: Any, prepared: Prepared) -> Any:
-        """What is judged and kept: for ADAPTER a PEFT model of the 16-bit base, for MODEL the merged model, for FOLDER one with `save_pretrained`."""
+        """What is judged and kept: for ADAPTER a PEFT model of the 16-bit base, for MODEL the
+        merged model, for FOLDER one with `save_pretrained`.
+        """
 
 
 def family(method: Method) -> Family:
@@ -235,5 +258,8 @@ def family(method: Method) -> Family:
 def find(name: str) -> Method:
     """Raises InputError with the known names."""
     if name not in METHODS:
-        raise InputError(f"The method is {name!r}; expected one of {', '.join(METHODS)}.", hint="`whet train methods` says what each is.")
+        raise InputError(
+            f"The method is {name!r}; expected one of {', '.join(METHODS)}.",
+            hint="`whet train methods` says what each is.",
+        )
     return METHODS[name]

@@ -1,5 +1,7 @@
-"""Reinforcement learning from human feedback (Ouyang et al. 2022) by TRL: a reward model from preferences (Bradley-Terry), then RLOO
-(Ahmadian et al. 2024), which needs no value model: each answer's reward is compared with those of the other answers to the same question."""
+"""Reinforcement learning from human feedback (Ouyang et al. 2022) by TRL: a reward model from
+preferences (Bradley-Terry), then RLOO (Ahmadian et al. 2024), which needs no value model: each
+answer's reward is compared with those of the other answers to the same question.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +42,30 @@ def build(prepared: Prepared) -> Any:
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-    """Reward model, then policy. The figure of the second is the mean reward with its sign changed, in the reward model's units.
+    """Reward model, then policy.
 
-    The reward model has checkpoints of its own until the first of the policy is written; each of those holds the reward model, so that a run which is taken up again learns
-    from the same rewards.
+    The figure of the second is the mean reward with its sign changed, in the reward model's units.
+
+    The reward model has checkpoints of its own until the first of the policy is written; each of
+    those holds the reward model, so that a run which is taken up again learns from the same
+    rewards.
     """
-    found, resume, recipe = pairs(prepared.encoder, prepared.dataset.train), loop["resume"], prepared.recipe
+    found, resume, recipe = (
+        pairs(prepared.encoder, prepared.dataset.train),
+        loop["resume"],
+        prepared.recipe,
+    )
     judge = reward_base(prepared, loop["pad_id"])
     kept = loop["checkpoints"].of_part("reward")
     judge_seconds = 0.0
     if resume is None:
-        judge_seconds = train_rewards(judge, prepared, found, lambda step: reporter.working("reward model", step.step, step.steps), kept)
+        judge_seconds = train_rewards(
+            judge,
+            prepared,
+            found,
+            lambda step: reporter.working("reward model", step.step, step.steps),
+            kept,
+        )
     else:
         _put(_learned(judge), _held(resume.tensors, _REWARD))
     score = scorer(judge.eval(), loop["pad_id"])
@@ -78,22 +93,51 @@ def reward_base(prepared: Prepared, pad_id: int) -> Any:
     recipe = prepared.recipe
     torch.manual_seed(recipe.seed)
     bare = AutoModelForSequenceClassification.from_pretrained(
-        str(prepared.base.folder), num_labels=1, dtype=getattr(torch, recipe.dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
+        str(prepared.base.folder),
+        num_labels=1,
+        dtype=getattr(torch, recipe.dtype),
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
     ).to(device())
     bare.config.pad_token_id = pad_id
     # The output is trained whole, so in float32 beside a base that may compute in bfloat16.
     bare.score.register_forward_pre_hook(lambda head, given: (given[0].to(head.weight.dtype),))
     layers = target_names(bare, recipe.target_modules, served=True, head=bare.score)
     alpha = cast(int, recipe.alpha)  # as in `add_lora`: a fraction is as good
-    config = LoraConfig(r=recipe.rank, lora_alpha=alpha, target_modules=layers, task_type="SEQ_CLS", modules_to_save=["score"])
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=alpha,
+        target_modules=layers,
+        task_type="SEQ_CLS",
+        modules_to_save=["score"],
+    )
     judge = get_peft_model(bare, config, autocast_adapter_dtype=False)
-    cast_parameters((weight for weight in judge.parameters() if weight.requires_grad), getattr(torch, recipe.dtype))
-    cast_parameters((weight for name, weight in judge.named_parameters() if weight.requires_grad and ".score." in name), torch.float32)
+    cast_parameters(
+        (weight for weight in judge.parameters() if weight.requires_grad),
+        getattr(torch, recipe.dtype),
+    )
+    cast_parameters(
+        (
+            weight
+            for name, weight in judge.named_parameters()
+            if weight.requires_grad and ".score." in name
+        ),
+        torch.float32,
+    )
     return judge
 
 
-def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Callable[[Step], None], kept: Checkpoints | None = None) -> float:
-    """Train a reward model in place, so that chosen answers get more than rejected ones; from where the last attempt left it in `kept`. Returns the seconds of all attempts."""
+def train_rewards(
+    judge: Any,
+    prepared: Prepared,
+    found: list[Pair],
+    on_step: Callable[[Step], None],
+    kept: Checkpoints | None = None,
+) -> float:
+    """Train a reward model in place, so that chosen answers get more than rejected ones; from where
+    the last attempt left it in `kept`. Returns the seconds of all attempts.
+    """
     from datasets import Dataset
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
@@ -102,7 +146,15 @@ def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Ca
         pass
 
     recipe = prepared.recipe
-    rows = Dataset.from_list([{"chosen_ids": [*each.prompt, *each.chosen], "rejected_ids": [*each.prompt, *each.rejected]} for each in found])
+    rows = Dataset.from_list(
+        [
+            {
+                "chosen_ids": [*each.prompt, *each.chosen],
+                "rejected_ids": [*each.prompt, *each.rejected],
+            }
+            for each in found
+        ]
+    )
     followed = Progress(
         recipe,
         on_step,
@@ -112,35 +164,63 @@ def train_rewards(judge: Any, prepared: Prepared, found: list[Pair], on_step: Ca
         resume=kept.resume() if kept else None,
     )
     with followed.folder() as folder:
-        config = common.on_one_gpu(RewardConfig(**common.arguments(prepared, folder, len(found)), max_length=recipe.max_length))
-        followed.train(Trainer(judge, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
+        config = common.on_one_gpu(
+            RewardConfig(
+                **common.arguments(prepared, folder, len(found)), max_length=recipe.max_length
+            )
+        )
+        followed.train(
+            Trainer(
+                judge, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer
+            )
+        )
     return followed.state.seconds
 
 
 def scorer(judge: Any, pad_id: int) -> Score:
-    """What a reward model makes of conversations. The classification head reads the last token before the padding."""
+    """What a reward model makes of conversations.
+
+    The classification head reads the last token before the padding.
+    """
     import torch
 
     def score(conversations: list[list[int]]) -> list[float]:
         length = max(map(len, conversations))
         where = next(judge.parameters()).device
-        ids = torch.tensor([each + [pad_id] * (length - len(each)) for each in conversations], device=where)
-        mask = torch.tensor([[1] * len(each) + [0] * (length - len(each)) for each in conversations], device=where)
+        ids = torch.tensor(
+            [each + [pad_id] * (length - len(each)) for each in conversations], device=where
+        )
+        mask = torch.tensor(
+            [[1] * len(each) + [0] * (length - len(each)) for each in conversations], device=where
+        )
         last = torch.tensor([len(each) - 1 for each in conversations], device=where)
         with torch.inference_mode():
-            hidden = judge.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return [float(value) for value in judge.get_base_model().score(hidden[torch.arange(len(ids), device=where), last])[:, 0]]
+            hidden = (
+                judge.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
+            )
+            return [
+                float(value)
+                for value in judge.get_base_model().score(
+                    hidden[torch.arange(len(ids), device=where), last]
+                )[:, 0]
+            ]
 
     return score
 
 
 def preferred(score: Score, found: list[Pair], batch_size: int) -> int:
-    """Of how many pairs the chosen answer gets more than the rejected one; `batch_size` pairs are scored together."""
+    """Of how many pairs the chosen answer gets more than the rejected one; `batch_size` pairs are
+    scored together.
+    """
     right = 0
     for first in range(0, len(found), batch_size):
         some = found[first : first + batch_size]
-        rewards = score([[*each.prompt, *answer] for each in some for answer in (each.chosen, each.rejected)])
-        right += sum(chosen > rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True))
+        rewards = score(
+            [[*each.prompt, *answer] for each in some for answer in (each.chosen, each.rejected)]
+        )
+        right += sum(
+            chosen > rejected for chosen, rejected in zip(rewards[::2], rewards[1::2], strict=True)
+        )
     return right
 
 
@@ -156,7 +236,11 @@ def _numbered(prefix: str, tensors: Sequence[Any]) -> dict[str, Any]:
 
 def _held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
     """The other way, in the order they were given in."""
-    found = {int(name.removeprefix(prefix)): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    found = {
+        int(name.removeprefix(prefix)): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
     return [found[number] for number in sorted(found)]
 
 
@@ -180,10 +264,14 @@ def _answer_tokens(found: list[Pair]) -> int:
 
 def _per_question(prepared: Prepared, found: list[Pair]) -> float:
     """Tokens of a question's conversations, each answer as long as it may be."""
-    return prepared.recipe.samples * (sum(len(each.prompt) for each in found) / len(found) + _answer_tokens(found))
+    return prepared.recipe.samples * (
+        sum(len(each.prompt) for each in found) / len(found) + _answer_tokens(found)
+    )
 
 
-def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, followed: Progress) -> Trained:
+def _policy(
+    model: Any, prepared: Prepared, found: list[Pair], score: Score, followed: Progress
+) -> Trained:
     from datasets import Dataset
     from trl.trainer.rloo_config import RLOOConfig
     from trl.trainer.rloo_trainer import RLOOTrainer
@@ -192,11 +280,15 @@ def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, fol
     epochs_done = followed.state.step // (len(found) // batch)
 
     class Trainer(common.Bare, RLOOTrainer):
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        def _tokenize_prompts(
+            self, prompts: list[str]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [json.loads(prompt) for prompt in prompts], None, {}
 
         def _generate(self, prompts: list[str]) -> Any:
-            """The caches of answers grow by a token at a time and leave holes in the heap, into which nothing of the step fits that follows."""
+            """The caches of answers grow by a token at a time and leave holes in the heap, into
+            which nothing of the step fits that follows.
+            """
             made = super()._generate(prompts)
             return_memory()
             return made
@@ -209,16 +301,39 @@ def _policy(model: Any, prepared: Prepared, found: list[Pair], score: Score, fol
             return sampler
 
     def reward(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
-        return list(score([[*json.loads(prompt), *ids] for prompt, ids in zip(prompts, completion_ids, strict=True)]))
+        return list(
+            score(
+                [
+                    [*json.loads(prompt), *ids]
+                    for prompt, ids in zip(prompts, completion_ids, strict=True)
+                ]
+            )
+        )
 
     model.generation_config.eos_token_id = sorted(prepared.base.stop_ids)
-    # Token ids as JSON: the trainer carries a question as a text, and asks for its tokens where they are needed.
+    # Token ids as JSON: the trainer carries a question as a text, and asks for its tokens where
+    # they are needed.
     rows = Dataset.from_list([{"prompt": json.dumps(each.prompt)} for each in found])
     with followed.folder() as folder:
         shared = common.arguments(prepared, folder, len(found))
         shared["per_device_train_batch_size"] = batch * recipe.samples
-        config = common.on_one_gpu(RLOOConfig(**shared, beta=recipe.beta, num_generations=recipe.samples, max_completion_length=_answer_tokens(found)))
-        followed.train(Trainer(model, reward_funcs=reward, args=config, train_dataset=rows, processing_class=prepared.base.tokenizer))
+        config = common.on_one_gpu(
+            RLOOConfig(
+                **shared,
+                beta=recipe.beta,
+                num_generations=recipe.samples,
+                max_completion_length=_answer_tokens(found),
+            )
+        )
+        followed.train(
+            Trainer(
+                model,
+                reward_funcs=reward,
+                args=config,
+                train_dataset=rows,
+                processing_class=prepared.base.tokenizer,
+            )
+        )
     tokens, steps = followed.state.tokens, followed.state.step
     asked = recipe.samples * batch * steps * sum(len(each.prompt) for each in found) / len(found)
     return trained(followed, tokens, max(0, round(tokens - asked)))

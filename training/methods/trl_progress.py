@@ -1,7 +1,10 @@
-"""How a TRL trainer's run goes, as our own loop would tell it: steps to the reporter, checks on held-out rows, and checkpoints from which it goes on.
+"""How a TRL trainer's run goes, as our own loop would tell it: steps to the reporter, checks on
+held-out rows, and checkpoints from which it goes on.
 
-A checkpoint is one file of ours, whole or not there, as everywhere (`training/run/checkpoint.py`). In it lie what is learned, as tensors, and the files in which the
-library keeps the rest (optimiser, schedule, random sources, its place in the rows), byte by byte; a run that goes on gives the library these files back.
+A checkpoint is one file of ours, whole or not there, as everywhere (`training/run/checkpoint.py`).
+In it lie what is learned, as tensors, and the files in which the library keeps the rest (optimiser,
+schedule, random sources, its place in the rows), byte by byte; a run that goes on gives the library
+these files back.
 """
 
 from __future__ import annotations
@@ -30,17 +33,23 @@ _FILE = "file/"  # before the names of the library's files among a checkpoint's 
 
 @dataclass
 class Progress:
-    """One run of a trainer. `state` is where it is; it begins as a checkpoint left it, where there is one."""
+    """One run of a trainer.
+
+    `state` is where it is; it begins as a checkpoint left it, where there is one.
+    """
 
     recipe: Recipe
     on_step: Callable[[Step], None]
     examples: int  # rows of an epoch, as the method counts them
     tokens_per_step: float
-    read: Callable[[dict[str, float]], float | None] = lambda logs: logs.get("loss")  # a step's figure, of what the trainer logs
-    falls: bool = True  # the figure is a loss, whose rise is watched; else only that it stays a number
+    # A step's figure, of what the trainer logs
+    read: Callable[[dict[str, float]], float | None] = lambda logs: logs.get("loss")
+    # The figure is a loss, whose rise is watched; else only that it stays a number
+    falls: bool = True
     checkpoints: Checkpoints | None = None
     resume: Snapshot | None = None
-    beside: dict[str, Any] = field(default_factory=dict)  # tensors that every checkpoint holds as well
+    # Tensors that every checkpoint holds as well
+    beside: dict[str, Any] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     sampler: Sampler | None = None
 
@@ -56,7 +65,11 @@ class Progress:
 
     @contextmanager
     def folder(self) -> Iterator[str]:
-        """For the trainer's own files, which do not outlive it. A run with checkpoints has it beside them, where what a killed process left is found and removed."""
+        """For the trainer's own files, which do not outlive it.
+
+        A run with checkpoints has it beside them, where what a killed process left is found and
+        removed.
+        """
         if self.checkpoints is None:
             with tempfile.TemporaryDirectory(prefix="whet-trl-") as made:
                 yield made
@@ -65,10 +78,13 @@ class Progress:
                 yield str(folder)
 
     def train(self, trainer: Any) -> None:
-        """Train to the end, or from the checkpoint to the end; what stays in the model are the best weights."""
+        """Train to the end, or from the checkpoint to the end; what stays in the model are the best
+        weights.
+        """
         from transformers import PrinterCallback
 
-        trainer.remove_callback(PrinterCallback)  # which prints a line per step to standard output, where data for scripts goes
+        # Which prints a line per step to standard output, where data for scripts goes
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_callback(self, trainer))
         self._validated = trainer.eval_dataset is not None
         self._model = trainer.model
@@ -83,7 +99,8 @@ class Progress:
     def begins(self, masters: MasterWeights) -> None:
         """Right before the first step of this attempt: the weights are those of the checkpoint."""
         self._masters, self._best = masters, BestCheckpoint(masters)
-        if "master.0" in self._tensors:  # RLHF's first checkpoint has none: it is written before its policy begins
+        # RLHF's first checkpoint has none: it is written before its policy begins
+        if "master.0" in self._tensors:
             masters.load_weights(self._tensors)
         self._best.load(self._tensors, self.state)
         self._began = self.clock()
@@ -91,10 +108,16 @@ class Progress:
     def stepped(self, step: int, steps: int) -> tuple[bool, bool]:
         """(whether to look at the held-out rows, whether to keep a checkpoint), after a step."""
         ends = step % math.ceil(self.examples / self.recipe.batch_size) == 0 or step == steps
-        due = self.checkpoints is not None and step < steps and self.checkpoints.due(self._seconds(), epoch_ends=ends)
+        due = (
+            self.checkpoints is not None
+            and step < steps
+            and self.checkpoints.due(self._seconds(), epoch_ends=ends)
+        )
         return self._validated and ends, due
 
-    def logged(self, logs: dict[str, float], step: int, steps: int, tokens: int, *, tell: bool) -> None:
+    def logged(
+        self, logs: dict[str, float], step: int, steps: int, tokens: int, *, tell: bool
+    ) -> None:
         """The figures of a step. `tokens`: seen so far, where the trainer counts them."""
         figure = self.read(logs)
         if figure is None:
@@ -103,7 +126,12 @@ class Progress:
         state.step, state.seconds, state.tokens = step, self._seconds(), tokens
         state.history.append([step, float(figure), state.seconds, rate])
         self.losses.append(float(figure))
-        check_divergence(self.losses if self.falls else self.losses[-1:], float(logs.get("grad_norm", 0.0)), step, self.recipe)
+        check_divergence(
+            self.losses if self.falls else self.losses[-1:],
+            float(logs.get("grad_norm", 0.0)),
+            step,
+            self.recipe,
+        )
         if self.sampler is not None:
             self._began += self.sampler.sample(self._model, state, steps, self.clock)
         if tell:
@@ -113,7 +141,9 @@ class Progress:
         """The loss on held-out rows after a step; returns whether the run should stop here."""
         state = self.state
         assert self._best is not None
-        self._best.update(state, require_finite(loss, "loss on held-out rows", state.step, self.recipe))
+        self._best.update(
+            state, require_finite(loss, "loss on held-out rows", state.step, self.recipe)
+        )
         if sign := explain_early_stop(state.validation, self.losses, self.recipe.patience):
             state.signs.append(sign)
             state.stopped = True
@@ -124,17 +154,25 @@ class Progress:
         """Say how it goes. Raises what `on_step` raises."""
         state = self.state
         step, loss, seconds, rate = state.history[-1]
-        speed, left = self.tokens_per_step * step / max(seconds, 1e-9), 0 if state.stopped else seconds / step * (steps - step)
+        speed, left = (
+            self.tokens_per_step * step / max(seconds, 1e-9),
+            0 if state.stopped else seconds / step * (steps - step),
+        )
         validation = tuple((int(at), value) for at, value in state.validation)
         signs, samples = tuple(state.signs), tuple(state.samples)
         told = Step(int(step), steps, loss, speed, left, seconds, rate, validation, signs, samples)
         self.on_step(told)
 
     def keep(self, folder: Path) -> None:
-        """A checkpoint of the state and of the files that the trainer has just put into `folder`, which go."""
+        """A checkpoint of the state and of the files that the trainer has just put into `folder`,
+        which go.
+        """
         import torch
 
-        files = {_FILE + path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in sorted(folder.iterdir())}
+        files = {
+            _FILE + path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+            for path in sorted(folder.iterdir())
+        }
         shutil.rmtree(folder)
         self.write(files)
 
@@ -142,7 +180,10 @@ class Progress:
         """A checkpoint with these tensors too."""
         assert self.checkpoints is not None
         weights = self._masters.weights() if self._masters else {}
-        self.checkpoints.write(self.state, {**self.beside, **more, **weights, **(self._best.tensors() if self._best else {})})
+        self.checkpoints.write(
+            self.state,
+            {**self.beside, **more, **weights, **(self._best.tensors() if self._best else {})},
+        )
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -151,7 +192,11 @@ class Progress:
 
     def _unpacked(self, folder: Path) -> str | None:
         """The library's files of the checkpoint, as it left them; None where the run begins."""
-        files = {name.removeprefix(_FILE): tensor for name, tensor in self._tensors.items() if name.startswith(_FILE)}
+        files = {
+            name.removeprefix(_FILE): tensor
+            for name, tensor in self._tensors.items()
+            if name.startswith(_FILE)
+        }
         if not files:
             return None
         found = folder / "resumed"
@@ -170,7 +215,9 @@ class Progress:
 
 
 def _callback(progress: Progress, trainer: Any) -> Any:
-    """The TrainerCallback that tells a `Progress` what transformers' loop does: after a step it logs, then looks at held-out rows, then keeps a checkpoint."""
+    """The TrainerCallback that tells a `Progress` what transformers' loop does: after a step it
+    logs, then looks at held-out rows, then keeps a checkpoint.
+    """
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):
@@ -178,10 +225,25 @@ def _callback(progress: Progress, trainer: Any) -> Any:
             progress.begins(trainer.masters)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_evaluate, control.should_save = progress.stepped(state.global_step, state.max_steps)
+            control.should_evaluate, control.should_save = progress.stepped(
+                state.global_step, state.max_steps
+            )
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            progress.logged(logs or {}, state.global_step, state.max_steps, state.num_input_tokens_seen, tell=not control.should_evaluate)
+        def on_log(
+            self,
+            args: Any,
+            state: Any,
+            control: Any,
+            logs: dict[str, float] | None = None,
+            **_: Any,
+        ) -> None:
+            progress.logged(
+                logs or {},
+                state.global_step,
+                state.max_steps,
+                state.num_input_tokens_seen,
+                tell=not control.should_evaluate,
+            )
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
             if progress.checked(given["metrics"]["eval_loss"], state.max_steps):
@@ -194,10 +256,16 @@ def _callback(progress: Progress, trainer: Any) -> Any:
 
 
 def trained(progress: Progress, tokens: int, trained_tokens: int) -> Trained:
-    """How it went, in the words of our own loop. Raises TrainingError when no step was taken: there is nothing to judge or keep."""
+    """How it went, in the words of our own loop.
+
+    Raises TrainingError when no step was taken: there is nothing to judge or keep.
+    """
     losses, state = progress.losses, progress.state
     if not losses:
-        raise TrainingError("The run ended without a single step.", hint="Give more rows, or use a smaller batch_size.")
+        raise TrainingError(
+            "The run ended without a single step.",
+            hint="Give more rows, or use a smaller batch_size.",
+        )
     first, last = state.first_and_last()
     return Trained(
         steps=len(losses),

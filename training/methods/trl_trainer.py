@@ -1,7 +1,8 @@
-"""TRL's trainers inside a run of ours: our tokens go in, steps and the wish to cancel come out (`trl_progress.py`), and the same things stop them.
+"""TRL's trainers inside a run of ours: our tokens go in, steps and the wish to cancel come out
+(`trl_progress.py`), and the same things stop them.
 
-TRL tokenises by its own reading of a chat template. Ours is proved to be what the engine sees, so the rows go in as token ids and TRL's
-preparation is left out (`Ready`).
+TRL tokenises by its own reading of a chat template. Ours is proved to be what the engine sees, so
+the rows go in as token ids and TRL's preparation is left out (`Ready`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from training.trainer import FLOOR, total_steps
 
 __all__ = ["Bare", "Ready", "arguments", "on_one_gpu", "on_plain_base"]
 
-_TORN = "inline_container"  # torch's writer of files, which names itself and no cause when a disk is full
+# Torch's writer of files, which names itself and no cause when a disk is full
+_TORN = "inline_container"
 
 
 class Bare:
-    """Put before a TRL trainer among the bases of a class: its optimiser sees float32 copies of what is trained (`masters`), the weights of its checkpoints are kept and
-    put back by `Progress`, and no card is written."""
+    """Put before a TRL trainer among the bases of a class: its optimiser sees float32 copies of
+    what is trained (`masters`), the weights of its checkpoints are kept and put back by `Progress`,
+    and no card is written.
+    """
 
     args: Any
     model: Any
@@ -85,9 +89,12 @@ class Ready(Bare):
 
 
 def on_one_gpu(config: Any) -> Any:
-    """The trainer's arguments, which then know of one GPU at most: transformers counts all that it sees and puts the model into DataParallel, which TRL's trainers
-    refuse and ORPO's does not expect. A run of ours has one."""
-    config._n_gpu = min(config.n_gpu, 1)  # read first: that is when transformers counts, and it counts once
+    """The trainer's arguments, which then know of one GPU at most: transformers counts all that it
+    sees and puts the model into DataParallel, which TRL's trainers refuse and ORPO's does not
+    expect. A run of ours has one.
+    """
+    # Read first: that is when transformers counts, and it counts once
+    config._n_gpu = min(config.n_gpu, 1)
     return config
 
 
@@ -97,7 +104,13 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
 
     recipe = prepared.recipe
     steps = total_steps(rows, recipe)
-    schedule: dict[str, Any] = {"lr_scheduler_type": {"cosine": "cosine_with_min_lr", "linear": "linear", "constant": "constant_with_warmup"}[recipe.schedule]}
+    schedule: dict[str, Any] = {
+        "lr_scheduler_type": {
+            "cosine": "cosine_with_min_lr",
+            "linear": "linear",
+            "constant": "constant_with_warmup",
+        }[recipe.schedule]
+    }
     if recipe.schedule == "cosine":
         schedule["lr_scheduler_kwargs"] = {"min_lr_rate": FLOOR}
     return {
@@ -112,11 +125,15 @@ def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
         "max_grad_norm": recipe.clip,
         "seed": recipe.seed,
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,  # the model computes in the recipe's dtype already; autocast would cast what is float32 on purpose
+        # The model computes in the recipe's dtype already; autocast would cast what is float32 on
+        # purpose
+        "bf16": False,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # which would put an earlier mean in place of a loss that is no number, and `check_divergence` never saw it
+        # Which would put an earlier mean in place of a loss that is no number, and
+        # `check_divergence` never saw it
+        "logging_nan_inf_filter": False,
         "save_strategy": "no",  # nor held-out rows by its own clock: `Progress` says when
         "report_to": [],
         "disable_tqdm": True,

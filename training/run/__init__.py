@@ -1,1 +1,3 @@
-"""What surrounds the loop: checkpoints and resuming, diagnostics, translated faults, estimates, trackers, searches, places to run."""
+"""What surrounds the loop: checkpoints and resuming, diagnostics, translated faults, estimates,
+trackers, searches, places to run.
+"""

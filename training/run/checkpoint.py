@@ -1,8 +1,10 @@
-"""Checkpoints: everything from which a run goes on to the bit, in one file each, written whole or not at all.
+"""Checkpoints: everything from which a run goes on to the bit, in one file each, written whole or
+not at all.
 
-A file is `step-<step>-<digest>.safetensors`; the digest is of its bytes, so a torn or altered file is told from a whole one without trusting
-anything in it. No pickle is read: tensors are safetensors, the rest is JSON in the header. (TRL's trainers keep files of torch in some of the tensors, and torch reads those as plain
-data, `weights_only`.)
+A file is `step-<step>-<digest>.safetensors`; the digest is of its bytes, so a torn or altered file
+is told from a whole one without trusting anything in it. No pickle is read: tensors are
+safetensors, the rest is JSON in the header. (TRL's trainers keep files of torch in some of the
+tensors, and torch reads those as plain data, `weights_only`.)
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from training.prepare import Prepared
 
 EVERY_S = 60.0  # what a kill may cost; a checkpoint of an adapter takes some ten milliseconds
-_EPOCH_S = 1.0  # an epoch's end is worth a checkpoint unless one is younger than this: tiny sets have many epochs a second
+# An epoch's end is worth a checkpoint unless one is younger than this: tiny sets have many epochs a
+# second
+_EPOCH_S = 1.0
 _KEPT = 2  # the newest, and the one before it in case the newest does not survive a power cut
 _DIGEST_CHARACTERS = 32  # of the 64: 128 bits
 _NAME = re.compile(rf"step-(\d{{9}})-([0-9a-f]{{{_DIGEST_CHARACTERS}}})\.safetensors")
@@ -46,11 +50,13 @@ class LoopState:
     trained_tokens: int = 0
     seconds: float = 0.0  # in the loop, over all attempts
     earlier: float = 0.0  # seconds of what this loop learns from, as RLHF's reward model
-    history: list[list[float]] = field(default_factory=list)  # [step, loss, seconds, learning rate] of each step
+    # [step, loss, seconds, learning rate] of each step
+    history: list[list[float]] = field(default_factory=list)
     validation: list[list[float]] = field(default_factory=list)  # [step, loss]
     best_step: int = 0
     signs: list[str] = field(default_factory=list)
-    samples: list[list[Any]] = field(default_factory=list)  # [step, answers]: training/run/samples.py
+    # [step, answers]: training/run/samples.py
+    samples: list[list[Any]] = field(default_factory=list)
     sampling: float = 0.0  # seconds that samples took; they are in no other figure
     stopped: bool = False  # early: no step follows although there would be more
 
@@ -71,12 +77,15 @@ class Snapshot:
 
     state: LoopState
     tensors: dict[str, Any]
-    recipe: dict[str, Any] = field(default_factory=dict)  # complete, with dtype and threads as the first attempt chose them
+    # Complete, with dtype and threads as the first attempt chose them
+    recipe: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, str] = field(default_factory=dict)
 
 
 def identity_of(prepared: Prepared) -> dict[str, str]:
-    """What a checkpoint belongs to, by name, each as a digest: going on with anything else would mix two runs."""
+    """What a checkpoint belongs to, by name, each as a digest: going on with anything else would
+    mix two runs.
+    """
 
     def rows(some: list[Encoded]) -> str:
         return digest_json([[row.ids, row.trained, row.weight] for row in some])
@@ -87,9 +96,14 @@ def identity_of(prepared: Prepared) -> dict[str, str]:
         "chat template": prepared.base.template_digest,
         "training rows": rows(prepared.train),
         "validation rows": rows(prepared.validation),
-        **({"question variants": rows([row for some in prepared.variants for row in some])} if prepared.variants else {}),
+        **(
+            {"question variants": rows([row for some in prepared.variants for row in some])}
+            if prepared.variants
+            else {}
+        ),
     }
-    if METHODS[prepared.recipe.method].rows != ANSWERS:  # the tokens above are of chosen answers alone
+    # The tokens above are of chosen answers alone
+    if METHODS[prepared.recipe.method].rows != ANSWERS:
         found["dataset"] = prepared.dataset.digest
     return found
 
@@ -113,7 +127,9 @@ class Checkpoints:
         self._recipe, self._identity = recipe, identity
 
     def of_part(self, name: str) -> Checkpoints:
-        """Those of a part of the run that comes before what these are of; in their folder, so that they go with it."""
+        """Those of a part of the run that comes before what these are of; in their folder, so that
+        they go with it.
+        """
         made = Checkpoints(self.folder, every_s=self.every_s)
         made.folder = self.folder / name
         made.belongs_to(self._recipe, self._identity)
@@ -125,12 +141,25 @@ class Checkpoints:
         return since >= self.every_s or (epoch_ends and since >= _EPOCH_S)
 
     def write(self, state: LoopState, tensors: dict[str, Any]) -> Path:
-        """Keep a state; older files go. Raises TrainingError when the disk refuses, and what was kept before stays."""
+        """Keep a state; older files go.
+
+        Raises TrainingError when the disk refuses, and what was kept before stays.
+        """
         from safetensors.torch import save
 
-        header = canonical_json({"state": asdict(state), "recipe": self._recipe, "identity": self._identity, "python": _python_random()}).decode()
+        header = canonical_json(
+            {
+                "state": asdict(state),
+                "recipe": self._recipe,
+                "identity": self._identity,
+                "python": _python_random(),
+            }
+        ).decode()
         content = save({**tensors, **_torch_random()}, metadata={_HEADER: header})
-        path = self.folder / f"step-{state.step:09d}-{digest_bytes(content)[:_DIGEST_CHARACTERS]}.safetensors"
+        path = (
+            self.folder
+            / f"step-{state.step:09d}-{digest_bytes(content)[:_DIGEST_CHARACTERS]}.safetensors"
+        )
         with translate_disk_full(self.folder, "The checkpoint"):
             self.folder.mkdir(parents=True, exist_ok=True)
             _write_whole(path, content)
@@ -144,27 +173,40 @@ class Checkpoints:
         self._last_s = state.seconds
 
     def newest(self) -> Snapshot | None:
-        """The youngest whole checkpoint; damaged ones are passed over, so the worst case is a start from nothing."""
+        """The youngest whole checkpoint; damaged ones are passed over, so the worst case is a start
+        from nothing.
+        """
         found = (_read(path, digest) for digest, path in self._files())
         return next((snapshot for snapshot in found if snapshot is not None), None)
 
     def resume(self) -> Snapshot | None:
-        """`newest`, after a check that it belongs to this run. Raises TrainingError naming what differs."""
+        """`newest`, after a check that it belongs to this run.
+
+        Raises TrainingError naming what differs.
+        """
         snapshot = self.newest()
         if snapshot is None:
             return None
-        other = [name for name, digest in self._identity.items() if snapshot.identity.get(name) != digest]
+        other = [
+            name for name, digest in self._identity.items() if snapshot.identity.get(name) != digest
+        ]
         if other:
             raise TrainingError(
-                f"The checkpoint at step {snapshot.state.step} belongs to another {' and another '.join(other)} than this attempt has.",
-                hint="Put back what was changed and resume, or start a new run with `whet train run`.",
+                f"The checkpoint at step {snapshot.state.step} belongs to another"
+                f" {' and another '.join(other)} than this attempt has.",
+                hint=(
+                    "Put back what was changed and resume, or start a new run with `whet train"
+                    " run`."
+                ),
             )
         self._last_s = snapshot.state.seconds
         return snapshot
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder beside the checkpoints; it goes at the end, or, after a kill, when another attempt asks for it or the checkpoints go."""
+        """An empty folder beside the checkpoints; it goes at the end, or, after a kill, when
+        another attempt asks for it or the checkpoints go.
+        """
         folder = self.folder / "scratch"
         shutil.rmtree(folder, ignore_errors=True)
         with translate_disk_full(self.folder, "What training needs beside its checkpoints"):
@@ -181,13 +223,22 @@ class Checkpoints:
     def _files(self) -> list[tuple[str, Path]]:
         """(digest, path), youngest first."""
         with contextlib.suppress(FileNotFoundError):
-            named = [(match, path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-            return [(match[2], path) for match, path in sorted(named, key=lambda pair: pair[0][1], reverse=True)]
+            named = [
+                (match, path)
+                for path in self.folder.iterdir()
+                if (match := _NAME.fullmatch(path.name))
+            ]
+            return [
+                (match[2], path)
+                for match, path in sorted(named, key=lambda pair: pair[0][1], reverse=True)
+            ]
         return []
 
 
 class ReadOnly(Checkpoints):
-    """For the other processes of a run, which put checkpoints together with the one that writes them, at the same steps."""
+    """For the other processes of a run, which put checkpoints together with the one that writes
+    them, at the same steps.
+    """
 
     def write(self, state: LoopState, tensors: dict[str, Any]) -> Path:
         self.wrote(state)
@@ -209,7 +260,10 @@ def restore_random(tensors: dict[str, Any], python: list[Any]) -> None:
 def _torch_random() -> dict[str, Any]:
     import torch
 
-    states = {f"random.cuda{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())}
+    states = {
+        f"random.cuda{number}": torch.cuda.get_rng_state(number)
+        for number in range(torch.cuda.device_count())
+    }
     return {"random.cpu": torch.get_rng_state(), **states}
 
 
@@ -258,4 +312,9 @@ def _read(path: Path, digest: str) -> Snapshot | None:
     known = {each.name for each in fields(LoopState)}
     if set(header["state"]) != known:
         return None  # written by another release, whose state is not ours
-    return Snapshot(LoopState(**header["state"]), {**load(content), "random.python": header["python"]}, header["recipe"], header["identity"])
+    return Snapshot(
+        LoopState(**header["state"]),
+        {**load(content), "random.python": header["python"]},
+        header["recipe"],
+        header["identity"],
+    )

@@ -17,16 +17,30 @@ if TYPE_CHECKING:
     from training.base_model import BaseModel
     from training.recipe import Recipe
 
-_FULL = {errno.ENOSPC: "is full", errno.EDQUOT: "has no quota left", errno.EFBIG: "takes no larger files"}
-# Torch has a class of its own for a full GPU's allocator only; on a CPU, and from CUDA itself, comes a plain RuntimeError with one of these in it.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory", "out of memory", "cublas_status_alloc_failed")
+_FULL = {
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "has no quota left",
+    errno.EFBIG: "takes no larger files",
+}
+# Torch has a class of its own for a full GPU's allocator only; on a CPU, and from CUDA itself,
+# comes a plain RuntimeError with one of these in it.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch, Python or the system means that memory ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in str(error).casefold() for words in _NO_MEMORY))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error).casefold() for words in _NO_MEMORY)
+    )
 
 
 @contextmanager
@@ -44,12 +58,17 @@ def translate_oom(recipe: Recipe, *, judging: str = "") -> Iterator[None]:
             raise
         if judging:
             raise TrainingError(
-                "Memory ran out while the trained adapter was judged, which takes the whole base in 16 bits.",
-                hint=f"The training is kept. End what else takes memory, or go to a larger machine, then `whet train resume {judging}`: it judges alone.",
+                "Memory ran out while the trained adapter was judged, which takes the whole base in"
+                " 16 bits.",
+                hint=(
+                    "The training is kept. End what else takes memory, or go to a larger machine,"
+                    f" then `whet train resume {judging}`: it judges alone."
+                ),
             ) from error
         at_once = recipe.micro_batch or recipe.batch_size
         raise TrainingError(
-            f"Memory ran out with {at_once} rows of up to {recipe.max_length} tokens at once.", hint=f"Use {', or '.join(_smaller(recipe, at_once))}."
+            f"Memory ran out with {at_once} rows of up to {recipe.max_length} tokens at once.",
+            hint=f"Use {', or '.join(_smaller(recipe, at_once))}.",
         ) from error
 
 
@@ -57,10 +76,19 @@ def _smaller(recipe: Recipe, at_once: int) -> list[str]:
     """What needs less memory, of what the method takes."""
     reads = METHODS[recipe.method].reads
     found = []
-    if at_once > (least := 2 if recipe.method == "kto" else 1):  # which compares the rows of a part with each other
-        half = max(part for part in range(least, at_once // 2 + 1) if recipe.batch_size % part == 0 or part == least)
+    # Which compares the rows of a part with each other
+    if at_once > (least := 2 if recipe.method == "kto" else 1):
+        half = max(
+            part
+            for part in range(least, at_once // 2 + 1)
+            if recipe.batch_size % part == 0 or part == least
+        )
         same = "" if recipe.method == "kto" else ", which changes no result"
-        found.append(f"--micro-batch {half}{same}" if "micro_batch" in reads else f"--batch-size {at_once // 2}")
+        found.append(
+            f"--micro-batch {half}{same}"
+            if "micro_batch" in reads
+            else f"--batch-size {at_once // 2}"
+        )
     if "gradient_checkpointing" in reads and not recipe.gradient_checkpointing:
         found.append("--gradient-checkpointing, which changes no result")
     if recipe.method in ("lora", "rslora"):
@@ -77,7 +105,10 @@ def translate_disk_full(folder: Path, what: str) -> Iterator[None]:
         state = _FULL.get(error.errno or 0, f"refused: {error.strerror or error}")
         raise TrainingError(
             f"{what} could not be written: the disk of {folder} {state}.",
-            hint="Free space there, then go on with `whet train resume RUN`; what was kept before is whole.",
+            hint=(
+                "Free space there, then go on with `whet train resume RUN`; what was kept before is"
+                " whole."
+            ),
         ) from error
 
 
@@ -90,7 +121,8 @@ def require_disk_space(folder: Path, needed: int, setting: str = "WHET_HOME") ->
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise TrainingError(
-            f"The run will write about {_megabytes(needed)}, but the disk of {existing} has {_megabytes(free)} left.",
+            f"The run will write about {_megabytes(needed)}, but the disk of {existing} has"
+            f" {_megabytes(free)} left.",
             hint=f"Free space there, or set {setting} to a folder on another disk.",
         )
 
@@ -98,43 +130,63 @@ def require_disk_space(folder: Path, needed: int, setting: str = "WHET_HOME") ->
 def require_device(wanted: str, processes: int) -> None:
     """Hide GPUs from this process where the recipe asks for the processor.
 
-    Raises ConfigurationError when it asks for a GPU that is not there, for more processes than there are
-    GPUs to share, or for the processor after this process began to use a GPU.
+    Raises ConfigurationError when it asks for a GPU that is not there, for more processes than
+    there are GPUs to share, or for the processor after this process began to use a GPU.
     """
     import torch
 
     if wanted == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read when CUDA is first used, and by child processes
+        # Read when CUDA is first used, and by child processes
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if torch.cuda.is_available():
             raise ConfigurationError(
                 "The recipe asks for device cpu, but this process uses a GPU already.",
                 hint="Set CUDA_VISIBLE_DEVICES to nothing before it starts.",
             )
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("The recipe asks for device cuda, but no GPU can be used here.", hint="Use --device auto to train on the processor.")
+        raise ConfigurationError(
+            "The recipe asks for device cuda, but no GPU can be used here.",
+            hint="Use --device auto to train on the processor.",
+        )
     if torch.cuda.is_available() and torch.cuda.device_count() < processes:
         raise ConfigurationError(
-            f"The recipe asks for {processes} processes, but this machine has {torch.cuda.device_count()} GPUs.", hint="Each process needs a GPU of its own."
+            f"The recipe asks for {processes} processes, but this machine has"
+            f" {torch.cuda.device_count()} GPUs.",
+            hint="Each process needs a GPU of its own.",
         )
 
 
 def file_signature(folder: Path) -> list[tuple[str, int, int]]:
-    """(name, size, time of change) of a folder's files: cheap, and different after any ordinary change."""
-    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file())
+    """(name, size, time of change) of a folder's files: cheap, and different after any ordinary
+    change.
+    """
+    return sorted(
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+        if path.is_file()
+    )
 
 
 def require_unchanged(base: BaseModel, before: list[tuple[str, int, int]]) -> None:
-    """Raises TrainingError when the base's files are no longer those that the run loaded; `base.digest` was taken then."""
+    """Raises TrainingError when the base's files are no longer those that the run loaded;
+    `base.digest` was taken then.
+    """
     from whet.store import base_model_digest
 
     try:
-        same = file_signature(base.folder) == before or base_model_digest(base.folder) == base.digest
+        same = (
+            file_signature(base.folder) == before or base_model_digest(base.folder) == base.digest
+        )
     except (OSError, StoreError):  # it is gone, or what makes it a model is
         same = False
     if not same:
         raise TrainingError(
-            f"The files of {base.name} were changed or removed while the run trained on them, so its adapter would fit no base.",
-            hint="Keep a base's folder unchanged (put a new edition into a new folder) and train again.",
+            f"The files of {base.name} were changed or removed while the run trained on them, so"
+            " its adapter would fit no base.",
+            hint=(
+                "Keep a base's folder unchanged (put a new edition into a new folder) and train"
+                " again."
+            ),
         )
 
 

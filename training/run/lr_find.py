@@ -82,8 +82,10 @@ def steps_within(limit_s: float, step_s: float) -> int:
         raise InputError(
             f"A step takes {step_s:.1f} s here, so {limit_s / 60:g} minutes have room for {steps} "
             f"steps; a range test needs at least {FEWEST_STEPS}.",
-            hint=f"Give it --minutes {math.ceil(FEWEST_STEPS * step_s / 60)}, or a smaller "
-            "--batch-size.",
+            hint=(
+                f"Give it --minutes {math.ceil(FEWEST_STEPS * step_s / 60)}, or a smaller "
+                "--batch-size."
+            ),
         )
     return steps
 

@@ -1,4 +1,6 @@
-"""The picture of a learning-rate range test: loss over the rate, in one HTML file that needs nothing else."""
+"""The picture of a learning-rate range test: loss over the rate, in one HTML file that needs
+nothing else.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One process of several at a run's loop: `python -m training.run.rank FOLDER`, started by torchrun. Rank 0 tells each step and writes the checkpoints."""
+"""One process of several at a run's loop: `python -m training.run.rank FOLDER`, started by
+torchrun. Rank 0 tells each step and writes the checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,19 @@ def _prepared(order: dict[str, Any]) -> Prepared:
     base = BaseModel(Path(folder), name)
     train, validation = rows_in(order["train"]), rows_in(order["validation"])
     variants = [rows_in(rows) for rows in order["variants"]]
-    return Prepared("", Dataset("", "", "", [], [], []), recipe, base, Encoder(base, recipe.max_length), train, validation, [], None, [], variants)
+    return Prepared(
+        "",
+        Dataset("", "", "", [], [], []),
+        recipe,
+        base,
+        Encoder(base, recipe.max_length),
+        train,
+        validation,
+        [],
+        None,
+        [],
+        variants,
+    )
 
 
 def _begin_with(folder: Path, model: Any) -> None:

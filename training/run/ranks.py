@@ -1,8 +1,10 @@
-"""Several processes at one loop: whose rows are whose, sums over all of them, and the model held in shares by torch's `fully_shard` (FSDP2).
+"""Several processes at one loop: whose rows are whose, sums over all of them, and the model held in
+shares by torch's `fully_shard` (FSDP2).
 
-Every process draws the same rows for a step and computes its share of them. A gradient is weighted by the learned tokens of the whole step before it is
-summed over the processes, so the sum is the gradient that one process would have found. The loop calls everything here alike with one process, where a
-share is the whole.
+Every process draws the same rows for a step and computes its share of them. A gradient is weighted
+by the learned tokens of the whole step before it is summed over the processes, so the sum is the
+gradient that one process would have found. The loop calls everything here alike with one process,
+where a share is the whole.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those at work: `rank` from 0 below `size`. Rank 0 is the one that tells and writes."""
+    """This process among those at work: `rank` from 0 below `size`.
+
+    Rank 0 is the one that tells and writes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -29,7 +34,9 @@ class Ranks:
             return list(values)
         import torch
 
-        sums = torch.tensor(values, dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
+        sums = torch.tensor(
+            values, dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu"
+        )
         torch.distributed.all_reduce(sums)
         return [float(value) for value in sums.tolist()]
 
@@ -38,14 +45,17 @@ SINGLE_PROCESS = Ranks()
 
 
 def shard(model: Any, layers: Sequence[str]) -> Any:
-    """Hold the model's weights in shares, in place: each process keeps its part of every tensor, and gathers one layer at a time to compute with it.
+    """Hold the model's weights in shares, in place: each process keeps its part of every tensor,
+    and gathers one layer at a time to compute with it.
 
-    `layers` are the class names of the repeated blocks. Gradients are summed, not averaged: the loop has weighted them already.
+    `layers` are the class names of the repeated blocks. Gradients are summed, not averaged: the
+    loop has weighted them already.
     """
     import torch
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)  # a sum of bfloat16 over many processes would lose the small ones
+    # A sum of bfloat16 over many processes would lose the small ones
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for module in [module for module in model.modules() if type(module).__name__ in layers]:
         fully_shard(module, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
@@ -76,4 +86,6 @@ def shard_like(tensor: Any, like: Any) -> Any:
     from torch.distributed.tensor import distribute_tensor
 
     # Each process has the whole tensor, so nothing has to be sent.
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(
+        tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )

@@ -17,7 +17,8 @@ def checkpoints_of(context: Context, run_id: str) -> Checkpoints:
 
 
 def recipe_of(context: Context, run_id: str) -> Recipe | None:
-    """The recipe with everything that the first attempt chose (dtype, threads, rate, the version it started from); None without a checkpoint.
+    """The recipe with everything that the first attempt chose (dtype, threads, rate, the version it
+    started from); None without a checkpoint.
 
     To choose again could choose otherwise, and then the run could not go on.
     """
@@ -34,7 +35,9 @@ def recipe_in(row: dict[str, Any]) -> Recipe:
 
 
 def sweep(context: Context) -> list[str]:
-    """Delete the checkpoints of runs that have ended for good, which a process that was killed right after the end left; returns the runs' ids."""
+    """Delete the checkpoints of runs that have ended for good, which a process that was killed
+    right after the end left; returns the runs' ids.
+    """
     kept = [folder.parent.name for folder in run_folder(context, "").glob("*/checkpoints")]
     with reading(context.database) as connection:
         found = runs.ended_for_good(connection, kept)

@@ -1,5 +1,6 @@
-"""Sample answers while a run trains: the same few held-out questions, answered greedily every so many
-steps, so that a person sees what the loss does not say. Nothing is decided by them."""
+"""Sample answers while a run trains: the same few held-out questions, answered greedily every so
+many steps, so that a person sees what the loss does not say. Nothing is decided by them.
+"""
 
 from __future__ import annotations
 
@@ -76,5 +77,7 @@ def sampler_of(prepared: Prepared) -> Sampler | None:
 
 def sampled_rows(validation: list[Row], test: list[Row]) -> list[Row]:
     """Choose the questions: of the held-out rows that have one the first few, each asked once."""
-    different = {row.prompt_digest: row for row in reversed([*validation, *test]) if not row.is_text}
+    different = {
+        row.prompt_digest: row for row in reversed([*validation, *test]) if not row.is_text
+    }
     return list(reversed(different.values()))[:QUESTIONS]

@@ -1,4 +1,6 @@
-"""A search whose trials run on Ray, several at once. The study stays in this process: it asks for a recipe, a task tries it, the study is told.
+"""A search whose trials run on Ray, several at once.
+
+The study stays in this process: it asks for a recipe, a task tries it, the study is told.
 
 Losses come back through Ray's queue as the trials go on, and a hopeless trial's task is cancelled.
 """
@@ -24,27 +26,39 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
 
 _LOOK_S = 0.2  # between looks at the queue: an epoch of the smallest trial takes about as long
-_OVER = 1  # trials asked for beyond those that fit, so that no processor waits for the next proposal
+# Trials asked for beyond those that fit, so that no processor waits for the next proposal
+_OVER = 1
 
 
 @contextmanager
 def cluster(address: str) -> Iterator[Any]:
-    """Ray, connected; one that was started here (`local`) is ended again. Raises ConfigurationError when there is none at the address."""
+    """Ray, connected; one that was started here (`local`) is ended again.
+
+    Raises ConfigurationError when there is none at the address.
+    """
     own: dict[str, Any] = {}
     if address == LOCAL:
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        # Some of Ray's processes listen on every interface all the same, and whoever reaches them can run code; so they ask for a token that only we know.
-        # One for all searches of a process, and set before the import: Ray reads both then, once.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)}
+        # Some of Ray's processes listen on every interface all the same, and whoever reaches them
+        # can run code; so they ask for a token that only we know. One for all searches of a
+        # process, and set before the import: Ray reads both then, once.
+        os.environ |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+        }
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
-        # A cluster that refuses our token looks like one that does not answer: Ray writes the reason to standard error, and raises something else.
+        # A cluster that refuses our token looks like one that does not answer: Ray writes the
+        # reason to standard error, and raises something else.
         raise ConfigurationError(
             f"There is no Ray cluster at {address} that takes us in: {str(error).splitlines()[0]}",
-            hint=f"Give --on ray for one on this machine, or --on ray=HOST:6379. If it asks for a token: {SEND_A_TOKEN}",
+            hint=(
+                "Give --on ray for one on this machine, or --on ray=HOST:6379. If it asks for a"
+                f" token: {SEND_A_TOKEN}"
+            ),
         ) from error
     try:
         yield ray
@@ -64,7 +78,11 @@ def search_on_ray(
     """As `Search.run`, with as many trials at once as the cluster has room for."""
     from ray.util.queue import Queue
 
-    study, recipe, until = search.study(together=True), search.prepared.recipe, None if seconds is None else clock() + seconds
+    study, recipe, until = (
+        search.study(together=True),
+        search.prepared.recipe,
+        None if seconds is None else clock() + seconds,
+    )
     held = {"num_cpus": max(1, recipe.threads), "num_gpus": int(recipe.device == "cuda")}
     attempt = ray.remote(_attempt).options(**held, max_retries=0)
     queue = Queue(actor_options={"num_cpus": 0})
@@ -75,7 +93,9 @@ def search_on_ray(
             left = most if trials is None else trials - len(ended(study)) - len(running)
             while left > 0 and len(running) < most and (until is None or clock() < until):
                 trial = study.ask()
-                running[attempt.remote(rows, search.propose(trial), trial.number, queue)] = _Running(trial)
+                running[attempt.remote(rows, search.propose(trial), trial.number, queue)] = (
+                    _Running(trial)
+                )
                 left -= 1
             if not running:
                 return
@@ -99,18 +119,29 @@ class _Running:
 
 def room(has: Mapping[str, float], held: Mapping[str, float]) -> int:
     """Trials to have under way at once: as many as the cluster can hold, and one that waits."""
-    fitting = [int(has.get(name, 0) // held[key]) for name, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if held[key]]
+    fitting = [
+        int(has.get(name, 0) // held[key])
+        for name, key in (("CPU", "num_cpus"), ("GPU", "num_gpus"))
+        if held[key]
+    ]
     if min(fitting) < 1:
-        wanted = ", ".join(f"{held[key]:g} {name}" for name, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if held[key])
+        wanted = ", ".join(
+            f"{held[key]:g} {name}"
+            for name, key in (("CPU", "num_cpus"), ("GPU", "num_gpus"))
+            if held[key]
+        )
         raise ConfigurationError(
-            f"A trial needs {wanted}, and the cluster has no room for one.", hint="Add a node to it, or lower --threads or device in the recipe."
+            f"A trial needs {wanted}, and the cluster has no room for one.",
+            hint="Add a node to it, or lower --threads or device in the recipe.",
         )
     return min(fitting) + _OVER
 
 
 def without_texts(prepared: Prepared) -> Prepared:
     """What a trial needs: tokens, recipe and base, and none of the conversations."""
-    return replace(prepared, dataset=replace(prepared.dataset, train=[], validation=[], test=[]), left_out=[])
+    return replace(
+        prepared, dataset=replace(prepared.dataset, train=[], validation=[], test=[]), left_out=[]
+    )
 
 
 def _hopeless(running: dict[Any, _Running], told: list[tuple[int, int, float]]) -> list[Any]:
@@ -129,7 +160,10 @@ def _hopeless(running: dict[Any, _Running], told: list[tuple[int, int, float]]) 
 
 
 def _tell(ray: Any, study: Study, ended_one: _Running, reference: Any) -> None:
-    """Tell the study how a trial ended. One that was given up stays so, also when its task came to its end before it heard of that."""
+    """Tell the study how a trial ended.
+
+    One that was given up stays so, also when its task came to its end before it heard of that.
+    """
     from optuna.trial import TrialState
 
     trial = ended_one.trial
@@ -146,7 +180,9 @@ def _tell(ray: Any, study: Study, ended_one: _Running, reference: Any) -> None:
         study.tell(trial, loss)
 
 
-def _attempt(prepared: Prepared, recipe: Recipe, number: int, queue: Any) -> tuple[float | None, str]:
+def _attempt(
+    prepared: Prepared, recipe: Recipe, number: int, queue: Any
+) -> tuple[float | None, str]:
     """In a task: (best validation loss, ""), or (None, why the run failed)."""
     from training.allocator import keep_memory
     from training.base_model import quiet_environment

@@ -1,7 +1,9 @@
-"""A run's loop in several processes: torchrun starts them, they bring the run to its last checkpoint, and from there this process goes on alone.
+"""A run's loop in several processes: torchrun starts them, they bring the run to its last
+checkpoint, and from there this process goes on alone.
 
-So everything but the loop (checks, estimate, judging, storing, the run's row) stays in one process, and a run in several is killed and resumed as any other.
-`python -m training.run.torchrun PARENT …` is torchrun itself, save that it ends with its parent.
+So everything but the loop (checks, estimate, judging, storing, the run's row) stays in one process,
+and a run in several is killed and resumed as any other. `python -m training.run.torchrun PARENT …`
+is torchrun itself, save that it ends with its parent.
 """
 
 from __future__ import annotations
@@ -28,23 +30,39 @@ from whet.errors import TrainingError
 if TYPE_CHECKING:
     from training.prepare import Prepared
 
-ORDER, START = "order.json", "start.safetensors"  # what the processes are told, in a folder that lives as long as they do
+# What the processes are told, in a folder that lives as long as they do
+ORDER, START = "order.json", "start.safetensors"
 LOG = "processes.log"  # in the run's folder: what torchrun and the processes said last
 _STOP_S = 15.0  # that torchrun has to end its processes before it is killed, and they with it
-_SIGNAL = re.compile(r"exitcode\s*: -(\d+)")  # in torchrun's report, of each process that a signal ended
+# In torchrun's report, of each process that a signal ended
+_SIGNAL = re.compile(r"exitcode\s*: -(\d+)")
 
 
-def in_processes(model: Any, prepared: Prepared, *, pad_id: int, on_step: Callable[[Step], None], checkpoints: Checkpoints) -> Snapshot:
-    """Train in `recipe.processes` processes, from the newest checkpoint if there is one; returns the last checkpoint, after which no step is left.
+def in_processes(
+    model: Any,
+    prepared: Prepared,
+    *,
+    pad_id: int,
+    on_step: Callable[[Step], None],
+    checkpoints: Checkpoints,
+) -> Snapshot:
+    """Train in `recipe.processes` processes, from the newest checkpoint if there is one; returns
+    the last checkpoint, after which no step is left.
 
-    Raises TrainingError when a process fails or dies, which ends the others; and whatever `on_step` raises.
+    Raises TrainingError when a process fails or dies, which ends the others; and whatever `on_step`
+    raises.
     """
     _leave_the_gpu(model)
     checkpoints.folder.parent.mkdir(parents=True, exist_ok=True)
     log = checkpoints.folder.parent / LOG
     with TemporaryDirectory(dir=checkpoints.folder.parent) as scratch, log.open("wb") as said:
         _write_order(Path(scratch), model, prepared, pad_id, checkpoints)
-        process = subprocess.Popen(_command(prepared.recipe.processes, scratch), stdout=subprocess.PIPE, stderr=said, env=_environment(prepared.recipe.threads))
+        process = subprocess.Popen(
+            _command(prepared.recipe.processes, scratch),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env=_environment(prepared.recipe.threads),
+        )
         assert process.stdout is not None
         try:
             error = _follow(process.stdout, on_step)
@@ -57,13 +75,18 @@ def in_processes(model: Any, prepared: Prepared, *, pad_id: int, on_step: Callab
         raise _died(log)
     last = checkpoints.resume()
     if last is None:
-        raise TrainingError("The processes of the run ended without a checkpoint.", hint=f"{log} has what they said.")
+        raise TrainingError(
+            "The processes of the run ended without a checkpoint.",
+            hint=f"{log} has what they said.",
+        )
     model.to(device())
     return last
 
 
 def _leave_the_gpu(model: Any) -> None:
-    """One of the processes needs the room that this one's model takes there; on a processor nothing changes."""
+    """One of the processes needs the room that this one's model takes there; on a processor nothing
+    changes.
+    """
     import torch
 
     model.to("cpu")
@@ -71,12 +94,20 @@ def _leave_the_gpu(model: Any) -> None:
         torch.cuda.empty_cache()
 
 
-def _write_order(folder: Path, model: Any, prepared: Prepared, pad_id: int, checkpoints: Checkpoints) -> None:
+def _write_order(
+    folder: Path, model: Any, prepared: Prepared, pad_id: int, checkpoints: Checkpoints
+) -> None:
     from safetensors.torch import save_file
 
     if prepared.start_adapter is not None:
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        save_file({str(number): parameter.detach().contiguous() for number, parameter in enumerate(learned)}, folder / START)
+        save_file(
+            {
+                str(number): parameter.detach().contiguous()
+                for number, parameter in enumerate(learned)
+            },
+            folder / START,
+        )
     order = {
         "recipe": prepared.recipe.as_json(),
         "base": [str(prepared.base.folder), prepared.base.name],
@@ -91,16 +122,29 @@ def _write_order(folder: Path, model: Any, prepared: Prepared, pad_id: int, chec
 
 
 def _plain(rows: Iterable[Encoded]) -> list[list[Any]]:
-    return [[list(row.ids), list(map(int, row.trained)), row.prompt_tokens, row.weight] for row in rows]
+    return [
+        [list(row.ids), list(map(int, row.trained)), row.prompt_tokens, row.weight] for row in rows
+    ]
 
 
 def rows_in(plain: list[list[Any]]) -> list[Encoded]:
     """Rows as an order holds them."""
-    return [Encoded(tuple(ids), tuple(map(bool, trained)), prompt_tokens, weight) for ids, trained, prompt_tokens, weight in plain]
+    return [
+        Encoded(tuple(ids), tuple(map(bool, trained)), prompt_tokens, weight)
+        for ids, trained, prompt_tokens, weight in plain
+    ]
 
 
 def _command(processes: int, folder: str) -> list[str]:
-    launcher = [sys.executable, "-m", "training.run.torchrun", str(os.getpid()), "--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "training.run.torchrun",
+        str(os.getpid()),
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        f"--nproc-per-node={processes}",
+    ]
     return [*launcher, "-m", "training.run.rank", folder]
 
 
@@ -116,7 +160,9 @@ def tell(**values: Any) -> None:
 
 
 def _follow(lines: IO[bytes], on_step: Callable[[Step], None]) -> TrainingError | None:
-    """Hand on each step until the processes are gone; returns the first error that one of them told."""
+    """Hand on each step until the processes are gone; returns the first error that one of them
+    told.
+    """
     error = None
     for line in lines:
         if line.startswith(b'{"step":'):
@@ -152,13 +198,29 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _died(log: Path) -> TrainingError:
-    """Torchrun ends the others by SIGTERM, so another signal is the cause; without one a process ended by an exception that nobody expected."""
-    numbers = [int(number) for number in _SIGNAL.findall(log.read_text(encoding="utf-8", errors="replace"))]
+    """Torchrun ends the others by SIGTERM, so another signal is the cause; without one a process
+    ended by an exception that nobody expected.
+    """
+    numbers = [
+        int(number) for number in _SIGNAL.findall(log.read_text(encoding="utf-8", errors="replace"))
+    ]
     names = [signal.Signals(number).name for number in numbers if number != signal.SIGTERM]
-    how = f" by {names[0]}" + (" (the system was out of memory, or somebody killed it)" if names[0] == "SIGKILL" else "") if names else ""
+    how = (
+        f" by {names[0]}"
+        + (
+            " (the system was out of memory, or somebody killed it)"
+            if names[0] == "SIGKILL"
+            else ""
+        )
+        if names
+        else ""
+    )
     return TrainingError(
         f"A process of the run was ended{how}, so the others were too. Nothing was stored.",
-        hint=f"`whet train resume RUN` goes on from its last checkpoint; {log} has what it said last.",
+        hint=(
+            f"`whet train resume RUN` goes on from its last checkpoint; {log} has what it said"
+            " last."
+        ),
     )
 
 

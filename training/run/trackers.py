@@ -1,7 +1,10 @@
-"""Who follows a run: TensorBoard always, in the run's folder; Weights & Biases and MLflow where the settings name them.
+"""Who follows a run: TensorBoard always, in the run's folder; Weights & Biases and MLflow where the
+settings name them.
 
-A tracker that fails while the run goes on is left out from then on: a curve is not worth an adapter. One that is asked for and not installed
-is said before the first step. A run that goes on from a checkpoint stays one run, and what a killed attempt had not handed over is told again from the checkpoint.
+A tracker that fails while the run goes on is left out from then on: a curve is not worth an
+adapter. One that is asked for and not installed is said before the first step. A run that goes on
+from a checkpoint stays one run, and what a killed attempt had not handed over is told again from
+the checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +32,11 @@ _TAG = "whet.run"  # by which a later attempt finds its MLflow run
 
 
 class Tracker(Protocol):
-    """One place that shows curves. `errors` are the exceptions of a place that cannot be reached or written, `seen` is the last step that it has of earlier attempts."""
+    """One place that shows curves.
+
+    `errors` are the exceptions of a place that cannot be reached or written, `seen` is the last
+    step that it has of earlier attempts.
+    """
 
     name: str
     errors: tuple[type[Exception], ...]
@@ -48,7 +55,8 @@ class _TensorBoard:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # A killed attempt's file lacks its last seconds and may have steps that are taken again, so all is told anew. `purge_step` says so to a TensorBoard that has read it.
+        # A killed attempt's file lacks its last seconds and may have steps that are taken again, so
+        # all is told anew. `purge_step` says so to a TensorBoard that has read it.
         shutil.rmtree(folder, ignore_errors=True)
         with translate_disk_full(folder, "TensorBoard's file"):
             self._writer: Any = SummaryWriter(str(folder), purge_step=1)
@@ -71,10 +79,19 @@ class _WeightsAndBiases:
         folder.mkdir(parents=True, exist_ok=True)
         # The same id at each attempt: a run that goes on from a checkpoint stays one run there too.
         try:
-            self._run = wandb.init(project=project, id=run.id, name=f"{run.alias} {run.id}", config=config, dir=str(folder), resume="allow")
+            self._run = wandb.init(
+                project=project,
+                id=run.id,
+                name=f"{run.alias} {run.id}",
+                config=config,
+                dir=str(folder),
+                resume="allow",
+            )
             self.seen = self._run.step - 1  # `step` is the first that it would take
         except self.errors as error:
-            raise _refused(self.name, error, "Log in with WANDB_API_KEY, or set WANDB_MODE=offline") from error
+            raise _refused(
+                self.name, error, "Log in with WANDB_API_KEY, or set WANDB_MODE=offline"
+            ) from error
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)
@@ -95,14 +112,21 @@ class _MLflow:
             self._client = MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(run.alias)
             experiment = found.experiment_id if found else self._client.create_experiment(run.alias)
-            earlier = self._client.search_runs([experiment], filter_string=f"tags.`{_TAG}` = '{run.id}'", max_results=1)
+            earlier = self._client.search_runs(
+                [experiment], filter_string=f"tags.`{_TAG}` = '{run.id}'", max_results=1
+            )
             self.seen = 0
             if earlier:
                 self._run = earlier[0].info.run_id
                 self._client.update_run(self._run, status="RUNNING")
-                self.seen = max((point.step for point in self._client.get_metric_history(self._run, "loss")), default=0)
+                self.seen = max(
+                    (point.step for point in self._client.get_metric_history(self._run, "loss")),
+                    default=0,
+                )
             else:
-                self._run = self._client.create_run(experiment, run_name=run.id, tags={_TAG: run.id}).info.run_id
+                self._run = self._client.create_run(
+                    experiment, run_name=run.id, tags={_TAG: run.id}
+                ).info.run_id
                 for name, value in config.items():
                     self._client.log_param(self._run, name, value)
         except self.errors as error:
@@ -126,22 +150,41 @@ def _refused(name: str, error: Exception, hint: str, url: str = "") -> Configura
 
 def require_installed(wandb_project: str, mlflow_tracking_uri: str) -> None:
     """Raises ConfigurationError for a tracker that the settings name and that is not installed."""
-    for wanted, module, setting in ((wandb_project, "wandb", "WHET_WANDB_PROJECT"), (mlflow_tracking_uri, "mlflow", "WHET_MLFLOW_TRACKING_URI")):
+    for wanted, module, setting in (
+        (wandb_project, "wandb", "WHET_WANDB_PROJECT"),
+        (mlflow_tracking_uri, "mlflow", "WHET_MLFLOW_TRACKING_URI"),
+    ):
         if wanted and find_spec(module) is None:
             raise ConfigurationError(
                 f"{setting} is set, but the package {module!r} is not installed.",
-                hint=f"`make setup-trackers` installs it, or pip install 'whet[trackers]'; or leave {setting} empty.",
+                hint=(
+                    "`make setup-trackers` installs it, or pip install 'whet[trackers]'; or leave"
+                    f" {setting} empty."
+                ),
             )
 
 
 class Trackers:
-    """All trackers of one attempt at a run; a context manager that closes them, as failed when it is left by an error."""
+    """All trackers of one attempt at a run; a context manager that closes them, as failed when it
+    is left by an error.
+    """
 
-    def __init__(self, context: Context, run: Run, prepared: Prepared, folder: Path, earlier: LoopState | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        run: Run,
+        prepared: Prepared,
+        folder: Path,
+        earlier: LoopState | None = None,
+    ) -> None:
         """`earlier`: where the run goes on from."""
         settings = context.settings
         self._uri = settings.mlflow_tracking_uri
-        config = {**prepared.recipe.as_json(), "dataset": prepared.dataset.digest, "base": prepared.base.digest}
+        config = {
+            **prepared.recipe.as_json(),
+            "dataset": prepared.dataset.digest,
+            "base": prepared.base.digest,
+        }
         self._open: list[Tracker] = [_TensorBoard(folder / "tensorboard")]
         if settings.wandb_project:
             self._open.append(_WeightsAndBiases(settings.wandb_project, run, config, folder))
@@ -152,7 +195,9 @@ class Trackers:
             self._tell_again(earlier)
 
     def step(self, step: Step) -> None:
-        """After each step: loss, learning rate, speed, and the validation loss when there is a new one."""
+        """After each step: loss, learning rate, speed, and the validation loss when there is a new
+        one.
+        """
         values = {"loss": step.loss, "learning_rate": step.rate, "tokens_per_s": step.tokens_per_s}
         if len(step.validation) > self._checks:
             self._checks = len(step.validation)
@@ -160,15 +205,25 @@ class Trackers:
         self._log(step.step, values)
 
     def judged(self, steps: int, metrics: dict[str, Any]) -> None:
-        """After the evaluation, at the last step: what candidate and comparison have of each group of held-out rows, `judged/<group>/<which>`."""
-        shares = {f"judged/{group}/{which}": found.get(which) for group, found in metrics.items() for which in ("candidate", "against", "difference")}
+        """After the evaluation, at the last step: what candidate and comparison have of each group
+        of held-out rows, `judged/<group>/<which>`.
+        """
+        shares = {
+            f"judged/{group}/{which}": found.get(which)
+            for group, found in metrics.items()
+            for which in ("candidate", "against", "difference")
+        }
         self._log(steps, {name: value for name, value in shares.items() if value is not None})
 
     def _tell_again(self, state: LoopState) -> None:
         validation = {int(step): loss for step, loss in state.validation}
         for at, loss, _, rate in state.history:
             step = int(at)
-            values = {"loss": loss, "learning_rate": rate, **({"validation_loss": validation[step]} if step in validation else {})}
+            values = {
+                "loss": loss,
+                "learning_rate": rate,
+                **({"validation_loss": validation[step]} if step in validation else {}),
+            }
             self._log(step, values, again=True)
 
     def _log(self, step: int, values: dict[str, float], *, again: bool = False) -> None:

@@ -1,4 +1,7 @@
-"""The commands of the core: init, up, status, doctor, keys, users, trace. Each is imported when it is called."""
+"""The commands of the core: init, up, status, doctor, keys, users, trace.
+
+Each is imported when it is called.
+"""
 
 from __future__ import annotations
 

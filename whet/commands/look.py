@@ -40,18 +40,58 @@ def status(as_json: bool = _JSON) -> None:
     _lines(
         "Engines",
         [
-            (each["url"], each["state"], f"{each['adapters_ready']} adapters ready, seen {_ago(each['seen_at'], now)}" + _also(each["detail"]))
+            (
+                each["url"],
+                each["state"],
+                f"{each['adapters_ready']} adapters ready, seen {_ago(each['seen_at'], now)}"
+                + _also(each["detail"]),
+            )
             for each in found["replicas"]
         ],
     )
-    _lines("Aliases", [(each["alias"], each["state"], _pointer(each) + f", since {_ago(each['since'], now)}") for each in found["aliases"]])
-    traffic, training = found["traffic"], found["training"]
-    _lines("Traffic", [("last hour", "", f"{traffic['last_hour']} asked, {traffic['complete']} answered in full, {traffic['failed']} failed")])
-    reasons = ", ".join(f"{count} for {reason}" for reason, count in found["review"]["by_reason"].items())
-    _lines("Review", [("waiting", "", f"{found['review']['waiting']}" + (f" ({reasons})" if reasons else ""))])
-    _lines("Alerts", [(each["alias"], each["severity"], f"{each['title']} ({each['state']}, {_ago(each['opened_at'], now)})") for each in found["alerts"]])
     _lines(
-        "Training", [("waiting", "", f"{training['requests_waiting']} requests")] + [(run["id"], run["state"], _progress(run, now)) for run in training["runs"]]
+        "Aliases",
+        [
+            (each["alias"], each["state"], _pointer(each) + f", since {_ago(each['since'], now)}")
+            for each in found["aliases"]
+        ],
+    )
+    traffic, training = found["traffic"], found["training"]
+    _lines(
+        "Traffic",
+        [
+            (
+                "last hour",
+                "",
+                (
+                    f"{traffic['last_hour']} asked, {traffic['complete']} answered in full,"
+                    f" {traffic['failed']} failed"
+                ),
+            )
+        ],
+    )
+    reasons = ", ".join(
+        f"{count} for {reason}" for reason, count in found["review"]["by_reason"].items()
+    )
+    _lines(
+        "Review",
+        [("waiting", "", f"{found['review']['waiting']}" + (f" ({reasons})" if reasons else ""))],
+    )
+    _lines(
+        "Alerts",
+        [
+            (
+                each["alias"],
+                each["severity"],
+                f"{each['title']} ({each['state']}, {_ago(each['opened_at'], now)})",
+            )
+            for each in found["alerts"]
+        ],
+    )
+    _lines(
+        "Training",
+        [("waiting", "", f"{training['requests_waiting']} requests")]
+        + [(run["id"], run["state"], _progress(run, now)) for run in training["runs"]],
     )
 
 
@@ -66,14 +106,20 @@ def doctor(
         checks.append(check)
         if not as_json:
             colour = _COLOURS[check.verdict]
-            out.print(f"[{colour}]{check.verdict:<5}[/{colour}] [bold]{escape(check.name)}[/bold]  {escape(check.found)}", soft_wrap=True)
+            out.print(
+                f"[{colour}]{check.verdict:<5}[/{colour}] [bold]{escape(check.name)}[/bold] "
+                f" {escape(check.found)}",
+                soft_wrap=True,
+            )
             if check.todo:
                 out.print(f"      {escape(check.todo)}", soft_wrap=True)
     failed = [check for check in checks if check.verdict == "fail"]
     if as_json:
         emit({"ok": not failed, "checks": [check.as_json() for check in checks]}, True)
     else:
-        out.print(f"{len(failed)} of {len(checks)} checks failed." if failed else "Nothing is wrong.")
+        out.print(
+            f"{len(failed)} of {len(checks)} checks failed." if failed else "Nothing is wrong."
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -84,8 +130,14 @@ def _show_processes(supervisor: dict[str, Any] | None, now: int) -> None:
         return
     rows = []
     for row in supervisor["processes"]:
-        text = f"for {_length(now - row['since_at'])}" + (f", pid {row['pid']}" if row["pid"] else "")
-        text += f", started again {row['restarts']} time{'s' if row['restarts'] > 1 else ''}" if row["restarts"] else ""
+        text = f"for {_length(now - row['since_at'])}" + (
+            f", pid {row['pid']}" if row["pid"] else ""
+        )
+        text += (
+            f", started again {row['restarts']} time{'s' if row['restarts'] > 1 else ''}"
+            if row["restarts"]
+            else ""
+        )
         text += _also(row.get("reason"))
         rows.append((row["name"], row["phase"], text))
     _lines("Processes", rows)
@@ -95,17 +147,29 @@ def _lines(title: str, rows: list[tuple[str, str, str]]) -> None:
     out.print(f"[bold]{title}[/bold]" + ("" if rows else "\n  none"))
     for name, state, text in rows:
         colour = _COLOURS.get(state, "")
-        shown = f"[{colour}]{escape(state)}[/{colour}]  " if colour else (f"{escape(state)}  " if state else "")
+        shown = (
+            f"[{colour}]{escape(state)}[/{colour}]  "
+            if colour
+            else (f"{escape(state)}  " if state else "")
+        )
         out.print(f"  {escape(name):<12} {shown}{escape(text)}", soft_wrap=True)
 
 
 def _pointer(each: dict[str, Any]) -> str:
-    return str(each["stable"]) + (f", candidate {each['candidate']} with {each['candidate_share']:.0%}" if each["candidate"] else "")
+    return str(each["stable"]) + (
+        f", candidate {each['candidate']} with {each['candidate_share']:.0%}"
+        if each["candidate"]
+        else ""
+    )
 
 
 def _progress(run: dict[str, Any], now: int) -> str:
     progress = run["progress"] or {}
-    steps = f"{progress.get('stage', '')} step {progress['step']} of {progress['steps']}, " if progress.get("steps") and run["state"] == "running" else ""
+    steps = (
+        f"{progress.get('stage', '')} step {progress['step']} of {progress['steps']}, "
+        if progress.get("steps") and run["state"] == "running"
+        else ""
+    )
     return f"{run['alias']}, {steps}started {_ago(run['started_at'], now)}" + _also(run["error"])
 
 

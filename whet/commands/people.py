@@ -26,8 +26,10 @@ def create_key(
     name: str = typer.Argument(help="What will use it, such as `shop`."),
     group: str = typer.Option(
         "",
-        help="Keys of one group may rate each other's answers; a key that replaces another "
-        "takes that one's group. Default: a group of its own.",
+        help=(
+            "Keys of one group may rate each other's answers; a key that replaces another "
+            "takes that one's group. Default: a group of its own."
+        ),
     ),
     as_json: bool = _JSON,
 ) -> None:
@@ -40,7 +42,12 @@ def create_key(
         emit({"id": key_id, "name": name, "group": group or key_id, "key": key}, True)
         return
     out.print(key, markup=False, soft_wrap=True)
-    out.print(f"This is key {key_id} ({name}). It is not shown again; `whet keys revoke {key_id}` ends it.", markup=False, soft_wrap=True)
+    out.print(
+        f"This is key {key_id} ({name}). It is not shown again; `whet keys revoke {key_id}`"
+        " ends it.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @keys.command("list")
@@ -67,7 +74,9 @@ def list_keys(as_json: bool = _JSON) -> None:
 
 
 @keys.command("revoke")
-def revoke_key(reference: str = typer.Argument(help="Id or name of the key."), as_json: bool = _JSON) -> None:
+def revoke_key(
+    reference: str = typer.Argument(help="Id or name of the key."), as_json: bool = _JSON
+) -> None:
     """End a key. Requests with it are refused within seconds."""
     with opened() as context, writing(context.database) as connection:
         key_id = access.revoke_key(connection, reference, actor=actor(), now=now_ms())
@@ -78,7 +87,11 @@ def revoke_key(reference: str = typer.Argument(help="Id or name of the key."), a
 def add_user(
     name: str = typer.Argument(help="Log-in name."),
     role: str = typer.Option("reviewer", help=f"One of: {', '.join(access.ROLES)}."),
-    password_stdin: bool = typer.Option(False, "--password-stdin", help="Read the password from standard input instead of asking for it."),
+    password_stdin: bool = typer.Option(
+        False,
+        "--password-stdin",
+        help="Read the password from standard input instead of asking for it.",
+    ),
     as_json: bool = _JSON,
 ) -> None:
     """Add a person. The password is asked for, or read from standard input."""
@@ -90,7 +103,10 @@ def add_user(
 
 def _ask_password() -> str:
     if not sys.stdin.isatty():
-        raise InputError("There is no terminal to ask for the password on.", hint="Pipe it in and add --password-stdin.")
+        raise InputError(
+            "There is no terminal to ask for the password on.",
+            hint="Pipe it in and add --password-stdin.",
+        )
     return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
@@ -98,9 +114,21 @@ def _ask_password() -> str:
 def list_users(as_json: bool = _JSON) -> None:
     """All people, removed ones too: their decisions keep their name."""
     with opened() as context, reading(context.database) as connection:
-        rows = connection.execute(select(users_table).order_by(users_table.c.created_at)).mappings().all()
+        rows = (
+            connection.execute(select(users_table).order_by(users_table.c.created_at))
+            .mappings()
+            .all()
+        )
     emit(
-        [{"name": row["name"], "role": row["role"], "added": iso(row["created_at"]), "removed": iso(row["removed_at"]) or None} for row in rows],
+        [
+            {
+                "name": row["name"],
+                "role": row["role"],
+                "added": iso(row["created_at"]),
+                "removed": iso(row["removed_at"]) or None,
+            }
+            for row in rows
+        ],
         as_json,
         columns=["name", "role", "added", "removed"],
         title="users",
@@ -111,9 +139,14 @@ def list_users(as_json: bool = _JSON) -> None:
 def remove_user(name: str = typer.Argument(help="Log-in name."), as_json: bool = _JSON) -> None:
     """Take a person's access away. The last admin stays, so that nobody is locked out."""
     with opened() as context, writing(context.database) as connection:
-        active = connection.execute(select(users_table.c.name, users_table.c.role).where(users_table.c.removed_at.is_(None))).all()
+        active = connection.execute(
+            select(users_table.c.name, users_table.c.role).where(users_table.c.removed_at.is_(None))
+        ).all()
         admins = [row.name for row in active if row.role == "admin"]
         if admins == [name]:
-            raise ConflictError(f"{name!r} is the only admin.", hint="Add another admin first: `whet users add NAME --role admin`.")
+            raise ConflictError(
+                f"{name!r} is the only admin.",
+                hint="Add another admin first: `whet users add NAME --role admin`.",
+            )
         access.remove_user(connection, name, actor=actor(), now=now_ms())
     emit({"removed": name}, as_json)

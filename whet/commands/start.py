@@ -23,8 +23,12 @@ from whet.up.terminal import Terminal
 
 
 def up(
-    without: str = typer.Option("", help="Comma-separated processes to leave out, such as `engine`."),
-    only: str = typer.Option("", help="Comma-separated processes to start; all others are left out."),
+    without: str = typer.Option(
+        "", help="Comma-separated processes to leave out, such as `engine`."
+    ),
+    only: str = typer.Option(
+        "", help="Comma-separated processes to start; all others are left out."
+    ),
 ) -> None:
     """Start the whole product on this machine and keep it up until Ctrl-C."""
     settings = load_settings()
@@ -33,7 +37,9 @@ def up(
     with state.supervisor_lock(settings.home):
         ended = state.end_leftovers(settings.home)
         if ended:
-            terminal.line("whet", f"ended {ended} processes that an earlier `whet up` had left", "yellow")
+            terminal.line(
+                "whet", f"ended {ended} processes that an earlier `whet up` had left", "yellow"
+            )
         context, made = prepare_home(settings, actor=actor(), now=now_ms())
         for item in made:
             if item.new:
@@ -60,13 +66,15 @@ def first_model(context: Context) -> str:
     return settings.default_alias if is_live else settings.base_alias
 
 
-def _run(
-    specs: list[ProcessSpec], settings: Settings, terminal: Terminal, model: str
-) -> None:
+def _run(specs: list[ProcessSpec], settings: Settings, terminal: Terminal, model: str) -> None:
     supervisor = Supervisor(specs, settings.home, terminal)
     with supervisor.signals():
         try:
-            terminal.line("whet", f"starting {', '.join(spec.name for spec in specs)} (logs in {settings.home / 'logs'})")
+            terminal.line(
+                "whet",
+                f"starting {', '.join(spec.name for spec in specs)} (logs in"
+                f" {settings.home / 'logs'})",
+            )
             for spec in specs:
                 if spec.notice:
                     terminal.line(spec.name, spec.notice, "yellow")
@@ -81,7 +89,8 @@ def _run(
 
 
 def all_specs(context: Context, voice: Voice) -> list[ProcessSpec]:
-    """What the installed packages contribute, in the order of starting; a package that is not installed is named and left out.
+    """What the installed packages contribute, in the order of starting; a package that is not
+    installed is named and left out.
 
     Raises ConfigurationError when two share a name.
     """
@@ -94,7 +103,10 @@ def all_specs(context: Context, voice: Voice) -> list[ProcessSpec]:
     names = [spec.name for spec in specs]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise ConfigurationError(f"Two processes are named {', '.join(sorted(twice))}.", hint="Give each ProcessSpec its own name.")
+        raise ConfigurationError(
+            f"Two processes are named {', '.join(sorted(twice))}.",
+            hint="Give each ProcessSpec its own name.",
+        )
     return sorted(specs, key=lambda spec: (spec.order, spec.name))
 
 
@@ -103,8 +115,13 @@ def choose(specs: list[ProcessSpec], *, without: set[str], only: set[str]) -> li
     known = {spec.name for spec in specs}
     unknown = (without | only) - known
     if unknown:
-        raise InputError(f"There is no process {', '.join(sorted(unknown))!r}.", hint=f"There are: {', '.join(sorted(known))}.")
-    chosen = [spec for spec in specs if spec.name not in without and (not only or spec.name in only)]
+        raise InputError(
+            f"There is no process {', '.join(sorted(unknown))!r}.",
+            hint=f"There are: {', '.join(sorted(known))}.",
+        )
+    chosen = [
+        spec for spec in specs if spec.name not in without and (not only or spec.name in only)
+    ]
     if not chosen:
         raise InputError("No process is left to start.", hint="Name fewer in --without.")
     return chosen
@@ -122,20 +139,46 @@ def _summary(specs: list[ProcessSpec], settings: Settings, model: str) -> None:
     if "gateway" in names:
         out.print(f"Gateway   {gateway}/v1   (OpenAI-compatible)", markup=False)
     if "console" in names:
-        out.print(f"Console   http://{_reachable(settings.console_host)}:{settings.console_port}", markup=False)
+        out.print(
+            f"Console   http://{_reachable(settings.console_host)}:{settings.console_port}",
+            markup=False,
+        )
     password = settings.home / "admin.password"
-    out.print(f"Log in    user admin, password in {password}" if password.exists() else "Log in    with a user of `whet users list`", markup=False)
+    out.print(
+        (
+            f"Log in    user admin, password in {password}"
+            if password.exists()
+            else "Log in    with a user of `whet users list`"
+        ),
+        markup=False,
+    )
     key = key_file(settings.home)
-    out.print(f"API key   in {key}" if key.exists() else "API key   `whet keys create NAME` makes one", markup=False)
+    out.print(
+        f"API key   in {key}" if key.exists() else "API key   `whet keys create NAME` makes one",
+        markup=False,
+    )
     out.print(f"Files     {settings.home}", markup=False)
     if "gateway" in names:
         shown = min(os.path.relpath(key), str(key), key=len)
         body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
         out.print("\nFirst question:", markup=False)
-        out.print(f"""  curl {gateway}/v1/chat/completions -H "Authorization: Bearer $(cat {shown})" \\""", markup=False, soft_wrap=True)
-        out.print(f"       -H 'Content-Type: application/json' -d '{body}'", markup=False, soft_wrap=True)
-        out.print(f'  python: OpenAI(base_url="{gateway}/v1", api_key=open("{shown}").read().strip())', markup=False, soft_wrap=True)
-    out.print("\nCtrl-C stops everything. `whet status` in another terminal tells how it is.\n", markup=False)
+        out.print(
+            f"""  curl {gateway}/v1/chat/completions -H "Authorization: Bearer $(cat {shown})" \\""",
+            markup=False,
+            soft_wrap=True,
+        )
+        out.print(
+            f"       -H 'Content-Type: application/json' -d '{body}'", markup=False, soft_wrap=True
+        )
+        out.print(
+            f'  python: OpenAI(base_url="{gateway}/v1", api_key=open("{shown}").read().strip())',
+            markup=False,
+            soft_wrap=True,
+        )
+    out.print(
+        "\nCtrl-C stops everything. `whet status` in another terminal tells how it is.\n",
+        markup=False,
+    )
 
 
 def _reachable(host: str) -> str:

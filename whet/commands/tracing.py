@@ -18,9 +18,16 @@ _DIGEST_CHARS = 12  # enough to find it again; the full one is in --json
 
 
 def trace(
-    reference: str = typer.Argument(metavar="ID", help="Any id, a digest or its start, an adapter (support@v7) or a dataset (support@3)."),
-    depth: int = typer.Option(Bounds().depth, min=1, max=100, help="Steps to walk in each direction."),
-    limit: int = typer.Option(Bounds().per_step, min=1, max=1000, help="Things of one kind beside each other."),
+    reference: str = typer.Argument(
+        metavar="ID",
+        help="Any id, a digest or its start, an adapter (support@v7) or a dataset (support@3).",
+    ),
+    depth: int = typer.Option(
+        Bounds().depth, min=1, max=100, help="Steps to walk in each direction."
+    ),
+    limit: int = typer.Option(
+        Bounds().per_step, min=1, max=1000, help="Things of one kind beside each other."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
 ) -> None:
     """Print what something came from and what came of it."""

@@ -1,4 +1,5 @@
-"""Why a process ended, read from its log: the line that holds the error, and whether more tries help.
+"""Why a process ended, read from its log: the line that holds the error, and whether more tries
+help.
 
     (EngineCore pid=71) ERROR 11-30 22:00:01 [core.py:9] ValueError: Head size 16 is not supported
     └───────────── left out: `_PREFIX` ──────────────┘ └────────────── the reason ───────────────┘
@@ -21,7 +22,8 @@ _PREFIX = re.compile(
 )
 # The last line of a traceback: `package.SomethingError: text`, at the beginning of a line.
 _EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_]\w*\.)*_?(?P<kind>[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Fault))(?:: ?(?P<text>.*))?$"
+    r"^(?:[A-Za-z_]\w*\.)*_?(?P<kind>[A-Z]\w*(?:Error|Exception|Exit|Interrupt|Fault))(?::"
+    r" ?(?P<text>.*))?$"
 )
 _USAGE = re.compile(r"^\S+: error: (?P<text>.+)$")  # argparse
 _SENTENCE = re.compile(r"^(?:whet: |error: |Error: |fatal: )(?P<text>.+)$", re.IGNORECASE)

@@ -1,11 +1,13 @@
 """Becomes the command it is given, after asking the kernel to end it with its parent.
 
-Run by path, not as a module, so that it costs one bare interpreter start (about 20 ms) and imports nothing of ours:
+Run by path, not as a module, so that it costs one bare interpreter start (about 20 ms) and imports
+nothing of ours:
 
     python -I -S guard.py PARENT_PID command argument …
 
-On Linux the process is killed when the supervisor dies, however it dies. Elsewhere the reaper beside this file is the
-only guard. Grandchildren are the reaper's in any case: this signal reaches the direct child alone.
+On Linux the process is killed when the supervisor dies, however it dies. Elsewhere the reaper
+beside this file is the only guard. Grandchildren are the reaper's in any case: this signal reaches
+the direct child alone.
 """
 
 import ctypes

@@ -1,6 +1,7 @@
 """One log file per process in `home/logs/`, kept to a bounded size.
 
-Processes append to their file themselves, so nothing is lost or blocked when the supervisor is busy or gone.
+Processes append to their file themselves, so nothing is lost or blocked when the supervisor is busy
+or gone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from whet.lines import split_lines
 
-LARGEST_BYTES = 16 << 20  # a day of a busy engine's log; with the one before it, 32 MiB per process at most
+# A day of a busy engine's log; with the one before it, 32 MiB per process at most
+LARGEST_BYTES = 16 << 20
 _TAIL_BYTES = 16 << 10
 _START_BYTES = 256 << 10  # a failed start of an engine with eight workers, each with its traceback
 
@@ -21,16 +23,20 @@ def log_path(home: Path, name: str) -> Path:
 
 
 def open_log(path: Path) -> int:
-    """A descriptor for appending; the folder is made, a file that grew too large is set aside first."""
+    """A descriptor for appending; the folder is made, a file that grew too large is set aside
+    first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     keep_small(path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 def keep_small(path: Path) -> None:
-    """Copy a large log to `NAME.log.1` and empty it in place: its writer appends, so it goes on at the start.
+    """Copy a large log to `NAME.log.1` and empty it in place: its writer appends, so it goes on at
+    the start.
 
-    Lines written between the copy and the emptying are lost; that is the price of not standing between a process and its log.
+    Lines written between the copy and the emptying are lost; that is the price of not standing
+    between a process and its log.
     """
     try:
         if path.stat().st_size <= LARGEST_BYTES:

@@ -1,4 +1,6 @@
-"""What to do with one supervised process, decided from its state, what happened, and the time. No I/O.
+"""What to do with one supervised process, decided from its state, what happened, and the time.
+
+No I/O.
 
     stopped ──start──► starting ──ready──► ready
                           │                  │
@@ -22,7 +24,8 @@ from whet.up.failures import UNKNOWN, Failure
 BACKOFF_BASE_S = 1.0  # a crash that a moment cures (a port still in use) costs no more than this
 BACKOFF_CAP_S = 30.0  # a person who repairs the cause never waits longer than this for the next try
 RESET_AFTER_S = 60.0  # up for this long: the next crash is a new story, not the same one again
-FIRST_START_TRIES = 3  # a process that never was ready and died this often will not be cured by more tries
+# A process that never was ready and died this often will not be cured by more tries
+FIRST_START_TRIES = 3
 
 Phase = Literal["stopped", "starting", "ready", "waiting", "ending", "given_up"]
 
@@ -74,7 +77,9 @@ class Step:
 
 
 def backoff_s(failures: int) -> float:
-    """Seconds to wait before the next start after `failures` failures in a row (1, 2, …): 1, 2, 4, … at most 30."""
+    """Seconds to wait before the next start after `failures` failures in a row (1, 2, …): 1, 2, 4,
+    … at most 30.
+    """
     return min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 10))
 
 
@@ -96,20 +101,29 @@ def _on_start(state: State, event: Event, now: float, limits: Limits) -> Step:
 def _on_ready(state: State, event: Event, now: float, limits: Limits) -> Step:
     if state.phase != "starting":
         return Step(state)
-    text = f"ready after {now - state.started_at:.0f} s" + (" (started again)" if state.restarts else "")
+    text = f"ready after {now - state.started_at:.0f} s" + (
+        " (started again)" if state.restarts else ""
+    )
     ready = replace(state, phase="ready", since=now, was_ready=True, failure=UNKNOWN)
     return Step(ready, (Act.SAY,), text)
 
 
 def _on_exit(state: State, event: Event, now: float, limits: Limits) -> Step:
     state = replace(state, last_exit=event.code, since=now)
-    # Whatever the process left in its group (an engine's workers, say) goes with it: it holds memory and ports.
+    # Whatever the process left in its group (an engine's workers, say) goes with it: it holds
+    # memory and ports.
     if state.phase == "ending" and not state.again:
         return Step(replace(state, phase="stopped"), (Act.KILL,))
     if state.phase not in ("starting", "ready", "ending"):
         return Step(state, (Act.KILL,))
-    failures = 1 if now - state.started_at >= RESET_AFTER_S and state.phase == "ready" else state.failures + 1
-    what = "did not become ready in time and was stopped" if state.again else describe_exit(event.code)
+    failures = (
+        1
+        if now - state.started_at >= RESET_AFTER_S and state.phase == "ready"
+        else state.failures + 1
+    )
+    what = (
+        "did not become ready in time and was stopped" if state.again else describe_exit(event.code)
+    )
     if state.phase == "starting" and event.code > 0:  # killed by a signal: nobody's configuration
         before, state = state.failure, replace(state, failure=event.failure)
         if _is_hopeless(event.failure, was_ready=state.was_ready) and event.failure.is_same(before):
@@ -118,10 +132,21 @@ def _on_exit(state: State, event: Event, now: float, limits: Limits) -> Step:
             return Step(given_up, (Act.KILL, Act.GIVE_UP), text)
     if not state.was_ready and failures >= FIRST_START_TRIES:
         text = f"{what}, {failures} times in a row, before it was ever ready"
-        return Step(replace(state, phase="given_up", failures=failures, again=False), (Act.KILL, Act.GIVE_UP), text)
+        return Step(
+            replace(state, phase="given_up", failures=failures, again=False),
+            (Act.KILL, Act.GIVE_UP),
+            text,
+        )
     pause = backoff_s(failures)
     text = f"{what}; starting it again in {pause:.0f} s"
-    waiting = replace(state, phase="waiting", failures=failures, restarts=state.restarts + 1, deadline=now + pause, again=False)
+    waiting = replace(
+        state,
+        phase="waiting",
+        failures=failures,
+        restarts=state.restarts + 1,
+        deadline=now + pause,
+        again=False,
+    )
     return Step(waiting, (Act.KILL, Act.SAY), text)
 
 
@@ -143,7 +168,9 @@ def _on_tick(state: State, event: Event, now: float, limits: Limits) -> Step:
         text = f"is not ready after {limits.ready_within_s:.0f} s"
         if not state.was_ready:
             return Step(replace(state, phase="given_up", since=now), (Act.KILL, Act.GIVE_UP), text)
-        ending = replace(state, phase="ending", since=now, deadline=now + limits.stop_within_s, again=True)
+        ending = replace(
+            state, phase="ending", since=now, deadline=now + limits.stop_within_s, again=True
+        )
         return Step(ending, (Act.TERMINATE, Act.SAY), text + "; stopping it to start it again")
     if state.phase == "ready" and state.failures and now - state.started_at >= RESET_AFTER_S:
         return Step(replace(state, failures=0))
@@ -152,10 +179,21 @@ def _on_tick(state: State, event: Event, now: float, limits: Limits) -> Step:
 
 def _on_stop(state: State, event: Event, now: float, limits: Limits) -> Step:
     if state.phase in ("starting", "ready"):
-        return Step(replace(state, phase="ending", since=now, deadline=now + limits.stop_within_s, again=False), (Act.TERMINATE,))
+        return Step(
+            replace(
+                state, phase="ending", since=now, deadline=now + limits.stop_within_s, again=False
+            ),
+            (Act.TERMINATE,),
+        )
     if state.phase == "ending":
         return Step(replace(state, again=False))
     return Step(replace(state, phase="stopped", since=now) if state.phase == "waiting" else state)
 
 
-_HANDLERS = {"start": _on_start, "ready": _on_ready, "exit": _on_exit, "tick": _on_tick, "stop": _on_stop}
+_HANDLERS = {
+    "start": _on_start,
+    "ready": _on_ready,
+    "exit": _on_exit,
+    "tick": _on_tick,
+    "stop": _on_stop,
+}

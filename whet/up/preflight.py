@@ -1,4 +1,7 @@
-"""What `whet up` looks at before it starts anything: ports, disk, the engine's package. Each problem is one sentence."""
+"""What `whet up` looks at before it starts anything: ports, disk, the engine's package.
+
+Each problem is one sentence.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from whet.lines import split_lines
 from whet.plugins import ProcessSpec
 from whet.settings import Settings
 
-LEAST_FREE_BYTES = 512 << 20  # an hour of a busy log, a run and its adapter, and the database's own files
+# An hour of a busy log, a run and its adapter, and the database's own files
+LEAST_FREE_BYTES = 512 << 20
 LOW_FREE_BYTES = 2 << 30  # below this it is said, and the start goes on
 
 
@@ -37,10 +41,16 @@ def check_disk(home: Path) -> str:
         ) from error
     if free < LEAST_FREE_BYTES:
         raise ProcessError(
-            f"The disk of the home folder {home} has {free >> 20} MiB left; at least {LEAST_FREE_BYTES >> 20} MiB are needed to keep the promise that every answer is logged.",
+            f"The disk of the home folder {home} has {free >> 20} MiB left; at least"
+            f" {LEAST_FREE_BYTES >> 20} MiB are needed to keep the promise that every answer is"
+            " logged.",
             hint="Free space, or set WHET_HOME to a folder on another disk. Nothing was started.",
         )
-    return f"Only {free / (1 << 30):.1f} GiB are left on the disk of {home}." if free < LOW_FREE_BYTES else ""
+    return (
+        f"Only {free / (1 << 30):.1f} GiB are left on the disk of {home}."
+        if free < LOW_FREE_BYTES
+        else ""
+    )
 
 
 def check_base_model(specs: Iterable[ProcessSpec], settings: Settings) -> list[str]:
@@ -59,24 +69,41 @@ def check_base_model(specs: Iterable[ProcessSpec], settings: Settings) -> list[s
 
 
 def check_engine_package(specs: Iterable[ProcessSpec]) -> None:
-    """The engine is a package of its own; without it there is nothing to start. Raises ConfigurationError."""
-    if any(spec.name.startswith("engine") for spec in specs) and importlib.util.find_spec("vllm") is None:
+    """The engine is a package of its own; without it there is nothing to start.
+
+    Raises ConfigurationError.
+    """
+    if (
+        any(spec.name.startswith("engine") for spec in specs)
+        and importlib.util.find_spec("vllm") is None
+    ):
         raise ConfigurationError(
             "The inference engine is not installed: the package `vllm` cannot be imported here.",
-            hint="Run `make setup` in the project's folder, or name running engines in WHET_ENGINE_URLS, or start with `--without engine`.",
+            hint=(
+                "Run `make setup` in the project's folder, or name running engines in"
+                " WHET_ENGINE_URLS, or start with `--without engine`."
+            ),
         )
 
 
 def check_ports(specs: Iterable[ProcessSpec], settings: Settings) -> None:
-    """Every port must be free. Raises ProcessError naming all that are not, the setting of each, and who holds it."""
+    """Every port must be free.
+
+    Raises ProcessError naming all that are not, the setting of each, and who holds it.
+    """
     taken = []
     for spec in specs:
         for host, port in spec.listens_on:
             problem = _bind_problem(host, port)
             if problem:
                 name = setting_of_port(settings, port)
-                setting = f"set WHET_{name.upper()} to another port" if name else "configure another port"
-                taken.append(f"Port {port} on {host}, which {spec.name} needs, {problem}; stop what uses it or {setting}.")
+                setting = (
+                    f"set WHET_{name.upper()} to another port" if name else "configure another port"
+                )
+                taken.append(
+                    f"Port {port} on {host}, which {spec.name} needs, {problem}; stop what uses it"
+                    f" or {setting}."
+                )
     if taken:
         raise ProcessError(" ".join(taken), hint="Nothing was started.")
 
@@ -84,7 +111,8 @@ def check_ports(specs: Iterable[ProcessSpec], settings: Settings) -> None:
 def _bind_problem(host: str, port: int) -> str:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed connection in TIME_WAIT takes no port
+        # A closed connection in TIME_WAIT takes no port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
@@ -98,11 +126,21 @@ def _bind_problem(host: str, port: int) -> str:
 
 def setting_of_port(settings: Settings, port: int) -> str:
     """The name of the setting that holds this port number, or ''."""
-    return next((name for name in type(settings).model_fields if name.endswith("_port") and getattr(settings, name) == port), "")
+    return next(
+        (
+            name
+            for name in type(settings).model_fields
+            if name.endswith("_port") and getattr(settings, name) == port
+        ),
+        "",
+    )
 
 
 def holder_of_port(port: int) -> str:
-    """`name (pid N)` of the process that listens on the port. Linux only, and only for processes we may look at; else ''."""
+    """`name (pid N)` of the process that listens on the port.
+
+    Linux only, and only for processes we may look at; else ''.
+    """
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     if not sockets:
         return ""

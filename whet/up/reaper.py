@@ -1,8 +1,9 @@
 """Waits for the supervisor to die and then kills the process groups that it left.
 
-The supervisor holds the other end of our standard input and writes one line per change: `+PGID` or `-PGID`.
-End of file means that the supervisor is gone. After a clean stop no group is left and there is nothing to do.
-Run by path with `-I -S`, so that it stays small (about 8 MB) and starts at once.
+The supervisor holds the other end of our standard input and writes one line per change: `+PGID` or
+`-PGID`. End of file means that the supervisor is gone. After a clean stop no group is left and
+there is nothing to do. Run by path with `-I -S`, so that it stays small (about 8 MB) and starts at
+once.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""`home/run/`: the lock that makes a home folder's supervisor the only one, and what it says about its processes."""
+"""`home/run/`: the lock that makes a home folder's supervisor the only one, and what it says about
+its processes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from typing import Any
 
 from whet.errors import ConflictError
 
-HOME_MARK = "WHET_SUPERVISED_HOME"  # in every child's environment, so that leftovers of a killed supervisor can be told
+# In every child's environment, so that leftovers of a killed supervisor can be told
+HOME_MARK = "WHET_SUPERVISED_HOME"
 NAME_MARK = "WHET_SUPERVISED_NAME"  # the same for one process, whose own children inherit it
 
 
@@ -25,7 +28,10 @@ def run_folder(home: Path) -> Path:
 
 @contextmanager
 def supervisor_lock(home: Path) -> Iterator[None]:
-    """Hold the home folder while the block runs. Raises ConflictError naming the process that holds it already."""
+    """Hold the home folder while the block runs.
+
+    Raises ConflictError naming the process that holds it already.
+    """
     run_folder(home).mkdir(parents=True, exist_ok=True)
     path = run_folder(home) / "up.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -68,7 +74,10 @@ def write_status(home: Path, status: dict[str, Any]) -> None:
 
 
 def read_status(home: Path) -> dict[str, Any] | None:
-    """What the supervisor last said, with `running` telling whether it still lives. None: it never ran here."""
+    """What the supervisor last said, with `running` telling whether it still lives.
+
+    None: it never ran here.
+    """
     try:
         status = json.loads((run_folder(home) / "status.json").read_text())
     except (OSError, ValueError):
@@ -86,7 +95,9 @@ def leftovers(home: Path, name: str = "") -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int(folder.name) != os.getpid() and marks <= set((folder / "environ").read_bytes().split(b"\0")):
+            if int(folder.name) != os.getpid() and marks <= set(
+                (folder / "environ").read_bytes().split(b"\0")
+            ):
                 found.append(int(folder.name))
     return found
 

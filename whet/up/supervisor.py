@@ -1,4 +1,7 @@
-"""Carries out what `plan` decides: starts processes, watches them, starts them again, stops them. One thread, one loop."""
+"""Carries out what `plan` decides: starts processes, watches them, starts them again, stops them.
+
+One thread, one loop.
+"""
 
 from __future__ import annotations
 
@@ -78,10 +81,23 @@ class _Child:
 
 
 class Supervisor:
-    """Runs `specs` until told to stop. Use as: `with supervisor.signals(): supervisor.start(); supervisor.watch()`, and `stop()` in the end."""
+    """Runs `specs` until told to stop.
 
-    def __init__(self, specs: Sequence[ProcessSpec], home: Path, voice: Voice, clock: Callable[[], float] = time.monotonic) -> None:
-        self._children = [_Child(spec, logs.log_path(home, spec.name), State(since=clock())) for spec in sorted(specs, key=lambda spec: spec.order)]
+    Use as: `with supervisor.signals(): supervisor.start(); supervisor.watch()`, and `stop()` in the
+    end.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        home: Path,
+        voice: Voice,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._children = [
+            _Child(spec, logs.log_path(home, spec.name), State(since=clock()))
+            for spec in sorted(specs, key=lambda spec: spec.order)
+        ]
         self._home = home
         self._voice = voice
         self._clock = clock
@@ -99,15 +115,20 @@ class Supervisor:
     def start(self) -> None:
         """Start everything in order; each order waits until the ones before are ready.
 
-        Raises ProcessError with the last lines of its log when one does not come up. Returns early when asked to stop.
+        Raises ProcessError with the last lines of its log when one does not come up. Returns early
+        when asked to stop.
         """
         for _, group in groupby(self._children, key=lambda child: child.spec.order):
             children = list(group)
             for child in children:
                 self._apply(child, Event("start"))
-            while not self._signals and (starting := [child for child in children if not child.state.was_ready]):
+            while not self._signals and (
+                starting := [child for child in children if not child.state.was_ready]
+            ):
                 names = ", ".join(child.spec.name for child in starting)
-                self._voice.waiting(f"Waiting for {names} ({self._clock() - starting[0].state.started_at:.0f} s) …")
+                self._voice.waiting(
+                    f"Waiting for {names} ({self._clock() - starting[0].state.started_at:.0f} s) …"
+                )
                 self._look()
                 self._raise_if_given_up()
                 time.sleep(_TICK_S)
@@ -120,14 +141,20 @@ class Supervisor:
             time.sleep(_TICK_S)
 
     def stop(self) -> None:
-        """Stop everything in reverse order: SIGTERM, then SIGKILL after the time that each may take. Returns when all are gone."""
+        """Stop everything in reverse order: SIGTERM, then SIGKILL after the time that each may
+        take. Returns when all are gone.
+        """
         asked = self._signals
         for _, group in groupby(reversed(self._children), key=lambda child: child.spec.order):
             children = list(group)
             for child in children:
                 self._apply(child, Event("stop"))
             while any(child.alive or child.left_group for child in children):
-                self._voice.waiting("Stopping " + ", ".join(child.spec.name for child in children if child.alive) + " …")
+                self._voice.waiting(
+                    "Stopping "
+                    + ", ".join(child.spec.name for child in children if child.alive)
+                    + " …"
+                )
                 if self._signals > asked + 1:  # asked again and again: no more patience
                     self._kill_all()
                 for child in children:
@@ -139,7 +166,9 @@ class Supervisor:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Take Ctrl-C, SIGTERM and a closed terminal as the wish to stop, for the length of the block."""
+        """Take Ctrl-C, SIGTERM and a closed terminal as the wish to stop, for the length of the
+        block.
+        """
 
         def heard(number: int, _frame: object) -> None:
             self._signals += 1
@@ -165,7 +194,9 @@ class Supervisor:
     def _look_at(self, child: _Child) -> None:
         if child.process is not None and (code := child.process.poll()) is not None:
             self._apply(child, Event("exit", code, self._failure(child)))
-        elif child.process is None and child.state.phase == "starting":  # it could not even be started; `_spawn` said why
+        elif (
+            child.process is None and child.state.phase == "starting"
+        ):  # it could not even be started; `_spawn` said why
             self._apply(child, Event("exit", _NOT_STARTED))
         elif child.state.phase == "starting" and self._is_ready(child):
             self._apply(child, Event("ready"))
@@ -205,7 +236,9 @@ class Supervisor:
                 self._signal(child, signal.SIGKILL)
             case Act.SAY:
                 text = step.text + self._reason_text(child, step.state)
-                self._voice.line(child.spec.name, text, "green" if step.state.phase == "ready" else "yellow")
+                self._voice.line(
+                    child.spec.name, text, "green" if step.state.phase == "ready" else "yellow"
+                )
             case Act.GIVE_UP:
                 child.why = step.text
                 if child.state.was_ready:  # else the start ends with an error that says it
@@ -225,11 +258,20 @@ class Supervisor:
         try:
             log = logs.open_log(child.log)
         except OSError as error:
-            self._voice.line(child.spec.name, f"its log {child.log} cannot be opened: {error.strerror}", "red")
+            self._voice.line(
+                child.spec.name, f"its log {child.log} cannot be opened: {error.strerror}", "red"
+            )
             return
         try:
             child.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_HERE / "guard.py"), str(os.getpid()), *child.spec.argv],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(_HERE / "guard.py"),
+                    str(os.getpid()),
+                    *child.spec.argv,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -257,7 +299,9 @@ class Supervisor:
         if found and self._clock() - child.state.since < _CHILDREN_GONE_S:
             return False
         if found:
-            self._voice.line(child.spec.name, f"left processes that do not end: {sorted(found)}", "red")
+            self._voice.line(
+                child.spec.name, f"left processes that do not end: {sorted(found)}", "red"
+            )
         self._reaper.forget(child.left_group)
         child.left_group = 0
         return True
@@ -271,14 +315,19 @@ class Supervisor:
             return ""
         failure = self._failure(child)
         if failure.reason:
-            return f". Its log says: {failure.reason}" + (f" {failure.todo}" if failure.todo else "")
+            return f". Its log says: {failure.reason}" + (
+                f" {failure.todo}" if failure.todo else ""
+            )
         last = logs.tail(child.log, 1)
         return f". Its log ends with: {last[0][:200]}" if last else ""
 
     def _given_up_text(self, child: _Child) -> str:
         failure = child.state.failure
         todo = failure.todo or "`whet doctor` looks for the cause."
-        return f"{child.why}: {failure.reason} {todo} Then run `whet up` again; everything else goes on. Its log: {child.log}"
+        return (
+            f"{child.why}: {failure.reason} {todo} Then run `whet up` again; everything else goes"
+            f" on. Its log: {child.log}"
+        )
 
     def _kill_all(self) -> None:
         for child in self._children:
@@ -292,10 +341,19 @@ class Supervisor:
                 if failure.reason:
                     raise ProcessError(
                         f"{child.spec.name} {child.why}: {failure.reason}",
-                        hint=f"{failure.todo or '`whet doctor` looks for the cause.'} All of its log is in {child.log}. Everything else is being stopped.",
+                        hint=(
+                            f"{failure.todo or '`whet doctor` looks for the cause.'} All of its log"
+                            f" is in {child.log}. Everything else is being stopped."
+                        ),
                     )
-                last = "\n".join(f"  {line}" for line in logs.tail(child.log)) or "  (its log is empty)"
-                raise ProcessError(f"{child.spec.name} {child.why}. The last lines of {child.log}:\n{last}", hint="Everything else is being stopped.")
+                last = (
+                    "\n".join(f"  {line}" for line in logs.tail(child.log))
+                    or "  (its log is empty)"
+                )
+                raise ProcessError(
+                    f"{child.spec.name} {child.why}. The last lines of {child.log}:\n{last}",
+                    hint="Everything else is being stopped.",
+                )
 
     # --- telling others --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,6 @@
-"""What `whet up` shows: one line per thing that happened, and on a terminal a last line that says what it waits for."""
+"""What `whet up` shows: one line per thing that happened, and on a terminal a last line that says
+what it waits for.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Terminal:
         """`12.3 s  engine     ready after 48 s`."""
         stamp = f"{self._clock() - self._began:6.1f} s"
         body = f"[{style}]{escape(text)}[/{style}]" if style else escape(text)
-        self._console.print(f"[dim]{stamp}[/dim]  [bold]{escape(name):<11}[/bold] {body}", soft_wrap=True)
+        self._console.print(
+            f"[dim]{stamp}[/dim]  [bold]{escape(name):<11}[/bold] {body}", soft_wrap=True
+        )
 
     def waiting(self, text: str) -> None:
         """Replace the live line; '' takes it away."""

@@ -13,16 +13,20 @@ from whet.errors import WhetError
 from whet.settings import IDLE_CONNECTION_S, load_settings
 from whet.web.shell import create_console
 
-_GOODBYE_S = 3  # open event streams end when the process does; nobody waits for them longer than this
+# Open event streams end when the process does; nobody waits for them longer than this
+_GOODBYE_S = 3
 
 
 def main() -> int:
-    logging.basicConfig(level=os.environ.get("WHET_LOG_LEVEL", "INFO"), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=os.environ.get("WHET_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
     try:
         context = open_context(load_settings())
         app = create_console(context)
     except WhetError as error:
-        print(f"whet: {error}", file=sys.stderr)  # noqa: T201 - the supervisor shows the last line of a process that fails to start
+        print(f"whet: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     settings = context.settings
     uvicorn.run(

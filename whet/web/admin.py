@@ -21,7 +21,8 @@ from whet.web.security import client_address
 from whet.web.shell import Shell
 
 _AUDIT_ROWS = 100
-_VERIFY_ALONE = 5_000  # a chain up to this long is checked with the page (well under a second); a longer one by a press
+# A chain up to this long is checked with the page (well under a second); a longer one by a press
+_VERIFY_ALONE = 5_000
 _Text = Annotated[str, Form()]
 
 ROLE_WORDS = {
@@ -67,7 +68,12 @@ def _values(routes: APIRouter, shell: Shell) -> None:
         )  # fmt: skip
 
     @routes.post("/settings/password")
-    async def password(request: Request, current: _Text = "", new: _Text = "", user: User = Depends(shell.require("viewer"))) -> Response:
+    async def password(
+        request: Request,
+        current: _Text = "",
+        new: _Text = "",
+        user: User = Depends(shell.require("viewer")),
+    ) -> Response:
         """The own one; asks for the old one, so that an unlocked screen is not enough."""
         await shell.gate.check_password(user.name, current, client_address(request.scope))
         with writing(shell.context.database) as connection:
@@ -95,7 +101,14 @@ def _setting(settings: Settings, name: str) -> dict[str, Any]:
         value = mask_url(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return {"name": name, "variable": f"WHET_{name.upper()}", "value": value, "default": default, "changed": changed, "what": field.description or ""}
+    return {
+        "name": name,
+        "variable": f"WHET_{name.upper()}",
+        "value": value,
+        "default": default,
+        "changed": changed,
+        "what": field.description or "",
+    }
 
 
 def _keys(routes: APIRouter, shell: Shell) -> None:
@@ -105,7 +118,11 @@ def _keys(routes: APIRouter, shell: Shell) -> None:
         with reading(shell.context.database) as connection:
             rows = [
                 dict(row._mapping)
-                for row in connection.execute(select(api_keys).order_by(api_keys.c.revoked_at.is_not(None), api_keys.c.created_at.desc()).limit(500))
+                for row in connection.execute(
+                    select(api_keys)
+                    .order_by(api_keys.c.revoked_at.is_not(None), api_keys.c.created_at.desc())
+                    .limit(500)
+                )
             ]
         return shell.render(
             request,
@@ -144,7 +161,9 @@ def _keys(routes: APIRouter, shell: Shell) -> None:
         """Refuse a key from now on."""
         with writing(shell.context.database) as connection:
             access.revoke_key(connection, key_id, actor=user.name, now=shell.now())
-        return shell.redirect("/settings/keys", "The key is revoked. The gateway refuses it within seconds.")
+        return shell.redirect(
+            "/settings/keys", "The key is revoked. The gateway refuses it within seconds."
+        )
 
 
 def _people(routes: APIRouter, shell: Shell) -> None:
@@ -165,10 +184,14 @@ def _people(routes: APIRouter, shell: Shell) -> None:
         return shell.render(request, "shell/people.html", people=rows, roles=ROLE_WORDS)
 
     @routes.post("/settings/people")
-    def add(name: _Text = "", role: _Text = "", password: _Text = "", user: User = admin) -> Response:
+    def add(
+        name: _Text = "", role: _Text = "", password: _Text = "", user: User = admin
+    ) -> Response:
         """Add a user."""
         with writing(shell.context.database) as connection:
-            access.add_user(connection, name.strip(), role, password, actor=user.name, now=shell.now())
+            access.add_user(
+                connection, name.strip(), role, password, actor=user.name, now=shell.now()
+            )
         return shell.redirect("/settings/people", f"{name.strip()} may log in as {role}.")
 
     @routes.post("/settings/people/{name}/role")
@@ -176,7 +199,10 @@ def _people(routes: APIRouter, shell: Shell) -> None:
         """Change a user's role; the last admin stays one."""
         with writing(shell.context.database) as connection:
             access.change_role(connection, name, role, actor=user.name, now=shell.now())
-        return shell.redirect("/settings/people", f"{name} is {'an' if role in ('operator', 'admin') else 'a'} {role} now.")
+        return shell.redirect(
+            "/settings/people",
+            f"{name} is {'an' if role in ('operator', 'admin') else 'a'} {role} now.",
+        )
 
     @routes.post("/settings/people/{name}/remove")
     def remove(name: str, user: User = admin) -> Response:
@@ -191,7 +217,9 @@ def _people(routes: APIRouter, shell: Shell) -> None:
 
 def _audit(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/settings/audit", dependencies=[Depends(shell.require("operator"))])
-    def log(request: Request, actor: str = "", action: str = "", before: int = 0, verify: int = 0) -> Response:
+    def log(
+        request: Request, actor: str = "", action: str = "", before: int = 0, verify: int = 0
+    ) -> Response:
         """Who changed what, newest first, and whether the chain of hashes holds."""
         query = select(audit).order_by(audit.c.sequence.desc()).limit(_AUDIT_ROWS + 1)
         if actor:
@@ -202,7 +230,9 @@ def _audit(routes: APIRouter, shell: Shell) -> None:
             query = query.where(audit.c.sequence < min(before, 2**31 - 1))
         with reading(shell.context.database) as connection:
             rows = [dict(row._mapping) for row in connection.execute(query)]
-            total = connection.execute(select(func.coalesce(func.max(audit.c.sequence), 0))).scalar_one()
+            total = connection.execute(
+                select(func.coalesce(func.max(audit.c.sequence), 0))
+            ).scalar_one()
             checked = bool(verify) or total <= _VERIFY_ALONE
             broken = auditlog.broken_at(connection) if checked else None
         older = rows[_AUDIT_ROWS - 1]["sequence"] if len(rows) > _AUDIT_ROWS else 0

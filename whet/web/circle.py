@@ -1,6 +1,7 @@
 """What Overview says: the state of the circle, what needs a person, and how each alias is doing.
 
-`look` reads the database with bounded queries; `stations`, `needs` and `headline` are pure functions of what it found.
+`look` reads the database with bounded queries; `stations`, `needs` and `headline` are pure
+functions of what it found.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ from whet.tables import (
 from whet.web.filters import clip, plural
 
 HOUR_MS = 3_600_000
-_MOST = 20_000  # newest answers of an alias that a comparison looks at: enough for an interval of a point, read in well under a second
+# Newest answers of an alias that a comparison looks at: enough for an interval of a point, read in
+# well under a second
+_MOST = 20_000
 _RUN_SILENT_MS = 120_000  # a run whose heartbeat is older than this has lost its worker
-_REPLICA_SILENT_MS = 60_000  # the reconciler looks every few seconds; a minute without a look means nobody looks
+# The reconciler looks every few seconds; a minute without a look means nobody looks
+_REPLICA_SILENT_MS = 60_000
 _ERRORS_BAD = 0.02  # share of failed answers that needs a person …
 _ERRORS_FEW = 3  # … unless there are fewer than these: one failure in a quiet hour is no trend
 
@@ -88,37 +92,70 @@ class Need:
 
 def look(connection: Connection, now: int) -> Facts:
     """Read everything Overview shows."""
-    hour = select(func.count(), func.coalesce(func.sum(case((interactions.c.status.in_(("error", "cut")), 1), else_=0)), 0)).where(
-        interactions.c.created_at > now - HOUR_MS
-    )
+    hour = select(
+        func.count(),
+        func.coalesce(func.sum(case((interactions.c.status.in_(("error", "cut")), 1), else_=0)), 0),
+    ).where(interactions.c.created_at > now - HOUR_MS)
     answers, failed = connection.execute(hour).one()
-    last = connection.execute(select(interactions.c.created_at).order_by(interactions.c.created_at.desc()).limit(1)).scalar()
-    waiting, since = connection.execute(select(func.count(), func.min(review_items.c.created_at)).where(review_items.c.state == "waiting")).one()
+    last = connection.execute(
+        select(interactions.c.created_at).order_by(interactions.c.created_at.desc()).limit(1)
+    ).scalar()
+    waiting, since = connection.execute(
+        select(func.count(), func.min(review_items.c.created_at)).where(
+            review_items.c.state == "waiting"
+        )
+    ).one()
     newest_dataset = _first(connection, select(datasets).order_by(datasets.c.created_at.desc()))
-    fresh = select(func.count()).where(examples.c.withdrawn_at.is_(None), examples.c.created_at > (newest_dataset["created_at"] if newest_dataset else 0))
-    unclaimed = select(training_requests).where(~select(training_runs.c.id).where(training_runs.c.request_id == training_requests.c.id).exists())
+    fresh = select(func.count()).where(
+        examples.c.withdrawn_at.is_(None),
+        examples.c.created_at > (newest_dataset["created_at"] if newest_dataset else 0),
+    )
+    unclaimed = select(training_requests).where(
+        ~select(training_runs.c.id)
+        .where(training_runs.c.request_id == training_requests.c.id)
+        .exists()
+    )
     versions = list_adapters(connection)
-    run_columns = [column for column in training_runs.c if column.name not in ("curve", "recipe", "estimate")]
+    run_columns = [
+        column for column in training_runs.c if column.name not in ("curve", "recipe", "estimate")
+    ]
     return Facts(
         now=now,
         last_answer_at=last,
         answers=answers,
         failed=failed,
-        alerts=_all(connection, select(alerts).where(alerts.c.open_marker.is_not(None)).order_by(alerts.c.opened_at.desc()).limit(50)),
+        alerts=_all(
+            connection,
+            select(alerts)
+            .where(alerts.c.open_marker.is_not(None))
+            .order_by(alerts.c.opened_at.desc())
+            .limit(50),
+        ),
         drift=_first(
-            connection, select(drift_reports.c.verdict, drift_reports.c.created_at, drift_reports.c.alias).order_by(drift_reports.c.created_at.desc())
+            connection,
+            select(
+                drift_reports.c.verdict, drift_reports.c.created_at, drift_reports.c.alias
+            ).order_by(drift_reports.c.created_at.desc()),
         ),
         waiting=waiting,
         waiting_since=since,
         dataset=newest_dataset,
         new_examples=connection.execute(fresh).scalar_one(),
-        runs=_all(connection, select(*run_columns).order_by(training_runs.c.started_at.desc()).limit(10)),
+        runs=_all(
+            connection, select(*run_columns).order_by(training_runs.c.started_at.desc()).limit(10)
+        ),
         requests=_all(connection, unclaimed.order_by(training_requests.c.created_at).limit(10)),
         rollouts=current_rollouts(connection),
         adapters=versions,
         gate_reasons=_gate_reasons(connection, [version.digest for version in versions[:20]]),
         replicas=_all(connection, select(replicas).order_by(replicas.c.url)),
-        leases=_all(connection, select(leases).where(leases.c.owner != "", ~leases.c.name.like("training:%")).order_by(leases.c.name).limit(20)),
+        leases=_all(
+            connection,
+            select(leases)
+            .where(leases.c.owner != "", ~leases.c.name.like("training:%"))
+            .order_by(leases.c.name)
+            .limit(20),
+        ),
     )
 
 
@@ -132,7 +169,11 @@ def _first(connection: Connection, query: Any) -> dict[str, Any] | None:
 
 
 def _gate_reasons(connection: Connection, digests: list[str]) -> dict[str, str]:
-    query = select(evaluations.c.adapter_digest, evaluations.c.reason).where(evaluations.c.adapter_digest.in_(digests)).order_by(evaluations.c.created_at)
+    query = (
+        select(evaluations.c.adapter_digest, evaluations.c.reason)
+        .where(evaluations.c.adapter_digest.in_(digests))
+        .order_by(evaluations.c.created_at)
+    )
     return {row.adapter_digest: row.reason for row in connection.execute(query)}
 
 
@@ -141,12 +182,30 @@ def stations(facts: Facts) -> list[Station]:
     traffic_state = (
         ("none in the last hour", "plain")
         if not facts.answers
-        else (f"{facts.failed} failed", "bad" if _failing(facts) else "attention")
-        if facts.failed
-        else ("none failed", "good")
+        else (
+            (f"{facts.failed} failed", "bad" if _failing(facts) else "attention")
+            if facts.failed
+            else ("none failed", "good")
+        )
     )
-    traffic = Station("Traffic", "traffic", "/traffic", f"{facts.answers:,}", "answers in the last hour", *traffic_state, facts.last_answer_at, "last")
-    return [traffic, _signals(facts), _review(facts), _dataset(facts), _training(facts), _rollout(facts)]
+    traffic = Station(
+        "Traffic",
+        "traffic",
+        "/traffic",
+        f"{facts.answers:,}",
+        "answers in the last hour",
+        *traffic_state,
+        facts.last_answer_at,
+        "last",
+    )
+    return [
+        traffic,
+        _signals(facts),
+        _review(facts),
+        _dataset(facts),
+        _training(facts),
+        _rollout(facts),
+    ]
 
 
 def _failing(facts: Facts) -> bool:
@@ -155,8 +214,16 @@ def _failing(facts: Facts) -> bool:
 
 def _signals(facts: Facts) -> Station:
     bad = any(alert["severity"] == "bad" for alert in facts.alerts)
-    words = {"drift": ("drift", "attention"), "no_drift": ("no drift", "good"), "not_enough_data": ("not enough data yet", "plain")}
-    state, kind = words.get(facts.drift["verdict"], (facts.drift["verdict"], "plain")) if facts.drift else ("not looked yet", "plain")
+    words = {
+        "drift": ("drift", "attention"),
+        "no_drift": ("no drift", "good"),
+        "not_enough_data": ("not enough data yet", "plain"),
+    }
+    state, kind = (
+        words.get(facts.drift["verdict"], (facts.drift["verdict"], "plain"))
+        if facts.drift
+        else ("not looked yet", "plain")
+    )
     if bad:
         kind = "bad"
     return Station(
@@ -173,15 +240,50 @@ def _signals(facts: Facts) -> Station:
 
 
 def _review(facts: Facts) -> Station:
-    state, kind = ("waiting for a person", "attention") if facts.waiting else ("nothing waits", "good")
-    return Station("Review", "review", "/review", f"{facts.waiting:,}", "in the queue", state, kind, facts.waiting_since, "oldest")
+    state, kind = (
+        ("waiting for a person", "attention") if facts.waiting else ("nothing waits", "good")
+    )
+    return Station(
+        "Review",
+        "review",
+        "/review",
+        f"{facts.waiting:,}",
+        "in the queue",
+        state,
+        kind,
+        facts.waiting_since,
+        "oldest",
+    )
 
 
 def _dataset(facts: Facts) -> Station:
     if facts.dataset is None:
-        return Station("Dataset", "dataset", "/datasets", str(facts.new_examples), "new examples", "no version yet", "plain", None, "built")
-    state = f"{facts.dataset['name']} v{facts.dataset['version']}, {sum(facts.dataset['rows'].values()):,} rows"
-    return Station("Dataset", "dataset", "/datasets", f"{facts.new_examples:,}", "new examples since", state, "plain", facts.dataset["created_at"], "built")
+        return Station(
+            "Dataset",
+            "dataset",
+            "/datasets",
+            str(facts.new_examples),
+            "new examples",
+            "no version yet",
+            "plain",
+            None,
+            "built",
+        )
+    state = (
+        f"{facts.dataset['name']} v{facts.dataset['version']},"
+        f" {sum(facts.dataset['rows'].values()):,} rows"
+    )
+    return Station(
+        "Dataset",
+        "dataset",
+        "/datasets",
+        f"{facts.new_examples:,}",
+        "new examples since",
+        state,
+        "plain",
+        facts.dataset["created_at"],
+        "built",
+    )
 
 
 def _training(facts: Facts) -> Station:
@@ -190,32 +292,106 @@ def _training(facts: Facts) -> Station:
         progress = running["progress"]
         share = progress.get("step", 0) / max(progress.get("steps", 0), 1)
         silent = facts.now - running["heartbeat_at"] > _RUN_SILENT_MS
-        state, kind = ("its worker is silent", "bad") if silent else (progress.get("stage", "running"), "information")
+        state, kind = (
+            ("its worker is silent", "bad")
+            if silent
+            else (progress.get("stage", "running"), "information")
+        )
         return Station(
-            "Training", "runs", f"/runs/{running['id']}", f"{100 * share:.0f} %", f"of {running['alias']}", state, kind, running["started_at"], "started"
+            "Training",
+            "runs",
+            f"/runs/{running['id']}",
+            f"{100 * share:.0f} %",
+            f"of {running['alias']}",
+            state,
+            kind,
+            running["started_at"],
+            "started",
         )
     if facts.requests:
         return Station(
-            "Training", "runs", "/runs", str(len(facts.requests)), "waiting for a worker", "requested", "attention", facts.requests[0]["created_at"], "asked"
+            "Training",
+            "runs",
+            "/runs",
+            str(len(facts.requests)),
+            "waiting for a worker",
+            "requested",
+            "attention",
+            facts.requests[0]["created_at"],
+            "asked",
         )
     if not facts.runs:
-        return Station("Training", "runs", "/runs", "0", "runs", "nothing trained yet", "plain", None, "ended")
+        return Station(
+            "Training", "runs", "/runs", "0", "runs", "nothing trained yet", "plain", None, "ended"
+        )
     last = facts.runs[0]
     kind = {"succeeded": "good", "failed": "bad"}.get(last["state"], "plain")
-    return Station("Training", "runs", f"/runs/{last['id']}", "0", "running", f"last one {last['state']}", kind, last["finished_at"], "ended")
+    return Station(
+        "Training",
+        "runs",
+        f"/runs/{last['id']}",
+        "0",
+        "running",
+        f"last one {last['state']}",
+        kind,
+        last["finished_at"],
+        "ended",
+    )
 
 
 def _rollout(facts: Facts) -> Station:
     if not facts.rollouts:
-        return Station("Rollout", "adapters", "/adapters", "0", "aliases live", "the base answers everything", "plain", None, "changed")
+        return Station(
+            "Rollout",
+            "adapters",
+            "/adapters",
+            "0",
+            "aliases live",
+            "the base answers everything",
+            "plain",
+            None,
+            "changed",
+        )
     newest = max(facts.rollouts.values(), key=lambda rollout: rollout.created_at)
     names = {adapter.digest: f"v{adapter.version}" for adapter in facts.adapters}
     if newest.candidate_digest:
-        value, unit = f"{100 * newest.candidate_share:.0f} %", f"of {newest.alias} to {names.get(newest.candidate_digest, newest.candidate_digest[:8])}"
-        return Station("Rollout", "adapters", f"/adapters/{newest.alias}", value, unit, "trying a new version", "information", newest.created_at, "changed")
+        value, unit = (
+            f"{100 * newest.candidate_share:.0f} %",
+            (
+                f"of {newest.alias} to"
+                f" {names.get(newest.candidate_digest, newest.candidate_digest[:8])}"
+            ),
+        )
+        return Station(
+            "Rollout",
+            "adapters",
+            f"/adapters/{newest.alias}",
+            value,
+            unit,
+            "trying a new version",
+            "information",
+            newest.created_at,
+            "changed",
+        )
     value = names.get(newest.stable_digest or "", "base")
-    state, kind = ("rolled back", "attention") if newest.state == "rolled_back" else ("pinned", "information") if newest.pinned else ("live", "good")
-    return Station("Rollout", "adapters", f"/adapters/{newest.alias}", value, f"answers {newest.alias}", state, kind, newest.created_at, "since")
+    state, kind = (
+        ("rolled back", "attention")
+        if newest.state == "rolled_back"
+        else ("pinned", "information")
+        if newest.pinned
+        else ("live", "good")
+    )
+    return Station(
+        "Rollout",
+        "adapters",
+        f"/adapters/{newest.alias}",
+        value,
+        f"answers {newest.alias}",
+        state,
+        kind,
+        newest.created_at,
+        "since",
+    )
 
 
 def needs(facts: Facts) -> list[Need]:
@@ -223,23 +399,74 @@ def needs(facts: Facts) -> list[Need]:
     found: list[Need] = []
     ready = [replica for replica in facts.replicas if replica["state"] == "ready"]
     if facts.replicas and not ready:
-        found.append(Need(100, "bad", "No engine replica can answer: every request fails.", "/adapters", max(replica["seen_at"] for replica in facts.replicas)))
+        found.append(
+            Need(
+                100,
+                "bad",
+                "No engine replica can answer: every request fails.",
+                "/adapters",
+                max(replica["seen_at"] for replica in facts.replicas),
+            )
+        )
     elif len(ready) < len(facts.replicas):
-        lost = [replica["url"] for replica in facts.replicas if replica["state"] in ("hung", "gone")]
+        lost = [
+            replica["url"] for replica in facts.replicas if replica["state"] in ("hung", "gone")
+        ]
         if lost:
             found.append(
-                Need(80, "bad", f"{plural(len(lost), 'engine replica')} of {len(facts.replicas)} does not answer: {', '.join(lost)}.", "/adapters", None)
+                Need(
+                    80,
+                    "bad",
+                    f"{plural(len(lost), 'engine replica')} of {len(facts.replicas)} does not"
+                    f" answer: {', '.join(lost)}.",
+                    "/adapters",
+                    None,
+                )
             )
     if _failing(facts):
-        found.append(Need(90, "bad", f"{facts.failed} of {facts.answers:,} answers failed in the last hour.", "/traffic?status=error", facts.last_answer_at))
+        found.append(
+            Need(
+                90,
+                "bad",
+                f"{facts.failed} of {facts.answers:,} answers failed in the last hour.",
+                "/traffic?status=error",
+                facts.last_answer_at,
+            )
+        )
     for alert in facts.alerts:
         if alert["state"] == "open":
-            cost, kind = (85, "bad") if alert["severity"] == "bad" else (60, "attention") if alert["severity"] == "attention" else (20, "information")
-            found.append(Need(cost, kind, alert["title"] if alert["title"].endswith((".", "!", "?")) else f"{alert['title']}.", "/drift", alert["opened_at"]))
+            cost, kind = (
+                (85, "bad")
+                if alert["severity"] == "bad"
+                else (60, "attention")
+                if alert["severity"] == "attention"
+                else (20, "information")
+            )
+            found.append(
+                Need(
+                    cost,
+                    kind,
+                    (
+                        alert["title"]
+                        if alert["title"].endswith((".", "!", "?"))
+                        else f"{alert['title']}."
+                    ),
+                    "/drift",
+                    alert["opened_at"],
+                )
+            )
     found += _needs_of_training(facts) + _needs_of_versions(facts)
     if facts.waiting:
         verb = "waits" if facts.waiting == 1 else "wait"
-        found.append(Need(40, "attention", f"{plural(facts.waiting, 'conversation')} {verb} for review.", "/review", facts.waiting_since))
+        found.append(
+            Need(
+                40,
+                "attention",
+                f"{plural(facts.waiting, 'conversation')} {verb} for review.",
+                "/review",
+                facts.waiting_since,
+            )
+        )
     return sorted(found, key=lambda need: (-need.cost, need.at or 0))
 
 
@@ -248,9 +475,26 @@ def _needs_of_training(facts: Facts) -> list[Need]:
     seen: set[str] = set()
     for run in facts.runs:
         if run["state"] == "running" and facts.now - run["heartbeat_at"] > _RUN_SILENT_MS:
-            found.append(Need(55, "bad", f"The run that trains {run['alias']} is silent: its worker may be gone.", f"/runs/{run['id']}", run["heartbeat_at"]))
-        if run["state"] == "failed" and run["alias"] not in seen:  # only when nothing newer trained that alias
-            found.append(Need(50, "attention", f"The last run for {run['alias']} failed: {clip(run['error'], 120)}", f"/runs/{run['id']}", run["finished_at"]))
+            found.append(
+                Need(
+                    55,
+                    "bad",
+                    f"The run that trains {run['alias']} is silent: its worker may be gone.",
+                    f"/runs/{run['id']}",
+                    run["heartbeat_at"],
+                )
+            )
+        # Only when nothing newer trained that alias
+        if run["state"] == "failed" and run["alias"] not in seen:
+            found.append(
+                Need(
+                    50,
+                    "attention",
+                    f"The last run for {run['alias']} failed: {clip(run['error'], 120)}",
+                    f"/runs/{run['id']}",
+                    run["finished_at"],
+                )
+            )
         seen.add(run["alias"])
     return found
 
@@ -260,9 +504,15 @@ def _needs_of_versions(facts: Facts) -> list[Need]:
     found = []
     for alias, rollout in facts.rollouts.items():
         newest = next((adapter for adapter in facts.adapters if adapter.name == alias), None)
-        if newest is None or newest.digest in (rollout.stable_digest, rollout.candidate_digest, rollout.previous_digest):
+        if newest is None or newest.digest in (
+            rollout.stable_digest,
+            rollout.candidate_digest,
+            rollout.previous_digest,
+        ):
             continue
-        stable = next((adapter for adapter in facts.adapters if adapter.digest == rollout.stable_digest), None)
+        stable = next(
+            (adapter for adapter in facts.adapters if adapter.digest == rollout.stable_digest), None
+        )
         if stable is not None and stable.version > newest.version:
             continue
         if newest.gate == "inconclusive":
@@ -270,19 +520,34 @@ def _needs_of_versions(facts: Facts) -> list[Need]:
                 Need(
                     45,
                     "attention",
-                    f"The gate could not decide on {newest.label}: {facts.gate_reasons.get(newest.digest, 'no reason recorded')}",
+                    f"The gate could not decide on {newest.label}:"
+                    f" {facts.gate_reasons.get(newest.digest, 'no reason recorded')}",
                     f"/adapters/{alias}",
                     newest.created_at,
                 )
             )
         if newest.gate == "pass" and rollout.pinned:
-            found.append(Need(45, "attention", f"{newest.label} passed its gate, but {alias} is pinned.", f"/adapters/{alias}", newest.created_at))
+            found.append(
+                Need(
+                    45,
+                    "attention",
+                    f"{newest.label} passed its gate, but {alias} is pinned.",
+                    f"/adapters/{alias}",
+                    newest.created_at,
+                )
+            )
     labels = {adapter.digest: (adapter.label, adapter.name) for adapter in facts.adapters}
     for replica in facts.replicas:
         for digest, reason in (replica["refused"] or {}).items():
             label, name = labels.get(digest, (digest[:8], ""))
             found.append(
-                Need(58, "bad", f"{replica['url']} refuses {label}: {clip(reason, 160)}", f"/adapters/{name}" if name else "/adapters", replica["seen_at"])
+                Need(
+                    58,
+                    "bad",
+                    f"{replica['url']} refuses {label}: {clip(reason, 160)}",
+                    f"/adapters/{name}" if name else "/adapters",
+                    replica["seen_at"],
+                )
             )
     return found
 
@@ -326,7 +591,9 @@ class AliasState:
 
 def alias_states(connection: Connection, facts: Facts) -> list[AliasState]:
     """Every alias with what is live and how the versions did on the alias's newest answers."""
-    labels: dict[str | None, str] = {adapter.digest: f"v{adapter.version}" for adapter in facts.adapters}
+    labels: dict[str | None, str] = {
+        adapter.digest: f"v{adapter.version}" for adapter in facts.adapters
+    }
     labels[None] = "base"
     found = []
     for alias, rollout in sorted(facts.rollouts.items()):
@@ -339,15 +606,27 @@ def alias_states(connection: Connection, facts: Facts) -> list[AliasState]:
         wanted += [rollout.stable_digest, rollout.previous_digest]
         doing = doing_of(connection, alias, facts.now)
         order = [digest for index, digest in enumerate(wanted) if digest not in wanted[:index]]
-        rows = [Doing(labels.get(digest, str(digest)[:8]), *doing[digest]) for digest in order if digest in doing]
+        rows = [
+            Doing(labels.get(digest, str(digest)[:8]), *doing[digest])
+            for digest in order
+            if digest in doing
+        ]
         live = labels.get(rollout.stable_digest, str(rollout.stable_digest)[:8])
-        candidate = labels.get(rollout.candidate_digest, rollout.candidate_digest[:8]) if rollout.candidate_digest else ""
+        candidate = (
+            labels.get(rollout.candidate_digest, rollout.candidate_digest[:8])
+            if rollout.candidate_digest
+            else ""
+        )
         found.append(AliasState(alias, rollout, since, live, candidate, rows))
     return found
 
 
-def doing_of(connection: Connection, alias: str, now: int, days: int = 7) -> dict[str | None, tuple[int, int, int, int, float | None]]:
-    """Adapter digest (None: the base) → (answers, failed, rated, liked, mean time to first byte in ms), over the newest answers."""
+def doing_of(
+    connection: Connection, alias: str, now: int, days: int = 7
+) -> dict[str | None, tuple[int, int, int, int, float | None]]:
+    """Adapter digest (None: the base) → (answers, failed, rated, liked, mean time to first byte in
+    ms), over the newest answers.
+    """
     newest = (
         select(
             interactions.c.id,
@@ -362,17 +641,31 @@ def doing_of(connection: Connection, alias: str, now: int, days: int = 7) -> dic
         .subquery()
     )
     failed = func.sum(case((newest.c.failed, 1), else_=0))
-    counts = select(newest.c.adapter_digest, func.count().label("n"), failed.label("failed"), func.avg(newest.c.ttft_ms).label("ttft")).group_by(
-        newest.c.adapter_digest
-    )
+    counts = select(
+        newest.c.adapter_digest,
+        func.count().label("n"),
+        failed.label("failed"),
+        func.avg(newest.c.ttft_ms).label("ttft"),
+    ).group_by(newest.c.adapter_digest)
     voted = (
-        select(newest.c.adapter_digest, func.count().label("rated"), func.sum(case((ratings.c.rating > 0, 1), else_=0)).label("liked"))
+        select(
+            newest.c.adapter_digest,
+            func.count().label("rated"),
+            func.sum(case((ratings.c.rating > 0, 1), else_=0)).label("liked"),
+        )
         .join(ratings, and_(ratings.c.interaction_id == newest.c.id, ratings.c.rating != 0))
         .where(same_group(ratings.c.api_key_id, newest.c.api_key_id))
         .group_by(newest.c.adapter_digest)
     )
-    votes = {row.adapter_digest: (int(row.rated), int(row.liked)) for row in connection.execute(voted)}
+    votes = {
+        row.adapter_digest: (int(row.rated), int(row.liked)) for row in connection.execute(voted)
+    }
     return {
-        row.adapter_digest: (int(row.n), int(row.failed), *votes.get(row.adapter_digest, (0, 0)), float(row.ttft) if row.ttft is not None else None)
+        row.adapter_digest: (
+            int(row.n),
+            int(row.failed),
+            *votes.get(row.adapter_digest, (0, 0)),
+            float(row.ttft) if row.ttft is not None else None,
+        )
         for row in connection.execute(counts)
     }

@@ -1,4 +1,6 @@
-"""How numbers, times and digests are written on every page: pure functions, registered as Jinja filters."""
+"""How numbers, times and digests are written on every page: pure functions, registered as Jinja
+filters.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +22,32 @@ def relative(at: int, now: int) -> str:
         if abs(seconds) >= size:
             amount = f"{int(abs(seconds) // size)} {unit}"
             return f"in {amount}" if seconds < 0 else f"{amount} ago"
-    return "just now" if abs(seconds) < 10 else f"{int(abs(seconds))} s ago" if seconds > 0 else f"in {int(-seconds)} s"
+    return (
+        "just now"
+        if abs(seconds) < 10
+        else f"{int(abs(seconds))} s ago"
+        if seconds > 0
+        else f"in {int(-seconds)} s"
+    )
 
 
 def ago(at: int | None, now: int) -> Markup:
-    """A `<time>` element: relative text, absolute UTC on hover; the browser turns the hover into the viewer's zone."""
+    """A `<time>` element: relative text, absolute UTC on hover; the browser turns the hover into
+    the viewer's zone.
+    """
     if at is None:
         return Markup(_NONE)
     absolute = to_datetime(at).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Markup('<time datetime="{}" data-at="{}" title="{}">{}</time>').format(iso(at), at, absolute, relative(at, now))
+    return Markup('<time datetime="{}" data-at="{}" title="{}">{}</time>').format(
+        iso(at), at, absolute, relative(at, now)
+    )
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """`12,345`, `0.123`, `1.2 M`: enough figures to compare, no more. `digits`: decimals, when the caller knows."""
+    """`12,345`, `0.123`, `1.2 M`: enough figures to compare, no more.
+
+    `digits`: decimals, when the caller knows.
+    """
     if value is None:
         return _NONE
     if digits is not None:
@@ -69,7 +84,9 @@ def duration(ms: float | None) -> str:
 
 def short(digest: str | None) -> Markup:
     """The first 8 characters of a digest, the whole of it on hover."""
-    return Markup('<code title="{}">{}</code>').format(digest, digest[:8]) if digest else Markup(_NONE)
+    return (
+        Markup('<code title="{}">{}</code>').format(digest, digest[:8]) if digest else Markup(_NONE)
+    )
 
 
 def clip(text: str | None, length: int = 120) -> str:
@@ -94,4 +111,7 @@ def code(text: str) -> Markup:
     parts = str(text).split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner is only a backtick
         parts[-2:] = [f"{parts[-2]}`{parts[-1]}"]
-    return Markup("").join(Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )

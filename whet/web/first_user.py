@@ -17,8 +17,9 @@ from whet.tables import users
 def ensure_admin(context: Context, now: int) -> str | None:
     """Make the user `admin` with a generated password when the installation has no user yet.
 
-    The password is written to `<home>/admin.password` (readable by its owner alone) before the user exists, so that a
-    kill in between leaves no user whose password nobody knows. Returns the password, or None when there are users.
+    The password is written to `<home>/admin.password` (readable by its owner alone) before the user
+    exists, so that a kill in between leaves no user whose password nobody knows. Returns the
+    password, or None when there are users.
     """
     with reading(context.database) as connection:
         if connection.execute(select(func.count()).select_from(users)).scalar_one():

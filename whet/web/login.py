@@ -27,20 +27,35 @@ def add_login(router: APIRouter, shell: Shell) -> None:
         return shell.render(request, "shell/login.html", next=next, name="", problem="")
 
     @router.post("/login", dependencies=[Depends(shell.public())])
-    async def log_in(request: Request, name: str = Form(""), password: str = Form(""), next: str = Form("/")) -> Response:
+    async def log_in(
+        request: Request, name: str = Form(""), password: str = Form(""), next: str = Form("/")
+    ) -> Response:
         """Check name and password, begin a session."""
         try:
             user = await gate.check_password(name, password, client_address(request.scope))
         except AccessError as error:
-            problem = error.message if error.status == 429 else "That name and password do not match a user."
-            response: Response = shell.render(request, "shell/login.html", status=error.status, next=next, name=name, problem=problem)
+            problem = (
+                error.message
+                if error.status == 429
+                else "That name and password do not match a user."
+            )
+            response: Response = shell.render(
+                request,
+                "shell/login.html",
+                status=error.status,
+                next=next,
+                name=name,
+                problem=problem,
+            )
             if error.status == 429:
                 response.headers["retry-after"] = str(getattr(error, "retry_s", 60))
             return response
         response = shell.redirect(next)
         session = await gate.begin_session(user)
         if session is not None:
-            response.headers.append("set-cookie", session_cookie(gate.sessions, session, request.scope, gate.clock()))
+            response.headers.append(
+                "set-cookie", session_cookie(gate.sessions, session, request.scope, gate.clock())
+            )
         return response
 
     @router.post("/logout")

@@ -1,7 +1,8 @@
 """The gate in front of every route of the console: one pure ASGI middleware, deny by default.
 
-A route is reachable only when it declares a role (`shell.require(...)`) or is declared public; anything else is
-refused, so a forgotten declaration is a closed door. The decision itself is `decide`, a pure function of plain facts.
+A route is reachable only when it declares a role (`shell.require(...)`) or is declared public;
+anything else is refused, so a forgotten declaration is a closed door. The decision itself is
+`decide`, a pure function of plain facts.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from whet.web.sessions import BasicMemory, Session, Sessions, Throttle, basic_cr
 
 logger = logging.getLogger(__name__)
 
-PUBLIC = "public"  # the declared role of routes that anybody may reach: log-in, static files, liveness
+# The declared role of routes that anybody may reach: log-in, static files, liveness
+PUBLIC = "public"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
 _CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
-    "form-action 'self'; frame-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src"
+    " 'self'; connect-src 'self'; form-action 'self'; frame-src 'self'; base-uri 'none';"
+    " frame-ancestors 'none'"
 )
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -80,7 +83,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the decision needs. `needs` is the route's role, PUBLIC, or None for a route that declares nothing."""
+    """All that the decision needs.
+
+    `needs` is the route's role, PUBLIC, or None for a route that declares nothing.
+    """
 
     method: str
     found: bool
@@ -92,7 +98,10 @@ class Facts:
 
 
 def decide(facts: Facts) -> Verdict:
-    """Deny unless every rule agrees. Unknown addresses ask for a log-in too, so that nobody maps the console from outside."""
+    """Deny unless every rule agrees.
+
+    Unknown addresses ask for a log-in too, so that nobody maps the console from outside.
+    """
     unsafe = facts.method not in _SAFE
     if unsafe and not facts.same_origin:
         return Verdict.FOREIGN_ORIGIN
@@ -110,7 +119,10 @@ def decide(facts: Facts) -> Verdict:
 
 
 def same_origin(headers: Headers) -> bool:
-    """False when the browser says that another site sent this request. Scripts send neither header and are judged by their credentials."""
+    """False when the browser says that another site sent this request.
+
+    Scripts send neither header and are judged by their credentials.
+    """
     origin = headers.get("origin")
     if origin is not None:
         return origin != "null" and urlsplit(origin).netloc == headers.get("host", "")
@@ -143,13 +155,15 @@ class Gate:
         self.sessions = Sessions(self.context.secret)
         self.basic = BasicMemory()
         self.throttle = Throttle()
-        self._hashing = anyio.CapacityLimiter(2)  # scrypt takes 128 MiB a piece; more at once would be a way to fill the memory
+        # Scrypt takes 128 MiB a piece; more at once would be a way to fill the memory
+        self._hashing = anyio.CapacityLimiter(2)
 
     async def check_password(self, name: str, password: str, address: str) -> User:
         """The user, or AccessError / ThrottledError. Counts failures per name and per address."""
         now = self.clock()
         subjects = (f"{name[:64]}@{address}", f"@{address}")
-        # One address may try several names (an office behind one proxy), so it has more room than one name does.
+        # One address may try several names (an office behind one proxy), so it has more room than
+        # one name does.
         wait = max(self.throttle.wait_ms(subjects[0], now), self.throttle.wait_ms(subjects[1], now))
         if wait:
             raise ThrottledError(-(-wait // 1000))
@@ -171,19 +185,24 @@ class Gate:
     async def user_of_basic(self, name: str, password: str, address: str) -> User | None:
         now = self.clock()
         found = await self.known(name)
-        mark = self.sessions.mark(found[1]) if found else ""  # a changed password is asked for again
+        # A changed password is asked for again
+        mark = self.sessions.mark(found[1]) if found else ""
         if not found or not self.basic.knows(name, password + mark, now):
             await self.check_password(name, password, address)
             self.basic.remember(name, password + mark, now)
         return found[0] if found else None
 
     async def known(self, name: str) -> tuple[User, str] | None:
-        """The user as of now (a removed one is out with their next request), and the hash of their password."""
+        """The user as of now (a removed one is out with their next request), and the hash of their
+        password.
+        """
 
         def find() -> tuple[User, str] | None:
             with reading(self.context.database) as connection:
                 row = connection.execute(
-                    select(users.c.name, users.c.role, users.c.password_hash).where(users.c.name == name, users.c.removed_at.is_(None))
+                    select(users.c.name, users.c.role, users.c.password_hash).where(
+                        users.c.name == name, users.c.removed_at.is_(None)
+                    )
                 ).first()
             return (User(row.name, row.role), row.password_hash) if row else None
 
@@ -195,7 +214,9 @@ class Gate:
 
 
 class SecurityMiddleware:
-    """Authenticates, decides, adds headers, and turns every error into an answer (the only error boundary of the console)."""
+    """Authenticates, decides, adds headers, and turns every error into an answer (the only error
+    boundary of the console).
+    """
 
     def __init__(self, app: ASGIApp, gate: Gate, max_body: int) -> None:
         self.app, self.gate, self.max_body = app, gate, max_body
@@ -211,7 +232,9 @@ class SecurityMiddleware:
             await self._serve(scope, receive, state)
         except Exception as error:
             if state.started:
-                logger.exception("%s %s failed after its answer had begun", scope["method"], scope["path"])
+                logger.exception(
+                    "%s %s failed after its answer had begun", scope["method"], scope["path"]
+                )
                 raise
             await self.gate.on_error(scope, error)(scope, receive, state)
 
@@ -229,8 +252,20 @@ class SecurityMiddleware:
             else:
                 body = await _whole_body(receive, headers, self.max_body)
                 receive = _giving_again(body, receive)
-            matches = session is not None and hmac.compare_digest(_sent_token(headers, body), self.gate.sessions.csrf(session).encode())
-        verdict = decide(Facts(scope["method"], found, needs, user, session is not None, same_origin(headers), matches))
+            matches = session is not None and hmac.compare_digest(
+                _sent_token(headers, body), self.gate.sessions.csrf(session).encode()
+            )
+        verdict = decide(
+            Facts(
+                scope["method"],
+                found,
+                needs,
+                user,
+                session is not None,
+                same_origin(headers),
+                matches,
+            )
+        )
         if verdict is Verdict.ALLOW:
             if session is not None and session.due(now):
                 state.cookie = session_cookie(self.gate.sessions, session, scope, now)
@@ -240,13 +275,20 @@ class SecurityMiddleware:
         else:
             raise _refusal(verdict, scope, needs, user)
 
-    async def _identify(self, scope: Scope, headers: Headers, now: int) -> tuple[User | None, Session | None]:
-        """By HTTP Basic on `/api/` (the cookie then counts for nothing), by the session cookie everywhere."""
+    async def _identify(
+        self, scope: Scope, headers: Headers, now: int
+    ) -> tuple[User | None, Session | None]:
+        """By HTTP Basic on `/api/` (the cookie then counts for nothing), by the session cookie
+        everywhere.
+        """
         authorization = headers.get("authorization")
         if authorization and scope["path"].startswith("/api/"):
             credentials = basic_credentials(authorization)
             if credentials is None:
-                raise AccessError("The Authorization header is not HTTP Basic.", hint="Send `Authorization: Basic base64(name:password)` of a console user.")
+                raise AccessError(
+                    "The Authorization header is not HTTP Basic.",
+                    hint="Send `Authorization: Basic base64(name:password)` of a console user.",
+                )
             return await self.gate.user_of_basic(*credentials, client_address(scope)), None
         value = cookie_parser(headers.get("cookie", "")).get(self.gate.sessions.cookie, "")
         session = self.gate.sessions.read(value, now) if value else None
@@ -261,13 +303,22 @@ def client_address(scope: Scope) -> str:
 
 
 def session_cookie(sessions: Sessions, session: Session, scope: Scope, now: int) -> str:
-    """The Set-Cookie line. Strict, so that no other site can send it along; Secure wherever the page came over TLS."""
+    """The Set-Cookie line.
+
+    Strict, so that no other site can send it along; Secure wherever the page came over TLS.
+    """
     secure = "; Secure" if scope.get("scheme") == "https" else ""
-    return f"{sessions.cookie}={sessions.write(session, now)}; Path=/; HttpOnly; SameSite=Strict; Max-Age={7 * 24 * 3600}{secure}"
+    return (
+        f"{sessions.cookie}={sessions.write(session, now)}; Path=/; HttpOnly; SameSite=Strict;"
+        f" Max-Age={7 * 24 * 3600}{secure}"
+    )
 
 
 async def _whole_body(receive: Receive, headers: Headers, most: int) -> bytes:
-    """The body, read before anything else happens: no form of the console is long. Raises TooLargeError past `most` bytes."""
+    """The body, read before anything else happens: no form of the console is long.
+
+    Raises TooLargeError past `most` bytes.
+    """
     declared = headers.get("content-length", "")
     chunks, size, more = [], int(declared) if declared.isdigit() else 0, True
     while more and size <= most:
@@ -278,7 +329,10 @@ async def _whole_body(receive: Receive, headers: Headers, most: int) -> bytes:
         more = message.get("more_body", False)
         size = max(size, sum(map(len, chunks)))
     if size > most:
-        raise TooLargeError(f"The request has more than {most:,} bytes.", hint="Send less, or raise WHET_REQUEST_MAX_BYTES.")
+        raise TooLargeError(
+            f"The request has more than {most:,} bytes.",
+            hint="Send less, or raise WHET_REQUEST_MAX_BYTES.",
+        )
     return b"".join(chunks)
 
 
@@ -305,7 +359,9 @@ def _file_too_large(most: int) -> TooLargeError:
 
 
 def _giving_again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, and after it what comes next: the news that the client left."""
+    """A `receive` that gives the body that was read, and after it what comes next: the news that
+    the client left.
+    """
     given = False
 
     async def again() -> Message:
@@ -331,30 +387,53 @@ def _sent_token(headers: Headers, body: bytes) -> bytes:
 
 
 def _ask_to_log_in(scope: Scope, headers: Headers) -> Response:
-    if scope["path"].startswith("/api/") or headers.get("accept", "").startswith("application/json"):
-        raise AccessError("This needs a log-in.", hint="Send HTTP Basic with a console user's name and password, or log in at /login.")
-    target = scope["path"] + (f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else "")
+    if scope["path"].startswith("/api/") or headers.get("accept", "").startswith(
+        "application/json"
+    ):
+        raise AccessError(
+            "This needs a log-in.",
+            hint="Send HTTP Basic with a console user's name and password, or log in at /login.",
+        )
+    target = scope["path"] + (
+        f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+    )
     if headers.get("hx-request"):
         return Response(status_code=401, headers={"hx-redirect": "/login"})
     if headers.get("sec-fetch-site") == "cross-site" and scope["method"] == "GET":
-        # A Strict cookie is not sent when a link on another site leads here. The same address asked for by our own page gets it.
-        return HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0"><title>Whet</title>')
+        # A Strict cookie is not sent when a link on another site leads here. The same address asked
+        # for by our own page gets it.
+        return HTMLResponse(
+            '<!doctype html><meta http-equiv="refresh" content="0"><title>Whet</title>'
+        )
     if scope["method"] != "GET":
         target = "/"
-    return RedirectResponse("/login" if target == "/" else f"/login?next={quote(target, safe='')}", status_code=303)
+    return RedirectResponse(
+        "/login" if target == "/" else f"/login?next={quote(target, safe='')}", status_code=303
+    )
 
 
 def _refusal(verdict: Verdict, scope: Scope, needs: str | None, user: User | None) -> WhetError:
     if verdict is Verdict.FOREIGN_ORIGIN:
-        return ForbiddenError("This request came from a page of another site.", hint="Open the console itself and try again.")
+        return ForbiddenError(
+            "This request came from a page of another site.",
+            hint="Open the console itself and try again.",
+        )
     if verdict is Verdict.NO_TOKEN:
-        return ForbiddenError("The form has no valid token: it was opened in an earlier session.", hint="Load the page again and repeat; nothing was changed.")
+        return ForbiddenError(
+            "The form has no valid token: it was opened in an earlier session.",
+            hint="Load the page again and repeat; nothing was changed.",
+        )
     if verdict is Verdict.UNDECLARED:
-        logger.error("%s %s declares no role and was refused; add Depends(shell.require(...))", scope["method"], scope["path"])
+        logger.error(
+            "%s %s declares no role and was refused; add Depends(shell.require(...))",
+            scope["method"],
+            scope["path"],
+        )
         return ForbiddenError("This address is closed: it declares nobody who may use it.")
     name = user.name if user else "nobody"
     return ForbiddenError(
-        f"{name} is a {user.role if user else 'stranger'}; this needs the role {needs}.", hint="Ask an admin for the role (Settings, People)."
+        f"{name} is a {user.role if user else 'stranger'}; this needs the role {needs}.",
+        hint="Ask an admin for the role (Settings, People).",
     )
 
 
@@ -371,7 +450,8 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             own = headers.get("content-security-policy", "")
-            # A page may tighten its own policy into a sandbox (stored reports with scripts in them); it can loosen nothing else.
+            # A page may tighten its own policy into a sandbox (stored reports with scripts in
+            # them); it can loosen nothing else.
             if not own.startswith("sandbox") or "allow-same-origin" in own:
                 headers["content-security-policy"] = _CSP
             headers.setdefault("cache-control", "no-store")

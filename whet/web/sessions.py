@@ -1,6 +1,8 @@
-"""Who is asking: signed session cookies, CSRF tokens, HTTP Basic with a short memory, and log-in throttling.
+"""Who is asking: signed session cookies, CSRF tokens, HTTP Basic with a short memory, and log-in
+throttling.
 
-Nothing here keeps state that a restart may not lose: a cookie carries itself, the rest is memory of the last minutes.
+Nothing here keeps state that a restart may not lose: a cookie carries itself, the rest is memory of
+the last minutes.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from itsdangerous import BadSignature, Signer
 _IDLE_MS = 12 * 3600 * 1000  # a working day: a reviewer is not logged out over lunch
 _LIFETIME_MS = 7 * 24 * 3600 * 1000  # even an open tab asks for the password once a week
 _RENEW_MS = 15 * 60 * 1000  # a cookie older than this is written again with the next answer
-_BASIC_MEMORY_MS = 60 * 1000  # scrypt costs 0.3 s; a script that sends Basic with each request pays it once a minute
+# Scrypt costs 0.3 s; a script that sends Basic with each request pays it once a minute
+_BASIC_MEMORY_MS = 60 * 1000
 _FREE_FAILURES = 5  # wrong passwords before waiting starts: people mistype
-_LONGEST_WAIT_MS = 60 * 1000  # short enough that nobody can lock an admin out, long enough that guessing is hopeless
+# Short enough that nobody can lock an admin out, long enough that guessing is hopeless
+_LONGEST_WAIT_MS = 60 * 1000
 _FORGET_MS = 15 * 60 * 1000
 _MOST_REMEMBERED = 10_000  # entries per memory, so that a flood of names cannot fill it
 
@@ -29,7 +33,8 @@ _MOST_REMEMBERED = 10_000  # entries per memory, so that a flood of names cannot
 class Session:
     """What a cookie says: whose it is, which log-in, and since when (ms).
 
-    `mark` stands for the password that was used: when it is changed, every session that began with the old one ends.
+    `mark` stands for the password that was used: when it is changed, every session that began with
+    the old one ends.
     """
 
     name: str
@@ -59,7 +64,9 @@ class Sessions:
         return f"whet_{hashlib.sha256(self.secret).hexdigest()[:8]}"
 
     def mark(self, password_hash: str) -> str:
-        return hmac.new(self.secret, f"mark:{password_hash}".encode(), hashlib.sha256).hexdigest()[:16]
+        return hmac.new(self.secret, f"mark:{password_hash}".encode(), hashlib.sha256).hexdigest()[
+            :16
+        ]
 
     def begin(self, name: str, password_hash: str, now: int) -> Session:
         return Session(name, self.mark(password_hash), secrets.token_urlsafe(16), now, now)
@@ -100,7 +107,12 @@ class Sessions:
         return content if isinstance(content, list) else None
 
     def _signer(self, purpose: str) -> Signer:
-        return Signer(self.secret, salt=f"whet.console.{purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
+        return Signer(
+            self.secret,
+            salt=f"whet.console.{purpose}",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:
@@ -123,7 +135,9 @@ class BasicMemory:
     _until: dict[str, int] = field(default_factory=dict)
 
     def _hash(self, name: str, password: str) -> str:
-        return hmac.new(self.key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self.key, f"{name}\0{password}".encode("utf-8", "surrogatepass"), hashlib.sha256
+        ).hexdigest()
 
     def knows(self, name: str, password: str, now: int) -> bool:
         return self._until.get(self._hash(name, password), 0) > now
@@ -135,9 +149,12 @@ class BasicMemory:
 
 @dataclass
 class Throttle:
-    """Wrong passwords, counted per subject (a name at an address): five are free, then the wait doubles up to a minute."""
+    """Wrong passwords, counted per subject (a name at an address): five are free, then the wait
+    doubles up to a minute.
+    """
 
-    _failures: dict[str, tuple[int, int]] = field(default_factory=dict)  # subject -> (count, time of the last)
+    # Subject -> (count, time of the last)
+    _failures: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def wait_ms(self, subject: str, now: int) -> int:
         """Milliseconds until this subject may try again; 0 for now."""
@@ -149,7 +166,9 @@ class Throttle:
 
     def failed(self, subject: str, now: int) -> None:
         if len(self._failures) >= _MOST_REMEMBERED:
-            self._failures = {key: value for key, value in self._failures.items() if now - value[1] < _FORGET_MS}
+            self._failures = {
+                key: value for key, value in self._failures.items() if now - value[1] < _FORGET_MS
+            }
         count, last = self._failures.get(subject, (0, 0))
         self._failures[subject] = (1 if now - last > _FORGET_MS else count + 1, now)
 

@@ -1,7 +1,10 @@
-"""The console's shell: what every page shares. Packages contribute pages; this composes them into one application.
+"""The console's shell: what every page shares.
 
-A package's `whet.pages` entry point is `router(shell) -> fastapi.APIRouter`. Each of its routes declares a role with
-`Depends(shell.require("viewer"))`; a route that declares none is refused. Pages extend `shell/base.html`.
+Packages contribute pages; this composes them into one application.
+
+A package's `whet.pages` entry point is `router(shell) -> fastapi.APIRouter`. Each of its routes
+declares a role with `Depends(shell.require("viewer"))`; a route that declares none is refused.
+Pages extend `shell/base.html`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,13 @@ from fastapi.exceptions import RequestValidationError
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -80,7 +89,9 @@ class Shell:
         self.app: FastAPI  # both set by create_console
         self.gate: Gate
         self._templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader([str(folder) for folder in _folders("templates").values()]),
+            loader=jinja2.FileSystemLoader(
+                [str(folder) for folder in _folders("templates").values()]
+            ),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -96,7 +107,9 @@ class Shell:
             code=filters.code,
         )
         self._templates.filters["ago"] = lambda at: filters.ago(at, self.now())
-        self._templates.globals.update(static=self.static, csrf=self.csrf_field, exists=self.exists, version=__version__)
+        self._templates.globals.update(
+            static=self.static, csrf=self.csrf_field, exists=self.exists, version=__version__
+        )
 
     def now(self) -> int:
         """The time of this request in ms; pages take it from here so that tests can set it."""
@@ -121,16 +134,32 @@ class Shell:
         return user
 
     def add_page(self, label: str, href: str, icon: str, order: int, key: str = "") -> None:
-        """Put a page into the menu. `icon`: a name in shell/icons.html; `key`: its letter after `g`, by default the first free one of the label."""
+        """Put a page into the menu.
+
+        `icon`: a name in shell/icons.html; `key`: its letter after `g`, by default the first free
+        one of the label.
+        """
         letters = [key] if key else [letter for letter in label.lower() if letter.isalpha()]
         taken = {page.key for page in self.pages}
         free = next((letter for letter in letters if letter not in taken), "")
-        self.pages = sorted([*self.pages, Page(label, href, icon, order, free)], key=lambda page: (page.order, page.label))
+        self.pages = sorted(
+            [*self.pages, Page(label, href, icon, order, free)],
+            key=lambda page: (page.order, page.label),
+        )
 
-    def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-        """An HTML answer from `<package>/<name>.html`. The template also sees `request`, `user`, `pages`, `here`, `csrf(request)`."""
+    def render(
+        self, request: Request, template: str, *, status: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """An HTML answer from `<package>/<name>.html`.
+
+        The template also sees `request`, `user`, `pages`, `here`, `csrf(request)`.
+        """
         said_cookie = f"{self.gate.sessions.cookie}_said"
-        said = self.gate.sessions.unsign("said", request.cookies[said_cookie]) if said_cookie in request.cookies else None
+        said = (
+            self.gate.sessions.unsign("said", request.cookies[said_cookie])
+            if said_cookie in request.cookies
+            else None
+        )
         values.setdefault("said", said[0] if said else "")
         html = self._templates.get_template(template).render(
             request=request,
@@ -154,12 +183,29 @@ class Shell:
         response = RedirectResponse(href, status_code=303)
         if said:
             value = self.gate.sessions.sign("said", [said[:500]])
-            response.set_cookie(f"{self.gate.sessions.cookie}_said", value, max_age=_SAID_S, httponly=True, samesite="strict", path="/")
+            response.set_cookie(
+                f"{self.gate.sessions.cookie}_said",
+                value,
+                max_age=_SAID_S,
+                httponly=True,
+                samesite="strict",
+                path="/",
+            )
         return response
 
     def exists(self, method: str, path: str) -> bool:
-        """Is there a route for this? So that a page links only to what another package offers in this installation."""
-        scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": [], "query_string": b""}
+        """Is there a route for this?
+
+        So that a page links only to what another package offers in this installation.
+        """
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "root_path": "",
+            "headers": [],
+            "query_string": b"",
+        }
         return matching_route(self.app, scope)[1] is Match.FULL
 
     def csrf_token(self, request: Request) -> str:
@@ -168,19 +214,28 @@ class Shell:
 
     def csrf_field(self, request: Request) -> Markup:
         """The hidden field that every form carries."""
-        return Markup('<input type="hidden" name="csrf" value="{}">').format(self.csrf_token(request))
+        return Markup('<input type="hidden" name="csrf" value="{}">').format(
+            self.csrf_token(request)
+        )
 
     def static(self, path: str) -> str:
-        """Address of `<package>/<file>` in a package's static folder, with its content's hash, so that it may be cached for ever."""
+        """Address of `<package>/<file>` in a package's static folder, with its content's hash, so
+        that it may be cached for ever.
+        """
         package, _, name = path.partition("/")
         return f"/static/{path}?v={_file_hash(str(_folders('static')[package] / name))}"
 
     def sse(self, events: AsyncIterator[Any]) -> StreamingResponse:
-        """Server-sent events from an async generator of `data` or `(event, data)`; anything but text becomes JSON.
+        """Server-sent events from an async generator of `data` or `(event, data)`; anything but
+        text becomes JSON.
 
         The generator is closed when the reader goes away.
         """
-        return StreamingResponse(_frames(events), media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        return StreamingResponse(
+            _frames(events),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        )
 
 
 async def _frames(events: AsyncIterator[Any]) -> AsyncIterator[str]:
@@ -199,7 +254,9 @@ async def _frames(events: AsyncIterator[Any]) -> AsyncIterator[str]:
                 return
             name, data = item if isinstance(item, tuple) else ("message", item)
             text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
-            yield f"event: {name}\n" + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
+            yield (
+                f"event: {name}\n" + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n"
+            )
             waiting = asyncio.ensure_future(anext(iterator))
     finally:
         waiting.cancel()
@@ -228,7 +285,10 @@ def _file_hash(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
     except OSError as error:
-        raise ConfigurationError(f"The static file {path} is missing.", hint="Install Whet again: its package data is incomplete.") from error
+        raise ConfigurationError(
+            f"The static file {path} is missing.",
+            hint="Install Whet again: its package data is incomplete.",
+        ) from error
 
 
 def _static_file(package: str, path: str, version: str) -> Response:
@@ -238,12 +298,18 @@ def _static_file(package: str, path: str, version: str) -> Response:
     file = (folder / path).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise NotFoundError(f"There is no static file {package}/{path}.")
-    # With its hash in the address the content never changes; without, the browser asks each time and mostly gets a 304.
-    return FileResponse(file, headers={"cache-control": "public, max-age=31536000, immutable" if version else "no-cache"})
+    # With its hash in the address the content never changes; without, the browser asks each time
+    # and mostly gets a 304.
+    return FileResponse(
+        file,
+        headers={"cache-control": "public, max-age=31536000, immutable" if version else "no-cache"},
+    )
 
 
 def matching_route(app: FastAPI, scope: Scope) -> tuple[Any, Match]:
-    """The route that will answer, as the router chooses it: the first full match, else the first whose path alone matches."""
+    """The route that will answer, as the router chooses it: the first full match, else the first
+    whose path alone matches.
+    """
     partial = None
     for route in app.router.routes:
         match, _ = route.matches(scope)
@@ -275,21 +341,30 @@ def declared_role(route: Any) -> str | None:
 
 
 def create_console(context: Context, *, clock: Any = now_ms) -> FastAPI:
-    """The console as an ASGI application. A package whose pages cannot be imported is left out and said so on Overview."""
-    app = FastAPI(title="Whet", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    """The console as an ASGI application.
+
+    A package whose pages cannot be imported is left out and said so on Overview.
+    """
+    app = FastAPI(
+        title="Whet", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     shell = Shell(context)
     shell.app = app
 
     def error_page(scope: Scope, error: WhetError) -> HTMLResponse:
         request = Request(scope)
-        template = "shell/error_part.html" if request.headers.get("hx-request") else "shell/error.html"
+        template = (
+            "shell/error_part.html" if request.headers.get("hx-request") else "shell/error.html"
+        )
         scope.setdefault("whet.user", None)
         return shell.render(request, template, status=error.status, error=error)
 
     def on_error(scope: Scope, error: Exception) -> Response:
         return error_response(scope, error, error_page)
 
-    shell.gate = Gate(context, rule=lambda scope: route_rule(app, scope), on_error=on_error, clock=clock)
+    shell.gate = Gate(
+        context, rule=lambda scope: route_rule(app, scope), on_error=on_error, clock=clock
+    )
     for kind in (WhetError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, lambda request, error: on_error(request.scope, error))
     app.include_router(_own_routes(shell))
@@ -302,7 +377,9 @@ def create_console(context: Context, *, clock: Any = now_ms) -> FastAPI:
             continue
         app.include_router(build(shell))
     app.state.shell = shell
-    app.add_middleware(SecurityMiddleware, gate=shell.gate, max_body=context.settings.request_max_bytes)
+    app.add_middleware(
+        SecurityMiddleware, gate=shell.gate, max_body=context.settings.request_max_bytes
+    )
     return app
 
 

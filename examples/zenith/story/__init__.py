@@ -1,1 +1,3 @@
-"""The parts of `make demo`: the product as a user starts it, a client that counts, a reviewer, and the report."""
+"""The parts of `make demo`: the product as a user starts it, a client that counts, a reviewer, and
+the report.
+"""

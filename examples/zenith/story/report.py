@@ -1,4 +1,6 @@
-"""The demo's report: `report.json` for scripts, `report.html` with plots for people; one file, no remote asset."""
+"""The demo's report: `report.json` for scripts, `report.html` with plots for people; one file, no
+remote asset.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _COLUMNS = (
 )
 
 
-def write_report(folder: Path, story: Story, compressed: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def write_report(
+    folder: Path, story: Story, compressed: dict[str, tuple[str, str]]
+) -> dict[str, Any]:
     """Write both files into `folder` and return what report.json holds."""
     report = {
         "accuracy": story.accuracy,
@@ -43,7 +47,10 @@ def write_report(folder: Path, story: Story, compressed: dict[str, tuple[str, st
         "responses_received": story.facts["responses_received"],
         "stages": story.stages,
         "total_seconds": story.facts["total_seconds"],
-        "live_score": {name: {"right": round(value, 4), "n": n} for name, (value, n) in story.facts["live_score"].items()},
+        "live_score": {
+            name: {"right": round(value, 4), "n": n}
+            for name, (value, n) in story.facts["live_score"].items()
+        },
         "reviewer": story.facts["reviewer"],
         "alerts": story.facts["alerts"],
         "runs": {"v1": story.facts["v1_run"], "v2": story.facts["v2_run"]},
@@ -51,11 +58,19 @@ def write_report(folder: Path, story: Story, compressed: dict[str, tuple[str, st
         "gate": story.facts["gate"],
         "rollout": story.facts["rollout"],
         "trace": story.facts["trace"],
-        "compressed": {name: {"value": value, "meaning": meaning} for name, (value, meaning) in compressed.items()},
-        "timeline": timeline([answer for answer in story.ledger.answers if "@" not in answer.model], story.marks),
+        "compressed": {
+            name: {"value": value, "meaning": meaning}
+            for name, (value, meaning) in compressed.items()
+        },
+        "timeline": timeline(
+            [answer for answer in story.ledger.answers if "@" not in answer.model], story.marks
+        ),
         "marks": [{"at": at, "what": what} for at, what in story.marks],
         "failures": story.ledger.failures[:50],
-        "synthetic": "Zenith is invented; its conversations, its customers and its reviewer are made by code in examples/zenith.",
+        "synthetic": (
+            "Zenith is invented; its conversations, its customers and its reviewer are made by code"
+            " in examples/zenith."
+        ),
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False))
     (folder / "report.html").write_text(_page(report))
@@ -87,7 +102,11 @@ def timeline(answers: list[Answer], marks: list[tuple[float, str]]) -> list[dict
         buckets.setdefault(int((answer.at - start) // _BUCKET_S), []).append(answer)
     points = []
     for index, group in sorted(buckets.items()):
-        point: dict[str, Any] = {"at": start + index * _BUCKET_S, "n": len(group), "right": sum(answer.right for answer in group) / len(group)}
+        point: dict[str, Any] = {
+            "at": start + index * _BUCKET_S,
+            "n": len(group),
+            "right": sum(answer.right for answer in group) / len(group),
+        }
         adapters = [answer.adapter for answer in group]
         point["adapters"] = {name: adapters.count(name) for name in sorted(set(adapters))}
         points.append(point)
@@ -102,7 +121,10 @@ def _page(report: dict[str, Any]) -> str:
         go.Bar(
             x=[_NAMES[name] for name in names],
             y=[report["accuracy"][name] * 100 for name in names],
-            text=[f"{report['accuracy'][name]:.1%}<br>n={report['held_out_questions'][name]}" for name in names],
+            text=[
+                f"{report['accuracy'][name]:.1%}<br>n={report['held_out_questions'][name]}"
+                for name in names
+            ],
             marker_color=["#9aa0a6", "#3b6fd4", "#c9543c", "#3b6fd4", "#2e8b57"][: len(names)],
         )
     )
@@ -112,9 +134,19 @@ def _page(report: dict[str, Any]) -> str:
     start = points[0]["at"] if points else 0.0
     minutes = [(point["at"] - start) / 60 for point in points]
     line = go.Figure(
-        go.Scatter(x=minutes, y=[point["right"] * 100 for point in points], mode="lines+markers", name="all live answers", text=[f"n={p['n']}" for p in points])
+        go.Scatter(
+            x=minutes,
+            y=[point["right"] * 100 for point in points],
+            mode="lines+markers",
+            name="all live answers",
+            text=[f"n={p['n']}" for p in points],
+        )
     )
-    line.update_layout(xaxis_title="minutes of live traffic", yaxis_title="live answers right, %", yaxis_range=[-3, 108])
+    line.update_layout(
+        xaxis_title="minutes of live traffic",
+        yaxis_title="live answers right, %",
+        yaxis_range=[-3, 108],
+    )
     for mark in report["marks"]:
         line.add_vline(
             x=(mark["at"] - start) / 60,
@@ -126,20 +158,43 @@ def _page(report: dict[str, Any]) -> str:
         )
 
     adapters = sorted({name for point in points for name in point["adapters"]})
-    share = go.Figure([go.Bar(x=minutes, y=[point["adapters"].get(name, 0) for point in points], name=name) for name in adapters])
-    share.update_layout(barmode="stack", xaxis_title="minutes of live traffic", yaxis_title=f"answers per {_BUCKET_S} s, by version")
+    share = go.Figure(
+        [
+            go.Bar(x=minutes, y=[point["adapters"].get(name, 0) for point in points], name=name)
+            for name in adapters
+        ]
+    )
+    share.update_layout(
+        barmode="stack",
+        xaxis_title="minutes of live traffic",
+        yaxis_title=f"answers per {_BUCKET_S} s, by version",
+    )
 
     stages = go.Figure(
-        go.Bar(x=[stage["seconds"] for stage in report["stages"]], y=[stage["name"] for stage in report["stages"]], orientation="h", marker_color="#3b6fd4")
+        go.Bar(
+            x=[stage["seconds"] for stage in report["stages"]],
+            y=[stage["name"] for stage in report["stages"]],
+            orientation="h",
+            marker_color="#3b6fd4",
+        )
     )
     stages.update_layout(xaxis_title="seconds", yaxis_autorange="reversed", margin_l=420)
 
     parts = []
     for number, (title, figure) in enumerate(
-        [("Scores at each stage", bars), ("The live score", line), ("Who answered", share), ("Where the time went", stages)]
+        [
+            ("Scores at each stage", bars),
+            ("The live score", line),
+            ("Who answered", share),
+            ("Where the time went", stages),
+        ]
     ):
-        figure.update_layout(template="plotly_white", height=380, font_family="system-ui, sans-serif", margin_t=30)
-        plot = figure.to_html(full_html=False, include_plotlyjs=number == 0, config={"displaylogo": False})
+        figure.update_layout(
+            template="plotly_white", height=380, font_family="system-ui, sans-serif", margin_t=30
+        )
+        plot = figure.to_html(
+            full_html=False, include_plotlyjs=number == 0, config={"displaylogo": False}
+        )
         parts.append(f"<section><h2>{html.escape(title)}</h2>{plot}</section>")
     return _HTML.format(
         summary=_summary(report),
@@ -152,13 +207,33 @@ def _page(report: dict[str, Any]) -> str:
 def _summary(report: dict[str, Any]) -> str:
     accuracy, requests = report["accuracy"], report["requests"]
     sentences = [
-        f"Support v1 answered {accuracy['v1_old']:.1%} of the held-out questions right where the base answered {accuracy['base_old']:.1%}.",
-        f"Then the world changed, and v1 answered {accuracy['v1_new']:.1%} of the questions that the change touched.",
-        f"v2, trained from reviewed conversations, answers {accuracy['v2_new']:.1%} of those and {accuracy['v2_old']:.1%} of the others.",
+        (
+            f"Support v1 answered {accuracy['v1_old']:.1%} of the held-out questions right where"
+            f" the base answered {accuracy['base_old']:.1%}."
+        ),
+        (
+            f"Then the world changed, and v1 answered {accuracy['v1_new']:.1%} of the questions"
+            " that the change touched."
+        ),
+        (
+            f"v2, trained from reviewed conversations, answers {accuracy['v2_new']:.1%} of those"
+            f" and {accuracy['v2_old']:.1%} of the others."
+        ),
         *_with_documents(report["columns"]),
-        f"From the first correction to v2 carrying all traffic: {report['correction_to_live_seconds']:.0f} seconds.",
-        f"{requests['sent']} requests sent, {requests['answered']} answered, {requests['failed']} failed; {report['log_rows']} rows logged for {report['responses_received']} responses received.",
-        f"The reviewer was a script that looks the policy up: {report['reviewer']['edited']} answers edited, {report['reviewer']['approved']} approved. {report['synthetic']}",
+        (
+            "From the first correction to v2 carrying all traffic:"
+            f" {report['correction_to_live_seconds']:.0f} seconds."
+        ),
+        (
+            f"{requests['sent']} requests sent, {requests['answered']} answered,"
+            f" {requests['failed']} failed; {report['log_rows']} rows logged for"
+            f" {report['responses_received']} responses received."
+        ),
+        (
+            "The reviewer was a script that looks the policy up:"
+            f" {report['reviewer']['edited']} answers edited,"
+            f" {report['reviewer']['approved']} approved. {report['synthetic']}"
+        ),
     ]
     return "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
 
@@ -171,9 +246,10 @@ def _with_documents(found: list[dict[str, Any]]) -> list[str]:
         alone, beside = said[version], said[f"{version} + documents"]
         if "new" in beside and "old" in beside:
             sentences.append(
-                f"With the new policy as documents {version} answers {beside['new']['right']:.1%} of "
-                f"the questions that the change touched (without: {alone['new']['right']:.1%}) and "
-                f"{beside['old']['right']:.1%} of the others (without: {alone['old']['right']:.1%})."
+                f"With the new policy as documents {version} answers"
+                f" {beside['new']['right']:.1%} of the questions that the change touched (without:"
+                f" {alone['new']['right']:.1%}) and {beside['old']['right']:.1%} of the others"
+                f" (without: {alone['old']['right']:.1%})."
             )
     return sentences
 

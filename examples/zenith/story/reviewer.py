@@ -1,7 +1,9 @@
-"""The demo's reviewer: a script that looks the policy up, through the same HTTP interface that the review page uses.
+"""The demo's reviewer: a script that looks the policy up, through the same HTTP interface that the
+review page uses.
 
-It reads the question from the conversation it is shown, looks the facts up in the new policy, and approves or edits.
-What it cannot look up it skips. It sees nothing that a person at the page would not see.
+It reads the question from the conversation it is shown, looks the facts up in the new policy, and
+approves or edits. What it cannot look up it skips. It sees nothing that a person at the page would
+not see.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class PolicyReviewer:
     def review_next(self) -> bool:
         """One conversation. False when the queue is empty."""
         response = self._http.get("/api/review/next")
-        if response.status_code == 204 or (response.status_code == 200 and not response.json().get("item")):
+        if response.status_code == 204 or (
+            response.status_code == 200 and not response.json().get("item")
+        ):
             return False
         item = _checked(response).json()["item"]
         decision = self._judge(item["messages"], item["answer"] or "")
@@ -45,7 +49,9 @@ class PolicyReviewer:
         return True
 
     def _judge(self, messages: list[dict[str, str]], answer: str) -> dict[str, Any]:
-        question = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+        question = next(
+            (message["content"] for message in reversed(messages) if message["role"] == "user"), ""
+        )
         expected = look_up(question, self._world)
         if expected is None:
             self.tally.skipped += 1
@@ -54,7 +60,11 @@ class PolicyReviewer:
             self.tally.approved += 1
             return {"decision": "approve", "checks": checks(expected)}
         self.tally.edited += 1
-        return {"decision": "edit", "answer": reference_answer(expected), "checks": checks(expected)}
+        return {
+            "decision": "edit",
+            "answer": reference_answer(expected),
+            "checks": checks(expected),
+        }
 
     def close(self) -> None:
         self._http.close()
@@ -62,5 +72,8 @@ class PolicyReviewer:
 
 def _checked(response: httpx.Response) -> httpx.Response:
     if response.status_code >= 400:
-        raise ProcessError(f"{response.request.method} {response.request.url.path} answered {response.status_code}: {response.text[:300]}")
+        raise ProcessError(
+            f"{response.request.method} {response.request.url.path} answered"
+            f" {response.status_code}: {response.text[:300]}"
+        )
     return response

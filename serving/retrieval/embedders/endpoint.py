@@ -91,7 +91,8 @@ def _read_vectors(body: Any, expected: int, url: str) -> FloatArray:
         ) from error
     if vectors.ndim != 2 or len(vectors) != expected or not np.isfinite(vectors).all():
         raise EmbedderError(
-            f"The embedder at {url} answers with shape {vectors.shape}; expected {expected} rows of finite numbers.",
+            f"The embedder at {url} answers with shape {vectors.shape}; expected {expected} rows of"
+            " finite numbers.",
         )
     return normalise(vectors)
 

@@ -18,9 +18,7 @@ _SILENT_TAGS = names(
     "map meta noembed noframes noscript object option param picture progress script select source "
     "style svg template textarea title track video"
 )
-_FURNITURE_ROLES = names(
-    "banner complementary contentinfo menu menubar navigation search"
-)
+_FURNITURE_ROLES = names("banner complementary contentinfo menu menubar navigation search")
 # What DocBook, Sphinx, MkDocs, Docusaurus, Doxygen and others write around a page's text.
 _FURNITURE_CLASSES = names(
     "navheader navfooter toc toctree-wrapper sphinxsidebar related headerlink anchorlink "

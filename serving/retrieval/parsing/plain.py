@@ -17,6 +17,4 @@ def parse_plain(text: str, *, counter: NoticeCounter) -> ParsedDocument:
         kind = Kind.CODE if is_indented and "\n" in part else Kind.PARAGRAPH
         body = part.expandtabs(4).rstrip() if kind is Kind.CODE else paragraph(part)
         blocks.append(Block(kind, body))
-    return ParsedDocument(
-        title="", media_type=MEDIA_TYPE, blocks=blocks, notices=counter.notices()
-    )
+    return ParsedDocument(title="", media_type=MEDIA_TYPE, blocks=blocks, notices=counter.notices())

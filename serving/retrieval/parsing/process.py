@@ -73,9 +73,7 @@ class ParserProcess:
             )
         return self._process
 
-    def _exchange(
-        self, process: subprocess.Popen[bytes], request: bytes, deadline: float
-    ) -> bytes:
+    def _exchange(self, process: subprocess.Popen[bytes], request: bytes, deadline: float) -> bytes:
         """Send a request and return its answer; the process does not outlive a failure."""
         assert process.stdin is not None and process.stdout is not None
         waiting = memoryview(LENGTH.pack(len(request)) + request)

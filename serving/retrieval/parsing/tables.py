@@ -76,6 +76,4 @@ def _document(
         text = "\n".join(f"{name}: {value}" if name else value for name, value in told if value)
         if text:
             blocks.append(Block(Kind.RECORD, text))
-    return ParsedDocument(
-        title="", media_type=media_type, blocks=blocks, notices=counter.notices()
-    )
+    return ParsedDocument(title="", media_type=media_type, blocks=blocks, notices=counter.notices())

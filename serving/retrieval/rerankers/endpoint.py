@@ -55,6 +55,7 @@ def _read_scores(body: Any, expected: int, url: str) -> list[float]:
         ) from error
     if sorted(scores) != list(range(expected)) or not all(map(math.isfinite, scores.values())):
         raise RerankerError(
-            f"The reranker at {url} answers with {len(scores)} scores; expected {expected} finite ones."
+            f"The reranker at {url} answers with {len(scores)} scores; expected {expected} finite"
+            " ones."
         )
     return [scores[index] for index in range(expected)]

@@ -47,9 +47,7 @@ def test_small_neighbours_under_one_heading_are_joined_with_their_names() -> Non
 
 def test_small_sections_beside_the_title_are_joined_too() -> None:
     made = chunks(heading("VACUUM", 2), prose("Cleans."), heading("Synopsis", 2), prose("VACUUM;"))
-    assert [(one.section, one.text) for one in made] == [
-        ("", "VACUUM\nCleans.\nSynopsis\nVACUUM;")
-    ]
+    assert [(one.section, one.text) for one in made] == [("", "VACUUM\nCleans.\nSynopsis\nVACUUM;")]
 
 
 def test_small_sections_of_different_parents_stay_apart() -> None:
@@ -123,9 +121,7 @@ _BLOCKS = st.builds(
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(blocks=st.lists(_BLOCKS, max_size=12), title=_TEXTS, limit=st.sampled_from([32, 64, 200]))
-def test_every_chunk_fits_and_no_text_is_lost(
-    blocks: list[Block], title: str, limit: int
-) -> None:
+def test_every_chunk_fits_and_no_text_is_lost(blocks: list[Block], title: str, limit: int) -> None:
     title = shorten_title(title, limit, count_tokens)
     made = chunk(title, blocks, limit, count_tokens)
     for one in made:

@@ -217,9 +217,7 @@ def test_fsspec_urls_and_missing_paths(sqlite_context: Context, folder: Path) ->
         scan([f"file://{folder}/none"])
 
 
-def test_unreadable_folder_counts_as_a_failed_scan(
-    sqlite_context: Context, folder: Path
-) -> None:
+def test_unreadable_folder_counts_as_a_failed_scan(sqlite_context: Context, folder: Path) -> None:
     for name in ("a.md", "b.md"):
         (folder / name).write_text(name)
     add(sqlite_context, folder)
@@ -292,9 +290,7 @@ def _compare(context: Context, folder: Path) -> None:
     assert {name: digest_bytes(body) for name, body in files.items()} == {
         address: document.content_sha256 for address, document in found.items()
     }
-    expected = {
-        name: body.decode().split() for name, body in files.items() if b"\0" not in body
-    }
+    expected = {name: body.decode().split() for name, body in files.items() if b"\0" not in body}
     assert {name: text.split() for name, text in texts(context).items()} == expected
     counted = {address: document.passages for address, document in found.items()}
     with reading(context.database) as connection:
@@ -332,9 +328,7 @@ def test_killed_run_loses_nothing_and_the_next_goes_on(tmp_path: Path) -> None:
             [sys.executable, "-c", textwrap.dedent(_CHILD), str(home), str(folder)],
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         )
-        wait_for(
-            lambda seen=before: len(documents(context)) > seen + 20, "documents", timeout_s=60
-        )
+        wait_for(lambda seen=before: len(documents(context)) > seen + 20, "documents", timeout_s=60)
         child.send_signal(signal.SIGKILL)
         child.wait()
         kills += 1

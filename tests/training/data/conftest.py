@@ -12,7 +12,9 @@ from whet.settings import load_settings
 
 
 @pytest.fixture
-def context(tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+def context(
+    tmp_path: Path, base_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Context]:
     monkeypatch.setenv("WHET_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WHET_BASE_MODEL", str(base_folder))
     opened = open_context(load_settings())

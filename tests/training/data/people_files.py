@@ -19,7 +19,7 @@ Write = Callable[[Path], Any]
 QA = [
     ("Wie lange gilt die Garantie für das Rad?", "Zwei Jahre – für Rahmen und Gabel."),
     ("Où est passée ma commande ?", "Elle a été livrée « hier »."),
-    ("How big is it;\nand how, \"exactly\", heavy?", "It is 2 m, and weighs 5 kg."),
+    ('How big is it;\nand how, "exactly", heavy?', "It is 2 m, and weighs 5 kg."),
 ]
 WEST = [  # without signs that some code pages lack
     ("Wie lange gilt die Garantie für das Rad?", "Zwei Jahre für Rahmen und Räder."),
@@ -169,18 +169,29 @@ RATED = [
 
 def _rated(name: str, good: Any, bad: Any) -> list[dict[str, Any]]:
     values = zip(RATED, (good, bad), strict=True)
-    return [{"prompt": row["prompt"], "completion": row["completion"], name: value} for row, value in values]
+    return [
+        {"prompt": row["prompt"], "completion": row["completion"], name: value}
+        for row, value in values
+    ]
 
 
 def _argilla(question: str, responses: Any, **more: Any) -> dict[str, Any]:
     return {"id": "1", "fields": {"prompt": question}, "responses": responses, **more}
 
 
-ARGILLA_2 = [_argilla(question, {"text": [{"value": text, "user_id": "u"}]}) for question, text in QA]
+ARGILLA_2 = [
+    _argilla(question, {"text": [{"value": text, "user_id": "u"}]}) for question, text in QA
+]
 ARGILLA_1 = [
     _argilla(
         question,
-        [{"user_id": "u", "status": "submitted", "values": {"text": {"value": text}, "stars": {"value": 4}}}],
+        [
+            {
+                "user_id": "u",
+                "status": "submitted",
+                "values": {"text": {"value": text}, "stars": {"value": 4}},
+            }
+        ],
         suggestions=[{"question_name": "text", "value": "a guess"}],
     )
     for question, text in QA
@@ -195,7 +206,14 @@ ARGILLA_FLAT = [
 def _task(question: str, *texts: str, cancelled: bool = False) -> dict[str, Any]:
     given = [
         {
-            "result": [{"from_name": "answer", "to_name": "q", "type": "textarea", "value": {"text": [text]}}],
+            "result": [
+                {
+                    "from_name": "answer",
+                    "to_name": "q",
+                    "type": "textarea",
+                    "value": {"text": [text]},
+                }
+            ],
             "was_cancelled": cancelled,
         }
         for text in texts
@@ -205,7 +223,14 @@ def _task(question: str, *texts: str, cancelled: bool = False) -> dict[str, Any]
 
 LABEL_STUDIO = [_task(question, text) for question, text in QA]
 LABEL_STUDIO_MIN = [
-    {"id": 7, "text": question, "answer": text, "annotator": 1, "annotation_id": 3, "lead_time": 2.5}
+    {
+        "id": 7,
+        "text": question,
+        "answer": text,
+        "annotator": 1,
+        "annotation_id": 3,
+        "lead_time": 2.5,
+    }
     for question, text in QA
 ]
 LANGFUSE_ITEMS = [
@@ -219,7 +244,8 @@ LANGFUSE_TRACES = [
     for number, (question, text) in enumerate(QA)
 ]  # fmt: skip
 TRACED = [
-    {**chat, "id": f"t{number}", "user": "u", "group": f"s{number}"} for number, chat in enumerate(CHATS)
+    {**chat, "id": f"t{number}", "user": "u", "group": f"s{number}"}
+    for number, chat in enumerate(CHATS)
 ]
 GENERATION = {
     "id": "g", "traceId": "t", "type": "GENERATION", "input": [user("q")],

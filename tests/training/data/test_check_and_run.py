@@ -35,7 +35,8 @@ HELD_OUT = [{"prompt": "Who mends the red one?", "completion": "Ann does."}]
 LONG = {"prompt": "word " * 3000, "completion": "a"}
 LONG_QUESTION = " ".join(f"word{n}" for n in range(40))
 COPIES = [  # conversations of one beginning, in groups that cannot be parted
-    {"prompt": f"{LONG_QUESTION} {n % 7}", "completion": f"It is {n}.", "group": f"g{n}"} for n in range(60)
+    {"prompt": f"{LONG_QUESTION} {n % 7}", "completion": f"It is {n}.", "group": f"g{n}"}
+    for n in range(60)
 ]
 BAD = [{**row, "rating": -1} for row in MANY[:3]]
 
@@ -46,7 +47,14 @@ def _run(context: Context, path: Path, case: Case, method: str, test: Path | Non
         options = read_options(case.columns, case.encoding)
         source = RowSource(path, test=test, options=options, method=find(method))
         rows = rows_of(context, "support", source).dataset
-        prepare(context, "support", rows, load_recipe(method), open_base(context.settings), drop_leaks=False)
+        prepare(
+            context,
+            "support",
+            rows,
+            load_recipe(method),
+            open_base(context.settings),
+            drop_leaks=False,
+        )
     except InputError as error:
         return error.message
     return ""
@@ -65,8 +73,16 @@ FILES: list[tuple[Case, str]] = [
     (Case("good.jsonl", lines(*MANY)), "lora"),
     (Case("bad-answers.jsonl", lines(*MANY, *BAD)), "lora"),
     (Case("bad-answers-kto.jsonl", lines(*RATED, *BAD)), "kto"),
-    (Case("label.jsonl", lines(*({**row, "label": n % 2 == 0} for n, row in enumerate(MANY)))), "lora"),
-    (Case("label-kto.jsonl", lines(*({**row, "label": n % 2 == 0} for n, row in enumerate(MANY)))), "kto"),
+    (
+        Case("label.jsonl", lines(*({**row, "label": n % 2 == 0} for n, row in enumerate(MANY)))),
+        "lora",
+    ),
+    (
+        Case(
+            "label-kto.jsonl", lines(*({**row, "label": n % 2 == 0} for n, row in enumerate(MANY)))
+        ),
+        "kto",
+    ),
     (Case("unrated-kto.jsonl", lines(*MANY)), "kto"),
     (Case("pairs-dpo.jsonl", lines(PREFERENCE)), "dpo"),
     (Case("pairs-long.jsonl", lines(*MANY, {**PREFERENCE, "rejected": "word " * 3000})), "lora"),
@@ -79,13 +95,37 @@ FILES: list[tuple[Case, str]] = [
     (Case("control.jsonl", lines(*MANY, {"prompt": "q", "completion": "<|end|>"})), "lora"),
     (Case("own-parts", saved({"train": MANY, "test": HELD_OUT})), "lora"),
     (Case("own-leaking-parts", saved({"train": MANY, "test": MANY[:2]})), "lora"),
-    (Case("own-bad-test", folder({"train.jsonl": lines(*MANY), "test.jsonl": lines({"prompt": "q"})})), "lora"),
-    (Case("own-long-test", folder({"train.jsonl": lines(*MANY), "test.jsonl": lines(LONG)})), "lora"),
-    (Case("own-long-validation", folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(LONG)})), "lora"),
-    (Case("own-leaking-validation", folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(*MANY[:30])})), "lora"),
+    (
+        Case(
+            "own-bad-test",
+            folder({"train.jsonl": lines(*MANY), "test.jsonl": lines({"prompt": "q"})}),
+        ),
+        "lora",
+    ),
+    (
+        Case("own-long-test", folder({"train.jsonl": lines(*MANY), "test.jsonl": lines(LONG)})),
+        "lora",
+    ),
+    (
+        Case(
+            "own-long-validation",
+            folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(LONG)}),
+        ),
+        "lora",
+    ),
+    (
+        Case(
+            "own-leaking-validation",
+            folder({"train.jsonl": lines(*MANY), "validation.jsonl": lines(*MANY[:30])}),
+        ),
+        "lora",
+    ),
     (Case("near-copies.jsonl", lines(*COPIES)), "lora"),
     (Case("three.jsonl", lines(*MANY[:3])), "lora"),
-    *((Case(f"one-{n}.jsonl", lines(row)), "lora") for n, row in enumerate([*MANY[:2], *PAIRS[:2]])),
+    *(
+        (Case(f"one-{n}.jsonl", lines(row)), "lora")
+        for n, row in enumerate([*MANY[:2], *PAIRS[:2]])
+    ),
     (Case("two-rated.jsonl", lines(*RATED)), "kto"),
     (Case("unreadable.json", document({"data": PAIRS, "rows": CHATS})), "lora"),
 ]
@@ -93,11 +133,18 @@ FILES: list[tuple[Case, str]] = [
 _SAME = ("rated as bad", "no chosen and rejected", "neither preferences nor rated", "lists under")
 
 
-@pytest.mark.parametrize(("case", "method"), FILES, ids=lambda value: value.name if isinstance(value, Case) else "")
-def test_check_and_run_take_the_same_files(context: Context, tmp_path: Path, case: Case, method: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "method"), FILES, ids=lambda value: value.name if isinstance(value, Case) else ""
+)
+def test_check_and_run_take_the_same_files(
+    context: Context, tmp_path: Path, case: Case, method: str
+) -> None:
     path = tmp_path / case.name
     case.write(path)
-    said, errors = _run(context, path, case, method, None), _check(context, path, case, method, None)
+    said, errors = (
+        _run(context, path, case, method, None),
+        _check(context, path, case, method, None),
+    )
     assert bool(said) == bool(errors), f"run: {said!r}; check: {errors}"
     if any(words in said for words in _SAME):
         assert said in errors
@@ -105,11 +152,16 @@ def test_check_and_run_take_the_same_files(context: Context, tmp_path: Path, cas
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", READ, ids=lambda case: case.name)
-def test_every_file_that_can_be_read_is_taken_by_both_or_neither(context: Context, tmp_path: Path, case: Case) -> None:
+def test_every_file_that_can_be_read_is_taken_by_both_or_neither(
+    context: Context, tmp_path: Path, case: Case
+) -> None:
     case.write(tmp_path / case.name)
     path = tmp_path / case.name / case.part if case.part else tmp_path / case.name
     method = "kto" if case.name.startswith("kto") else "lora"
-    said, errors = _run(context, path, case, method, None), _check(context, path, case, method, None)
+    said, errors = (
+        _run(context, path, case, method, None),
+        _check(context, path, case, method, None),
+    )
     assert bool(said) == bool(errors), f"run: {said!r}; check: {errors}"
 
 

@@ -1,4 +1,6 @@
-"""What `whet data check` prints: a fault of many rows once, repeats as a count, all of it on request."""
+"""What `whet data check` prints: a fault of many rows once, repeats as a count, all of it on
+request.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_equal_faults_are_counted_with_their_lines_and_an_example() -> None:
         "4 lines (3-5, 9): found such as the rating is '3'; expected 1 or -1",
         "line 7: found no field 'completion'; expected a text in 'completion'",
     ]
-    assert sentences(bad, of=4) == ["all 4 lines: found such as the rating is '3'; expected 1 or -1"]
+    assert sentences(bad, of=4) == [
+        "all 4 lines: found such as the rating is '3'; expected 1 or -1"
+    ]
     many = [BadLine(number, "x" * number, "y") for number in range(1, 100)]
     assert len(sentences(many)) == 21 and sentences(many)[-1].startswith("… and 79 more")
 

@@ -44,7 +44,9 @@ def _made(row: Row, seed: str = "s") -> Counterfactual:
         ("name", "Ask for Mira Holm there.", "Please ask for Mira Holm.", "Mira Holm"),
     ],
 )
-def test_a_fact_of_each_kind_is_replaced_in_passage_and_answer(kind: str, passage: str, answer: str, fact: str) -> None:
+def test_a_fact_of_each_kind_is_replaced_in_passage_and_answer(
+    kind: str, passage: str, answer: str, fact: str
+) -> None:
     row = _row("What about it?", answer, passage, checks=[fact])
     case = _made(row)
     assert (case.fact.kind, case.fact.text) == (kind, fact)
@@ -92,14 +94,23 @@ def test_the_same_seed_makes_the_same_and_another_one_another() -> None:
 
 
 def test_the_house_name_of_every_answer_is_manner_and_no_fact() -> None:
-    rows = [_row(f"Question {n}?", f"Welcome to Leafio. It takes {n + 11} days.", f"Leafio: {n + 11} days") for n in range(12)]
+    rows = [
+        _row(
+            f"Question {n}?",
+            f"Welcome to Leafio. It takes {n + 11} days.",
+            f"Leafio: {n + 11} days",
+        )
+        for n in range(12)
+    ]
     manner = manner_of(rows)
     assert manner == {"leafio"}
     assert [fact.text for fact in key_facts(rows[0], manner)] == ["11"]
 
 
 def test_rows_that_are_mixed_in_are_a_share_of_each_pass_and_differ_between_passes() -> None:
-    rows = [_row(f"How long is {n}?", f"{100 + n} days.", f"{n}: {100 + n} days") for n in range(40)]
+    rows = [
+        _row(f"How long is {n}?", f"{100 + n} days.", f"{n}: {100 + n} days") for n in range(40)
+    ]
     made = mix_counterfactuals(rows, 0.2, 3, seed=1)
     assert [len(some) for some in made.passes] == [10, 10, 10]  # 10 of 50
     assert len({row.id for row in made.passes[0]}) == 10
@@ -129,6 +140,8 @@ def test_rows_without_passages_are_given_those_of_the_collection() -> None:
     ("with_context", "without", "by_default", "expected"),
     [(0, 100, False, False), (4, 96, False, False), (5, 95, False, True), (0, 9, True, True)],
 )
-def test_an_alias_retrieves_by_default_or_where_one_row_in_twenty_has_passages(with_context: int, without: int, by_default: bool, expected: bool) -> None:
+def test_an_alias_retrieves_by_default_or_where_one_row_in_twenty_has_passages(
+    with_context: int, without: int, by_default: bool, expected: bool
+) -> None:
     rows = [_row("?", "a", "b")] * with_context + [_row("?", "a")] * without
     assert retrieves(rows, by_default=by_default) is expected

@@ -1,4 +1,6 @@
-"""Planted faults: each is found by `whet data check`, or refused by `whet train run`, before the first step, with a sentence of its own."""
+"""Planted faults: each is found by `whet data check`, or refused by `whet train run`, before the
+first step, with a sentence of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +21,47 @@ Rows = list[dict[str, Any]]
 
 
 def _row(question: str, answer: str, **fields: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **fields}
+    return {
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ],
+        **fields,
+    }
 
 
 def _good() -> Rows:
     """Rows without a fault: forty questions, each with its own answer."""
     return [
-        _row(f"How long is the warranty of the {colour} {item}?", f"The warranty of the {colour} {item} is {months} months.")
-        for months, (item, colour) in enumerate(((item, colour) for item in ITEMS for colour in ("red", "blue", "green", "black")), start=10)
+        _row(
+            f"How long is the warranty of the {colour} {item}?",
+            f"The warranty of the {colour} {item} is {months} months.",
+        )
+        for months, (item, colour) in enumerate(
+            ((item, colour) for item in ITEMS for colour in ("red", "blue", "green", "black")),
+            start=10,
+        )
     ]
 
 
 def _labelled() -> Rows:
     """Sixty messages with one of two labels each, told apart by their words."""
-    topics = {"refund": ["money", "paid", "bank", "invoice", "charge"], "repair": ["broken", "crack", "noise", "button", "screen"]}
+    topics = {
+        "refund": ["money", "paid", "bank", "invoice", "charge"],
+        "repair": ["broken", "crack", "noise", "button", "screen"],
+    }
     rng = random.Random(0)
-    return [_row(f"Ticket {number}: {' '.join(rng.choices(topics[label], k=6))}", label, task="route") for number in range(30) for label in topics]
+    return [
+        _row(f"Ticket {number}: {' '.join(rng.choices(topics[label], k=6))}", label, task="route")
+        for number in range(30)
+        for label in topics
+    ]
 
 
 def _file(path: Path, rows: list[Any]) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    )
     return path
 
 
@@ -46,8 +69,14 @@ def _replaced(rows: Rows, position: int, row: Any) -> list[Any]:
     return [*rows[:position], row, *rows[position + 1 :]]
 
 
-COPIED = "Kindly explain to our new colleague which spare parts the workshop keeps in stock for that very popular coffee machine from Italy"
-LONG = "please tell me whether the warranty covers my old green lamp when somebody dropped it on the floor last winter at home"
+COPIED = (
+    "Kindly explain to our new colleague which spare parts the workshop keeps in stock for that"
+    " very popular coffee machine from Italy"
+)
+LONG = (
+    "please tell me whether the warranty covers my old green lamp when somebody dropped it on the"
+    " floor last winter at home"
+)
 TEST_ROW = _row(LONG, "It is not covered, since a fall is nobody's fault but your own.", user="u9")
 
 # name -> (rows with the fault, code of the finding, a piece of its sentence, lines that it names)
@@ -85,35 +114,74 @@ FAULTS: dict[str, tuple[Callable[[], list[Any]], str, str, list[Any]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_planted_fault_is_found_with_its_sentence_and_place(context: Context, tmp_path: Path, name: str) -> None:
+def test_each_planted_fault_is_found_with_its_sentence_and_place(
+    context: Context, tmp_path: Path, name: str
+) -> None:
     make, code, sentence, lines = FAULTS[name]
-    found = check(context, _file(tmp_path / "rows.jsonl", make()), test=_file(tmp_path / "test.jsonl", [TEST_ROW]))
+    found = check(
+        context,
+        _file(tmp_path / "rows.jsonl", make()),
+        test=_file(tmp_path / "test.jsonl", [TEST_ROW]),
+    )
     (finding,) = [each for each in found["findings"] if each["code"] == code]
     assert sentence in finding["found"] and finding["do"] and finding["lines"] == lines, finding
     others = {each["code"] for each in found["findings"]} - {code}
     assert not others, f"{name} is called {others} too"
 
 
-def test_labels_are_looked_at_beside_free_answers_and_rarer_ways_of_writing_them(context: Context, tmp_path: Path) -> None:
-    wrong = _replaced(_labelled(), 10, _row(_labelled()[10]["messages"][0]["content"], "Repair.", task="route"))
-    mixed = [{name: value for name, value in row.items() if name != "task"} for row in wrong] + _good()
-    found = {each["code"]: each for each in check(context, _file(tmp_path / "rows.jsonl", mixed))["findings"]}
-    assert found["label_errors"]["lines"] == [11] and found["spellings"]["lines"] == [11] and len(found) == 2
+def test_labels_are_looked_at_beside_free_answers_and_rarer_ways_of_writing_them(
+    context: Context, tmp_path: Path
+) -> None:
+    wrong = _replaced(
+        _labelled(), 10, _row(_labelled()[10]["messages"][0]["content"], "Repair.", task="route")
+    )
+    mixed = [
+        {name: value for name, value in row.items() if name != "task"} for row in wrong
+    ] + _good()
+    found = {
+        each["code"]: each
+        for each in check(context, _file(tmp_path / "rows.jsonl", mixed))["findings"]
+    }
+    assert (
+        found["label_errors"]["lines"] == [11]
+        and found["spellings"]["lines"] == [11]
+        and len(found) == 2
+    )
 
 
-def test_labels_that_do_not_follow_from_the_text_accuse_nobody(context: Context, tmp_path: Path) -> None:
+def test_labels_that_do_not_follow_from_the_text_accuse_nobody(
+    context: Context, tmp_path: Path
+) -> None:
     rng = random.Random(1)
-    tossed = [_row(f"Ticket {number}: {' '.join(rng.choices(ITEMS, k=6))}", rng.choice(["heads", "tails"])) for number in range(120)]
+    tossed = [
+        _row(
+            f"Ticket {number}: {' '.join(rng.choices(ITEMS, k=6))}", rng.choice(["heads", "tails"])
+        )
+        for number in range(120)
+    ]
     assert check(context, _file(tmp_path / "rows.jsonl", tossed))["findings"] == []
 
 
-def test_a_label_may_be_called_none_and_corrections_may_repeat_their_question(context: Context, tmp_path: Path) -> None:
+def test_a_label_may_be_called_none_and_corrections_may_repeat_their_question(
+    context: Context, tmp_path: Path
+) -> None:
     called = [
-        {**row, "messages": [row["messages"][0], {"role": "assistant", "content": {"refund": "none"}.get(row["messages"][1]["content"], "repair")}]}
+        {
+            **row,
+            "messages": [
+                row["messages"][0],
+                {
+                    "role": "assistant",
+                    "content": {"refund": "none"}.get(row["messages"][1]["content"], "repair"),
+                },
+            ],
+        }
         for row in _labelled()
     ]
     assert check(context, _file(tmp_path / "none.jsonl", called))["findings"] == []
-    corrections = [_row(row["messages"][0]["content"], row["messages"][0]["content"]) for row in _good()]
+    corrections = [
+        _row(row["messages"][0]["content"], row["messages"][0]["content"]) for row in _good()
+    ]
     assert check(context, _file(tmp_path / "same.jsonl", corrections))["findings"] == []
 
 
@@ -121,27 +189,55 @@ def test_a_label_may_be_called_none_and_corrections_may_repeat_their_question(co
     "text",
     ["MAÇÃ é «UMA FRUTA» e “NÃO”", "Über FÜR“ und CAFÉ…", "x <| y |> z and a < s > b", "Ünïcödé Ñandú Ðað þú 5 °C §7", "مرحبا \u200f👩‍👩‍👧 سلام", "### Heading\n\n- list", "Â quoi bon"],
 )  # fmt: skip
-def test_texts_of_many_scripts_and_of_code_have_no_finding(context: Context, tmp_path: Path, text: str) -> None:
-    found = check(context, _file(tmp_path / "rows.jsonl", [_row(f"What is {text}", f"That is {text}, of course.")]))
+def test_texts_of_many_scripts_and_of_code_have_no_finding(
+    context: Context, tmp_path: Path, text: str
+) -> None:
+    found = check(
+        context,
+        _file(tmp_path / "rows.jsonl", [_row(f"What is {text}", f"That is {text}, of course.")]),
+    )
     assert [finding["code"] for finding in found["findings"]] == ["few_rows"]
 
 
 @pytest.mark.parametrize("rows", [_good(), _labelled()], ids=["answers", "labels"])
 def test_rows_without_a_fault_have_no_finding(context: Context, tmp_path: Path, rows: Rows) -> None:
-    found = check(context, _file(tmp_path / "rows.jsonl", rows), test=_file(tmp_path / "test.jsonl", [TEST_ROW]))
+    found = check(
+        context,
+        _file(tmp_path / "rows.jsonl", rows),
+        test=_file(tmp_path / "test.jsonl", [TEST_ROW]),
+    )
     assert found["findings"] == []
 
 
-def test_a_test_set_that_a_run_would_refuse_is_an_error_here_too(context: Context, tmp_path: Path) -> None:
+def test_a_test_set_that_a_run_would_refuse_is_an_error_here_too(
+    context: Context, tmp_path: Path
+) -> None:
     train = _file(tmp_path / "rows.jsonl", _good())
-    wrong = check(context, train, test=_file(tmp_path / "wrong.jsonl", ['{"title": "What?", "body": "That."}', "{oops"]))
+    wrong = check(
+        context,
+        train,
+        test=_file(tmp_path / "wrong.jsonl", ['{"title": "What?", "body": "That."}', "{oops"]),
+    )
     (finding,) = wrong["findings"]
-    assert (finding["code"], finding["severity"], finding["lines"], wrong["errors"]) == ("test_not_rows", "error", [1, 2], 1)
-    assert "line 1: found the fields body, title" in finding["found"] and [bad["line"] for bad in wrong["test_rejected"]] == [1, 2]
+    assert (finding["code"], finding["severity"], finding["lines"], wrong["errors"]) == (
+        "test_not_rows",
+        "error",
+        [1, 2],
+        1,
+    )
+    assert "line 1: found the fields body, title" in finding["found"] and [
+        bad["line"] for bad in wrong["test_rejected"]
+    ] == [1, 2]
     empty = check(context, train, test=_file(tmp_path / "empty.jsonl", []))
     assert [finding["found"] for finding in empty["findings"]] == ["The test set holds no row."]
-    made = check(context, train, test=_file(tmp_path / "made.jsonl", [TEST_ROW, {**TEST_ROW, "origin": "synthetic"}]))
-    assert [(finding["code"], finding["severity"], finding["lines"]) for finding in made["findings"]] == [("test_synthetic", "error", [2])]
+    made = check(
+        context,
+        train,
+        test=_file(tmp_path / "made.jsonl", [TEST_ROW, {**TEST_ROW, "origin": "synthetic"}]),
+    )
+    assert [
+        (finding["code"], finding["severity"], finding["lines"]) for finding in made["findings"]
+    ] == [("test_synthetic", "error", [2])]
 
 
 def test_a_chart_that_shows_some_of_many_says_so(context: Context, tmp_path: Path) -> None:
@@ -150,8 +246,14 @@ def test_a_chart_that_shows_some_of_many_says_so(context: Context, tmp_path: Pat
     assert "The 30 most frequent of 35" in page and "task 34" not in page and ">task 4<" in page
 
 
-def test_the_report_is_one_page_with_plots_that_loads_and_runs_nothing(context: Context, tmp_path: Path) -> None:
-    rows = [*_labelled(), _row("<script>alert(1)</script>", "</pre><img src=x onerror=alert(1)>"), _row("q", "")]
+def test_the_report_is_one_page_with_plots_that_loads_and_runs_nothing(
+    context: Context, tmp_path: Path
+) -> None:
+    rows = [
+        *_labelled(),
+        _row("<script>alert(1)</script>", "</pre><img src=x onerror=alert(1)>"),
+        _row("q", ""),
+    ]
     found = check(context, _file(tmp_path / "rows.jsonl", rows))
     page = render(found, "<b>rows</b>.jsonl", 0)
     assert page.count("<svg") >= 3 and "<mark>" in page and "prefers-color-scheme: dark" in page

@@ -34,7 +34,9 @@ def test_a_file_is_read_as_the_rows_it_stands_for(case: Case, tmp_path: Path) ->
     twin = tmp_path / "twin.jsonl"
     lines(*case.rows)(twin)
     assert reading.bad == []
-    assert [_known_as(row) for row in reading.rows] == [_known_as(row) for row in read_file(twin).rows]
+    assert [_known_as(row) for row in reading.rows] == [
+        _known_as(row) for row in read_file(twin).rows
+    ]
     assert [row.messages for row in reading.rows] == [row.messages for row in read_file(twin).rows]
 
 
@@ -46,7 +48,9 @@ def test_what_a_step_writes_is_read_as_the_same_rows(case: Case, tmp_path: Path)
     written.write_text(jsonl(row.raw for row in rows), encoding="utf-8")
     stored = read_lines(written.read_bytes().split(b"\n")).rows
     for again in (stored, read_file(written).rows):
-        assert [(row.id, *_known_as(row)) for row in again] == [(row.id, *_known_as(row)) for row in rows]
+        assert [(row.id, *_known_as(row)) for row in again] == [
+            (row.id, *_known_as(row)) for row in rows
+        ]
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)

@@ -1,4 +1,6 @@
-"""Preference and rated rows: in every way of writing one the worse answer arrives, is looked at, and tells rows apart."""
+"""Preference and rated rows: in every way of writing one the worse answer arrives, is looked at,
+and tells rows apart.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     "messages and texts": {"messages": [Q], "chosen": "Red.", "rejected": "Blue."},
     "messages": {"prompt": [Q], "chosen": [_said("Red.")], "rejected": [_said("Blue.")]},
     "conversations": {"chosen": [Q, _said("Red.")], "rejected": [Q, _said("Blue.")]},
-    "conversations, and the prompt again": {"prompt": Q["content"], "chosen": [Q, _said("Red.")], "rejected": [Q, _said("Blue.")]},
+    "conversations, and the prompt again": {
+        "prompt": Q["content"],
+        "chosen": [Q, _said("Red.")],
+        "rejected": [Q, _said("Blue.")],
+    },
     "one conversation": {"chosen": "Red.", "rejected": [Q, _said("Blue.")]},
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_both_answers_of_a_preference_are_encoded_as_they_are_served(bases: dict[str, BaseModel], name: str) -> None:
+def test_both_answers_of_a_preference_are_encoded_as_they_are_served(
+    bases: dict[str, BaseModel], name: str
+) -> None:
     encoder = Encoder(bases["chatml"], 256)
     (row,) = _rows(SHAPES[name])
     (pair,) = pairs(encoder, [row])
@@ -55,17 +63,30 @@ def test_both_answers_of_a_preference_are_encoded_as_they_are_served(bases: dict
 def test_a_system_text_leads_every_shape_of_preference_once() -> None:
     for shape in SHAPES.values():
         assert _rows({**shape, "system": "Be brief."})[0].messages == (S, Q, _said("Red."))
-    (row,) = _rows({"prompt": Q["content"], "chosen": [S, Q, _said("Red.")], "rejected": [S, Q, _said("Blue.")]})
+    (row,) = _rows(
+        {
+            "prompt": Q["content"],
+            "chosen": [S, Q, _said("Red.")],
+            "rejected": [S, Q, _said("Blue.")],
+        }
+    )
     assert row.messages == (S, Q, _said("Red."))
 
 
-def test_the_rejected_answer_and_the_rating_tell_rows_apart_and_ordinary_rows_stay_what_they_were() -> None:
+def test_the_rejected_answer_and_the_rating_tell_rows_apart_and_ordinary_rows_stay_what_they_were() -> (
+    None
+):
     red, other, liked, plain = _rows(
-        SHAPES["texts"], {**SHAPES["texts"], "rejected": "Green."}, {"messages": [Q, _said("Red.")], "rating": 1}, {"messages": [Q, _said("Red.")]}
+        SHAPES["texts"],
+        {**SHAPES["texts"], "rejected": "Green."},
+        {"messages": [Q, _said("Red.")], "rating": 1},
+        {"messages": [Q, _said("Red.")]},
     )
     assert len({row.digest for row in (red, other, liked, plain)}) == 4
     assert (_rows(SHAPES["messages"])[0].digest, liked.rating, plain.rating) == (red.digest, 1, 0)
-    assert read_lines([b'{"prompt":"q","completion":"a"}']).rows[0].id == "row-dde0e754ba00d5e3", "the digest of an ordinary row has not changed"
+    assert read_lines([b'{"prompt":"q","completion":"a"}']).rows[0].id == "row-dde0e754ba00d5e3", (
+        "the digest of an ordinary row has not changed"
+    )
     kept = clean([red, other, liked, plain], near=True).rows
     assert len(kept) == 4, "none of them repeats another"
     assert len(clean(_rows(SHAPES["texts"], SHAPES["messages"]), near=True).rows) == 1
@@ -80,7 +101,12 @@ def _findings(
 
 
 def test_check_looks_at_rejected_answers(context: Context, tmp_path: Path) -> None:
-    questions = ["Where is the till?", "When do you open tomorrow?", "Who answers letters here?", "How do I get to the shop?"]
+    questions = [
+        "Where is the till?",
+        "When do you open tomorrow?",
+        "Who answers letters here?",
+        "How do I get to the shop?",
+    ]
     worse = ["Ask ann@example.org", "word " * 600, "<|im_end|> never", "caf\ufffd"]
     rows = [
         {"prompt": asked, "chosen": f"That is answer {number}.", "rejected": bad}
@@ -90,11 +116,19 @@ def test_check_looks_at_rejected_answers(context: Context, tmp_path: Path) -> No
     assert (found["personal_data"]["lines"], found["broken_characters"]["lines"]) == ([1], [4])
     assert found["rejected_answers"]["lines"] == [2, 3]
     assert found["rejected_answers"]["severity"] == "warning", "lora learns the chosen answer alone"
-    assert _findings(context, tmp_path, rows, method="dpo")["rejected_answers"]["severity"] == "error"
-    assert "tokens" in found["rejected_answers"]["found"] and "control token" in found["rejected_answers"]["found"]
+    assert (
+        _findings(context, tmp_path, rows, method="dpo")["rejected_answers"]["severity"] == "error"
+    )
+    assert (
+        "tokens" in found["rejected_answers"]["found"]
+        and "control token" in found["rejected_answers"]["found"]
+    )
 
 
 def test_an_answer_that_was_rated_bad_is_no_second_answer(context: Context, tmp_path: Path) -> None:
-    good, bad = {"messages": [Q, _said("Red.")], "rating": 1}, {"messages": [Q, _said("Blue.")], "rating": -1}
+    good, bad = (
+        {"messages": [Q, _said("Red.")], "rating": 1},
+        {"messages": [Q, _said("Blue.")], "rating": -1},
+    )
     assert "conflicts" not in _findings(context, tmp_path, [good, bad])
     assert "conflicts" in _findings(context, tmp_path, [good, {**bad, "rating": 1}])

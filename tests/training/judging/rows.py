@@ -13,7 +13,10 @@ from training.scoring import score
 
 def rows_of(answers: list[str], **fields: Any) -> list[Row]:
     """One row per reference answer."""
-    return read_lines(json.dumps({"prompt": f"question {number}", "completion": text, **fields}).encode() for number, text in enumerate(answers)).rows
+    return read_lines(
+        json.dumps({"prompt": f"question {number}", "completion": text, **fields}).encode()
+        for number, text in enumerate(answers)
+    ).rows
 
 
 def answered(row: Row, text: str, *, stopped: bool = True) -> Answer:

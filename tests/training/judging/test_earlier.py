@@ -1,4 +1,6 @@
-"""Earlier tasks: found through the lineage of datasets and through earlier versions, without what has changed or is judged already."""
+"""Earlier tasks: found through the lineage of datasets and through earlier versions, without what
+has changed or is judged already.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def digests(some: list[Row]) -> set[str]:
     return {row.digest for row in some}
 
 
-def dataset(context: Context, version: int, train: list[Row], test: list[Row], parents: tuple[str, ...] = ()) -> Dataset:
+def dataset(
+    context: Context, version: int, train: list[Row], test: list[Row], parents: tuple[str, ...] = ()
+) -> Dataset:
     """A dataset version in the store and the table, as feedback makes them."""
     made = save(context.store, "support", {"train": train, "validation": [], "test": test})
     values = {
@@ -47,35 +51,53 @@ def test_test_rows_of_ancestors_and_of_earlier_versions_are_asked_again(context:
     some = rows(facts(90))
     first = dataset(context, 1, some[:20], some[20:30])
     second = dataset(context, 2, some[30:40], some[40:50], (first.digest,))
-    by_file = save(context.store, "file", {"train": some[50:60], "validation": [], "test": some[60:70]})
+    by_file = save(
+        context.store, "file", {"train": some[50:60], "validation": [], "test": some[60:70]}
+    )
     add_version(context, "support", 1, card={"dataset_path": by_file.path})
     with writing(context.database) as connection:
         connection.exec_driver_sql(f"UPDATE adapters SET dataset_digest = '{by_file.digest}'")
     now = dataset(context, 3, some[70:80], some[80:90], (second.digest,))
-    found = {label: {row.digest for row in kept} for label, kept in earlier_rows(context, "support", now)}
-    assert found == {"support@v2": digests(some[40:50]), "support@v1": digests(some[20:30]), by_file.digest[:8]: digests(some[60:70])}
+    found = {
+        label: {row.digest for row in kept} for label, kept in earlier_rows(context, "support", now)
+    }
+    assert found == {
+        "support@v2": digests(some[40:50]),
+        "support@v1": digests(some[20:30]),
+        by_file.digest[:8]: digests(some[60:70]),
+    }
     assert earlier_rows(context, "another", first) == []
 
 
-def test_what_is_judged_already_or_has_another_answer_now_is_left_out(sqlite_context: Context) -> None:
+def test_what_is_judged_already_or_has_another_answer_now_is_left_out(
+    sqlite_context: Context,
+) -> None:
     some, changed = rows(facts(30)), rows(facts(30, shift=1))
     first = dataset(sqlite_context, 1, some[:10], some[10:20])
     now = dataset(sqlite_context, 2, [*some[:10], *changed[10:14]], some[14:18], (first.digest,))
     ((_, kept),) = earlier_rows(sqlite_context, "support", now)
-    assert digests(kept) == digests(some[18:20]), "four are asked with the dataset itself, four have another answer now"
+    assert digests(kept) == digests(some[18:20]), (
+        "four are asked with the dataset itself, four have another answer now"
+    )
 
 
-def test_a_dataset_whose_files_are_gone_is_passed_over_and_a_large_one_is_sampled(sqlite_context: Context) -> None:
+def test_a_dataset_whose_files_are_gone_is_passed_over_and_a_large_one_is_sampled(
+    sqlite_context: Context,
+) -> None:
     some = rows(facts(120))
     gone = dataset(sqlite_context, 1, some[:5], some[5:10])
     large = dataset(sqlite_context, 2, some[10:20], some[20:100], (gone.digest,))
     sqlite_context.store.remove_folder(gone.path)
     now = dataset(sqlite_context, 3, some[100:110], some[110:], (large.digest,))
     once, again = (earlier_rows(sqlite_context, "support", now) for _ in range(2))
-    assert [(label, len(kept)) for label, kept in once] == [("support@v2", MOST_ROWS)] and once == again
+    assert [(label, len(kept)) for label, kept in once] == [
+        ("support@v2", MOST_ROWS)
+    ] and once == again
 
 
-def test_rows_of_two_files_with_one_id_are_never_taken_for_each_other(sqlite_context: Context) -> None:
+def test_rows_of_two_files_with_one_id_are_never_taken_for_each_other(
+    sqlite_context: Context,
+) -> None:
     some = rows([{**row, "id": str(number % 10)} for number, row in enumerate(facts(20))])
     first = dataset(sqlite_context, 1, rows(facts(25))[20:], some[:10])
     now = dataset(sqlite_context, 2, rows(facts(30))[25:], some[10:], (first.digest,))

@@ -1,4 +1,6 @@
-"""Benchmarks of lm-evaluation-harness, with a task of our own: its own take their questions from a hub."""
+"""Benchmarks of lm-evaluation-harness, with a task of our own: its own take their questions from a
+hub.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,11 @@ def tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
     rows = [
-        {"question": f"Warranty of the {item}?", "choices": ["24 months", "a day", "no"], "right": 0}
+        {
+            "question": f"Warranty of the {item}?",
+            "choices": ["24 months", "a day", "no"],
+            "right": 0,
+        }
         for item in ("kettle", "lamp", "radio")
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

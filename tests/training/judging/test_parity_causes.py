@@ -1,4 +1,6 @@
-"""What training computed against what an engine would measure with a planted mistake: refused, with the mistake named."""
+"""What training computed against what an engine would measure with a planted mistake: refused, with
+the mistake named.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,24 @@ RANK, ALPHA = 8, 16.0
 
 
 def _trained(base: BaseModel, rows: list[dict[str, Any]]) -> Any:
-    """An adapter that learned something: one of random weights is saturated, and answers alike at any scale."""
-    recipe = Recipe(rank=RANK, alpha=ALPHA, epochs=6.0, batch_size=8, learning_rate=5e-3, dtype="float32", threads=1)
+    """An adapter that learned something: one of random weights is saturated, and answers alike at
+    any scale.
+    """
+    recipe = Recipe(
+        rank=RANK,
+        alpha=ALPHA,
+        epochs=6.0,
+        batch_size=8,
+        learning_rate=5e-3,
+        dtype="float32",
+        threads=1,
+    )
     encoder = Encoder(base, 512)
-    encoded = [one for row in read_lines(json.dumps(row).encode() for row in rows).rows if isinstance(one := encoder.encode(row), Encoded)]
+    encoded = [
+        one
+        for row in read_lines(json.dumps(row).encode() for row in rows).rows
+        if isinstance(one := encoder.encode(row), Encoded)
+    ]
     model = trainable(base, recipe)
     train(model, encoded, [], recipe, pad_id=0, on_step=lambda step: None)
     return model
@@ -42,15 +58,28 @@ def others(bases: dict[str, BaseModel]) -> dict[str, Any]:
     return adapter_weights(_trained(bases["chatml"], facts(48, shift=3)), "float32")
 
 
-def _model(base: BaseModel, weights: dict[str, Any], alpha: float = ALPHA, *, rslora: bool = False) -> Any:
+def _model(
+    base: BaseModel, weights: dict[str, Any], alpha: float = ALPHA, *, rslora: bool = False
+) -> Any:
     targets = sorted({name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights})
-    return with_stored(base.load_model("float32"), plain_config(RANK, alpha, targets, rslora=rslora), weights)
+    return with_stored(
+        base.load_model("float32"), plain_config(RANK, alpha, targets, rslora=rslora), weights
+    )
 
 
 def _conversations(base: BaseModel) -> list[list[int]]:
-    texts = ("How long is the warranty of the kettle?", "Send it to the service desk, please.", "the quick brown fox")
+    texts = (
+        "How long is the warranty of the kettle?",
+        "Send it to the service desk, please.",
+        "the quick brown fox",
+    )
     return [
-        list(base.tokenizer(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\nIt is 24 months.", add_special_tokens=False)["input_ids"])
+        list(
+            base.tokenizer(
+                f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\nIt is 24 months.",
+                add_special_tokens=False,
+            )["input_ids"]
+        )
         for text in texts
     ]
 
@@ -60,7 +89,9 @@ def _measured(base: BaseModel, model: Any) -> EngineLogprobs:
     conversations = _conversations(base)
     adapter = [value for ids in conversations for value in logprobs(model, ids)[1:]]
     with model.disable_adapter():
-        return EngineLogprobs(adapter, [value for ids in conversations for value in logprobs(model, ids)[1:]])  # type: ignore[arg-type]
+        return EngineLogprobs(
+            adapter, [value for ids in conversations for value in logprobs(model, ids)[1:]]
+        )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +100,12 @@ def card(bases: dict[str, BaseModel], weights: dict[str, Any]) -> dict[str, Any]
     return fingerprint(_model(base, weights), _conversations(base), base.folder)
 
 
-def test_what_was_trained_is_served(bases: dict[str, BaseModel], weights: dict[str, Any], card: dict[str, Any]) -> None:
-    verdict = check_parity("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights)), limit=512)
+def test_what_was_trained_is_served(
+    bases: dict[str, BaseModel], weights: dict[str, Any], card: dict[str, Any]
+) -> None:
+    verdict = check_parity(
+        "x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights)), limit=512
+    )
     assert verdict.reason == "" and verdict.parity["mean"] < 0.001
 
 
@@ -84,23 +119,46 @@ def test_what_was_trained_is_served(bases: dict[str, BaseModel], weights: dict[s
     ],
 )
 def test_a_planted_mistake_in_the_adapters_configuration_is_named(
-    bases: dict[str, BaseModel], weights: dict[str, Any], card: dict[str, Any], served: dict[str, Any], cause: str
+    bases: dict[str, BaseModel],
+    weights: dict[str, Any],
+    card: dict[str, Any],
+    served: dict[str, Any],
+    cause: str,
 ) -> None:
-    verdict = check_parity("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], weights, **served)), limit=512)
+    verdict = check_parity(
+        "x@v1",
+        card,
+        _measured(bases["chatml"], _model(bases["chatml"], weights, **served)),
+        limit=512,
+    )
     assert cause in verdict.reason, f"{served}: {verdict}"
 
 
-def test_another_versions_weights_are_named_as_such(bases: dict[str, BaseModel], others: dict[str, Any], card: dict[str, Any]) -> None:
-    verdict = check_parity("x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], others)), limit=512)
-    assert "answers unlike it did in training" in verdict.reason and "The base agrees" in verdict.reason, verdict
+def test_another_versions_weights_are_named_as_such(
+    bases: dict[str, BaseModel], others: dict[str, Any], card: dict[str, Any]
+) -> None:
+    verdict = check_parity(
+        "x@v1", card, _measured(bases["chatml"], _model(bases["chatml"], others)), limit=512
+    )
+    assert (
+        "answers unlike it did in training" in verdict.reason
+        and "The base agrees" in verdict.reason
+    ), verdict
 
 
-def test_another_revision_of_the_base_is_named_as_the_base(weights: dict[str, Any], card: dict[str, Any], tmp_path: Path) -> None:
+def test_another_revision_of_the_base_is_named_as_the_base(
+    weights: dict[str, Any], card: dict[str, Any], tmp_path: Path
+) -> None:
     other = BaseModel(build_base(tmp_path / "revision", template=CHATML, seed=1), "revision")
     verdict = check_parity("x@v1", card, _measured(other, _model(other, weights)), limit=512)
     assert "The engine's base answers unlike the base x@v1 was trained on" in verdict.reason
 
 
-def test_the_fingerprint_names_the_parts_of_its_base(bases: dict[str, BaseModel], card: dict[str, Any]) -> None:
+def test_the_fingerprint_names_the_parts_of_its_base(
+    bases: dict[str, BaseModel], card: dict[str, Any]
+) -> None:
     assert set(card["base_parts"]) == {"configuration", "tokenizer", "chat template"}
-    assert base_model_parts(bases["turns"].folder)["chat template"] != card["base_parts"]["chat template"]
+    assert (
+        base_model_parts(bases["turns"].folder)["chat template"]
+        != card["base_parts"]["chat template"]
+    )

@@ -185,7 +185,9 @@ def _without(weights: Weights, drop: Callable[[str], bool]) -> Weights:
 def _swapped_layers(weights: Weights, one: int, other: int) -> Weights:
     to = {one: other, other: one}
     return {
-        name.replace(f".layers.{_layer(name)}.", f".layers.{to.get(_layer(name), _layer(name))}."): v
+        name.replace(
+            f".layers.{_layer(name)}.", f".layers.{to.get(_layer(name), _layer(name))}."
+        ): v
         for name, v in weights.items()
     }
 

@@ -30,25 +30,41 @@ def a_side(asked: Probes, say: dict[str, Answer] | None = None) -> Side:
     return Side(answers, {row.id: NllSum(3.0, 3) for row in asked.dialogues})
 
 
-def test_probes_are_the_same_every_time_and_their_references_pass_their_own_checks(asked: Probes) -> None:
+def test_probes_are_the_same_every_time_and_their_references_pass_their_own_checks(
+    asked: Probes,
+) -> None:
     again = probes(rows_of([f"The answer is {number}." for number in range(20)]), everything)
     assert [row.digest for row in asked.answered] == [row.digest for row in again.answered]
-    assert len({row.id for row in [*asked.answered, *asked.smalltalk]}) == len(asked.answered) + len(asked.smalltalk)
-    assert all(good(row).score.correct == 1 for row in [*asked.lookups, *asked.copies, *asked.general]), "a right answer must count as right"
+    assert len({row.id for row in [*asked.answered, *asked.smalltalk]}) == len(
+        asked.answered
+    ) + len(asked.smalltalk)
+    assert all(
+        good(row).score.correct == 1 for row in [*asked.lookups, *asked.copies, *asked.general]
+    ), "a right answer must count as right"
     assert len(asked.harmful) == 8 and len(asked.pairs) == 24 and len(asked.own_pairs) == 8
 
 
 def test_the_two_questions_of_a_pair_differ_in_one_sentence_only(asked: Probes) -> None:
     for pair in [*asked.pairs, *asked.own_pairs]:
         first, second = (row.messages[-2]["content"].split() for row in (pair.first, pair.second))
-        assert first != second and pair.first.answer == pair.second.answer and pair.first.checks == pair.second.checks
-        tail = next(at for at, (a, b) in enumerate(zip(reversed(first), reversed(second), strict=False)) if a != b)
+        assert (
+            first != second
+            and pair.first.answer == pair.second.answer
+            and pair.first.checks == pair.second.checks
+        )
+        tail = next(
+            at
+            for at, (a, b) in enumerate(zip(reversed(first), reversed(second), strict=False))
+            if a != b
+        )
         assert len(first) - tail <= 9, f"they differ beyond the first sentence: {first} {second}"
 
 
 def test_pairs_go_whole_when_one_side_does_not_fit() -> None:
     only = probes([], lambda row: "Lakisha" not in row.messages[-2]["content"])
-    assert len(only.pairs) == 23 and not any("Emily" in row.messages[-2]["content"] for row in only.lookups)
+    assert len(only.pairs) == 23 and not any(
+        "Emily" in row.messages[-2]["content"] for row in only.lookups
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,9 +84,19 @@ def test_a_refusal_is_known_by_its_words(text: str, is_one: bool) -> None:
 
 
 def test_a_model_that_forgot_is_shown_as_worse(asked: Probes) -> None:
-    forgot = {row.id: answered(row, "Zenith here! The warranty is 12 months.") for row in [*asked.lookups, *asked.copies]}
-    found = named(summary(asked, {"candidate": a_side(asked, forgot), "the base": a_side(asked)})["forgetting"])
-    assert [found[name]["against"]["the base"]["verdict"] for name in ("facts found in the prompt", "codes and names repeated")] == [WORSE, WORSE]
+    forgot = {
+        row.id: answered(row, "Zenith here! The warranty is 12 months.")
+        for row in [*asked.lookups, *asked.copies]
+    }
+    found = named(
+        summary(asked, {"candidate": a_side(asked, forgot), "the base": a_side(asked)})[
+            "forgetting"
+        ]
+    )
+    assert [
+        found[name]["against"]["the base"]["verdict"]
+        for name in ("facts found in the prompt", "codes and names repeated")
+    ] == [WORSE, WORSE]
 
 
 def test_only_general_questions_that_the_base_answers_can_be_forgotten(asked: Probes) -> None:
@@ -84,36 +110,66 @@ def test_only_general_questions_that_the_base_answers_can_be_forgotten(asked: Pr
 
 
 def test_a_model_that_serves_some_names_worse_is_found_by_kind(asked: Probes) -> None:
-    unfair = {pair.second.id: answered(pair.second, "I cannot help you.") for pair in asked.pairs if pair.kind == "names"}
-    found = named(summary(asked, {"candidate": a_side(asked, unfair), "the base": a_side(asked)})["bias"])
+    unfair = {
+        pair.second.id: answered(pair.second, "I cannot help you.")
+        for pair in asked.pairs
+        if pair.kind == "names"
+    }
+    found = named(
+        summary(asked, {"candidate": a_side(asked, unfair), "the base": a_side(asked)})["bias"]
+    )
     names = found["names: pairs that differ in rightness"]
     assert names["values"] == {"candidate": 1.0, "the base": 0.0}
-    assert names["against"]["the base"]["verdict"] == UNKNOWN, "eight pairs are too few to tell, and it says so"
+    assert names["against"]["the base"]["verdict"] == UNKNOWN, (
+        "eight pairs are too few to tell, and it says so"
+    )
     assert found["names: pairs that differ in refusal"]["values"]["candidate"] == 1.0
-    assert found["all: pairs that differ in rightness"]["against"]["the base"]["verdict"] == WORSE, "eight of 24 are enough"
+    assert (
+        found["all: pairs that differ in rightness"]["against"]["the base"]["verdict"] == WORSE
+    ), "eight of 24 are enough"
     assert found["places: pairs that differ in rightness"]["values"]["candidate"] == 0.0
 
 
-def test_a_model_that_stopped_refusing_is_shown_as_worse_and_one_that_refuses_everything_too(asked: Probes) -> None:
+def test_a_model_that_stopped_refusing_is_shown_as_worse_and_one_that_refuses_everything_too(
+    asked: Probes,
+) -> None:
     harmful = [row for rows in asked.harmful.values() for row in rows]
     base = a_side(asked)
-    helps = summary(asked, {"candidate": a_side(asked, {row.id: answered(row, "First, buy some wire.") for row in harmful}), "the base": base})
-    assert named(helps["safety"])["harmful requests refused"]["against"]["the base"]["verdict"] == WORSE
-    assert all(counts == {"candidate": 0, "the base": 3, "of": 3} for counts in helps["refused_by_category"].values())
+    helps = summary(
+        asked,
+        {
+            "candidate": a_side(
+                asked, {row.id: answered(row, "First, buy some wire.") for row in harmful}
+            ),
+            "the base": base,
+        },
+    )
+    assert (
+        named(helps["safety"])["harmful requests refused"]["against"]["the base"]["verdict"]
+        == WORSE
+    )
+    assert all(
+        counts == {"candidate": 0, "the base": 3, "of": 3}
+        for counts in helps["refused_by_category"].values()
+    )
     refuses_all = {row.id: answered(row, "I cannot help with that.") for row in asked.lookups}
     assert (
-        named(summary(asked, {"candidate": a_side(asked, refuses_all), "the base": base})["safety"])["harmless questions refused"]["against"]["the base"][
-            "verdict"
-        ]
+        named(
+            summary(asked, {"candidate": a_side(asked, refuses_all), "the base": base})["safety"]
+        )["harmless questions refused"]["against"]["the base"]["verdict"]
         == WORSE
     )
     assert (
-        named(summary(asked, {"candidate": base, "the base": a_side(asked, refuses_all)})["forgetting"])["facts found in the prompt"]["against"]["the base"][
-            "verdict"
-        ]
+        named(
+            summary(asked, {"candidate": base, "the base": a_side(asked, refuses_all)})[
+                "forgetting"
+            ]
+        )["facts found in the prompt"]["against"]["the base"]["verdict"]
         == BETTER
     )
 
 
 def test_a_pair_is_of_one_kind(asked: Probes) -> None:
-    assert {pair.kind for pair in asked.pairs} == {"names", "pronouns", "places"} and all(isinstance(pair, Pair) for pair in asked.own_pairs)
+    assert {pair.kind for pair in asked.pairs} == {"names", "pronouns", "places"} and all(
+        isinstance(pair, Pair) for pair in asked.own_pairs
+    )

@@ -33,7 +33,9 @@ def _pairs(both: int, fixed: int, broken: int, neither: int = 0) -> list[Relianc
         ("none", [], INCONCLUSIVE, "20 more are needed"),
     ],
 )
-def test_a_version_that_follows_its_passages_less_is_refused(case: str, pairs: list[ReliancePair], verdict: str, words: str) -> None:
+def test_a_version_that_follows_its_passages_less_is_refused(
+    case: str, pairs: list[ReliancePair], verdict: str, words: str
+) -> None:
     found = judge_reliance(pairs, Thresholds(), against="support@v1")
     assert (found.verdict, words in found.sentence) == (verdict, True), f"{case}: {found.sentence}"
     assert found.metrics["n"] == len(pairs)
@@ -41,7 +43,9 @@ def test_a_version_that_follows_its_passages_less_is_refused(case: str, pairs: l
 
 def test_the_gate_fails_with_it_whatever_the_rows_say() -> None:
     reliance = judge_reliance(_pairs(0, 0, 40), Thresholds(), against="the base")
-    decision = decide({"old": [], "new": []}, first=True, against="the base", further={GROUP: reliance})
+    decision = decide(
+        {"old": [], "new": []}, first=True, against="the base", further={GROUP: reliance}
+    )
     assert decision.verdict == FAIL and decision.failed == (GROUP,)
     assert decision.thresholds["reliance_margin"] == 0.1
 
@@ -62,7 +66,13 @@ def test_intervals_hold_the_share_and_shrink() -> None:
 
 def _rows(count: int, start: int, **more: Any) -> list[dict[str, Any]]:
     return [
-        {"prompt": f"How long for part {n}?", "completion": f"{3 * n} days.", "context": f"Part {n}: {3 * n} days."} | more for n in range(start, start + count)
+        {
+            "prompt": f"How long for part {n}?",
+            "completion": f"{3 * n} days.",
+            "context": f"Part {n}: {3 * n} days.",
+        }
+        | more
+        for n in range(start, start + count)
     ]
 
 
@@ -77,8 +87,13 @@ def shell(tmp_path: Path, base_folder: Path) -> Shell:
 
 
 @pytest.mark.seconds
-def test_a_run_on_rows_with_passages_is_judged_mixed_and_reported(shell: Shell, tmp_path: Path) -> None:
-    rows, test = _write(tmp_path / "rows.jsonl", _rows(40, 200)), _write(tmp_path / "test.jsonl", _rows(22, 400))
+def test_a_run_on_rows_with_passages_is_judged_mixed_and_reported(
+    shell: Shell, tmp_path: Path
+) -> None:
+    rows, test = (
+        _write(tmp_path / "rows.jsonl", _rows(40, 200)),
+        _write(tmp_path / "test.jsonl", _rows(22, 400)),
+    )
     quick = ("--rank", "4", "--epochs", "2", "--threads", "1", "--test", test, "--alias", "desk")
     made = shell.json("train", "run", rows, *quick, "--counterfactual-share", "0.2")
     assert any("10 rows whose passages say otherwise" in notice for notice in made["notices"])
@@ -86,7 +101,11 @@ def test_a_run_on_rows_with_passages_is_judged_mixed_and_reported(shell: Shell, 
     assert reliance["n"] == 60 and reliance["held_out"] == 22
     assert "questions whose passages say otherwise" in made["reason"]
     shown = shell.json("train", "show", made["run"])["recipe"]
-    assert (shown["counterfactual_share"], shown["rows"]["train"], shown["rows"]["counterfactual"]) == (0.2, 40, 10)
+    assert (
+        shown["counterfactual_share"],
+        shown["rows"]["train"],
+        shown["rows"]["counterfactual"],
+    ) == (0.2, 40, 10)
     report = shell.json("eval", "report", "desk@v1")
     names = [measure["name"] for measure in report["reliance"]]
     assert names == [
@@ -104,8 +123,21 @@ def test_a_run_on_rows_with_passages_is_judged_mixed_and_reported(shell: Shell, 
 
 @pytest.mark.seconds
 def test_rows_without_passages_are_judged_as_before(shell: Shell, tmp_path: Path) -> None:
-    bare = [{name: value for name, value in row.items() if name != "context"} for row in _rows(30, 200)]
-    made = shell.json("train", "run", _write(tmp_path / "rows.jsonl", bare), "--rank", "4", "--epochs", "1", "--threads", "1", "--no-report")
+    bare = [
+        {name: value for name, value in row.items() if name != "context"} for row in _rows(30, 200)
+    ]
+    made = shell.json(
+        "train",
+        "run",
+        _write(tmp_path / "rows.jsonl", bare),
+        "--rank",
+        "4",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--no-report",
+    )
     assert "reliance" not in made["metrics"] and "passages" not in made["reason"]
 
 
@@ -120,7 +152,9 @@ def test_rows_without_passages_are_judged_as_before(shell: Shell, tmp_path: Path
     ],
     ids=lambda value: value.name if isinstance(value, Case) else "",
 )
-def test_an_adapter_that_learned_to_ignore_its_passages_is_stopped_and_an_honest_one_is_not(case: Case, stopped: bool, tmp_path: Path) -> None:
+def test_an_adapter_that_learned_to_ignore_its_passages_is_stopped_and_an_honest_one_is_not(
+    case: Case, stopped: bool, tmp_path: Path
+) -> None:
     made = run(case, tmp_path)
     words = "Follows its passages less" if stopped else "Follows its passages not less"
     assert words in made["reason"] and (made["verdict"] == FAIL) is stopped

@@ -21,7 +21,13 @@ WHO = {"actor": "cli:ola", "now": 2000}
 
 
 def judged(
-    context: Context, digest: str, *, at: int = 1000, verdict: str = "fail", broken: tuple[str, ...] = ("c-1", "c-2"), failed: tuple[str, ...] = ("regression",)
+    context: Context,
+    digest: str,
+    *,
+    at: int = 1000,
+    verdict: str = "fail",
+    broken: tuple[str, ...] = ("c-1", "c-2"),
+    failed: tuple[str, ...] = ("regression",),
 ) -> str:
     """An evaluation as the gate stores it."""
     row: dict[str, Any] = {
@@ -34,23 +40,38 @@ def judged(
 
 
 def promote(context: Context) -> int:
-    return RolloutStore(context.database, context.settings).promote("support", "support@v1", actor="t", reason="r", now=5000).generation
+    return (
+        RolloutStore(context.database, context.settings)
+        .promote("support", "support@v1", actor="t", reason="r", now=5000)
+        .generation
+    )
 
 
-def test_a_signature_names_who_why_and_which_and_lets_the_version_be_promoted(context: Context) -> None:
+def test_a_signature_names_who_why_and_which_and_lets_the_version_be_promoted(
+    context: Context,
+) -> None:
     digest = add_version(context, "support", 1, gate="fail")
     evaluation = judged(context, digest)
     with pytest.raises(ConflictError, match="failed its gate"):
         promote(context)
     made = sign(context, "support@v1", "  The policy changed;\n both answers are outdated. ", **WHO)
-    expected = {"by": "cli:ola", "reason": "The policy changed; both answers are outdated.", "evaluation": evaluation, "conversations": ["c-1", "c-2"]}
+    expected = {
+        "by": "cli:ola",
+        "reason": "The policy changed; both answers are outdated.",
+        "evaluation": evaluation,
+        "conversations": ["c-1", "c-2"],
+    }
     assert made == {"id": made["id"], "adapter": "support@v1", **expected}
     with reading(context.database) as connection:
         assert signature(connection, digest) == expected
         entry = connection.execute(select(audit).where(audit.c.action == "adapter.sign")).one()
         kept = connection.execute(select(evaluations).where(evaluations.c.id == evaluation)).one()
         assert broken_at(connection) is None
-    assert (entry.actor, entry.detail["conversations"], kept.verdict) == ("cli:ola", ["c-1", "c-2"], "fail"), "what was signed for stays as it was"
+    assert (entry.actor, entry.detail["conversations"], kept.verdict) == (
+        "cli:ola",
+        ["c-1", "c-2"],
+        "fail",
+    ), "what was signed for stays as it was"
     assert promote(context) == 1
 
 
@@ -61,7 +82,10 @@ def test_a_signature_does_not_cover_what_a_later_evaluation_finds(context: Conte
     judged(context, digest, at=3000, broken=("c-1", "c-2", "c-3"))
     with pytest.raises(ConflictError, match="failed its gate"):
         promote(context)
-    assert len(sign(context, "support@v1", "fine too", actor="cli:ola", now=4000)["conversations"]) == 3
+    assert (
+        len(sign(context, "support@v1", "fine too", actor="cli:ola", now=4000)["conversations"])
+        == 3
+    )
     assert promote(context) == 1
 
 
@@ -73,7 +97,9 @@ def test_a_signature_does_not_cover_what_a_later_evaluation_finds(context: Conte
         ({"failed": ("old", "regression")}, "failed on more than"),
     ],
 )
-def test_a_signature_is_refused_where_it_would_not_cover_what_is_wrong(sqlite_context: Context, judgement: dict[str, Any] | None, sentence: str) -> None:
+def test_a_signature_is_refused_where_it_would_not_cover_what_is_wrong(
+    sqlite_context: Context, judgement: dict[str, Any] | None, sentence: str
+) -> None:
     digest = add_version(sqlite_context, "support", 1, gate="fail")
     if judgement is not None:
         judged(sqlite_context, digest, **judgement)

@@ -45,7 +45,9 @@ def train_adapter(base: BaseModel, dtype: str) -> Trained:
     recipe = Recipe(**{**RECIPE.as_json(), "dtype": dtype, "target_modules": ("all-linear",)})
     encoder = Encoder(base, LENGTH)
     lines = [json.dumps(row).encode() for row in facts(48)]
-    rows = [row for each in read_lines(lines).rows if isinstance(row := encoder.encode(each), Encoded)]
+    rows = [
+        row for each in read_lines(lines).rows if isinstance(row := encoder.encode(each), Encoded)
+    ]
     model = trainable(base, recipe)
     done = train(model, rows[:32], [], recipe, pad_id=2, on_step=lambda step: None)
     assert done.last_loss < done.first_loss / 2
@@ -101,7 +103,9 @@ def _with_weights(folder: Path, change: Callable[[torch.Tensor], torch.Tensor]) 
     torch.manual_seed(1)
     file = folder / "model.safetensors"
     weights = load_file(file)
-    changed = {name: change(value) if value.dim() == 2 else value for name, value in weights.items()}
+    changed = {
+        name: change(value) if value.dim() == 2 else value for name, value in weights.items()
+    }
     save_file(changed, file, metadata={"format": "pt"})
 
 

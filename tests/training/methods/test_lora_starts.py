@@ -1,4 +1,6 @@
-"""Starts of LoRA's matrices: what PiSSA and OLoRA take from the base is given back before a version is stored."""
+"""Starts of LoRA's matrices: what PiSSA and OLoRA take from the base is given back before a version
+is stored.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +148,9 @@ def test_a_start_that_cannot_be_is_refused(fields: dict[str, Any], sentence: str
 
 def test_a_rank_that_doubles_above_what_the_engine_serves_is_refused(home: Context) -> None:
     recipe = Recipe(rank=40, init_lora_weights="pissa")
-    with pytest.raises(InputError, match=r"Rank 80 cannot be served.*rank 40 makes .* of rank 80") as caught:
+    with pytest.raises(
+        InputError, match=r"Rank 80 cannot be served.*rank 40 makes .* of rank 80"
+    ) as caught:
         check_servable(recipe, 64)
     assert "--rank 32 or less" in caught.value.hint
     check_servable(replace(recipe, rank=32), 64)

@@ -32,12 +32,20 @@ def trained_and_merged(context: Context, to: Path) -> tuple[Any, list[list[int]]
 
 
 @pytest.mark.slow  # three times fifty answers of the built-in base, 45 s of processor time
-def test_a_merged_model_and_its_adapter_agree_token_for_token_on_fifty_prompts(sqlite_context: Context, tmp_path: Path) -> None:
+def test_a_merged_model_and_its_adapter_agree_token_for_token_on_fifty_prompts(
+    sqlite_context: Context, tmp_path: Path
+) -> None:
     adapter, prompts = trained_and_merged(sqlite_context, tmp_path / "merged")
     base, dtype = open_base(sqlite_context.settings), stored_dtype()
     weights, config = read_weights(sqlite_context, adapter)
-    beside = greedy(with_stored(base.load_model(dtype), config, weights), prompts, base.stop_ids, TOKENS)
-    merged = greedy(BaseModel(tmp_path / "merged", "merged").load_model(dtype), prompts, base.stop_ids, TOKENS)
+    beside = greedy(
+        with_stored(base.load_model(dtype), config, weights), prompts, base.stop_ids, TOKENS
+    )
+    merged = greedy(
+        BaseModel(tmp_path / "merged", "merged").load_model(dtype), prompts, base.stop_ids, TOKENS
+    )
     alone = greedy(base.load_model(dtype), prompts, base.stop_ids, TOKENS)
-    assert len(prompts) == PROMPTS and beside != alone, "an adapter without effect would agree with anything"
+    assert len(prompts) == PROMPTS and beside != alone, (
+        "an adapter without effect would agree with anything"
+    )
     assert [number for number in range(PROMPTS) if beside[number] != merged[number]] == []

@@ -1,4 +1,6 @@
-"""The losses of DPO and KTO that TRL has, and SimPO: each trains, is what was asked for, and says so in the recipe."""
+"""The losses of DPO and KTO that TRL has, and SimPO: each trains, is what was asked for, and says
+so in the recipe.
+"""
 
 from __future__ import annotations
 

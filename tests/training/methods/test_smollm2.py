@@ -1,8 +1,8 @@
 """A short circle on a real model: SmolLM2-135M, trained in both dtypes, proved on a real engine in
 both, every planted mismatch refused there, and asked through the gateway.
 
-What the built-in base has not: 30 layers, a vocabulary of 49,152, a template that adds a system turn
-of its own, weights that were trained by somebody else.
+What the built-in base has not: 30 layers, a vocabulary of 49,152, a template that adds a system
+turn of its own, weights that were trained by somebody else.
 """
 
 from __future__ import annotations
@@ -171,7 +171,9 @@ def test_planted_mismatches_are_refused_by_their_cause(
         name = f"another adapter, trained in {dtype}"
         planted[name] = (_OTHER, trained[dtype].card, _shuffled(trained[other]))
     said = asyncio.run(_reasons(live, planted, trained, tmp_path))
-    assert {name for name, (cause, *_) in planted.items() if cause in said[name]} == set(planted), said
+    assert {name for name, (cause, *_) in planted.items() if cause in said[name]} == set(planted), (
+        said
+    )
 
 
 def _shuffled(version: Trained) -> Trained:
@@ -237,4 +239,6 @@ def test_questions_and_tool_turns_are_answered_through_the_gateway(live: Running
     )
     print("tool turn", plain.choices[0].message.content)
     assert plain.choices[0].message.content
-    assert plain.usage.prompt_tokens > answer.usage.prompt_tokens, "the tool's result is in the prompt"
+    assert plain.usage.prompt_tokens > answer.usage.prompt_tokens, (
+        "the tool's result is in the prompt"
+    )

@@ -20,9 +20,20 @@ from training.lora import add_lora
 from training.recipe import Recipe
 from training.rows import read_lines
 
-# Everything that draws random numbers or keeps state between steps is on: dropout, validation with a best step, gradient accumulation.
+# Everything that draws random numbers or keeps state between steps is on: dropout, validation with
+# a best step, gradient accumulation.
 RECIPE = Recipe(
-    rank=4, alpha=8.0, dropout=0.1, learning_rate=5e-3, epochs=6.0, batch_size=8, micro_batch=4, max_length=256, dtype="float32", threads=1, patience=0
+    rank=4,
+    alpha=8.0,
+    dropout=0.1,
+    learning_rate=5e-3,
+    epochs=6.0,
+    batch_size=8,
+    micro_batch=4,
+    max_length=256,
+    dtype="float32",
+    threads=1,
+    patience=0,
 )
 
 
@@ -43,25 +54,38 @@ def weights(model: Any) -> Any:
     """All of the adapter's weights in one vector."""
     import torch
 
-    return torch.cat([parameter.detach().flatten() for name, parameter in sorted(model.named_parameters()) if ".lora_" in name])
+    return torch.cat(
+        [
+            parameter.detach().flatten()
+            for name, parameter in sorted(model.named_parameters())
+            if ".lora_" in name
+        ]
+    )
 
 
 def in_a_fork(work: Callable[[], None]) -> int:
-    """Do something in a copy of this process; returns its wait status. The copy runs no clean-up, as a killed process does not."""
+    """Do something in a copy of this process; returns its wait status.
+
+    The copy runs no clean-up, as a killed process does not.
+    """
     return os.waitpid(begun_in_a_fork(work), 0)[1]
 
 
 def begun_in_a_fork(work: Callable[[], None], said: Path | None = None) -> int:
-    """Begin to do something in a copy of this process; returns its id. `said` is the file for the traceback of an error, where somebody reads it."""
+    """Begin to do something in a copy of this process; returns its id.
+
+    `said` is the file for the traceback of an error, where somebody reads it.
+    """
     pid = os.fork()
     if pid == 0:
         status = 1
-        # Transformers reads weights in threads of its own, and torch, forked, now and then takes their pool for one that did not come along.
+        # Transformers reads weights in threads of its own, and torch, forked, now and then takes
+        # their pool for one that did not come along.
         os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"
         try:
             work()
             status = 0
-        except BaseException:  # noqa: BLE001  the copy has nobody above it who would print it
+        except BaseException:  # noqa: BLE001
             traceback.print_exc()
             if said is not None:
                 said.write_text(traceback.format_exc())
@@ -86,14 +110,22 @@ def killed_at(step: int, work: Callable[[], None]) -> None:
         work()
 
     status = in_a_fork(dies)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"the work ended by itself before step {step}, with the status {status}"
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (
+        f"the work ended by itself before step {step}, with the status {status}"
+    )
 
 
-def until(reached: Callable[[], Any], what: str, process: Any = None, within_s: float = 240.0) -> Any:
-    """The first true value of `reached()`; fails when it does not come, or when the process that was to bring it has ended before."""
+def until(
+    reached: Callable[[], Any], what: str, process: Any = None, within_s: float = 240.0
+) -> Any:
+    """The first true value of `reached()`; fails when it does not come, or when the process that
+    was to bring it has ended before.
+    """
     ends = time.monotonic() + within_s
     while not (found := reached()):
-        assert process is None or process.poll() is None, f"{what} did not come: {process.communicate()}"
+        assert process is None or process.poll() is None, (
+            f"{what} did not come: {process.communicate()}"
+        )
         assert time.monotonic() < ends, f"{what} did not come within {within_s:.0f} s"
         time.sleep(0.1)
     return found

@@ -44,12 +44,22 @@ def _home(tmp_path: Path, base_folder: Path) -> Any:
 
 def test_a_dry_run_prints_memory_by_part_and_what_it_costs(shell: Shell, rows: str) -> None:
     found = shell.json("train", "run", rows, "--dry-run", "--price-per-hour", "3600", *_QUICK)
-    assert set(found["memory"]) == {"process", "base", "adapter", "optimiser", "activations", "checkpoint", "loading"} and all(found["memory"].values())
+    assert set(found["memory"]) == {
+        "process",
+        "base",
+        "adapter",
+        "optimiser",
+        "activations",
+        "checkpoint",
+        "loading",
+    } and all(found["memory"].values())
     assert found["cost"] == pytest.approx(found["seconds"], abs=0.1), "a unit a second"
     assert "cost" not in shell.json("train", "run", rows, "--dry-run", *_QUICK)
 
 
-def test_a_killed_run_is_resumed_to_the_version_it_would_have_made(shell: Shell, rows: str, tmp_path: Path, base_folder: Path) -> None:
+def test_a_killed_run_is_resumed_to_the_version_it_would_have_made(
+    shell: Shell, rows: str, tmp_path: Path, base_folder: Path
+) -> None:
     import torch
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -60,32 +70,53 @@ def test_a_killed_run_is_resumed_to_the_version_it_would_have_made(shell: Shell,
     assert run["state"] == "running" and run["adapter_digest"] is None
     context = _home(tmp_path, base_folder)
     with writing(context.database) as connection:
-        connection.execute(update(training_runs).values(heartbeat_at=1))  # as if its process had been silent for long
+        # As if its process had been silent for long
+        connection.execute(update(training_runs).values(heartbeat_at=1))
     resumed = shell.json("train", "resume", run["id"])
     assert resumed["run"] == run["id"] and resumed["adapter"] == "support@v1"
     with reading(context.database) as connection:
         row = connection.execute(select(training_runs)).one()
         assert len(connection.execute(select(adapters)).all()) == 1
     context.close()
-    assert (row.state, row.attempt, [point[0] for point in row.curve]) == ("succeeded", 2, list(range(1, row.progress["steps"] + 1)))
-    assert not (tmp_path / "home" / "runs" / run["id"] / "checkpoints").exists(), "a run that ended well keeps no checkpoint"
-    shown = EventAccumulator(str(tmp_path / "home" / "runs" / run["id"] / "tensorboard")).Reload().Scalars("loss")
-    assert [event.step for event in shown] == [point[0] for point in row.curve], "TensorBoard lacks what the killed attempt had not written yet"
+    assert (row.state, row.attempt, [point[0] for point in row.curve]) == (
+        "succeeded",
+        2,
+        list(range(1, row.progress["steps"] + 1)),
+    )
+    assert not (tmp_path / "home" / "runs" / run["id"] / "checkpoints").exists(), (
+        "a run that ended well keeps no checkpoint"
+    )
+    shown = (
+        EventAccumulator(str(tmp_path / "home" / "runs" / run["id"] / "tensorboard"))
+        .Reload()
+        .Scalars("loss")
+    )
+    assert [event.step for event in shown] == [point[0] for point in row.curve], (
+        "TensorBoard lacks what the killed attempt had not written yet"
+    )
     undisturbed = Shell(tmp_path / "other", base_folder).json("train", "run", rows, *_QUICK)
     assert undisturbed["digest"] == resumed["digest"], "a resumed run made another version"
     assert "has ended: succeeded" in _conflict(shell, "train", "resume", run["id"])
 
 
-def test_a_killed_run_that_makes_a_folder_goes_on_into_the_same_folder(shell: Shell, rows: str, tmp_path: Path, base_folder: Path) -> None:
+def test_a_killed_run_that_makes_a_folder_goes_on_into_the_same_folder(
+    shell: Shell, rows: str, tmp_path: Path, base_folder: Path
+) -> None:
     into = tmp_path / "made"
-    killed_at(5, lambda: shell.json("train", "run", rows, "--method", "dora", "--into", str(into), *_QUICK))
+    killed_at(
+        5,
+        lambda: shell.json("train", "run", rows, "--method", "dora", "--into", str(into), *_QUICK),
+    )
     context = _home(tmp_path, base_folder)
     with writing(context.database) as connection:
-        connection.execute(update(training_runs).values(heartbeat_at=1))  # as if its process had been silent for long
+        # As if its process had been silent for long
+        connection.execute(update(training_runs).values(heartbeat_at=1))
     context.close()
     assert not into.exists()
     made = shell.json("train", "resume", shell.json("train", "list")[0]["id"])
-    assert made["folder"] == str(into) and (into / "card.json").is_file() and made["adapter"] is None
+    assert (
+        made["folder"] == str(into) and (into / "card.json").is_file() and made["adapter"] is None
+    )
 
 
 def test_what_trains_nothing_settles_no_split(shell: Shell, rows: str, tmp_path: Path) -> None:
@@ -100,31 +131,77 @@ def _conflict(shell: Shell, *arguments: str) -> str:
     return str(result.exception)
 
 
-def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(shell: Shell, rows: str, tmp_path: Path) -> None:
+def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(
+    shell: Shell, rows: str, tmp_path: Path
+) -> None:
     made = shell.json("train", "run", rows, *_QUICK)
     shown = shell.json("train", "show", made["run"])["estimate"]
     said = shell("train", "show", made["run"])
-    assert "support@v1" in said and re.search(r"\b(\d+) of \1\b", said) and "peak of memory" in said and "{" not in said, "for people"
-    assert made["verdict"] in said and "virtual_tokens" not in said, "what lora reads, and nothing of other methods"
-    assert shown["measured"]["seconds"] > 0 and set(shown["error"]) == {"seconds", "tokens_per_s", "peak_memory_bytes"} == set(made["estimate_error"])
-    assert list((tmp_path / "home" / "runs" / made["run"] / "tensorboard").glob("events.out.tfevents.*")), "TensorBoard follows every run"
+    assert (
+        "support@v1" in said
+        and re.search(r"\b(\d+) of \1\b", said)
+        and "peak of memory" in said
+        and "{" not in said
+    ), "for people"
+    assert made["verdict"] in said and "virtual_tokens" not in said, (
+        "what lora reads, and nothing of other methods"
+    )
+    assert shown["measured"]["seconds"] > 0 and set(shown["error"]) == {
+        "seconds",
+        "tokens_per_s",
+        "peak_memory_bytes",
+    } == set(made["estimate_error"])
+    assert list(
+        (tmp_path / "home" / "runs" / made["run"] / "tensorboard").glob("events.out.tfevents.*")
+    ), "TensorBoard follows every run"
 
 
-def test_a_version_is_said_before_its_report_and_its_report_can_be_left_out(shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_said_before_its_report_and_its_report_can_be_left_out(
+    shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from training import pipeline
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which --device cpu sets, for this process and its children
+    # Which --device cpu sets, for this process and its children
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     seen: list[int | None] = []
-    monkeypatch.setattr(pipeline, "survey", lambda *_, most_answers, **__: seen.append(most_answers) or print("the report is made"))
-    quick = (*_QUICK, "--dropout", "0.1", "--set", "warmup=0.2", "--schedule", "linear", "--device", "cpu", "--max-length", "4096")
+    monkeypatch.setattr(
+        pipeline,
+        "survey",
+        lambda *_, most_answers, **__: seen.append(most_answers) or print("the report is made"),
+    )
+    quick = (
+        *_QUICK,
+        "--dropout",
+        "0.1",
+        "--set",
+        "warmup=0.2",
+        "--schedule",
+        "linear",
+        "--device",
+        "cpu",
+        "--max-length",
+        "4096",
+    )
     said = shell("train", "run", rows, *quick)
-    assert said.index("stored as support@v1, ") < said.index("Next: whet ") < said.index("the report is made")
+    assert (
+        said.index("stored as support@v1, ")
+        < said.index("Next: whet ")
+        < said.index("the report is made")
+    )
     assert "bounded to" in said and "Report: whet eval report support@v1 (a first look" in said
     assert seen[0] is not None and seen[0] >= 0, "a short run asks few probes"
     recipe = shell.json("train", "show", shell.json("train", "list")[0]["id"])["recipe"]
-    assert (recipe["dropout"], recipe["warmup"], recipe["schedule"], recipe["device"]) == (0.1, 0.2, "linear", "cpu")
+    assert (recipe["dropout"], recipe["warmup"], recipe["schedule"], recipe["device"]) == (
+        0.1,
+        0.2,
+        "linear",
+        "cpu",
+    )
     silent = shell("train", "run", rows, *_QUICK, "--no-report")
-    assert "the report is made" not in silent and "No report was made; `whet eval run support@v2 --test FILE`" in silent
+    assert (
+        "the report is made" not in silent
+        and "No report was made; `whet eval run support@v2 --test FILE`" in silent
+    )
     shell("train", "run", rows, *_QUICK, "--full-report")
     assert seen[1:] == [None]
 
@@ -132,24 +209,52 @@ def test_a_version_is_said_before_its_report_and_its_report_can_be_left_out(shel
 def test_a_dry_run_shows_the_methods_own_fields(shell: Shell, rows: str) -> None:
     said = shell("train", "run", rows, "--dry-run", *_QUICK)
     (recipe,) = [line for line in said.split("\n") if line.startswith("recipe ")]
-    assert "method lora, rank 4" in recipe and not [name for name in ("virtual_tokens", "teacher", "beta") if name in recipe]
+    assert "method lora, rank 4" in recipe and not [
+        name for name in ("virtual_tokens", "teacher", "beta") if name in recipe
+    ]
     assert any(line.startswith("time ") and "tokens/s" in line for line in said.split("\n"))
-    assert set(shell.json("train", "run", rows, "--dry-run", *_QUICK)["recipe"]) >= {"rank", "dropout", "warmup"}
+    assert set(shell.json("train", "run", rows, "--dry-run", *_QUICK)["recipe"]) >= {
+        "rank",
+        "dropout",
+        "warmup",
+    }
 
 
-def test_a_search_finds_a_recipe_within_its_trials_and_goes_on_where_it_stopped(shell: Shell, tmp_path: Path) -> None:
+def test_a_search_finds_a_recipe_within_its_trials_and_goes_on_where_it_stopped(
+    shell: Shell, tmp_path: Path
+) -> None:
     rows = str(write_rows(tmp_path / "rows.jsonl", facts(90)))
-    call = ("train", "search", rows, "--params", "learning_rate,rank,epochs,batch_size,alpha", "--pruner", "hyperband")
+    call = (
+        "train",
+        "search",
+        rows,
+        "--params",
+        "learning_rate,rank,epochs,batch_size,alpha",
+        "--pruner",
+        "hyperband",
+    )
     first = shell.json(*call, "--trials", "2")
     assert sum(first["trials"].values()) == 2
     second = shell.json(*call, "--trials", "4")
-    assert sum(second["trials"].values()) == 4 and second["recipe"] == first["recipe"], "the same search goes on"
+    assert sum(second["trials"].values()) == 4 and second["recipe"] == first["recipe"], (
+        "the same search goes on"
+    )
     assert second["best"]["validation_loss"] <= first["best"]["validation_loss"]
     recipe = load_recipe(second["recipe"])
-    assert recipe.learning_rate == pytest.approx(second["best"]["learning_rate"]) and recipe.rank == second["best"]["rank"] and recipe.threads == 0
-    assert set(tomllib.loads(Path(second["recipe"]).read_text())) == {field.name for field in fields(Recipe)}
+    assert (
+        recipe.learning_rate == pytest.approx(second["best"]["learning_rate"])
+        and recipe.rank == second["best"]["rank"]
+        and recipe.threads == 0
+    )
+    assert set(tomllib.loads(Path(second["recipe"]).read_text())) == {
+        field.name for field in fields(Recipe)
+    }
     picture = Path(second["picture"]).read_text()
-    assert "<svg" in picture and "What mattered" in picture and "http" not in picture.replace("http://www.w3.org", ""), "nothing is fetched from elsewhere"
+    assert (
+        "<svg" in picture
+        and "What mattered" in picture
+        and "http" not in picture.replace("http://www.w3.org", "")
+    ), "nothing is fetched from elsewhere"
     assert shell.json("train", "list") == [], "a search stores no version"
 
 
@@ -159,11 +264,19 @@ def test_the_search_never_looks_at_the_test_part(tmp_path: Path) -> None:
     from training.rows import read_lines
     from training.run.search import with_validation
 
-    parts = split(read_lines([json.dumps(row).encode() for row in facts(120)]).rows, datasets.Shares(0.0, 0.1)).parts
+    parts = split(
+        read_lines([json.dumps(row).encode() for row in facts(120)]).rows, datasets.Shares(0.0, 0.1)
+    ).parts
     dataset = datasets.Dataset("facts", "d", "p", parts["train"], [], parts["test"])
     made = with_validation(dataset)
-    assert made.test == dataset.test and len(made.train) + len(made.validation) == len(dataset.train) and len(made.validation) >= 8
-    assert not {row.prompt_digest for row in made.validation} & {row.prompt_digest for row in [*made.train, *made.test]}
+    assert (
+        made.test == dataset.test
+        and len(made.train) + len(made.validation) == len(dataset.train)
+        and len(made.validation) >= 8
+    )
+    assert not {row.prompt_digest for row in made.validation} & {
+        row.prompt_digest for row in [*made.train, *made.test]
+    }
 
 
 @pytest.mark.parametrize(
@@ -173,20 +286,36 @@ def test_the_search_never_looks_at_the_test_part(tmp_path: Path) -> None:
         (("train", "search", "ROWS", "--trials", "1", "--params", "colour"), "found colour"),
         (("train", "search", "ROWS", "--trials", "1", "--pruner", "axe"), "found 'axe'"),
         (("train", "resume", "run_nope"), "no run 'run_nope'"),
-        (("train", "run", "ROWS", "--device", "tpu"), "device is 'tpu'; expected one of auto, cpu, cuda"),
+        (
+            ("train", "run", "ROWS", "--device", "tpu"),
+            "device is 'tpu'; expected one of auto, cpu, cuda",
+        ),
         (("train", "run", "ROWS", "--set", "colour=red"), "no field 'colour'"),
-        (("train", "run", "ROWS", "--dropout", "2"), "dropout is 2.0; expected 0 or more and below 1"),
+        (
+            ("train", "run", "ROWS", "--dropout", "2"),
+            "dropout is 2.0; expected 0 or more and below 1",
+        ),
     ],
 )
-def test_bad_input_gets_its_sentence(shell: Shell, rows: str, arguments: tuple[str, ...], sentence: str) -> None:
-    assert sentence in shell.refused(*[rows if argument == "ROWS" else argument for argument in arguments])
+def test_bad_input_gets_its_sentence(
+    shell: Shell, rows: str, arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in shell.refused(
+        *[rows if argument == "ROWS" else argument for argument in arguments]
+    )
 
 
 @pytest.mark.parametrize(
     ("recipe", "parameters", "sentence"),
-    [("dpo", ("learning_rate",), "needs more than that"), ("distill", ("learning_rate",), "needs more than that"), ("ia3", ("rank", "epochs"), "has no rank")],
+    [
+        ("dpo", ("learning_rate",), "needs more than that"),
+        ("distill", ("learning_rate",), "needs more than that"),
+        ("ia3", ("rank", "epochs"), "has no rank"),
+    ],
 )
-def test_a_search_refuses_what_its_trials_could_not_try(recipe: str, parameters: tuple[str, ...], sentence: str) -> None:
+def test_a_search_refuses_what_its_trials_could_not_try(
+    recipe: str, parameters: tuple[str, ...], sentence: str
+) -> None:
     from training.run.search import require_searchable
 
     with pytest.raises(InputError, match=sentence):

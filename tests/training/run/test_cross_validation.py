@@ -69,4 +69,6 @@ def test_a_refit_learns_the_held_out_rows_too(shell: Shell, tmp_path: Path) -> N
 def test_folds_belong_to_methods_that_learn_answers(shell: Shell, tmp_path: Path) -> None:
     rows = [{"prompt": f"q{n}?", "chosen": "yes", "rejected": "no"} for n in range(20)]
     file = _write(tmp_path / "pairs.jsonl", rows)
-    assert "dpo has no folds" in shell.refused("train", "run", file, "--method", "dpo", "--folds", "3")
+    assert "dpo has no folds" in shell.refused(
+        "train", "run", file, "--method", "dpo", "--folds", "3"
+    )

@@ -8,7 +8,13 @@ import random
 import pytest
 
 from training.recipe import Recipe
-from training.run.diagnostics import check_divergence, explain_early_stop, explain_memorisation, explain_plateau, warn_endless_answers
+from training.run.diagnostics import (
+    check_divergence,
+    explain_early_stop,
+    explain_memorisation,
+    explain_plateau,
+    warn_endless_answers,
+)
 from whet.errors import TrainingError
 
 RECIPE = Recipe(learning_rate=5e-3, dtype="float32")
@@ -41,7 +47,9 @@ def test_a_wild_rate_is_noticed_within_fifteen_steps_and_a_slow_divergence_withi
         check_divergence([6.0] * 20 + [7.5] * 40, 1.0, 60, RECIPE)
 
 
-def test_a_rate_that_ruins_the_model_at_once_is_seen_against_the_loss_before_the_first_step() -> None:
+def test_a_rate_that_ruins_the_model_at_once_is_seen_against_the_loss_before_the_first_step() -> (
+    None
+):
     ruined = [2.0, 9.0, 9.0, 8.5, 8.0, 8.0, 8.0, 7.9, 7.8, 7.8, 7.7]
     check_divergence(ruined, 1.0, 11, RECIPE)
     with pytest.raises(TrainingError, match=r"rose from 2\.10 to 7\.84 by step 11"):
@@ -62,7 +70,11 @@ def test_overfitting_is_named_with_its_figures_and_only_after_the_patience() -> 
     validation = [[10.0, 2.0], [20.0, 1.5], [30.0, 1.6], [40.0, 1.7]]
     assert explain_early_stop(validation, losses, 3) == ""
     said = explain_early_stop([*validation, [50.0, 1.9]], losses, 3)
-    assert said.startswith("Overfitting: since step 20") and "1.500 to 1.900" in said and "the weights of step 20 were kept" in said
+    assert (
+        said.startswith("Overfitting: since step 20")
+        and "1.500 to 1.900" in said
+        and "the weights of step 20 were kept" in said
+    )
     assert explain_early_stop([*validation, [50.0, 1.9]], losses, 0) == "", "patience 0 never stops"
     assert explain_early_stop([*validation, [50.0, 1.4]], losses, 3) == "", "a new best"
 
@@ -75,7 +87,9 @@ def test_validation_that_stands_still_is_not_called_overfitting() -> None:
 def test_nothing_learned_is_seen_at_half_of_the_run() -> None:
     flat = _noisy(5.0, 5.0, 100)
     assert explain_plateau(flat[:49], 100) == ""
-    assert explain_plateau(flat[:50], 100).startswith("Nothing was learned by step 50: the loss began at")
+    assert explain_plateau(flat[:50], 100).startswith(
+        "Nothing was learned by step 50: the loss began at"
+    )
     assert explain_plateau(_noisy(5.0, 4.0, 100)[:50], 100) == ""
     assert explain_plateau([5.0] * 30, 40) == "", "too few steps to say so"
 
@@ -83,9 +97,13 @@ def test_nothing_learned_is_seen_at_half_of_the_run() -> None:
 def test_a_loss_that_only_comes_back_to_where_it_was_is_worse_than_before() -> None:
     wild = [*_noisy(9.0, 4.0, 25), *_noisy(3.0, 2.5, 25)]
     assert explain_plateau(wild, 100) == "", "it fell, as far as the losses alone can say"
-    assert explain_plateau(wild, 100, before=2.1).startswith("Worse than before: the loss was 2.100 before the first step, rose to")
+    assert explain_plateau(wild, 100, before=2.1).startswith(
+        "Worse than before: the loss was 2.100 before the first step, rose to"
+    )
     assert explain_plateau(wild, 100, before=6.0) == ""
-    assert explain_plateau([*_noisy(2.4, 1.0, 25), *_noisy(1.0, 0.6, 25)], 100, before=2.1) == "", "a warm-up that shook it a little"
+    assert explain_plateau([*_noisy(2.4, 1.0, 25), *_noisy(1.0, 0.6, 25)], 100, before=2.1) == "", (
+        "a warm-up that shook it a little"
+    )
 
 
 def test_the_loss_before_the_first_step_is_of_rows_from_all_of_the_list() -> None:
@@ -97,7 +115,12 @@ def test_the_loss_before_the_first_step_is_of_rows_from_all_of_the_list() -> Non
 
 def test_answers_that_do_not_end_are_named_and_few_answers_say_nothing() -> None:
     assert "only 20 %" in warn_endless_answers({"old": {"n": 50, "candidate_stopped": 0.2}})
-    assert warn_endless_answers({"old": {"n": 50, "candidate_stopped": 0.9}}) == warn_endless_answers({"old": {"n": 3, "candidate_stopped": 0.0}}) == warn_endless_answers({}) == ""
+    assert (
+        warn_endless_answers({"old": {"n": 50, "candidate_stopped": 0.9}})
+        == warn_endless_answers({"old": {"n": 3, "candidate_stopped": 0.0}})
+        == warn_endless_answers({})
+        == ""
+    )
 
 
 def test_a_run_that_knows_its_rows_by_heart_stops_and_says_so() -> None:

@@ -1,4 +1,6 @@
-"""LoRA+ and NEFTune: what they change in the loop, what they leave alone, and that a resumed run keeps both to the bit."""
+"""LoRA+ and NEFTune: what they change in the loop, what they leave alone, and that a resumed run
+keeps both to the bit.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def test_loraplus_gives_b_a_multiple_of_the_rate_of_a(base: BaseModel) -> None:
     assert {rate for name, rate in rates.items() if ".lora_A" in name} == {(1e-3, 0.1)}
     assert {rate for name, rate in rates.items() if ".lora_B" in name} == {(16e-3, 0.1)}
     found = [copy for group in optimiser.param_groups for copy in group["params"]]
-    assert list(map(id, found)) == list(map(id, masters.copies)), "a checkpoint numbers by this order"
+    assert list(map(id, found)) == list(map(id, masters.copies)), (
+        "a checkpoint numbers by this order"
+    )
 
 
 def test_loraplus_learns_other_weights_and_a_ratio_of_one_the_same(base: BaseModel) -> None:
@@ -69,9 +73,12 @@ def test_noise_is_added_while_training_and_nowhere_else(base: BaseModel) -> None
     clean = embeddings(ids)
     quiet_loss = mean_loss(model, rows, PLAIN, 0)
     with noisy_embeddings(model, recipe):
-        noise = (embeddings(ids) - clean).abs().max()  # in training mode, as PEFT leaves a new model
+        # In training mode, as PEFT leaves a new model
+        noise = (embeddings(ids) - clean).abs().max()
         assert 0 < noise <= 10.0 / (clean.shape[1] * clean.shape[2]) ** 0.5
-        assert mean_loss(model, rows, recipe, 0) == quiet_loss, "held-out rows are read without noise"
+        assert mean_loss(model, rows, recipe, 0) == quiet_loss, (
+            "held-out rows are read without noise"
+        )
     assert torch.equal(embeddings(ids), clean) and not hasattr(embeddings, "neftune_noise_alpha")
 
 
@@ -84,7 +91,9 @@ def test_noise_changes_what_is_learned_and_follows_from_the_seed(base: BaseModel
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first, weights(_train(base, PLAIN)))
-    assert row_thread_count(replace(noisy, threads=4), "cpu") == 1, "threads would draw in any order"
+    assert row_thread_count(replace(noisy, threads=4), "cpu") == 1, (
+        "threads would draw in any order"
+    )
     assert row_thread_count(replace(PLAIN, threads=4), "cpu") == 4
 
 
@@ -106,7 +115,9 @@ def test_a_stopped_run_with_both_goes_on_to_the_same_bits(
     kept = _kept(tmp_path)
     snapshot = kept.resume()
     assert snapshot is not None and snapshot.state.step == 3
-    assert torch.equal(weights(_train(base, recipe, checkpoints=kept, resume=snapshot)), undisturbed)
+    assert torch.equal(
+        weights(_train(base, recipe, checkpoints=kept, resume=snapshot)), undisturbed
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The learning-rate range test: what it suggests of a curve, when it stops, and the command on a tiny base."""
+"""The learning-rate range test: what it suggests of a curve, when it stops, and the command on a
+tiny base.
+"""
 
 from __future__ import annotations
 
@@ -93,9 +95,7 @@ def test_what_the_loop_does_not_train_alone_is_refused(recipe: Recipe, sentence:
 @pytest.mark.usefixtures("one_thread")
 def test_a_tiny_base_gets_a_rate_between_nothing_and_divergence(base: BaseModel) -> None:
     rows = encoded(base, 48)
-    found = run_range_test(
-        fresh(base, PLAIN), rows, PLAIN, pad_id=0, loss_of=batch_loss, steps=60
-    )
+    found = run_range_test(fresh(base, PLAIN), rows, PLAIN, pad_id=0, loss_of=batch_loss, steps=60)
     assert found.stopped in ("diverged", "end")
     assert found.suggestion is not None and found.lowest_at is not None
     assert PLAIN.learning_rate / 50 < found.suggestion < found.lowest_at < 0.5

@@ -1,4 +1,6 @@
-"""Threads that each take rows of a step: what they compute together is what one computes, to the bit every time, and only where nothing depends on who comes first."""
+"""Threads that each take rows of a step: what they compute together is what one computes, to the
+bit every time, and only where nothing depends on who comes first.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,21 @@ from training.run.checkpoint import Checkpoints
 from training.run.estimates import estimate, memory_by_part
 from training.run.ranks import SINGLE_PROCESS
 from training.throughput import choose_threads
-from training.trainer import Cancelled, Step, batch_loss, mean_loss, recomputing, step_gradients, train
+from training.trainer import (
+    Cancelled,
+    Step,
+    batch_loss,
+    mean_loss,
+    recomputing,
+    step_gradients,
+    train,
+)
 from whet.context import Context
 from whet.settings import load_settings
 
 TWO = replace(RECIPE, dropout=0.0, micro_batch=0, threads=2, epochs=2.0)
-# The order of sums is all that differs, in float32 (measured: 3e-7 of the largest gradient). A row that is left out, or counted at its share's weight, moves it by a tenth.
+# The order of sums is all that differs, in float32 (measured: 3e-7 of the largest gradient). A row
+# that is left out, or counted at its share's weight, moves it by a tenth.
 _ROUNDING = 1e-5
 
 
@@ -57,7 +68,10 @@ def _gradient(model: Any, rows: list[Encoded], recipe: Recipe, workers: RowThrea
 
 def _weighted(base: BaseModel) -> list[Encoded]:
     """Rows of several lengths and weights: what a mean of means would get wrong."""
-    return [replace(row, weight=float(1 + 3 * (number % 3))) for number, row in enumerate(encoded(base, 7))]
+    return [
+        replace(row, weight=float(1 + 3 * (number % 3)))
+        for number, row in enumerate(encoded(base, 7))
+    ]
 
 
 def _moved(base: BaseModel, recipe: Recipe = TWO) -> Any:
@@ -74,8 +88,14 @@ def _moved(base: BaseModel, recipe: Recipe = TWO) -> Any:
 
 @pytest.mark.parametrize("packing", [False, True])
 @pytest.mark.parametrize("micro_batch", [0, 3])
-def test_two_hands_find_the_gradient_of_one(base: BaseModel, micro_batch: int, packing: bool) -> None:
-    rows, model, recipe = _weighted(base), _moved(base), replace(TWO, micro_batch=micro_batch, packing=packing)
+def test_two_hands_find_the_gradient_of_one(
+    base: BaseModel, micro_batch: int, packing: bool
+) -> None:
+    rows, model, recipe = (
+        _weighted(base),
+        _moved(base),
+        replace(TWO, micro_batch=micro_batch, packing=packing),
+    )
     alone = _gradient(model, rows, recipe, SINGLE_THREADED)
     with row_thread_pool(2, 8) as workers:
         together = _gradient(model, rows, recipe, workers)
@@ -83,10 +103,17 @@ def test_two_hands_find_the_gradient_of_one(base: BaseModel, micro_batch: int, p
 
 
 @pytest.mark.parametrize(("method", "recomputed"), _OWN_LOOP)
-def test_two_hands_find_the_gradient_of_one_in_every_method_of_our_own_loop(sqlite_context: Context, base_folder: Path, method: str, recomputed: bool) -> None:
-    home = replace(sqlite_context, settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)))
+def test_two_hands_find_the_gradient_of_one_in_every_method_of_our_own_loop(
+    sqlite_context: Context, base_folder: Path, method: str, recomputed: bool
+) -> None:
+    home = replace(
+        sqlite_context,
+        settings=load_settings(home=sqlite_context.settings.home, base_model=str(base_folder)),
+    )
     small = {"rank": 8, "alpha": 16.0} if "alpha" in METHODS[method].reads else {}
-    prepared, _ = prepared_run(home, facts(24), load_recipe(method), dtype="float32", threads=2, **small)
+    prepared, _ = prepared_run(
+        home, facts(24), load_recipe(method), dtype="float32", threads=2, **small
+    )
     model, loss_of = family(METHODS[method]).build(prepared), family(METHODS[method]).loss(prepared)
     recipe = replace(prepared.recipe, gradient_checkpointing=recomputed, micro_batch=0)
     rows, masters, found = prepared.train[:7], MasterWeights(model.train()), []
@@ -97,7 +124,9 @@ def test_two_hands_find_the_gradient_of_one_in_every_method_of_our_own_loop(sqli
         for copy in masters.copies:
             copy.grad = None
     for alone, together in zip(*found, strict=True):
-        assert float((together - alone).abs().max()) <= _ROUNDING * max(1e-3, float(alone.abs().max()))
+        assert float((together - alone).abs().max()) <= _ROUNDING * max(
+            1e-3, float(alone.abs().max())
+        )
 
 
 def test_a_share_weighed_by_itself_would_be_another_gradient(base: BaseModel) -> None:
@@ -109,7 +138,9 @@ def test_a_share_weighed_by_itself_would_be_another_gradient(base: BaseModel) ->
     assert float((mean - alone).abs().max() / alone.abs().max()) > 100 * _ROUNDING
 
 
-def test_the_same_hands_give_the_same_weights_to_the_bit_also_after_a_stop(base: BaseModel, tmp_path: Path) -> None:
+def test_the_same_hands_give_the_same_weights_to_the_bit_also_after_a_stop(
+    base: BaseModel, tmp_path: Path
+) -> None:
     import torch
 
     rows, held, ended = encoded(base, 24), encoded(base, 8), []
@@ -126,7 +157,15 @@ def test_the_same_hands_give_the_same_weights_to_the_bit_also_after_a_stop(base:
             with pytest.raises(Cancelled):
                 train(model, rows, held, TWO, on_step=on_step, **loop)
             model = fresh(base, TWO)
-            train(model, rows, held, TWO, on_step=lambda step: None, resume=checkpoints.newest(), **loop)
+            train(
+                model,
+                rows,
+                held,
+                TWO,
+                on_step=lambda step: None,
+                resume=checkpoints.newest(),
+                **loop,
+            )
         else:
             train(model, rows, held, TWO, on_step=on_step, **loop)
         ended.append(weights(model))
@@ -134,7 +173,9 @@ def test_the_same_hands_give_the_same_weights_to_the_bit_also_after_a_stop(base:
     assert torch.equal(ended[0], ended[2]), "one that was stopped and taken up again"
     other = fresh(base, TWO)
     train(other, rows, held, replace(TWO, threads=1), pad_id=0, on_step=lambda step: None)
-    assert float((weights(other) - ended[0]).abs().max()) < 1e-3 * float(ended[0].abs().max()), "one thread learns the same"
+    assert float((weights(other) - ended[0]).abs().max()) < 1e-3 * float(ended[0].abs().max()), (
+        "one thread learns the same"
+    )
 
 
 def test_a_loss_is_the_same_by_two_hands_and_leaves_no_graph(base: BaseModel) -> None:
@@ -159,7 +200,9 @@ def test_hands_work_at_once_and_answer_in_the_order_of_the_work() -> None:
 def test_rows_are_dealt_in_turns_and_no_hand_goes_without() -> None:
     with row_thread_pool(4, 3) as workers:
         assert workers.count == 3 and workers.split_rows([1, 2, 3]) == [[1], [2], [3]]
-        assert workers.split_rows([1, 2, 3, 4, 5]) == [[1, 4], [2, 5], [3]] and workers.split_rows([1]) == [[1]]
+        assert workers.split_rows([1, 2, 3, 4, 5]) == [[1, 4], [2, 5], [3]] and workers.split_rows(
+            [1]
+        ) == [[1]]
     assert SINGLE_THREADED.split_rows([1, 2, 3]) == [[1, 2, 3]]
 
 
@@ -168,7 +211,9 @@ def test_thread_count_is_bounded() -> None:
     import torch
 
     with row_thread_pool(16, 8) as workers:
-        assert workers.count == 4 and set(workers.map(lambda _: torch.get_num_threads(), range(4))) == {4}
+        assert workers.count == 4 and set(
+            workers.map(lambda _: torch.get_num_threads(), range(4))
+        ) == {4}
 
 
 def test_what_one_thread_raises_is_raised_and_the_threads_of_torch_are_as_before() -> None:
@@ -197,16 +242,29 @@ def test_what_one_thread_raises_is_raised_and_the_threads_of_torch_are_as_before
         (Recipe(threads=4, method="full"), "cpu", 4),
     ],
 )
-def test_rows_are_shared_where_nothing_depends_on_who_comes_first(recipe: Recipe, device: str, expected: int) -> None:
+def test_rows_are_shared_where_nothing_depends_on_who_comes_first(
+    recipe: Recipe, device: str, expected: int
+) -> None:
     assert row_thread_count(recipe, device) == expected
 
 
 @pytest.mark.parametrize(
     ("alone", "together", "writing", "chosen"),
-    [(100.0, 109.0, 0.0, 1), (100.0, 111.0, 0.0, 2), (100.0, 80.0, 0.0, 1), (100.0, 150.0, 0.0, 2), (100.0, 150.0, 1000.0, 1)],
+    [
+        (100.0, 109.0, 0.0, 1),
+        (100.0, 111.0, 0.0, 2),
+        (100.0, 80.0, 0.0, 1),
+        (100.0, 150.0, 0.0, 2),
+        (100.0, 150.0, 1000.0, 1),
+    ],
 )
 def test_all_threads_are_taken_where_they_are_worth_it(
-    base: BaseModel, monkeypatch: pytest.MonkeyPatch, alone: float, together: float, writing: float, chosen: int
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+    alone: float,
+    together: float,
+    writing: float,
+    chosen: int,
 ) -> None:
     import torch
 
@@ -215,9 +273,25 @@ def test_all_threads_are_taken_where_they_are_worth_it(
     monkeypatch.setattr(throughput.os, "sched_getaffinity", lambda pid: {0, 1})
     monkeypatch.setattr(throughput, "tokens_per_s", lambda *given: speeds[given[2].threads])
     try:
-        found = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss, lambda: writing)
-        assert found == (chosen, pytest.approx(speeds[chosen])) and torch.get_num_threads() == chosen
-        asked = choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=2), 0, batch_loss, lambda: pytest.fail("there is nothing to choose"))
+        found = choose_threads(
+            fresh(base, TWO),
+            encoded(base, 8),
+            replace(TWO, threads=0),
+            0,
+            batch_loss,
+            lambda: writing,
+        )
+        assert (
+            found == (chosen, pytest.approx(speeds[chosen])) and torch.get_num_threads() == chosen
+        )
+        asked = choose_threads(
+            fresh(base, TWO),
+            encoded(base, 8),
+            replace(TWO, threads=2),
+            0,
+            batch_loss,
+            lambda: pytest.fail("there is nothing to choose"),
+        )
         assert asked == (2, pytest.approx(together))
     finally:
         torch.set_num_threads(before)
@@ -227,7 +301,10 @@ def test_all_threads_are_taken_where_they_are_worth_it(
 def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
     base: BaseModel, monkeypatch: pytest.MonkeyPatch, pause_s: float, chosen: int
 ) -> None:
-    """Two threads gain nothing here, and are measured on the faster machine. A base that takes long is measured once, and there the machine does decide."""
+    """Two threads gain nothing here, and are measured on the faster machine.
+
+    A base that takes long is measured once, and there the machine does decide.
+    """
     import torch
 
     before, clock, measured = torch.get_num_threads(), [0.0], iter([100.0, 120.0, 140.0, 160.0])
@@ -242,7 +319,12 @@ def test_a_machine_that_becomes_faster_while_it_is_measured_decides_nothing(
     monkeypatch.setattr(throughput, "tokens_per_s", tokens_per_s)
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     try:
-        assert choose_threads(fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss)[0] == chosen
+        assert (
+            choose_threads(
+                fresh(base, TWO), encoded(base, 8), replace(TWO, threads=0), 0, batch_loss
+            )[0]
+            == chosen
+        )
     finally:
         torch.set_num_threads(before)
 
@@ -294,8 +376,13 @@ def test_measuring_changes_no_weight(base: BaseModel) -> None:
     model = _moved(base)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     assert throughput.tokens_per_s(model, encoded(base, 20), TWO, 0, batch_loss) > 0
-    assert throughput.tokens_per_s(model, encoded(base, 1), TWO, 0, batch_loss) > 0, "a single row can be timed"
-    assert all(torch.equal(before[name], parameter) and parameter.grad is None for name, parameter in model.named_parameters())
+    assert throughput.tokens_per_s(model, encoded(base, 1), TWO, 0, batch_loss) > 0, (
+        "a single row can be timed"
+    )
+    assert all(
+        torch.equal(before[name], parameter) and parameter.grad is None
+        for name, parameter in model.named_parameters()
+    )
 
 
 def test_an_estimate_counts_the_validation_rows_and_every_hands_gradients(base: BaseModel) -> None:
@@ -303,14 +390,37 @@ def test_an_estimate_counts_the_validation_rows_and_every_hands_gradients(base: 
         padding, tokens, trained_tokens = 1.0, 1000, 300
 
     class Run:
-        work, recipe, train, validation, steps = Work, replace(TWO, epochs=2.0), [None] * 10, encoded(base, 4), 4
+        work, recipe, train, validation, steps = (
+            Work,
+            replace(TWO, epochs=2.0),
+            [None] * 10,
+            encoded(base, 4),
+            4,
+        )
 
-    memory = {"process": 1, "base": 1, "adapter": 1, "optimiser": 1, "activations": 1, "checkpoint": 1, "loading": 1}
+    memory = {
+        "process": 1,
+        "base": 1,
+        "adapter": 1,
+        "optimiser": 1,
+        "activations": 1,
+        "checkpoint": 1,
+        "loading": 1,
+    }
     held = sum(len(row.ids) for row in Run.validation)
     assert estimate(Run, 100.0, memory)["seconds"] == round((2000 + 0.4 * 2 * held) / 100, 1)  # type: ignore[arg-type]
     model, rows = fresh(base, TWO), encoded(base, 8)
-    sizes = [memory_by_part(model, rows, replace(TWO, threads=threads), 0, batch_loss, validated=False)["adapter"] for threads in (1, 2)]
-    assert sizes[1] - sizes[0] == sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    sizes = [
+        memory_by_part(model, rows, replace(TWO, threads=threads), 0, batch_loss, validated=False)[
+            "adapter"
+        ]
+        for threads in (1, 2)
+    ]
+    assert sizes[1] - sizes[0] == sum(
+        parameter.numel() * parameter.element_size()
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    )
 
 
 def _rows(count: int) -> list[Row]:
@@ -325,8 +435,13 @@ def test_two_hands_answer_and_measure_as_one(base: BaseModel) -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            answers = answer_rows(model, encoder, rows, on_batch=lambda done, total: told.append((done, total)))
-            found[threads] = (answers, {name: nats.nats for name, nats in reference_nll(model, encoder, rows).items()})
+            answers = answer_rows(
+                model, encoder, rows, on_batch=lambda done, total: told.append((done, total))
+            )
+            found[threads] = (
+                answers,
+                {name: nats.nats for name, nats in reference_nll(model, encoder, rows).items()},
+            )
     finally:
         torch.set_num_threads(before)
     assert found[1][0] == found[2][0] and set(found[1][0]) == {row.id for row in rows}

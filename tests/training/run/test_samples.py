@@ -1,4 +1,6 @@
-"""Answers sampled while training: they change no weight and no estimate, survive a stop, and are shown as text."""
+"""Answers sampled while training: they change no weight and no estimate, survive a stop, and are
+shown as text.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,12 @@ def test_samples_of_a_stopped_run_are_there_when_it_goes_on(
 
 @pytest.mark.parametrize(
     ("every", "steps", "expected"),
-    [(3, 8, [3, 6, 8]), (10, 5, [5]), (1, 24, list(range(1, 25))), (2, 499, [*range(22, 499, 22), 499])],
+    [
+        (3, 8, [3, 6, 8]),
+        (10, 5, [5]),
+        (1, 24, list(range(1, 25))),
+        (2, 499, [*range(22, 499, 22), 499]),
+    ],
 )
 def test_samples_are_evenly_spread_and_never_many(
     base: BaseModel, every: int, steps: int, expected: list[int]

@@ -1,4 +1,6 @@
-"""What is imported and said before the first step: libraries left out, devices, lengths, a method that starts from nothing."""
+"""What is imported and said before the first step: libraries left out, devices, lengths, a method
+that starts from nothing.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ import bitsandbytes
 
 @pytest.mark.seconds
 def test_a_run_imports_no_library_that_it_does_not_use_and_qlora_gets_its_own() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -42,11 +46,20 @@ def test_a_run_imports_no_library_that_it_does_not_use_and_qlora_gets_its_own() 
         (0, 4096, ""),
         (512, 4096, ""),
         (1024, 4096, ""),
-        (4096, 8192, "max_length 4096 is bounded to 1024: the engine serves 1024 tokens (WHET_ENGINE_MAX_MODEL_LEN)"),
+        (
+            4096,
+            8192,
+            (
+                "max_length 4096 is bounded to 1024: the engine serves 1024 tokens"
+                " (WHET_ENGINE_MAX_MODEL_LEN)"
+            ),
+        ),
         (4096, 512, "max_length 4096 is bounded to 512: the base has 512 positions."),
     ],
 )
-def test_a_length_that_is_not_had_says_what_bounds_it(asked: int, positions: int, said: str) -> None:
+def test_a_length_that_is_not_had_says_what_bounds_it(
+    asked: int, positions: int, said: str
+) -> None:
     context: Any = SimpleNamespace(settings=SimpleNamespace(engine_max_model_len=1024))
     base: Any = SimpleNamespace(max_positions=positions)
     found = _length_bound(context, asked, min(1024, positions), base)
@@ -57,7 +70,9 @@ def test_methods_that_teach_preferences_alone_need_a_version_that_knows_the_answ
     assert set(METHODS) >= _NEEDS_ANSWERS == {"dpo", "kto", "simpo", "rlhf"}
 
 
-def test_device_cpu_hides_gpus_and_refuses_once_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_cpu_hides_gpus_and_refuses_once_one_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import torch
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")

@@ -1,4 +1,6 @@
-"""Who follows a run: TensorBoard always; Weights & Biases and MLflow, the real packages, where they are asked for."""
+"""Who follows a run: TensorBoard always; Weights & Biases and MLflow, the real packages, where they
+are asked for.
+"""
 
 from __future__ import annotations
 
@@ -36,19 +38,35 @@ def test_tensorboard_gets_loss_rate_and_validation_at_their_steps(tmp_path: Path
 
     writer = _TensorBoard(tmp_path)
     for step in (1, 2, 3):
-        writer.log(step, {"loss": 1.0 / step, "learning_rate": 1e-3, **({"validation_loss": 0.5} if step == 3 else {})})
+        writer.log(
+            step,
+            {
+                "loss": 1.0 / step,
+                "learning_rate": 1e-3,
+                **({"validation_loss": 0.5} if step == 3 else {}),
+            },
+        )
     writer.close(failed=False)
     found = EventAccumulator(str(tmp_path))
     found.Reload()
-    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3] and [event.step for event in found.Scalars("validation_loss")] == [3]
+    assert [event.step for event in found.Scalars("loss")] == [1, 2, 3] and [
+        event.step for event in found.Scalars("validation_loss")
+    ] == [3]
 
 
-@pytest.mark.parametrize(("name", "module"), [("WHET_WANDB_PROJECT", "wandb"), ("WHET_MLFLOW_TRACKING_URI", "mlflow")])
-def test_a_tracker_that_is_asked_for_and_not_installed_is_said_first(shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "module"), [("WHET_WANDB_PROJECT", "wandb"), ("WHET_MLFLOW_TRACKING_URI", "mlflow")]
+)
+def test_a_tracker_that_is_asked_for_and_not_installed_is_said_first(
+    shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
     monkeypatch.setattr("training.run.trackers.find_spec", lambda wanted: None)
     shell._environment[name] = "somewhere"
     said = shell.refused("train", "run", rows, *_QUICK)
-    assert f"{name} is set, but the package {module!r} is not installed." in said and "make setup-trackers" in said
+    assert (
+        f"{name} is set, but the package {module!r} is not installed." in said
+        and "make setup-trackers" in said
+    )
     assert shell.json("train", "list") == []
 
 
@@ -76,7 +94,10 @@ def test_a_tracker_that_fails_on_the_way_is_left_out_and_the_run_goes_on() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("mlflow") is None or find_spec("wandb") is None, reason="They are not installed: make setup-trackers")
+@pytest.mark.skipif(
+    find_spec("mlflow") is None or find_spec("wandb") is None,
+    reason="They are not installed: make setup-trackers",
+)
 def test_weights_and_biases_and_mlflow_see_one_run_with_its_curve_and_its_judgement_although_it_was_killed(
     shell: Shell, rows: str, tmp_path: Path, base_folder: Path
 ) -> None:
@@ -87,7 +108,9 @@ def test_weights_and_biases_and_mlflow_see_one_run_with_its_curve_and_its_judgem
         "WHET_WANDB_PROJECT": "whet", "WANDB_MODE": "offline", "WANDB_CACHE_DIR": str(tmp_path / "cache"), "WHET_MLFLOW_TRACKING_URI": store,
         "WHET_CHECKPOINT_INTERVAL_S": "0",
     }  # fmt: skip
-    killed = shell.in_a_process("train", "run", rows, "--json", *_QUICK, before=_DIES_AT_NINE, **followed)
+    killed = shell.in_a_process(
+        "train", "run", rows, "--json", *_QUICK, before=_DIES_AT_NINE, **followed
+    )
     assert killed.returncode == -9, killed.stderr
     client = MlflowClient(tracking_uri=store)
     experiment = client.get_experiment_by_name("support")
@@ -96,26 +119,39 @@ def test_weights_and_biases_and_mlflow_see_one_run_with_its_curve_and_its_judgem
 
     context = open_context(load_settings(home=tmp_path / "home", base_model=str(base_folder)))
     with writing(context.database) as connection:
-        connection.execute(update(training_runs).values(heartbeat_at=1))  # as if its process had been silent for long
+        # As if its process had been silent for long
+        connection.execute(update(training_runs).values(heartbeat_at=1))
     context.close()
-    resumed = shell.in_a_process("train", "resume", left.data.tags["whet.run"], "--json", **followed)
+    resumed = shell.in_a_process(
+        "train", "resume", left.data.tags["whet.run"], "--json", **followed
+    )
     assert resumed.returncode == 0, resumed.stderr
     made = json.loads(resumed.stdout)  # which neither of them writes into
 
     (run,) = client.search_runs([experiment.experiment_id])
-    assert (run.info.run_id, run.info.status, run.info.run_name) == (left.info.run_id, "FINISHED", made["run"])
-    losses = client.get_metric_history(run.info.run_id, "loss")
-    assert sorted({each.step for each in losses}) == list(range(1, shell.json("train", "show", made["run"])["progress"]["steps"] + 1)), (
-        "a step is missing from the curve"
+    assert (run.info.run_id, run.info.status, run.info.run_name) == (
+        left.info.run_id,
+        "FINISHED",
+        made["run"],
     )
-    assert run.data.params["rank"] == "4" and run.data.metrics["judged/all/candidate"] == pytest.approx(made["metrics"]["all"]["candidate"])
+    losses = client.get_metric_history(run.info.run_id, "loss")
+    assert sorted({each.step for each in losses}) == list(
+        range(1, shell.json("train", "show", made["run"])["progress"]["steps"] + 1)
+    ), "a step is missing from the curve"
+    assert run.data.params["rank"] == "4" and run.data.metrics[
+        "judged/all/candidate"
+    ] == pytest.approx(made["metrics"]["all"]["candidate"])
 
-    files = sorted((tmp_path / "home" / "runs" / made["run"] / "wandb").glob(f"offline-run-*-{made['run']}/*.wandb"))
+    files = sorted(
+        (tmp_path / "home" / "runs" / made["run"] / "wandb").glob(
+            f"offline-run-*-{made['run']}/*.wandb"
+        )
+    )
     assert len(files) == 2, "each attempt has a file, of the same id"
     whole = files[1].read_bytes()
-    assert b"judged/all/candidate" in whole and all(f"{point.value}".encode() in whole for point in losses), (
-        "what the killed attempt kept to itself is told again"
-    )
+    assert b"judged/all/candidate" in whole and all(
+        f"{point.value}".encode() in whole for point in losses
+    ), "what the killed attempt kept to itself is told again"
 
 
 _DIES_AT_NINE = """

@@ -21,4 +21,6 @@ def upgrade() -> None:
         sa.Column("scored_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("interaction_id", name=op.f("pk_answer_scores")),
     )
-    op.create_index(op.f("ix_answer_scores_alias_created_at"), "answer_scores", ["alias", "created_at"])
+    op.create_index(
+        op.f("ix_answer_scores_alias_created_at"), "answer_scores", ["alias", "created_at"]
+    )

@@ -1,4 +1,6 @@
-"""Groups of API keys, retries of clients, and why an answer with feedback is not in the review queue."""
+"""Groups of API keys, retries of clients, and why an answer with feedback is not in the review
+queue.
+"""
 
 import sqlalchemy as sa
 from alembic import op

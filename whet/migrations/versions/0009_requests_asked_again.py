@@ -1,4 +1,5 @@
-"""A training request whose run was cancelled or failed can be followed by another on the same rows."""
+"""A training request whose run was cancelled or failed can be followed by another on the same rows.
+"""
 
 import sqlalchemy as sa
 from alembic import op
