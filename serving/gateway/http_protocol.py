@@ -8,6 +8,7 @@ a request itself sets no timer.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -26,7 +27,9 @@ from serving.gateway.answers import (
 )
 
 CONNECTION_KEY = "whet.connection"  # of a scope, under which a request finds its connection
-_CYCLE_KEY = "whet.cycle"  # of a scope: uvicorn's state of this request
+# Of a scope: a weak reference to uvicorn's state of this request, which holds the scope. With a
+# strong one, each request stayed until the garbage collector, which takes 10 ms, came to find it.
+_CYCLE_KEY = "whet.cycle"
 STATE_KEY = "connection_watch"  # of the lifespan state, by which a connection finds its watch
 MAX_HEAD_BYTES = 65_536  # request line and headers; nginx takes 32 KiB, Apache 8 KiB a line
 _READ_HEAD_BYTES = 4 * MAX_HEAD_BYTES  # read on so far, to answer: closing at once would reset
@@ -145,7 +148,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         else:
             super().on_headers_complete()
         scope: Scope = self.scope  # type: ignore[assignment]
-        scope[_CYCLE_KEY] = self.cycle  # it runs from the loop's next turn on
+        scope[_CYCLE_KEY] = weakref.ref(self.cycle)  # it runs from the loop's next turn on
 
     def _head_size(self) -> int:
         """Bytes of the head that was just read."""
@@ -215,7 +218,8 @@ async def respond(scope: Scope, send: Send, status: int, body: bytes, headers: H
     On a connection of this server it is written at once, which costs one call into the kernel
     instead of two. Where something stands between (`send` is another's), it goes that way.
     """
-    cycle = scope.get(_CYCLE_KEY)
+    reference = scope.get(_CYCLE_KEY)
+    cycle = reference() if reference else None
     if cycle is None or send != cycle.send or cycle.flow.write_paused or cycle.response_started:
         await send_bytes(send, status, body, headers)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import http.client
 import json
@@ -9,6 +10,7 @@ from typing import Any
 
 import openai
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serving.rollout_store import RolloutStore
 from tests.serving.conftest import Running, wait_for
@@ -124,6 +126,28 @@ def test_a_stream_is_complete_whatever_way_the_network_cuts_it(
         row.finish_reason,
         row.stream,
     ) == ("complete", text, 8, "stop", True)
+
+
+def test_requests_are_freed_without_the_garbage_collector(gateway: Running) -> None:
+    """What refers to itself stays until the collector stops every request to look for it."""
+    ask = gateway.client().chat.completions.create
+
+    def ask_each_way() -> None:
+        ask(model="support", messages=HELLO)
+        with pytest.raises(openai.NotFoundError):
+            ask(model="nobody", messages=HELLO)
+
+    ask_each_way()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            ask_each_way()
+        alive = sum(isinstance(each, RequestResponseCycle) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    connections = len(gateway.app.state.connection_watch.connections)  # each keeps its last request
+    assert alive <= connections, "requests are kept that no connection has"
 
 
 def test_usage_stays_inside_when_the_client_did_not_ask(gateway: Running) -> None:
