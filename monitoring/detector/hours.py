@@ -80,8 +80,18 @@ class RememberedHour:
             for chart, one in self.sums.items()
         ]
         crossed = [
-            [*one.chart, one.since_hour, one.strength, one.effect.before, one.effect.now, one.effect.sentence, one.sides] for one in self.evidence
-        ]  # fmt: skip
+            [
+                *one.chart,
+                one.since_hour,
+                one.strength,
+                one.effect.before,
+                one.effect.now,
+                one.effect.sentence,
+                one.sides,
+                one.effect.values,
+            ]
+            for one in self.evidence
+        ]
         return {"noise": self.noise, "sums": sums, "evidence": crossed}
 
     @staticmethod
@@ -95,7 +105,8 @@ class RememberedHour:
                 hour // HOURS,
                 row[3] // HOURS,
                 row[4],
-                Effect(row[5], row[6], True, row[7]),
+                # Earlier hours did not store how many values the effect is of.
+                Effect(row[5], row[6], True, row[7], row[9] if len(row) > 9 else 0),
                 row[8],
                 hour,
                 row[3],

@@ -154,7 +154,7 @@ def test_falling_ratings_open_a_quality_alert_although_the_questions_stayed_the_
     report = run_drift(context, "support", NOW)
     (alert,) = _alerts(context)
     assert (alert["kind"], alert["severity"]) == ("quality", "information")
-    assert "Thumbs down" in report["summary"]
+    assert "Thumbs-down rate" in report["summary"]
     assert all(one.startswith("int_2") for one in alert["detail"]["interaction_ids"])
 
 
