@@ -30,6 +30,7 @@ from whet.tables import (
     drift_days,
     drift_hours,
     drift_reports,
+    retrieval_gaps,
 )
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
@@ -219,6 +220,26 @@ def queue_one(context: Context, _: pytest.MonkeyPatch) -> None:
         builders.add_review_item(connection, old, NOW - 3 * builders.DAY)
 
 
+def find_a_gap(context: Context, _: pytest.MonkeyPatch) -> None:
+    with writing(context.database) as connection:
+        connection.execute(
+            insert(retrieval_gaps).values(
+                id="gap_1",
+                alias="support",
+                collection="manual",
+                words=["parking"],
+                members=[],
+                questions=20,
+                share=0.1,
+                recent=10,
+                first_day=NOW // builders.DAY - 7,
+                last_day=NOW // builders.DAY,
+                state="open",
+                updated_at=NOW,
+            )
+        )
+
+
 def lose_the_database(_: Context, planted: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> None:
         raise OperationalError("SELECT 1", {}, Exception("away"))
@@ -240,6 +261,7 @@ MONITORING: dict[str, Change] = {
     "whet_drift_signal_effect": newer_report,
     "whet_interaction_age_seconds": newer_answer,
     "whet_monitoring_up": lose_the_database,
+    "whet_retrieval_gaps": find_a_gap,
     "whet_review_oldest_age_seconds": queue_one,
     "whet_review_waiting": queue_one,
 }
