@@ -14,10 +14,10 @@ def score(found: Sequence[tuple[str, Verdict]]) -> dict[str, Any]:
     """Return shares and the confusion matrix of (what was planted, verdict)."""
     faults = [(kind, verdict) for kind, verdict in found if kind in FAULTS]
     controls = [(kind, verdict) for kind, verdict in found if kind in CONTROLS]
-    told = [pair for pair in faults if pair[1].fault not in (Fault.NONE, Fault.UNKNOWN)]
+    with_fault = [pair for pair in faults if pair[1].fault not in (Fault.NONE, Fault.UNKNOWN)]
     return {
         "faults": len(faults),
-        "named": len(told),
+        "named": len(with_fault),
         "named_right": _count_right(faults),
         "controls": len(controls),
         "controls_blamed": len(controls) - _count_right(controls),

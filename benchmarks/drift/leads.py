@@ -204,15 +204,15 @@ def run_two(seeds: Sequence[int], volume: int, pause: Pause) -> list[dict[str, A
         for day in range(BEGIN, BEGIN + _SECOND + FOLLOWED):
             changes = [first.change] + ([second.change] if day >= BEGIN + _SECOND else [])
             watch.step(FIRST_DAY + day, _day(service, day, changes, r))
-        told = [one for one in watch.stream.incidents if one.since >= FIRST_DAY + BEGIN - 2]
+        incidents = [one for one in watch.stream.incidents if one.since >= FIRST_DAY + BEGIN - 2]
         explained = [
-            one for one in told if _has_new_words(one) and set(one.signals) & set(second.leads)
+            one for one in incidents if _has_new_words(one) and set(one.signals) & set(second.leads)
         ]
-        refusing = [one for one in told if one.lead.chart.signal == "refusal"]
+        refusing = [one for one in incidents if one.lead.chart.signal == "refusal"]
         found.append(
             {
                 "seed": seed,
-                "incidents": [one.signals for one in told],
+                "incidents": [one.signals for one in incidents],
                 "first": bool(refusing),
                 "second": any(one not in refusing for one in explained),
             }

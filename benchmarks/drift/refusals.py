@@ -40,7 +40,7 @@ class Sentence(NamedTuple):
 
 def read_sentences() -> list[Sentence]:
     """Every labelled sentence, in the file's order."""
-    lines = _SENTENCES.read_text(encoding="utf-8").splitlines()[1:]
+    lines = _SENTENCES.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]
     return [Sentence(*line.split("\t")) for line in lines]
 
 

@@ -227,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
 
     torch.set_num_threads(args.threads)
     runs = (
-        [json.loads(line) for line in args.log.read_text(encoding="utf-8").splitlines()]
+        [json.loads(line) for line in args.log.read_text(encoding="utf-8").split("\n") if line]
         if args.log and args.log.exists()
         else []
     )

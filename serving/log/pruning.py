@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from serving.log.spool import orphans
+from serving.log.spool import is_named, orphans
 
 REJECTED = "rejected.lines"
 
@@ -42,7 +42,7 @@ def append_rejected(folder: Path, line: bytes) -> Path:
     while True:
         with path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # against pruning, which replaces the file
-            if _is_still(path, file.fileno()):
+            if is_named(path, file.fileno()):
                 file.write(line + b"\n")
                 return path
 
@@ -56,7 +56,7 @@ def _prune_rejected(path: Path, before: int) -> int:
         return 0
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if not _is_still(path, file.fileno()):
+        if not is_named(path, file.fileno()):
             return 0
         lines = [line for line in file.read().split(b"\n") if line]
         at = round(os.fstat(file.fileno()).st_mtime * 1000)
@@ -82,13 +82,6 @@ def _date_of(line: bytes) -> int | None:
         return _dated.decode(line).created_at
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def _is_still(path: Path, handle: int) -> bool:
-    try:
-        return os.stat(path).st_ino == os.fstat(handle).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _prune_orphans(folder: Path, before: int) -> int:

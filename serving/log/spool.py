@@ -76,6 +76,14 @@ class SpoolFile:
         os.close(self.handle)
 
 
+def is_named(path: Path, handle: int) -> bool:
+    """Whether `path` still names the open file, which may be gone or replaced when it is locked."""
+    try:
+        return os.stat(path).st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
+
+
 def _lock(path: Path, flags: int) -> int | None:
     """An open handle with the exclusive lock, or None while another process has it or the file is
     gone."""
@@ -85,7 +93,7 @@ def _lock(path: Path, flags: int) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_there = os.stat(path).st_ino == os.fstat(handle).st_ino  # removed before it was locked?
+        is_there = is_named(path, handle)
     except OSError:
         is_there = False
     if is_there:
