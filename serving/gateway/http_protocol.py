@@ -147,8 +147,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self.app = app
         else:
             super().on_headers_complete()
+        cycle = self.cycle
         scope: Scope = self.scope  # type: ignore[assignment]
-        scope[_CYCLE_KEY] = weakref.ref(self.cycle)  # it runs from the loop's next turn on
+        if cycle is not None and self.scope is cycle.scope:  # else the head is read a second time
+            scope[_CYCLE_KEY] = weakref.ref(cycle)  # it runs from the loop's next turn on
 
     def _head_size(self) -> int:
         """Bytes of the head that was just read."""
