@@ -41,6 +41,7 @@ from serving.gateway.request_policy import policy_of
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.log.drain import Drain
+from serving.log.insert_process import InsertProcess
 from serving.log.pruning import prune_spool
 from serving.log.spool import Spool
 from serving.retrieval.client import RetrievalClient
@@ -125,10 +126,12 @@ def create_gateway(
     services: tuple[Service, ...] | None = None,
     searcher: Searcher | None = None,
     embedder: TextEmbedder | None = None,
+    insert_process: InsertProcess | None = None,
 ) -> Gateway:
     """The application for `context`.
 
     `searcher` finds passages and `embedder` makes vectors; None: there is no retrieval process.
+    `insert_process` inserts log records; None: a thread of this process does.
 
     `services` run beside it while it is up; by default the reconciler and the rollout controller,
     of which one process of all holds the lease.
@@ -149,6 +152,7 @@ def create_gateway(
     app.state.context = context
     app.state.searcher = searcher
     app.state.embedder = embedder
+    app.state.insert_process = insert_process
     app.state.services = _default_services() if services is None else services
     _add_pages(app)
     _add_errors(app)
@@ -160,7 +164,12 @@ def from_environment() -> Gateway:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     settings = load_settings()
     client = RetrievalClient(settings)
-    return create_gateway(open_context(settings), searcher=client, embedder=client)
+    return create_gateway(
+        open_context(settings),
+        searcher=client,
+        embedder=client,
+        insert_process=InsertProcess(),
+    )
 
 
 def _default_services() -> tuple[Service, ...]:
@@ -194,7 +203,11 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
         app.state.searcher,
     )
     drain = Drain(
-        context.database, spool, on_rows=metrics.rows.inc, is_crowded=core.refresher.is_crowded
+        context.database,
+        spool,
+        on_rows=metrics.rows.inc,
+        is_crowded=core.refresher.is_crowded,
+        insert_process=app.state.insert_process,
     )
     drain.start()
     await core.refresher.refresh()

@@ -13,109 +13,40 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import msgspec
-from sqlalchemy import JSON, Column, Connection, Dialect, Engine, MetaData, Table
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from serving.log.insert_process import InsertProcess
+from serving.log.inserting import Refused, insert_or_refuse
 from serving.log.pruning import append_rejected
 from serving.log.records import (
     InteractionRecord,
-    RatingRecord,
     Record,
     decode,
     encode,
     is_begun,
-    without_nul,
 )
 from serving.log.spool import Spool, SpoolFile, orphans
-from whet.database import insert_ignore, writing
+from whet.errors import DatabaseError
 from whet.outcomes import GATEWAY_STOPPED
-from whet.tables import interactions, ratings
 
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 1 << 19  # about 250 answers: some ten milliseconds, which other writers can wait
 IDLE_S = 0.2  # a row waits for company; pages and the controller look once a second or less often
 # The drain shares the interpreter, and perhaps the processor, with answers. While there are few at
-# a time, it takes some 16 rows, which is half a millisecond, and pauses: an answer waits that long
-# at most. While there are many, they wait for each other anyway, and whole batches cost less per
-# row.
+# a time, a process that gives way inserts; without one the drain takes some 16 rows, which is half
+# a millisecond, and pauses. While there are many, they wait for each other anyway, and whole
+# batches cost less per row.
 SMALL_BATCH_BYTES = 24_576
 SMALL_PAUSE_S = 0.005
-BACKLOG_BYTES = 1 << 20  # behind by more than this, whole batches too
+# For the process beside: at 16 rows, asking would cost as much as inserting.
+BESIDE_BATCH_BYTES = 131_072
+BACKLOG_BYTES = 4 << 20  # behind by more than this, whole batches too
 ORPHANS_EVERY_S = 5.0  # a process that died is noticed after this long
 BACK_OFF_S = (0.5, 1, 2, 5)  # while the database is away
-# The database does not take these values, and will not later. All else means that it is away.
-_REFUSALS = (DataError, IntegrityError, ValueError, OverflowError)
-
-
-class _JsonText(UserDefinedType):  # type: ignore[type-arg]
-    """A JSON column that is given JSON text, so that nothing is parsed and written again; None is
-    NULL."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "JSON"
-
-
-def _as_text(table: Table) -> Table:
-    columns = (
-        Column(
-            column.name,
-            _JsonText() if isinstance(column.type, JSON) else column.type,
-            primary_key=column.primary_key,
-        )
-        for column in table.columns
-    )
-    return Table(table.name, MetaData(), *columns)
-
-
-_TABLES: dict[type, Table] = {
-    InteractionRecord: _as_text(interactions),
-    RatingRecord: _as_text(ratings),
-}
-
-
-def _value(value: object) -> object:
-    """A field of a record as its column takes it."""
-    if isinstance(value, msgspec.Raw):
-        text = bytes(value)
-        return None if text == b"null" else without_nul(text).decode()
-    if isinstance(value, str) and "\0" in value:
-        return value.replace("\0", "\ufffd")
-    return value
-
-
-@lru_cache
-def _insert_statement(dialect: Dialect, kind: type[Record]) -> str:
-    """The database's own text of the statement that inserts what is not there yet.
-
-    SQLAlchemy writes it once; writing it for each batch costs as much as 20 rows, and filling it in
-    for each row as much as the database itself.
-    """
-    names = kind.__struct_fields__
-    statement = insert_ignore(dialect, _TABLES[kind])
-    compiled = statement.compile(dialect=dialect, column_keys=list(names))
-    if compiled.positional:
-        assert compiled.positiontup == list(names), "columns stand in the order of the fields"
-    return str(compiled)
-
-
-def insert_records(connection: Connection, records: Iterable[Record]) -> None:
-    """Insert each record that is not there yet."""
-    groups: dict[type[Record], list[Record]] = {}
-    for record in records:
-        groups.setdefault(type(record), []).append(record)
-    for kind, found in groups.items():
-        rows: list[Any] = [tuple(map(_value, msgspec.structs.astuple(each))) for each in found]
-        if not connection.dialect.positional:
-            rows = [dict(zip(kind.__struct_fields__, row, strict=True)) for row in rows]
-        connection.exec_driver_sql(_insert_statement(connection.dialect, kind), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +92,15 @@ class Drain:
         *,
         on_rows: Callable[[int], None] = lambda _: None,
         is_crowded: Callable[[], bool] = lambda: True,
+        insert_process: InsertProcess | None = None,
     ) -> None:
         """`on_rows` is told how many rows arrived; `is_crowded` says whether many requests are
-        being answered now."""
+        being answered now; `insert_process` inserts small batches, None: this thread does."""
         self._engine = engine
         self._spool = spool
         self._on_rows = on_rows
         self._is_crowded = is_crowded
+        self._insert_process = insert_process
         self._stop = threading.Event()
         self._orphans: list[list[SpoolFile]] = []  # of each dead process
         self._begun: dict[str, BegunStream] = {}  # by interaction id
@@ -186,6 +119,15 @@ class Drain:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            if self._insert_process is not None:
+                self._insert_process.start()
+            self._step_until_stopped()
+        finally:
+            if self._insert_process is not None:
+                self._insert_process.close()
+
+    def _step_until_stopped(self) -> None:
         failures, orphans_due = 0, 0.0
         while True:
             stopping = self._stop.is_set()
@@ -195,7 +137,7 @@ class Drain:
                     orphans_due = time.monotonic() + ORPHANS_EVERY_S
                 moved = self.step()
                 failures, self.failure = 0, ""
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, DatabaseError, OSError) as error:
                 self.failure = (
                     "Rows wait on disk, because the database does not take them: "
                     f"{str(error).splitlines()[0]}"
@@ -250,10 +192,16 @@ class Drain:
 
     def _drain_batch(self, file: SpoolFile) -> int:
         is_small = file.written - file.drained < BACKLOG_BYTES and not self._is_crowded()
-        block = file.read_pending(SMALL_BATCH_BYTES if is_small else BATCH_BYTES)
+        beside = self._insert_process if is_small else None
+        if beside is not None and not beside.is_ready():
+            beside = None
+        small_bytes = BESIDE_BATCH_BYTES if beside else SMALL_BATCH_BYTES
+        block = file.read_pending(small_bytes if is_small else BATCH_BYTES)
         if not block:
             return 0
-        ended, offset = [], file.drained
+        ended: list[Record] = []
+        lines: list[bytes] = []  # of those that ended
+        offset = file.drained
         for line in block[:-1].split(b"\n"):
             record = self._decode(line)
             if record is not None and is_begun(record):
@@ -261,8 +209,13 @@ class Drain:
                 file.begun.add(record.id)
             elif record is not None:
                 ended.append(record)
+                lines.append(line)
             offset += len(line) + 1
-        self._insert(ended)
+        refused = beside.insert(lines) if beside and lines else None
+        if refused is None:
+            self._insert(ended)
+        else:
+            self._account(ended, refused)
         for record in ended:
             self._forget(record.id)
         file.drained += len(block)
@@ -310,23 +263,14 @@ class Drain:
                 records, size = [], 0
 
     def _insert(self, records: list[Record]) -> None:
-        if not records:
-            return
-        try:
-            with writing(self._engine) as connection:
-                insert_records(connection, records)
-        except _REFUSALS:
-            self._insert_one_by_one(records)
-        self._on_rows(len(records))
+        """Insert here, in this thread."""
+        if records:
+            self._account(records, insert_or_refuse(self._engine, records))
 
-    def _insert_one_by_one(self, records: list[Record]) -> None:
-        """One record that the database refuses must not hold back the others."""
-        for record in records:
-            try:
-                with writing(self._engine) as connection:
-                    insert_records(connection, [record])
-            except _REFUSALS as error:
-                self._reject(encode(record)[:-1], str(error).splitlines()[0])
+    def _account(self, records: list[Record], refused: list[Refused]) -> None:
+        for each in refused:
+            self._reject(encode(records[each.place])[:-1], each.why)
+        self._on_rows(len(records))
 
     def _reject(self, line: bytes, why: str) -> None:
         path = append_rejected(self._spool.folder, line)

@@ -21,6 +21,7 @@ from serving.gateway.stream_exchange import StreamExchange
 from serving.log import drain as drain_module
 from serving.log import spool as spool_module
 from serving.log.drain import Drain
+from serving.log.inserting import Refused
 from serving.log.records import BEGUN, InteractionRecord, encode
 from serving.log.spool import Spool, SpoolFile, orphans
 from tests.serving.conftest import Running, serve, set_replica, wait_for
@@ -82,13 +83,14 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def inserted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Id and status of every interaction that is offered to the database, also of those it has."""
     found: list[tuple[str, str]] = []
-    insert = drain_module.insert_records
+    insert = drain_module.insert_or_refuse
 
-    def note(connection: Any, records: list[InteractionRecord]) -> None:
-        insert(connection, records)
+    def note(engine: Any, records: list[InteractionRecord]) -> list[Refused]:
+        refused = insert(engine, records)
         found.extend((record.id, record.status) for record in records)
+        return refused
 
-    monkeypatch.setattr(drain_module, "insert_records", note)
+    monkeypatch.setattr(drain_module, "insert_or_refuse", note)
     return found
 
 
@@ -98,15 +100,15 @@ class Away:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int = 0) -> None:
         self.left = after
         self.is_away = True
-        insert = drain_module.insert_records
+        insert = drain_module.insert_or_refuse
 
-        def refuse(connection: Any, records: Any) -> None:
+        def refuse(engine: Any, records: Any) -> list[Refused]:
             if self.is_away and self.left <= 0:
                 raise OperationalError("x", {}, Exception("the database is away"))
             self.left -= 1
-            insert(connection, records)
+            return insert(engine, records)
 
-        monkeypatch.setattr(drain_module, "insert_records", refuse)
+        monkeypatch.setattr(drain_module, "insert_or_refuse", refuse)
 
     def back(self) -> None:
         self.is_away = False

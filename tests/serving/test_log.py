@@ -96,7 +96,7 @@ def test_a_file_is_removed_only_after_its_records_are_committed(
         raise OperationalError("x", {}, Exception("the database is away"))
 
     with monkeypatch.context() as broken:
-        broken.setattr("serving.log.drain.insert_records", away)
+        broken.setattr("serving.log.drain.insert_or_refuse", away)
         with pytest.raises(OperationalError):
             drain.step()
     assert len(list(spool.folder.iterdir())) == files and count(context) == 0

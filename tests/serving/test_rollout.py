@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from serving.controller import RolloutController, count_arms
-from serving.log.drain import insert_records
+from serving.log.inserting import insert_records
 from serving.log.records import InteractionRecord, RatingRecord
 from serving.rollout import Action, Counts, Policy, candidate_for, decide, rejected
 from serving.rollout_store import RolloutStore
