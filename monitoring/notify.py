@@ -7,7 +7,6 @@ otherwise: alert, event and address are the row's key. The only writer of `notif
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,12 @@ from whet.database import insert_ignore, reading, writing
 from whet.errors import NotificationError
 from whet.settings import Settings
 from whet.tables import alerts, notifications
-from whet.urls import mask_url, split_credentials
+from whet.urls import (
+    mask_url,
+    notification_service,
+    notification_target,
+    split_credentials,
+)
 
 _log = logging.getLogger(__name__)
 _ROUTED = {"bad": "page", "attention": "ticket", "information": "information"}
@@ -72,7 +76,7 @@ def run_notify(context: Context, now: int, *, send: Send | None = None) -> str |
     Raises NotificationError when an Alertmanager does not answer, after everything else was done.
     """
     _compare_quality(context, now)
-    targets = {_target(url): url for url in context.settings.notify_urls.split()}
+    targets = {notification_target(url): url for url in context.settings.notify_urls.split()}
     done = _tell(context, targets, now, send or send_by_apprise) if targets else []
     if context.settings.alertmanager_url:
         tell_alertmanager(context, now)
@@ -203,7 +207,7 @@ def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
             f"Alerts will come here. The console is at {console_url(context.settings)}.",
             "attention",
         )
-        found.append({"address": _shown(url), "accepted": accepted})
+        found.append({"address": notification_service(url), "accepted": accepted})
     return found
 
 
@@ -222,7 +226,7 @@ def send_by_apprise(address: str, title: str, text: str, severity: str) -> bool:
         log.disabled = False
     if not is_readable:
         raise NotificationError(
-            f"WHET_NOTIFY_URLS holds an address that cannot be read: {_shown(address)}.",
+            f"WHET_NOTIFY_URLS holds an address that cannot be read: {notification_service(address)}.",
             hint="The forms are at https://github.com/caronc/apprise/wiki.",
         )
     kind = apprise.NotifyType.FAILURE if severity == "bad" else apprise.NotifyType.WARNING
@@ -281,13 +285,3 @@ def alertmanager_alert(alert: Mapping[str, Any], now: int, settings: Settings) -
         "endsAt": ends,
         "generatorURL": f"{console_url(settings)}/drift/incidents/{alert['id']}",
     }
-
-
-def _shown(address: str) -> str:
-    """The kind of an address; everything after it may be a secret."""
-    scheme, separator, _ = address.partition("://")
-    return f"{scheme[:20]}://…" if separator else "one without ://"
-
-
-def _target(address: str) -> str:
-    return hashlib.sha256(address.encode()).hexdigest()[:16]

@@ -18,12 +18,11 @@ from serving.controller import RolloutController
 from serving.gateway.core import Core
 from serving.reconciler import Reconciler
 from whet.clock import now_ms
-from whet.leases import acquire, release
+from whet.leases import ENGINE_WATCHER, acquire, release
 
 logger = logging.getLogger(__name__)
 
-LEASE = "reconciler"
-LEASE_MS = 5_000  # a killed holder is replaced after this; a tick takes well under a second
+LEASE, LEASE_MS = ENGINE_WATCHER.name, ENGINE_WATCHER.lasts_ms
 TICK_S = 1.0
 
 
@@ -58,7 +57,7 @@ async def keep_engines_and_rollouts(core: Core) -> None:
         await _let_go(reconciler)
         await session.close()
         with contextlib.suppress(SQLAlchemyError):  # it runs out by itself
-            await asyncio.to_thread(release, database, LEASE, owner)
+            await asyncio.to_thread(release, database, LEASE, owner, now=now_ms())
 
 
 async def _let_go(reconciler: Reconciler | None) -> None:

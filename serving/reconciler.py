@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import aiohttp
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from serving.base import base_of
 from serving.engine import EngineClient, EngineRefusedError, EngineSilentError
@@ -381,7 +381,10 @@ class Reconciler:
     def _store(self, url: str, values: dict[str, Any], now: int) -> None:
         with writing(self._context.database) as connection:
             connection.execute(delete(replicas).where(replicas.c.url.not_in(list(self._clients))))
-            if not connection.execute(
-                update(replicas).where(replicas.c.url == url).values(**values, seen_at=now)
-            ).rowcount:
-                connection.execute(insert(replicas).values(url=url, **values, seen_at=now))
+            is_ready = values["state"] == "ready"
+            same = (replicas.c.state == "ready") == is_ready
+            since = case((same, func.coalesce(replicas.c.since, now)), else_=now)
+            row = update(replicas).where(replicas.c.url == url)
+            if not connection.execute(row.values(**values, seen_at=now, since=since)).rowcount:
+                new = insert(replicas).values(url=url, **values, seen_at=now, since=now)
+                connection.execute(new)

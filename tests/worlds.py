@@ -251,8 +251,8 @@ def world(context: Context, count: int, now: int) -> dict[str, Any]:
             verdict="drift",
             summary="Questions about warranty doubled; answers got shorter by 18 %.",
         )
-        add_lease(connection, "reconciler", "gateway:4242", now + 10_000)
-        add_lease(connection, "scheduler", "scheduler:4243", now + 10_000)
+        add_lease(connection, "reconciler", "gateway:4242", now + HOUR)
+        add_lease(connection, "scheduler", "scheduler:4243", now + HOUR)
     return {
         "interactions": ids,
         "runs": runs,

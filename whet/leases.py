@@ -7,10 +7,26 @@ owner, so a holder that was asleep can be told from the one that took over.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Engine, delete, select, update
 
 from whet.database import insert_ignore, reading, writing
 from whet.tables import leases
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseKind:
+    """A lease that one process of many holds all the time, and for how long each renewal lasts."""
+
+    name: str
+    lasts_ms: int
+
+
+# A killed holder is replaced after this; the gateway renews it every second
+ENGINE_WATCHER = LeaseKind("reconciler", 5_000)
+# The scheduler renews it every 4 s: three attempts before it runs out
+SCHEDULER = LeaseKind("scheduler", 15_000)
 
 
 def acquire(engine: Engine, name: str, owner: str, *, now: int, for_ms: int) -> int | None:
@@ -36,16 +52,17 @@ def acquire(engine: Engine, name: str, owner: str, *, now: int, for_ms: int) -> 
         return int(token)
 
 
-def release(engine: Engine, name: str, owner: str) -> None:
+def release(engine: Engine, name: str, owner: str, *, now: int = 0) -> None:
     """Give the lease back; a lease that somebody else took meanwhile is left alone.
 
-    The row stays, so tokens only rise.
+    The row stays, so tokens only rise. `now`: kept as the end, so that pages can say since when
+    nobody has held it; 0 for leases of which nobody asks that.
     """
     with writing(engine) as connection:
         connection.execute(
             update(leases)
             .where(leases.c.name == name, leases.c.owner == owner)
-            .values(expires_at=0, owner="")
+            .values(expires_at=now, owner="")
         )
 
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, func, select
 
 from whet.context import Context
 from whet.database import reading
+from whet.health.action_items import find_action_items
+from whet.health.reading import HOUR_MS, load_reading
+from whet.health.records import HealthReading
 from whet.registry import current_rollouts
 from whet.tables import (
     adapters,
@@ -22,22 +25,23 @@ from whet.tables import (
 )
 from whet.up import state
 
-_HOUR_MS = 3_600_000
 _RECENT_RUNS = 5
 
 
 def overview(context: Context, *, now: int) -> dict[str, Any]:
-    """Processes, replicas, aliases, the last hour's traffic, the review queue, open alerts, and
+    """What needs a person, processes, replicas, aliases, the last hour's traffic, the review queue, open alerts, and
     training.
     """
+    found = load_reading(context, now)
     with reading(context.database) as connection:
         return {
+            "health": [item.as_json() for item in find_action_items(found)],
             "home": str(context.settings.home),
             "at": now,
             "supervisor": state.read_status(context.settings.home),
             "replicas": _replicas(connection),
             "aliases": _aliases(connection),
-            "traffic": _traffic(connection, now),
+            "traffic": _traffic(connection, found),
             "review": _queue(connection),
             "alerts": _alerts(connection),
             "training": _training(connection),
@@ -82,14 +86,15 @@ def _aliases(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _traffic(connection: Connection, now: int) -> dict[str, Any]:
-    counted = select(
-        func.count(),
-        func.sum(case((interactions.c.status == "complete", 1), else_=0)),
-        func.sum(case((interactions.c.status.in_(("error", "cut")), 1), else_=0)),
-    ).where(interactions.c.created_at >= now - _HOUR_MS)
-    asked, complete, failed = connection.execute(counted).one()
-    return {"last_hour": asked, "complete": int(complete or 0), "failed": int(failed or 0)}
+def _traffic(connection: Connection, found: HealthReading) -> dict[str, Any]:
+    complete = select(func.count()).where(
+        interactions.c.created_at > found.now - HOUR_MS, interactions.c.status == "complete"
+    )
+    return {
+        "last_hour": found.answers,
+        "complete": connection.execute(complete).scalar_one(),
+        "failed": found.failed,
+    }
 
 
 def _queue(connection: Connection) -> dict[str, Any]:

@@ -18,19 +18,23 @@ from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import Any
 
+from sqlalchemy import Connection, func, update
+
 from whet import leases
 from whet.auditlog import record
 from whet.clock import now_ms
 from whet.context import Context, open_context
-from whet.database import writing
+from whet.database import insert_ignore, writing
 from whet.errors import WhetError
 from whet.plugins import Job, ProcessSpec
 from whet.settings import load_settings
+from whet.tables import scheduled_jobs
 
 logger = logging.getLogger("whet.scheduler")
 
-LEASE = "scheduler"
-LEASE_MS = 15_000  # after a kill the next scheduler takes over within this time
+LEASE, LEASE_MS = leases.SCHEDULER.name, leases.SCHEDULER.lasts_ms
+_NOTE_EVERY_MS = 30_000  # of jobs that go on as before; others are noted at once
+_ERROR_LENGTH = 2000
 _RENEW_S = 4.0  # three attempts before the lease runs out
 _THREADS = 4  # a long drift run must not hold up flagging and the policy
 
@@ -78,6 +82,7 @@ class Runner:
         self._failing: dict[
             str, str
         ] = {}  # job → last error, so that the audit gets changes and not every repetition
+        self._noted: dict[str, tuple[str | None, int]] = {}  # job → (error, when it was noted)
 
     def renew(self) -> None:
         """Take or keep the lease; its row is also the heartbeat that the console reads."""
@@ -106,6 +111,7 @@ class Runner:
             self._failed(job, error)
             return
         self._failing.pop(job.name, None)
+        self._note_outcome(job, None)
         if done:
             logger.info("%s: %s", job.name, done)
 
@@ -119,6 +125,7 @@ class Runner:
             sentence,
             exc_info=None if isinstance(error, WhetError) else error,
         )
+        self._note_outcome(job, sentence[:_ERROR_LENGTH])
         if self._failing.get(job.name) == sentence:
             return
         self._failing[job.name] = sentence
@@ -129,11 +136,42 @@ class Runner:
                     actor="scheduler",
                     action="job.failed",
                     subject=job.name,
-                    detail={"error": sentence[:2000]},
+                    detail={"error": sentence[:_ERROR_LENGTH]},
                     now=now_ms(),
                 )
         except Exception:
             logger.exception("the failure of %s could not be recorded", job.name)
+
+    def _note_outcome(self, job: Job, error: str | None) -> None:
+        """Keep how the job ended, when that is news or the last note is old."""
+        now = now_ms()
+        known = self._noted.get(job.name)
+        if known is not None and known[0] == error and now - known[1] < _NOTE_EVERY_MS:
+            return
+        try:
+            with writing(self.context.database) as connection:
+                note_job(connection, job.name, job.every_s, error, now=now)
+        except Exception:
+            logger.exception("the outcome of %s could not be recorded", job.name)
+            return
+        self._noted[job.name] = (error, now)
+
+
+def note_job(
+    connection: Connection, name: str, every_s: float, error: str | None, *, now: int
+) -> None:
+    """Write how a job's last run ended; `failing_since` is the first of its failures in a row."""
+    connection.execute(
+        insert_ignore(connection, scheduled_jobs).values(
+            name=name, every_s=every_s, finished_at=now
+        )
+    )
+    since = None if error is None else func.coalesce(scheduled_jobs.c.failing_since, now)
+    connection.execute(
+        update(scheduled_jobs)
+        .where(scheduled_jobs.c.name == name)
+        .values(every_s=every_s, finished_at=now, failing_since=since, error=error)
+    )
 
 
 def build(context: Context, runner: Runner, jobs: list[Job]) -> Any:
@@ -220,7 +258,7 @@ def main() -> None:
         "" if runner.leading.is_set() else "; another scheduler leads, this one waits",
     )
     clock.start()
-    leases.release(context.database, LEASE, runner.owner)
+    leases.release(context.database, LEASE, runner.owner, now=now_ms())
     context.close()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Text, UniqueConstraint
 
+from whet.process_tables import leases, scheduled_jobs
 from whet.retrieval_tables import (
     blame_verdicts,
     collections,
@@ -23,8 +24,8 @@ from whet.table_definition import define_table as _table
 from whet.table_definition import instant as _at
 
 __all__ = [
-    "WRITERS", "blame_verdicts", "collections", "documents", "metadata", "passage_vectors",
-    "passages", "retrieval_defaults",
+    "WRITERS", "blame_verdicts", "collections", "documents", "leases", "metadata",
+    "passage_vectors", "passages", "retrieval_defaults", "scheduled_jobs",
 ]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------
@@ -120,6 +121,8 @@ replicas = _table(
     Column("refused", JSON, nullable=False),  # {adapter digest: reason}
     Column("base_digest", String(64)),
     _at("seen_at"),
+    # When it became `ready`, or stopped being so; null: written before this was kept
+    _at("since", nullable=True),
 )
 
 # --- monitoring ----------------------------------------------------------------------------------------------------
@@ -499,13 +502,4 @@ audit = _table(
     _at("created_at"),
     Column("previous_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
-)
-
-leases = _table(
-    "whet",
-    "leases",
-    Column("name", String(128), primary_key=True),
-    Column("owner", String(128), nullable=False),
-    _at("expires_at"),
-    Column("token", Integer, nullable=False),  # rises with every change of owner: a fencing token
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import quote, quote_plus, unquote
 
@@ -119,3 +120,14 @@ def _spellings(secret: str) -> set[str]:
     plain = unquote(secret)
     quoted = {quote(plain, safe=""), quote(plain), quote_plus(plain)}
     return {secret, plain, repr(plain)[1:-1], *quoted}
+
+
+def notification_service(url: str) -> str:
+    """Return the kind of a notification address; everything after it may be a secret."""
+    scheme, separator, _ = url.partition("://")
+    return f"{scheme[:20]}://…" if separator else "one without ://"
+
+
+def notification_target(url: str) -> str:
+    """Return the hash under which `notifications` keeps an address."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from serving.rollout_store import RolloutStore, rollout_rows
 from whet.access import User
 from whet.database import reading as reads
 from whet.errors import InputError, NotFoundError
+from whet.health.version_summary import VersionSummary, summarise_versions
 from whet.registry import Rollout, alias_filter, rollout_history
 from whet.web.filters import clip
 from whet.web.shell import Shell
@@ -232,7 +233,7 @@ def _alias_values(shell: Shell, alias: str, first: str, second: str) -> dict[str
         "pair": pair,
         "compared": versions.comparison(*pair) if pair else [],
         "recipe": versions.recipe_differences(pair[0].adapter, pair[1].adapter) if pair else [],
-        "doing": _doing(shell, alias, now),
+        "traffic": _traffic_of_versions(shell, found, now),
         **_words(shell),
     }
 
@@ -261,13 +262,14 @@ def _pair(
     return (one, two) if one and two and one is not two else None
 
 
-def _doing(
-    shell: Shell, alias: str, now: int
-) -> dict[str | None, tuple[int, int, int, int, float | None]]:
-    from whet.web.circle import doing_of
-
+def _traffic_of_versions(
+    shell: Shell, found: versions.Board, now: int
+) -> dict[str | None, VersionSummary]:
+    labels: dict[str | None, str] = {
+        one.adapter.digest: one.adapter.label for one in found.versions
+    }
     with reads(shell.context.database) as connection:
-        return doing_of(connection, alias, now)
+        return summarise_versions(connection, found.alias, labels, now)
 
 
 def _version_values(shell: Shell, name: str, number: int) -> dict[str, Any]:

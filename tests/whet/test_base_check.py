@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from whet import base_check, health_base
+from whet import base_check, doctor_base
 from whet.base_check import Problem, check_base, read_weights
 from whet.base_config import position_limit
+from whet.doctor_base import check_base_model, check_engine_settings
 from whet.errors import ConfigurationError
-from whet.health_base import check_base_model, check_engine_settings
 from whet.plugins import ProcessSpec
 from whet.settings import load_settings
 from whet.up import preflight
@@ -212,7 +212,7 @@ def test_a_rank_beyond_the_engines_is_a_failed_check(tmp_path: Path) -> None:
 def test_a_hub_id_that_is_not_here_is_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_base, "local_base_folder", lambda _source: None)
+    monkeypatch.setattr(doctor_base, "local_base_folder", lambda _source: None)
     (found,) = check_base_model(load_settings(home=tmp_path, base_model="org/model"))
     assert found.verdict == "note" and "hub" in found.found
 

@@ -19,8 +19,8 @@ from whet import access
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading, writing
+from whet.doctor import Check, examine
 from whet.firststart import commented_settings, prepare_home
-from whet.health import Check, examine
 from whet.overview import overview
 from whet.settings import Settings, load_settings
 from whet.store import digest_files
@@ -271,6 +271,7 @@ def test_status_counts_what_there_is(context: Context) -> None:
 
 def test_status_prints_for_people_and_for_scripts(home: Path) -> None:
     assert set(data(whet(home, "status", "--json"))) == {
+        "health",
         "home",
         "at",
         "supervisor",

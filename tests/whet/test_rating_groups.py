@@ -19,9 +19,9 @@ from tests import builders
 from whet import access
 from whet.context import Context
 from whet.database import reading, writing
+from whet.health.version_summary import summarise_versions
 from whet.lineage import KINDS
 from whet.tables import interactions
-from whet.web import circle
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_763_000_000_000
@@ -73,8 +73,8 @@ def _search_flags(connection: Connection, rated: Rated) -> bool:
 
 
 def _overview(connection: Connection, rated: Rated) -> bool:
-    [figures] = circle.doing_of(connection, "support", NOW + 1).values()
-    return bool(figures[2])
+    [figures] = summarise_versions(connection, "support", {}, NOW + 1).values()
+    return bool(figures.rated)
 
 
 def _lineage(connection: Connection, rated: Rated) -> bool:

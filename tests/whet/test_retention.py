@@ -23,7 +23,7 @@ from tests.builders import DAY, HOUR
 from whet.access import hash_key
 from whet.context import Context
 from whet.database import reading, writing
-from whet.health_retention import check_retention
+from whet.doctor_retention import check_retention
 from whet.ids import lowest_id, new_id
 from whet.retention import CONVERSATION_ROWS, Needed, is_due, load_needed, run_nightly
 from whet.settings import load_settings

@@ -19,7 +19,7 @@ from whet.web.security import PUBLIC, Facts, Verdict, decide, same_origin
 from whet.web.shell import declared_role
 
 VISITORS = ("", *ROLES)
-PUBLIC_PATHS = {"/login", "/healthz", "/static/{package}/{path:path}"}
+PUBLIC_PATHS = {"/login", "/healthz", "/readyz", "/static/{package}/{path:path}"}
 
 
 @pytest.fixture
@@ -306,12 +306,12 @@ def test_static_files_come_from_the_static_folders_alone(
 def test_a_defect_becomes_a_page_with_a_reference_and_no_details(
     sqlite_context: Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from whet.web import circle
+    from whet.web import overview
 
     def broken(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(circle, "look", broken)
+    monkeypatch.setattr(overview, "load_reading", broken)
     client = console_client(sqlite_context, "viewer")
     page = client.get("/")
     assert (

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.web import NOW
-from whet.web import circle, filters
+from whet.web import filters, loop_stages
 
 
 def _themes() -> list[dict[str, str]]:
     """The colour tokens of the stylesheet: light, dark by the system, dark by choice."""
-    css = (Path(circle.__file__).parent / "static" / "shell.css").read_text()
+    css = (Path(loop_stages.__file__).parent / "static" / "shell.css").read_text()
     blocks = re.findall(r"(:root[^{]*)\{([^}]*--ground[^}]*)\}", css)
     return [dict(re.findall(r"--([a-z0-9-]+):\s*(#[0-9a-f]{6})", body)) for _, body in blocks]
 

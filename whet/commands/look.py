@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from whet.cli import emit, opened, out
 from whet.clock import now_ms
-from whet.health import examine
+from whet.doctor import examine
 from whet.overview import overview
 from whet.settings import load_settings
 
@@ -29,13 +29,26 @@ _COLOURS = {
 
 
 def status(as_json: bool = _JSON) -> None:
-    """Processes, engines, aliases, traffic, review queue, alerts and training, as they are now."""
+    """What needs a person, processes, engines, aliases, traffic, review queue, alerts and training, as they are now."""
     now = now_ms()
     with opened() as context:
         found = overview(context, now=now)
     if as_json:
         emit(found, True)
         return
+    _lines(
+        "What needs a person",
+        [
+            (
+                each["kind"],
+                "",
+                each["sentence"]
+                + (f" Since {_ago(each['since'], now)}." if each["since"] else "")
+                + (f" {each['todo']}" if each["todo"] else ""),
+            )
+            for each in found["health"]
+        ],
+    )
     _show_processes(found["supervisor"], now)
     _lines(
         "Engines",

@@ -60,6 +60,7 @@ class State:
     again: bool = False  # ending, and to be started again afterwards (it hung)
     last_exit: int | None = None
     failure: Failure = UNKNOWN  # why the last start ended before it was ready
+    down_since: float | None = None  # when it stopped being ready; None: it is, or never was
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,15 @@ def _on_ready(state: State, event: Event, now: float, limits: Limits) -> Step:
     text = f"ready after {now - state.started_at:.0f} s" + (
         " (started again)" if state.restarts else ""
     )
-    ready = replace(state, phase="ready", since=now, was_ready=True, failure=UNKNOWN)
+    ready = replace(
+        state, phase="ready", since=now, was_ready=True, failure=UNKNOWN, down_since=None
+    )
     return Step(ready, (Act.SAY,), text)
 
 
 def _on_exit(state: State, event: Event, now: float, limits: Limits) -> Step:
-    state = replace(state, last_exit=event.code, since=now)
+    down_since = now if state.phase == "ready" else state.down_since
+    state = replace(state, last_exit=event.code, since=now, down_since=down_since)
     # Whatever the process left in its group (an engine's workers, say) goes with it: it holds
     # memory and ports.
     if state.phase == "ending" and not state.again:

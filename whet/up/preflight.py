@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from whet.base_check import check_base
+from whet.doctor_base import base_folder, is_gpu_engine
 from whet.errors import ConfigurationError, ProcessError
-from whet.health_base import base_folder, is_gpu_engine
 from whet.lines import split_lines
 from whet.plugins import ProcessSpec
 from whet.settings import Settings

@@ -370,6 +370,7 @@ class Supervisor:
                 "phase": found.phase,
                 "pid": child.process.pid if child.process else None,
                 "since_at": at(found.since),
+                "down_since": None if found.down_since is None else at(found.down_since),
                 "restarts": found.restarts,
                 "failures": found.failures,
                 "last_exit": found.last_exit,

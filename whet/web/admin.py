@@ -12,8 +12,8 @@ from starlette.responses import Response
 from whet import access, auditlog
 from whet.access import User
 from whet.database import reading, writing
+from whet.doctor_retention import check_retention
 from whet.errors import ConflictError
-from whet.health_retention import check_retention
 from whet.settings import SECRET_SETTINGS, Settings
 from whet.tables import api_keys, audit, users
 from whet.urls import mask_url

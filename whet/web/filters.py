@@ -43,6 +43,25 @@ def ago(at: int | None, now: int) -> Markup:
     )
 
 
+def since(at: int | None, now: int) -> Markup:
+    """A `<time>` element: `since 16:01 UTC (36 min)`; the browser puts it into the viewer's zone."""
+    if at is None:
+        return Markup("")
+    moment = to_datetime(at)
+    is_today = moment.date() == to_datetime(now).date()
+    clock = moment.strftime("%H:%M UTC" if is_today else "%d %b %H:%M UTC")
+    return Markup('<time datetime="{}" data-at="{}" data-form="since">since {} ({})</time>').format(
+        iso(at), at, clock, age(at, now)
+    )
+
+
+def age(at: int, now: int) -> str:
+    """How long ago, without the word: `36 min`, `8 s`."""
+    seconds = max(0, now - at) / 1000
+    size, unit = next((step for step in _STEPS if seconds >= step[0]), (1, "s"))
+    return f"{int(seconds // size)} {unit}"
+
+
 def number(value: float | None, digits: int | None = None) -> str:
     """`12,345`, `0.123`, `1.2 M`: enough figures to compare, no more.
 

@@ -107,6 +107,8 @@ class Shell:
             code=filters.code,
         )
         self._templates.filters["ago"] = lambda at: filters.ago(at, self.now())
+        self._templates.filters["age"] = lambda at: filters.age(at, self.now())
+        self._templates.filters["since"] = lambda at: filters.since(at, self.now())
         self._templates.globals.update(
             static=self.static, csrf=self.csrf_field, exists=self.exists, version=__version__
         )

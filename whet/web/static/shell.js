@@ -54,10 +54,22 @@
     }
     return Math.abs(seconds) < 10 ? "just now" : seconds > 0 ? Math.floor(seconds) + " s ago" : "in " + Math.floor(-seconds) + " s";
   }
+  function age(at) {
+    const seconds = Math.max(0, Date.now() - at) / 1000;
+    const [size, unit] = steps.find((step) => seconds >= step[0]) || [1, "s"];
+    return Math.floor(seconds / size) + " " + unit;
+  }
+  function clock(at) { // in the viewer's zone; the day stands there when it is another one
+    const moment = new Date(at);
+    const today = moment.toDateString() === new Date().toDateString();
+    const hours = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+    return moment.toLocaleString(undefined, today ? hours : Object.assign({ day: "numeric", month: "short" }, hours));
+  }
+  const forms = { since: (at) => "since " + clock(at) + " (" + age(at) + ")", clock };
   function times(from) {
     for (const time of $$("time[data-at]", from)) {
       const at = Number(time.dataset.at);
-      const text = relative(at);
+      const text = (forms[time.dataset.form] || relative)(at);
       if (time.textContent !== text) time.textContent = text;
       time.title = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
     }
@@ -79,6 +91,7 @@
         try {
           const response = await fetch(part.dataset.live, { headers: { "hx-request": "true" }, credentials: "same-origin" });
           if (response.status === 401) { location.reload(); return; }
+          if (response.status === 503) headlineOf(part, await response.clone().text());
           if (!response.ok) throw new Error(String(response.status));
           const html = await response.text();
           failures = 0;
@@ -87,9 +100,9 @@
           if (html !== last || old) {
             last = html;
             part.innerHTML = html;
-            const headline = $("[data-headline]", part);
-            if (headline && $("#headline").textContent !== headline.textContent) $("#headline").textContent = headline.textContent;
             times(part);
+            const headline = $("[data-headline]", part);
+            if (headline && $("#headline").textContent !== headline.textContent) $("#headline").replaceChildren(...headline.cloneNode(true).childNodes);
             if (window.htmx) window.htmx.process(part);
             part.dispatchEvent(new CustomEvent("whet:live", { bubbles: true }));
           }
@@ -108,6 +121,10 @@
       setTimeout(turn, every * Math.min(1 + failures, 6));
     };
     setTimeout(turn, every);
+  }
+  function headlineOf(part, html) { // a page whose headline is live says at once what the console cannot reach
+    const words = $("p", new DOMParser().parseFromString(html, "text/html"));
+    if ($("[data-headline]", part) && words) $("#headline").textContent = words.textContent;
   }
   $$("[data-live]").forEach(live);
 

@@ -23,20 +23,30 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from whet import __version__, access, auditlog
+from whet.clock import iso
 from whet.database import database_name, error_text, open_database, reading, schema_state
+from whet.doctor_base import Check, check_base_model, check_engine_settings, installed_version
+from whet.doctor_retention import check_retention
 from whet.errors import WhetError
-from whet.health_base import Check, check_base_model, check_engine_settings, installed_version
-from whet.health_retention import check_retention
+from whet.health.machine import read_machine
+from whet.health.operation import find_operation_items
+from whet.health.processes import list_processes
+from whet.health.reading import read_database
 from whet.settings import Settings
 from whet.store import Store, base_model_digest, digest_files
 from whet.tables import adapters, audit, datasets, interactions
-from whet.up import preflight, state
+from whet.up import preflight
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DATASET_FILES = ("train.jsonl", "validation.jsonl", "test.jsonl", "manifest.json")
 # Leases last seconds; half a minute between two machines' clocks upsets them
 _CLOCK_OFF_MS = 30_000
 _ASK_TIMEOUT_S = 5.0
+# Items that are no fault while the product is stopped
+_NEEDS_PROCESSES = (
+    "engine_down", "engine_watcher_stalled", "replica_down", "scheduler_stalled",
+    "scheduler_stopped", "worker_absent",
+)  # fmt: skip
 _NAMED = 3  # broken things named in one line; the number says how many there are
 # A proxy must not stand before loopback
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -65,7 +75,7 @@ def examine(settings: Settings, *, deep: bool, now: int) -> Iterator[Check]:
             yield from _guarded(lambda: check_retention(settings, database, now), "retention")
             yield from _guarded(lambda: _adapters(settings, database, store, deep), "adapters")
             yield from _guarded(lambda: _datasets(database, store), "datasets")
-        yield from _guarded(lambda: _processes(settings), "processes")
+            yield from _guarded(lambda: _health(settings, database, now), "processes")
         for url in settings.replica_urls:
             yield from _guarded(partial(_engine, settings, url), f"engine {url}")
     finally:
@@ -322,33 +332,34 @@ def _datasets(database: Engine, store: Store) -> Iterator[Check]:
 # --- what runs -----------------------------------------------------------------------------------------------------
 
 
-def _processes(settings: Settings) -> Iterator[Check]:
-    said = state.read_status(settings.home)
-    if said is None or not said["running"]:
+def _health(settings: Settings, database: Engine, now: int) -> Iterator[Check]:
+    """What the console's System health says of processes, engines, jobs and notifications."""
+    machine = read_machine(settings.home)
+    with reading(database) as connection:
+        found = read_database(connection, settings, now, machine)
+    is_running = machine.is_supervised or any(
+        row["expires_at"] > now for row in found.leases.values()
+    )
+    if not is_running:
         yield Check(
             "processes",
             "note",
-            "`whet up` does not run for this home.",
+            "`whet up` does not run for this home, and no process holds a lease.",
             "Start it, unless the processes are run another way.",
         )
-        return
-    unwell = [row for row in said["processes"] if row["phase"] != "ready"]
-    if unwell:
-        shown = "; ".join(
-            f"{row['name']} ({row['phase']}"
-            + (f": {row['reason']}" if row.get("reason") else "")
-            + f", log {row['log']})"
-            for row in unwell
-        )
-        stopped = any(row["phase"] == "given_up" for row in unwell)
+    unwell = [
+        item
+        for item in find_operation_items(found)
+        if (is_running or item.code not in _NEEDS_PROCESSES) and not item.code.startswith("disk")
+    ]
+    for item in unwell:
+        since = f" Since {iso(item.since)}." if item.since is not None else ""
+        name = item.code.replace("_", " ")
         yield Check(
-            "processes",
-            "fail",
-            f"Not ready: {shown}.",
-            "Remove the cause and run `whet up` again." if stopped else "Its log says why.",
+            name, "fail" if item.kind == "bad" else "note", f"{item.sentence}{since}", item.todo
         )
-    else:
-        yield Check("processes", "ok", f"{len(said['processes'])} run under pid {said['pid']}.")
+    if is_running and not unwell:
+        yield Check("processes", "ok", f"{len(list_processes(found))} work.")
 
 
 def _engine(settings: Settings, url: str) -> Iterator[Check]:

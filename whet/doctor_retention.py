@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from whet.clock import iso
 from whet.database import reading
-from whet.health_base import Check
+from whet.doctor_base import Check
 from whet.ids import lowest_id
 from whet.retention import (
     CONVERSATION_ROWS,
