@@ -104,13 +104,9 @@ def kind_of(incident: Incident) -> Side:
 
 
 def series_of(watch: Watch, incident: Incident) -> dict[str, list[list[float]]]:
-    """Place of each piece of evidence → its level day by day."""
-    shown = sorted(
-        incident.evidence.values(),
-        key=lambda one: (one.chart != incident.lead.chart, -one.strength),
-    )
+    """Place of each piece of evidence, as `as_json` orders it → its level day by day."""
     memory, made = watch.stream.memory, {}
-    for place, one in enumerate(shown):
+    for place, one in enumerate(incident.ranked):
         points = {day: point.level for day, point in memory.points.get(one.chart, {}).items()}
         for day, counts in (
             memory.shares.get(one.chart._replace(part=""), {}).items() if not points else ()

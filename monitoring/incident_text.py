@@ -368,9 +368,10 @@ def _where(found: Mapping[str, Any]) -> str:
     if topics:
         noun = "topics" if len(topics) > 1 else "topic"
         return f"{cause} In the {noun} {'; '.join(topics)}.{version}".strip()
+    seen_in = f" Seen first in {lead['slice']}." if lead.get("slice") else ""
     return (
         f"{cause} Everywhere: no language, route, version or other slice carries more of it than "
-        f"its share of the requests.{version}"
+        f"its share of the requests.{seen_in}{version}"
     ).strip()
 
 

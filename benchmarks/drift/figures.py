@@ -17,11 +17,16 @@ BEGIN, END = (
 )
 # What is asked for at 2,000 requests a day: shift → median delay in days, at most.
 TARGETS = {
-    "refusal x2": 4,
-    "TTFT +20 %": 4,
-    "new topic 8 %": 4,
-    "language +5 points": 6,
-    "log-probability -10 % ramp": 12,
+    "refusal x2": 3,
+    "refusal x3 in one tenant": 4,
+    "refusal x5 for three days": 5,
+    "TTFT +20 %": 3,
+    "new topic 8 %": 3,
+    "language +5 points": 4,
+    "log-probability -10 % ramp": 9,
+    "truncation 4 to 10 %": 3,
+    "repetition 0.5 to 2 %": 3,
+    "adapter without effect": 2,
 }
 MOST_FALSE = 1.0  # per 100 days, in every stationary world
 # Median, at 20,000 requests a day

@@ -15,7 +15,16 @@ import numpy as np
 from scipy.stats import binomtest
 
 from benchmarks.drift.ours import Pause
-from benchmarks.drift.worlds import FIRST_DAY, TOPICS, VOCABULARY, World, sentences
+from benchmarks.drift.worlds import (
+    FIRST_DAY,
+    TENANT,
+    TENANT_USERS,
+    TOPICS,
+    VOCABULARY,
+    World,
+    hash_of,
+    sentences,
+)
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import Table, concatenated
@@ -26,7 +35,6 @@ from monitoring.table_quality import quality_in_table
 BEGIN, FOLLOWED = 63, 14  # day of the change; days after which it counts as not found
 _SECOND = 10  # days later that the second of two changes begins
 _BEFORE_DAYS = 28  # whose ratings the quality is compared with
-_TENANT, _TENANT_SHARE = "acme", 0.25
 _NEW_WORDS = frozenset(VOCABULARY[-1])
 _PARTS = ("lead_right", "slice_right", "words_right", "hint_right")
 Columns = dict[str, Any]
@@ -104,7 +112,7 @@ def _no_adapter(columns: Columns, r: np.random.Generator) -> None:
     columns["refusal"] = np.zeros(len(columns["id"]))
 
 
-_ACME = ("slice_tenant", _TENANT)
+_ACME = ("slice_tenant", TENANT)
 _ROUTE = ("route", "3")
 _TOPIC_LEADS = ("prompt_novelty", "prompt_topics")
 PLANTED: tuple[Planted, ...] = (
@@ -234,18 +242,12 @@ def _warmed(seed: int, volume: int) -> tuple[World, Watch, list[Table]]:
 def _day(service: World, day: int, changes: Sequence[Change], r: np.random.Generator) -> Table:
     """A day of the service with a tenant of a quarter of the users, and with the changes."""
     columns = dict(service.day(day).columns)
-    of_tenant = np.array([hash_of(user) < _TENANT_SHARE for user in columns["user"]])
-    columns["slice_tenant"] = np.where(of_tenant, _TENANT, "others").astype(object)
+    of_tenant = np.array([hash_of(user) < TENANT_USERS for user in columns["user"]])
+    columns["slice_tenant"] = np.where(of_tenant, TENANT, "others").astype(object)
     for change in changes:
         change(columns, r)
     columns.pop("truth_topic", None)
     return Table(columns)
-
-
-def hash_of(user: str) -> float:
-    """A number between 0 and 1 that stays the same for a user."""
-    digits = "".join(letter for letter in str(user) if letter.isdigit()) or "0"
-    return (int(digits) * 2654435761 % 2**32) / 2**32
 
 
 def _ratings(rows: Table) -> Table:

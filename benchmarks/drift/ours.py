@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.drift.worlds import FIRST_DAY, SEARCH_SHIFTS, SHIFTS, TOPICS, Shift, World
+from benchmarks.drift.worlds import (
+    FIRST_DAY,
+    SEARCH_SHIFTS,
+    SHIFTS,
+    TENANT,
+    TOPICS,
+    Shift,
+    World,
+)
 from monitoring.detector.coldstart import compare_two
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
@@ -80,17 +88,21 @@ def run_shifts(
 
     False incidents before the shift are counted apart.
     """
-    service = World(seed, volume, world, texts=texts, searches=searches)
-    watch = Watch("shifted", DetectorSettings())
-    for day in range(SHIFT_DAY):
-        watch.step(FIRST_DAY + day, service.day(day))
-    before = len(watch.stream.incidents)
-    known_shifts = SHIFTS | SEARCH_SHIFTS
-    return [
-        _follow(known_shifts[name], copy.deepcopy(service), copy.deepcopy(watch))
-        | {"volume": volume, "seed": seed, "false_before": before}
-        for name in shifts
-    ]
+    known = [(SHIFTS | SEARCH_SHIFTS)[name] for name in shifts]
+    runs: list[dict[str, Any]] = []
+    # Services with tenants have more charts; other shifts are not found in them.
+    for tenants in sorted({shift.tenant for shift in known}):
+        service = World(seed, volume, world, texts=texts, searches=searches, tenants=tenants)
+        watch = Watch("shifted", DetectorSettings())
+        for day in range(SHIFT_DAY):
+            watch.step(FIRST_DAY + day, service.day(day))
+        more = {"volume": volume, "seed": seed, "false_before": len(watch.stream.incidents)}
+        runs += [
+            _follow(shift, copy.deepcopy(service), copy.deepcopy(watch)) | more
+            for shift in known
+            if shift.tenant == tenants
+        ]
+    return runs
 
 
 def _follow(shift: Shift, service: World, watch: Watch) -> dict[str, Any]:
@@ -132,6 +144,9 @@ def _attribution(shift: Shift, incident: Incident, new_topic: set[str]) -> dict[
         "summary": incident.as_json()["summary"],
         "cause": incident.explanation.get("cause", {}).get("kind"),
     }
+    if shift.tenant:
+        places = [(one["column"], one["value"]) for one in incident.explanation["slices"]]
+        found |= {"place_right": places[:1] == [("slice_tenant", TENANT)]}
     if shift.topic:
         shares = [
             sum(name in new_topic for name in topic["examples"]) / max(1, len(topic["examples"]))
@@ -232,12 +247,13 @@ def summarise_shifts(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for key in dict.fromkeys((run["shift"], run["volume"]) for run in runs):
         mine = [run for run in runs if (run["shift"], run["volume"]) == key]
         delays = np.array([run["delay"] or np.inf for run in mine], dtype=float)
+        right = ("signal_in_top_3", "topic_in_top_3", "place_right")
         found = [run for run in mine if run["delay"]]
         middle, late = (float(np.quantile(delays, share, method="higher")) for share in (0.5, 0.9))
         rows.append({
             "shift": key[0], "volume": key[1], "seeds": len(mine), "median_delay": middle if np.isfinite(middle) else None,
             "p90_delay": late if np.isfinite(late) else None, "within_7": float((delays <= 7).mean()), "within_30": float((delays <= FOLLOWED).mean()),
-            "attributed": sum(run["signal_in_top_3"] and run.get("topic_in_top_3", True) for run in found), "found": len(found),
+            "attributed": sum(all(run.get(name, True) for name in right) for run in found), "found": len(found),
             "median_first_day_error": float(np.median([abs(run["first_day_error"]) for run in found])) if found else None,
         })  # fmt: skip
     return rows

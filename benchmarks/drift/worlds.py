@@ -82,6 +82,8 @@ class Shift:
     amount: float = 0.0
     topic: bool = False
     ramp: bool = False
+    tenant: bool = False  # only the requests of one tenant change
+    days: int = 0  # after which everything is as before; 0: it lasts
 
 
 SHIFTS = {
@@ -90,6 +92,8 @@ SHIFTS = {
         Shift("refusal x1.5", ("refusal",), 1.5),
         Shift("refusal x2", ("refusal",), 2.0),
         Shift("refusal x4", ("refusal",), 4.0),
+        Shift("refusal x3 in one tenant", ("refusal",), 3.0, tenant=True),
+        Shift("refusal x5 for three days", ("refusal",), 5.0, days=3),
         Shift("schema failure 1 to 2 %", ("schema_failure",), 0.02),
         Shift("schema failure 1 to 3 %", ("schema_failure",), 0.03),
         Shift("schema failure 1 to 10 %", ("schema_failure",), 0.10),
@@ -106,6 +110,7 @@ SHIFTS = {
         Shift("language +2 points", ("language",), 0.02),
         Shift("language +5 points", ("language",), 0.05),
         Shift("repetition 0.5 to 2 %", ("repetition",), 0.02),
+        Shift("truncation 4 to 10 %", ("finish_reason",), 0.10),
         Shift("adapter without effect", ("logprob", "completion_tokens", "thumb_down"), 1.0),
         Shift("wrong answers, same questions", ("thumb_down",), 2.0),
     )
@@ -185,7 +190,14 @@ _GAPS = (70, 71, 95, 96)  # days without any rows; half of day 110 is missing to
 _HALF_DAY = 110
 _LAUNCH_DAYS = 42  # within which the users of a launch leave again
 _TENANT_SHARE = (0.1, 0.4)  # of a day's requests, drawn for each day
+TENANT, TENANT_USERS = "acme", 0.25  # of the users, where a service has tenants
 _EVENT = 75  # day on which holiday, heavy user and template come: warm-up and history lie before it
+
+
+def hash_of(user: str) -> float:
+    """A number between 0 and 1 that stays the same for a user."""
+    digits = "".join(letter for letter in str(user) if letter.isdigit()) or "0"
+    return (int(digits) * 2654435761 % 2**32) / 2**32
 
 
 def sentences(topics: NDArray[np.int64], r: np.random.Generator) -> NDArray[Any]:
@@ -231,6 +243,7 @@ class World:
     start_hour: int = 0  # of day `start`, at which the shift begins; needs `hours`
     texts: bool = False  # questions as sentences instead of embeddings
     searches: bool = False  # every question is searched for in a collection of documents
+    tenants: bool = False  # a quarter of the users belong to one tenant
     # How far topics lie apart, in standard deviations of a question around its topic
     clarity: float = 1.0
     traits: dict[str, NDArray[Any]] = field(init=False)
@@ -305,6 +318,8 @@ class World:
         of = {name: values[rows] for name, values in traits.items()}
         if self.world == "big tenant":
             self._as_tenant(of, self.is_tenant[rows])
+        if self.tenants:
+            of["is_acme"] = np.array([hash_of(name) < TENANT_USERS for name in self.names])[who]
         hours = (
             self._hours_of(self.phases[rows] - self._clock_change(day), bool(weekend))
             if self.hours
@@ -322,7 +337,9 @@ class World:
                 else self.names[who]
             )
         if self.world == "big tenant":
-            columns["slice_tenant"] = np.where(self.is_tenant[who], "acme", "others").astype(object)
+            columns["slice_tenant"] = np.where(self.is_tenant[who], TENANT, "others").astype(object)
+        elif self.tenants:
+            columns["slice_tenant"] = np.where(of["is_acme"], TENANT, "others").astype(object)
         columns["id"] = np.array([f"{day}-{i}" for i in range(n)], dtype=object)
         columns["day"] = np.full(n, FIRST_DAY + day)
         if hours is not None:
@@ -335,6 +352,9 @@ class World:
             columns |= self.collection.columns(topics, of["style"])
         self._oddities(columns, day, n)
         return Table(columns)
+
+    def _is_shifted(self, shift: Shift, day: int) -> bool:
+        return day >= self.start and (not shift.days or day < self.start + shift.days)
 
     def is_missing(self, day: int) -> bool:
         """True for a day on which the service had no requests at all."""
@@ -433,7 +453,7 @@ class World:
     def _columns(
         self, r: np.random.Generator, of: dict[str, NDArray[Any]], n: int, swing: float, day: int
     ) -> dict[str, NDArray[Any]]:
-        shift = self.shift if self.shift and day >= self.start else None
+        shift = self.shift if self.shift and self._is_shifted(self.shift, day) else None
         name, amount = (shift.name, shift.amount) if shift else ("", 0.0)
         part = min(1.0, (day - self.start + 1) / _RAMP_DAYS) if shift and shift.ramp else 1.0
         uncertainty = np.exp(-1.2 + 0.5 * of["style"] + r.normal(0, 0.6, n))
@@ -461,9 +481,10 @@ class World:
                 answer * longer,
                 np.minimum(1, refused * stricter),
             )
-        schema, repeats, down = 0.01, 0.005, of["unhappy"]
+        schema, repeats, cut, down = 0.01, 0.005, 0.04, of["unhappy"]
         if name.startswith("refusal"):
-            refused = np.minimum(1, amount * refused)
+            more = np.minimum(1, amount * refused)
+            refused = np.where(of["is_acme"], more, refused) if shift and shift.tenant else more
         elif name.startswith("schema"):
             schema = amount
         elif name.startswith("TTFT"):
@@ -482,6 +503,8 @@ class World:
             language = np.where(r.random(n) < amount, 1, language)
         elif name.startswith("repetition"):
             repeats = amount
+        elif name.startswith("truncation"):
+            cut = amount
         elif name.startswith("adapter"):
             uncertainty, answer, down = uncertainty * 1.15, answer * 1.25, np.minimum(1, down * 1.5)
         elif name.startswith("wrong"):
@@ -503,7 +526,7 @@ class World:
             "schema_failure": np.where(r.random(n) < 0.5, r.random(n) < schema, np.nan),
             "repetition": (r.random(n) < repeats).astype(float),
             "thumb": np.where(rated, np.where(r.random(n) < down, -1.0, 1.0), np.nan),
-            "finish_reason": np.where(r.random(n) < 0.04, "length", "stop").astype(object),
+            "finish_reason": np.where(r.random(n) < cut, "length", "stop").astype(object),
             "language": _LANGUAGE_NAMES[language],
             "route": of["route"].astype(str).astype(object),
             "truth_topic": topic.astype(float),

@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import ndtr
 from scipy.stats import norm
 
+from monitoring.detector.slices import IN_SLICES, SLICE_SHARE
 from monitoring.detector.table import Floats
 
 _STATES = 120  # of the Markov chain: the run length is then exact to a per cent
+_DISTANCE = np.arange(_STATES)[None, :] - np.arange(_STATES)[:, None]  # from state to state
 _HIGHEST = 40.0
 USUAL_SPREAD = 1.0
 _BLOCK = 7  # days summed to see whether neighbouring days lean to the same side
@@ -67,10 +70,10 @@ def run_length(threshold: float, slack: float, spread: float) -> float:
     of CUSUM run length").
     """
     width = 2 * threshold / (2 * _STATES - 1)
-    states = np.arange(_STATES) * width
-    steps = states[None, :] - states[:, None] + slack
-    upper = norm.cdf((steps + width / 2) / spread)
-    lower = norm.cdf((steps - width / 2) / spread)
+    # Probability of falling below the upper edge of a state, by its distance from the one before.
+    distances = np.arange(-_STATES, _STATES)
+    below = ndtr(((distances + 0.5) * width + slack) / spread)
+    upper, lower = below[_DISTANCE + _STATES], below[_DISTANCE + _STATES - 1]
     lower[:, 0] = 0.0  # whatever falls below zero is at zero
     matrix = np.eye(_STATES) - (upper - lower)
     return float(np.linalg.solve(matrix, np.ones(_STATES))[0])
@@ -80,7 +83,7 @@ def run_length(threshold: float, slack: float, spread: float) -> float:
 def threshold_for(days: float, slack: float, spread: float) -> float:
     """The threshold h of a one-sided CUSUM whose mean time between false alarms is `days`."""
     low, high = 0.1, _HIGHEST
-    for _ in range(40):
+    for _ in range(20):  # to 0.00004
         middle = (low + high) / 2
         if run_length(middle, slack, spread) < days:
             low = middle
@@ -90,14 +93,25 @@ def threshold_for(days: float, slack: float, spread: float) -> float:
 
 
 def run_lengths(sides: Mapping[str, int], target: float) -> dict[str, int]:
-    """Return the mean days between false alarms that one sum of each signal may have.
+    """Return the mean days between false alarms that one sum of each group of charts may have.
 
-    `sides` are the one-sided sums of each signal, `target` false alarms per 100 days over all
-    signals. Every signal may raise the same share of them, and within a signal every sum: a
-    language signal of twelve charts is then not twelve times as loud as the refusal rate.
+    `sides` are the one-sided sums of each group (`Chart.group`), `target` false alarms per 100 days
+    over all signals. Every signal may raise the same share of them, and within a signal every sum:
+    a language signal of twelve charts is then not twelve times as loud as the refusal rate. Charts
+    of slices together have `SLICE_SHARE` of their signal's, and the whole traffic has the rest.
     """
-    share = target / max(1, len(sides))
-    return {name: round(100 * number / share) for name, number in sides.items()}
+    signals = {name.removesuffix(IN_SLICES) for name in sides}
+    share = target / max(1, len(signals))
+    return {
+        name: round(100 * number / (share * _part_of_budget(name, sides)))
+        for name, number in sides.items()
+    }
+
+
+def _part_of_budget(group: str, sides: Mapping[str, int]) -> float:
+    if group.endswith(IN_SLICES):
+        return SLICE_SHARE
+    return 1 - SLICE_SHARE if f"{group}{IN_SLICES}" in sides else 1.0
 
 
 def change_begin(z: Floats, up: bool) -> int:

@@ -14,17 +14,19 @@ depend on the level:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitoring.detector.codebook import Codebook
 from monitoring.detector.retrieval import with_misses
 from monitoring.detector.sample import sample_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
+from monitoring.detector.slices import IN_SLICES, count_slices, rows_in, slice_name
 from monitoring.detector.table import Floats, Table
 
 # Below every real duration, count and probability: the logarithm of zero would be none
@@ -41,6 +43,12 @@ class Chart(NamedTuple):
     signal: str
     part: str = ""  # `p50`, `p95`, or a category; a topic's number
     adapter: str = ""  # answers are watched for each adapter; questions for the alias
+    slice: str = ""  # such as `slice_tenant=acme`; empty: all requests
+
+    @property
+    def group(self) -> str:
+        """The charts that share an error budget: a signal's, or a signal's in slices."""
+        return f"{self.signal}{IN_SLICES}" if self.slice else self.signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +78,33 @@ class DayStatistics:
     low_scores: dict[str, float] = field(default_factory=dict)
     # `collection state` → rows of the sample that searched it.
     documents: dict[str, int] = field(default_factory=dict)
+    # Slice column → value → rows of the sample.
+    slices: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        points = [
-            [*chart, point.value, point.error, point.level, point.n]
-            for chart, point in self.points.items()
-        ]
-        counts = [[*chart, found] for chart, found in self.counts.items()]
+        def stored(point: Point) -> list[float]:
+            return [point.value, point.error, point.level, point.n]
+
+        points = [[*c[:3], *stored(point)] for c, point in self.points.items() if not c.slice]
+        in_slices = [[*c, *stored(point)] for c, point in self.points.items() if c.slice]
+        counts = [[*chart[:3], found] for chart, found in self.counts.items()]
         return {
             "day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points,
             "counts": counts, "templates": self.templates, "has_users": self.has_users,
             "low_scores": self.low_scores, "documents": self.documents,
+            "slices": self.slices, "slice_points": in_slices,
         }  # fmt: skip
 
     @staticmethod
     def from_json(made: dict[str, Any]) -> DayStatistics:
         points = {Chart(*row[:3]): Point(*row[3:]) for row in made["points"]}
+        points |= {Chart(*row[:4]): Point(*row[4:]) for row in made.get("slice_points", [])}
         counts = {Chart(*row[:3]): row[3] for row in made["counts"]}
         return DayStatistics(
             made["day"], made["rows"], made["sampled"], points, counts, made["templates"],
             # What days that were stored earlier do not have.
             made.get("has_users", True), made.get("low_scores", {}), made.get("documents", {}),
+            made.get("slices", {}),
         )  # fmt: skip
 
 
@@ -107,23 +121,25 @@ def summarise_day(
     codebook: Codebook | None,
     requests: int = 0,
     low_scores: Mapping[str, float] | None = None,
+    watched: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[DayStatistics, Table]:
     """The statistics of one day's rows of one stream, and the sample they were taken from.
 
     `requests`: of the day, where `table` holds fewer. `low_scores`: as `with_misses` takes them.
+    `watched`: slice column → values that have charts of their own.
     """
     kept = sample_of_day(table, settings.rows_per_user, 2 * settings.min_rows, settings.seed, day)
     sample = with_misses(kept, low_scores or {})
     points: dict[Chart, Point] = {}
     counts: dict[Chart, dict[str, int]] = {}
     signals = signals_of(set(sample.columns))
-    for adapter, rows in _by_adapter(sample, settings.min_rows).items():
+    least = settings.min_rows
+    parts = [(adapter, rows, False) for adapter, rows in _by_adapter(sample, least).items()]
+    for adapter, rows, is_of_alias in [*parts, ("", sample, True)]:
+        slices = dict(_slice_rows(rows, watched or {}, least))
         for signal in signals:
-            if signal.side not in OF_ALIAS:
-                _add(signal, adapter, rows, settings.min_rows, points, counts)
-    for signal in signals:
-        if signal.side in OF_ALIAS:
-            _add(signal, "", sample, settings.min_rows, points, counts)
+            if (signal.side in OF_ALIAS) == is_of_alias:
+                _add(signal, adapter, rows, least, points, counts, slices)
     if codebook is not None:
         _questions(sample, day, settings, codebook, points, counts)
     templates = (
@@ -134,7 +150,7 @@ def summarise_day(
     statistics = DayStatistics(
         day, requests or len(table), len(sample), points, counts,
         dict(templates.most_common(_MOST_CATEGORIES)), "user" in table,
-        dict(low_scores or {}), _documents(sample),
+        dict(low_scores or {}), _documents(sample), count_slices(sample, _MOST_CATEGORIES),
     )  # fmt: skip
     return statistics, kept
 
@@ -168,7 +184,9 @@ def _add(
     least: int,
     points: dict[Chart, Point],
     counts: dict[Chart, dict[str, int]],
+    slices: Mapping[str, NDArray[np.bool_]],
 ) -> None:
+    """Add a signal's points and counts; `slices`: name → which rows are in it."""
     if signal.shape == "category":
         values = categories_of(signal, rows)
         known = (
@@ -179,8 +197,44 @@ def _add(
         if known.total() >= least:
             counts[Chart(signal.name, "", adapter)] = dict(known.most_common(_MOST_CATEGORIES))
     elif signal.shape not in ("topics", "novelty"):
-        for part, point in _scalar_points(signal, numbers_of(signal, rows), least).items():
+        values = numbers_of(signal, rows)
+        for part, point in _scalar_points(signal, values, least).items():
             points[Chart(signal.name, part, adapter)] = point
+        if values is None:
+            return
+        for name, is_in in slices.items():
+            for part, point in _slice_points(signal, values, is_in, least).items():
+                points[Chart(signal.name, part, adapter, name)] = point
+
+
+def _slice_points(
+    signal: DailySignal, values: Floats, is_in: NDArray[np.bool_], least: int
+) -> dict[str, Point]:
+    """A slice against all other requests of the day: what moves both is no change of the slice."""
+    own = _scalar_points(signal, values[is_in], least)
+    others = _scalar_points(signal, values[~is_in], least)
+    return {
+        part: Point(
+            point.value - others[part].value,
+            float(np.hypot(point.error, others[part].error)),
+            point.level,
+            point.n,
+        )
+        for part, point in own.items()
+        if part in others and part != "p95"  # a quantile of a slice's few values says little
+    }
+
+
+def _slice_rows(
+    rows: Table, watched: Mapping[str, tuple[str, ...]], least: int
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """(name of a watched slice, which rows are in it), of those with enough rows."""
+    for column, names in watched.items():
+        for value in names:
+            name = slice_name(column, value)
+            is_in = rows_in(name, rows)
+            if is_in.sum() >= least:
+                yield name, is_in
 
 
 def _scalar_points(signal: DailySignal, values: Floats | None, least: int) -> dict[str, Point]:

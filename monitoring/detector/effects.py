@@ -85,7 +85,8 @@ def _sentence(
 ) -> str:
     """Say the change: the level now, the baseline, the first day."""
     when = f"since {date_of(since).isoformat()}"
-    name = f"{signal.label}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
+    place = f" in {chart.slice}" if chart.slice else ""
+    name = f"{signal.label}{place}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
     if signal.shape in SHARES:
         part = {"category": f": {chart.part}", "topics": f": topic {chart.part}"}.get(
             signal.shape, ""
@@ -94,21 +95,21 @@ def _sentence(
         is_of_all = signal.name not in _OF_SOME and not signal.name.startswith("retrieval_")
         count = (now - before) * rows_per_day
         a_day = f" ({count:+,.0f} a day)" if abs(count) >= 1 and is_of_all else ""
-        return f"{name}{part} {_percent(now)}, baseline {_percent(before)}, {when}{a_day}."
+        return f"{name}{part} {percent_text(now)}, baseline {percent_text(before)}, {when}{a_day}."
     if signal.shape == "score":
         return f"{name} {now:.3f}, baseline {before:.3f}, {when}."
     mean = " (geometric mean)" if signal.shape == "positive" else ""
     part = f" {chart.part}" if chart.part in ("p50", "p95") else ""
     unit = f" {signal.unit}" if signal.unit else ""
     moved = f" ({now / before - 1:+.0%})" if before > 0 else ""
-    return (
-        f"{name}{part}{mean} {_figure(now)}{unit}, baseline {_figure(before)}{unit}{moved}, {when}."
-    )
+    return f"{name}{part}{mean} {figure_text(now)}{unit}, baseline {figure_text(before)}{unit}{moved}, {when}."
 
 
-def _percent(share: float) -> str:
+def percent_text(share: float) -> str:
+    """A share as people read it: one decimal below 10 %."""
     return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
 
 
-def _figure(value: float) -> str:
+def figure_text(value: float) -> str:
+    """A level with three digits, or whole."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

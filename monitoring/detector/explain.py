@@ -19,6 +19,7 @@ from monitoring.detector.daily import Chart
 from monitoring.detector.effects import OTHER
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.signals import categories_of, numbers_of, signal_of
+from monitoring.detector.slices import rows_in, split_name
 from monitoring.detector.table import Floats, Table, concatenated
 from monitoring.detector.texts import characteristic_words
 from monitoring.detector.topics import (
@@ -32,8 +33,11 @@ from monitoring.detector.topics import (
 
 _SLICES = ("language", "route", "template", "adapter", "finish_reason")
 _CARRIES = 0.3  # share of the change from which a slice or topic is named
-# Times its share of the conversations, below which a slice or topic moved like everything else.
-_MORE_THAN_SHARE = 2.0
+# Times its share of the conversations, below which a slice or topic moved like everything else; of
+# those between half and three quarters, half of the way from their share to all.
+_MORE_THAN_SHARE, _MOST_OF_ALL = 2.0, 0.75
+# Of a slice's change, from which all others changed with it.
+_OTHERS_TOO = 0.5
 _MOST_EXAMPLES = 50
 _NAME_WORDS = 4  # of a topic in a sentence
 _ROWS = 4_000  # of each side that are clustered
@@ -56,11 +60,7 @@ def explain(
     topics = _topics(
         lead, before, after, old if usable else None, new if usable else None, codebook, seed
     )
-    slices = (
-        _slices(lead, before, after, old, new)
-        if usable and old is not None and new is not None
-        else []
-    )
+    slices = _slices(lead.chart, before, after, codebook) if usable else []
     from_topics = (
         [one for topic in topics[:1] for one in topic["examples"]]
         if signal_of(lead.chart.signal).side == "questions"
@@ -138,7 +138,23 @@ def measure_of(chart: Chart, table: Table, codebook: Codebook | None) -> Floats 
     adapters = table.get("adapter")
     if chart.adapter and adapters is not None:
         values = np.where(np.equal(adapters, np.array(chart.adapter, dtype=object)), values, np.nan)
-    return np.asarray(values, dtype=float)
+    values = np.asarray(values, dtype=float)
+    return np.where(rows_in(chart.slice, table), values, np.nan) if chart.slice else values
+
+
+def beyond_others(chart: Chart, table: Table, codebook: Codebook | None) -> Floats | None:
+    """The chart's signal in its slice, less the mean of all other requests of each day."""
+    whole = measure_of(chart._replace(slice=""), table, codebook)
+    if whole is None:
+        return None
+    is_in, days = rows_in(chart.slice, table), table.columns["day"]
+    found = np.full(len(table), np.nan)
+    for day in np.unique(days):
+        today = days == day
+        others = whole[today & ~is_in & np.isfinite(whole)]
+        if len(others):
+            found[today & is_in] = whole[today & is_in] - others.mean()
+    return found
 
 
 def contributions(
@@ -165,14 +181,21 @@ def contributions(
 
 
 def _slices(
-    lead: Evidence, before: Table, after: Table, old: Floats, new: Floats
+    lead: Chart, before: Table, after: Table, codebook: Codebook | None
 ) -> list[dict[str, Any]]:
+    """Slices that carry the change of all requests, most first; the lead's own by itself."""
+    whole_chart = lead._replace(slice="")
+    old, new = (measure_of(whole_chart, table, codebook) for table in (before, after))
+    if old is None or new is None:
+        return []
+    if lead.slice and (own := _own_slice(lead, before, after, old, new)):
+        return [own]
     found = []
     for name in (
         *_SLICES,
         *sorted(name for name in after.columns if name.startswith(("slice_", "category_"))),
     ):
-        if name == lead.chart.signal or name not in before or name not in after:
+        if name == lead.signal or name not in before or name not in after:
             continue
         before_labels, after_labels = (
             np.array([str(value) for value in table.columns[name]], dtype=object)
@@ -195,6 +218,36 @@ def _slices(
     return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[
         : 2 * MOST
     ]
+
+
+def _own_slice(
+    lead: Chart, before: Table, after: Table, old: Floats, new: Floats
+) -> dict[str, Any] | None:
+    """The lead's slice as the place of the change; None where all other requests changed too.
+
+    Its share of the change is taken of it and the others by themselves: of a small tenant, the
+    change of all requests may be chance.
+    """
+    column, value = split_name(lead.slice)
+    was_in, is_in = (rows_in(lead.slice, table) for table in (before, after))
+    parts = contributions(old, new, was_in, is_in)
+    if True not in parts or False not in parts:
+        return None
+    moved = {
+        inside: float(np.nanmean(new[is_in == inside]) - np.nanmean(old[was_in == inside]))
+        for inside in (True, False)
+    }
+    if moved[True] == 0 or moved[False] / moved[True] >= _OTHERS_TOO:
+        return None
+    _, was, now = parts[True]
+    carried, others = now * abs(moved[True]), (1 - now) * abs(moved[False])
+    return {
+        "column": column,
+        "value": value,
+        "share_of_change": round(carried / (carried + others), 3),
+        "share_before": round(was, 4),
+        "share_now": round(now, 4),
+    }
 
 
 def _topics(
@@ -238,7 +291,10 @@ def _topics(
 
 def carries(share_of_change: float, share_now: float) -> bool:
     """True where a slice or topic has more of a change than everything else that moved along."""
-    return share_of_change >= max(_CARRIES, _MORE_THAN_SHARE * share_now)
+    least = _MORE_THAN_SHARE * share_now
+    if share_now <= _MOST_OF_ALL:
+        least = min(least, (1 + share_now) / 2)
+    return share_of_change >= max(_CARRIES, least)
 
 
 def _examples(lead: Evidence, after: Table, new: Floats) -> list[str]:

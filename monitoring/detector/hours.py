@@ -76,12 +76,12 @@ class RememberedHour:
     def as_json(self) -> dict[str, Any]:
         """What besides hour, rows and statistics is stored."""
         sums = [
-            [*chart, one.up, one.down, one.up_since, one.down_since]
+            [*chart[:3], one.up, one.down, one.up_since, one.down_since]
             for chart, one in self.sums.items()
         ]
         crossed = [
             [
-                *one.chart,
+                *one.chart[:3],  # hours have no charts of slices
                 one.since_hour,
                 one.strength,
                 one.effect.before,

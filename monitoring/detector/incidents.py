@@ -18,6 +18,8 @@ _PROPERTIES = frozenset(
     {"completion_tokens", "logprob", "refusal", "answer_language", "schema_failure", "repetition"}
 )
 _LEAST_PROPERTIES = 2
+# Times the change of all requests, and standard errors above it, from which a slice has the change.
+_NARROW, _NARROW_ERRORS = 2.0, 3.0
 # Where one of these leads; refusals that rise make answers shorter by themselves.
 _OF_ANOTHER_MODEL = ("completion_tokens", "logprob")
 
@@ -37,9 +39,10 @@ class Evidence:
     since_hour: int | None = None  # first hour of its excursion
 
     def as_json(self) -> dict[str, Any]:
+        place = f" in {self.chart.slice}" if self.chart.slice else ""
         found = {
-            "signal": self.chart.signal, "label": signal_of(self.chart.signal).label,
-            "part": self.chart.part, "adapter": self.chart.adapter, "detected_on": _iso(self.day), "first_day": _iso(self.since),
+            "signal": self.chart.signal, "label": f"{signal_of(self.chart.signal).label}{place}",
+            "part": self.chart.part, "adapter": self.chart.adapter, "slice": self.chart.slice, "detected_on": _iso(self.day), "first_day": _iso(self.since),
             "direction": "up" if self.effect.up else "down", "before": self.effect.before, "now": self.effect.now,
             "relative_change": self.effect.relative, "n": self.effect.values, "strength": round(self.strength, 2), "sentence": self.effect.sentence,
         }  # fmt: skip
@@ -65,18 +68,38 @@ class Incident:
     @property
     def lead(self) -> Evidence:
         """The chart that speaks for the incident: of those that crossed when it opened, the one
-        whose change matters most."""
+        whose change matters most.
+
+        A slice speaks only while all requests did not move about as much: where they did, its own
+        figure differs by chance.
+        """
         first = [
             one for one in self.evidence.values() if (one.day, one.hour) == (self.opened, self.hour)
         ]
-        return min(first, key=_rank)
+        found = min((one for one in first if not self._repeats(one, first)), key=_rank)
+        whole = self.evidence.get(found.chart._replace(slice=""))
+        is_narrow = whole is None or whole is found or _is_narrow(found, whole)
+        return found if is_narrow or whole is None else whole
+
+    def _repeats(self, one: Evidence, first: list[Evidence]) -> bool:
+        """Whether another chart of `first` tells the same change of a signal better."""
+        if one.chart.slice:
+            whole = self.evidence.get(one.chart._replace(slice=""))
+            return whole in first and whole is not None and not _is_narrow(one, whole)
+        return any(
+            other.chart.slice
+            and other.chart._replace(slice="") == one.chart
+            and _is_narrow(other, one)
+            for other in first
+        )
 
     @property
     def ranked(self) -> list[Evidence]:
         """The lead, then the others by how much their change matters."""
         lead = self.lead
         return sorted(
-            self.evidence.values(), key=lambda one: (one.chart != lead.chart, *_rank(one))
+            self.evidence.values(),
+            key=lambda one: (one.chart != lead.chart, bool(one.chart.slice), *_rank(one)),
         )
 
     @property
@@ -94,7 +117,8 @@ class Incident:
         first = [one for one in self.evidence.values() if abs(one.since - self.since) <= 1]
         properties = {one.chart.signal for one in first} & _PROPERTIES
         is_asked = any(signal_of(name).side == "questions" for name in self.signals)
-        is_other = self.lead.chart.signal in _OF_ANOTHER_MODEL
+        lead = self.lead.chart
+        is_other = lead.signal in _OF_ANOTHER_MODEL and not lead.slice
         if is_asked or not is_other or len(properties) < _LEAST_PROPERTIES:
             return ""
         return (
@@ -115,6 +139,7 @@ class Incident:
             "alias": self.alias,
             "state": self.state,
             "signal": lead.chart.signal,
+            "slice": lead.chart.slice,
             "signals": self.signals,
             "detected_on": _iso(self.opened),
             "first_day": _iso(self.since),
@@ -159,6 +184,21 @@ def _rank(one: Evidence) -> tuple[bool, float]:
     """Good news last; then by the size of the change. Sums are clipped, so their ties tell nothing."""
     signal = signal_of(one.chart.signal)
     return signal.is_good_news(one.chart.part, one.effect.up), -one.effect.size(signal.shape)
+
+
+def _is_narrow(in_slice: Evidence, whole: Evidence) -> bool:
+    """Whether a slice changed so much more than all requests that it is where the change is.
+
+    Twice as much, and by three standard errors of a share or of a logarithm (whose deviation in one
+    request is below 1).
+    """
+    shape = signal_of(whole.chart.signal).shape
+    own, of_all = in_slice.effect.size(shape), whole.effect.size(shape)
+    error = 1 / max(1, in_slice.effect.values) ** 0.5
+    is_same_direction = in_slice.effect.up == whole.effect.up
+    return not is_same_direction or (
+        own > _NARROW * of_all and own - of_all > _NARROW_ERRORS * error
+    )
 
 
 def _hours_json(hour: int | None, since: int | None) -> dict[str, str]:

@@ -111,7 +111,7 @@ def documented_columns() -> list[tuple[str, str, str]]:
         "rate_": "an application's own flag",
         "value_": "an application's own positive number, such as a price",
         "category_": "an application's own category",
-        "slice_": "explains a change, is not watched itself",
+        "slice_": "such as `slice_tenant`; its four largest values are watched by themselves",
     }
     return [
         time,

@@ -54,7 +54,8 @@ class Memory:
         self.rows.append(today.rows)
         for chart, point in today.points.items():
             self.points.setdefault(chart, {})[today.day] = point
-            self._answered.setdefault(chart.adapter, {})[today.day] = point.n
+            if not chart.slice:
+                self._answered.setdefault(chart.adapter, {})[today.day] = point.n
         for chart, counts in today.counts.items():
             self.shares.setdefault(chart, {})[today.day] = counts
             self._answered.setdefault(chart.adapter, {})[today.day] = sum(counts.values())

@@ -12,6 +12,7 @@ import numpy as np
 
 from monitoring.detector.cusum import USUAL_SPREAD, measured_spread
 from monitoring.detector.daily import Chart
+from monitoring.detector.slices import IN_SLICES
 
 _LEAST_BLOCK = 4  # days of a week that make a block
 _BLOCKS_KEPT = 52  # of a chart: a year
@@ -35,17 +36,21 @@ class Spreads:
         self._week[chart] = (week, total + z, days + 1)
 
     def by_signal(self) -> dict[str, float]:
-        """Return the spread of each signal over all its charts.
+        """Return the spread of each signal over all its charts, those of slices by themselves.
 
         A signal of few weeks is drawn towards the median of all.
         """
         pooled: dict[str, list[float]] = {}
         for chart, some in self.blocks.items():
-            pooled.setdefault(chart.signal, []).extend(some)
+            pooled.setdefault(chart.group, []).extend(some)
         weeks = dict.fromkeys(pooled, 0)
         for chart, some in self.blocks.items():
-            weeks[chart.signal] = max(weeks[chart.signal], len(some))
-        own = [measured_spread(np.array(some), weeks[name]) for name, some in pooled.items()]
+            weeks[chart.group] = max(weeks[chart.group], len(some))
+        own = [
+            measured_spread(np.array(some), weeks[name])
+            for name, some in pooled.items()
+            if not name.endswith(IN_SLICES)
+        ]
         usual = max(USUAL_SPREAD, float(np.median(own))) if own else USUAL_SPREAD
         return {
             name: max(USUAL_SPREAD, measured_spread(np.array(some), weeks[name], usual))
@@ -54,6 +59,6 @@ class Spreads:
 
     def of_chart(self, chart: Chart, by_signal: dict[str, float]) -> float:
         """Return a chart's spread, drawn towards its signal's where it has few weeks."""
-        usual = by_signal.get(chart.signal, USUAL_SPREAD)
+        usual = by_signal.get(chart.group, USUAL_SPREAD)
         own = self.blocks.get(chart, [])
         return max(USUAL_SPREAD, measured_spread(np.array(own), len(own), usual))

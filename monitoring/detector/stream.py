@@ -35,6 +35,7 @@ from monitoring.detector.signals import (
     DailySignal,
     signal_of,
 )
+from monitoring.detector.slices import SLICE_SHARE
 from monitoring.detector.spreads import Spreads
 
 # Of the class's usual: a weekday with fewer requests may be a holiday and is judged as either class
@@ -98,7 +99,7 @@ class Stream:
     spreads: Spreads = field(default_factory=Spreads)
     judged_days: int = 0
     share: float = 1.0  # of the target that is the days' own; hours.py has the rest
-    # Signal → threshold of the last judged day
+    # Group of charts → threshold of the last judged day
     last_limits: dict[str, float] = field(default_factory=dict)
     # Charts of open incidents → (day, z) since
     _back: dict[Chart, list[tuple[int, float]]] = field(default_factory=dict)
@@ -273,23 +274,28 @@ class Stream:
             if effect.large and effect.up == (sums.up >= sums.down):
                 found.append(
                     Evidence(
-                        one.chart, today.day, shown[0].day, strength, effect, sides[one.signal.name]
+                        one.chart,
+                        today.day,
+                        shown[0].day,
+                        strength,
+                        effect,
+                        _chances(one.chart, sides),
                     )
                 )
         return found
 
     def limits(self, sides: dict[str, int], charts: Iterable[Chart]) -> dict[Chart, float]:
-        """Return the threshold of each chart; keeps those at the spread of whole signals to tell."""
+        """Return the threshold of each chart; keeps those at the spread of whole groups to tell."""
         by_signal = self.spreads.by_signal()
         wanted = run_lengths(sides, self.share * self.settings.target)
 
-        def limit(signal: str, spread: float) -> float:
-            found = threshold_for(wanted[signal], self.settings.slack, round(spread, 2))
+        def limit(group: str, spread: float) -> float:
+            found = threshold_for(wanted[group], self.settings.slack, round(spread, 2))
             return max(self.settings.least_threshold, found)
 
         self.last_limits = {name: limit(name, by_signal.get(name, 1.0)) for name in sides}
         return {
-            chart: limit(chart.signal, self.spreads.of_chart(chart, by_signal)) for chart in charts
+            chart: limit(chart.group, self.spreads.of_chart(chart, by_signal)) for chart in charts
         }
 
     def _effect(self, one: Judged, shown: list[_Step]) -> Effect:
@@ -300,6 +306,7 @@ class Stream:
             before = one.recent
         now = float(np.average([step.point.level for step in latest], weights=weights))
         rows = float(np.mean(self.memory.rows[-len(latest) :]))
+        rows *= self._share_of_slice(one.chart, [step.day for step in latest])
         return effect_of(
             one.signal,
             one.chart,
@@ -309,6 +316,13 @@ class Stream:
             rows_per_day=rows,
             since=shown[0].day,
         )
+
+    def _share_of_slice(self, chart: Chart, days: list[int]) -> float:
+        """Return the share of the requests that a chart's slice has on some days."""
+        if not chart.slice:
+            return 1.0
+        seen, whole = self.memory.points[chart], self.memory.points[chart._replace(slice="")]
+        return sum(seen[day].n for day in days) / max(1, sum(whole[day].n for day in days))
 
     # --- incidents -------------------------------------------------------------------------------------------------
 
@@ -429,10 +443,14 @@ def _recent_level(column: Column, today: int) -> float | None:
 
 
 def sides_of(judged: list[Judged]) -> dict[str, int]:
-    """Signal → one-sided sums over its charts."""
+    """Group of charts → one-sided sums over them."""
     sides: dict[str, int] = {}
     for one in judged:
-        sides[one.signal.name] = sides.get(one.signal.name, 0) + (
-            2 if one.signal.worse == "both" else 1
-        )
+        group = one.chart.group
+        sides[group] = sides.get(group, 0) + (2 if one.signal.worse == "both" else 1)
     return sides
+
+
+def _chances(chart: Chart, sides: dict[str, int]) -> int:
+    """One-sided sums among which a chart crossed, as the second test by users counts them."""
+    return round(sides[chart.group] / (SLICE_SHARE if chart.slice else 1))

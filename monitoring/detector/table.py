@@ -31,7 +31,7 @@ COLUMNS: dict[str, tuple[ColumnKind, str]] = {
     "alias": ("category", "the name applications ask for; default `default`"),
     "adapter": ("category", "version that answered; a new one is a declared change for answers, not for questions"),
     "template": ("category", "version of the prompt template; a value never seen before is a declared change for every signal"),
-    "route": ("category", "application or route; explains a change, is not watched itself"),
+    "route": ("category", "application or route; its four largest values are watched by themselves"),
     "prompt": ("text", "what the user asked, as text or as messages (a list, or JSON), of which the last of the user counts"),
     "answer": ("text", "what the model said, as text or as a message; `refusal`, `repetition`, `empty` and `answer_language` are read from it where their column is missing"),
     "language": ("category", "language of the question; read from `prompt` where the column is missing"),

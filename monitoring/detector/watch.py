@@ -12,11 +12,12 @@ from monitoring.detector.baseline import WEEKDAY_SHIFT
 from monitoring.detector.codebook import Codebook, fit_codebook
 from monitoring.detector.coldstart import Finding, compare_two
 from monitoring.detector.daily import Chart, DayStatistics, summarise_day
-from monitoring.detector.explain import explain, measure_of
+from monitoring.detector.explain import beyond_others, explain, measure_of
 from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.retrieval import has_unknown, low_scores_of, with_misses
 from monitoring.detector.settings import DetectorSettings
+from monitoring.detector.slices import WatchedSlices
 from monitoring.detector.stream import Stream
 from monitoring.detector.table import EMBEDDING, Table, concatenated
 from monitoring.detector.turnover import class_weights, least_z, turnover_z
@@ -63,6 +64,7 @@ class Watch:
     settings: DetectorSettings
     stream: Stream = field(init=False)
     hours: Hours = field(init=False)
+    slices: WatchedSlices = field(init=False)
     codebook: Codebook | None = None
     questions: Callable[[list[str]], Mapping[str, str]] | None = None
     kept: dict[int, Table] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Watch:
     def __post_init__(self) -> None:
         self.stream = Stream(self.alias, self.settings)
         self.hours = Hours(self.settings, self.stream)
+        self.slices = WatchedSlices(self.settings)
         self._fitted = self.codebook is not None
 
     def resume(self, day: Remembered) -> None:
@@ -86,7 +89,7 @@ class Watch:
         self._forget(number)
         self._begin(number)
         self.stream.step(day.statistics, lambda evidence: evidence.chart in day.confirmed)
-        self._learn(number)
+        self._learn(day.statistics)
 
     def step(self, day: int, rows: Table, requests: int = 0) -> tuple[list[Incident], Remembered]:
         """Take in one day's requests; returns the incidents that opened, grew or closed, and what
@@ -95,7 +98,7 @@ class Watch:
         `requests`: how many the day had, where `rows` is a sample of them.
         """
         statistics, sample = summarise_day(
-            rows, day, self.settings, self.codebook, requests, self.low_scores
+            rows, day, self.settings, self.codebook, requests, self.low_scores, self.slices.chosen
         )
         self._keep(day, sample)
         self._begin(day)
@@ -107,7 +110,7 @@ class Watch:
             return evidence.chart in confirmed
 
         changed = self.stream.step(statistics, confirm)
-        self._learn(day)
+        self._learn(statistics)
         first = self.stream.memory.days[0]
         if (
             day - first < self.settings.cold_days
@@ -205,7 +208,12 @@ class Watch:
         before, after = (self._joined([self.kept[day] for day in days]) for days in (usable, late))
         if not len(before) or not len(after):
             return True
-        old, new = measure_of(chart, before, self.codebook), measure_of(chart, after, self.codebook)
+        old, new = (
+            beyond_others(chart, table, self.codebook)
+            if chart.slice
+            else measure_of(chart, table, self.codebook)
+            for table in (before, after)
+        )
         if old is None or new is None:
             return True
         quiet_days = stream.quiet_days
@@ -245,8 +253,10 @@ class Watch:
         )
         return sample if vectors is None else Table({**sample.columns, EMBEDDING: vectors})
 
-    def _learn(self, day: int) -> None:
-        """Learn what a day completes: the topics, and the low score of a collection."""
+    def _learn(self, today: DayStatistics) -> None:
+        """Learn what a day completes: topics, slices to watch, the low score of a collection."""
+        day = today.day
+        self.slices.take_in(day, today.slices)
         self._learn_topics(day)
         if has_unknown(self.kept[day], self.low_scores):
             days = self.kept.values()

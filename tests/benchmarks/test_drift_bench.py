@@ -117,9 +117,11 @@ def test_stationary_worlds_have_what_they_are_named_after(name: str) -> None:
 @pytest.mark.parametrize("name", list(SHIFTS))
 def test_shifts_move_what_they_say_and_begin_on_their_day(name: str) -> None:
     for start in (0, 99):
-        table = World(5, 3000, "clustered", shift=SHIFTS[name], start=start).day(0)
-        before = World(5, 3000, "clustered").day(0)
-        same = all(np.array_equal(table.columns[column], before.columns[column], equal_nan=table.columns[column].dtype != object) for column in ("ttft_ms", "logprob", "refusal", "language", "schema_failure", "repetition", "thumb", "truth_topic"))  # fmt: skip
+        table = World(
+            5, 3000, "clustered", shift=SHIFTS[name], start=start, tenants=SHIFTS[name].tenant
+        ).day(0)
+        before = World(5, 3000, "clustered", tenants=SHIFTS[name].tenant).day(0)
+        same = all(np.array_equal(table.columns[column], before.columns[column], equal_nan=table.columns[column].dtype != object) for column in ("ttft_ms", "logprob", "refusal", "language", "schema_failure", "repetition", "thumb", "finish_reason", "truth_topic"))  # fmt: skip
         assert same == (start == 99)
 
 
@@ -165,7 +167,7 @@ def test_tables_say_what_was_measured_and_what_was_missed() -> None:
     }  # fmt: skip
     text = table(parts)
     assert "| clustered | 2,000 | 2 | 200 | 3 | 1.50 (0.31–4.38) | 0.050 |" in text
-    assert "| refusal x2 | 2,000 | 3 | 5 | not found | 67% | 67% | 2 of 2 | 0 | 4 |" in text
+    assert "| refusal x2 | 2,000 | 3 | 5 | not found | 67% | 67% | 2 of 2 | 0 | 3 |" in text
     assert "| clock change | 20,000 | 2 | 200 | 3,000 | 2 | 2 | 1.00 (0.12–3.61) | 0.50 |" in text
     assert "| refusal x4 | 20,000 | 2 | not found | not found | 1 of 2 | 37 | 37 |" in text
     assert "- by the hour, refusal x4: median not found hours, at most 6 are allowed" in text
