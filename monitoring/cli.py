@@ -99,12 +99,13 @@ def drift_days(
         {
             key: value
             for key, value in found.items()
-            if key not in ("thresholds", "declared", "spread")
+            if key not in ("thresholds", "declared", "spread", "changes")
         },
         False,
     )
     for note in covered["notes"] if covered else ():
         typer.echo(f"- {note}")
+    _print_changes(found.get("changes", []))
     emit(
         shown,
         False,
@@ -271,6 +272,7 @@ def _print_replay(found: dict[str, Any]) -> None:
     emit(facts, False)
     for note in _notes(found["input"]):
         typer.echo(f"- {note}")
+    _print_changes([change for one in found["aliases"] for change in one["changes"]])
     emit(
         [_row(one) for one in found["incidents"]],
         False,
@@ -297,6 +299,15 @@ def _print_replay(found: dict[str, Any]) -> None:
     ]
     if early:
         emit(early, False, title="information from the first six weeks")
+
+
+def _print_changes(changes: list[dict[str, Any]]) -> None:
+    """Print what moved with each new version, prompt template or document set."""
+    for change in changes:
+        head, *comparisons = change["sentences"]
+        typer.echo(f"\n{head}")
+        for sentence in comparisons:
+            typer.echo(f"  {sentence}")
 
 
 def _notes(given: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from monitoring.detector.table import date_of
 from monitoring.detector.watch import Watch
 from monitoring.each import for_each_alias
 from monitoring.gapjob import refresh_gaps
-from monitoring.queries import read_coverage
+from monitoring.queries import newest_days, read_coverage
 from monitoring.run import apply
 from monitoring.windows import require_alias
 from whet.context import Context
@@ -138,6 +138,7 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
     with reading(context.database) as connection:
         require_alias(connection, alias)
         covered = read_coverage(connection, alias)
+        newest = newest_days(connection, alias, 1)
     watch = open_watch(context, alias)
     stream = watch.stream
     if not stream.memory.days:
@@ -167,6 +168,7 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
         "declared": [
             {**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared
         ],
+        "changes": newest[-1]["statistics"].get("changes", []),
         "judged_hours": watch.hours.judged_hours,
         "coverage": covered.as_json() if covered else None,
         "incidents": [incident.as_json() for incident in stream.incidents],

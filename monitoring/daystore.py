@@ -126,7 +126,10 @@ def store_day(
         "alias": watch.alias,
         "day": number,
         "rows": day.statistics.rows,
-        "statistics": day.statistics.as_json(),
+        "statistics": {
+            **day.statistics.as_json(),
+            "changes": [one.as_json() for one in day.changes],
+        },
         "confirmed": [list(chart) for chart in sorted(day.confirmed)],
         "judged": number - watch.stream.memory.days[0] >= watch.settings.cold_days,
         "sample_path": path,

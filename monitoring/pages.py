@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from monitoring import queries, views
 from monitoring.audit_views import audit_view
+from monitoring.change_views import change_views
 from monitoring.day_views import HOURS_SHOWN, days_view
 from monitoring.gap_pages import add_gap_routes
 from monitoring.gap_queries import count_open_gaps
@@ -211,6 +212,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "signals": views.signal_views(runs),
         "runs": runs[:20],
         "days": days_view(days, by_day, hours),
+        "changes": change_views(days),
         "audit": audit_view(weeks),
         "ratings": _ratings_sentence(shell, chosen),
         "not_watched": covered.notes() if covered else [],

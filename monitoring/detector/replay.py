@@ -217,5 +217,6 @@ def _alias_json(watch: Watch) -> dict[str, Any]:
         "thresholds": stream.last_limits,
         "spread": {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
         "declared": declared,
+        "changes": [one.as_json() for one in watch.changes.values()],
         **by_hour,
     }

@@ -9,6 +9,7 @@ stayed did the same before and after cancels out, and a few new ones weigh what 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,34 @@ def turnover_z(
     weights_before: Floats | None = None,
 ) -> float | None:
     """Difference of means (after - before) over its user-clustered standard error; None with too
-    few users to tell.
+    few users to tell. Arguments as those of `clustered_difference`.
+    """
+    found = clustered_difference(before, after, users_before, users_after, weights_before)
+    if found is None:
+        return None
+    change = found.after - found.before
+    # Where nothing varies within the periods (no event before, all after) the difference speaks for
+    # itself.
+    return float(np.sign(change)) * np.inf if found.error <= 0 else change / found.error
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Means of two periods; `error`: standard error of their difference."""
+
+    before: float
+    after: float
+    error: float
+
+
+def clustered_difference(
+    before: Floats,
+    after: Floats,
+    users_before: NDArray[Any],
+    users_after: NDArray[Any],
+    weights_before: Floats | None = None,
+) -> Difference | None:
+    """Compare the means of two periods; None with too few users to tell.
 
     Values are one per row, NaN where unknown. `weights_before` gives weekday classes the share that
     they have after. Linearised cluster variance (Liang and Zeger 1986) of the difference, with a
@@ -57,13 +85,7 @@ def turnover_z(
         part = known & side
         residual[part] = sign * weights[part] * (values[part] - mean) / weights[part].sum()
     variance = float((np.bincount(codes, residual) ** 2).sum())
-    # Where nothing varies within the periods (no event before, all after) the difference speaks for
-    # itself.
-    return (
-        float(np.sign(mean_after - mean_before)) * np.inf
-        if variance <= 0
-        else (mean_after - mean_before) / float(np.sqrt(variance))
-    )
+    return Difference(mean_before, mean_after, float(np.sqrt(max(0.0, variance))))
 
 
 def class_weights(quiet_before: NDArray[np.bool_], quiet_after: NDArray[np.bool_]) -> Floats:

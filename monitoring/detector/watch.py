@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from monitoring.detector.baseline import WEEKDAY_SHIFT
+from monitoring.detector.changes import DeclaredChange, declared_changes
 from monitoring.detector.codebook import Codebook, fit_codebook
 from monitoring.detector.coldstart import Finding, compare_two
 from monitoring.detector.daily import Chart, DayStatistics, summarise_day
@@ -48,6 +49,8 @@ class Remembered:
     # Charts whose crossing was confirmed with the conversations at hand
     confirmed: frozenset[Chart]
     kept: Table  # some of the day's conversations
+    # What moved with versions, templates and document sets that are new this week
+    changes: tuple[DeclaredChange, ...] = ()
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Watch:
     kept: dict[int, Table] = field(default_factory=dict)
     early: list[Early] = field(default_factory=list)
     low_scores: dict[str, float] = field(default_factory=dict)  # as `with_misses` takes them
+    # (kind, name) → the change as it was told last
+    changes: dict[tuple[str, str], DeclaredChange] = field(default_factory=dict)
     _first: list[Table] = field(default_factory=list)
     # Hour → its conversations, of a day that is not over
     _today: dict[int, Table] = field(default_factory=dict)
@@ -121,7 +126,9 @@ class Watch:
         for incident in changed:
             if incident.state == "open":
                 incident.explanation = self.explanation(incident)
-        return changed, Remembered(statistics, frozenset(confirmed), self.kept[day])
+        found = declared_changes(self.kept, day, self.settings.min_rows)
+        self.changes |= {(one.kind, one.name): one for one in found}
+        return changed, Remembered(statistics, frozenset(confirmed), self.kept[day], tuple(found))
 
     def resume_hour(self, hour: RememberedHour) -> None:
         """Take in an hour that was judged before, with the same outcome."""

@@ -367,6 +367,26 @@ def test_the_pages_show_the_days_and_the_incident(shifted: Context) -> None:
     assert days_view(stored[:20], []).sentence.startswith("20 days so far. In 23 days")  # type: ignore[union-attr]
 
 
+def test_a_fault_that_comes_with_a_version_is_told_when_its_first_day_is_over(
+    shifted: Context,
+) -> None:
+    with writing(shifted.database) as connection:
+        late = interactions.c.created_at >= SHIFT * DAY_MS
+        connection.execute(update(interactions).where(late).values(version=2))
+    run_drift(shifted, "support", at(SHIFT - 1))
+    run_alias(shifted, "support", at(SHIFT))
+    (change,) = standing(shifted, "support")["changes"]
+    assert (change["kind"], change["name"], change["other"]) == (
+        "adapter",
+        "support@v2",
+        "support@v1",
+    )
+    assert change["sentences"][1].startswith("Compared with support@v1 in the 14 days before: Refu")
+    with console_client(shifted) as client:
+        page = client.get("/drift?alias=support").text
+    assert "support@v2 (version) is new since" in page and "95 % interval +" in page
+
+
 def test_only_what_carries_more_of_a_change_than_its_share_is_named() -> None:
     assert not carries(share_of_change=0.3, share_now=0.3), "it moved like everything else"
     assert not carries(share_of_change=0.2, share_now=0.02), "most of the change is elsewhere"

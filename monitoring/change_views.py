@@ -1,0 +1,41 @@
+"""What the Drift page shows of declared changes: what moved with a new version. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """One comparison: with whom, and what moved."""
+
+    heading: str
+    moves: list[str]  # sentences; empty: nothing that these answers can show
+
+
+@dataclass(frozen=True)
+class ChangeView:
+    """A new version, prompt template or document set."""
+
+    heading: str
+    comparisons: list[ComparisonView]
+
+
+def change_views(stored: Sequence[Mapping[str, Any]]) -> list[ChangeView]:
+    """`stored`: rows of `drift_days`, oldest first; the newest one tells of this week's changes."""
+    found = stored[-1]["statistics"].get("changes", []) if stored else []
+    return [
+        ChangeView(
+            one["sentences"][0],
+            [
+                ComparisonView(
+                    made["heading"],
+                    [move["sentence"] for move in made["moves"] if move["is_clear"]],
+                )
+                for made in one["comparisons"]
+            ],
+        )
+        for one in found
+    ]
