@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
+from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
 from serving.controller import count_arms, policy_of
 from serving.pages import lineage, reading, versions
+from serving.pages.paired import find_paired
 from serving.rollout import Counts, decide
 from serving.rollout_store import RolloutStore, rollout_rows
 from whet.access import User
 from whet.database import reading as reads
 from whet.errors import InputError, NotFoundError
-from whet.health.version_summary import VersionSummary, summarise_versions
+from whet.health.version_summary import VersionSummary, live_since, summarise_versions
 from whet.registry import Rollout, alias_filter, rollout_history
 from whet.web.filters import clip
 from whet.web.shell import Shell
 
 _HISTORY = 30
+_POLLED_S = 30.0
 _Text = Annotated[str, Form()]
+Traffic = Callable[[Connection, str, int], Mapping[str | None, VersionSummary]]
 
 
 def router(shell: Shell) -> APIRouter:
     """Entry point `whet.pages`."""
     shell.add_page("Adapters", "/adapters", "adapters", 50)
     routes = APIRouter(dependencies=[Depends(shell.require("viewer"))])
+    polled = PolledTraffic()
 
     @routes.get("/adapters")
     def overview(request: Request) -> Response:
@@ -46,14 +55,14 @@ def router(shell: Shell) -> APIRouter:
         """One alias: what is live, on trial and before; two versions compared (`a`, `b`); what
         happened.
         """
-        return shell.render(request, "serving/alias.html", **_alias_values(shell, alias, a, b))
+        values = _alias_values(shell, alias, a, b, read_traffic)
+        return shell.render(request, "serving/alias.html", **values)
 
     @routes.get("/adapters/{alias}/live")
     def alias_live(request: Request, alias: str) -> Response:
         """The part of the alias page that follows what happens."""
-        return shell.render(
-            request, "serving/alias_live.html", **_alias_values(shell, alias, "", "")
-        )
+        values = _alias_values(shell, alias, "", "", polled.read)
+        return shell.render(request, "serving/alias_live.html", **values)
 
     @routes.get("/adapters/{name}/v{version}")
     def version_page(request: Request, name: str, version: int) -> Response:
@@ -101,12 +110,19 @@ def _deeds(routes: APIRouter, shell: Shell) -> None:
 
     @routes.post("/adapters/{alias}/rollback")
     def rollback(
-        alias: str, expected: _Text = "", reason: _Text = "", user: User = operator
+        alias: str,
+        expected: _Text = "",
+        reason: _Text = "",
+        unpin: _Text = "",
+        user: User = operator,
     ) -> Response:
-        """Take the version on trial back, or go to the one that was live before."""
-        row = store.rollback(
-            alias, **_how(user, reason or "rolled back in the console", shell, expected)
-        )
+        """Take the version on trial back, or go to the one that was live before; `unpin=1`: of an
+        alias that is pinned.
+        """
+        how = _how(user, reason or "rolled back in the console", shell, expected)
+        if unpin == "1":
+            how["expected"] = store.unpin(alias, **how).generation
+        row = store.rollback(alias, **how)
         return _back(shell, row, "answers {alias} again.")
 
     @routes.post("/adapters/{alias}/pin")
@@ -203,23 +219,28 @@ def _headline(found: list[versions.Board]) -> str:
     return "The base model answers everything" if not found else "No version is live yet"
 
 
-def _alias_values(shell: Shell, alias: str, first: str, second: str) -> dict[str, Any]:
+def _alias_values(
+    shell: Shell, alias: str, first: str, second: str, traffic: Traffic
+) -> dict[str, Any]:
     now = shell.now()
     with reads(shell.context.database) as connection:
-        found = versions.board(connection, alias)
+        found = replace(versions.board(connection, alias), traffic=traffic(connection, alias, now))
         if found.rollout is None and not found.versions:
             raise NotFoundError(
                 f"There is no alias or adapter {clip(alias, 60)!r}.",
                 hint="`whet adapters list` prints the versions there are.",
             )
         history = rollout_history(connection, alias, limit=_HISTORY)
-        since = versions.live_since(connection, found.rollout) if found.rollout else None
+        since = live_since(connection, found.rollout) if found.rollout else None
         arms = count_arms(connection, found.rollout) if found.rollout and found.candidate else {}
     policy = policy_of(shell.context)
     candidate, stable = arms.get("candidate", Counts()), arms.get("stable", Counts())
     labels = {version.adapter.digest: f"v{version.adapter.version}" for version in found.versions}
     labels[None] = "base"  # type: ignore[index]
     pair = _pair(found, first, second)
+    paired = (
+        find_paired(found.pairs, pair[0].adapter.digest, pair[1].adapter.digest) if pair else None
+    )
     return {
         "board": found,
         "headline": versions.headline(found),
@@ -231,9 +252,9 @@ def _alias_values(shell: Shell, alias: str, first: str, second: str) -> dict[str
         else "",
         "arms": (("candidate", candidate), ("stable", stable)) if found.candidate else (),
         "pair": pair,
-        "compared": versions.comparison(*pair) if pair else [],
+        "paired": paired,
+        "unpaired": versions.unpaired(*pair) if pair and paired is None else [],
         "recipe": versions.recipe_differences(pair[0].adapter, pair[1].adapter) if pair else [],
-        "traffic": _traffic_of_versions(shell, found, now),
         **_words(shell),
     }
 
@@ -262,19 +283,34 @@ def _pair(
     return (one, two) if one and two and one is not two else None
 
 
-def _traffic_of_versions(
-    shell: Shell, found: versions.Board, now: int
-) -> dict[str | None, VersionSummary]:
-    labels: dict[str | None, str] = {
-        one.adapter.digest: one.adapter.label for one in found.versions
-    }
-    with reads(shell.context.database) as connection:
-        return summarise_versions(connection, found.alias, labels, now)
+def read_traffic(
+    connection: Connection, alias: str, now: int
+) -> Mapping[str | None, VersionSummary]:
+    """Read how the alias's versions do on its newest answers."""
+    return summarise_versions(connection, alias, {}, now)
+
+
+class PolledTraffic:
+    """The same, read at most twice a minute however many pages follow an alias."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[float, Mapping[str | None, VersionSummary]]] = {}
+
+    def read(
+        self, connection: Connection, alias: str, now: int
+    ) -> Mapping[str | None, VersionSummary]:
+        """Return a summary that is at most half a minute old."""
+        read_at, found = self._found.get(alias, (-math.inf, {}))
+        if time.monotonic() - read_at > _POLLED_S:
+            found = read_traffic(connection, alias, now)
+            self._found[alias] = (time.monotonic(), found)
+        return found
 
 
 def _version_values(shell: Shell, name: str, number: int) -> dict[str, Any]:
     with reads(shell.context.database) as connection:
         found = versions.board(connection, name)
+        found = replace(found, traffic=read_traffic(connection, name, shell.now()))
         version = next(
             (
                 item

@@ -7,12 +7,15 @@ they are ready.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from whet.registry import Adapter, Rollout, current_rollouts, list_adapters, rollout_history
+from serving.pages.paired import GROUPS, PairedRows, evidence_sentence, find_paired, index_pairs
+from whet.health.version_summary import VersionSummary
+from whet.registry import Adapter, Rollout, current_rollouts, list_adapters
 from whet.tables import evaluations, replicas
 
 _DIGEST = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
@@ -44,6 +47,8 @@ class Board:
     rollout: Rollout | None
     versions: list[Version]
     replicas: list[dict[str, Any]] = field(default_factory=list)
+    pairs: PairedRows = field(default_factory=dict)
+    traffic: Mapping[str | None, VersionSummary] = field(default_factory=dict)
 
     @property
     def live(self) -> Version | None:
@@ -67,11 +72,12 @@ def boards(connection: Connection) -> list[Board]:
         {*rollouts, *(adapter.name for adapter in adapters)},
         key=lambda name: (name not in rollouts, name),
     )
-    scores, engines = _evaluations(connection), _replicas(connection)
-    return [_board(name, rollouts.get(name), adapters, scores, engines) for name in names]
+    evaluated, engines = _evaluations(connection), _replicas(connection)
+    return [_board(name, rollouts.get(name), adapters, evaluated, engines) for name in names]
 
 
 def board(connection: Connection, alias: str) -> Board:
+    """Return one alias with its versions."""
     return _board(
         alias,
         current_rollouts(connection).get(alias),
@@ -85,9 +91,10 @@ def _board(
     alias: str,
     rollout: Rollout | None,
     adapters: list[Adapter],
-    scores: dict[str, dict[str, Any]],
+    evaluated: list[dict[str, Any]],
     engines: list[dict[str, Any]],
 ) -> Board:
+    scores = {row["adapter_digest"]: row for row in evaluated}
     pointed = (
         {rollout.stable_digest, rollout.candidate_digest, rollout.previous_digest} - {None}
         if rollout
@@ -116,7 +123,7 @@ def _board(
         )
         for adapter in mine
     ]
-    return Board(alias, rollout, versions, engines)
+    return Board(alias, rollout, versions, engines, index_pairs(evaluated))
 
 
 def role_of(rollout: Rollout | None, digest: str) -> str:
@@ -136,28 +143,16 @@ def share_of(rollout: Rollout | None, digest: str) -> float:
     return {"live": 1.0 - trial, "candidate": trial}.get(role_of(rollout, digest), 0.0)
 
 
-def _evaluations(connection: Connection) -> dict[str, dict[str, Any]]:
-    """The newest evaluation of each adapter."""
-    return {
-        row.adapter_digest: dict(row._mapping)
-        for row in connection.execute(select(evaluations).order_by(evaluations.c.created_at))
-    }
+def _evaluations(connection: Connection) -> list[dict[str, Any]]:
+    """Every evaluation, oldest first."""
+    query = select(evaluations).order_by(evaluations.c.created_at, evaluations.c.id)
+    return [dict(row._mapping) for row in connection.execute(query)]
 
 
 def _replicas(connection: Connection) -> list[dict[str, Any]]:
     return [
         dict(row._mapping) for row in connection.execute(select(replicas).order_by(replicas.c.url))
     ]
-
-
-def live_since(connection: Connection, rollout: Rollout) -> int:
-    """When the stable version of the alias became stable (ms)."""
-    since = rollout.created_at
-    for older in rollout_history(connection, rollout.alias, limit=1000):
-        if older.stable_digest != rollout.stable_digest:
-            break
-        since = older.created_at
-    return since
 
 
 # --- sentences -----------------------------------------------------------------------------------------------------
@@ -183,6 +178,13 @@ def headline(found: Board) -> str:
     return f"{live} answers {found.alias}{held}{back}"
 
 
+def evidence(found: Board, first: str | None, second: str | None) -> str:
+    """What is known of two versions (None: the base) by rows and traffic that both had."""
+    names = short_label(found.by_digest(first)), short_label(found.by_digest(second))
+    paired = find_paired(found.pairs, first, second)
+    return evidence_sentence(names, paired, (found.traffic.get(first), found.traffic.get(second)))
+
+
 def promote_sentence(found: Board, version: Version) -> str:
     """What promoting does, before it is done."""
     label, alias = version.adapter.label, found.alias
@@ -198,6 +200,8 @@ def promote_sentence(found: Board, version: Version) -> str:
     # As training stores it: people who compared blind prefer the other version's answers
     if people and people["verdict"] == "worse":
         said = f"{people['sentence']} {said}"
+    if found.rollout is not None and found.rollout.stable_digest != version.adapter.digest:
+        said = f"{said} {evidence(found, version.adapter.digest, found.rollout.stable_digest)}"
     if version.adapter.gate == "fail":
         return f"{label} did not pass its gate. {said}"
     if version.adapter.gate in ("inconclusive", "none"):
@@ -219,12 +223,14 @@ def rollback_sentence(found: Board) -> str:
         return (
             f"{name} goes off trial and is not tried again by itself;"
             f" {short_label(found.live)} answers every request for {found.alias}."
+            f" {evidence(found, rollout.candidate_digest, rollout.stable_digest)}"
         )
     before = found.by_digest(rollout.previous_digest)
     back = short_label(before) if before else "The base model"
     return (
         f"{back} answers every new request for {found.alias} again; {short_label(found.live)} is"
-        " not tried again by itself."
+        f" not tried again by itself."
+        f" {evidence(found, rollout.previous_digest, rollout.stable_digest)}"
     )
 
 
@@ -250,33 +256,15 @@ def try_sentence(found: Board, version: Version, share: float) -> str:
     )
 
 
-def comparison(first: Version, second: Version) -> list[dict[str, Any]]:
-    """Measures of two versions side by side; `better` names the side with the better value where
-    that means anything.
-    """
+def unpaired(first: Version, second: Version) -> list[dict[str, Any]]:
+    """Each version's figures on its own test set; there is no difference between them."""
     rows = []
-    for group, title in (
-        ("old", "Right on old"),
-        ("new", "Right on new"),
-        ("regression", "Right on corrected before"),
-        ("all", "Right on all held out"),
-        ("text", "Probability of a byte of held-out texts"),
-    ):
+    for group, title in GROUPS:
         one, two = first.score(group), second.score(group)
         if one is None and two is None:
             continue
-        better = (
-            "" if one is None or two is None or one == two else "first" if one > two else "second"
-        )
-        rows.append(
-            {
-                "title": title,
-                "first": one,
-                "second": two,
-                "n": (_n(first, group), _n(second, group)),
-                "better": better,
-            }
-        )
+        counts = (_n(first, group), _n(second, group))
+        rows.append({"title": title, "first": one, "second": two, "n": counts})
     return rows
 
 

@@ -111,7 +111,7 @@ def test_the_sentence_before_a_deed_says_what_it_does(sqlite_context: Context) -
     assert (
         rollback_sentence(found)
         == "The base model answers every new request for support again; support@v1 is not tried"
-        " again by itself."
+        " again by itself. No evaluation has the base model and support@v1 on the same rows."
     )
     trial = (
         replace(
@@ -130,8 +130,56 @@ def test_the_sentence_before_a_deed_says_what_it_does(sqlite_context: Context) -
     assert (
         rollback_sentence(trial)
         == "support@v2 goes off trial and is not tried again by itself; support@v1 answers every"
-        " request for support."
+        " request for support. No evaluation has support@v2 and support@v1 on the same rows."
     )
+
+
+def test_two_versions_are_compared_only_by_rows_that_both_answered(
+    sqlite_context: Context,
+) -> None:
+    """Figures of two evaluations, 98.6 and 97.7 %, where the paired one says 64.7 and 97.7."""
+
+    def group(candidate: float, against: float, low: float, high: float) -> dict[str, Any]:
+        difference = {"difference": candidate - against, "low": low, "high": high}
+        return {"n": 85, "candidate": candidate, "against": against, **difference}
+
+    client, (one, two, _) = operated(sqlite_context)
+    own = {"old": group(0.986, 0.1, 0.8, 0.9)}, {"old": group(0.977, 0.1, 0.8, 0.9)}
+    with writing(sqlite_context.database) as connection:
+        for adapter, metrics in zip((one, two), own, strict=True):
+            builders.add_evaluation(
+                connection, NOW - 3000, adapter=adapter, dataset="d", metrics=metrics
+            )
+    page = client.get("/adapters/support?a=v1&b=v2").text
+    compare = page.split('id="compare"')[1]
+    assert "98.6 %" in compare and "97.7 %" in compare and "not comparable" in compare
+    assert "<strong>" not in compare and "points" not in compare
+    assert "whet eval compare support@v1 support@v2" in compare
+
+    with writing(sqlite_context.database) as connection:
+        paired = {"old": group(0.977, 0.647, 0.24, 0.41)}
+        builders.add_evaluation(
+            connection, NOW - 2000, adapter=two, against=one, dataset="d", metrics=paired
+        )
+        answer = builders.add_interaction(connection, NOW - 60_000, adapter_digest=one)
+        builders.add_rating(connection, answer, NOW, rating=-1)
+        builders.add_rollout(
+            connection, NOW - 1000, generation=2, stable=two, previous_digest=one, pinned=True
+        )
+    page = client.get("/adapters/support?a=v1&b=v2").text
+    compare = page.split('id="compare"')[1]
+    assert "64.7 %" in compare and "<strong>97.7 %</strong>" in compare
+    assert "-33.0 points" in compare and "-41.0 to -24.0" in compare and "98.6 %" not in compare
+    said = (
+        "Accuracy on existing test rows (85, paired): support@v1 64.7 %, support@v2 97.7 %"
+        " (-33.0 points, -41.0 to -24.0). Thumbs up: support@v1 0 % of 1, support@v2 not rated."
+        " Failed: support@v1 0.0 % of 1, support@v2 –."
+    )
+    assert said in page, "in the question before the rollback"
+
+    assert "Unpin and roll back" in page
+    client.post("/adapters/support/rollback", data={"expected": "2", "unpin": "1"})
+    assert live(sqlite_context) == (one, 4)
 
 
 def test_a_version_that_an_engine_refused_says_why(sqlite_context: Context) -> None:
