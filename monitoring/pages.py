@@ -202,6 +202,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
     said, below = views.headline(incidents, reports)
     return {
         "answer": said,
+        "answer_at": incidents[0].since_at if incidents else None,
         "below": below,
         "incidents": incidents,
         "charts": {one.id: _first_chart(one) for one in incidents},
@@ -256,6 +257,7 @@ def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
         examples = _examples(connection, shown, [word["word"] for word in one.words])
         waiting = queries.review_states(connection, alert_id)
         latest = queries.latest_report(connection, one.alias)
+        told = queries.list_notifications(connection, alert_id, shell.context.settings)
         report = queries.report_if_there(connection, one.report_id)
         others = [
             views.incident(other, shell.now())
@@ -278,6 +280,8 @@ def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
         "page": page,
         "page_count": pages,
         "review": waiting,
+        "notifications": told,
+        "settings": shell.context.settings,
         "quality": next(
             (
                 signal

@@ -8,7 +8,17 @@ from sqlalchemy import Connection, func, select
 
 from monitoring.coverage import Coverage, coverage_of_days
 from whet.errors import NotFoundError
-from whet.tables import alerts, audit_weeks, drift_days, drift_hours, drift_reports, review_items
+from whet.settings import Settings
+from whet.tables import (
+    alerts,
+    audit_weeks,
+    drift_days,
+    drift_hours,
+    drift_reports,
+    notifications,
+    review_items,
+)
+from whet.urls import notification_service, notification_target
 
 _COVERED_DAYS = 28  # newest days that tell what is watched now
 _AUDITED_WEEKS = 5  # within which a judged answer counts as watching quality
@@ -179,6 +189,21 @@ def review_states(connection: Connection, alert_id: str) -> dict[str, int]:
         .group_by(review_items.c.state)
     )
     return {row.state: row.items for row in connection.execute(query)}
+
+
+def list_notifications(
+    connection: Connection, alert_id: str, settings: Settings
+) -> list[dict[str, Any]]:
+    """Messages about one alert with their delivery, oldest first. The address is not shown."""
+    services = {
+        notification_target(url): notification_service(url) for url in settings.notify_urls.split()
+    }
+    query = select(notifications).where(notifications.c.alert_id == alert_id)
+    order = (notifications.c.created_at, notifications.c.event.desc())
+    return [
+        {**row, "service": services.get(row["target"], "an address that was removed")}
+        for row in connection.execute(query.order_by(*order)).mappings()
+    ]
 
 
 def open_counts(connection: Connection) -> dict[str, int]:

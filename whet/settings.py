@@ -390,8 +390,8 @@ class Settings(BaseSettings):
     console_url: str = Field(
         "",
         description=(
-            "Address under which people reach the console, for links in messages; default:"
-            " console_host and console_port."
+            "Address under which people reach the console, for links in messages and for forms"
+            " behind a proxy that does not pass Host on; default: console_host and console_port."
         ),
     )
     flag_interval_s: float = Field(

@@ -18,7 +18,7 @@ from whet.access import same_group
 from whet.database import reading as reads
 from whet.errors import NotFoundError
 from whet.registry import current_rollouts, list_adapters
-from whet.tables import api_keys, interactions, ratings, review_items, reviews
+from whet.tables import api_keys, interactions, ratings, review_items, review_left_out, reviews
 from whet.web.filters import clip, duration, number, plural
 from whet.web.shell import Shell
 
@@ -183,6 +183,9 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
         queue = connection.execute(
             select(review_items).where(review_items.c.interaction_id == interaction_id)
         ).first()
+        left_out = connection.execute(
+            select(review_left_out).where(review_left_out.c.interaction_id == interaction_id)
+        ).first()
         decisions = list(
             connection.execute(
                 select(reviews)
@@ -218,6 +221,7 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
         "question": clip(reading.question(item["request"]), 140),
         "votes": votes,
         "queue": queue,
+        "left_out": left_out,
         "decisions": decisions,
         "trail": trail,
         "taught": taught,

@@ -311,7 +311,7 @@ def test_the_page_and_the_metrics_show_the_rate_with_its_interval(context: Conte
         .get("/drift")
         .text
     )
-    assert "How many answers are wrong" in page
+    assert "Error rate" in page
     assert "10.0 % of the answers are wrong" in page
     assert page.count('class="week-interval"') == 1
     families = {

@@ -5,15 +5,18 @@ from a conversation.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
+from sqlalchemy import update
 
+from monitoring.notify import run_notify
 from monitoring.run import run_drift
 from tests.monitoring.build import HOUR, NOW, insert_records, promote, records
 from tests.web import console_client
 from tests.worlds import world
 from whet.context import Context
-from whet.database import reading
+from whet.database import reading, writing
 from whet.tables import alerts
 
 START = NOW - 100 * HOUR
@@ -36,7 +39,7 @@ def _client(context: Context, role: str = "operator"):
 
 
 def _h1(html: str) -> str:
-    return re.search(r"<h1[^>]*>(.*?)</h1>", html, re.S)[1]
+    return re.sub(r"<[^>]+>", "", re.search(r"<h1[^>]*>(.*?)</h1>", html, re.S)[1])
 
 
 def test_an_empty_installation_is_taught_the_first_step(sqlite_context: Context) -> None:
@@ -52,7 +55,7 @@ def test_quiet_traffic_says_that_nothing_needs_anybody_and_lists_every_signal(
     _drifted(context, new_words=0)
     page = _client(context).get("/drift").text
     assert _h1(page) == "Nothing needs you"
-    assert page.count("as before</span>") >= 10
+    assert page.count("no significant change</span>") >= 10
     assert "Wording of questions" in page
 
 
@@ -167,3 +170,23 @@ def test_evidentlys_page_comes_in_a_sandbox_of_its_own_and_is_said_to_be_missing
     assert "allow-same-origin" not in policy
     assert "connect-src 'none'" in policy
     assert (context.settings.home / "cache" / "drift" / f"{row['id']}.html").is_file()
+
+
+def test_an_incident_shows_whether_people_were_told(sqlite_context: Context) -> None:
+    addresses = "json://chat/good json://chat/bad"
+    settings = sqlite_context.settings.model_copy(update={"notify_urls": addresses})
+    told = replace(sqlite_context, settings=settings)
+    alert = _drifted(told)
+    with writing(told.database) as connection:
+        connection.execute(update(alerts).values(severity="bad"))
+
+    def send(address: str, *_: str) -> bool:
+        return address.endswith("good")
+
+    for minute in range(3):
+        run_notify(told, NOW + minute * 60_000, send=send)
+    page = console_client(told, "viewer", clock=lambda: NOW).get(f"/drift/incidents/{alert}").text
+    section = page.split('id="notifications"')[1].split("</section>")[0]
+    assert section.count("delivered</span>") == 2 and "not delivered" in section
+    assert "refused 3 times: The address did not accept the message." in section
+    assert "chat" not in section, "the address may be a secret"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from serving.pages import reading, search
 from tests import builders, worlds
@@ -15,7 +15,7 @@ from tests.web import NOW, console_client
 from whet.context import Context
 from whet.database import reading as reads
 from whet.database import writing
-from whet.tables import interactions
+from whet.tables import interactions, review_left_out
 
 
 def rows_of(context: Context, **filters_: str) -> list[str]:
@@ -213,6 +213,16 @@ def test_a_conversation_leads_back_to_the_people_and_forward_to_what_it_taught(
     taught = client.get(f"/traffic/{made['interactions'][0]}").text
     assert "support v2, support v3" in taught and "trained support@v3" in taught
     assert "Review this" not in taught
+
+
+def test_a_conversation_says_why_it_is_not_in_review(sqlite_context: Context) -> None:
+    said = "The day's budget of 200 conversations for reviewers is used up."
+    with writing(sqlite_context.database) as connection:
+        item = builders.add_interaction(connection, NOW)
+        row = {"interaction_id": item, "alias": "support", "reason": "budget", "sentence": said}
+        connection.execute(insert(review_left_out).values(**row, created_at=NOW, changed_at=NOW))
+    page = console_client(sqlite_context, "viewer").get(f"/traffic/{item}").text
+    assert said.replace("'", "&#39;") in page and "not in review" in page
 
 
 def test_a_conversation_that_is_not_there_says_so(sqlite_context: Context) -> None:

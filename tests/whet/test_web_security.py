@@ -5,7 +5,10 @@ files.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from fastapi import APIRouter
@@ -354,3 +357,29 @@ def test_a_part_that_is_asked_for_without_a_session_sends_the_page_to_the_log_in
         "/overview/live", headers={"hx-request": "true"}
     )
     assert answer.status_code == 401 and answer.headers["hx-redirect"] == "/login"
+
+
+def test_a_proxy_that_changes_host_is_named_with_the_setting_that_admits_it(
+    sqlite_context: Context,
+) -> None:
+    def pin(console_url: str) -> Any:
+        settings = sqlite_context.settings.model_copy(update={"console_url": console_url})
+        client = console_client(replace(sqlite_context, settings=settings), "operator")
+        headers = {"origin": "https://whet.example", "host": "10.0.0.7:8080"}
+        return client.post("/adapters/nothing/pin", headers=headers)
+
+    refused = pin("")
+    assert refused.status_code == 403
+    for said in ("https://whet.example", "10.0.0.7:8080", "WHET_CONSOLE_URL"):
+        assert said in refused.text
+    assert pin("http://whet.example").status_code == 403, "another scheme is another site"
+    assert pin("https://whet.example/").status_code == 404, "admitted; no such alias"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_menu_has_no_page_that_refuses(sqlite_context: Context, role: str) -> None:
+    client = console_client(sqlite_context, role)
+    menu = client.get("/").text.split('<nav id="menu"')[1].split("</nav>")[0]
+    pages = re.findall(r'<li><a href="([^"]+)"', menu)
+    assert "/health" in pages
+    assert {href: client.get(href).status_code for href in pages} == dict.fromkeys(pages, 200)

@@ -102,3 +102,17 @@ def test_a_time_carries_its_absolute_form() -> None:
         == f'<time datetime="2030-03-17T17:46:40Z" data-at="{NOW}" title="2030-03-17 17:46:40'
         ' UTC">just now</time>'
     )
+
+
+def test_times_carry_the_moment_that_the_browser_puts_into_its_zone() -> None:
+    now = 1_900_000_000_000  # 2030-03-17 17:46:40 UTC
+    at = now - 36 * 60_000
+    assert filters.since(at, now) == (
+        f'<time datetime="2030-03-17T17:10:40Z" data-at="{at}" data-form="since">'
+        "since 17:10 UTC (36 min)</time>"
+    )
+    assert "since 15 Mar 17:46 UTC (2 d)" in filters.since(now - 48 * 3_600_000, now)
+    said = filters.local_times("Began 2030-03-17T17:10:40Z & more, since 17:10 UTC.", now, at)
+    assert said.count("<time ") == 2 and f'data-at="{at}" data-form="clock"' in said
+    assert "&amp; more" in said and said.endswith("</time>.")
+    assert filters.local_times("<b> since 9", now) == "&lt;b&gt; since 9"

@@ -4,6 +4,8 @@ filters.
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -13,6 +15,10 @@ from whet.lines import split_lines
 
 _STEPS = ((365 * 86_400, "y"), (30 * 86_400, "mo"), (86_400, "d"), (3600, "h"), (60, "min"))
 _NONE = "–"
+# `2026-01-31T09:30:00Z`, `2026-01-31 09:30 UTC`, or a bare `since 09:30 UTC`
+_UTC = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<clock>\d\d:\d\d(?::\d\d)?)(?:Z| UTC)|since \d\d:\d\d UTC"
+)
 
 
 def relative(at: int, now: int) -> str:
@@ -53,6 +59,25 @@ def since(at: int | None, now: int) -> Markup:
     return Markup('<time datetime="{}" data-at="{}" data-form="since">since {} ({})</time>').format(
         iso(at), at, clock, age(at, now)
     )
+
+
+def local_times(text: str, now: int, at: int | None = None) -> Markup:
+    """Text whose UTC times the browser puts into the viewer's zone.
+
+    `at`: the moment that `since 16:01 UTC` in it means, which has no day.
+    """
+    made, end = Markup(""), 0
+    for found in _UTC.finditer(text):
+        made += escape(text[end : found.start()])
+        end = found.end()
+        if found["day"] is not None:
+            moment = datetime.fromisoformat(f"{found['day']}T{found['clock']}+00:00")
+            made += Markup('<time datetime="{}" data-at="{}" data-form="clock">{}</time>').format(
+                moment.strftime("%Y-%m-%dT%H:%M:%SZ"), int(moment.timestamp() * 1000), found[0]
+            )
+        else:
+            made += since(at, now) if at is not None else escape(found[0])
+    return made + escape(text[end:])
 
 
 def age(at: int, now: int) -> str:

@@ -118,14 +118,18 @@ def decide(facts: Facts) -> Verdict:
     return Verdict.ALLOW
 
 
-def same_origin(headers: Headers) -> bool:
+def same_origin(headers: Headers, console_url: str = "") -> bool:
     """False when the browser says that another site sent this request.
 
-    Scripts send neither header and are judged by their credentials.
+    Scripts send neither header and are judged by their credentials. `console_url`: the address
+    that browsers use where a proxy does not pass `Host` on.
     """
     origin = headers.get("origin")
     if origin is not None:
-        return origin != "null" and urlsplit(origin).netloc == headers.get("host", "")
+        own = urlsplit(console_url)
+        is_console = bool(own.netloc) and origin == f"{own.scheme}://{own.netloc}"
+        is_host = origin != "null" and urlsplit(origin).netloc == headers.get("host", "")
+        return is_console or is_host
     return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
 
 
@@ -262,7 +266,7 @@ class SecurityMiddleware:
                 needs,
                 user,
                 session is not None,
-                same_origin(headers),
+                same_origin(headers, self.gate.context.settings.console_url),
                 matches,
             )
         )
@@ -273,7 +277,7 @@ class SecurityMiddleware:
         elif verdict is Verdict.LOG_IN:
             await _ask_to_log_in(scope, headers)(scope, receive, state)
         else:
-            raise _refusal(verdict, scope, needs, user)
+            raise _refusal(verdict, scope, needs, user, headers)
 
     async def _identify(
         self, scope: Scope, headers: Headers, now: int
@@ -412,12 +416,11 @@ def _ask_to_log_in(scope: Scope, headers: Headers) -> Response:
     )
 
 
-def _refusal(verdict: Verdict, scope: Scope, needs: str | None, user: User | None) -> WhetError:
+def _refusal(
+    verdict: Verdict, scope: Scope, needs: str | None, user: User | None, headers: Headers
+) -> WhetError:
     if verdict is Verdict.FOREIGN_ORIGIN:
-        return ForbiddenError(
-            "This request came from a page of another site.",
-            hint="Open the console itself and try again.",
-        )
+        return _foreign_origin(headers)
     if verdict is Verdict.NO_TOKEN:
         return ForbiddenError(
             "The form has no valid token: it was opened in an earlier session.",
@@ -434,6 +437,20 @@ def _refusal(verdict: Verdict, scope: Scope, needs: str | None, user: User | Non
     return ForbiddenError(
         f"{name} is a {user.role if user else 'stranger'}; this needs the role {needs}.",
         hint="Ask an admin for the role (Settings, People).",
+    )
+
+
+def _foreign_origin(headers: Headers) -> WhetError:
+    """Both values that differ, since behind a proxy a setting may have to change."""
+    origin, host = headers.get("origin", "not said")[:200], headers.get("host", "not said")[:200]
+    return ForbiddenError(
+        "This request came from a page of another site:"
+        f" its origin is {origin}, the console was asked as {host}.",
+        hint=(
+            "Open the console itself and try again. Behind a proxy, let it pass the Host header"
+            " on, or set WHET_CONSOLE_URL to the address in the browser and start the console"
+            " again. Nothing was changed."
+        ),
     )
 
 

@@ -86,6 +86,7 @@ class Shell:
         self.context = context
         self.pages: list[Page] = []
         self.missing: list[str] = []  # sentences about pages that could not be loaded
+        self._page_roles: dict[str, str | None] = {}
         self.app: FastAPI  # both set by create_console
         self.gate: Gate
         self._templates = jinja2.Environment(
@@ -107,6 +108,9 @@ class Shell:
             code=filters.code,
         )
         self._templates.filters["ago"] = lambda at: filters.ago(at, self.now())
+        self._templates.filters["local_times"] = lambda text, at=None: filters.local_times(
+            text, self.now(), at
+        )
         self._templates.filters["age"] = lambda at: filters.age(at, self.now())
         self._templates.filters["since"] = lambda at: filters.since(at, self.now())
         self._templates.globals.update(
@@ -166,7 +170,7 @@ class Shell:
         html = self._templates.get_template(template).render(
             request=request,
             user=request.scope.get("whet.user"),
-            pages=self.pages,
+            pages=self._pages_of(request.scope.get("whet.user")),
             here=request.url.path,
             csrf_token=self.csrf_token(request),
             missing=self.missing,
@@ -177,6 +181,19 @@ class Shell:
         if said_cookie in request.cookies and not request.headers.get("hx-request"):
             response.delete_cookie(said_cookie, path="/")
         return response
+
+    def _pages_of(self, user: User | None) -> list[Page]:
+        """The menu of one user: pages that would refuse them are not in it."""
+        if user is None:
+            return self.pages
+        for page in self.pages:
+            if page.href not in self._page_roles:
+                self._page_roles[page.href] = route_rule(self.app, _scope("GET", page.href)).role
+        return [
+            page
+            for page in self.pages
+            if (role := self._page_roles[page.href]) not in ROLES or user.may(role)
+        ]
 
     def redirect(self, href: str, said: str = "") -> RedirectResponse:
         """After a form: go to `href` (a path of this console) and say there what was done."""
@@ -200,15 +217,7 @@ class Shell:
 
         So that a page links only to what another package offers in this installation.
         """
-        scope = {
-            "type": "http",
-            "method": method,
-            "path": path,
-            "root_path": "",
-            "headers": [],
-            "query_string": b"",
-        }
-        return matching_route(self.app, scope)[1] is Match.FULL
+        return matching_route(self.app, _scope(method, path))[1] is Match.FULL
 
     def csrf_token(self, request: Request) -> str:
         session = request.scope.get("whet.session")
@@ -238,6 +247,14 @@ class Shell:
             media_type="text/event-stream",
             headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
+
+
+def _scope(method: str, path: str) -> Scope:
+    """A request without a body or a query, to ask the router with."""
+    return {
+        "type": "http", "method": method, "path": path, "root_path": "", "headers": [],
+        "query_string": b"",
+    }  # fmt: skip
 
 
 async def _frames(events: AsyncIterator[Any]) -> AsyncIterator[str]:
