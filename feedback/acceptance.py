@@ -16,6 +16,8 @@ _TEXT_FIELDS = (
     "messages", "prompt", "completion", "chosen", "rejected", "conversations", "instruction",
     "input", "output", "system", "context", "tools", "text",
 )  # fmt: skip
+# What is wrong with an answer, in the words of the reviewing guide; the page has a key for each.
+ERROR_LABELS = ("wrong fact", "outdated", "incomplete", "tone", "off topic", "unsafe")
 _SPEAKERS = {"assistant": "the model", "user": "the user", "tool": "a tool"}
 
 
@@ -23,6 +25,12 @@ class CutAnswerError(InputError):
     """An answer that ended at its token limit was to be approved as it stands."""
 
     code = "answer_cut"
+
+
+class LabelledApprovalError(InputError):
+    """An answer was to be approved as right although a label says what is wrong with it."""
+
+    code = "approve_labelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,19 @@ def require_whole_answer(finish_reason: str | None, *, accept_cut: bool) -> None
             "incomplete, and a model that learns it learns to stop there.",
             hint="Write the rest and save it as an edit, or approve it knowingly: the button "
             "“Approve the cut answer”, `--accept-cut`, or `accept_cut: true` in the API.",
+        )
+
+
+def require_no_error_label(labels: Sequence[str], *, accept_labels: bool) -> None:
+    """Raise LabelledApprovalError for an approval with a label of ERROR_LABELS."""
+    named = [label for label in labels if label.strip() in ERROR_LABELS]
+    if named and not accept_labels:
+        raise LabelledApprovalError(
+            f"The label “{named[0]}” says that the answer is wrong, and an approved answer is "
+            "learned as right.",
+            hint="Take the label off, write the right answer and save it as an edit, or approve "
+            "it knowingly: the button “Approve with its label”, `--accept-labels`, or "
+            "`accept_labels: true` in the API.",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from feedback import datasets, flagging, inbox, queue, retraining
+from feedback import claims, datasets, flagging, inbox, queue, retraining
 from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
@@ -31,6 +31,7 @@ class DecisionBody(BaseModel):
     checks: list[str] = Field(default_factory=list)
     tool_calls: list[dict[str, Any]] | None = None
     accept_cut: bool = False
+    accept_labels: bool = False
     passage_verdict: str = ""
     passage_ids: list[str] = Field(default_factory=list)
 
@@ -74,10 +75,10 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         """Claims the next item; `{"item": null}` when nothing waits."""
         with reading(database) as connection:
             chosen = alias_filter(connection, alias)
-        item_id = queue.next_item(
-            database, user.name, claim_ms=claim_ms, now=shell.now(),
-            alias=chosen, reason=reason or None,
-        )  # fmt: skip
+        wanted = claims.QueueFilter(chosen or "", reason)
+        item_id = claims.next_item(
+            database, user.name, claim_ms=claim_ms, now=shell.now(), wanted=wanted
+        )
         if item_id is None:
             return {"item": None}
         with reading(database) as connection:
@@ -110,7 +111,8 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         """Decide; 409 when somebody else holds or decided it.
 
         The body is `{"decision", "answer"?, "tool_calls"?, "labels"?, "note"?, "seconds"?,
-        "checks"?, "accept_cut"?, "passage_verdict"?, "passage_ids"?}`.
+        "checks"?, "accept_cut"?, "accept_labels"?, "passage_verdict"?,
+        "passage_ids"?}`.
         """
         said = queue.Decision(**body.model_dump())
         outcome = queue.decide(
@@ -123,13 +125,13 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Renews the claim while somebody is still reading; `held` is false when it is lost."""
         return {
-            "held": queue.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())
+            "held": claims.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())
         }
 
     @routes.post("/api/review/{item_id}/release")
     def release(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Gives a claim back, so that others need not wait for it to run out."""
-        queue.release(database, item_id, user.name)
+        claims.release(database, [item_id], user.name)
         return {"released": True}
 
     @routes.post("/api/review/{review_id}/undo")

@@ -42,18 +42,17 @@ def review_next(
     as_json: _Json = False,
 ) -> None:
     """Claim the next conversation and print it. Exit code 0 also when the queue is empty."""
-    from feedback import inbox, queue
+    from feedback import claims, inbox
 
     with opened() as context:
         _require(context, alias)
         claim_ms = int(context.settings.review_claim_s * 1000)
-        item_id = queue.next_item(
+        item_id = claims.next_item(
             context.database,
             actor(),
             claim_ms=claim_ms,
             now=now_ms(),
-            alias=alias or None,
-            reason=reason or None,
+            wanted=claims.QueueFilter(alias, reason),
         )
         if item_id is None:
             emit({"item": None} if as_json else {"queue": "Nothing waits for review."}, as_json)
@@ -89,6 +88,9 @@ def review_decide(
     accept_cut: Annotated[
         bool, typer.Option(help="Approve although the answer ended at its token limit.")
     ] = False,
+    accept_labels: Annotated[
+        bool, typer.Option(help="Approve although a label says what is wrong with the answer.")
+    ] = False,
     passage_verdict: Annotated[
         str,
         typer.Option(
@@ -110,7 +112,7 @@ def review_decide(
         called = read_calls(tool_calls) if tool_calls else None
         said = queue.Decision(
             decision, text or None, label or [], note, tool_calls=called, accept_cut=accept_cut,
-            passage_verdict=passage_verdict, passage_ids=passage or [],
+            accept_labels=accept_labels, passage_verdict=passage_verdict, passage_ids=passage or [],
         )  # fmt: skip
         outcome = queue.decide(
             context.database, item_id, actor(), said, now=now_ms(),

@@ -7,10 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select
 
+from feedback import pace
 from feedback.acceptance import LENGTH
 from feedback.calls import answer_text, editable_calls
+from feedback.claims import QueueFilter, count_for, count_held, was_skipped
 from feedback.passage_verdicts import count_passage_verdicts
 from feedback.selection import DAY_MS, SHARES
 from whet.access import same_group
@@ -41,6 +43,12 @@ class View:
     history: list[dict[str, Any]]  # every decision, also undone ones, newest first
     answered_by: str
     created_at: int
+
+    @property
+    def question(self) -> str:
+        """The last text of a user."""
+        asked = (turn.content for turn in reversed(self.turns) if turn.role == "user")
+        return next(filter(None, asked), "")
 
     @property
     def answer(self) -> str:
@@ -155,6 +163,8 @@ def listing(
     alias: str = "",
     alert: str = "",
     passages: str = "",
+    reviewer: str = "",
+    is_hasty: bool = False,
     after: str = "",
 ) -> tuple[list[dict[str, Any]], str]:
     """One page of items in queue order, and the mark with which the next page starts (empty: this
@@ -172,12 +182,18 @@ def listing(
         .order_by(review_items.c.priority.desc(), review_items.c.id)
         .limit(PAGE + 1)
     )  # fmt: skip
-    if state != "all":
+    if state == "skipped":  # by somebody, or taken out because its end user was erased
+        skipped = and_(review_items.c.state == "waiting", was_skipped())
+        query = query.where(or_(review_items.c.state == "skipped", skipped))
+    elif state != "all":
         query = query.where(review_items.c.state == state)
+    if is_hasty:
+        query = query.where(pace.is_hasty())
     for column, wanted in (
         (review_items.c.reason, reason),
         (review_items.c.alias, alias),
         (review_items.c.alert_id, alert),
+        (reviews.c.reviewer, reviewer),
     ):
         if wanted:
             query = query.where(column == wanted)
@@ -191,7 +207,21 @@ def listing(
         )
     rows = connection.execute(query).all()
     more = f"{rows[PAGE - 1].priority}:{rows[PAGE - 1].id}" if len(rows) > PAGE else ""
-    return [_list_row(row) for row in rows[:PAGE]], more
+    skippers = _skippers(connection, [row.id for row in rows[:PAGE]])
+    found = [{**_list_row(row), "skipped_by": skippers.get(row.id, [])} for row in rows[:PAGE]]
+    return found, more
+
+
+def _skippers(connection: Connection, item_ids: list[str]) -> dict[str, list[str]]:
+    query = select(reviews.c.item_id, reviews.c.reviewer).where(
+        reviews.c.item_id.in_(item_ids),
+        reviews.c.decision == "skip",
+        reviews.c.undone_at.is_(None),
+    )
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(query.order_by(reviews.c.created_at)):
+        found.setdefault(row.item_id, []).append(row.reviewer)
+    return found
 
 
 def _mark(after: str) -> tuple[float, str] | None:
@@ -225,11 +255,19 @@ def choices(connection: Connection) -> dict[str, list[str]]:
 
 
 def stats(
-    connection: Connection, *, reviewer: str, now: int, alias: str | None = None
+    connection: Connection,
+    *,
+    reviewer: str,
+    now: int,
+    alias: str | None = None,
+    wanted: QueueFilter | None = None,
 ) -> dict[str, Any]:
     """Progress and pace: what waits, what was decided today and in the last hour, by whom it does
     not matter, and my share.
+
+    `wanted`: what the reviewer filters by; `waiting_for_me` counts what it offers them.
     """
+    wanted = wanted or QueueFilter(alias or "")
     midnight = now - now % DAY_MS
     items = select(
         review_items.c.reason,
@@ -238,7 +276,7 @@ def stats(
     )
     items = items.where(review_items.c.state == "waiting").group_by(review_items.c.reason)
     decided = select(reviews.c.decision, reviews.c.reviewer, func.count().label("n")).where(
-        reviews.c.standing.is_not(None), reviews.c.created_at >= midnight
+        _counts(), reviews.c.created_at >= midnight
     )
     decided = decided.group_by(reviews.c.decision, reviews.c.reviewer)
     standing = select(func.count()).select_from(examples).where(examples.c.withdrawn_at.is_(None))
@@ -254,7 +292,7 @@ def stats(
         select(func.count())
         .select_from(reviews)
         .where(
-            reviews.c.standing.is_not(None),
+            _counts(),
             reviews.c.reviewer == reviewer,
             reviews.c.created_at >= now - _PACE_WINDOW_MS,
         )
@@ -262,6 +300,8 @@ def stats(
     return {
         "waiting": sum(row.n for row in waiting),
         "waiting_by_reason": {row.reason: row.n for row in waiting},
+        "waiting_for_me": count_for(connection, reviewer, now, wanted),
+        "held": count_held(connection, now, alias),
         "oldest_waiting_ms": now - min(row.oldest for row in waiting) if waiting else None,
         "decided_today": sum(row.n for row in today),
         "decided_today_by_me": sum(row.n for row in today if row.reviewer == reviewer),
@@ -271,9 +311,27 @@ def stats(
         },
         "my_decisions_last_hour": connection.execute(mine).scalar_one(),
         "median_seconds": _median_seconds(connection, reviewer),
+        "hasty_in_a_row": _hasty_in_a_row(connection, reviewer),
         "passage_verdicts": count_passage_verdicts(connection, alias),
         "examples": connection.execute(standing).scalar_one(),
     }
+
+
+def _counts() -> Any:
+    """Whether a decision counts: it stands, or it is a skip, which stands for its reviewer."""
+    skip = and_(reviews.c.decision == "skip", reviews.c.undone_at.is_(None))
+    return or_(reviews.c.standing.is_not(None), skip)
+
+
+def _hasty_in_a_row(connection: Connection, reviewer: str) -> int:
+    query = (
+        select(reviews.c.seconds, func.coalesce(func.length(interactions.c.response_text), 0))
+        .join(interactions, interactions.c.id == reviews.c.interaction_id)
+        .where(reviews.c.reviewer == reviewer, reviews.c.standing.is_not(None))
+        .order_by(reviews.c.created_at.desc(), reviews.c.id.desc())
+        .limit(pace.ASK_AFTER)
+    )
+    return pace.count_hasty([(row[0], row[1]) for row in connection.execute(query)])
 
 
 def _median_seconds(connection: Connection, reviewer: str) -> float | None:

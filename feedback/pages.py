@@ -10,10 +10,17 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from feedback import api, dataset_pages, flagging, inbox, queue
-from feedback.acceptance import CutAnswerError, question_control_token
+from feedback import api, claims, dataset_pages, flagging, inbox, queue
+from feedback.acceptance import (
+    ERROR_LABELS,
+    CutAnswerError,
+    LabelledApprovalError,
+    question_control_token,
+)
 from feedback.calls import read_calls
+from feedback.claims import QueueFilter
 from feedback.conversations import retrieved_texts, word_diff
+from feedback.pace import ASK_AFTER
 from feedback.passage_verdicts import PASSAGE_VERDICTS
 from feedback.selection import SHARES
 from whet.access import User
@@ -23,9 +30,6 @@ from whet.errors import NotFoundError, WhetError
 from whet.text_overlap import find_overlap
 from whet.web.shell import Shell
 
-# What went wrong, in the words of the reviewing guide; one key each. Free labels come through the
-# API.
-LABELS = ("wrong fact", "outdated", "incomplete", "tone", "off topic", "unsafe")
 BATCH = 50  # conversations that one press brings in from an alert: about ten minutes of reviewing
 STATES = ("waiting", "done", "skipped", "all")
 
@@ -40,6 +44,13 @@ def router(shell: Shell) -> APIRouter:
     dataset_pages.add(routes, shell)
     api.add(routes, shell)
     return routes
+
+
+def read_filter(
+    alias: str = "", reason: str = "", state: str = "waiting", order: str = "priority"
+) -> QueueFilter:
+    """The filter of an address of the Review page."""
+    return QueueFilter(alias, reason, state, order)
 
 
 def claim_ms(shell: Shell) -> int:
@@ -69,6 +80,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "view": view,
         "item": item,
         "held_by": held_by,
+        "is_held": item["claimed_by"] == user.name and (item["claimed_until"] or 0) > now,
         "may_decide": item["state"] == "waiting" and held_by is None and user.may("reviewer"),
         "may_undo": (
             view.review is not None
@@ -97,15 +109,20 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "typed_verdict": "",
         "typed_passages": (),
         "passage_verdicts": PASSAGE_VERDICTS,
-        "labels": LABELS,
+        "labels": ERROR_LABELS,
+        "ask_labels": False,
         "shares": SHARES,
+        "guideline": None,
         **more,
     }
 
 
-def _stats(shell: Shell, user: User, alias: str = "") -> dict[str, Any]:
+def _stats(shell: Shell, user: User, wanted: QueueFilter) -> dict[str, Any]:
     with reading(shell.context.database) as connection:
-        return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=alias or None)
+        return inbox.stats(
+            connection, reviewer=user.name, now=shell.now(), alias=wanted.alias or None,
+            wanted=wanted,
+        )  # fmt: skip
 
 
 def _page(
@@ -113,20 +130,20 @@ def _page(
     request: Request,
     user: User,
     item_id: str | None,
+    wanted: QueueFilter,
     *,
-    alias: str = "",
-    reason: str = "",
     status: int = 200,
     **more: Any,
 ) -> Response:
     values = _item_values(shell, user, item_id, **more) if item_id else {"view": None, "item": None}
-    query = urlencode(
-        {name: value for name, value in (("alias", alias), ("reason", reason)) if value}
-    )
-    last = queue.last_decision(shell.context.database, user.name)
+    with reading(shell.context.database) as connection:
+        choices = inbox.choices(connection)
     return shell.render(
-        request, "feedback/review.html", status=status, stats=_stats(shell, user, alias), alias=alias, reason=reason, query=query, last_review=last,
-        claim_s=shell.context.settings.review_claim_s, settings=shell.context.settings, **values,
+        request, "feedback/review.html", status=status, stats=_stats(shell, user, wanted),
+        wanted=wanted, choices=choices, orders=claims.ORDERS,
+        last_review=queue.last_decision(shell.context.database, user.name),
+        claim_s=shell.context.settings.review_claim_s, settings=shell.context.settings,
+        hasty_limit=ASK_AFTER, **values,
     )  # fmt: skip
 
 
@@ -136,30 +153,24 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/review")
     def review(
         request: Request,
-        alias: str = "",
-        reason: str = "",
+        wanted: QueueFilter = Depends(read_filter),
         user: User = Depends(shell.require("reviewer")),
     ) -> Response:
         """The next conversation, claimed for this reviewer."""
-        item_id = queue.next_item(
-            database,
-            user.name,
-            claim_ms=claim_ms(shell),
-            now=shell.now(),
-            alias=alias or None,
-            reason=reason or None,
+        item_id = claims.next_item(
+            database, user.name, claim_ms=claim_ms(shell), now=shell.now(), wanted=wanted
         )
-        return _page(shell, request, user, item_id, alias=alias, reason=reason)
+        return _page(shell, request, user, item_id, wanted)
 
     @routes.get("/review/list")
     def review_list(
         request: Request, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "",
-        passages: str = "", after: str = "",
+        passages: str = "", reviewer: str = "", pace: str = "", after: str = "",
         user: User = Depends(shell.require("viewer")),
     ) -> Response:  # fmt: skip
         """The queue and what was decided; every selection has its address.
 
-        By state, reason, alias, alert, and what was said of the passages.
+        By state, reason, alias, alert, reviewer, pace, and what was said of the passages.
         """
         state = state if state in STATES else "waiting"
         with reading(database) as connection:
@@ -170,6 +181,8 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
                 alias=alias,
                 alert=alert,
                 passages=passages,
+                reviewer=reviewer,
+                is_hasty=pace == "hasty",
                 after=after,
             )
             choices = inbox.choices(connection)
@@ -179,18 +192,20 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
             "alias": alias,
             "alert": alert,
             "passages": passages,
+            "reviewer": reviewer,
+            "pace": pace,
         }
+        wanted = QueueFilter(alias, reason)
         query = {name: value for name, value in filters.items() if value}
         return shell.render(
-            request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, passage_verdicts=PASSAGE_VERDICTS, stats=_stats(shell, user, alias),
+            request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, passage_verdicts=PASSAGE_VERDICTS, stats=_stats(shell, user, wanted), review_query=wanted.query,
             next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
         )  # fmt: skip
 
     @routes.get("/review/part")
     def part(
         request: Request,
-        alias: str = "",
-        reason: str = "",
+        wanted: QueueFilter = Depends(read_filter),
         exclude: str = Query(""),
         user: User = Depends(shell.require("reviewer")),
     ) -> Response:
@@ -198,15 +213,10 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         judged; 204: nothing waits.
         """
         shown = [item for item in exclude.split(",") if item]
-        item_id = queue.next_item(
-            database,
-            user.name,
-            claim_ms=claim_ms(shell),
-            now=shell.now(),
-            alias=alias or None,
-            reason=reason or None,
+        item_id = claims.next_item(
+            database, user.name, claim_ms=claim_ms(shell), now=shell.now(), wanted=wanted,
             exclude=shown,
-        )
+        )  # fmt: skip
         if item_id is None:
             return Response(status_code=204)
         return shell.render(request, "feedback/item.html", **_item_values(shell, user, item_id))
@@ -216,19 +226,16 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         request: Request, item_id: str, user: User = Depends(shell.require("reviewer"))
     ) -> Response:
         """One conversation as a part of the page, such as the one whose decision was undone."""
-        queue.claim(database, item_id, user.name, claim_ms=claim_ms(shell), now=shell.now())
         return shell.render(request, "feedback/item.html", **_item_values(shell, user, item_id))
 
     @routes.get("/review/item/{item_id}")
     def item(
         request: Request, item_id: str, user: User = Depends(shell.require("viewer"))
     ) -> Response:
-        """One conversation under an address that can be shared; a reviewer who opens a free one
-        holds it.
+        """One conversation under an address that can be shared. Opening it claims nothing; who
+        begins to write holds it.
         """
-        if user.may("reviewer"):
-            queue.claim(database, item_id, user.name, claim_ms=claim_ms(shell), now=shell.now())
-        return _page(shell, request, user, item_id)
+        return _page(shell, request, user, item_id, QueueFilter())
 
     @routes.post("/review/item/{item_id}")
     def decide(
@@ -243,21 +250,27 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         passage_verdict: Annotated[str, Form()] = "",
         passage: Annotated[list[str] | None, Form()] = None,
         accept_cut: Annotated[bool, Form()] = False,
+        accept_labels: Annotated[bool, Form()] = False,
         alias: Annotated[str, Form()] = "",
         reason: Annotated[str, Form()] = "",
+        state: Annotated[str, Form()] = "",
+        order: Annotated[str, Form()] = "",
         user: User = Depends(shell.require("reviewer")),
     ) -> Response:
         """The form without JavaScript: decide, then on to the next."""
+        wanted = QueueFilter(alias, reason, state, order)
         text = plain_newlines(answer)
-        wanted = tuple(line.strip() for line in plain_newlines(checks).split("\n") if line.strip())
-        decision = decision or ("approve" if accept_cut else "")
+        contains = tuple(
+            line.strip() for line in plain_newlines(checks).split("\n") if line.strip()
+        )
+        decision = decision or ("approve" if accept_cut or accept_labels else "")
         control = load_control_tokens(shell.context)
         learns = decision in ("edit", "approve")
         try:
             said = queue.Decision(
                 decision, text if learns else None, tuple(label or ()), plain_newlines(note), None,
-                wanted, read_calls(tool_calls) if learns and tool_calls is not None else None,
-                accept_cut, passage_verdict, tuple(passage or ()) if passage_verdict else (),
+                contains, read_calls(tool_calls) if learns and tool_calls is not None else None,
+                accept_cut, accept_labels, passage_verdict, tuple(passage or ()) if passage_verdict else (),
             )  # fmt: skip
             queue.decide(database, item_id, user.name, said, now=shell.now(), control=control)
         except NotFoundError:
@@ -273,20 +286,19 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
             }
             typed |= {"typed_verdict": passage_verdict, "typed_passages": tuple(passage or ())}
             typed["ask_cut"] = isinstance(error, CutAnswerError)
-            return _page(
-                shell,
-                request,
-                user,
-                item_id,
-                alias=alias,
-                reason=reason,
-                status=error.status,
-                **typed,
-            )
-        query = urlencode(
-            {name: value for name, value in (("alias", alias), ("reason", reason)) if value}
-        )
+            typed["ask_labels"] = isinstance(error, LabelledApprovalError)
+            return _page(shell, request, user, item_id, wanted, status=error.status, **typed)
+        query = wanted.query
         return shell.redirect(f"/review?{query}" if query else "/review", f"Recorded: {decision}.")
+
+    @routes.post("/review/release")
+    def release(
+        item: Annotated[list[str] | None, Form()] = None,
+        user: User = Depends(shell.require("reviewer")),
+    ) -> Response:
+        """Give back what a page holds that is being closed, as `navigator.sendBeacon` sends it."""
+        claims.release(database, item or [], user.name)
+        return Response(status_code=204)
 
 
 def _add_deeds(routes: APIRouter, shell: Shell) -> None:

@@ -1,8 +1,8 @@
-"""The review queue: who looks at what, and what was decided. Races settle in the database.
+"""Decisions of the review queue: what was said of an item, once. Races settle in the database.
 
-A conversation is held by one reviewer until the claim runs out; a decision stands alone per item
-(`reviews.standing` is unique); undoing frees it again. An approved or edited answer becomes an
-example at the same moment.
+A decision stands alone per item (`reviews.standing` is unique); undoing frees it again. An approved
+or edited answer becomes an example at the same moment. A skip stands for its reviewer alone: the
+item waits for the others (`feedback.claims`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from feedback import acceptance, calls, conversations
+from feedback import acceptance, calls, claims, conversations
 from feedback.passage_verdicts import settle_passage_ids, without_wrong
 from whet.auditlog import record
 from whet.control_tokens import ControlTokens
@@ -52,6 +52,7 @@ class Decision:
     # they need not be repeated.
     tool_calls: Sequence[Any] | None = None
     accept_cut: bool = False  # approve although the answer ended at its token limit
+    accept_labels: bool = False  # approve although a label says what is wrong with the answer
     passage_verdict: str = ""  # feedback.passage_verdicts; empty: nothing is said of the passages
     passage_ids: Sequence[str] = ()  # which of them
 
@@ -62,89 +63,6 @@ class Outcome:
     item_id: str
     decision: str
     example_id: str | None
-
-
-def next_item(
-    database: Engine,
-    reviewer: str,
-    *,
-    claim_ms: int,
-    now: int,
-    alias: str | None = None,
-    reason: str | None = None,
-    exclude: Sequence[str] = (),
-) -> str | None:
-    """Claim the waiting item of highest priority for the reviewer; returns its id, or None when
-    nothing is left.
-
-    What the reviewer holds already comes first. `exclude` names items to pass over: those on the
-    reviewer's screen.
-    """
-    query = (
-        select(review_items.c.id)
-        .where(review_items.c.state == "waiting", _free_for(reviewer, now))
-        .order_by(
-            (review_items.c.claimed_by == reviewer).is_not(True),
-            review_items.c.priority.desc(),
-            review_items.c.created_at,
-            review_items.c.id,
-        )
-        .limit(1)
-        # PostgreSQL: two reviewers who ask at once look past each other; SQLite has one writer
-        .with_for_update(skip_locked=True)
-    )
-    if alias:
-        query = query.where(review_items.c.alias == alias)
-    if reason:
-        query = query.where(review_items.c.reason == reason)
-    if exclude:
-        query = query.where(review_items.c.id.not_in(list(exclude)[:100]))
-    with writing(database) as connection:
-        item_id = connection.execute(query).scalar()
-        if item_id is not None:
-            connection.execute(
-                update(review_items)
-                .where(review_items.c.id == item_id)
-                .values(claimed_by=reviewer, claimed_until=now + claim_ms)
-            )
-    return item_id
-
-
-def claim(database: Engine, item_id: str, reviewer: str, *, claim_ms: int, now: int) -> bool:
-    """Take or renew the claim on one item; False when somebody else holds it or it is decided."""
-    with writing(database) as connection:
-        changed = connection.execute(
-            update(review_items)
-            .where(
-                review_items.c.id == item_id,
-                review_items.c.state == "waiting",
-                _free_for(reviewer, now),
-            )
-            .values(claimed_by=reviewer, claimed_until=now + claim_ms)
-        )
-    return changed.rowcount == 1
-
-
-def release(database: Engine, item_id: str, reviewer: str) -> None:
-    """Give a claim back, so that others need not wait for it to run out."""
-    with writing(database) as connection:
-        connection.execute(
-            update(review_items)
-            .where(
-                review_items.c.id == item_id,
-                review_items.c.claimed_by == reviewer,
-                review_items.c.state == "waiting",
-            )
-            .values(claimed_by=None, claimed_until=None)
-        )
-
-
-def _free_for(reviewer: str, now: int) -> Any:
-    return (
-        review_items.c.claimed_by.is_(None)
-        | (review_items.c.claimed_until <= now)
-        | (review_items.c.claimed_by == reviewer)
-    )
 
 
 def decide(
@@ -177,6 +95,8 @@ def decide(
                     f"{item.claimed_by} is looking at this conversation now.",
                     hint="Take the next one; your text has not been stored.",
                 )
+            if said.decision == "skip":
+                return _skip(connection, item, reviewer, said, now)
             return _record_decision(connection, item, reviewer, said, now, control)
     except IntegrityError as error:  # PostgreSQL: another transaction committed its decision first
         raise ConflictError(
@@ -292,21 +212,15 @@ def _record_decision(
     passage_ids = settle_passage_ids(
         said.passage_verdict, said.passage_ids, item.retrieved, item.retrieval
     )
-    review_id = new_id("rev", at=now)
-    connection.execute(
-        insert(reviews).values(
-            id=review_id, item_id=item.id, interaction_id=item.interaction_id, reviewer=reviewer, decision=decision,
-            answer=calls.answer_text(answer.text, answer.tool_calls) if answer else None,
-            labels=[label.strip() for label in said.labels], note=said.note.strip() or None,
-            seconds=None if said.seconds is None else max(0.0, min(float(said.seconds), 86_400.0)), created_at=now, standing=item.id,
-            passage_verdict=said.passage_verdict or None, passage_ids=passage_ids or None,
-        )
+    review_id = _insert_review(
+        connection, item, reviewer, said, now, decision=decision, standing=item.id,
+        answer=calls.answer_text(answer.text, answer.tool_calls) if answer else None,
+        passage_verdict=said.passage_verdict or None, passage_ids=passage_ids or None,
     )  # fmt: skip
-    state = "skipped" if decision == "skip" else "done"
     connection.execute(
         update(review_items)
         .where(review_items.c.id == item.id)
-        .values(state=state, claimed_by=None, claimed_until=None)
+        .values(state="done", claimed_by=None, claimed_until=None)
     )
     example_id = None
     if answer is not None:
@@ -315,6 +229,50 @@ def _record_decision(
             without_wrong(item.retrieved, said.passage_verdict, passage_ids),
         )  # fmt: skip
     return Outcome(review_id, item.id, decision, example_id)
+
+
+def _insert_review(
+    connection: Connection,
+    item: Row[*tuple[Any, ...]],
+    reviewer: str,
+    said: Decision,
+    now: int,
+    **settled: Any,
+) -> str:
+    review_id = new_id("rev", at=now)
+    connection.execute(
+        insert(reviews).values(
+            id=review_id, item_id=item.id, interaction_id=item.interaction_id, reviewer=reviewer,
+            labels=[label.strip() for label in said.labels], note=said.note.strip() or None,
+            seconds=None if said.seconds is None else max(0.0, min(float(said.seconds), 86_400.0)),
+            created_at=now, **settled,
+        )
+    )  # fmt: skip
+    return review_id
+
+
+def _skip(
+    connection: Connection, item: Row[*tuple[Any, ...]], reviewer: str, said: Decision, now: int
+) -> Outcome:
+    """Leave the item to the other reviewers: it goes on waiting, and nobody holds it."""
+    review_id = connection.execute(
+        select(reviews.c.id).where(
+            reviews.c.item_id == item.id,
+            reviews.c.reviewer == reviewer,
+            reviews.c.decision == "skip",
+            reviews.c.undone_at.is_(None),
+        )
+    ).scalar()
+    if review_id is None:
+        review_id = _insert_review(
+            connection, item, reviewer, said, now, decision="skip", standing=None
+        )
+    connection.execute(
+        update(review_items)
+        .where(review_items.c.id == item.id)
+        .values(claimed_by=None, claimed_until=None)
+    )
+    return Outcome(review_id, item.id, "skip", None)
 
 
 def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, Answer | None]:
@@ -344,6 +302,7 @@ def _settle(item: Row[*tuple[Any, ...]], said: Decision) -> tuple[str, Answer | 
             hint="Edit, reject or skip it.",
         )
     calls.require_objects(original.tool_calls)
+    acceptance.require_no_error_label(said.labels, accept_labels=said.accept_labels)
     acceptance.require_whole_answer(item.finish_reason, accept_cut=said.accept_cut)
     return "approve", original  # an edit that changes nothing is an approval
 
@@ -443,11 +402,17 @@ def undo(
         connection.execute(
             update(reviews).where(reviews.c.id == review_id).values(undone_at=now, standing=None)
         )
-        connection.execute(
-            update(review_items)
-            .where(review_items.c.id == review.item_id)
-            .values(state="waiting", claimed_by=reviewer, claimed_until=now + claim_ms)
-        )
+        if review.standing is not None:
+            connection.execute(
+                update(review_items)
+                .where(review_items.c.id == review.item_id)
+                .values(state="waiting", claimed_by=reviewer, claimed_until=now + claim_ms)
+            )
+            is_yours = True
+        else:  # a skip left the item to the others, who may have taken it
+            is_yours = claims.claim_in(
+                connection, review.item_id, reviewer, claim_ms=claim_ms, now=now
+            )
         example = connection.execute(
             select(examples.c.id, examples.c.alias).where(examples.c.review_id == review_id)
         ).first()
@@ -471,6 +436,8 @@ def undo(
             f"Undone. {', '.join(held_by)} contains the example and stays as it is; the next"
             " version leaves it out."
         )
+    if not is_yours:
+        return "Undone. Somebody else holds or decided the conversation meanwhile."
     return "Undone. The conversation is yours again."
 
 
@@ -486,10 +453,10 @@ def _datasets_with(connection: Connection, example: Row[*tuple[Any, ...]]) -> li
 
 
 def last_decision(database: Engine, reviewer: str) -> str | None:
-    """Id of the reviewer's newest decision that still stands: what `u` undoes."""
+    """Id of the reviewer's newest decision that was not undone: what `u` undoes."""
     query = (
         select(reviews.c.id)
-        .where(reviews.c.reviewer == reviewer, reviews.c.standing.is_not(None))
+        .where(reviews.c.reviewer == reviewer, reviews.c.undone_at.is_(None))
         .order_by(reviews.c.created_at.desc(), reviews.c.id.desc())
         .limit(1)
     )

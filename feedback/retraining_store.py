@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
+from feedback.claims import was_skipped
 from feedback.policy import EndedTraining, Review
 from whet.registry import Adapter, Rollout, current_rollouts, list_adapters, objection
 from whet.tables import (
@@ -260,7 +261,8 @@ def review(connection: Connection, alias: str, *, quiet_ms: int, since: int) -> 
     waiting = connection.execute(
         select(func.count())
         .select_from(review_items)
-        .where(item.alias == alias, item.state == "waiting")
+        # One that a reviewer skipped may wait for ever, and training does not wait for it.
+        .where(item.alias == alias, item.state == "waiting", ~was_skipped())
     ).scalar_one()
     instants: list[int] = []
     for column in (reviews.c.created_at, reviews.c.undone_at):

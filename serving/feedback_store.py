@@ -117,10 +117,11 @@ def _reviewed(
             left_out=LeftOut(left_out.reason, left_out.sentence) if left_out else None,
         )
     decisions = connection.execute(
-        select(reviews.c.id, reviews.c.decision, reviews.c.created_at, reviews.c.standing).where(
-            reviews.c.interaction_id == interaction_id
-        )
-    ).all()
+        select(
+            reviews.c.id, reviews.c.decision, reviews.c.created_at, reviews.c.standing,
+            reviews.c.undone_at,
+        ).where(reviews.c.interaction_id == interaction_id)
+    ).all()  # fmt: skip
     made = connection.execute(
         select(
             examples.c.id, examples.c.review_id, examples.c.created_at, examples.c.withdrawn_at,
@@ -146,7 +147,7 @@ def _reviewed(
         interaction,
         queued_at=item.created_at,
         is_taken_out=item.state == "skipped" and decision is None,
-        was_undone=any(each.standing is None for each in decisions),
+        was_undone=any(each.undone_at is not None for each in decisions),
         review=decision and Review(decision.decision, decision.created_at, stands),
         holding=holding,
         newest_without=newest[0] if newest and not newest[1] else None,

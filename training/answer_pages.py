@@ -11,6 +11,7 @@ from sqlalchemy import select
 from starlette.responses import Response
 
 from training.judging.report import opening, read_report, tables, with_people
+from whet.conversation import history
 from whet.database import reading
 from whet.errors import NotFoundError
 from whet.lines import read_jsonl
@@ -136,7 +137,8 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         }
         for side in ("candidate", "against")
     }
-    return {"id": row["id"], "turns": row["prompt"], "reference": row["reference"], **sides}
+    turns = history({"messages": row["prompt"]})
+    return {"id": row["id"], "turns": turns, "reference": row["reference"], **sides}
 
 
 def marked(text: str, reference: str) -> list[tuple[str, bool]]:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from training.judging import ballots, votes
 from training.judging.ballots import Case
 from whet.access import User
+from whet.conversation import history
 from whet.database import reading
 from whet.web.shell import Shell
 
@@ -147,7 +148,7 @@ def _row_values(
         "of": len(rows),
         "before": rows[at - 1] if at > 0 else "",
         "after": rows[at + 1] if at + 1 < len(rows) else "",
-        "turns": sample["prompt"],
+        "turns": history({"messages": sample["prompt"]}),
         "reference": sample["reference"],
         "answers": [(_LETTERS[place], texts[role]) for place, role in enumerate(order)],
         "said": str(order.index(choice) + 1) if choice in order else choice,

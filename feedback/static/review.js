@@ -4,7 +4,6 @@
   "use strict";
   const stage = document.querySelector("#stage");
   if (!stage) return;
-  document.documentElement.dataset.js = "";
   document.body.dataset.keys = "own"; // j, k and the letters below mean something else here than on a list
 
   const find = (selector, from) => (from || current()).querySelector(selector);
@@ -15,13 +14,16 @@
   const ahead = []; // fetched, or left with k; the first is next
   const inFlight = new Set(); // decisions on their way to the server
   const undoable = []; // promises of review ids, in the order of the keys pressed, newest last; null where the decision failed
+  const DID = { approve: "Approved.", edit: "Edit saved.", reject: "Rejected.", skip: "Skipped." };
   let shownAt = Date.now();
+  let paceKept = false;
   let fetching = null;
   let decisions = 0, overlapped = false; // whether answers to decisions may have come in another order than the decisions were made
 
   const progress = document.querySelector("#progress");
   if (progress && progress.dataset.last) undoable.push(Promise.resolve(progress.dataset.last));
   const undoButton = document.querySelector("[data-undo]");
+  const drafts = window.whetDrafts(stage.dataset.user);
 
   // --- fetching ahead ---------------------------------------------------------------------------------------------
   const known = () => [current(), ...behind, ...ahead].filter(Boolean).map((node) => node.dataset.item).concat(Array.from(inFlight));
@@ -31,6 +33,18 @@
     holder.innerHTML = html; // our own server's page part, escaped there; the policy forbids scripts in any case
     return holder.content.querySelector(".review-item");
   }
+
+  // Release what this page holds when it closes, so that nobody waits for a claim to run out. A conversation with
+  // unsent text stays held until its claim ends.
+  function releaseAll() {
+    const body = new URLSearchParams({ csrf: whet.csrf() });
+    for (const node of [current(), ...behind, ...ahead]) {
+      if (node && "held" in node.dataset && !drafts.has(node.dataset.item)) body.append("item", node.dataset.item);
+    }
+    if (body.has("item")) navigator.sendBeacon("/review/release", body);
+  }
+  window.addEventListener("pagehide", releaseAll);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 
   async function part(path) {
     const response = await whet.send(path, { headers: { "hx-request": "true", accept: "text/html" } });
@@ -49,7 +63,8 @@
   }
 
   // --- showing ----------------------------------------------------------------------------------------------------
-  function show(node) {
+  // `before`: what was just done, said to a screen reader together with what is shown now.
+  function show(node, before = "") {
     const words = document.activeElement;
     if (words && stage.contains(words)) words.blur();
     if (node) stage.replaceChildren(node);
@@ -57,21 +72,105 @@
     shownAt = Date.now();
     if (node) {
       if (window.htmx) window.htmx.process(node);
-      difference();
-      if (decidable(node)) showPicks();
-      window.scrollTo({ top: 0 });
+      prepare(node);
       prefetch();
+    }
+    announce([before, node ? "Next: " + (node.dataset.question || "a conversation without a question") : "Nothing else waits."].filter(Boolean).join(" "));
+  }
+
+  function prepare(node) {
+    restoreDraft(node);
+    if (decidable(node)) { difference(); showPicks(); grow(); }
+    window.scrollTo({ top: 0 });
+    const judged = find("[data-judged]", node);
+    const top = judged.getBoundingClientRect().top;
+    if (top > window.innerHeight * 0.6) judged.scrollIntoView(); // a long conversation opens at its answer
+    node.focus({ preventScroll: true });
+  }
+
+  function announce(text) {
+    const place = document.querySelector("#announce");
+    if (place) place.textContent = text;
+  }
+
+  // The editor is as high as its text, up to the style sheet's limit.
+  function grow() {
+    for (const field of current().querySelectorAll("[data-editor], [data-calls]")) {
+      field.style.height = "auto";
+      field.style.height = field.scrollHeight + 2 + "px";
     }
   }
 
-  async function next() {
+  async function next(before) {
     if (!ahead.length) {
       stage.setAttribute("aria-busy", "true");
       await prefetch();
       stage.removeAttribute("aria-busy");
     }
-    show(ahead.shift() || null);
+    show(ahead.shift() || null, before);
   }
+
+  // --- drafts: what was typed outlives a reload, the end of a session and a crash -----------------------------------
+  function typedNow(node) {
+    const form = find("[data-review-form]", node);
+    const data = new FormData(form);
+    const unchanged = editor().value === editor().defaultValue && (!calls() || calls().value === calls().defaultValue);
+    const draft = { answer: editor().value, calls: calls() ? calls().value : "", note: data.get("note"), checks: data.get("checks"), labels: data.getAll("label") };
+    return unchanged && !draft.note && !draft.checks && !draft.labels.length ? null : draft;
+  }
+
+  function keepDraft() {
+    const node = current();
+    if (decidable(node)) drafts.keep(node.dataset.item, typedNow(node));
+  }
+
+  function restoreDraft(node) {
+    const draft = drafts.read(node.dataset.item);
+    const line = node.querySelector("[data-draft-line]");
+    if (!draft || !line || "restored" in node.dataset) return;
+    node.dataset.restored = "";
+    line.hidden = false;
+    const age = " you wrote " + new Date(draft.at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    if (!decidable(node)) {
+      find("[data-draft-text]", node).textContent = "Not sent: the text" + age + ".";
+      find("[data-draft-letters]", node).textContent = draft.answer;
+      return;
+    }
+    find("[data-draft-text]", node).textContent = "Restored: the text" + age + ". It was not sent.";
+    editor().value = draft.answer;
+    if (calls()) calls().value = draft.calls;
+    find("[data-note]", node).value = draft.note || "";
+    node.querySelector("[name=checks]").value = draft.checks || "";
+    if (draft.note || draft.checks) find("[data-note]", node).closest("details").open = true;
+    for (const box of node.querySelectorAll("input[name=label]")) box.checked = draft.labels.includes(box.value);
+  }
+
+  // Unsent texts of conversations that are not on the screen, one link each.
+  function listDrafts() {
+    const place = document.querySelector("#drafts");
+    const other = drafts.items().filter((item) => !known().includes(item));
+    if (!place || !other.length) return;
+    place.hidden = false;
+    place.append(other.length === 1 ? "You have unsent text for another conversation: " : "You have unsent text for " + other.length + " other conversations: ");
+    other.slice(0, 5).forEach((item, index) => {
+      const link = document.createElement("a");
+      link.href = "/review/item/" + encodeURIComponent(item);
+      link.textContent = "open " + (index + 1);
+      place.append(link, " ");
+    });
+  }
+
+  // A conversation that was opened by its address is held from the first letter on.
+  async function hold(node) {
+    if ("held" in node.dataset) return;
+    node.dataset.held = "";
+    try {
+      const response = await whet.send("/api/review/" + encodeURIComponent(node.dataset.item) + "/claim", { method: "POST" });
+      if (!(await response.json()).held) whet.say("Somebody else holds this conversation. Your text is kept here.", "bad", onward());
+    } catch (error) { /* the decision says what is wrong */ }
+  }
+
+  const onward = () => ({ href: "/review" + (query ? "?" + query : ""), label: "Next conversation" });
 
   function counts(stats) {
     if (!stats || !progress) return;
@@ -80,7 +179,12 @@
     set("all", stats.decided_today);
     if (stats.median_seconds) set("pace", Math.round(stats.median_seconds * 10) / 10 + " s");
     const headline = document.querySelector("h1");
-    headline.textContent = stats.waiting === 0 ? "Nothing waits for review." : stats.waiting + (stats.waiting === 1 ? " conversation waits for you." : " conversations wait for you.");
+    headline.textContent = stats.waiting === 0 ? "Nothing waits for review." : stats.waiting_for_me === 0 ? "Nothing waits for you." : stats.waiting_for_me + (stats.waiting_for_me === 1 ? " conversation waits for you." : " conversations wait for you.");
+    const others = Object.entries(stats.held).filter(([name]) => name !== stage.dataset.user).map(([name, count]) => name + " " + count);
+    set("held", others.length ? " · with " + others.join(", ") : "");
+    const pace = document.querySelector("#pace");
+    pace.hidden = paceKept || stats.hasty_in_a_row < Number(pace.dataset.limit);
+    if (stats.hasty_in_a_row === 0) paceKept = false; // asked again about the next run of quick decisions
     if (undoButton) undoButton.disabled = undoable.length === 0;
   }
 
@@ -112,7 +216,9 @@
   function restore() {
     editor().value = original();
     if (calls()) calls().value = calls().dataset.originalCalls;
-    difference();
+    const line = find("[data-draft-line]");
+    if (line) line.hidden = true;
+    typed();
   }
 
   function said(decision) {
@@ -134,18 +240,28 @@
     return body;
   }
 
-  // An answer that ended at its token limit is approved by a second press on another control, so that
-  // two quick presses of `a`, meant for two conversations, never approve one unread.
-  function askAboutCut() {
-    find("[data-cut-question]").hidden = false;
-    find("[data-accept-cut]").focus();
+  // What should not be approved unread is approved by a second press on another control, so that two quick presses
+  // of `a`, meant for two conversations, never do.
+  function ask(what) {
+    find('[data-ask="' + what + '"]').hidden = false;
+    find('[data-accept="' + what + '"]').focus();
   }
 
-  async function decide(decision, acceptCut = false) {
+  // `accepted`: the questions that were answered, such as "cut".
+  function question(node, decision, accepted) {
+    const unchanged = decision === "approve" || (decision === "edit" && editor().value === original() && !callsChanged());
+    if (!unchanged) return "";
+    if ("cut" in node.dataset && !accepted.includes("cut")) return "cut";
+    return node.querySelector("input[name=label]:checked") && !accepted.includes("labels") ? "labels" : "";
+  }
+
+  const accepted = new WeakMap(); // node → the questions answered so far
+
+  async function decide(decision, accept = "") {
     const node = current();
     if (!decidable(node)) return;
     if (decision === "approve" && (editor().value !== original() || callsChanged())) {
-      whet.say("You changed the answer. Ctrl+Enter saves your text; o puts the original back.", "bad");
+      whet.say("You changed the answer. Save edit (Ctrl+Enter) keeps your text, Put the original back (o) drops it.", "bad");
       editor().focus();
       return;
     }
@@ -158,34 +274,45 @@
       whet.say("An edit needs the right answer; the text is empty.", "bad");
       return;
     }
-    const unchanged = decision === "approve" || (decision === "edit" && editor().value === original() && !callsChanged());
-    if (unchanged && "cut" in node.dataset && !acceptCut) {
-      askAboutCut();
-      return;
-    }
+    if (accept) accepted.set(node, [...(accepted.get(node) || []), accept]);
+    const answered = accepted.get(node) || [];
+    const asks = question(node, decision, answered);
+    if (asks) { ask(asks); return; }
     const body = said(decision);
-    if (acceptCut) body.accept_cut = true;
+    for (const what of answered) body["accept_" + what] = true;
     const item = node.dataset.item;
+    keepDraft();
     inFlight.add(item);
     decisions += 1;
     overlapped = overlapped || inFlight.size > 1;
     node.remove();
-    const shown = next();
+    const shown = next(DID[decision]);
     const sent = whet.send("/api/review/" + encodeURIComponent(item), { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }).then((response) => response.json());
     const review = sent.then((answer) => answer.review_id, () => null);
     undoable.push(review); // at once: an undo pressed while this is on its way means this decision, and waits for it
     try {
-      counts((await sent).stats);
+      const answer = await sent;
+      drafts.drop(item);
+      counts(answer.stats);
     } catch (error) {
       if (undoable.includes(review)) undoable.splice(undoable.indexOf(review), 1);
       await shown;
-      whet.say(error.message, "bad");
-      if (current()) ahead.unshift(current());
-      show(node); // with everything that was typed in it
+      if (error.status === 409) conflict(item, error, body.answer !== undefined);
+      else {
+        whet.say(error.message, "bad");
+        if (current()) ahead.unshift(current());
+        show(node); // with everything that was typed in it
+      }
     } finally {
       inFlight.delete(item);
       if (overlapped && !inFlight.size) recount();
     }
+  }
+
+  // Somebody else was first: the next conversation stays, and a link leads back to what was typed.
+  function conflict(item, error, hasText) {
+    whet.say(error.message.replace("; your text has not been stored.", "."), "bad", { href: "/review/item/" + encodeURIComponent(item), label: hasText ? "Your text is kept there" : "See it" });
+    if (!hasText) drafts.drop(item);
   }
 
   let undoing = Promise.resolve(); // one after the other, so that two quick presses bring back the newest last
@@ -201,8 +328,9 @@
       const answer = await response.json();
       const node = await part("/review/part/" + encodeURIComponent(answer.item_id));
       if (current()) ahead.unshift(current());
-      show(node);
+      show(node, "Undone.");
       counts(answer.stats);
+      node.dataset.held = "";
       whet.say(answer.message, "good");
     } catch (error) {
       undoable.push(newest);
@@ -216,7 +344,7 @@
     if (by > 0) {
       if (!ahead.length) await prefetch();
       if (!ahead.length) { whet.say("This is the last one that waits."); return; }
-      if (node) behind.push(node);
+      if (node && decidable(node)) behind.push(node);
       show(ahead.shift());
     } else {
       if (node) ahead.unshift(node);
@@ -224,36 +352,25 @@
     }
   }
 
-  // --- the difference, by words ------------------------------------------------------------------------------------
-  function pieces(before, after) {
-    const a = before.match(/\s+|\S+/g) || [];
-    const b = after.match(/\s+|\S+/g) || [];
-    if (a.length * b.length > 1e6) return [["del", before], ["ins", after]]; // longer than anybody compares by words
-    const rows = [new Uint32Array(b.length + 1)];
-    for (let i = 1; i <= a.length; i++) {
-      const row = new Uint32Array(b.length + 1);
-      for (let j = 1; j <= b.length; j++) row[j] = a[i - 1] === b[j - 1] ? rows[i - 1][j - 1] + 1 : Math.max(rows[i - 1][j], row[j - 1]);
-      rows.push(row);
-    }
-    const found = [];
-    let i = a.length;
-    let j = b.length;
-    while (i || j) {
-      if (i && j && a[i - 1] === b[j - 1]) { found.push(["same", a[i - 1]]); i--; j--; }
-      else if (j && (!i || rows[i][j - 1] >= rows[i - 1][j])) { found.push(["ins", b[j - 1]]); j--; }
-      else { found.push(["del", a[i - 1]]); i--; }
-    }
-    return found.reverse();
-  }
-
+  // --- the difference, by words: computed beside the page, a moment after the last letter ---------------------------
+  let worker = null, pending = 0, latest = 0;
   function difference() {
+    clearTimeout(pending);
     const node = current();
     if (!decidable(node)) return;
-    const place = find("[data-diff]");
     const changed = editor().value !== original();
-    place.hidden = !changed;
+    find("[data-diff]").hidden = !changed;
+    latest += 1; // an older result is no longer of this text
     if (!changed) return;
-    place.replaceChildren(...pieces(original(), editor().value).map(([kind, text]) => {
+    pending = setTimeout(() => {
+      if (!worker) { worker = new Worker(stage.dataset.diffWorker); worker.addEventListener("message", (event) => showDifference(event.data)); }
+      worker.postMessage({ id: latest, before: original(), after: editor().value });
+    }, 120);
+  }
+
+  function showDifference({ id, pieces }) {
+    if (id !== latest || !decidable(current())) return;
+    find("[data-diff]").replaceChildren(...pieces.map(([kind, text]) => {
       if (kind === "same") return document.createTextNode(text);
       const piece = document.createElement(kind);
       piece.textContent = text;
@@ -289,8 +406,15 @@
 
   function use(text) {
     editor().value = text;
-    difference();
+    typed();
     editor().focus();
+  }
+
+  function typed() {
+    hold(current());
+    grow();
+    difference();
+    keepDraft();
   }
 
   // --- listening ----------------------------------------------------------------------------------------------------
@@ -298,7 +422,7 @@
     if (event.target.matches("[data-review-form]")) {
       event.preventDefault();
       const button = event.submitter;
-      if (button && "acceptCut" in button.dataset) decide("approve", true);
+      if (button && button.dataset.accept) decide("approve", button.dataset.accept);
       else decide(button && button.dataset.decision ? button.dataset.decision : "edit");
     } else if (event.target.matches("[data-undo-form]")) {
       event.preventDefault();
@@ -308,16 +432,25 @@
   stage.addEventListener("change", (event) => {
     if (event.target.matches("[data-verdict]") && ["wrong", "ignored"].includes(event.target.dataset.verdict) && !picks().some((pick) => pick.checked)) picks()[0].checked = true;
     if (event.target.matches("[data-verdict], [data-pick]")) showPicks();
+    if (event.target.matches("[name=label]")) { hold(current()); keepDraft(); }
   });
-  stage.addEventListener("input", (event) => { if (event.target.matches("[data-editor]")) difference(); });
+  stage.addEventListener("input", (event) => { if (event.target.matches("textarea, [data-note]")) typed(); });
   stage.addEventListener("click", (event) => {
     if (event.target.closest("[data-use]")) use(find("[data-correction]").textContent);
+    else if (event.target.closest("[data-draft-drop]")) {
+      if (decidable(current())) restore();
+      drafts.drop(current().dataset.item);
+      find("[data-draft-line]").hidden = true;
+    } else if (event.target.closest("[data-next]") && ahead.length) { event.preventDefault(); move(1); }
+  });
+  document.querySelector("#pace").addEventListener("click", (event) => {
+    if (event.target.closest("[data-pace-kept]")) { paceKept = true; event.currentTarget.hidden = true; current()?.focus(); }
   });
 
   const typing = (element) => element.matches("input:not([type=checkbox]):not([type=radio]), textarea, select");
   document.addEventListener("keydown", (event) => {
     const node = current();
-    if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && decidable(node) && node.contains(document.activeElement)) {
+    if ((event.ctrlKey || event.metaKey) && event.key === "Enter" && decidable(node) && !document.querySelector("dialog[open]")) {
       event.preventDefault();
       decide("edit");
       return;
@@ -337,9 +470,10 @@
       m: () => { if (decidable(node)) verdict("missing"); },
       w: () => { if (decidable(node)) verdict("wrong"); },
       i: () => { if (decidable(node)) verdict("ignored"); },
+      h: () => { const fold = node && node.querySelector("[data-guideline]"); if (fold) { fold.open = !fold.open; fold.scrollIntoView({ block: "nearest" }); } },
       n: () => { if (decidable(node)) { find("[data-note]").closest("details").open = true; find("[data-note]").focus(); } },
     };
-    if (label) { event.preventDefault(); label.checked = !label.checked; return; }
+    if (label) { event.preventDefault(); label.click(); return; }
     if (Object.hasOwn(deeds, event.key) && !goKey) { event.preventDefault(); deeds[event.key](); }
   });
 
@@ -354,17 +488,16 @@
   // Somebody who reads for long keeps the conversation; one whose claim is lost is told before they type on.
   setInterval(async () => {
     const node = current();
-    if (!decidable(node) || document.hidden) return;
+    if (!decidable(node) || document.hidden || !("held" in node.dataset)) return;
     try {
       const response = await whet.send("/api/review/" + encodeURIComponent(node.dataset.item) + "/claim", { method: "POST" });
-      if (!(await response.json()).held && current() === node) whet.say("Somebody else has taken this conversation. Copy your text if you need it, and go on with j.", "bad");
+      if (!(await response.json()).held && current() === node) whet.say("Somebody else has taken this conversation. What you typed is kept on this page.", "bad", onward());
     } catch (error) { /* the next decision says what is wrong */ }
   }, Math.max(10, Number(stage.dataset.claimS) / 3) * 1000);
 
-  window.addEventListener("beforeunload", (event) => {
-    const typed = decidable(current()) && (editor().value !== original() || callsChanged());
-    if (inFlight.size || typed) event.preventDefault();
-  });
+  // What is typed is a draft already; only a decision on its way can be lost.
+  window.addEventListener("beforeunload", (event) => { if (inFlight.size) event.preventDefault(); });
 
-  if (current()) { difference(); if (decidable(current())) showPicks(); prefetch(); }
+  if (current()) { prepare(current()); if (location.pathname === "/review") prefetch(); } // a link to one conversation holds no other
+  listDrafts();
 })();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from whet.conversation import (
@@ -19,11 +19,16 @@ CONTINUED = "The client gave the beginning of this answer: “{given}”"
 
 @dataclass(frozen=True)
 class Turn:
-    """Who said what. `note` says what is not text: a picture, a tool call, whose result it is."""
+    """Who said what. `note` says what is not text: a picture, a tool call, whose result it is.
+
+    `message` is what a page shows of it, and `remark` what no message holds.
+    """
 
     role: str
     text: str
     note: str = ""
+    message: Message = field(default=Message("user"), compare=False)
+    remark: str = field(default="", compare=False)
 
 
 def turns(request: Any, response: Any, response_text: str | None) -> list[Turn]:
@@ -43,7 +48,8 @@ def answered(request: Any, response: Any, response_text: str | None) -> list[Tur
         return []
     given = [CONTINUED.format(given=answer.given)] if answer.given else []
     calls = [f"calls {call.name}({call.arguments})" for call in answer.tool_calls]
-    return [Turn("assistant", answer.text, "\n".join([*given, *calls]))]
+    message = Message("assistant", answer.text, answer.tool_calls)
+    return [Turn("assistant", answer.text, "\n".join([*given, *calls]), message, "\n".join(given))]
 
 
 def answer_line(request: Any, response: Any, response_text: str | None) -> str:
@@ -65,4 +71,4 @@ def _turn(message: Message) -> Turn:
     for call in message.tool_calls:
         call_id = f" ({call.id})" if call.id else ""
         notes.append(f"calls {call.name}({call.arguments}){call_id}")
-    return Turn(message.role, plain_text_of(message.parts), "\n".join(notes))
+    return Turn(message.role, plain_text_of(message.parts), "\n".join(notes), message)

@@ -1,4 +1,4 @@
-// Asks up to three models at once and shows each answer as it comes. Text is set as text, never as HTML.
+// Asks up to three models at once and shows each answer as it comes.
 (function () {
   "use strict";
   const form = document.getElementById("play");
@@ -85,19 +85,38 @@
     }
   }
 
-  // Each [1] that names a passage becomes a button that opens it.
-  function linkMarks(text, place) {
-    const pieces = text.textContent.split(/(\[\d{1,3}\])/);
-    text.replaceChildren(...pieces.map((piece) => {
-      const fold = /^\[\d{1,3}\]$/.test(piece) && place.querySelector('details[data-number="' + Number(piece.slice(1, -1)) + '"]');
-      if (!fold) return document.createTextNode(piece);
-      const button = document.createElement("button");
-      button.type = "button";
-      button.className = "cite";
-      button.textContent = piece;
-      button.addEventListener("click", () => { fold.open = true; fold.scrollIntoView({ block: "nearest" }); });
-      return button;
-    }));
+  // Each [1] that names a passage becomes a button that opens it, except in code.
+  function linkMarks(place, passages) {
+    const walker = document.createTreeWalker(place, NodeFilter.SHOW_TEXT);
+    const texts = [];
+    while (walker.nextNode()) if (!walker.currentNode.parentElement.closest("code, button")) texts.push(walker.currentNode);
+    for (const text of texts) {
+      const pieces = text.textContent.split(/(\[\d{1,3}\])/);
+      if (pieces.length > 1) text.replaceWith(...pieces.map((piece) => markButton(piece, passages)));
+    }
+  }
+
+  function markButton(piece, passages) {
+    const fold = /^\[\d{1,3}\]$/.test(piece) && passages.querySelector('details[data-number="' + Number(piece.slice(1, -1)) + '"]');
+    if (!fold) return document.createTextNode(piece);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "cite";
+    button.textContent = piece;
+    button.addEventListener("click", () => { fold.open = true; fold.scrollIntoView({ block: "nearest" }); });
+    return button;
+  }
+
+  // Letters while they come; the finished answer as every other page shows it, with its letters at the key x.
+  async function showRendered(answer, text) {
+    const html = await window.whet.rendered(text.textContent);
+    if (!html.childElementCount || text.parentElement !== answer) return;
+    const place = document.createElement("div");
+    place.className = "md";
+    place.dir = "auto";
+    place.append(html);
+    text.classList.add("letters");
+    text.before(place);
   }
 
   async function ask(column, question) {
@@ -138,7 +157,8 @@
         }
         if (event.usage) usage = event.usage;
       }
-      if (passages.childElementCount) linkMarks(text, passages);
+      if (text.textContent) await showRendered(answer, text).catch(() => { /* the letters stay */ });
+      if (passages.childElementCount) linkMarks(answer, passages);
       if (!text.textContent) { text.className = "muted"; text.textContent = "The answer was empty."; }
       const seconds = (performance.now() - (first || began)) / 1000;
       const tokens = usage && usage.completion_tokens;

@@ -17,7 +17,7 @@ from feedback.queue import Decision
 from tests import builders
 from tests.browser.conftest import listening
 from tests.feedback.world import CLAIM_MS, queued
-from tests.web import console_client
+from tests.web import PASSWORD, console_client
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading, writing
@@ -60,6 +60,18 @@ def standing(context: Context) -> dict[str, str]:
             row.item_id: row.decision
             for row in connection.execute(select(reviews).where(reviews.c.standing.is_not(None)))
         }
+
+
+def skips(context: Context) -> list[tuple[str, str]]:
+    with reading(context.database) as connection:
+        rows = connection.execute(select(reviews).where(reviews.c.decision == "skip"))
+        return [(row.item_id, row.reviewer) for row in rows if row.undone_at is None]
+
+
+def holders(context: Context) -> dict[str, str | None]:
+    with reading(context.database) as connection:
+        found = connection.execute(select(review_items.c.id, review_items.c.claimed_by))
+        return {row.id: row.claimed_by for row in found}
 
 
 def wait_for(page: Page, condition: Any, what: str) -> None:
@@ -135,8 +147,8 @@ def test_undo_and_moving_without_deciding(
     page.keyboard.press("Escape")
     page.keyboard.press("s")
     expect(page.locator(f'[data-item="{third}"]')).to_be_visible()
-    wait_for(page, lambda: standing(sqlite_context) == {second: "skip"}, "the skip")
-    assert problems == []
+    wait_for(page, lambda: skips(sqlite_context) == [(second, "reviewer")], "the skip")
+    assert standing(sqlite_context) == {} and problems == []
 
 
 def test_an_undo_pressed_before_the_decision_arrived_takes_back_that_decision(
@@ -161,7 +173,7 @@ def test_an_undo_pressed_before_the_decision_arrived_takes_back_that_decision(
     assert problems == []
 
 
-def test_a_conflict_brings_the_conversation_back_with_the_typed_text(
+def test_a_conflict_leads_on_and_keeps_the_typed_text(
     sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
 ) -> None:
     first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
@@ -176,15 +188,127 @@ def test_a_conflict_brings_the_conversation_back_with_the_typed_text(
     page.keyboard.press("e")
     page.keyboard.type(" precious words")
     page.keyboard.press("Control+Enter")
-    expect(page.get_by_text("ada decided this conversation already")).to_be_visible()
-    expect(page.locator(f'[data-item="{first}"]')).to_be_visible()
-    assert "precious words" in page.locator("[data-editor]").input_value()
-    page.keyboard.press("Escape")
-    page.keyboard.press("a")
-    expect(page.get_by_text("You changed the answer.")).to_be_visible()
-    page.keyboard.press("Escape")
-    page.keyboard.press("j")
+    error = page.locator("#toasts [role=alert]")
+    expect(error).to_contain_text("ada decided this conversation already")
     expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    bar = page.locator(".review-actions").bounding_box()
+    box = error.locator(".toast").bounding_box()
+    assert bar and box and box["y"] + box["height"] <= bar["y"], "it covers no action"
+    assert box["x"] + box["width"] <= page.locator("[data-editor]").bounding_box()["x"]  # type: ignore[index]
+    kept = error.get_by_role("link").get_attribute("href")
+    page.keyboard.press("Escape")
+    expect(error.locator(".toast")).to_have_count(0)
+    page.goto(console[0] + str(kept))
+    expect(page.locator("[data-draft-letters]")).to_contain_text("precious words")
+    page.get_by_role("link", name="Next conversation").click()
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+
+
+def test_typed_text_survives_a_reload_and_the_end_of_the_session(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    first, second = queued(sqlite_context, 2, at=now_ms() - 60_000)
+    page, _ = open_page(tab, console[0] + "/review")
+    page.keyboard.press("3")
+    page.keyboard.press("e")
+    page.keyboard.type(" From purchase.")
+    page.reload()
+    expect(page.locator("[data-draft-line]")).to_contain_text("Restored: the text you wrote")
+    expect(page.locator("[data-editor]")).to_have_value("0 months. From purchase.")
+    expect(page.get_by_role("checkbox", name="incomplete")).to_be_checked()
+    tab.clear_cookies()
+    page.keyboard.press("Control+Enter")
+    dialog = page.get_by_role("dialog", name="Your session ended")
+    expect(dialog).to_be_visible()
+    dialog.get_by_label("Password").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("do not match")
+    assert standing(sqlite_context) == {}
+    dialog.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    wait_for(page, lambda: standing(sqlite_context) == {first: "edit"}, "the decision goes through")
+    expect(page.locator(f'[data-item="{second}"]')).to_be_visible()
+    page.keyboard.press("r")
+    wait_for(page, lambda: len(standing(sqlite_context)) == 2, "the new session's token is used")
+    assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('draft'))") == []
+
+
+def test_a_page_holds_what_it_shows_until_it_closes_and_a_link_holds_nothing(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    *_, third = queued(sqlite_context, 3, at=now_ms() - 60_000)
+    linked, problems = open_page(tab, f"{console[0]}/review/item/{third}")
+    expect(linked.locator("[data-editor]")).to_be_visible()
+    assert set(holders(sqlite_context).values()) == {None}, "opening a link claims nothing"
+    linked.keyboard.press("e")
+    linked.keyboard.type("!")
+    wait_for(linked, lambda: holders(sqlite_context)[third] == "reviewer", "who writes holds it")
+    page, _ = open_page(tab, console[0] + "/review?order=oldest")
+    held = lambda: [item for item, name in holders(sqlite_context).items() if name]  # noqa: E731
+    wait_for(page, lambda: len(held()) >= 2, "the item on the screen is held")
+    page.goto("about:blank")
+    wait_for(linked, lambda: held() == [third], "closing gives back all but the unsent text")
+    assert problems == []
+
+
+def test_each_decision_and_the_next_item_are_announced(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    queued(sqlite_context, 2, at=now_ms() - 60_000)
+    page, problems = open_page(tab, console[0] + "/review")
+    heard = page.locator("#announce")
+    page.keyboard.press("r")
+    expect(heard).to_have_text("Rejected. Next: How long is the warranty of product 1?")
+    assert page.evaluate("document.activeElement.className") == "review-item"
+    page.keyboard.press("1")
+    page.keyboard.press("a")
+    expect(page.locator("[data-accept=labels]")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(heard).to_have_text("Approved. Nothing else waits.")
+    assert problems == []
+
+
+def test_a_long_conversation_opens_at_its_answer_with_the_actions_in_sight(
+    sqlite_context: Context, console: tuple[str, dict[str, Any]], tab: BrowserContext
+) -> None:
+    turns = [
+        {"role": "user" if n % 2 == 0 else "assistant", "content": f"Turn {n}. " + "word " * 300}
+        for n in range(41)
+    ]
+    answer = " ".join(f"word{n}" for n in range(6000))
+    with writing(sqlite_context.database) as connection:
+        interaction = builders.add_interaction(
+            connection,
+            now_ms() - 5000,
+            answer=answer,
+            request={"model": "support", "messages": turns},
+        )
+        builders.add_review_item(connection, interaction, now_ms() - 5000)
+    page, problems = open_page(tab, console[0] + "/review")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.reload()
+        expect(page.get_by_role("button", name="Reject")).to_be_in_viewport(ratio=1)
+        expect(page.locator("[data-judged] .turn-who")).to_be_in_viewport()
+    expect(page.get_by_text("37 earlier messages")).to_have_count(1)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    editor = page.locator("[data-editor]")
+    assert editor.bounding_box()["height"] > 300, "the editor grows with its text"  # type: ignore[index]
+    changed = answer.replace("word10 ", "", 1).replace("word5990", "other") + " end"
+    editor.fill(changed)
+    diff = page.locator("[data-diff]")
+    expect(diff.locator("ins").last).to_have_text(" end")
+    whole = diff.evaluate(
+        "(node) => ['INS', 'DEL'].map((other) => Array.from(node.childNodes)"
+        ".filter((part) => part.nodeName !== other).map((part) => part.textContent).join(''))"
+    )
+    assert whole == [answer, changed]
+    changes = (
+        "(node) => Array.from(node.children).reduce((sum, one) => sum + one.textContent.length, 0)"
+    )
+    assert diff.evaluate(changes) < 40, "the words that changed, not the whole answer"
+    assert problems == []
 
 
 def test_a_proposed_answer_is_one_key_away(
@@ -250,7 +374,7 @@ def test_a_cut_answer_is_approved_by_a_second_press_on_another_control(
     cut, whole = cut_and_whole(sqlite_context)
     page, problems = open_page(tab, console[0] + "/review")
     expect(page.locator(".notice", has_text="ended at its token limit")).to_be_visible()
-    question = page.locator("[data-cut-question]")
+    question = page.locator("[data-ask=cut]")
     expect(question).to_be_hidden()
     page.keyboard.press("a")
     expect(question).to_be_visible()
@@ -259,11 +383,11 @@ def test_a_cut_answer_is_approved_by_a_second_press_on_another_control(
     assert standing(sqlite_context) == {}, "the same key twice must not approve a cut answer"
     page.keyboard.press("Control+Enter")
     assert standing(sqlite_context) == {}, "an edit that changes nothing is an approval"
-    expect(page.locator("[data-accept-cut]")).to_be_focused()
+    expect(page.locator("[data-accept=cut]")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator(f'[data-item="{whole}"]')).to_be_visible()
     wait_for(page, lambda: standing(sqlite_context) == {cut: "approve"}, "the decision")
-    expect(page.locator("[data-cut-question]")).to_have_count(0)
+    expect(page.locator("[data-ask=cut]")).to_have_count(0)
     page.keyboard.press("a")
     expect(page.get_by_text("All judged.")).to_be_visible()
     wait_for(page, lambda: len(standing(sqlite_context)) == 2, "the whole one asks nothing")
@@ -296,7 +420,7 @@ def test_a_cut_answer_is_approved_without_javascript(
     tab.add_cookies([console[1]])  # type: ignore[list-item]
     page = tab.new_page()
     page.goto(console[0] + "/review")
-    expect(page.locator("[data-cut-question]")).to_be_hidden()
+    expect(page.locator("[data-ask=cut]")).to_be_hidden()
     page.locator("[data-decision=approve]").click()
     expect(page.locator(f'[data-item="{cut}"]')).to_be_visible()
     page.get_by_role("button", name="Approve the cut answer").click()

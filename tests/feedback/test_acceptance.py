@@ -311,7 +311,7 @@ def test_the_form_without_javascript_asks_once_more(
     context: Context, reviewer: ConsoleClient
 ) -> None:
     item = waiting(context, finish_reason="length", answer="It lasts 48")
-    question = re.compile(r'<div class="review-cut"[^>]*?(hidden)?>', re.DOTALL)
+    question = re.compile(r'<div class="review-ask" data-ask="cut"[^>]*?(hidden)?>', re.DOTALL)
     page = reviewer.get("/review").text
     shown = question.search(page)
     assert "The answer ended at its token limit" in page

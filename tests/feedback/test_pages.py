@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 from sqlalchemy import func, select
 
-from feedback import queue
+from feedback import claims, queue
 from feedback.queue import Decision
 from tests import builders
 from tests.feedback.world import ALIAS, CLAIM_MS, NOW, queued, seed_dataset
@@ -82,7 +82,7 @@ def test_a_refused_form_keeps_what_was_typed(context: Context, reviewer: Console
         and 'value="why"' in answer.text
         and re.search(r'value="tone" checked', answer.text)
     )
-    queue.next_item(context.database, "ada", claim_ms=CLAIM_MS, now=NOW)
+    claims.next_item(context.database, "ada", claim_ms=CLAIM_MS, now=NOW)
     with writing(context.database) as connection:
         connection.execute(review_items.update().values(claimed_by="ada", claimed_until=NOW + 9))
     refused = reviewer.post(

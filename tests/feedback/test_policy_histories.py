@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 import feedback.policy
-from feedback import datasets, queue, retraining, retraining_store
+from feedback import claims, datasets, queue, retraining, retraining_store
 from feedback.erasing import erase_user
 from feedback.next_version import assemble_next, standing_examples
 from feedback.policy import MAX_TRIES, Decision, Policy, Review, State
@@ -233,7 +233,7 @@ class World:
         return items
 
     def _waiting_item(self) -> str | None:
-        return queue.next_item(self.context.database, "ada", claim_ms=0, now=self.now)
+        return claims.next_item(self.context.database, "ada", claim_ms=0, now=self.now)
 
     def _rollout(self, **over: Any) -> None:
         self.generation += 1
@@ -299,7 +299,8 @@ class World:
     def _is_reviewing(self) -> bool:
         """Whether people review and the bound cannot be over: no cause to wait is older."""
         item = review_items.c
-        query = select(item.id).where(item.alias == ALIAS, item.state == "waiting").limit(1)
+        waits = (item.alias == ALIAS, item.state == "waiting", ~claims.was_skipped())
+        query = select(item.id).where(*waits).limit(1)
         with reading(self.context.database) as connection:
             waiting = connection.execute(query).first()
         if not waiting or not self.activity or self.now - max(self.activity) >= QUIET:

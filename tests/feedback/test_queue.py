@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedback import queue
+from feedback import claims, inbox, pace, queue
+from feedback.acceptance import LabelledApprovalError
+from feedback.claims import QueueFilter
 from feedback.queue import Decision
 from tests import builders
 from tests.feedback.world import CLAIM_MS, NOW, queued
@@ -20,7 +22,7 @@ from whet.tables import examples, interactions, review_items, reviews
 
 
 def take(context: Context, reviewer: str, now: int = NOW, **over: object) -> str | None:
-    return queue.next_item(context.database, reviewer, claim_ms=CLAIM_MS, now=now, **over)  # type: ignore[arg-type]
+    return claims.next_item(context.database, reviewer, claim_ms=CLAIM_MS, now=now, **over)  # type: ignore[arg-type]
 
 
 def example_of(context: Context, example_id: str | None) -> dict:
@@ -42,8 +44,8 @@ def test_two_reviewers_get_different_items_and_a_claim_runs_out(context: Context
 def test_filters_and_items_on_the_screen_are_respected(context: Context) -> None:
     first, second = queued(context, 2)
     assert take(context, "ada", exclude=[first]) == second
-    assert take(context, "bob", alias="other") is None
-    assert take(context, "bob", reason="audit") is None
+    for wanted in (QueueFilter("other"), QueueFilter(reason="audit"), QueueFilter(state="skipped")):
+        assert take(context, "bob", wanted=wanted) is None
 
 
 def test_approving_makes_an_example_with_the_original_answer(context: Context) -> None:
@@ -84,7 +86,7 @@ def test_an_edit_that_changes_nothing_is_an_approval(context: Context) -> None:
     )
 
 
-@pytest.mark.parametrize(("decision", "state"), [("reject", "done"), ("skip", "skipped")])
+@pytest.mark.parametrize(("decision", "state"), [("reject", "done"), ("skip", "waiting")])
 def test_reject_and_skip_make_no_example(context: Context, decision: str, state: str) -> None:
     (item,) = queued(context, 1)
     assert (
@@ -125,6 +127,60 @@ def test_an_unknown_item_and_a_vanished_conversation_are_not_found(context: Cont
         item = builders.add_review_item(connection, "int_gone", NOW)
     with pytest.raises(NotFoundError, match="gone"):
         queue.decide(context.database, item, "ada", Decision("skip"), now=NOW)
+
+
+def test_a_skip_leaves_the_item_to_the_other_reviewers(context: Context) -> None:
+    first, second = queued(context, 2)
+    assert take(context, "ada") == first
+    skip = queue.decide(context.database, first, "ada", Decision("skip"), now=NOW)
+    assert queue.decide(context.database, first, "ada", Decision("skip"), now=NOW + 1) == skip
+    assert take(context, "ada") == second, "not offered to ada again"
+    assert take(context, "ada", wanted=QueueFilter(state="skipped")) == first, "unless she asks"
+    claims.release(context.database, [first, second], "ada")
+    assert take(context, "bob") == first, "bob is offered it at once"
+    with reading(context.database) as connection:
+        found = inbox.stats(connection, reviewer="ada", now=NOW)
+    assert (found["waiting"], found["waiting_for_me"], found["held"]) == (2, 1, {"bob": 1})
+    assert found["decided_today_by_decision"]["skip"] == 1
+    assert "Somebody else holds" in queue.undo(
+        context.database, skip.review_id, "ada", claim_ms=CLAIM_MS, now=NOW + 2
+    )
+    done = queue.decide(context.database, first, "bob", Decision("reject"), now=NOW + 3)
+    assert queue.last_decision(context.database, "ada") is None and done.decision == "reject"
+
+
+def test_items_come_in_the_order_that_was_asked_for(context: Context) -> None:
+    first, second, third = queued(context, 3)  # priority falls as they come
+    for order, expected in (("priority", first), ("newest", third), ("oldest", first)):
+        assert take(context, f"by {order}", wanted=QueueFilter(order=order)) == expected
+        claims.release(context.database, [first, second, third], f"by {order}")
+
+
+def test_an_approval_with_an_error_label_asks_once_more(context: Context) -> None:
+    (item,) = queued(context, 1)
+    said = Decision("approve", labels=["wrong fact"])
+    with pytest.raises(LabelledApprovalError, match="wrong fact"):
+        queue.decide(context.database, item, "ada", said, now=NOW)
+    kept = Decision("approve", labels=["wrong fact"], accept_labels=True)
+    assert queue.decide(context.database, item, "ada", kept, now=NOW).decision == "approve"
+
+
+@pytest.mark.parametrize(
+    ("newest", "hasty"),
+    [([], 0), ([(0.5, 10), (0.7, 0)], 2), ([(0.9, 10)], 0), ([(None, 10), (0.1, 10)], 0), ([(2.0, 600), (9.0, 99_999)], 1)],
+)  # fmt: skip
+def test_a_decision_faster_than_reading_is_hasty(newest: list, hasty: int) -> None:
+    assert pace.count_hasty(newest) == hasty
+
+
+def test_hasty_decisions_are_found_in_the_list(context: Context) -> None:
+    items = queued(context, 3, answer="word " * 100)
+    for item, seconds in zip(items, (1.0, 30.0, None), strict=True):
+        queue.decide(context.database, item, "ada", Decision("reject", seconds=seconds), now=NOW)
+    with reading(context.database) as connection:
+        rows, _ = inbox.listing(connection, state="done", reviewer="ada", is_hasty=True)
+        assert [row["id"] for row in rows] == [items[0]]
+        assert inbox.listing(connection, state="done", reviewer="bob")[0] == []
 
 
 def test_the_same_decision_sent_twice_is_one_and_another_one_conflicts(context: Context) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, Form, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from whet.access import User
 from whet.errors import AccessError
+from whet.web.errors import wants_json
 from whet.web.security import client_address, session_cookie
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ def add_login(router: APIRouter, shell: Shell) -> None:
     async def log_in(
         request: Request, name: str = Form(""), password: str = Form(""), next: str = Form("/")
     ) -> Response:
-        """Check name and password, begin a session."""
+        """Check name and password, begin a session.
+
+        A page that asks for JSON gets the token of the new session instead of another page.
+        """
         try:
             user = await gate.check_password(name, password, client_address(request.scope))
         except AccessError as error:
@@ -39,6 +43,8 @@ def add_login(router: APIRouter, shell: Shell) -> None:
                 if error.status == 429
                 else "That name and password do not match a user."
             )
+            if wants_json(request.scope):
+                raise
             response: Response = shell.render(
                 request,
                 "shell/login.html",
@@ -52,6 +58,8 @@ def add_login(router: APIRouter, shell: Shell) -> None:
             return response
         response = shell.redirect(next)
         session = await gate.begin_session(user)
+        if session is not None and wants_json(request.scope):
+            response = JSONResponse({"name": user.name, "csrf": gate.sessions.csrf(session)})
         if session is not None:
             response.headers.append(
                 "set-cookie", session_cookie(gate.sessions, session, request.scope, gate.clock())

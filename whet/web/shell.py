@@ -25,6 +25,7 @@ import jinja2
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from markupsafe import Markup
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import (
@@ -42,7 +43,7 @@ from whet.access import ROLES, User
 from whet.clock import now_ms
 from whet.context import Context
 from whet.errors import ConfigurationError, NotFoundError, WhetError
-from whet.web import filters
+from whet.web import filters, rendering
 from whet.web.errors import error_response
 from whet.web.login import add_login
 from whet.web.security import PUBLIC, Gate, RouteRule, SecurityMiddleware
@@ -63,6 +64,13 @@ class Page:
     icon: str
     order: int
     key: str = ""
+
+
+class TextBody(BaseModel):
+    """`POST /rendered`."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
 
 
 class Require:
@@ -106,6 +114,10 @@ class Shell:
             lines=filters.lines,
             plural=filters.plural,
             code=filters.code,
+            rendered=rendering.render,
+            as_json=rendering.coloured_json,
+            pictures=rendering.describe_pictures,
+            plain_text=rendering.plain_text,
         )
         self._templates.filters["ago"] = lambda at: filters.ago(at, self.now())
         self._templates.filters["local_times"] = lambda text, at=None: filters.local_times(
@@ -410,6 +422,12 @@ def _own_routes(shell: Shell) -> APIRouter:
     def static_file(package: str, path: str, v: str = "") -> Response:
         """Style sheets and scripts of the packages."""
         return _static_file(package, path, v)
+
+    @router.post("/rendered")
+    def rendered(body: TextBody, _user: User = Depends(shell.require("viewer"))) -> Response:
+        """A text as pages show it, for what came after the page; 204 where it stays as it is."""
+        html = rendering.render(body.text)
+        return HTMLResponse(html) if html else Response(status_code=204)
 
     @router.get("/healthz", dependencies=[Depends(shell.public())])
     def healthz() -> dict[str, str]:

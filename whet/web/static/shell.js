@@ -6,33 +6,98 @@
   const csrf = () => ($('meta[name="csrf"]') || {}).content || "";
 
   // --- messages -----------------------------------------------------------------------------------------------
-  function say(text, kind) {
+  // Errors stay until they are read and interrupt a screen reader; the rest is read when it is silent.
+  // `link`: {href, label}, where to go on.
+  function say(text, kind, link) {
     const toast = document.createElement("div");
     toast.className = "toast " + (kind || "");
     const words = document.createElement("span");
     words.textContent = text;
+    if (link) {
+      const anchor = document.createElement("a");
+      anchor.href = link.href;
+      anchor.textContent = link.label;
+      words.append(" ", anchor);
+    }
     const close = document.createElement("button");
+    close.type = "button";
     close.className = "quiet small";
     close.textContent = "Close";
+    close.title = "Esc";
     close.addEventListener("click", () => toast.remove());
     toast.append(words, close);
-    $("#toasts").append(toast);
-    if (kind !== "bad") setTimeout(() => toast.remove(), 6000); // an error stays until it is read
+    $(kind === "bad" ? "#toasts [role=alert]" : "#toasts [role=status]").append(toast);
+    if (kind !== "bad") setTimeout(() => toast.remove(), 6000);
+  }
+
+  function closeNewestMessage() {
+    const shown = $$("#toasts .toast");
+    if (shown.length) shown[shown.length - 1].remove();
+    return shown.length > 0;
+  }
+
+  class RefusedError extends Error {
+    constructor(message, status, code) { super(message); this.status = status; this.code = code; }
+  }
+
+  // --- a session that ended: log in over the page, then go on with what was asked for ---------------------------
+  let loggingIn = null;
+  function logIn() {
+    loggingIn = loggingIn || new Promise((resolve, reject) => {
+      const dialog = $("#login-again").content.firstElementChild.cloneNode(true);
+      const form = $("form", dialog);
+      const problem = $("[data-problem]", dialog);
+      document.body.append(dialog);
+      form.onsubmit = async (event) => {
+        event.preventDefault();
+        try {
+          const response = await fetch("/login", { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { accept: "application/json" }, credentials: "same-origin" });
+          const body = await response.json();
+          if (!response.ok) throw new Error(body.error.message);
+          $('meta[name="csrf"]').content = body.csrf;
+          for (const field of $$('input[name="csrf"]')) field.value = body.csrf;
+          if (body.name !== dialog.dataset.user) { location.reload(); return; } // another person's page
+          resolve();
+          dialog.close();
+        } catch (error) {
+          problem.textContent = error instanceof TypeError ? "The console does not answer." : error.message;
+          problem.hidden = false;
+        }
+      };
+      dialog.onclose = () => { loggingIn = null; dialog.remove(); reject(new RefusedError("You are logged out. Nothing was sent; what you typed is still here.", 401)); };
+      dialog.showModal();
+      $("[name=password]", dialog).focus();
+    });
+    return loggingIn;
   }
 
   async function send(url, options) {
-    const headers = Object.assign({ "x-csrf-token": csrf(), accept: "application/json" }, (options || {}).headers);
-    const response = await fetch(url, Object.assign({}, options, { headers, credentials: "same-origin" }));
-    if (response.status === 401) { location.href = "/login?next=" + encodeURIComponent(location.pathname + location.search); }
+    const again = () => {
+      const headers = Object.assign({ "x-csrf-token": csrf(), accept: "application/json" }, (options || {}).headers);
+      return fetch(url, Object.assign({}, options, { headers, credentials: "same-origin" }));
+    };
+    let response = await again();
+    if (response.status === 401 && $("#login-again")) {
+      await logIn();
+      response = await again();
+    }
     if (!response.ok) {
-      let message = "The console answered " + response.status + ".";
-      try { const body = await response.clone().json(); message = [body.error.message, body.error.hint].filter(Boolean).join(" "); } catch (error) { /* not JSON */ }
-      throw new Error(message);
+      let message = "The console answered " + response.status + ".", code = "";
+      try { const body = await response.clone().json(); message = [body.error.message, body.error.hint].filter(Boolean).join(" "); code = body.error.code; } catch (error) { /* not JSON */ }
+      throw new RefusedError(message, response.status, code);
     }
     return response;
   }
 
-  window.whet = { say, send, csrf };
+  // The same text rendered by the server, as every page shows it.
+  async function rendered(text) {
+    const response = await send("/rendered", { method: "POST", body: JSON.stringify({ text }), headers: { "content-type": "application/json", accept: "text/html" } });
+    const holder = document.createElement("template");
+    holder.innerHTML = await response.text(); // escaped and checked there (whet.web.rendering)
+    return holder.content;
+  }
+
+  window.whet = { say, send, csrf, rendered };
 
   document.body.addEventListener("htmx:configRequest", (event) => { event.detail.headers["x-csrf-token"] = csrf(); });
   document.body.addEventListener("htmx:responseError", (event) => {
@@ -140,6 +205,8 @@
       button.setAttribute("aria-expanded", String(open));
     } else if (button && button.matches("[data-theme-toggle]")) {
       toggleTheme();
+    } else if (button && button.matches("[data-letters]")) {
+      toggleLetters();
     } else if (button && button.matches("[data-help]")) {
       $("#help").showModal();
     } else if (button && button.matches("[data-back]")) {
@@ -172,6 +239,13 @@
     document.dispatchEvent(new CustomEvent("whet:theme", { detail: next }));
   }
 
+  // Rendered texts, or their letters: one choice for all pages.
+  function toggleLetters() {
+    const raw = document.documentElement.classList.toggle("raw-text");
+    $$("[data-letters]").forEach((button) => button.setAttribute("aria-pressed", String(raw)));
+    try { localStorage.setItem("whet.raw-text", raw ? "1" : ""); } catch (error) { /* storage is off: it holds for this page */ }
+  }
+
   // Select and checkbox filters apply at once; a form with data-auto needs no button.
   document.addEventListener("change", (event) => {
     const form = event.target instanceof Element && event.target.closest("form[data-auto]");
@@ -194,7 +268,9 @@
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") {
-      for (const open of $$("details.confirm[open]")) { open.open = false; $("summary", open).focus(); }
+      const confirms = $$("details.confirm[open]");
+      for (const open of confirms) { open.open = false; $("summary", open).focus(); }
+      if (!confirms.length && !typing(document.activeElement) && !$("dialog[open]")) closeNewestMessage();
       if (typing(document.activeElement)) { event.preventDefault(); document.activeElement.blur(); } // a search field would empty itself
       return;
     }
@@ -205,6 +281,7 @@
       if (link) { event.preventDefault(); link.click(); }
       return;
     }
+    if (event.key === "x" && $(".md")) { event.preventDefault(); toggleLetters(); return; }
     if (event.key === "g") { pending = Date.now(); event.preventDefault(); return; }
     if (event.key === "?") { event.preventDefault(); $("#help").showModal(); return; }
     if (event.key === "/") {
