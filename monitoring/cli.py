@@ -20,6 +20,7 @@ alerts = typer.Typer(no_args_is_help=True, help="What monitoring wants a person 
 
 _JSON = typer.Option(False, "--json", help="Print JSON.")
 _ALIAS = typer.Option(None, "--alias", help="Only this alias.")
+_EXAMPLES = 5  # ids printed below an incident; `--json` has more
 _LIMIT = typer.Option(50, "--limit", min=1, max=1000, help="Rows printed at most.")
 
 
@@ -292,6 +293,7 @@ def _print_replay(found: dict[str, Any]) -> None:
         typer.echo(f"\n{one['id']}")
         for name, text in describe_incident(one, one["quality"]).rows():
             typer.echo(f"  {name + ':':9}{text}")
+        _print_examples(one.get("examples", []))
     early = [
         {"day": one["day"], "alias": one["alias"], "finding": item["sentence"]}
         for one in found["information"]
@@ -308,6 +310,12 @@ def _print_changes(changes: list[dict[str, Any]]) -> None:
         typer.echo(f"\n{head}")
         for sentence in comparisons:
             typer.echo(f"  {sentence}")
+
+
+def _print_examples(ids: list[str]) -> None:
+    """Print the ids of the most telling conversations."""
+    if ids:
+        typer.echo(f"  {'Examples:':9} {', '.join(ids[:_EXAMPLES])}")
 
 
 def _notes(given: dict[str, Any]) -> list[str]:
@@ -409,6 +417,7 @@ def alerts_show(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool
     typer.echo(row["title"])
     for name, part in text.rows():
         typer.echo(f"  {name + ':':9}{part}")
+    _print_examples((row["detail"] or {}).get("interaction_ids", []))
 
 
 @alerts.command("test")

@@ -6,8 +6,8 @@ what to do. Pages, commands and messages show the same six.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from whet.clock import iso
@@ -102,6 +102,10 @@ _LANGUAGES = {
     "el": "Greek",
     "unknown": "a language that was not recognised",
 }
+_NOVELTY = (
+    "Out of distribution: farther from every topic than 95 % of the questions of the first two "
+    "weeks with questions."
+)
 _READ = "Read the example answers"
 _ROLLBACK = "`whet rollout rollback {alias}` returns to the version before"
 # Signal (and direction, where it matters) → what to do first.
@@ -173,6 +177,8 @@ _RETRIEVAL = (
 _ADAPTER = (
     "Check that the adapter is applied (`whet doctor`, `whet adapters verify`); if not, {rollback}."
 )
+# What is wrong in one tenant alone is seldom the version's fault.
+_OF_PLACE = "Ask first what changed in {place}: its prompts, settings or users."
 _OTHER = (
     f"{_READ}. If the change is wanted, mark it as expected (`whet alerts expected ID`); else "
     "review them."
@@ -259,7 +265,7 @@ def describe_incident(
     return IncidentText(
         what=_what(found, lead),
         since=_since(found),
-        how_bad=_how_bad(found["evidence"]),
+        how_bad=_how_bad(found["evidence"], _place_names(found)),
         where=_where(found),
         quality=(quality or {}).get("sentence") or QUALITY_NOT_COMPARED,
         to_do=_to_do(found, lead, alias),
@@ -272,7 +278,8 @@ def text_of_alert(alert: Mapping[str, Any]) -> IncidentText:
     quality = detail.get("quality")
     by_day = detail.get("incident")
     if by_day and by_day.get("evidence"):
-        return describe_incident({**by_day, "alias": alert["alias"]}, quality)
+        told = describe_incident({**by_day, "alias": alert["alias"]}, quality)
+        return replace(told, to_do=told.to_do.replace("expected ID`", f"expected {alert['id']}`"))
     kind, alias = alert["kind"], alert["alias"]
     sentences = [one["sentence"] for one in detail.get("signals", []) if one.get("sentence")]
     title = alert["title"].removeprefix(f"{alias}: ")
@@ -299,7 +306,9 @@ def _what(found: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     words = _topic_words(found, lead)
     text = pair[0 if lead["direction"] == "up" else 1]
     part = _LANGUAGES.get(lead["part"], lead["part"])
-    return text.format(part=part, words=f": “{words}”" if words else "")
+    told = text.format(part=part, words=f": “{words}”" if words else "")
+    is_there = lead.get("slice") and lead["slice"] in _place_names(found)
+    return f"{told.rstrip('.')} in {lead['slice']}." if is_there else told
 
 
 def _topic_words(found: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
@@ -324,21 +333,36 @@ def _moment(text: str) -> str:
     return text.replace("T", " ").removesuffix("Z")
 
 
-def _how_bad(evidence: Sequence[Mapping[str, Any]]) -> str:
-    """The lead, then at most one sentence of each other signal."""
-    shown: list[str] = []
-    seen: set[str] = set()
-    for one in evidence:
-        if one["signal"] in seen:
-            continue
-        seen.add(one["signal"])
-        unit = "ratings" if one["signal"] == "thumb_down" else "requests"
-        is_counted = one.get("n") and not shown
-        count = f" Measured on {one['n']:,} sampled {unit}." if is_counted else ""
-        shown.append(f"{_without_since(one)}{count}")
-        if len(shown) > _MOST_SIGNALS:
-            break
+def _place_names(found: Mapping[str, Any]) -> list[str]:
+    return [f"{one['column']}={one['value']}" for one in found.get("slices", [])[:_MOST_PLACES]]
+
+
+def _how_bad(evidence: Sequence[Mapping[str, Any]], places: Collection[str]) -> str:
+    """The lead, the same number of the slice or of all requests, then one of each other signal."""
+    lead = evidence[0]
+    unit = "ratings" if lead["signal"] == "thumb_down" else "requests"
+    count = f" Measured on {lead['n']:,} sampled {unit}." if lead.get("n") else ""
+    shown = [f"{_without_since(lead)}{count}"]
+    counterparts = [one for one in evidence[1:] if _is_counterpart(one, lead, places)]
+    for one in counterparts[:1]:
+        all_of = "" if one.get("slice") else "Of all requests: "
+        shown.append(f"{all_of}{_without_since(one)}")
+    others = {one["signal"]: one for one in reversed(evidence) if one["signal"] != lead["signal"]}
+    in_order = [one for one in evidence if one is others.get(one["signal"])]
+    shown += [_without_since(one) for one in in_order[:_MOST_SIGNALS]]
+    if lead["signal"] == "prompt_novelty":
+        shown.append(_NOVELTY)
     return " ".join(shown)
+
+
+def _is_counterpart(
+    one: Mapping[str, Any], lead: Mapping[str, Any], places: Collection[str]
+) -> bool:
+    """Whether it is the lead's number in the slice that is named, or of all requests."""
+    same = all(one.get(key) == lead.get(key) for key in ("signal", "part", "adapter"))
+    if lead.get("slice"):
+        return same and not one.get("slice")
+    return same and one.get("slice") in places
 
 
 def _without_since(one: Mapping[str, Any]) -> str:
@@ -395,4 +419,6 @@ def _to_do(found: Mapping[str, Any], lead: Mapping[str, Any], alias: str) -> str
         signal.startswith("retrieval_") and signal != "retrieval_ms"
     ):
         return _RETRIEVAL
-    return _TO_DO.get(signal, _OTHER).format(alias=alias)
+    told = _TO_DO.get(signal, _OTHER).format(alias=alias)
+    places = [one for one in _place_names(found) if one.startswith(("route=", "slice_"))]
+    return f"{_OF_PLACE.format(place=places[0])} {told}" if places else told

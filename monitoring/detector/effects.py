@@ -85,24 +85,37 @@ def _sentence(
 ) -> str:
     """Say the change: the level now, the baseline, the first day."""
     when = f"since {date_of(since).isoformat()}"
-    place = f" in {chart.slice}" if chart.slice else ""
-    name = f"{signal.label}{place}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
+    name = _name(signal, chart)
     if signal.shape in SHARES:
-        part = {"category": f": {chart.part}", "topics": f": topic {chart.part}"}.get(
-            signal.shape, ""
-        )
         # Shares of some requests only, such as of those with a rating, are no count of all.
         is_of_all = signal.name not in _OF_SOME and not signal.name.startswith("retrieval_")
         count = (now - before) * rows_per_day
         a_day = f" ({count:+,.0f} a day)" if abs(count) >= 1 and is_of_all else ""
-        return f"{name}{part} {percent_text(now)}, baseline {percent_text(before)}, {when}{a_day}."
+        return f"{name} {percent_text(now)}, baseline {percent_text(before)}, {when}{a_day}."
     if signal.shape == "score":
         return f"{name} {now:.3f}, baseline {before:.3f}, {when}."
-    mean = " (geometric mean)" if signal.shape == "positive" else ""
-    part = f" {chart.part}" if chart.part in ("p50", "p95") else ""
-    unit = f" {signal.unit}" if signal.unit else ""
-    moved = f" ({now / before - 1:+.0%})" if before > 0 else ""
-    return f"{name}{part}{mean} {figure_text(now)}{unit}, baseline {figure_text(before)}{unit}{moved}, {when}."
+    levels = [
+        f"{figure_text(level)}{f' {signal.unit}' if signal.unit else ''}" for level in (now, before)
+    ]
+    moved = f" ({100 * (now / before - 1):+.0f} %)" if before > 0 else ""
+    return f"{name} {levels[0]}, baseline {levels[1]}{moved}, {when}."
+
+
+def _name(signal: DailySignal, chart: Chart) -> str:
+    """What a chart shows: `TTFT p95 in route=7 (adapter v3)`."""
+    name = signal.label
+    if chart.part in ("p50", "p95"):
+        name = f"{name} {chart.part}"
+    elif signal.name == "finish_reason":
+        name = f"{name}={chart.part}"
+    elif signal.shape == "category":
+        name = f"{name}: {chart.part}"
+    elif signal.shape == "topics":
+        name = f"{name}: topic {chart.part}"
+    elif signal.shape == "positive":
+        name = f"{name} (geometric mean)"
+    place = f" in {chart.slice}" if chart.slice else ""
+    return f"{name}{place}{f' (adapter {chart.adapter})' if chart.adapter else ''}"
 
 
 def percent_text(share: float) -> str:

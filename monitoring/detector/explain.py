@@ -36,6 +36,7 @@ _CARRIES = 0.3  # share of the change from which a slice or topic is named
 # Times its share of the conversations, below which a slice or topic moved like everything else; of
 # those between half and three quarters, half of the way from their share to all.
 _MORE_THAN_SHARE, _MOST_OF_ALL = 2.0, 0.75
+_LEAST_APART = 3.0  # standard errors between the change of a large slice and that of the rest
 # Of a slice's change, from which all others changed with it.
 _OTHERS_TOO = 0.5
 _MOST_EXAMPLES = 50
@@ -205,7 +206,14 @@ def _slices(
         whole = sum(part for part, _, _ in parts.values())
         for label, (part, was, now) in parts.items():
             carried = part / whole if whole else 0.0
-            if label != "None" and now * len(after) >= LEAST_ROWS and carries(carried, now):
+            is_known = label != "None" and now * len(after) >= LEAST_ROWS
+            if not is_known or not carries(carried, now):
+                continue
+            # The rest of a large slice is small: that it did not move may be chance.
+            is_large = _MORE_THAN_SHARE * now > 1
+            if not is_large or _moved_apart(
+                old, new, before_labels == label, after_labels == label
+            ):
                 found.append(
                     {
                         "column": name,
@@ -218,6 +226,21 @@ def _slices(
     return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[
         : 2 * MOST
     ]
+
+
+def _moved_apart(
+    old: Floats, new: Floats, was_in: NDArray[np.bool_], is_in: NDArray[np.bool_]
+) -> bool:
+    """Whether a slice and all others changed differently by more than chance, rows independent."""
+    parts = [
+        values[rows & np.isfinite(values)]
+        for values, rows in ((new, is_in), (old, was_in), (new, ~is_in), (old, ~was_in))
+    ]
+    if min(map(len, parts)) < LEAST_ROWS:
+        return False
+    means = [float(part.mean()) for part in parts]
+    error = float(np.sqrt(sum(part.var() / len(part) for part in parts)))
+    return abs((means[0] - means[1]) - (means[2] - means[3])) >= _LEAST_APART * error
 
 
 def _own_slice(

@@ -361,10 +361,10 @@ def test_every_signal_has_a_label_and_own_columns_become_signals() -> None:
         ("refusal", "", 0.030, 0.036, 3000, False, "3.6 %"),
         ("refusal", "", 0.03, 0.06, 100, False, "6.0 %"),
         ("repetition", "", 0.02, 0.005, 3000, False, "(-30 a day)"),
-        ("ttft_ms", "p50", 200.0, 242.0, 3000, True, "TTFT p50 242 ms, baseline 200 ms (+21%), since 2026-01-05."),
-        ("ttft_ms", "p95", 200.0, 150.0, 3000, False, "(-25%)"),
+        ("ttft_ms", "p50", 200.0, 242.0, 3000, True, "TTFT p50 242 ms, baseline 200 ms (+21 %), since 2026-01-05."),
+        ("ttft_ms", "p95", 200.0, 150.0, 3000, False, "(-25 %)"),
         ("language", "es", 0.10, 0.146, 3000, True, "Questions by language: es 15 %, baseline 10 %"),
-        ("logprob", "", 0.30, 0.33, 3000, True, "(geometric mean) 0.33, baseline 0.3 (+10%)"),
+        ("logprob", "", 0.30, 0.33, 3000, True, "(geometric mean) 0.33, baseline 0.3 (+10 %)"),
         ("prompt_novelty", "", 0.05, 0.10, 3000, True, "Out-of-distribution questions 10 %, baseline 5.0 %"),
     ],
 )  # fmt: skip

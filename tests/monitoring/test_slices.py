@@ -67,7 +67,9 @@ def test_a_change_in_one_tenant_is_found_and_named(warmed: tuple[Watch, list[Rem
     assert (found["signal"], found["slice"]) == ("refusal", ACME)
     assert [(one["column"], one["value"]) for one in found["slices"]] == [("slice_tenant", "acme")]
     text = describe_incident(found)
+    assert text.what == f"The model refuses more questions than before in {ACME}."
     assert ACME in text.how_bad and text.where.startswith(f"In {ACME} (")
+    assert text.to_do.startswith(f"Ask first what changed in {ACME}")
     assert len(found["examples"]) > 0
 
 
