@@ -97,11 +97,19 @@ def hash_key(key: str, secret: bytes) -> str:
 
 
 def create_key(
-    connection: Connection, name: str, *, secret: bytes, actor: str, now: int, group: str = ""
+    connection: Connection,
+    name: str,
+    *,
+    secret: bytes,
+    actor: str,
+    now: int,
+    group: str = "",
+    may_write_documents: bool = False,
 ) -> tuple[str, str]:
     """Returns (id, the key itself, which is shown once and not stored).
 
     `group`: keys of one group may rate each other's answers; empty: the key is a group of its own.
+    `may_write_documents`: the key may make vector stores and change those that name it.
     """
     check_name(name, "key name")
     if group:
@@ -115,12 +123,23 @@ def create_key(
             hash=hash_key(key, secret),
             hint=key[:10],
             group_name=group or key_id,
+            may_write_documents=may_write_documents,
             created_at=now,
         )
     )
-    detail = {"name": name, "group": group} if group else {"name": name}
+    detail: dict[str, object] = {"name": name, "group": group} if group else {"name": name}
+    if may_write_documents:
+        detail["may_write_documents"] = True
     record(connection, actor=actor, action="key.create", subject=key_id, detail=detail, now=now)
     return key_id, key
+
+
+def may_write_documents(connection: Connection, key_id: str) -> bool:
+    """Tell whether a key may make vector stores, and change those that name it."""
+    query = select(api_keys.c.may_write_documents).where(
+        api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None)
+    )
+    return bool(connection.execute(query).scalar())
 
 
 def same_group(

@@ -36,7 +36,8 @@ def dataset_reference(text: str) -> tuple[str, int] | None:
 def new_id(prefix: str, *, at: int | None = None) -> str:
     """A new id such as `int_0d3kq…`.
 
-    `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud.
+    `prefix` is one of: int, rat, rol, drf, alr, itm, rev, req, run, evl, key, usr, aud, upl, file,
+    vs, vsfb.
     """
     moment = now_ms() if at is None else at
     return f"{prefix}_{_base32(moment, _TIME_CHARS)}{_base32(_noise(), _RANDOM_CHARS)}"

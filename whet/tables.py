@@ -472,11 +472,11 @@ api_keys = _table(
     "api_keys",
     Column("id", String(40), primary_key=True),
     Column("name", String(64), nullable=False),
-    # HMAC-SHA256 under the installation's secret
-    Column("hash", String(64), nullable=False, unique=True),
+    Column("hash", String(64), nullable=False, unique=True),  # HMAC-SHA256, installation's secret
     Column("hint", String(16), nullable=False),  # first characters, to recognise a key
     # Keys of one group may rate each other's answers; a key alone has its own id here.
     Column("group_name", String(64), nullable=False),
+    Column("may_write_documents", Boolean),  # through /v1/vector_stores; null: it only reads
     _at("created_at"),
     _at("revoked_at", nullable=True),
 )

@@ -40,16 +40,20 @@ from serving.gateway.reference_routes import add_reference_routes
 from serving.gateway.request_policy import policy_of
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
+from serving.gateway.vector_store_routes import add_vector_store_routes
 from serving.log.drain import Drain
 from serving.log.insert_process import InsertProcess
 from serving.log.pruning import prune_spool
 from serving.log.spool import Spool
+from serving.retrieval.api_files import remove_files_of_others
 from serving.retrieval.client import RetrievalClient
 from serving.retrieval.records import Searcher
+from serving.retrieval.upload_runner import UploadRunner
 from whet import __version__
-from whet.access import engine_key
+from whet.access import active_keys, engine_key
 from whet.clock import now_ms
 from whet.context import Context, open_context
+from whet.database import reading
 from whet.retention import retention_before
 from whet.settings import load_settings
 from whet.supervision import TaskSupervisor
@@ -64,6 +68,8 @@ GC_THRESHOLDS = (10_000, 20, 20)
 # Seconds after which a thread that waits may have the interpreter. Threads of this process read and
 # write the database; an answer must not wait the default of 5 ms for each of their turns.
 SWITCH_INTERVAL_S = 0.0005
+# Processes of this one that read uploads; each holds an embedder.
+MOST_UPLOAD_WORKERS = 1
 
 Service = Callable[[Core], Awaitable[None]]  # a task that runs as long as the gateway
 
@@ -153,6 +159,7 @@ def create_gateway(
     app.state.searcher = searcher
     app.state.embedder = embedder
     app.state.insert_process = insert_process
+    app.state.upload_runner = UploadRunner(context, most_at_once=MOST_UPLOAD_WORKERS)
     app.state.services = _default_services() if services is None else services
     _add_pages(app)
     _add_errors(app)
@@ -228,7 +235,7 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     tasks.start(REFRESHER, core.refresher.run)
     tasks.start("disk watch", partial(_watch_disk, core))
     tasks.start("connection watch", watch.run)
-    tasks.start("spool pruning", partial(_prune_spool, context, spool.folder))
+    tasks.start("pruning of files", partial(_prune_files, context, spool.folder))
     for service in app.state.services:
         tasks.start(service.__name__.replace("_", " "), partial(service, core))
     gc.collect()
@@ -241,6 +248,7 @@ async def _lifespan(app: Gateway) -> AsyncIterator[dict[str, object]]:
     finally:
         await tasks.stop()
         upstream.close()
+        await asyncio.to_thread(app.state.upload_runner.close)
         if isinstance(app.state.searcher, RetrievalClient):
             await app.state.searcher.close()
         if await asyncio.to_thread(drain.stop):
@@ -254,16 +262,24 @@ async def _watch_disk(core: Core) -> None:
         await asyncio.sleep(DISK_CHECK_S)
 
 
-async def _prune_spool(context: Context, folder: Path) -> None:
+async def _prune_files(context: Context, folder: Path) -> None:
     """Retention of what lies on this machine; the scheduler may run on another."""
     while True:
         before = retention_before(context.settings.retention_days, now_ms())
         await asyncio.to_thread(prune_spool, folder, before)
+        await asyncio.to_thread(_remove_files_of_revoked_keys, context)
         await asyncio.sleep(PRUNE_EVERY_S)
+
+
+def _remove_files_of_revoked_keys(context: Context) -> None:
+    with reading(context.database) as connection:
+        keys = set(active_keys(connection).values())
+    remove_files_of_others(context.settings.home, keys)
 
 
 def _add_pages(app: Gateway) -> None:
     add_reference_routes(app)
+    add_vector_store_routes(app, lambda: app.state.upload_runner)
 
     @app.get(f"{PREFIX}{{interaction_id}}")
     async def feedback_status(request: Request, interaction_id: str) -> Response:

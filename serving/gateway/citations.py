@@ -73,7 +73,7 @@ def responses_annotations(marks: Marks, hits: Sequence[Hit]) -> list[dict[str, A
         if is_web_address(hit.address):
             found.append({"type": "url_citation", **_url_citation(mark, hit)})
         else:
-            file = {"file_id": hit.document_id, "filename": hit.address, "index": mark.start}
+            file = {"file_id": hit.file_id, "filename": hit.address, "index": mark.start}
             found.append({"type": "file_citation", **file})
     return found
 

@@ -51,11 +51,11 @@ def _read(tool: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(options, Mapping) and options.get("score_threshold") is not None:
         rag["min_score"] = options["score_threshold"]
     if tool.get("filters") is not None:
-        rag["filter"] = _read_filter(tool["filters"])
+        rag["filter"] = read_filter(tool["filters"])
     return rag
 
 
-def _read_filter(given: Any) -> dict[str, Any]:
+def read_filter(given: Any) -> dict[str, Any]:
     """Read `{"type": "eq" | "in", "key", "value"}`, or `{"type": "and", "filters": [...]}`."""
     kind = given.get("type") if isinstance(given, Mapping) else None
     if kind in ("eq", "in") and isinstance(given.get("key"), str) and "value" in given:
@@ -63,7 +63,7 @@ def _read_filter(given: Any) -> dict[str, Any]:
     if kind == "and" and isinstance(given.get("filters"), list):
         found: dict[str, Any] = {}
         for part in given["filters"]:
-            for key, value in _read_filter(part).items():
+            for key, value in read_filter(part).items():
                 if key in found:
                     raise _wrong(
                         f"filters: the field {key[:64]!r} is there twice.", "tools.filters"

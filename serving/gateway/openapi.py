@@ -14,6 +14,12 @@ from serving.gateway.ratings import Feedback
 from serving.gateway.request_fields import IGNORED, SUBSTITUTES
 from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
 from serving.gateway.tokenization import DetokenizeRequest
+from serving.gateway.vector_store_objects import (
+    FileBatchRequest,
+    StoreFileRequest,
+    StoreRequest,
+    StoreSearchRequest,
+)
 from whet import __version__
 
 _REF = "#/components/schemas/{name}"
@@ -24,6 +30,9 @@ _ERRORS: Mapping[str, str] = {
     "405": "The path does not answer this method; Allow names those it does.",
     "408": "The request did not arrive in time.",
     "431": "The headers are longer than 64 KiB.",
+    "403": "The key may not change this.",
+    "409": "It contradicts what is there; the sentence says how.",
+    "507": "The disk has no room.",
     "401": "No key, an unknown one, or a revoked one.",
     "404": "There is no such model, collection, interaction or path.",
     "413": "The body is longer than WHET_REQUEST_MAX_BYTES.",
@@ -50,7 +59,11 @@ _ERROR_SCHEMA = {
     },
 }
 _REQUESTS = ("ChatRequest", "CompletionRequest", "ResponsesRequest")
-_STRICT = ("EmbeddingsRequest", "Feedback", "DetokenizeRequest", "Rag")
+_STORE_REQUESTS = (StoreRequest, StoreFileRequest, FileBatchRequest, StoreSearchRequest)
+_STRICT = (
+    "EmbeddingsRequest", "Feedback", "DetokenizeRequest", "Rag",
+    *(kind.__name__ for kind in _STORE_REQUESTS),
+)  # fmt: skip
 _MODEL_CARD = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by", "root", "parent", "max_model_len", "whet"],
@@ -103,6 +116,10 @@ _EXAMPLES: Mapping[str, Any] = {
     "Feedback": {"interaction_id": "int_0000000000000000000000", "rating": -1,
                  "correction": "Tablets have 24 months."},
     "DetokenizeRequest": {"model": "support", "tokens": [1, 2, 3]},
+    "StoreRequest": {"name": "Help pages"},
+    "StoreFileRequest": {"file_id": "file_0000000000000000000000"},
+    "FileBatchRequest": {"file_ids": ["file_0000000000000000000000"]},
+    "StoreSearchRequest": {"query": "How long are lamps covered?"},
     "TokenizeRequest": {"model": "support", "messages": [{"role": "user", "content": "Hello"}]},
 }  # fmt: skip
 
@@ -135,7 +152,7 @@ def _schemas() -> dict[str, Any]:
     """The types' schemas, and what the walk of `request_normalise` accepts besides."""
     kinds = (
         ChatRequest, CompletionRequest, ResponsesRequest, EmbeddingsRequest, Feedback,
-        DetokenizeRequest,
+        DetokenizeRequest, *_STORE_REQUESTS,
     )  # fmt: skip
     _, found = msgspec.json.schema_components(kinds, ref_template=_REF)
     schemas: dict[str, Any] = dict(found)
@@ -234,12 +251,76 @@ def _paths() -> dict[str, Any]:
                 ("400", "401", "413", "415", "503"), body="EmbeddingsRequest",
             )
         },
+        **_vector_store_paths(),
         "/healthz": {"get": _open_operation("Say whether the process lives", "It lives.")},
         "/readyz": {
             "get": _open_operation("Say whether a request can be answered now", "It can.",
                                    {"503": "It cannot; the body says why."})
         },
         "/metrics": {"get": _open_operation("Metrics for Prometheus", "Prometheus's text form.")},
+    }  # fmt: skip
+
+
+def _vector_store_paths() -> dict[str, Any]:
+    read = ("401", "404", "503")
+    write = ("400", "401", "403", "404", "409", "413", "503")
+    store = _path_parameter("store_id", "A vector store, which is the name of a collection.")
+    file = _path_parameter("file_id", "An uploaded file.")
+    batch = _path_parameter("batch_id", "Files that were put in at once.")
+    one = "/v1/vector_stores/{store_id}"
+    upload = "The file. The body is multipart/form-data with `file` and `purpose`."
+    return {
+        "/v1/files": {
+            "post": _operation("Upload a file", upload, (*write, "415", "507")),
+            "get": _operation("List this key's files", "A page of files.", read),
+        },
+        "/v1/files/{file_id}": {
+            "parameters": [file],
+            "get": _operation("Show a file", "The file.", read),
+            "delete": _operation("Delete a file, also from stores", "It is deleted.", write),
+        },
+        "/v1/files/{file_id}/content": {
+            "parameters": [file], "get": _operation("Download a file", "Its bytes.", read),
+        },
+        "/v1/vector_stores": {
+            "post": _operation("Make a vector store", "The store.", write, body="StoreRequest"),
+            "get": _operation("List the stores that this key may read", "A page.", read),
+        },
+        one: {
+            "parameters": [store],
+            "get": _operation("Show a store", "The store.", read),
+            "post": _operation("Rename a store", "The store.", write, body="StoreRequest"),
+            "delete": _operation("Delete a store with its documents", "It is deleted.", write),
+        },
+        f"{one}/search": {
+            "parameters": [store],
+            "post": _operation("Search a store", "The best passages.", ("400", *read),
+                               body="StoreSearchRequest"),
+        },
+        f"{one}/files": {
+            "parameters": [store],
+            "post": _operation("Put a file into a store", "Its state.", write,
+                               body="StoreFileRequest"),
+            "get": _operation("List a store's files", "A page of states.", read),
+        },
+        f"{one}/files/{{file_id}}": {
+            "parameters": [store, file],
+            "get": _operation("Show a file's state in a store", "Its state.", read),
+            "delete": _operation("Take a file out of a store", "It is out.", write),
+        },
+        f"{one}/file_batches": {
+            "parameters": [store],
+            "post": _operation("Put files into a store", "Their states.", write,
+                               body="FileBatchRequest"),
+        },
+        f"{one}/file_batches/{{batch_id}}": {
+            "parameters": [store, batch],
+            "get": _operation("Show the states of a batch", "Their states.", read),
+        },
+        f"{one}/file_batches/{{batch_id}}/files": {
+            "parameters": [store, batch],
+            "get": _operation("List a batch's files", "A page of states.", read),
+        },
     }  # fmt: skip
 
 

@@ -123,16 +123,20 @@ def may_read(collection: Collection, api_key_id: str) -> bool:
     return collection.allowed_keys is None or api_key_id in collection.allowed_keys
 
 
-def count_contents(connection: Connection) -> dict[str, dict[str, int]]:
-    """Return {collection: {"documents", "failed", "passages"}}; an empty collection is absent."""
-    rows = connection.execute(
-        select(
-            documents.c.collection,
-            documents.c.state,
-            func.count().label("number"),
-            func.sum(documents.c.passages).label("passages"),
-        ).group_by(documents.c.collection, documents.c.state)
-    )
+def count_contents(connection: Connection, collection: str = "") -> dict[str, dict[str, int]]:
+    """Return {collection: {"documents", "failed", "passages"}}; an empty collection is absent.
+
+    `collection`: only that one.
+    """
+    counted = select(
+        documents.c.collection,
+        documents.c.state,
+        func.count().label("number"),
+        func.sum(documents.c.passages).label("passages"),
+    ).group_by(documents.c.collection, documents.c.state)
+    if collection:
+        counted = counted.where(documents.c.collection == collection)
+    rows = connection.execute(counted)
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         counts = found.setdefault(row.collection, {"documents": 0, "failed": 0, "passages": 0})

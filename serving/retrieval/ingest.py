@@ -164,6 +164,7 @@ class Ingest:
 
     def _document(self, file: FoundFile, content: bytes, before: Document | None) -> Document:
         kept = before.metadata if before is not None else {}
+        given = self._metadata if file.metadata is None else file.metadata
         return Document(
             id=document_id(self._collection.name, file.address),
             collection=self._collection.name,
@@ -174,7 +175,7 @@ class Ingest:
             source=file.source,
             content_sha256=hashlib.sha256(content).hexdigest(),
             pipeline=self._pipeline,
-            metadata=kept if self._metadata is None else self._metadata,
+            metadata=kept if given is None else given,
             updated_at=file.updated_at,
             added_at=before.added_at if before is not None else self._now,
         )

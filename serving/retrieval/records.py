@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+FILE_ID = "file_id"  # in a document's metadata: the uploaded file that it was made from
+
 
 class Mode(StrEnum):
     """Which ranking answers a search."""
@@ -66,6 +68,11 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: int | None = None  # of the source, milliseconds since 1970; None: unknown
     added_at: int = 0
 
+    @property
+    def file_id(self) -> str:
+        """The id of its file in /v1/vector_stores: its own for one that was not uploaded there."""
+        return str(self.metadata.get(FILE_ID) or self.id)
+
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A row of `passages`: what is searched, and what enters a prompt."""
@@ -108,6 +115,11 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     vector_rank: int | None = None
     rerank_score: float | None = None  # of the reranker, in its own scale; None: without one
     metadata: dict[str, Any] = {}
+
+    @property
+    def file_id(self) -> str:
+        """The id of its document's file in /v1/vector_stores."""
+        return str(self.metadata.get(FILE_ID) or self.document_id)
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):

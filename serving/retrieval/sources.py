@@ -29,6 +29,7 @@ class FoundFile:
     name: str
     read: Callable[[], bytes]  # raises OSError
     updated_at: int | None  # milliseconds since 1970
+    metadata: dict[str, Any] | None = None  # in place of the run's; None: the run's
 
 
 @dataclass

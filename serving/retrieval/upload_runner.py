@@ -12,6 +12,7 @@ from serving.retrieval.uploads import UploadFolder, all_uploads
 from whet.context import Context
 
 _GIVE_UP_AFTER = 3  # runs that end without having read anything
+_MOST_AT_ONCE = 4  # processes, each with an embedder; more collections wait
 _STOP_S = 5.0  # a worker writes nothing that a kill would break; this is for its exit alone
 _log = logging.getLogger(__name__)
 
@@ -19,8 +20,9 @@ _log = logging.getLogger(__name__)
 class UploadRunner:
     """Keeps a worker running for each collection that has work."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, most_at_once: int = _MOST_AT_ONCE) -> None:
         self._context = context
+        self._free = threading.Semaphore(most_at_once)
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -72,7 +74,8 @@ class UploadRunner:
         idle = 0
         while True:
             before = len(uploads.waiting())
-            self._start_and_wait(name)
+            with self._free:
+                self._start_and_wait(name)
             idle = idle + 1 if len(uploads.waiting()) == before else 0
             with self._lock:  # `wake` starts another once this one is not listed
                 if self._is_closed or idle >= _GIVE_UP_AFTER or not uploads.has_work():

@@ -1,7 +1,7 @@
-"""Reads what the console received into its collection, then builds the index.
+"""Reads what the console or the gateway received into its collection, then builds the index.
 
 `python -m serving.retrieval.upload_worker COLLECTION`: a process of its own, so that neither the
-parsers' nor the embedder's work is done in the console. It ends when nothing waits. A run that is
+parsers' nor the embedder's work is done in those. It gives way to answers, and ends when nothing waits. A run that is
 stopped or killed has lost nothing: what was not read still waits (`serving.retrieval.uploads`).
 """
 
@@ -24,12 +24,14 @@ from serving.retrieval.passages import document_id
 from serving.retrieval.records import Collection
 from serving.retrieval.reindex import reindex
 from serving.retrieval.sources import FoundFile, Scan
-from serving.retrieval.uploads import FAILED, READ, SOURCE, Upload, UploadFolder
+from serving.retrieval.uploads import API_SOURCE, FAILED, READ, Upload, UploadFolder
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import error_text, reading, writing
 from whet.errors import WhetError
 from whet.settings import load_settings
+
+_NICENESS = 10  # answers come first
 
 
 def read_uploads(context: Context, name: str, embedder: Embedder, now: int) -> None:
@@ -45,6 +47,7 @@ def read_uploads(context: Context, name: str, embedder: Embedder, now: int) -> N
             uploads.want_index(False)  # asked for again meanwhile: the loop comes back
             if not uploads.is_paused:
                 reindex(context, name, embedder)
+                uploads.mark_indexed()
 
 
 def _settled_collection(context: Context, name: str, embedder: Embedder, now: int) -> Collection:
@@ -78,7 +81,13 @@ def _read_batch(
 
     def note(done: int, total: int, address: str) -> None:
         reasons = [reason for failed, reason in run.report.failed if failed == address]
-        for upload in by_address[address]:
+        listed = [upload for upload in by_address[address] if uploads.is_listed(upload)]
+        if not listed and newest[address].source == API_SOURCE:  # deleted while it was read
+            with writing(context.database) as connection:
+                store.remove_documents(
+                    connection, collection.name, [document_id(collection.name, address)], now
+                )
+        for upload in listed:
             uploads.write(_with_result(context, collection.name, upload, reasons))
 
     files = [_found_file(uploads, upload) for upload in newest.values()]
@@ -91,7 +100,8 @@ def _read_batch(
 def _found_file(uploads: UploadFolder, upload: Upload) -> FoundFile:
     return FoundFile(
         address=upload.address,
-        source=SOURCE,
+        source=upload.source,
+        metadata=upload.metadata,
         name=upload.address.rsplit("/", 1)[-1],
         read=uploads.content(upload).read_bytes,
         updated_at=upload.modified_at,
@@ -113,6 +123,7 @@ def main() -> int:
     """Read the uploads of the collection that the command line names."""
     logging.basicConfig(level=os.environ.get("WHET_LOG_LEVEL", "INFO"))
     name = sys.argv[1]
+    os.nice(_NICENESS)
     settings = load_settings()
     uploads = UploadFolder(settings.home, name)
     try:

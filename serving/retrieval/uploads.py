@@ -1,4 +1,4 @@
-"""Files that the console received and that are not in a collection yet, kept on disk.
+"""Files that the console or the gateway received and that are not in a collection yet, on disk.
 
 `WHET_HOME/uploads/<collection>/` holds for each file `<id>.json` (an `Upload`) and, until it was
 read, `<id>.file`. Whatever is killed when: what waits is there; `upload_worker` goes on with it.
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,8 @@ from serving.retrieval.sources import printable
 from whet.errors import ConflictError, InputError
 from whet.ids import new_id
 
-SOURCE = "console"  # `documents.source` of what was uploaded
+SOURCE = "console"  # `documents.source` of what was uploaded there
+API_SOURCE = "api"  # of what came by /v1/vector_stores
 WAITING, READ, FAILED = "waiting", "read", "failed"  # states of an upload
 MOST_WAITING = 2000  # files of one collection: a larger folder is one for the command line
 KEPT_MS = 3_600_000  # results are news for an hour; the documents' own page has them for good
@@ -40,6 +42,9 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""  # why it failed, or what was left out of it
     passages: int = 0
     created_at: int = 0
+    source: str = SOURCE
+    metadata: dict[str, Any] | None = None  # of the document; None: what it had before
+    is_indexed: bool = False  # an index was built since it was read
 
 
 class UploadFolder:
@@ -63,13 +68,21 @@ class UploadFolder:
         return self.folder / f"{new_id('upl', at=now)}.part"
 
     def complete(
-        self, part: Path, address: str, *, actor: str, modified_at: int | None, now: int
+        self,
+        part: Path,
+        address: str,
+        *,
+        actor: str,
+        modified_at: int | None,
+        now: int,
+        source: str = SOURCE,
+        metadata: dict[str, Any] | None = None,
     ) -> Upload:
         """Let the content at `part` wait to be read."""
         size = part.stat().st_size
         upload = Upload(
             id=part.stem, address=printable(address), bytes=size, actor=actor,
-            modified_at=modified_at, created_at=now,
+            modified_at=modified_at, created_at=now, source=source, metadata=metadata,
         )  # fmt: skip
         part.rename(part.with_suffix(".file"))
         self.write(upload)
@@ -98,6 +111,21 @@ class UploadFolder:
         if upload.state != WAITING:
             self.content(upload).unlink(missing_ok=True)
 
+    def is_listed(self, upload: Upload) -> bool:
+        """Tell whether nobody has discarded an upload meanwhile."""
+        return (self.folder / f"{upload.id}.json").exists()
+
+    def discard(self, upload: Upload) -> None:
+        """Forget an upload, read or not."""
+        (self.folder / f"{upload.id}.json").unlink(missing_ok=True)
+        self.content(upload).unlink(missing_ok=True)
+
+    def mark_indexed(self) -> None:
+        """Note that an index has what was read so far."""
+        for upload in self.load():
+            if upload.state == READ and not upload.is_indexed:
+                self.write(msgspec.structs.replace(upload, is_indexed=True))
+
     def content(self, upload: Upload) -> Path:
         """Return the path of an upload's content."""
         return self.folder / f"{upload.id}.file"
@@ -106,8 +134,7 @@ class UploadFolder:
         """Forget what was read, and throw away what waits where it is paused; return how many."""
         gone = [one for one in self.load() if self.is_paused or one.state != WAITING]
         for upload in gone:
-            self.content(upload).unlink(missing_ok=True)
-            (self.folder / f"{upload.id}.json").unlink(missing_ok=True)
+            self.discard(upload)
         self.note_problem("")
         return len(gone)
 
@@ -157,6 +184,8 @@ class UploadFolder:
 
     def note_problem(self, problem: str) -> None:
         """Keep why the worker ended, for the page; an empty one forgets it."""
+        if not self.folder.is_dir():  # the collection is removed
+            return
         if problem:
             (self.folder / _PROBLEM).write_text(problem)
         else:
@@ -173,6 +202,18 @@ class UploadFolder:
         with (self.folder / _LOCK).open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether a worker of any process is at work."""
+        try:
+            with (self.folder / _LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def _mark(self, name: str, is_set: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

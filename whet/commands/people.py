@@ -31,15 +31,25 @@ def create_key(
             "takes that one's group. Default: a group of its own."
         ),
     ),
+    write_documents: bool = typer.Option(
+        False,
+        "--write-documents",
+        help=(
+            "The key may upload files, make vector stores, and change those that name it. "
+            "Default: it only reads."
+        ),
+    ),
     as_json: bool = _JSON,
 ) -> None:
     """Make a key. It is shown once and stored only as a hash."""
     with opened() as context, writing(context.database) as connection:
         key_id, key = access.create_key(
-            connection, name, secret=context.secret, actor=actor(), now=now_ms(), group=group
-        )
+            connection, name, secret=context.secret, actor=actor(), now=now_ms(), group=group,
+            may_write_documents=write_documents,
+        )  # fmt: skip
     if as_json:
-        emit({"id": key_id, "name": name, "group": group or key_id, "key": key}, True)
+        made = {"id": key_id, "name": name, "group": group or key_id, "key": key}
+        emit(made | {"writes_documents": write_documents}, True)
         return
     out.print(key, markup=False, soft_wrap=True)
     out.print(
@@ -62,13 +72,14 @@ def list_keys(as_json: bool = _JSON) -> None:
                 "name": row["name"],
                 "group": row["group_name"],
                 "hint": row["hint"] + "…",
+                "writes_documents": bool(row["may_write_documents"]),
                 "created": iso(row["created_at"]),
                 "revoked": iso(row["revoked_at"]) or None,
             }
             for row in rows
         ],
         as_json,
-        columns=["id", "name", "group", "hint", "created", "revoked"],
+        columns=["id", "name", "group", "hint", "writes_documents", "created", "revoked"],
         title="API keys",
     )
 
