@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from feedback import api, claims, dataset_pages, flagging, inbox, queue
+from feedback import api, claims, dataset_pages, flagging, guideline_pages, inbox, queue
 from feedback.acceptance import (
     ERROR_LABELS,
     CutAnswerError,
@@ -20,6 +20,7 @@ from feedback.acceptance import (
 from feedback.calls import read_calls
 from feedback.claims import QueueFilter
 from feedback.conversations import retrieved_texts, word_diff
+from feedback.guidelines import load_guideline
 from feedback.pace import ASK_AFTER
 from feedback.passage_verdicts import PASSAGE_VERDICTS
 from feedback.selection import SHARES
@@ -41,6 +42,7 @@ def router(shell: Shell) -> APIRouter:
     routes = APIRouter()
     _add_review(routes, shell)
     _add_deeds(routes, shell)
+    guideline_pages.add(routes, shell)
     dataset_pages.add(routes, shell)
     api.add(routes, shell)
     return routes
@@ -70,6 +72,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
     now = shell.now()
     with reading(shell.context.database) as connection:
         view = inbox.load(connection, item_id)
+        guideline = load_guideline(connection, view.item["alias"])
     item = view.item
     held_by = (
         item["claimed_by"]
@@ -112,7 +115,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "labels": ERROR_LABELS,
         "ask_labels": False,
         "shares": SHARES,
-        "guideline": None,
+        "guideline": guideline,
         **more,
     }
 

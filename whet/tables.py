@@ -19,13 +19,15 @@ from whet.retrieval_tables import (
     passages,
     retrieval_defaults,
 )
+from whet.review_tables import review_guidelines
 from whet.table_definition import WRITERS, metadata
 from whet.table_definition import define_table as _table
 from whet.table_definition import instant as _at
 
 __all__ = [
     "WRITERS", "blame_verdicts", "collections", "documents", "leases", "metadata",
-    "passage_vectors", "passages", "retrieval_defaults", "scheduled_jobs",
+    "passage_vectors", "passages", "retrieval_defaults", "review_guidelines",
+    "scheduled_jobs",
 ]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------

@@ -78,8 +78,20 @@
     announce([before, node ? "Next: " + (node.dataset.question || "a conversation without a question") : "Nothing else waits."].filter(Boolean).join(" "));
   }
 
+  // A version of the guideline that this browser has not shown yet is open; after that the key h opens it.
+  function openNewGuideline(node) {
+    const fold = find("[data-guideline]", node);
+    if (!fold) return;
+    const key = "whet.guideline." + stage.dataset.user + "." + fold.dataset.guideline;
+    try {
+      fold.open = !localStorage.getItem(key);
+      localStorage.setItem(key, "seen");
+    } catch (error) { /* storage is off: it stays folded */ }
+  }
+
   function prepare(node) {
     restoreDraft(node);
+    openNewGuideline(node);
     if (decidable(node)) { difference(); showPicks(); grow(); }
     window.scrollTo({ top: 0 });
     const judged = find("[data-judged]", node);
@@ -363,6 +375,7 @@
     latest += 1; // an older result is no longer of this text
     if (!changed) return;
     pending = setTimeout(() => {
+      if (!decidable(current())) return; // decided meanwhile
       if (!worker) { worker = new Worker(stage.dataset.diffWorker); worker.addEventListener("message", (event) => showDifference(event.data)); }
       worker.postMessage({ id: latest, before: original(), after: editor().value });
     }, 120);
