@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from monitoring.support import support_share
 from whet.conversation import answer_of, last_question
+from whet.text_overlap import overlap_share
 
 # Characters kept at each end of a text: what a question asks stands at its edges, and memory stays
 # bounded
@@ -113,7 +113,7 @@ def retrieval_from_record(facts: Any, retrieved: Any, answer: str = "") -> RowRe
         best_score=scores[0] if scores else None,
         score_gap=scores[0] - scores[1] if len(scores) > 1 else None,
         took_ms=float(took_ms) if _is_number(took_ms) else None,
-        support=support_share(answer, [str(one.get("text") or "") for one in hits]),
+        support=overlap_share(answer, [str(one.get("text") or "") for one in hits]),
     )
 
 

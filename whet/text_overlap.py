@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 LEAST_RUN = 3  # words; shorter runs are found in any two texts of one subject
 _MOST_PLACES = 20  # of one beginning in a passage that are compared: repeated texts have thousands
@@ -19,51 +20,12 @@ MOST_WORDS = 20_000
 _TOKEN = re.compile(r"\[\d{1,3}(?:\s*[,;]\s*\d{1,3})*\]|\w+(?:[.,:/'’-]\w+)*")
 _HAS_DIGIT = re.compile(r"\d")
 # Words that join others: a run of nothing else says nothing about where it comes from.
-_JOINING = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "can",
-        "do",
-        "for",
-        "from",
-        "has",
-        "have",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "so",
-        "that",
-        "the",
-        "their",
-        "then",
-        "there",
-        "they",
-        "this",
-        "to",
-        "was",
-        "we",
-        "were",
-        "will",
-        "with",
-        "you",
-        "your",
-    ]
-)
+_JOINING = frozenset((
+    "a", "an", "and", "are", "as", "at", "be", "but", "by", "can", "do", "for", "from", "has",
+    "have", "if", "in", "is", "it", "its", "no", "not", "of", "on", "or", "so", "that", "the",
+    "their", "then", "there", "they", "this", "to", "was", "we", "were", "will", "with", "you",
+    "your",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +47,11 @@ class Overlap:
 
     answer: list[Piece] = field(default_factory=list)
     passages: list[list[Piece]] = field(default_factory=list)
-    share: float | None = None  # of the answer's words that are marked; None: it has no words
+    share: float | None = None  # as `overlap_share`
     shares: list[float] = field(default_factory=list)  # the same for each passage alone
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
+class _Word(NamedTuple):
     key: str  # what is compared
     start: int
     end: int
@@ -112,8 +73,27 @@ def find_overlap(answer: str, passages: Sequence[str]) -> Overlap:
         both = [{number} if at in in_passage else set() for at in range(len(others))]
         shown.append(_pieces(passage, others, both))
         shares.append(len(in_answer) / len(counted) if counted else 0.0)
-    share = sum(bool(marked[at]) for at in counted) / len(counted) if counted else None
+    share = _share(words, {at for at, numbers in enumerate(marked) if numbers}, passages)
     return Overlap(_pieces(answer, words, marked), shown, share, shares)
+
+
+def overlap_share(answer: str, passages: Sequence[str]) -> float | None:
+    """Return the share of the answer's words that `find_overlap` marks, 0 to 1.
+
+    None where there are no passages, or the answer has no words.
+    """
+    words = _words(answer)
+    marked: set[int] = set()
+    for passage in passages:
+        marked |= _shared(words, _words(passage))[0]
+    return _share(words, marked, passages)
+
+
+def _share(words: Sequence[_Word], marked: set[int], passages: Sequence[str]) -> float | None:
+    counted = [at for at, word in enumerate(words) if not word.is_mark]
+    if not counted or not passages:
+        return None
+    return sum(at in marked for at in counted) / len(counted)
 
 
 def _words(text: str) -> list[_Word]:
@@ -121,8 +101,8 @@ def _words(text: str) -> list[_Word]:
     for match in _TOKEN.finditer(text):
         if len(found) == MOST_WORDS:
             break
-        is_mark = match.group().startswith("[")
-        found.append(_Word(match.group().casefold(), match.start(), match.end(), is_mark))
+        text_of = match.group()
+        found.append(_Word(text_of.casefold(), *match.span(), text_of[0] == "["))
     return found
 
 
@@ -133,28 +113,29 @@ def _shared(words: Sequence[_Word], others: Sequence[_Word]) -> tuple[set[int], 
     for at, other_at, length in _runs(words, others):
         first.update(range(at, at + length))
         second.update(range(other_at, other_at + length))
-    exact: dict[str, list[int]] = {}
-    for at, word in enumerate(others):
-        if _tells(word):
-            exact.setdefault(word.key, []).append(at)
+    telling: dict[str, list[int]] = {}
     for at, word in enumerate(words):
-        if not word.is_mark and word.key in exact:
-            first.add(at)
-            second.update(exact[word.key])
+        if _tells(word):
+            telling.setdefault(word.key, []).append(at)
+    for at, word in enumerate(others):
+        if word.key in telling and not word.is_mark:
+            second.add(at)
+            first.update(telling[word.key])
     return first, second
 
 
 def _runs(words: Sequence[_Word], others: Sequence[_Word]) -> list[tuple[int, int, int]]:
     """Return (position, position in `others`, length) of the longest common runs from each place."""
-    starts: dict[tuple[str, ...], list[int]] = {}
-    for at in range(len(others) - LEAST_RUN + 1):
-        places = starts.setdefault(_key(others, at), [])
-        if len(places) < _MOST_PLACES:
+    own = _keys(words)
+    starts: dict[tuple[str, ...], list[int]] = {key: [] for key in own}
+    for at, key in enumerate(_keys(others)):
+        places = starts.get(key)
+        if places is not None and len(places) < _MOST_PLACES:
             places.append(at)
     found: list[tuple[int, int, int]] = []
     at = 0
-    while at <= len(words) - LEAST_RUN:
-        candidates = starts.get(_key(words, at), ())
+    while at < len(own):
+        candidates = starts[own[at]]
         best = max(
             ((_length(words, at, others, other), -other) for other in candidates), default=None
         )
@@ -166,8 +147,10 @@ def _runs(words: Sequence[_Word], others: Sequence[_Word]) -> list[tuple[int, in
     return found
 
 
-def _key(words: Sequence[_Word], at: int) -> tuple[str, ...]:
-    return tuple(word.key for word in words[at : at + LEAST_RUN])
+def _keys(words: Sequence[_Word]) -> list[tuple[str, ...]]:
+    """Return what begins at each place: the keys of `LEAST_RUN` words."""
+    keys = [word.key for word in words]
+    return list(zip(*(keys[shift:] for shift in range(LEAST_RUN)), strict=False))
 
 
 def _length(words: Sequence[_Word], at: int, others: Sequence[_Word], other: int) -> int:

@@ -69,7 +69,9 @@ COLUMNS: dict[str, tuple[ColumnKind, str]] = {
     ),
     "retrieval_ms": ("number", "time of the search, ms"),
     "context_overlap": (
-        "number", "share of the answer's word triples and numbers that occur in the passages, 0 to 1"
+        "number",
+        "share of the answer's words that occur in the passages, in runs of three or as numbers or "
+        "identifiers, 0 to 1",
     ),
     "thumb": ("number", "-1, 0 or 1; blank: none given. Watched are whether one is given and the share of those that point down"),
     "regenerated": ("flag", "whether the user asked for another answer"),

@@ -15,7 +15,6 @@ from monitoring.detector.signals import signals_of
 from monitoring.detector.table import Table
 from monitoring.rows import Row, retrieval_from_record, row_from_record
 from monitoring.signals import SIGNALS
-from monitoring.support import support_share
 from monitoring.verdict import Rules, judge
 from tests.monitoring.build import records, rows
 
@@ -46,26 +45,6 @@ def searched(
         record["retrieved"] = [] if nothing else [hit(best, "the lamp"), hit(best - 0.05)]
         made.append(row_from_record(record))
     return made
-
-
-@pytest.mark.parametrize(
-    ("answer", "passages", "share"),
-    [
-        ("The lamp needs 40 watts.", ["A lamp: the lamp needs 40 watts at most."], 1.0),
-        ("the lamp needs care", ["The LAMP needs: care"], 1.0),
-        ("It costs 1,200 euros a year.", ["It costs 1,300 euros a year."], 1 / 5),
-        ("Completely different words here", ["The lamp needs 40 watts."], 0.0),
-        ("42", ["The answer is 42."], 1.0),
-        ("Yes.", ["The lamp needs 40 watts."], None),
-        ("The lamp needs 40 watts.", [], None),
-        ("", ["The lamp"], None),
-    ],
-)
-def test_support_is_the_share_of_triples_and_numbers_found_in_the_passages(
-    answer: str, passages: list[str], share: float | None
-) -> None:
-    found = support_share(answer, passages)
-    assert found == (None if share is None else pytest.approx(share))
 
 
 def test_a_search_is_reduced_to_its_outcome_scores_and_time() -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from whet.text_overlap import Piece, find_overlap
+from whet.text_overlap import Piece, find_overlap, overlap_share
 
 LAMPS = "Lamps are covered for 36 months from the day of delivery. Keep the invoice."
 KETTLES = "Kettles are covered for 24 months."
@@ -52,6 +52,24 @@ def test_what_alone_shows_where_it_comes_from(
     answer: str, passage: str, expected: list[str]
 ) -> None:
     assert [text for text, _ in marked(find_overlap(answer, [passage]).answer)] == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "passages", "share"),
+    [
+        ("The lamp needs 40 watts.", ["A lamp: the lamp needs 40 watts at most."], 1.0),
+        ("It costs 1,200 euros a year.", ["It costs 1,300 euros a year."], 3 / 6),
+        ("It takes 14 days [1].", ["Send it within 14 weeks", "within days"], 1 / 4),
+        ("Completely different words here", ["The lamp needs 40 watts."], 0.0),
+        ("The lamp needs 40 watts.", [], None),
+        ("", ["The lamp"], None),
+    ],
+)
+def test_the_share_is_of_what_is_marked(
+    answer: str, passages: list[str], share: float | None
+) -> None:
+    expected = None if share is None else pytest.approx(share)
+    assert overlap_share(answer, passages) == expected == find_overlap(answer, passages).share
 
 
 def test_texts_without_words_have_no_share() -> None:
