@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select
 
-from serving.blame.records import Case, Report, Review, Trace, Who
+from serving.blame.records import Case, PassageVerdict, Report, Review, Trace, Who
 from serving.retrieval.records import Hit
 from whet.conversation import answer_of, last_question
 from whet.errors import NotFoundError
@@ -81,7 +81,11 @@ def standing_review(connection: Connection, interaction_id: str) -> Review | Non
     row = connection.execute(query.order_by(reviews.c.created_at.desc())).first()
     if row is None:
         return None
-    return Review(id=row.id, decision=row.decision, answer=row.answer or "", reviewer=row.reviewer)
+    return Review(
+        id=row.id, decision=row.decision, answer=row.answer or "", reviewer=row.reviewer,
+        passage_verdict=PassageVerdict(row.passage_verdict) if row.passage_verdict else None,
+        passage_ids=tuple(row.passage_ids or ()),
+    )  # fmt: skip
 
 
 def reviewed_answers(

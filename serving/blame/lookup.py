@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from serving.blame.judging import KeyFacts
 from serving.blame.key_facts import DOCUMENTABLE, Fact
-from serving.blame.records import Case, Lookup, RightPassage, Trace
+from serving.blame.records import Case, Lookup, PassageVerdict, RightPassage, Trace
 from serving.blame.support import Subject, find_subject, supports
 from serving.retrieval.documents_store import passages_by_id
 from serving.retrieval.filters import IndexedDocument, document_mask
@@ -52,10 +52,14 @@ def look_up(
 ) -> Lookup:
     """Return the right passage and what stands against it.
 
+    What the review says of passages goes before what is read in them: the one that was `ignored` is
+    the right one, one that is `wrong` is neither right nor against the review, and where the right
+    one is `missing`, none of the prompt's is it.
+
     Args:
         search: searches a collection; never raises.
         resolve: reads a passage that is alive, by its id.
-        picked: id of the passage that the reviewer names; empty: it is looked for.
+        picked: id of the passage that the command names; empty: the review's, else looked for.
     """
     assert case.review is not None
     candidates: dict[str, Hit] = {hit.passage_id: hit for hit in case.passages}
@@ -65,12 +69,16 @@ def look_up(
         candidates = {**found, **candidates}  # the logged text is what the model saw
     answers = (case.review.answer, case.logged)
     subject = find_subject(case.question, answers, candidates.values())
+    named = _named(case, PassageVerdict.WRONG)
+    wrong = [hit for name, hit in candidates.items() if name in named]
+    candidates = {name: hit for name, hit in candidates.items() if name not in named}
     right, pick_problem = _choose(case, key, candidates, subject, resolve, picked)
     if right is not None and case.trace is not None:
         right = _place(case, case.trace, right, search, resolve)
     return Lookup(
         right=right,
         contrary=_first(candidates.values(), key.excluded, subject),
+        wrong=_first(wrong, key.excluded, subject),
         is_searched=case.trace is not None and not problem,
         is_verifiable=any(fact.kind in DOCUMENTABLE for fact in key.required),
         problem=pick_problem or problem,
@@ -115,11 +123,26 @@ def _choose(
         if hit is None:
             return None, f"There is no passage {picked!r} any more."
         return RightPassage(hit=hit, how="picked", logged_rank=logged.get(picked)), ""
-    hit = _first(case.passages, key.required, subject)
+    ignored = [candidates[name] for name in _named(case, PassageVerdict.IGNORED)
+               if name in candidates]  # fmt: skip
+    if ignored:
+        hit = _first(ignored, key.required, subject) or ignored[0]
+        return RightPassage(hit=hit, how="reviewed", logged_rank=logged.get(hit.passage_id)), ""
+    assert case.review is not None
+    if case.review.passage_verdict is PassageVerdict.MISSING:
+        candidates = {name: hit for name, hit in candidates.items() if name not in logged}
+    sent = [candidates[name] for name in logged if name in candidates]
+    hit = _first(sent, key.required, subject)
     if hit is not None:
         return RightPassage(hit=hit, how="logged", logged_rank=logged[hit.passage_id]), ""
     hit = _first(candidates.values(), key.required, subject)
     return (RightPassage(hit=hit, how="found") if hit is not None else None), ""
+
+
+def _named(case: Case, verdict: PassageVerdict) -> tuple[str, ...]:
+    """Return the ids of the passages of which the review says `verdict`."""
+    review = case.review
+    return review.passage_ids if review and review.passage_verdict is verdict else ()
 
 
 def _first(hits: Iterable[Hit], facts: Iterable[Fact], subject: Subject) -> Hit | None:

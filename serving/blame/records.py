@@ -88,13 +88,23 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class PassageVerdict(StrEnum):
+    """What a reviewer says of passages in the prompt (`reviews.passage_verdict`)."""
+
+    MISSING = "missing"  # the one that answers is none of them
+    WRONG = "wrong"
+    IGNORED = "ignored"  # one answers, and the model did not use it
+
+
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person said about the answer."""
+    """What a person said about the answer, and of which passages of its prompt."""
 
     id: str = ""  # empty: the answer was given with the command
     decision: str = "edit"
     answer: str = ""
     reviewer: str = ""
+    passage_verdict: PassageVerdict | None = None
+    passage_ids: tuple[str, ...] = ()
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +129,7 @@ class RightPassage(msgspec.Struct, frozen=True, kw_only=True):
     """The passage that holds the answer, and where it lies in the search of then and of now."""
 
     hit: Hit
-    how: str  # picked | logged | found
+    how: str  # picked (with the command) | reviewed (named in the review) | logged | found
     logged_rank: int | None = None  # from 1; None: not in the prompt
     rank: int | None = None  # now, with the logged filter; None: not among the first
     rank_unfiltered: int | None = None
@@ -133,6 +143,7 @@ class Lookup(msgspec.Struct, frozen=True, kw_only=True):
 
     right: RightPassage | None = None
     contrary: Hit | None = None  # it states what the logged answer said
+    wrong: Hit | None = None  # so does this one, and the reviewer says that it is wrong
     is_searched: bool = False  # the collection could be searched
     is_verifiable: bool = True  # documents could state the facts word for word
     problem: str = ""  # why the collection could not be searched, or the pick not be used

@@ -151,4 +151,5 @@ def passage_line(report: Report) -> str:
     name = " > ".join(filter(None, (right.hit.address, right.hit.section)))
     place = f"at place {right.logged_rank} of the prompt" if right.logged_rank else "not sent"
     now = f", place {right.rank} in a search now" if right.rank else ""
-    return f"{name or right.hit.passage_id} ({place}{now})"
+    who = ", as the reviewer says" if right.how == "reviewed" else ""
+    return f"{name or right.hit.passage_id} ({place}{now}{who})"

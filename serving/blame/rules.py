@@ -7,6 +7,8 @@ The rules in their order; the first that holds decides.
 | no answer of a reviewer, or nothing in it to compare        | cannot tell                 |
 | the reviewer approved, or said the same                     | no fault                    |
 | asked again, the logged answer does not come                | cannot tell                 |
+| a passage states what the answer said, and the reviewer     | document                    |
+|   says that the passage is wrong                            |                             |
 | the documents state what the answer said                    | cannot tell: the review or  |
 |                                                             | the document is wrong       |
 | with the logged passages the base is right                  | adapter                     |
@@ -122,6 +124,15 @@ def is_reproduced(evidence: Evidence, cell: Cell) -> bool:
 
 def _judge_documents(evidence: Evidence) -> Verdict | None:
     case, lookup = evidence.case, evidence.lookup
+    if lookup.wrong is not None:
+        assert case.review is not None
+        reason = (
+            f"{lookup.wrong.address or lookup.wrong.document_id} states what the answer said, and "
+            f"{case.review.reviewer} says that this passage is wrong."
+        )
+        return Verdict(
+            fault=Fault.DOCUMENT, detail="wrong", reason=reason, decided_by=((_R, Who.THEN),)
+        )
     if lookup.contrary is not None:
         where = lookup.contrary.address or lookup.contrary.document_id
         if lookup.right is not None:

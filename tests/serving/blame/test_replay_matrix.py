@@ -32,6 +32,9 @@ from whet.tables import adapters, api_keys, blame_verdicts, interactions, review
 ASKED: list[Any] = [{"role": "user", "content": "How many months are lamps kept?"}]
 LAMPS = hit(1, "Lamps are kept 24 months.")
 KETTLES = hit(2, "Kettles are kept 12 months.")
+TEA = hit(5, "Kettles are for tea.")
+OTHER_LAMPS = hit(3, "All lamps are kept for 24 months.")
+WRONG_LAMPS = hit(4, "How many months are lamps kept? Lamps are kept 12 months.")
 BODY = {"model": "support", "messages": ASKED, "rag": {"collection": "manual"}, "temperature": 0}
 RIGHT = "They are kept 24 months."
 
@@ -185,6 +188,46 @@ def test_a_picked_passage_that_is_gone_is_said(
     picked = blame(context, running, interaction_id, searcher, passage=LAMPS.passage_id)
     assert picked.evidence.lookup.right is not None
     assert picked.evidence.lookup.right.how == "picked"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "named", "right", "how", "fault"),
+    [
+        # What the review says of a passage goes before what is read in it.
+        ("ignored", TEA, TEA, "reviewed", (Fault.ADAPTER, "contradicts")),
+        ("missing", None, OTHER_LAMPS, "found", (Fault.ADAPTER, "contradicts")),
+        ("wrong", LAMPS, OTHER_LAMPS, "found", (Fault.ADAPTER, "contradicts")),
+        ("wrong", WRONG_LAMPS, LAMPS, "logged", (Fault.DOCUMENT, "wrong")),
+        (None, None, LAMPS, "logged", (Fault.UNKNOWN, "documents_disagree")),
+    ],
+)
+def test_what_the_review_says_of_passages_is_followed(
+    context: Context,
+    running: Running,
+    searcher: MemorySearcher,
+    verdict: str | None,
+    named: Hit | None,
+    right: Hit,
+    how: str,
+    fault: tuple[Fault, str],
+) -> None:
+    searcher.hits = [LAMPS, TEA]
+    if named is WRONG_LAMPS or verdict is None:
+        searcher.hits.append(WRONG_LAMPS)
+    interaction_id = answered(running)
+    ids = [named.passage_id] if named else None
+    with writing(context.database) as connection:
+        connection.execute(update(reviews).values(passage_verdict=verdict, passage_ids=ids))
+    searcher.hits.append(OTHER_LAMPS)
+    report = blame(context, running, interaction_id, searcher)
+    found = report.evidence.lookup.right
+    assert found is not None and (found.hit.passage_id, found.how) == (right.passage_id, how)
+    assert (report.verdict.fault, report.verdict.detail) == fault
+    alone = report.evidence.cell(Question.ALONE, Who.THEN)
+    assert alone is not None, "the right passage is forced in"
+    picked = blame(context, running, interaction_id, searcher, passage=OTHER_LAMPS.passage_id)
+    assert picked.evidence.lookup.right is not None
+    assert picked.evidence.lookup.right.how == "picked", "the command goes before the review"
 
 
 def command(running: Running, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> Result:

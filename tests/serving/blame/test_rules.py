@@ -80,6 +80,7 @@ def unsent(**changes: Any) -> Lookup:
     [
         (evidence(Lookup(is_searched=True), L_base=WRONG), Fault.DOCUMENT, "missing"),
         (evidence(Lookup(is_searched=True), L_base=RIGHT), Fault.ADAPTER, "forgot_skill"),
+        (evidence(msgspec.structs.replace(FOUND, wrong=KETTLE)), Fault.DOCUMENT, "wrong"),
         (evidence(Lookup(is_searched=True, contrary=KETTLE)), Fault.UNKNOWN, "review_unsupported"),
         (evidence(Lookup(problem="It is gone.")), Fault.UNKNOWN, "no_collection"),
         (evidence(Lookup(is_searched=True, is_verifiable=False)), Fault.UNKNOWN, "no_right_passage"),
