@@ -146,12 +146,13 @@ def _add_deeds(routes: APIRouter, shell: Shell) -> None:
         user: User = Depends(shell.require("reviewer")),
     ) -> Response:
         """Build a version from all standing examples; nothing is trained by that."""
+        now = shell.now()
         built = datasets.build_reported(
-            context, alias or context.settings.default_alias, actor=user.name, now=shell.now(),
+            context, alias or context.settings.default_alias, actor=user.name, now=now,
             note=note[:500],
         )  # fmt: skip
         version = built.version
-        is_new = version.created_at == shell.now()
+        is_new = version.created_at == now
         made = "was built" if is_new else "holds exactly these rows already"
         sentence = f"{version.label} {made}."
         if built.control_token_rows:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, update
 
-from tests import builders
+from tests import builders, worlds
 from tests.web import NOW, console_client, headline
 from whet import leases
 from whet.context import Context
@@ -26,6 +27,7 @@ from whet.health.records import (
     UndeliveredNotification,
 )
 from whet.health.version_summary import AliasState, VersionSummary, percentile
+from whet.overview import overview as product_overview
 from whet.registry import Rollout
 from whet.scheduler import note_job
 from whet.tables import audit_weeks, notifications, replicas, scheduled_jobs
@@ -291,6 +293,32 @@ def test_every_surface_tells_the_same(sqlite_context: Context) -> None:
     assert (item["code"], item["since"]) == ("engine_down", NOW - 36 * MINUTE)
     ready = console_client(sqlite_context, "", clock=lambda: NOW).get("/readyz")
     assert ready.json() == {"status": "ok", "problems": ["engine_down"]}
+
+
+def test_a_figure_is_the_same_on_every_page(sqlite_context: Context) -> None:
+    """What waits, what is open and how a version does: Overview, its own page, and scripts."""
+    worlds.world(sqlite_context, 300, NOW)
+    client = console_client(sqlite_context, "reviewer", clock=lambda: NOW)
+
+    def words(path: str) -> str:
+        text = re.sub(r"<[^>]+>", " ", client.get(path).text)
+        return " ".join(text.replace("–", "-").split())
+
+    overview, alias = words("/"), words("/adapters/support?a=v2&b=v1")
+    told = product_overview(sqlite_context, now=NOW)
+    waiting = told["review"]["waiting"]
+    assert f"{waiting} in the queue" in overview
+    assert f"{waiting} conversations wait" in words("/review/list")
+    assert f"{len(told['alerts'])} open alert" in overview
+    assert words("/drift").count("Quality:") == len(told["alerts"])
+    assert f"{told['traffic']['last_hour']} answers in the last hour" in overview
+    live = next(
+        one for one in load_reading(sqlite_context, NOW).aliases[0].versions if one.label == "v2"
+    )
+    share = f"{100 * live.thumbs_up / live.rated:.0f} %"
+    assert f"{share} of {live.rated}" in overview and f"{share} n {live.rated}" in alias
+    failed = f"{100 * live.failed / live.n:.1f} %"
+    assert f"{live.failed} {failed}" in overview and f"{failed} n {live.n}" in alias
 
 
 def test_readiness_says_when_the_database_is_away(sqlite_context: Context) -> None:

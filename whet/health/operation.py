@@ -169,8 +169,8 @@ def _disk_items(reading: HealthReading) -> list[ActionItem]:
                 f"The disk of the home folder has {free >> 20:,} MiB left: {effect}.",
                 "/health#disk_full" if is_full else "/health#disk_low",
                 None,
-                "Free space: `du -sh HOME/*` shows what takes it; `whet traffic prune` and the"
-                " retention settings remove old conversations.",
+                "Free space: `du -sh HOME/*` shows what takes it. A lower WHET_RETENTION_DAYS"
+                " lets the scheduler delete old conversations at night.",
             )
         )
     if machine.backlog_bytes >= _BACKLOG_BYTES:
