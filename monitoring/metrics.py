@@ -23,6 +23,9 @@ from monitoring.windows import list_aliases
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
+from whet.health.action_items import find_action_items
+from whet.health.reading import load_reading
+from whet.health.records import HealthReading
 from whet.tables import alerts, audit_weeks, drift_days, drift_hours, interactions, review_items
 
 _log = logging.getLogger(__name__)
@@ -88,6 +91,7 @@ class LoopCollector(Collector):
                     *_review(connection, self._clock()),
                     *_gaps(connection),
                 ]
+            found += _health(load_reading(self._context, self._clock()))
         except SQLAlchemyError as error:
             _log.warning("Metrics could not be read: %s", error)
             found = []
@@ -220,6 +224,28 @@ def _review(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
     )
     age.add_metric([], (now - oldest) / 1000 if oldest is not None else 0.0)
     yield from (count, age)
+
+
+def _health(found: HealthReading) -> list[GaugeMetricFamily]:
+    """What needs a person, as Overview lists it; only codes that there are now."""
+    count = GaugeMetricFamily(
+        "whet_action_items",
+        "Things that need a person, by kind, as the console's Overview lists them.",
+        labels=["code"],
+    )
+    age = GaugeMetricFamily(
+        "whet_action_item_age_seconds",
+        "Age of the oldest of them, where since when is known.",
+        labels=["code"],
+    )
+    items = find_action_items(found)
+    for code in sorted({item.code for item in items}):
+        mine = [item for item in items if item.code == code]
+        count.add_metric([code], len(mine))
+        begun = [item.since for item in mine if item.since is not None]
+        if begun:
+            age.add_metric([code], (found.now - min(begun)) / 1000)
+    return [count, age]
 
 
 def _gaps(connection: Connection) -> Iterator[GaugeMetricFamily]:

@@ -30,6 +30,7 @@ from whet.tables import (
     drift_days,
     drift_hours,
     drift_reports,
+    replicas,
     retrieval_gaps,
 )
 
@@ -247,7 +248,15 @@ def lose_the_database(_: Context, planted: pytest.MonkeyPatch) -> None:
     planted.setattr("monitoring.metrics._drift", away)
 
 
+def lose_the_engine(context: Context, _: pytest.MonkeyPatch) -> None:
+    with writing(context.database) as connection:
+        builders.add_replica(connection, NOW, state="hung")
+        connection.execute(update(replicas).values(since=NOW - 60_000))
+
+
 MONITORING: dict[str, Change] = {
+    "whet_action_item_age_seconds": lose_the_engine,
+    "whet_action_items": lose_the_engine,
     "whet_alert_unacknowledged_age_seconds": acknowledge,
     "whet_alerts_open": newer_alert,
     "whet_answer_error_rate": newer_week,
