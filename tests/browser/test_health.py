@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -46,3 +47,24 @@ def test_an_engine_that_is_gone_is_followed_from_the_headline_to_what_to_do(
         connection.execute(update(replicas).values(state="ready", seen_at=now_ms()))
     page.mouse.move(5, 5)
     expect(page.locator("#headline")).to_have_text("Every process works")
+
+
+@pytest.mark.slow
+def test_the_headline_says_that_the_database_is_away_and_that_it_is_back(
+    opened: Any, sqlite_context: Context
+) -> None:
+    opened.expected.append("503")
+    page = opened("viewer", "/")
+    expect(page.locator("#headline")).to_have_text("Nothing has been asked yet")
+    file = sqlite_context.settings.home / "whet.db"
+    sqlite_context.database.dispose()
+    for part in file.parent.glob("whet.db-*"):
+        part.unlink()
+    file.rename(file.with_name("away"))
+    page.mouse.move(5, 5)
+    headline = page.locator("#headline")
+    expect(headline).to_contain_text("The database does not answer", timeout=15_000)
+    expect(headline.locator("time")).to_contain_text("since ")
+    sqlite_context.database.dispose()
+    file.with_name("away").rename(file)
+    expect(headline).to_have_text("Nothing has been asked yet")

@@ -17,7 +17,7 @@ from whet.health.records import (
     ScheduledJob,
     UndeliveredNotification,
 )
-from whet.health.version_summary import load_alias_states
+from whet.health.version_summary import AliasState, load_alias_states
 from whet.outcomes import service_failed
 from whet.registry import current_rollouts, list_adapters
 from whet.settings import Settings
@@ -47,15 +47,24 @@ SAMPLE_WRONG = 0.1
 _UNDELIVERED = 200
 
 
-def load_reading(context: Context, now: int) -> HealthReading:
-    """Read everything. Raises OperationalError when the database does not answer."""
+def load_reading(
+    context: Context, now: int, aliases: list[AliasState] | None = None
+) -> HealthReading:
+    """Read everything. Raises OperationalError when the database does not answer.
+
+    `aliases`: those of an earlier reading, where they are young enough; they cost the most.
+    """
     machine = read_machine(Path(context.settings.home))
     with reading(context.database) as connection:
-        return read_database(connection, context.settings, now, machine)
+        return read_database(connection, context.settings, now, machine, aliases)
 
 
 def read_database(
-    connection: Connection, settings: Settings, now: int, machine: Machine
+    connection: Connection,
+    settings: Settings,
+    now: int,
+    machine: Machine,
+    aliases: list[AliasState] | None = None,
 ) -> HealthReading:
     """Read the database's part, beside what the machine says."""
     answers, failed, failing_since = connection.execute(_last_hour(now)).one()
@@ -89,7 +98,9 @@ def read_database(
         jobs=_jobs(connection),
         undelivered=load_undelivered(connection, settings),
         samples=_samples(connection, now),
-        aliases=load_alias_states(connection, rollouts, versions, now),
+        aliases=(
+            load_alias_states(connection, rollouts, versions, now) if aliases is None else aliases
+        ),
         machine=machine,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -15,11 +16,13 @@ from whet.health.action_items import find_action_items, headline, headline_since
 from whet.health.processes import list_processes
 from whet.health.reading import load_reading
 from whet.health.records import ActionItem, HealthReading
+from whet.health.version_summary import AliasState
 from whet.web.loop_stages import loop_stages
 from whet.web.shell import Shell
 
 _PAGE = "/health#"
 _SHARED_S = 2.0  # pages that follow ask every 5 s
+_ALIASES_S = 30.0  # how versions do is read from 20,000 answers of each alias
 
 
 def router(shell: Shell) -> APIRouter:
@@ -98,22 +101,26 @@ class Readings:
         self._first_seen = FirstSeen()
         self._lock = threading.Lock()
         self._last: tuple[HealthReading, list[ActionItem]] | None = None
-        self._last_at = 0.0
+        self._last_at = self._aliases_at = -math.inf
 
     def fresh(self) -> tuple[HealthReading, list[ActionItem]]:
         """Read now. Raises OperationalError when the database does not answer."""
         with self._lock:
-            return self._read()
+            return self._read(None)
 
     def recent(self) -> tuple[HealthReading, list[ActionItem]]:
         """Return a reading of the last two seconds."""
         with self._lock:
-            if self._last is None or time.monotonic() - self._last_at > _SHARED_S:
-                return self._read()
-            return self._last
+            age_s = time.monotonic() - self._last_at
+            if self._last is not None and age_s <= _SHARED_S:
+                return self._last
+            is_young = time.monotonic() - self._aliases_at <= _ALIASES_S
+            return self._read(self._last[0].aliases if self._last and is_young else None)
 
-    def _read(self) -> tuple[HealthReading, list[ActionItem]]:
-        reading = load_reading(self._shell.context, self._shell.now())
+    def _read(self, aliases: list[AliasState] | None) -> tuple[HealthReading, list[ActionItem]]:
+        reading = load_reading(self._shell.context, self._shell.now(), aliases)
+        if aliases is None:
+            self._aliases_at = time.monotonic()
         items = self._first_seen.complete(find_action_items(reading), reading.now)
         self._last, self._last_at = (reading, items), time.monotonic()
         return reading, items

@@ -156,10 +156,11 @@
         try {
           const response = await fetch(part.dataset.live, { headers: { "hx-request": "true" }, credentials: "same-origin" });
           if (response.status === 401) { location.reload(); return; }
-          if (response.status === 503) headlineOf(part, await response.clone().text());
+          if (response.status === 503) sayDown(part, await response.clone().text());
           if (!response.ok) throw new Error(String(response.status));
           const html = await response.text();
           failures = 0;
+          delete part.dataset.downSince;
           part.classList.remove("stale");
           const old = $(".stale-note", part);
           if (html !== last || old) {
@@ -175,6 +176,7 @@
         } catch (error) {
           failures += 1;
           if (failures === 2) {
+            if (!part.dataset.downSince) sayDown(part, "<p>The console does not answer</p>");
             part.classList.add("stale");
             const note = document.createElement("p");
             note.className = "stale-note";
@@ -187,9 +189,16 @@
     };
     setTimeout(turn, every);
   }
-  function headlineOf(part, html) { // a page whose headline is live says at once what the console cannot reach
+  // A page whose headline is live says at once what the console cannot reach, and since when it saw that.
+  function sayDown(part, html) {
     const words = $("p", new DOMParser().parseFromString(html, "text/html"));
-    if ($("[data-headline]", part) && words) $("#headline").textContent = words.textContent;
+    if (part.dataset.headlineLive === undefined || !words) return;
+    part.dataset.downSince = part.dataset.downSince || String(Date.now());
+    const time = document.createElement("time");
+    time.dataset.at = part.dataset.downSince;
+    time.dataset.form = "since";
+    $("#headline").replaceChildren(words.textContent.replace(/[.]$/, "") + " ", time);
+    times($("#headline"));
   }
   $$("[data-live]").forEach(live);
 
