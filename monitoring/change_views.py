@@ -19,6 +19,7 @@ class ComparisonView:
 class ChangeView:
     """A new version, prompt template or document set."""
 
+    name: str
     heading: str
     comparisons: list[ComparisonView]
 
@@ -28,6 +29,7 @@ def change_views(stored: Sequence[Mapping[str, Any]]) -> list[ChangeView]:
     found = stored[-1]["statistics"].get("changes", []) if stored else []
     return [
         ChangeView(
+            one["name"],
             one["sentences"][0],
             [
                 ComparisonView(
@@ -39,3 +41,12 @@ def change_views(stored: Sequence[Mapping[str, Any]]) -> list[ChangeView]:
         )
         for one in found
     ]
+
+
+def change_headline(changes: Sequence[ChangeView]) -> tuple[str, str] | None:
+    """What the page says first where nothing else needs anybody; None where nothing moved."""
+    for change in changes:
+        moves = [move for one in change.comparisons for move in one.moves]
+        if moves:
+            return f"Something moved with {change.name}", moves[0]
+    return None

@@ -359,7 +359,9 @@ def _is_counterpart(
     one: Mapping[str, Any], lead: Mapping[str, Any], places: Collection[str]
 ) -> bool:
     """Whether it is the lead's number in the slice that is named, or of all requests."""
-    same = all(one.get(key) == lead.get(key) for key in ("signal", "part", "adapter"))
+    same = all(one.get(key) == lead.get(key) for key in ("signal", "adapter"))
+    # Slices have no chart of the 95 % quantile; their median stands for it.
+    same = same and (one.get("part") == lead.get("part") or "p50" in (one["part"], lead["part"]))
     if lead.get("slice"):
         return same and not one.get("slice")
     return same and one.get("slice") in places

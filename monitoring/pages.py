@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from monitoring import queries, views
 from monitoring.audit_views import audit_view
-from monitoring.change_views import change_views
+from monitoring.change_views import change_headline, change_views
 from monitoring.day_views import HOURS_SHOWN, days_view
 from monitoring.gap_pages import add_gap_routes
 from monitoring.gap_queries import count_open_gaps
@@ -200,6 +200,9 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         )
     )
     said, below = views.headline(incidents, reports)
+    changes = change_views(days)
+    if not any(one.state == "open" for one in incidents):
+        said, below = change_headline(changes) or (said, below)
     return {
         "answer": said,
         "answer_at": incidents[0].since_at if incidents else None,
@@ -213,7 +216,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
         "signals": views.signal_views(runs),
         "runs": runs[:20],
         "days": days_view(days, by_day, hours),
-        "changes": change_views(days),
+        "changes": changes,
         "audit": audit_view(weeks),
         "ratings": _ratings_sentence(shell, chosen),
         "not_watched": covered.notes() if covered else [],

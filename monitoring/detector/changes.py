@@ -41,7 +41,7 @@ _SIDES: dict[ChangeKind, tuple[str, ...]] = {
     "documents": ("retrieval", "answers", "quality", "service"),
 }
 KIND_NAMES: dict[ChangeKind, str] = {
-    "adapter": "version", "template": "prompt template", "documents": "document set",
+    "adapter": "Version", "template": "Prompt template", "documents": "Document set",
 }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ class DeclaredChange:
         kind = KIND_NAMES[self.kind]
         first = date_of(self.first_day).isoformat()
         until = f" until {date_of(self.last_day)}" if self.last_day > self.first_day else ""
-        head = f"{self.name} ({kind}) is new since {first}"
+        head = f"{kind} {self.name} is new since {first}"
         if not self.comparisons:
             return [f"{head}; too few answers to compare yet ({self.rows:,} sampled)."]
         said = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from monitoring.change_views import change_views
+from monitoring.change_views import change_headline, change_views
 from monitoring.detector.changes import LOOKS, DeclaredChange, declared_changes
 from monitoring.detector.table import Table, date_of
 
@@ -113,6 +113,8 @@ def test_the_page_shows_the_newest_days_changes() -> None:
     found = declared_changes(kept(trial=1.0, refusal=0.2), NEW, 30)
     row = {"statistics": {"changes": [one.as_json() for one in found]}}
     (view,) = change_views([{"statistics": {}}, row])
-    assert view.heading == f"v4 (version) is new since {date_of(NEW).isoformat()}; in its answers:"
+    assert view.heading == f"Version v4 is new since {date_of(NEW).isoformat()}; in its answers:"
     assert len(view.comparisons[0].moves) == 1
+    headline = ("Something moved with v4", view.comparisons[0].moves[0])
+    assert change_headline([view]) == headline and change_headline([]) is None
     assert change_views([]) == change_views([{"statistics": {}}]) == []

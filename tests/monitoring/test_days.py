@@ -384,7 +384,7 @@ def test_a_fault_that_comes_with_a_version_is_told_when_its_first_day_is_over(
     assert change["sentences"][1].startswith("Compared with support@v1 in the 14 days before: Refu")
     with console_client(shifted) as client:
         page = client.get("/drift?alias=support").text
-    assert "support@v2 (version) is new since" in page and "95 % interval +" in page
+    assert "Version support@v2 is new since" in page and "95 % interval +" in page
 
 
 def test_only_what_carries_more_of_a_change_than_its_share_is_named() -> None:
