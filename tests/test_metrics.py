@@ -6,6 +6,7 @@ import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from serving.log.drain import Drain
 from tests import builders
 from tests.serving.conftest import Running, wait_for
 from tests.serving.memory_searcher import CitingEngine, MemorySearcher, hit, serve_with
+from tests.serving.test_embeddings import InProcessEmbedder
 from tests.serving.test_protocol import HELLO, post
 from whet.context import Context
 from whet.database import writing
@@ -112,6 +114,18 @@ def break_a_connection(gateway: Running, planted: pytest.MonkeyPatch) -> None:
     ask(gateway, planted)
 
 
+def rewrite_a_question(gateway: Running, planted: pytest.MonkeyPatch) -> None:
+    settings = gateway.context.settings.model_copy(update={"query_rewrite_s": 5.0})
+    planted.setattr(gateway.app.core, "context", replace(gateway.context, settings=settings))
+    turns = [*_LAMPS, {"role": "user", "content": "And used ones?"}]
+    ask(gateway, planted, messages=turns, rag={"collection": "manual"})
+
+
+def embed(gateway: Running, _: pytest.MonkeyPatch) -> None:
+    gateway.app.state.embedder = InProcessEmbedder()
+    assert post(gateway, "/v1/embeddings", {"input": "lamps"})[0] == 200
+
+
 def rate(gateway: Running, _: pytest.MonkeyPatch) -> None:
     _, headers, _ = post(gateway, CHAT, ASK)
     body = {"interaction_id": headers["x-whet-interaction-id"], "rating": 1}
@@ -135,9 +149,12 @@ _RETRIEVE = ask_with(messages=_LAMPS, rag={"collection": "manual"})
 SERVING: dict[str, Change] = {
     "whet_gateway_answers": ask,
     "whet_gateway_duration_seconds": ask,
+    "whet_gateway_embedded_tokens": embed,
+    "whet_gateway_embeddings": embed,
     "whet_gateway_first_byte_seconds": ask,
     "whet_gateway_in_flight": ask_in_background,
     "whet_gateway_invalid_citations": cite_nothing,
+    "whet_gateway_query_rewrites": rewrite_a_question,
     "whet_gateway_ratings": rate,
     "whet_gateway_refused": ask_with(model="nobody"),
     "whet_gateway_retries": break_a_connection,

@@ -259,19 +259,10 @@ class Settings(BaseSettings):
         "", description="Key that the embedder's endpoint asks for. Empty: none is sent."
     )
     embedder_max_tokens: int = Field(
-        512,
-        ge=16,
-        description=(
-            "Tokens that the model at the embedder's endpoint reads of one text; "
-            "a folder says it itself."
-        ),
+        512, ge=16, description="Tokens that the model at the embedder's endpoint reads of a text."
     )
     embedder_query_prefix: str = Field(
-        "",
-        description=(
-            "What the embedder wants before a question, such as `query: `. "
-            "Empty: what the folder's prompts say."
-        ),
+        "", description="What the embedder wants before a question. Empty: what its folder says."
     )
     embedder_passage_prefix: str = Field(
         "", description="What the embedder wants before a passage, such as `passage: `."
@@ -294,6 +285,15 @@ class Settings(BaseSettings):
     reranker_candidates: int = Field(
         30, ge=2, le=200, description="Hits that the reranker reads; more of them cost time."
     )
+    query_rewrite_s: float = Field(
+        0,
+        ge=0,
+        le=10,
+        description=(
+            "Seconds that the base may take to make the last question of a conversation"
+            " self-contained before it is searched. 0: it is searched as it stands."
+        ),
+    )
     retrieval_url: str = Field(
         "",
         description=(
@@ -302,10 +302,7 @@ class Settings(BaseSettings):
         ),
     )
     retrieval_port: int = Field(
-        8003,
-        ge=1,
-        le=65535,
-        description="Loopback port of the retrieval process that `whet up` starts.",
+        8003, ge=1, le=65535, description="Loopback port of the retrieval process of `whet up`."
     )
 
     rollout_auto: bool = Field(

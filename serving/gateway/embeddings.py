@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from serving.gateway.answers import ApiError, Receive, Scope
-from serving.gateway.core import Core
+from serving.gateway.core import Caller, Core
 from serving.gateway.request_body import read_body
 from serving.gateway.requests import explain, invalid_json
 from serving.retrieval.messages import EmbedResult
@@ -44,8 +44,23 @@ class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
 async def embed(
     core: Core, embedder: TextEmbedder | None, scope: Scope, receive: Receive
 ) -> bytes | None:
-    """Return the answer's body; None when the client has left. Raises ApiError."""
+    """Return the answer's body; None when the client has left. Raises ApiError.
+
+    Counted, and not logged: decision 0014.
+    """
     caller = await core.caller(scope)
+    try:
+        found = await _embed(core, embedder, caller, receive)
+    except ApiError as error:
+        core.metrics.embeddings.labels(str(error.status)).inc()
+        raise
+    core.metrics.embeddings.labels("499" if found is None else "200").inc()
+    return found
+
+
+async def _embed(
+    core: Core, embedder: TextEmbedder | None, caller: Caller, receive: Receive
+) -> bytes | None:
     body = await read_body(receive, caller, core.context.settings.request_max_bytes)
     if body is None:
         return None
@@ -70,6 +85,7 @@ async def embed(
             param="dimensions",
             code="invalid_value",
         )
+    core.metrics.embedded_tokens.inc(found.tokens)
     return _answer(found, request.model, as_base64)
 
 

@@ -62,6 +62,26 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.embeddings = Counter(
+            "whet_gateway_embeddings",
+            "Requests for embeddings, by status; they are not in the interaction log.",
+            ["status"],
+            registry=self.registry,
+        )
+        self.embedded_tokens = Counter(
+            "whet_gateway_embedded_tokens",
+            "Tokens of texts that were embedded for applications.",
+            registry=self.registry,
+        )
+        query_rewrites = Counter(
+            "whet_gateway_query_rewrites",
+            "Questions that the base made self-contained for a search, by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.query_rewrites = {
+            True: query_rewrites.labels("rewritten"), False: query_rewrites.labels("failed")
+        }  # fmt: skip
         self.retrieval_duration = Histogram(
             "whet_gateway_retrieval_seconds",
             "Time of a search for passages, as the gateway waits for it.",

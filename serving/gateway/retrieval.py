@@ -12,6 +12,7 @@ import msgspec
 
 from serving.gateway.answers import ApiError
 from serving.gateway.citations import Marks, describe_citations
+from serving.gateway.query_rewrite import Rewrite
 from serving.gateway.request_types import ChatRequest, Message, Rag, Request
 from serving.gateway.routing import Snapshot
 from serving.retrieval.defaults_store import RetrievalDefault
@@ -113,6 +114,8 @@ class Retrieval:
     plan: RetrievalPlan
     query: str = ""
     is_follow_up: bool = False
+    rewrite: Rewrite | None = None  # None: not asked for
+    asked: str = ""  # what would have been searched for, where `query` is rewritten
     outcome: Outcome = Outcome.FAILED
     hits: list[Hit] = field(default_factory=list)  # those in the prompt, in its order
     result: SearchResult | None = None
@@ -120,6 +123,12 @@ class Retrieval:
     took_ms: float = 0.0
     message: str = ""  # for the log
     marks: Marks = field(default_factory=Marks)  # of the first choice
+
+    def take_rewrite(self, rewrite: Rewrite) -> None:
+        """Search for the rewritten question, if there is one."""
+        self.rewrite = rewrite
+        if rewrite.text:
+            self.asked, self.query, self.is_follow_up = self.query, rewrite.text, False
 
     async def search(self, searcher: Searcher | None, control: ControlTokens) -> None:
         """Ask for passages. A search that fails is an outcome, not an exception."""
@@ -193,6 +202,7 @@ class Retrieval:
             "digest": self.result.collection_digest if self.result else "",
             "is_stale": bool(self.result and self.result.is_stale),
             "query": self.query,
+            **({"rewritten_from": self.asked} if self.asked else {}),
             "passages": len(self.hits),
             "dropped_by_budget": self.dropped_by_budget,
             "message": _SAFE_SENTENCES[self.outcome],
@@ -222,7 +232,14 @@ class Retrieval:
             "took_ms": round(self.took_ms, 3),
             "cited": self.marks.cited,
             "invalid_marks": self.marks.invalid,
+            **self._logged_rewrite(),
         }
+
+    def _logged_rewrite(self) -> dict[str, Any]:
+        if self.rewrite is None:
+            return {}
+        took_ms = round(self.rewrite.took_ms, 3)
+        return {"rewrite": {"problem": self.rewrite.problem, "took_ms": took_ms}}
 
 
 def _neutralise(hit: Hit, control: ControlTokens) -> Hit:

@@ -18,10 +18,12 @@ from serving.gateway.citation_stream import (
 from serving.gateway.citations import find_marks
 from serving.gateway.exchange import Exchange, PlainExchange
 from serving.gateway.prompt_budget import fit_hits
+from serving.gateway.query_rewrite import is_multi_turn, rewrite_query
 from serving.gateway.retrieval import Retrieval, RetrievalPlan, find_query, may_read, with_hits
 from serving.gateway.stream_editor import Rewriter, StreamEditor
 from serving.gateway.stream_exchange import StreamExchange
 from serving.retrieval.records import Outcome
+from whet.conversation import history
 
 _ANNOTATE: dict[str, Callable[[dict[str, Any], Retrieval], None]] = {
     "chat": annotate_chat,
@@ -50,6 +52,7 @@ class RetrievalExchange(Exchange):
         if not await self._may_read():
             retrieval.outcome = Outcome.FORBIDDEN
         else:
+            await self._rewrite()
             await retrieval.search(core.searcher, control)
             core.metrics.retrieval_duration.observe(retrieval.took_ms / 1000)
         if retrieval.hits:
@@ -61,6 +64,16 @@ class RetrievalExchange(Exchange):
         core.metrics.retrievals[retrieval.outcome].inc()
         self.row.retrieved = msgspec.json.encode(retrieval.hits)
         self.row.retrieval = msgspec.json.encode(retrieval.logged())
+
+    async def _rewrite(self) -> None:
+        limit_s = self.core.context.settings.query_rewrite_s
+        if not limit_s or self.core.searcher is None:
+            return
+        messages = history(msgspec.to_builtins(self.request))
+        if is_multi_turn(messages):
+            found = await rewrite_query(self.core, self.forwarding.choice, messages, limit_s)
+            self.retrieval.take_rewrite(found)
+            self.core.metrics.query_rewrites[not found.problem].inc()
 
     async def _may_read(self) -> bool:
         refresher, plan = self.core.refresher, self.retrieval.plan

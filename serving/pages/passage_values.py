@@ -87,6 +87,10 @@ def _details(logged: Mapping[str, Any]) -> str:
     parts = []
     if logged.get("query"):
         parts.append(f"Searched for “{clip(logged['query'], 200)}”")
+    if logged.get("rewritten_from"):
+        parts.append(f"rewritten from “{clip(logged['rewritten_from'], 200)}”")
+    elif (logged.get("rewrite") or {}).get("problem"):
+        parts.append(f"as it stands, since it was not rewritten: {logged['rewrite']['problem']}")
     if logged.get("is_follow_up"):
         parts.append("with the turn before it")
     if logged.get("source") == "default":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import web
 from sqlalchemy import insert
 
 from serving.retrieval.records import Hit, Outcome, SearchRequest, SearchResult
 from serving.rollout_store import RolloutStore
 from tests.serving.conftest import Running, add_version, serve, set_replica
-from tests.serving.mock_engine import MockEngine
+from tests.serving.mock_engine import BASE, MockEngine
 from whet.clock import now_ms
 from whet.context import open_context
 from whet.database import writing
@@ -74,9 +76,19 @@ class CitingEngine(MockEngine):
     def __init__(self) -> None:
         super().__init__()
         self.answer = ["Lamps", " are", " kept", " 24", " months", " [1]", "."]
+        self.rewritten: str | None = None  # the answer of the base; None: as everybody's
+        self.rewrite_delay_s = 0.0  # before it
 
     def _text(self, body: dict[str, Any]) -> list[str]:
+        if body["model"] == BASE and self.rewritten is not None:
+            return [self.rewritten]
         return list(self.answer)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if body["model"] == BASE:
+            await asyncio.sleep(self.rewrite_delay_s)
+        return await super()._chat(request)
 
 
 def add_collection(running: Running, name: str, allowed: list[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from whet.errors import WhetError
 from whet.settings import load_settings
 
 
-class _InProcess:
+class InProcessEmbedder:
     """Embeds in the gateway's own process."""
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class _InProcess:
 
 
 @pytest.fixture(scope="module")
-def embedder() -> _InProcess:
-    return _InProcess()
+def embedder() -> InProcessEmbedder:
+    return InProcessEmbedder()
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, embedder: _InProcess) -> Iterator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory, embedder: InProcessEmbedder) -> Iterator[Running]:
     home: Path = tmp_path_factory.mktemp("home")
     context = open_context(load_settings(home=home))
     with MockEngine() as engine:
@@ -56,13 +56,16 @@ def _create(running: Running, **over: Any) -> Any:
 
 
 @pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}])
-def test_vectors_come_in_order(running: Running, embedder: _InProcess, encoding: Any) -> None:
+def test_vectors_come_in_order(running: Running, embedder: InProcessEmbedder, encoding: Any) -> None:
     found = _create(running, input=["one", "two words"], **encoding)
     expected = embedder.model.embed_passages(["one", "two words"])
     assert [row.index for row in found.data] == [0, 1]
     assert found.data[1].embedding == pytest.approx(expected[1].tolist())
     assert math.isclose(sum(x * x for x in found.data[0].embedding), 1, abs_tol=1e-5)
     assert (found.model, found.usage.prompt_tokens, found.usage.total_tokens) == ("m", 3, 3)
+    counted = running.app.core.metrics.exposition().decode()
+    assert 'whet_gateway_embeddings_total{status="200"}' in counted
+    assert "whet_gateway_embedded_tokens_total" in counted and not running.rows()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_what_cannot_be_embedded_is_400(running: Running, over: Any, message: st
         _create(running, **over)
 
 
-def test_an_embedder_that_is_away_is_503(running: Running, embedder: _InProcess) -> None:
+def test_an_embedder_that_is_away_is_503(running: Running, embedder: InProcessEmbedder) -> None:
     embedder.failure = WhetError("The retrieval process does not answer.")
     try:
         with pytest.raises(openai.InternalServerError, match="does not answer") as caught:

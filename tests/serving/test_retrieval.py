@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from serving.pages.passage_values import describe_retrieval
 from serving.replay import replay_interaction
 from serving.retrieval.defaults_store import RetrievalDefault, attach, detach
 from serving.retrieval.records import Outcome, SearchResult
@@ -22,6 +23,7 @@ from tests.serving.memory_searcher import (
     hit,
     serve_with,
 )
+from tests.serving.mock_engine import BASE
 from whet.access import create_key
 from whet.clock import now_ms
 from whet.context import open_context
@@ -312,6 +314,52 @@ def test_query(
     body = json.loads(ask(running, {"messages": turns[:-1], **RAG})[2])
     assert searcher.asked[-1].query == query == body["whet"]["retrieval"]["query"]
     assert running.row(body["id"]).retrieval["is_follow_up"] is is_follow_up
+
+
+def test_a_question_of_a_conversation_is_rewritten_before_the_search(
+    searcher: MemorySearcher, engine: CitingEngine, tmp_path: Path
+) -> None:
+    asked: list[Any] = [
+        {"role": "user", "content": "How long are lamps kept?"},
+        {"role": "assistant", "content": "24 months."},
+        {"role": "user", "content": "And if somebody bought one used?"},
+    ]
+    rewritten = "How long are used lamps kept?"
+    as_it_stands = "And if somebody bought one used?"
+    serving = serve_with(searcher, tmp_path / "home", engine, query_rewrite_s=0.5)
+    for running in serving:
+        engine.rewritten = f'"{rewritten}"\n'
+        body = json.loads(ask(running, {"messages": asked, **RAG})[2])
+        rewrite, answer = engine.seen[-2:]
+        assert rewrite["model"] == BASE and rewrite["max_tokens"] == 64
+        assert "assistant: 24 months." in rewrite["messages"][1]["content"]
+        assert searcher.asked[-1].query == rewritten
+        told = body["whet"]["retrieval"]
+        assert (told["query"], told["rewritten_from"]) == (rewritten, as_it_stands)
+        logged = running.row(body["id"]).retrieval
+        assert logged["rewritten_from"] == as_it_stands and logged["rewrite"]["problem"] == ""
+        assert rewritten not in json.dumps(answer), "the model sees the client's words"
+
+        for wrong, problem in (("", "nothing"), ("long " * 100, "more than a question")):
+            engine.rewritten = wrong
+            body = json.loads(ask(running, {"messages": asked, **RAG})[2])
+            assert searcher.asked[-1].query == as_it_stands
+            assert "rewritten_from" not in body["whet"]["retrieval"]
+            assert problem in running.row(body["id"]).retrieval["rewrite"]["problem"]
+        engine.rewritten = rewritten
+        engine.rewrite_delay_s = 1.0
+        body = json.loads(ask(running, {"messages": asked, **RAG})[2])
+        assert searcher.asked[-1].query == as_it_stands
+        logged = running.row(body["id"]).retrieval
+        assert "longer than 0.5 s" in logged["rewrite"]["problem"]
+        assert logged["rewrite"]["took_ms"] < 950, "the answer waits no longer"
+        view = describe_retrieval(logged, [], "")
+        assert view is not None and "it took longer than 0.5 s" in view.details
+
+        calls = len(engine.seen)
+        for single in ({"messages": ASKED, **RAG}, {"messages": asked}):
+            ask(running, single)
+        assert len(engine.seen) == calls + 2, "one turn, or no search: nothing is asked"
 
 
 @pytest.mark.parametrize(
