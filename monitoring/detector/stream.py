@@ -162,6 +162,10 @@ class Stream:
             signal = signal_of(column.chart.signal)
             if not today.has_users and signal.name in OF_USERS:
                 signal = replace(signal, floor=max(signal.floor, FLOOR_WITHOUT_USERS))
+            if column.chart.slice and signal.bad == "up":
+                # Fewer refusals of all may be an adapter that is not applied; of one tenant they
+                # are good news.
+                signal = replace(signal, worse="up")
             history = self._history(column, today.day, quiet_days)
             known = usual(history, self.settings.min_history)
             if known is None:

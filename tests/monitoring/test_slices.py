@@ -73,6 +73,10 @@ def test_a_change_in_one_tenant_is_found_and_named(warmed: tuple[Watch, list[Rem
     assert len(found["examples"]) > 0
 
 
+def test_good_news_of_one_tenant_is_no_incident(warmed: tuple[Watch, list[Remembered]]) -> None:
+    assert follow(warmed[0], 9, acme=0.0).stream.incidents == []
+
+
 def test_a_change_of_all_requests_is_everywhere(warmed: tuple[Watch, list[Remembered]]) -> None:
     (incident,) = follow(warmed[0], 4, acme=0.12, others=0.12).stream.incidents
     found = incident.as_json()
