@@ -14,6 +14,7 @@ from tests.web import NOW, console_client, headline
 from whet import leases
 from whet.context import Context
 from whet.database import writing
+from whet.doctor import examine
 from whet.health.action_items import find_action_items, headline_since
 from whet.health.action_items import headline as find_headline
 from whet.health.processes import list_processes
@@ -319,6 +320,27 @@ def test_a_figure_is_the_same_on_every_page(sqlite_context: Context) -> None:
     assert f"{share} of {live.rated}" in overview and f"{share} n {live.rated}" in alias
     failed = f"{100 * live.failed / live.n:.1f} %"
     assert f"{live.failed} {failed}" in overview and f"{failed} n {live.n}" in alias
+
+
+def test_doctor_names_a_dead_engine_and_a_refused_notification(sqlite_context: Context) -> None:
+    settings = sqlite_context.settings.model_copy(
+        update={"notify_urls": "json://chat/hook", "engine_urls": "http://127.0.0.1:9"}
+    )
+    with writing(sqlite_context.database) as connection:
+        builders.add_interaction(connection, NOW - 1000)
+        builders.add_lease(connection, "reconciler", "gateway:1", NOW + 4000)
+        builders.add_lease(connection, "scheduler", "host:2", NOW + 12_000)
+        builders.add_replica(connection, NOW, state="gone")
+        alert = builders.add_alert(connection, NOW - MINUTE, severity="bad")
+        row = {
+            "alert_id": alert, "event": "open", "target": notification_target("json://chat/hook"),
+            "attempts": 14, "error": "HTTP 403", "next_at": NOW, "created_at": NOW - MINUTE,
+        }  # fmt: skip
+        connection.execute(insert(notifications).values(**row))
+    found = {check.name: check for check in examine(settings, deep=False, now=NOW)}
+    assert found["engine down"].verdict == found["notification undelivered"].verdict == "fail"
+    assert "after 14 attempts: HTTP 403" in found["notification undelivered"].found
+    assert "whet alerts test" in found["notification undelivered"].todo
 
 
 def test_readiness_says_when_the_database_is_away(sqlite_context: Context) -> None:
