@@ -38,6 +38,7 @@ PAGES = {
     "documents": "/documents",
     "adapters": "/adapters",
     "playground": "/playground",
+    "health": "/health",
     "settings": "/settings",
 }
 # A page that is reached through the first link of a list: name -> (list, selector of the link)

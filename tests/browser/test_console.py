@@ -141,6 +141,7 @@ def test_no_page_is_wider_than_the_screen(
         "/adapters/support",
         "/adapters/support/v3",
         "/playground",
+        "/health",
         "/settings",
         "/settings/keys",
         "/settings/people",

@@ -25,6 +25,7 @@ PAGES = (
     "/review/list",
     "/datasets",
     "/drift",
+    "/health",
     "/runs",
     "/runs/live",
     "/adapters",
