@@ -124,14 +124,13 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.post("/api/review/{item_id}/claim")
     def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Renews the claim while somebody is still reading; `held` is false when it is lost."""
-        return {
-            "held": claims.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())
-        }
+        until = claims.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())
+        return {"held": until is not None, "until": until}
 
     @routes.post("/api/review/{item_id}/release")
     def release(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
         """Gives a claim back, so that others need not wait for it to run out."""
-        claims.release(database, [item_id], user.name)
+        claims.release(database, {item_id: None}, user.name)
         return {"released": True}
 
     @routes.post("/api/review/{review_id}/undo")

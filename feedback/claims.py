@@ -6,7 +6,7 @@ An item that a reviewer skipped is not offered to them again; it waits for the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -18,6 +18,7 @@ from whet.tables import review_items, reviews
 
 # What the Review page can be asked for, beside alias and reason.
 ORDERS = ("priority", "oldest", "newest")
+_MOST_RELEASED = 500  # claims in one call: more than a page ever holds
 OFFERS = ("waiting", "skipped")  # `skipped`: what this reviewer left to the others
 
 
@@ -80,15 +81,18 @@ def next_item(
     return item_id
 
 
-def claim(database: Engine, item_id: str, reviewer: str, *, claim_ms: int, now: int) -> bool:
-    """Take or renew the claim on one item; False when somebody else holds it or it is decided."""
+def claim(database: Engine, item_id: str, reviewer: str, *, claim_ms: int, now: int) -> int | None:
+    """Take or renew the claim on one item; returns until when it holds.
+
+    None when somebody else holds the item, or it is decided.
+    """
     with writing(database) as connection:
         return claim_in(connection, item_id, reviewer, claim_ms=claim_ms, now=now)
 
 
 def claim_in(
     connection: Connection, item_id: str, reviewer: str, *, claim_ms: int, now: int
-) -> bool:
+) -> int | None:
     """`claim`, inside a transaction."""
     changed = connection.execute(
         update(review_items)
@@ -99,21 +103,28 @@ def claim_in(
         )
         .values(claimed_by=reviewer, claimed_until=now + claim_ms)
     )
-    return changed.rowcount == 1
+    return now + claim_ms if changed.rowcount == 1 else None
 
 
-def release(database: Engine, item_ids: Sequence[str], reviewer: str) -> int:
-    """Give claims back, so that others need not wait for them to run out; returns how many."""
+def release(database: Engine, claims: Mapping[str, int | None], reviewer: str) -> int:
+    """Give claims back, so that others need not wait for them to run out; returns how many.
+
+    `claims`: item id → until when the claim holds that is given back, or None for any. A page that
+    closes while the next one opens on the same item gives back its own claim, not the new one.
+    """
+    given_back = 0
     with writing(database) as connection:
-        return connection.execute(
-            update(review_items)
-            .where(
-                review_items.c.id.in_(list(item_ids)[:500]),
+        for item_id, until in list(claims.items())[:_MOST_RELEASED]:
+            query = update(review_items).where(
+                review_items.c.id == item_id,
                 review_items.c.claimed_by == reviewer,
                 review_items.c.state == "waiting",
             )
-            .values(claimed_by=None, claimed_until=None)
-        ).rowcount
+            if until is not None:
+                query = query.where(review_items.c.claimed_until == until)
+            done = connection.execute(query.values(claimed_by=None, claimed_until=None))
+            given_back += done.rowcount
+    return given_back
 
 
 def count_for(connection: Connection, reviewer: str, now: int, wanted: QueueFilter) -> int:

@@ -10,7 +10,16 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from feedback import api, claims, dataset_pages, flagging, guideline_pages, inbox, queue
+from feedback import (
+    api,
+    claims,
+    dataset_pages,
+    flagging,
+    guideline_pages,
+    inbox,
+    opinion_pages,
+    queue,
+)
 from feedback.acceptance import (
     ERROR_LABELS,
     CutAnswerError,
@@ -21,6 +30,7 @@ from feedback.calls import read_calls
 from feedback.claims import QueueFilter
 from feedback.conversations import retrieved_texts, word_diff
 from feedback.guidelines import load_guideline
+from feedback.opinion_store import is_gold
 from feedback.pace import ASK_AFTER
 from feedback.passage_verdicts import PASSAGE_VERDICTS
 from feedback.selection import SHARES
@@ -43,6 +53,7 @@ def router(shell: Shell) -> APIRouter:
     _add_review(routes, shell)
     _add_deeds(routes, shell)
     guideline_pages.add(routes, shell)
+    opinion_pages.add(routes, shell)
     dataset_pages.add(routes, shell)
     api.add(routes, shell)
     return routes
@@ -73,6 +84,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
     with reading(shell.context.database) as connection:
         view = inbox.load(connection, item_id)
         guideline = load_guideline(connection, view.item["alias"])
+        gold = is_gold(connection, item_id)
     item = view.item
     held_by = (
         item["claimed_by"]
@@ -116,6 +128,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "ask_labels": False,
         "shares": SHARES,
         "guideline": guideline,
+        "is_gold": gold,
         **more,
     }
 
@@ -299,8 +312,13 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         item: Annotated[list[str] | None, Form()] = None,
         user: User = Depends(shell.require("reviewer")),
     ) -> Response:
-        """Give back what a page holds that is being closed, as `navigator.sendBeacon` sends it."""
-        claims.release(database, item or [], user.name)
+        """Give back what a page holds that is being closed, as `navigator.sendBeacon` sends it.
+
+        `item`: an id, a colon, and until when the page's claim holds.
+        """
+        held = (one.rpartition(":") for one in item or ())
+        found = {item_id: int(until) for item_id, _, until in held if until.isdigit()}
+        claims.release(database, found, user.name)
         return Response(status_code=204)
 
 

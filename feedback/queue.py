@@ -410,9 +410,10 @@ def undo(
             )
             is_yours = True
         else:  # a skip left the item to the others, who may have taken it
-            is_yours = claims.claim_in(
+            until = claims.claim_in(
                 connection, review.item_id, reviewer, claim_ms=claim_ms, now=now
             )
+            is_yours = until is not None
         example = connection.execute(
             select(examples.c.id, examples.c.alias).where(examples.c.review_id == review_id)
         ).first()

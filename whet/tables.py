@@ -19,15 +19,15 @@ from whet.retrieval_tables import (
     passages,
     retrieval_defaults,
 )
-from whet.review_tables import review_guidelines
+from whet.review_tables import review_gold, review_guidelines, review_opinions
 from whet.table_definition import WRITERS, metadata
 from whet.table_definition import define_table as _table
 from whet.table_definition import instant as _at
 
 __all__ = [
     "WRITERS", "blame_verdicts", "collections", "documents", "leases", "metadata",
-    "passage_vectors", "passages", "retrieval_defaults", "review_guidelines",
-    "scheduled_jobs",
+    "passage_vectors", "passages", "retrieval_defaults", "review_gold",
+    "review_guidelines", "review_opinions", "scheduled_jobs",
 ]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------

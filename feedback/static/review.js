@@ -17,7 +17,7 @@
   const DID = { approve: "Approved.", edit: "Edit saved.", reject: "Rejected.", skip: "Skipped." };
   let shownAt = Date.now();
   let paceKept = false;
-  let fetching = null;
+  let fetching = null, failed = null; // the error of the newest fetch
   let decisions = 0, overlapped = false; // whether answers to decisions may have come in another order than the decisions were made
 
   const progress = document.querySelector("#progress");
@@ -39,7 +39,7 @@
   function releaseAll() {
     const body = new URLSearchParams({ csrf: whet.csrf() });
     for (const node of [current(), ...behind, ...ahead]) {
-      if (node && "held" in node.dataset && !drafts.has(node.dataset.item)) body.append("item", node.dataset.item);
+      if (node && "held" in node.dataset && !drafts.has(node.dataset.item)) body.append("item", node.dataset.item + ":" + node.dataset.held);
     }
     if (body.has("item")) navigator.sendBeacon("/review/release", body);
   }
@@ -57,7 +57,7 @@
     parameters.set("exclude", known().join(","));
     fetching = part("/review/part?" + parameters)
       .then((node) => { if (node && !known().includes(node.dataset.item)) ahead.push(node); })
-      .catch(() => { /* the next decision asks again, and then says what is wrong */ })
+      .then(() => { failed = null; }, (error) => { failed = error; })
       .finally(() => { fetching = null; });
     return fetching;
   }
@@ -68,14 +68,14 @@
     const words = document.activeElement;
     if (words && stage.contains(words)) words.blur();
     if (node) stage.replaceChildren(node);
-    else stage.replaceChildren(document.querySelector("#all-done").content.cloneNode(true));
+    else stage.replaceChildren(document.querySelector(failed ? "#not-fetched" : "#all-done").content.cloneNode(true));
     shownAt = Date.now();
     if (node) {
       if (window.htmx) window.htmx.process(node);
       prepare(node);
       prefetch();
     }
-    announce([before, node ? "Next: " + (node.dataset.question || "a conversation without a question") : "Nothing else waits."].filter(Boolean).join(" "));
+    announce([before, node ? "Next: " + (node.dataset.question || "a conversation without a question") : failed ? "" : "Nothing else waits."].filter(Boolean).join(" "));
   }
 
   // A version of the guideline that this browser has not shown yet is open; after that the key h opens it.
@@ -119,6 +119,7 @@
       await prefetch();
       stage.removeAttribute("aria-busy");
     }
+    if (!ahead.length && failed) whet.say("The next conversation could not be fetched: " + failed.message, "bad", onward());
     show(ahead.shift() || null, before);
   }
 
@@ -175,11 +176,17 @@
   // A conversation that was opened by its address is held from the first letter on.
   async function hold(node) {
     if ("held" in node.dataset) return;
-    node.dataset.held = "";
+    node.dataset.held = "0"; // asked once
     try {
-      const response = await whet.send("/api/review/" + encodeURIComponent(node.dataset.item) + "/claim", { method: "POST" });
-      if (!(await response.json()).held) whet.say("Somebody else holds this conversation. Your text is kept here.", "bad", onward());
+      if (!(await claim(node))) whet.say("Somebody else holds this conversation. Your text is kept here.", "bad", onward());
     } catch (error) { /* the decision says what is wrong */ }
+  }
+
+  async function claim(node) {
+    const response = await whet.send("/api/review/" + encodeURIComponent(node.dataset.item) + "/claim", { method: "POST" });
+    const found = await response.json();
+    if (found.held) node.dataset.held = String(found.until);
+    return found.held;
   }
 
   const onward = () => ({ href: "/review" + (query ? "?" + query : ""), label: "Next conversation" });
@@ -342,7 +349,6 @@
       if (current()) ahead.unshift(current());
       show(node, "Undone.");
       counts(answer.stats);
-      node.dataset.held = "";
       whet.say(answer.message, "good");
     } catch (error) {
       undoable.push(newest);
@@ -503,8 +509,7 @@
     const node = current();
     if (!decidable(node) || document.hidden || !("held" in node.dataset)) return;
     try {
-      const response = await whet.send("/api/review/" + encodeURIComponent(node.dataset.item) + "/claim", { method: "POST" });
-      if (!(await response.json()).held && current() === node) whet.say("Somebody else has taken this conversation. What you typed is kept on this page.", "bad", onward());
+      if (!(await claim(node)) && current() === node) whet.say("Somebody else has taken this conversation. What you typed is kept on this page.", "bad", onward());
     } catch (error) { /* the next decision says what is wrong */ }
   }, Math.max(10, Number(stage.dataset.claimS) / 3) * 1000);
 

@@ -136,7 +136,7 @@ def test_a_skip_leaves_the_item_to_the_other_reviewers(context: Context) -> None
     assert queue.decide(context.database, first, "ada", Decision("skip"), now=NOW + 1) == skip
     assert take(context, "ada") == second, "not offered to ada again"
     assert take(context, "ada", wanted=QueueFilter(state="skipped")) == first, "unless she asks"
-    claims.release(context.database, [first, second], "ada")
+    claims.release(context.database, {first: None, second: None}, "ada")
     assert take(context, "bob") == first, "bob is offered it at once"
     with reading(context.database) as connection:
         found = inbox.stats(connection, reviewer="ada", now=NOW)
@@ -149,11 +149,20 @@ def test_a_skip_leaves_the_item_to_the_other_reviewers(context: Context) -> None
     assert queue.last_decision(context.database, "ada") is None and done.decision == "reject"
 
 
+def test_a_page_that_closes_gives_back_its_own_claim_alone(context: Context) -> None:
+    (item,) = queued(context, 1)
+    take(context, "ada")
+    take(context, "ada", NOW + 5)  # reloaded: the new page claims before the old one gives back
+    assert claims.release(context.database, {item: NOW + CLAIM_MS}, "ada") == 0
+    assert claims.release(context.database, {item: NOW + 5 + CLAIM_MS}, "bob") == 0
+    assert claims.release(context.database, {item: NOW + 5 + CLAIM_MS}, "ada") == 1
+
+
 def test_items_come_in_the_order_that_was_asked_for(context: Context) -> None:
-    first, second, third = queued(context, 3)  # priority falls as they come
+    first, _, third = queued(context, 3)  # priority falls as they come
     for order, expected in (("priority", first), ("newest", third), ("oldest", first)):
         assert take(context, f"by {order}", wanted=QueueFilter(order=order)) == expected
-        claims.release(context.database, [first, second, third], f"by {order}")
+        claims.release(context.database, {expected: None}, f"by {order}")
 
 
 def test_an_approval_with_an_error_label_asks_once_more(context: Context) -> None:
