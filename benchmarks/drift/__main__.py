@@ -47,6 +47,7 @@ PARTS = (
     "peers",
     "scale",
 )
+_USUAL_WORLD = "clustered, weekly"  # in which shifts begin
 _BY_VOLUME = ("nulls", "shifts")  # recorded for each volume
 _HEADLINES = (
     "refusal x2",
@@ -78,7 +79,7 @@ def _arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--shifts", default=",".join(SHIFTS), help="shifts (default all)")
     parser.add_argument(
         "--shift-world",
-        default="clustered, weekly",
+        default=_USUAL_WORLD,
         choices=sorted(NULLS),
         help="stationary world in which shifts begin (default clustered, weekly)",
     )
@@ -394,7 +395,7 @@ def main(given: list[str] | None = None) -> int:
         except WhetError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        recorded[f"{name}-{volume}" if volume else name] = (
+        recorded[_key(name, volume, identity["world"])] = (
             identity
             | {
                 "minutes": round((time.monotonic() - began) / 60, 1),
@@ -406,6 +407,12 @@ def main(given: list[str] | None = None) -> int:
             _record(recorded)
     print(table(recorded))
     return 1 if failures(recorded) else 0
+
+
+def _key(part: str, volume: int, world: str) -> str:
+    """Under which a part is recorded: changes in another world do not replace those in the usual."""
+    other = f"-{world}" if world not in ("", _USUAL_WORLD) else ""
+    return f"{part}-{volume}{other}" if volume else part
 
 
 def _commit() -> str:
