@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from serving.blame.units import NUMBER_WORDS, unit_of
+from serving.blame.units import COUNTED_UNITS, NUMBER_WORDS, unit_of
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -89,7 +89,8 @@ class Fact(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.kind is FactKind.NEGATION:
             return "a negation" if self.value == "not" else "no negation"
-        return f"{self.value} {self.unit}".strip()
+        unit = f"{self.unit}s" if self.unit in COUNTED_UNITS and self.value != "1" else self.unit
+        return f"{self.value} {unit}".strip()
 
     def equals(self, other: Fact) -> bool:
         """Tell whether both say the same; a number without a unit equals one that has it."""

@@ -35,6 +35,8 @@ _UNITS: Mapping[str, tuple[str, float]] = {
     "£": ("pound", 1), "pound": ("pound", 1), "gbp": ("pound", 1),
     "°": ("degree", 1), "degree": ("degree", 1),
 }  # fmt: skip
+# Normal forms that are said in the plural.
+COUNTED_UNITS = frozenset(unit for unit, _ in _UNITS.values()) - {"percent"}
 # Words after a number that are no unit of it.
 _NO_UNITS = frozenset(
     _words(
