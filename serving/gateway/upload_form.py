@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -16,6 +17,7 @@ from serving.gateway.core import Caller
 LONGEST_FIELD = 4096  # bytes of a field that is no file
 _MOST_FIELDS = 16
 _FORM_BYTES = 64 * 1024  # of a body besides its file
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]  # runs a function beside the event loop
 
 
 @dataclass
@@ -108,18 +110,18 @@ class _FormReader:
 
 
 async def receive_form(
-    receive: Receive, caller: Caller, target: Path, largest: int
+    receive: Receive, caller: Caller, target: Path, largest: int, in_thread: InThread
 ) -> ReceivedForm | None:
     """Write the form's file to `target`; None when the client went away.
 
-    Parsing and writing are done in threads. Raises ApiError: 413 for a file of more than `largest`
+    Parsing and writing are done by `in_thread`. Raises ApiError: 413 for a file of more than `largest`
     bytes, 400 or 415 for what is no whole form with one file. The caller removes `target`.
     """
     boundary = _boundary(caller.headers)
     announced = caller.content_length
     if announced is not None and announced > largest + _FORM_BYTES:
         raise _too_large(largest)
-    file = await asyncio.to_thread(target.open, "wb")
+    file = await in_thread(partial(target.open, "wb"))
     try:
         reader = _FormReader(boundary, file, largest)
         size = 0
@@ -132,10 +134,10 @@ async def receive_form(
             size += len(data)
             if size > largest + _FORM_BYTES:
                 raise _too_large(largest)
-            await asyncio.to_thread(reader.feed, data)
+            await in_thread(partial(reader.feed, data))
             is_more = message.get("more_body", False)
     finally:
-        await asyncio.to_thread(file.close)
+        await in_thread(file.close)
     if not reader.has_ended or not reader.form.filename:
         raise _wrong("The form ends early, or has no field 'file'.")
     return reader.form

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +37,7 @@ PURPOSES = ("assistants", "user_data")
 _JSON = "application/json"
 _MOST_RESULTS = 50  # OpenAI's limit
 _DEFAULT_RESULTS = 10
-_MOST_AT_ONCE = 3  # calls in threads; the gateway's others need some too
+_MOST_AT_ONCE = 4  # threads for reading and writing rows and files
 _MOST_UPLOADS = 4  # files that arrive at once
 _MOST_IN_BATCH = 500
 _SEARCH_TIMEOUT_S = 6.0
@@ -48,24 +50,29 @@ class VectorStoreApi:
 
     def __init__(self, core: Core, runner: UploadRunner) -> None:
         self.core, self._runner = core, runner
-        self._threads = asyncio.Semaphore(_MOST_AT_ONCE)
+        # Of its own: what hangs here must not keep keys and aliases from being refreshed.
+        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, "vector-stores")
         self._uploads = asyncio.Semaphore(_MOST_UPLOADS)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run `work` beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def call(self, caller: Caller, work: Callable[[VectorStores], T]) -> T:
         """Run `work` in a thread as the caller. Raises ApiError."""
         stores = VectorStores(self.core.context, caller.key_id, now_ms())
-        async with self._threads:
-            try:
-                return await asyncio.to_thread(work, stores)
-            except WhetError as error:
-                raise ApiError(error.status, str(error), code=error.code) from None
-            except SQLAlchemyError as error:
-                raise ApiError(
-                    503,
-                    "The database cannot be read or written at this moment.",
-                    code="database_unavailable",
-                    retry_after_s=_RETRY_AFTER_S,
-                ) from error
+        try:
+            return await self.in_thread(partial(work, stores))
+        except WhetError as error:
+            code = "invalid_value" if isinstance(error, InputError) else error.code
+            raise ApiError(error.status, str(error), code=code) from None
+        except SQLAlchemyError as error:
+            raise ApiError(
+                503,
+                "The database cannot be read or written at this moment.",
+                code="database_unavailable",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
 
     async def upload(self, request: Request) -> Response:
         """Take a file."""
@@ -73,7 +80,9 @@ class VectorStoreApi:
         async with self._uploads:
             part = await self.call(caller, _begin_file)
             try:
-                form = await receive_form(request.receive, caller, part, LARGEST_FILE)
+                form = await receive_form(
+                    request.receive, caller, part, LARGEST_FILE, self.in_thread
+                )
                 if form is None:
                     return Response(b"")
                 purpose = _purpose(form)
@@ -81,7 +90,7 @@ class VectorStoreApi:
                     caller, lambda on: on.files.complete(part, form.filename, purpose, now_ms())
                 )
             finally:
-                await asyncio.to_thread(part.unlink, missing_ok=True)
+                await self.in_thread(partial(part.unlink, missing_ok=True))
         return respond(objects.file_object(file))
 
     async def download(self, request: Request, file_id: str) -> Response:
@@ -145,7 +154,7 @@ class VectorStoreApi:
         """Delete a store with its documents."""
         caller = await self.core.caller(request.scope)
         await self.call(caller, lambda on: on.remove(store_id))
-        await asyncio.to_thread(self._runner.stop, store_id)
+        await self.in_thread(partial(self._runner.stop, store_id))
         return respond(objects.deleted(store_id, "vector_store.deleted"))
 
     async def search(self, request: Request, store_id: str) -> Response:
@@ -241,7 +250,7 @@ class VectorStoreApi:
         return caller, objects.decode(body or b"{}", kind)
 
     async def _wake(self, store_id: str) -> None:
-        await asyncio.to_thread(self._runner.wake, store_id)
+        await self.in_thread(partial(self._runner.wake, store_id))
 
     async def _resume(self, store_id: str) -> None:
         """Go on with what a restart interrupted, unless it ended for a reason that is told."""
@@ -251,7 +260,7 @@ class VectorStoreApi:
             if uploads.has_work() and not uploads.problem and not uploads.is_being_read:
                 self._runner.wake(store_id)
 
-        await asyncio.to_thread(resume)
+        await self.in_thread(resume)
 
 
 def add_vector_store_routes(app: FastAPI, runner: Callable[[], UploadRunner]) -> None:

@@ -16,7 +16,7 @@ from serving.gateway import vector_store_routes as routes
 from serving.retrieval.search import IndexSearcher
 from serving.retrieval.upload_runner import UploadRunner
 from serving.retrieval.upload_worker import read_uploads
-from serving.retrieval.uploads import UploadFolder
+from serving.retrieval.uploads import Upload, UploadFolder
 from tests.serving.conftest import Running
 from tests.serving.memory_searcher import CitingEngine, MemorySearcher, serve_with
 from tests.serving.retrieval.worlds import WordEmbedder, open_words
@@ -203,14 +203,26 @@ def test_states_of_files_in_a_batch(running: Running) -> None:
     assert put.status == "completed"
 
 
-def test_a_file_that_is_deleted_while_it_waits_never_arrives(running: Running) -> None:
-    client = client_of(running, "waits")
+@pytest.mark.parametrize("is_being_read", [False, True])
+def test_a_file_that_is_deleted_while_it_waits_never_arrives(
+    running: Running, monkeypatch: pytest.MonkeyPatch, is_being_read: bool
+) -> None:
+    client = client_of(running, f"waits-{is_being_read}".lower())
     runner: InProcessRunner = running.app.state.upload_runner
     store = client.vector_stores.create(name="w")
     file = client.files.create(file=("a.md", LAMPS), purpose="assistants")
     runner.is_held = True
     client.vector_stores.files.create(store.id, file_id=file.id)
-    client.vector_stores.files.delete(file.id, vector_store_id=store.id)
+    listed = UploadFolder.is_listed
+
+    def delete_first(uploads: UploadFolder, upload: Upload) -> bool:
+        uploads.discard(upload)  # as the route does first of all
+        return listed(uploads, upload)
+
+    if is_being_read:
+        monkeypatch.setattr(UploadFolder, "is_listed", delete_first)
+    else:
+        client.vector_stores.files.delete(file.id, vector_store_id=store.id)
     runner.is_held = False
     read_uploads(running.context, store.id, WordEmbedder(), now_ms())
     assert client.vector_stores.retrieve(store.id).file_counts.total == 0
@@ -248,6 +260,8 @@ def test_what_cannot_be_had_is_refused_with_a_sentence(
         with pytest.raises(openai.APIStatusError, match="longer than 1,000 bytes") as caught:
             client.files.create(file=("a.md", b"x" * size), purpose="assistants")
         assert caught.value.status_code == 413
+    with pytest.raises(openai.AuthenticationError):
+        running.client("whet-nobody").files.create(file=("a.md", b"x"), purpose="assistants")
     assert not list(client.files.list())
     folder = running.context.settings.home / "files"
     assert not list(folder.rglob("*.part")), "what was refused is kept nowhere"
