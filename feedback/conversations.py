@@ -4,19 +4,12 @@ conversation.
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whet.conversation import Message, ToolCall, text_of, tool_calls_of
 from whet.rag_prompt import format_passage
-
-_WORDS = re.compile(r"\s+|[^\s]+")
-# Beyond this many pieces the word diff is quadratic work for something nobody reads; it becomes one
-# removal and one addition.
-_DIFF_LIMIT = 4000
 
 
 def question(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -104,22 +97,3 @@ def training_row(
 def retrieved_texts(retrieved: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """Return the passages that the answer was given with, as they stood in the prompt."""
     return [format_passage(passage) for passage in retrieved or [] if passage.get("text")]
-
-
-def word_diff(before: str, after: str) -> list[tuple[str, str]]:
-    """[(`same` | `removed` | `added`, text)], by words; joined without `removed` it is `after`,
-    without `added` `before`.
-    """
-    old, new = _WORDS.findall(before), _WORDS.findall(after)
-    if len(old) + len(new) > _DIFF_LIMIT:
-        return [("removed", before), ("added", after)]
-    pieces: list[tuple[str, str]] = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            pieces.append(("same", "".join(old[a:b])))
-            continue
-        if b > a:
-            pieces.append(("removed", "".join(old[a:b])))
-        if d > c:
-            pieces.append(("added", "".join(new[c:d])))
-    return pieces

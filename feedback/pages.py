@@ -28,12 +28,13 @@ from feedback.acceptance import (
 )
 from feedback.calls import read_calls
 from feedback.claims import QueueFilter
-from feedback.conversations import retrieved_texts, word_diff
+from feedback.conversations import retrieved_texts
 from feedback.guidelines import load_guideline
 from feedback.opinion_store import is_gold
 from feedback.pace import ASK_AFTER
 from feedback.passage_verdicts import PASSAGE_VERDICTS
 from feedback.selection import SHARES
+from feedback.word_diff import word_diff
 from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading

@@ -1,7 +1,10 @@
-// The difference of two texts by words, for any length: words that occur once in both texts divide them, what is left
-// between two of those is compared word by word, and pieces too long for that are one removal and one addition.
+// The difference of two texts by words, for any length, as feedback/word_diff.py computes it for decided items: words
+// that occur once in both texts divide them, or runs of words where no word does; what is left between two of those is
+// compared word by word, and pieces too long for that are one removal and one addition.
 "use strict";
 const MOST_CELLS = 4e6; // of a table of the longest common subsequence: about 20 ms and 16 MB
+
+const RUN = 8; // words that are looked at together where single words repeat
 
 const wordsOf = (text) => text.match(/\s+|[^\s]+/g) || [];
 
@@ -25,12 +28,14 @@ function compare(a, b, found) {
   const end = tail ? ["same", a.slice(a.length - tail).join("")] : null;
   a = a.slice(head, a.length - tail);
   b = b.slice(head, b.length - tail);
-  const anchors = a.length && b.length ? commonOnce(a, b) : [];
-  if (!a.length || !b.length || (!anchors.length && a.length * b.length > MOST_CELLS)) {
+  const isShort = a.length * b.length <= MOST_CELLS;
+  let anchors = isShort ? [] : commonOnce(a, b, 1);
+  if (!isShort && !anchors.length) anchors = commonOnce(a, b, RUN);
+  if (isShort && a.length && b.length) {
+    longestCommon(a, b, found);
+  } else if (!anchors.length) {
     if (a.length) found.push(["del", a.join("")]);
     if (b.length) found.push(["ins", b.join("")]);
-  } else if (a.length * b.length <= MOST_CELLS) {
-    longestCommon(a, b, found);
   } else {
     let i = 0, j = 0;
     for (const [x, y] of anchors) { // linear in the anchors: what lies between two of them is small or has none
@@ -44,9 +49,16 @@ function compare(a, b, found) {
   if (end) found.push(end);
 }
 
-// [[index in a, index in b]] of words that occur once in each, the longest run of them that is in order in both.
-function commonOnce(a, b) {
-  const count = (words) => { const at = new Map(); words.forEach((word, index) => at.set(word, at.has(word) ? -1 : index)); return at; };
+// [[index in a, index in b]] of runs that occur once in each, the longest chain of them that is in order in both.
+function commonOnce(a, b, run) {
+  const count = (words) => {
+    const at = new Map();
+    for (let index = 0; index + run <= words.length; index++) {
+      const key = run === 1 ? words[index] : words.slice(index, index + run).join("");
+      at.set(key, at.has(key) ? -1 : index);
+    }
+    return at;
+  };
   const inA = count(a), inB = count(b);
   const pairs = [];
   for (const [word, x] of inA) if (x >= 0 && inB.get(word) >= 0) pairs.push([x, inB.get(word)]);
