@@ -95,7 +95,8 @@ class UploadRunner:
         with self._lock:
             self._processes.pop(name, None)
         uploads = UploadFolder(self._context.settings.home, name)
-        if status == 0 or self._is_closed or uploads.is_paused:
+        is_removed = not uploads.folder.is_dir()  # with its collection
+        if status == 0 or self._is_closed or uploads.is_paused or is_removed:
             return
         if not uploads.problem:
             uploads.note_problem(
