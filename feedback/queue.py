@@ -269,7 +269,8 @@ def _skip(
         )
     connection.execute(
         update(review_items)
-        .where(review_items.c.id == item.id)
+        # Somebody else may have claimed it since it was read
+        .where(review_items.c.id == item.id, review_items.c.claimed_by == reviewer)
         .values(claimed_by=None, claimed_until=None)
     )
     return Outcome(review_id, item.id, "skip", None)

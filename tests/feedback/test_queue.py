@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -272,6 +273,41 @@ def test_many_reviewers_at_once_never_decide_an_item_twice(context: Context) -> 
         assert connection.execute(select(func.count()).select_from(reviews)).scalar_one() == len(
             items
         )
+
+
+def test_what_one_of_many_reviewers_skips_another_decides_once(context: Context) -> None:
+    items = queued(context, 24)
+    skipped: set[tuple[str, str]] = set()
+    done: list[str] = []
+    wrong: list[object] = []
+    until = time.monotonic() + 60
+
+    def work(number: int) -> None:
+        reviewer = f"reviewer-{number}"
+        while len(done) < len(items) and time.monotonic() < until:
+            item = take(context, reviewer)
+            if item is None:
+                time.sleep(0.01)  # what others skip meanwhile comes back
+                continue
+            if (reviewer, item) in skipped:
+                wrong.append((reviewer, item))
+            try:
+                if items.index(item) % 4 == number:
+                    skipped.add((reviewer, item))
+                    queue.decide(context.database, item, reviewer, Decision("skip"), now=NOW)
+                else:
+                    queue.decide(context.database, item, reviewer, Decision("reject"), now=NOW)
+                    done.append(item)
+            except (WhetError, SQLAlchemyError) as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(70)
+    assert not wrong, wrong[:2]
+    assert sorted(done) == sorted(items), "each is decided, once"
 
 
 def test_of_many_who_decide_the_same_item_at_once_one_wins(context: Context) -> None:
