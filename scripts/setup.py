@@ -28,7 +28,7 @@ STAMP = VENV / ".whet-setup"
 # What the commands, the gateway and the engine import: with it most of what is ever used of the
 # packages.
 _IMPORTED = (
-    "whet.cli", "training.pipeline", "training.kernels", "transformers.models.llama.modeling_llama", "transformers.generation.utils", "torch.utils.tensorboard",
+    "whet.cli", "training.runs.pipeline", "training.models.kernels", "transformers.models.llama.modeling_llama", "transformers.generation.utils", "torch.utils.tensorboard",
     "sklearn.metrics", "evidently", "vllm.entrypoints.openai.api_server", "vllm.v1.engine.core",
 )  # fmt: skip
 # The CPU environment takes 3.3 GiB; what pip unpacks on the way takes room too

@@ -1,7 +1,7 @@
 """Is what an engine answers with the adapter that was trained, on the base it was trained on?
 
 Compares log-probabilities: the trainer's, which a version's card records in float32 and in bfloat16
-(`training/fingerprint.py`), with those an engine gives for the same tokens, with and without the
+(`training/models/fingerprint.py`), with those an engine gives for the same tokens, with and without the
 adapter. Pure functions of plain data.
 
 Rounding to bfloat16 moves the log-probability of a token by an amount that grows with the depth of

@@ -1,5 +1,5 @@
 """The parity check for fingerprints of one dtype, which versions have that were stored before
-`training/fingerprint.py` recorded the noise of bfloat16: mean and largest difference, with bounds
+`training/models/fingerprint.py` recorded the noise of bfloat16: mean and largest difference, with bounds
 that lie in the fingerprint."""
 
 from __future__ import annotations

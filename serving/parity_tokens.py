@@ -2,7 +2,7 @@
 
 Log-probabilities cannot show it: the engine is asked for those with token ids. So a version's card
 records what the trainer's template and tokenizer make of one conversation and of one plain text
-(`training/fingerprint.py`), and the engine is asked for both. Where the conversation differs and
+(`training/models/fingerprint.py`), and the engine is asked for both. Where the conversation differs and
 the plain text does not, the chat template is another one; where the text differs too, the
 tokenizer. Pure functions of plain data.
 """

@@ -5,22 +5,18 @@ What comes back is a stranger's text; whoever asked checks it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
+
+import openai
 
 from whet.errors import EndpointError, InputError
 from whet.urls import mask_url, split_credentials
 
 TIMEOUT_S = 120.0  # a large model on a slow machine writes a long answer within it
-TOGETHER = 8  # requests in flight: enough to keep an endpoint busy, below what free tiers refuse
 RETRIES = 3  # after a lost connection, a 429 or a 5xx; the client waits longer each time
-
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,6 @@ class Endpoint:
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The model's text, stripped. Raises EndpointError."""
-        import openai
 
         plain: Any = [
             {"role": message["role"], "content": message["content"]} for message in messages
@@ -86,8 +81,6 @@ class Endpoint:
 
     @cached_property
     def _client(self) -> Any:
-        import openai
-
         # Without credentials in the URL, which httpx writes into its log.
         address, credentials = split_credentials(self.url)
         http = openai.DefaultHttpxClient(
@@ -100,22 +93,6 @@ class Endpoint:
             timeout=TIMEOUT_S,
             http_client=http,
         )
-
-
-@contextmanager
-def asked_together(
-    ask: Callable[[Question], Answer], questions: Sequence[Question]
-) -> Iterator[Iterator[Answer]]:
-    """What `ask` makes of each question, in their order, several at once.
-
-    Whoever leaves early leaves what was not asked yet; an error of `ask` comes in its question's
-    turn.
-    """
-    pool = ThreadPoolExecutor(TOGETHER, thread_name_prefix="asks")
-    try:
-        yield pool.map(ask, questions)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -13,9 +13,11 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
-from training import answer_pages, runs, vote_pages
-from training.recipe import relevant_fields
-from training.words import (
+from training.recipes.recipe import relevant_fields
+from training.store import runs
+from training.web import answers as answer_pages
+from training.web import votes as vote_pages
+from training.web.words import (
     DATA_IN_RECIPE,
     estimated,
     is_silent,

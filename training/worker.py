@@ -20,11 +20,11 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from training import adapter_store, runs
-from training.again import command_again
-from training.child_process import Child
-from training.requests import open_requests, run_of
-from training.run import resume
+from training.loop import run_folders
+from training.runs.child_process import Child
+from training.store import adapter_store, runs
+from training.store.again import command_again
+from training.store.requests import open_requests, run_of
 from whet import leases
 from whet.clock import now_ms
 from whet.context import Context, open_context
@@ -222,7 +222,7 @@ class Worker:
             log.warning("run %s: the process that ran it is gone; marked as failed", run_id)
         for path in adapter_store.sweep(self._context, now_ms()):
             log.info("files of the removed version %s deleted", path)
-        for run_id in resume.sweep(self._context):
+        for run_id in run_folders.sweep(self._context):
             log.info("checkpoints of the ended run %s deleted", run_id)
 
 

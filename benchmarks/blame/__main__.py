@@ -71,11 +71,13 @@ def _measure_scripted(world: World, folder: Path) -> dict[str, Any]:
 
 def _measure_real(world: World, folder: Path) -> dict[str, Any]:
     # Torch and transformers take seconds to load, for which the scripted part need not wait.
-    from benchmarks.blame.models import Versions
-    from training.base_model import BaseModel, quiet_environment
-    from whet.settings import BUILTIN_BASE
+    from training.imports import quiet_environment
 
     quiet_environment()
+    from benchmarks.blame.models import Versions
+    from training.models.base_model import BaseModel
+    from whet.settings import BUILTIN_BASE
+
     missing = world.rng.sample(world.facts, _PER_FAULT)
     shop = IndexedShop(world, [fact for fact in world.facts if fact not in missing], folder)
     versions = Versions(BaseModel(BUILTIN_BASE, "the built-in base"), world.rng.randrange(10**6))

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from training.base.probe import answers, settled
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.lora import trainable
-from training.recipe import Recipe, load_recipe
-from training.rows import read_lines
-from training.trainer import train
+from training.data.rows import read_lines
+from training.loop.trainer import train
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.lora import trainable
+from training.recipes.recipe import Recipe, load_recipe
 from whet.conversation import history
 
 Row = dict[str, Any]  # a training row in the documented format

@@ -34,12 +34,14 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="", help="default: what this machine is faster in")
     options = parser.parse_args(given)
-    from training.base_model import BaseModel, quiet_environment
-    from training.device import compute_dtype
-    from whet.settings import BUILTIN_BASE
+    from training.imports import quiet_environment
 
     as_anybody = dict(os.environ)
     quiet_environment()
+    from training.machine.device import compute_dtype
+    from training.models.base_model import BaseModel
+    from whet.settings import BUILTIN_BASE
+
     dtype = options.dtype or compute_dtype("auto")
     if "speed" in options.what or not options.what:
         found: dict[str, list[float]] = {name: [] for name in ARMS}

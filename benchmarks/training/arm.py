@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.rows import FIRST_WORD, mixed_rows
-from training.encode import Encoded
-from training.recipe import Recipe
+from training.models.encoded import Encoded
+from training.recipes.recipe import Recipe
 from whet.settings import BUILTIN_BASE
 
 _RANK, _BATCH, _RATE = 32, 8, 1e-3
@@ -36,11 +36,13 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--base", type=Path, default=BUILTIN_BASE)
     options = parser.parse_args(given)
-    from training.base_model import BaseModel, quiet_environment
+    from training.imports import quiet_environment
 
     if options.name.startswith("ours"):
         quiet_environment()
     import torch
+
+    from training.models.base_model import BaseModel
 
     torch.set_num_threads(options.threads)
     base = BaseModel(options.base, "the base")
@@ -81,9 +83,9 @@ def _ours(
     """(time, tokens so far) after each step."""
     from dataclasses import replace
 
-    from training.allocator import keep_memory
-    from training.lora import trainable
-    from training.trainer import Step, train
+    from training.loop.trainer import Step, train
+    from training.machine.allocator import keep_memory
+    from training.models.lora import trainable
 
     keep_memory()
     stamps: list[tuple[float, int]] = []
@@ -109,7 +111,7 @@ def _theirs(name: str, base: Any, rows: list[Encoded], recipe: Recipe) -> list[t
         TrainingArguments,
     )
 
-    from training.lora import target_names
+    from training.models.lora import target_names
 
     model = AutoModelForCausalLM.from_pretrained(
         str(base.folder), dtype=getattr(torch, recipe.dtype), attn_implementation="sdpa"

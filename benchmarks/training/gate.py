@@ -11,6 +11,11 @@ run, a summary at the end; ``--record`` keeps the lines in ``gate.jsonl`` and wr
 
 from __future__ import annotations
 
+from training.imports import quiet_environment
+
+if __name__ == "__main__":  # read when torch is imported
+    quiet_environment()
+
 import argparse
 import json
 import subprocess
@@ -25,21 +30,23 @@ from typing import Any
 
 from benchmarks.document import put_between_markers
 from benchmarks.training.shops import ROWS, USERS, shop
-from training.allocator import keep_memory
 from training.base.probe import settled
-from training.base_model import BaseModel, quiet_environment
+from training.data.datasets import Dataset, default_shares
 from training.data.hold_out import AUTO
+from training.data.rows import Row, read_lines
 from training.data.split import split
 from training.data.variants import question_variants
-from training.datasets import Dataset, default_shares
-from training.encode import Encoded, Encoder
-from training.evaluate import Answer, answer_rows, questions
-from training.gate import Pair, score_interval
-from training.judging.held_out import describe_held_out, question_facts
-from training.lora import trainable
-from training.recipe import chosen_variants, load_recipe
-from training.rows import Row, read_lines
-from training.trainer import train
+from training.evaluation.answering import answer_rows
+from training.evaluation.answers import Answer, questions
+from training.evaluation.gate import Pair, score_interval
+from training.evaluation.held_out import describe_held_out, question_facts
+from training.loop.trainer import train
+from training.machine.allocator import keep_memory
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.lora import trainable
+from training.recipes.recipe import chosen_variants, load_recipe
 
 _HERE = Path(__file__).parent
 _BASE = _HERE.parents[1] / "whet" / "assets" / "base"
@@ -184,7 +191,6 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=1, help="the first shop (default 1)")
     parser.add_argument("--machine", default="", help="name of the machine in the record")
     options = parser.parse_args(given)
-    quiet_environment()
     keep_memory()
     import torch
 

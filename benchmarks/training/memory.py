@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.rows import mixed_rows
-from training.recipe import load_recipe
+from training.recipes.recipe import load_recipe
 from whet.settings import BUILTIN_BASE
 
 _SHARD_BYTES = 2_000_000_000  # of a weight file
@@ -74,17 +74,19 @@ def main(given: list[str] | None = None) -> int:
         "--steps", type=int, default=6, help="after six the peak of a small model no longer moves"
     )
     options = parser.parse_args(given)
-    from training.allocator import keep_memory
-    from training.base_model import BaseModel, quiet_environment
+    from training.imports import quiet_environment
 
     quiet_environment()
+    from training.machine.allocator import keep_memory
+    from training.models.base_model import BaseModel
+
     keep_memory()
     import torch
 
-    from training.lora import trainable
-    from training.run.checkpoint import Checkpoints
-    from training.run.estimates import memory_by_part, peak_memory_bytes, peak_of
-    from training.trainer import batch_loss, train
+    from training.loop.checkpoint import Checkpoints
+    from training.loop.trainer import batch_loss, train
+    from training.models.lora import trainable
+    from training.plan.estimates import memory_by_part, peak_memory_bytes, peak_of
 
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="whet-memory-") as scratch:

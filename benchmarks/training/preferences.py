@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.training.memory import SHAPES, built, forget_peak
 from benchmarks.training.rows import length
-from training.recipe import load_recipe
+from training.recipes.recipe import load_recipe
 
 _WORDS = ("lamp", "kettle", "order", "month", "repair", "claim", "store", "blue", "seven", "desk")
 _WORD = 2  # tokens that one takes, about
@@ -45,20 +45,23 @@ def main(given: list[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args(given)
-    from training.allocator import keep_memory, return_memory
-    from training.base_model import BaseModel, quiet_environment
+    from training.imports import quiet_environment
 
     quiet_environment()
+    from training.machine.allocator import keep_memory, return_memory
+    from training.models.base_model import BaseModel
+
     keep_memory()
     import torch
 
-    from training.encode import Encoder
-    from training.methods.pairs import max_completion_tokens, work
-    from training.methods.registry import METHODS, family
-    from training.run.checkpoint import Checkpoints
-    from training.run.estimates import estimate, memory_of, peak_memory_bytes, peak_of
-    from training.throughput import choose_threads, write
-    from training.trainer import total_steps
+    from training.loop.checkpoint import Checkpoints
+    from training.loop.pairs import max_completion_tokens, work
+    from training.loop.throughput import choose_threads, write
+    from training.loop.trainer import total_steps
+    from training.methods.families import family
+    from training.models.encode import Encoder
+    from training.plan.estimates import estimate, memory_of, peak_memory_bytes, peak_of
+    from training.recipes.methods import METHODS
 
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(prefix="whet-preferences-") as scratch:
@@ -128,7 +131,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 def _rows(count: int, longest: int) -> list[Any]:
-    from training.rows import read_lines
+    from training.data.rows import read_lines
 
     chance = random.Random(0)
 

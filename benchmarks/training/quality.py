@@ -10,6 +10,11 @@ under autocast. One JSON line per run; the paired differences over the seeds at 
 
 from __future__ import annotations
 
+from training.imports import quiet_environment
+
+if __name__ == "__main__":  # read when torch is imported
+    quiet_environment()
+
 import argparse
 import json
 import math
@@ -21,19 +26,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.allocator import keep_memory
 from training.base import other
 from training.base.probe import Probe, answers, judge, settled
-from training.base_model import BaseModel, quiet_environment
-from training.batches import IGNORED
-from training.encode import Encoded
-from training.recipe import Recipe, load_recipe
-from training.rows import read_lines
+from training.data.rows import read_lines
+from training.loop.batches import IGNORED
+from training.machine.allocator import keep_memory
+from training.models.base_model import BaseModel
+from training.models.encoded import Encoded
+from training.recipes.recipe import Recipe, load_recipe
 
 SCENARIOS = ("zenith", "ferry")
 ARMS = ("whet", "trl")
 _BASE = Path(__file__).parents[2] / "whet" / "assets" / "base"
-_FLOOR, _BETA2 = 0.02, 0.99  # of our schedule and our optimiser, see training/trainer.py
+_FLOOR, _BETA2 = 0.02, 0.99  # of our schedule and our optimiser, see training/loop/trainer.py
 
 
 def data(
@@ -67,7 +72,7 @@ def trl_trained(
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from training.lora import target_names
+    from training.models.lora import target_names
 
     model = AutoModelForCausalLM.from_pretrained(
         str(base.folder), dtype=getattr(torch, recipe.dtype)
@@ -201,7 +206,6 @@ def paired(runs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry."""
-    quiet_environment()
     parser = argparse.ArgumentParser(
         description=(
             "Our trainer against TRL's SFTTrainer with PEFT: the same everything, the same scorer."

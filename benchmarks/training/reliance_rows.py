@@ -18,7 +18,7 @@ from examples.zenith.world import FAULTS, Product, World
 from training.base import other, phrasing
 from training.base.worlds import sample_world
 from training.data.counterfactual import make_counterfactual
-from training.rows import read_lines
+from training.data.rows import read_lines
 
 RawRow = dict[str, Any]
 _LABELS, _ITEMS = 4, 8  # facts of a thing, and things, of an invented organisation

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 
-from training.encode import Encoded
+from training.models.encoded import Encoded
 
 _MEAN_LOG, _SPREAD_LOG = 4.6, 0.6  # a median of 100 tokens, one row in forty above 330
 _SHORTEST = 16

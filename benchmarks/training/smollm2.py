@@ -30,8 +30,8 @@ from benchmarks.document import put_between_markers
 from benchmarks.errors import BenchmarkError
 from benchmarks.training.smollm2_arm import BASE, SETS
 from examples.zenith import scenario
-from training.base_fetch import fetch
-from training.judging.measures import paired_interval
+from training.evaluation.intervals import paired_interval
+from training.models.base_fetch import fetch
 from whet.named_bases import NAMED_BASES
 
 _HERE = Path(__file__).parent

@@ -7,27 +7,34 @@ Zenith and the general questions of the report's probes, greedily. ``trl ROWS RE
 
 from __future__ import annotations
 
+import sys
+
+from training.imports import quiet_environment
+
+if sys.argv[1:2] == ["ask"]:  # TRL computes as it does for anybody
+    quiet_environment()
+
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks.training.quality import trl_trained
 from examples.zenith import scenario
-from training.adapter_store import read_weights
-from training.allocator import keep_memory
 from training.base.probe import answers
-from training.base_model import BaseModel, open_base, quiet_environment
-from training.device import compute_dtype
-from training.encode import Encoded, Encoder
-from training.evaluate import answer_rows
-from training.judging.probes import probes
-from training.lora import with_stored
-from training.recipe import recipe_from
-from training.rows import read_lines
-from training.run.estimates import peak_memory_bytes
+from training.data.rows import read_lines
+from training.evaluation.answering import answer_rows
+from training.evaluation.probes import probes
+from training.machine.allocator import keep_memory
+from training.machine.device import compute_dtype
+from training.models.base_model import BaseModel, open_base
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.lora import with_stored
+from training.plan.estimates import peak_memory_bytes
+from training.recipes.recipe import recipe_from
+from training.store.adapter_publish import read_weights
 from whet.context import open_context
 from whet.database import reading
 from whet.registry import find_adapter
@@ -54,7 +61,6 @@ def main(given: list[str] | None = None) -> int:
         command.add_argument("--threads", type=int, required=True)
     options = parser.parse_args(given)
     if options.command == "ask":  # TRL computes as it does for anybody
-        quiet_environment()
         keep_memory()
     import torch
 

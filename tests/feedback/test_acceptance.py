@@ -19,9 +19,9 @@ from feedback.queue import Decision
 from tests import builders
 from tests.feedback.world import ALIAS, NOW, seed_dataset, seed_row
 from tests.web import ConsoleClient, console_client
-from training.base_model import BaseModel
-from training.encode import Encoder
-from training.rows import read_lines
+from training.data.rows import read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
 from whet.context import Context
 from whet.control_tokens import ControlTokens, load_control_tokens
 from whet.database import reading, writing

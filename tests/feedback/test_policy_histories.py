@@ -24,7 +24,7 @@ from feedback.next_version import assemble_next, standing_examples
 from feedback.policy import MAX_TRIES, Decision, Policy, Review, State
 from tests import builders
 from tests.feedback.world import ALIAS, CLAIM_MS, NOW, queued, seed_dataset
-from training import runs
+from training.store import runs
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import WhetError

@@ -30,9 +30,10 @@ from tests.feedback.test_acceptance import (
 from tests.feedback.world import ALIAS, NOW, seed_dataset
 from tests.training.tiny import build_base
 from tests.training.tool_templates import HERMES
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.rows import read_lines
+from training.data.rows import read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
 from whet.cli import app
 from whet.context import Context
 from whet.conversation import ToolCall

@@ -20,9 +20,9 @@ from feedback.conversations import retrieved_texts, training_row
 from tests.engine_fixture import CONTEXT, LiveEngine
 from tests.serving.conftest import Running, serve, wait_for
 from tests.serving.memory_searcher import MemorySearcher, add_collection, hit
-from training.base_model import BaseModel
-from training.encode import Encoder
-from training.rows import Row, read_objects
+from training.data.rows import Row, read_objects
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
 from whet.conversation import history
 from whet.database import reading
 from whet.tables import replicas

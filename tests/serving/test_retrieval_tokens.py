@@ -21,9 +21,9 @@ from tests.serving.memory_searcher import CitingEngine, MemorySearcher, hit, ser
 from tests.serving.test_retrieval import ask
 from tests.training.tiny import build_base
 from tests.training.tool_templates import SHOW_CALLS
-from training.base_model import BaseModel
-from training.encode import Encoder
-from training.rows import Row, read_objects
+from training.data.rows import Row, read_objects
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
 from whet.conversation import history, request_tools
 
 TEMPLATES = ("qwen2.5", "llama-3.1", "mistral")

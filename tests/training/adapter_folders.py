@@ -16,8 +16,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from training.adapter_store import CONFIG, WEIGHTS
-from training.base_model import BaseModel
+from training.models.base_model import BaseModel
+from training.store.adapter_store import CONFIG, WEIGHTS
 
 RANK, ALPHA = 8, 16
 Tensors = dict[str, torch.Tensor]

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.tiny import BRACKETS, CHATML, TURNS, build_base
-from training.base_model import BaseModel, quiet_environment
+from training.models.base_model import BaseModel
 
-quiet_environment()
 TEMPLATES = {"chatml": CHATML, "brackets": BRACKETS, "turns": TURNS}
 
 

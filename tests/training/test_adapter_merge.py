@@ -8,14 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import training.base_model
+import training.commands.adapter_import
 from tests.training.test_store import RANK, TARGETS, new_adapter, weights_for
-from training.adapter_merge import COMBINATIONS, MergeRecipe, merge_adapters
-from training.adapter_store import NewAdapter, publish, read_weights
-from training.base_model import BaseModel
-from training.export import export_adapter
-from training.lora import plain_config
-from training.model_card import CARD_FILE
+from training.adapters.copies import export_adapter
+from training.adapters.merge import COMBINATIONS, MergeRecipe, merge_adapters
+from training.adapters.model_card import CARD_FILE
+from training.models.base_model import BaseModel
+from training.models.lora import plain_config
+from training.store.adapter_publish import NewAdapter, publish, read_weights
 from whet.cli import app
 from whet.context import Context
 from whet.errors import AdapterError, InputError, WhetError
@@ -145,7 +145,7 @@ def test_command_says_what_merging_means(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    monkeypatch.setattr(training.base_model, "open_base", lambda settings: base)
+    monkeypatch.setattr(training.commands.adapter_import, "open_base", lambda settings: base)
     labels = [version.label for version in versions]
     command = ["adapters", "merge", *labels, "--name", "both"]
     environment = {"WHET_HOME": str(sqlite_context.settings.home)}

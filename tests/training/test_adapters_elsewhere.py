@@ -24,11 +24,11 @@ from tests.training.adapter_folders import (
     replace_first,
     shard,
 )
-from training.adapter_import import ImportedAdapter, import_adapter, read_adapter
-from training.adapter_store import CONFIG, WEIGHTS
-from training.base_model import open_base
-from training.export import export_adapter
-from training.lora import with_stored
+from training.adapters.copies import export_adapter
+from training.adapters.imports import ImportedAdapter, import_adapter, read_adapter
+from training.models.base_model import open_base
+from training.models.lora import with_stored
+from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.cli import app
 from whet.context import Context
 from whet.errors import AdapterError
@@ -428,7 +428,7 @@ def test_float32_weights_keep_their_digits(
     folder = trainer.changed("digits", lambda x: {n: t.float() * 1.0001 for n, t in x.items()})
     held = load_file(folder / WEIGHTS)
     for name in ("float32", "bfloat16"):
-        monkeypatch.setattr("training.adapter_import.stored_dtype", lambda stored=name: stored)
+        monkeypatch.setattr("training.adapters.imports.stored_dtype", lambda stored=name: stored)
         weights = read_adapter(folder, trainer.base, MOST).weights
         assert all(torch.equal(t, held[n].to(getattr(torch, name))) for n, t in weights.items())
 

@@ -28,9 +28,9 @@ from tests.training.adapter_folders import (
     shard,
     without,
 )
-from training.adapter_import import read_adapter
-from training.adapter_store import CONFIG, WEIGHTS
-from training.base_model import open_base
+from training.adapters.imports import read_adapter
+from training.models.base_model import open_base
+from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.errors import AdapterError
 from whet.settings import Settings
 

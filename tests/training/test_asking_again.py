@@ -10,8 +10,8 @@ from sqlalchemy import select, update
 
 from tests import builders
 from tests.web import console_client
-from training import runs
-from training.requests import dataset_row, open_requests
+from training.store import runs
+from training.store.requests import dataset_row, open_requests
 from training.worker import Worker
 from whet.context import Context
 from whet.database import reading, writing

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from training.base_model import BaseModel
-from training.export import whole_folder
+from training.adapters.copies import whole_folder
+from training.models.base_model import BaseModel
 from whet.errors import ConfigurationError, StoreError, TrainingError
 
 _UP = "model.layers.1.mlp.up_proj.weight"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.training.tiny import CHATML, END_TOKENS, build_base
-from training.base_model import BaseModel
-from training.encode import NOTHING_TO_LEARN, Encoded, Encoder
-from training.rows import BadLine, Row, read_lines
+from training.data.rows import BadLine, Row, read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import NOTHING_TO_LEARN, Encoder
+from training.models.encoded import Encoded
 from whet.errors import ConfigurationError
 
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from tests.training.tiny import build_base
 from tests.training.tool_templates import HIDE_CALLS, SHOW_CALLS
-from training.base_model import BaseModel
+from training.data.rows import BadLine, Row, read_objects
 from training.data.shapes import is_visible
-from training.encode import Encoded, Encoder
-from training.rows import BadLine, Row, read_objects
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
 
 TOOL = {
     "type": "function",

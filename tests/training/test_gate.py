@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from training.gate import (
+from training.evaluation.gate import (
     FAIL,
     INCONCLUSIVE,
     PASS,

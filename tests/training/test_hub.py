@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.training.test_store import new_adapter
-from training.adapter_store import CONFIG, WEIGHTS, publish
-from training.base_model import BaseModel
-from training.model_card import CARD_FILE
+from training.adapters.model_card import CARD_FILE
+from training.models.base_model import BaseModel
+from training.store.adapter_publish import publish
+from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.cli import app
 from whet.context import Context
 from whet.errors import InputError, StoreError

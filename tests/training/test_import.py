@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import training.adapter_import
-import training.adapter_scope
-import training.base_model
+import training.adapters.imports
+import training.adapters.scope
+import training.commands.adapter_import
 from tests.training.test_store import RANK, TARGETS, weights_for
 from tests.training.tiny import build_base
-from training.adapter_import import import_adapter, read_adapter
-from training.adapter_scope import Scope, linear_layers, targeted_layers
-from training.adapter_store import CONFIG, WEIGHTS
-from training.base_model import BaseModel
+from training.adapters.imports import import_adapter, read_adapter
+from training.adapters.scope import Scope, linear_layers, targeted_layers
+from training.models.base_model import BaseModel
+from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.cli import app
 from whet.context import Context
 from whet.errors import AdapterError
@@ -118,7 +118,9 @@ def test_the_declared_base_is_on_the_card_and_in_the_answer(
     assert stored.card["imported"] == {**asdict(origin), "notices": list(origin.notices)}
     assert (origin.base, origin.revision) == (THEIRS, "abc")
 
-    monkeypatch.setattr(training.base_model, "open_base", lambda settings: replace(base, name=OURS))
+    monkeypatch.setattr(
+        training.commands.adapter_import, "open_base", lambda settings: replace(base, name=OURS)
+    )
     command = ["adapters", "import", str(folder), "--name", "support"]
     environment = {"WHET_HOME": str(sqlite_context.settings.home)}
     refused = CliRunner().invoke(app, command, env=environment)
@@ -168,7 +170,7 @@ def test_what_peft_refuses_is_a_sentence(
     def refuses(*_: object) -> None:
         raise ValueError("Cannot convert PEFT target(s) gate_proj without also targeting up_proj.")
 
-    monkeypatch.setattr(training.adapter_import, "with_stored", refuses)
+    monkeypatch.setattr(training.adapters.imports, "with_stored", refuses)
     with pytest.raises(AdapterError, match="Cannot convert"):
         import_adapter(sqlite_context, sent(), "support", base, actor="t")
 
@@ -269,7 +271,7 @@ def test_a_configuration_that_could_be_read_in_two_ways_is_refused(
     sentence: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training.adapter_scope, "_PATTERN_SECONDS", 0.2)
+    monkeypatch.setattr(training.adapters.scope, "_PATTERN_SECONDS", 0.2)
     with pytest.raises(AdapterError, match=re.escape(sentence)):
         read_adapter(sent(**declared), base, 64)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from training.base_model import BaseModel
 from training.data.augment import augment
-from training.encode import Encoded, Encoder
-from training.rows import Row, read_lines
+from training.data.rows import Row, read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
 
 TURNS = 3
 

@@ -14,7 +14,7 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_copies_below_a_librarys_op
     """
     import torch
 
-    from training.master_weights import MasterWeights
+    from training.loop.master_weights import MasterWeights
 
     model = torch.nn.Linear(4, 1, bias=False).to(torch.bfloat16)
     torch.nn.init.ones_(model.weight)
@@ -32,7 +32,7 @@ def test_updates_too_small_for_bfloat16_add_up_in_the_copies_below_a_librarys_op
 def test_a_librarys_optimiser_takes_the_steps_that_it_would_take_itself() -> None:
     import torch
 
-    from training.master_weights import MasterWeights
+    from training.loop.master_weights import MasterWeights
 
     def trained(copied: bool) -> list[float]:
         torch.manual_seed(1)

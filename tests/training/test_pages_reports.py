@@ -11,8 +11,8 @@ import pytest
 
 from tests.web import headline
 from training.data.report import render
-from training.judging import report
-from training.run.search_page import page
+from training.evaluation import report
+from training.runs.search_page import page
 
 EVIL = "<script>alert(1)</script>"
 _NOTHING_ELSE = (

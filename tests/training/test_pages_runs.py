@@ -11,11 +11,11 @@ from sqlalchemy import select
 
 from tests import builders, worlds
 from tests.web import NOW, console_client, headline
-from training.answer_pages import marked
 from training.commands.shown import loss_bars
 from training.pages import list_headline, sparkline
-from training.recipe import load_recipe, relevant_fields
-from training.words import estimated, run_headline, said_value
+from training.recipes.recipe import load_recipe, relevant_fields
+from training.web.answers import marked
+from training.web.words import estimated, run_headline, said_value
 from whet.context import Context
 from whet.database import reading as reads
 from whet.database import writing

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from tests import builders
 from tests.training.judging.test_opinion import sample
 from tests.web import NOW, ConsoleClient, console_client, headline
-from training.commands.evaluate import evaluate
-from training.judging import ballots, report, votes
-from training.judging.opinion import opinion
+from training.cli.evaluate import evaluate
+from training.evaluation import ballots, report, votes
+from training.evaluation.opinion import opinion
 from whet.context import Context
 from whet.database import reading, writing
 from whet.registry import find_adapter
@@ -390,7 +390,7 @@ def test_votes_and_the_judges_agreement_with_them_join_the_report(
     def here() -> Iterator[Context]:
         yield context
 
-    monkeypatch.setattr("training.commands.evaluate.opened", here)
+    monkeypatch.setattr("training.commands.judgements.opened", here)
     runner = CliRunner()
     told = json.loads(runner.invoke(evaluate, ["votes", "support@v2", "--json"]).stdout)
     assert told == seen["votes"] and told["pairs"]["against"]["losses"] == 12

@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.base_model import BaseModel
+from training.data.datasets import Shares
 from training.data.formats import read_file
+from training.data.plain_text import windows
+from training.data.rows import BadLine, Row, read_objects
 from training.data.similar import Shape, clusters
 from training.data.split import split
 from training.data.text_files import SECTION, text_rows
-from training.datasets import Shares
-from training.encode import Encoded, Encoder
-from training.gate import FAIL, INCONCLUSIVE, PASS, Thresholds
-from training.judging.nll import reference_nll
-from training.plain_text import windows
-from training.rows import BadLine, Row, read_objects
-from training.text_gate import TextPair, judge_texts
+from training.evaluation.gate import FAIL, INCONCLUSIVE, PASS, Thresholds
+from training.evaluation.nll import reference_nll
+from training.evaluation.text_gate import TextPair, judge_texts
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
 
 WORDS = (
     "the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "sends", "it", "to",

@@ -9,10 +9,9 @@ from typing import Any
 from sqlalchemy import insert
 
 from tests.training.tiny import facts
-from training.datasets import PARTS, Dataset, load, save, with_standing_reviews
-from training.evaluate import questions
-from training.gate import REGRESSION
-from training.rows import Row, read_lines
+from training.data.datasets import PARTS, REGRESSION, Dataset, load, save, with_standing_reviews
+from training.data.rows import Row, read_lines
+from training.evaluation.answers import questions
 from whet.context import Context
 from whet.database import writing
 from whet.tables import datasets

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from training.data.datasets import PARTS, Shares, default_shares, rows_digest, save
 from training.data.formats import read_file
+from training.data.rows import read_lines
 from training.data.split import split
-from training.datasets import PARTS, Shares, default_shares, rows_digest, save
-from training.rows import read_lines
 from whet.errors import InputError
 from whet.store import Store
 

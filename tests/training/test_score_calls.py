@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.training.test_encode_tools import USER, _call, _calling, _row
+from training.data.scoring import score, score_calls
 from training.data.tools import find_calls
-from training.evaluate import Answer
-from training.judging.measures import Side, measure_rows
-from training.scoring import score, score_calls
+from training.evaluation.answers import Answer, Side
+from training.evaluation.measures import measure_rows
 
 ARGUMENTS = {"part": "lamp", "many": 2, "new": True}
 HERMES = '<tool_call>\n{"name": "stock", "arguments": %s}\n</tool_call>'

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select
 
-from training import adapter_import, adapter_store
-from training.adapter_import import import_adapter, read_adapter
-from training.adapter_store import CONFIG, WEIGHTS, NewAdapter, publish
-from training.base_model import BaseModel
-from training.export import export_adapter
-from training.lora import plain_config
+from training.adapters import imports as adapter_import
+from training.adapters.copies import export_adapter
+from training.adapters.imports import import_adapter, read_adapter
+from training.models.base_model import BaseModel
+from training.models.lora import plain_config
+from training.store import adapter_store
+from training.store.adapter_publish import NewAdapter, publish
+from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import AdapterError, ConflictError, InputError, StoreError

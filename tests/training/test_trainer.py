@@ -15,20 +15,12 @@ import pytest
 from sqlalchemy import select
 
 from tests.training.tiny import CHATML, build_base, facts
-from training import datasets, kernels, pipeline, runs
-from training.base_model import BaseModel, open_base
-from training.batches import IGNORED, collate, epoch_batches
+from training.data import datasets
+from training.data.rows import Row, read_lines
 from training.data.split import split
-from training.encode import Encoded, Encoder
-from training.evaluate import greedy
-from training.fingerprint import chosen_conversations, fingerprint, logprobs
-from training.kernels import fuse_lora, use_short_attention
-from training.lora import adapter_weights, add_lora, plain_config, with_stored
-from training.prepare import Prepared, prepare
-from training.recipe import Recipe, load_recipe, recipe_from, resolved
-from training.reporter import Reporter
-from training.rows import Row, read_lines
-from training.trainer import (
+from training.loop.batches import IGNORED, collate, epoch_batches
+from training.loop.generation import greedy
+from training.loop.trainer import (
     Cancelled,
     Step,
     batch_loss,
@@ -37,6 +29,19 @@ from training.trainer import (
     total_steps,
     train,
 )
+from training.models import kernels
+from training.models.base_model import BaseModel, open_base
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.fingerprint import chosen_conversations, fingerprint, logprobs
+from training.models.kernels import fuse_lora, use_short_attention
+from training.models.lora import adapter_weights, add_lora, plain_config, with_stored
+from training.plan.prepare import Prepared, prepare
+from training.plan.reporter import Reporter
+from training.recipes.recipe import Recipe, load_recipe, recipe_from, resolved
+from training.runs import pipeline
+from training.runs.outcome import Outcome
+from training.store import runs
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading
@@ -430,7 +435,7 @@ def go(
     recipe: Recipe | None = None,
     into: Path | None = None,
     **fields: Any,
-) -> pipeline.Outcome:
+) -> Outcome:
     prepared, run = prepared_run(context, rows, recipe, **fields)
     with Reporter(context, run) as reporter:
         return pipeline.run_training(context, run, prepared, reporter, actor="test", into=into)

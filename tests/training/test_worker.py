@@ -18,12 +18,12 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from tests.training.tiny import facts
-from training import datasets as stored_datasets
-from training import runs
+from training.data import datasets as stored_datasets
+from training.data.rows import read_lines
 from training.data.split import split
-from training.rows import read_lines
-from training.run import resume
-from training.run.checkpoint import run_folder
+from training.loop import run_folders
+from training.loop.run_folders import run_folder
+from training.store import runs
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading, writing
@@ -354,7 +354,7 @@ def test_checkpoints_go_with_runs_that_ended_for_good_and_with_no_others(
         state: run(state) for state in (runs.RUNNING, runs.FAILED, runs.SUCCEEDED, runs.CANCELLED)
     }
     (run_folder(sqlite_context, "another database's") / "checkpoints").mkdir(parents=True)
-    assert sorted(resume.sweep(sqlite_context)) == sorted(
+    assert sorted(run_folders.sweep(sqlite_context)) == sorted(
         [ids[runs.SUCCEEDED], ids[runs.CANCELLED]]
     )
     left = {path.parent.name for path in run_folder(sqlite_context, "").glob("*/checkpoints")}
@@ -364,7 +364,7 @@ def test_checkpoints_go_with_runs_that_ended_for_good_and_with_no_others(
     assert all(
         (run_folder(sqlite_context, each) / "tensorboard").is_dir() for each in ids.values()
     ), "the curves stay"
-    assert resume.sweep(sqlite_context) == []
+    assert run_folders.sweep(sqlite_context) == []
 
 
 def test_a_long_curve_is_thinned_to_500_points_with_its_ends() -> None:

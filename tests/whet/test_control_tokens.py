@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.base_model import BaseModel
+from training.models.base_model import BaseModel
 from whet.base_folder import local_base_folder
 from whet.context import Context
 from whet.control_tokens import (

@@ -8,13 +8,16 @@ keeps several fp32 copies of the scores. This one keeps the probabilities only, 
 import functools
 from typing import Any
 
+import torch
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
 NAME = "whet_plain_causal"
 
 
 @functools.lru_cache(maxsize=64)
 def _mask(tokens: int, dtype: Any) -> Any:
     """``[tokens, tokens]`` with minus infinity above the diagonal."""
-    import torch
 
     return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu(1)
 
@@ -25,7 +28,6 @@ def plain_causal(
     """Attention of ``[batch, heads, tokens, size]``; padding must be on the right, where a causal
     model never looks.
     """
-    import torch
 
     scores = torch.matmul(query * scaling, key.transpose(2, 3))
     scores.add_(_mask(query.shape[2], query.dtype))
@@ -35,8 +37,6 @@ def plain_causal(
 
 def use(model: Any) -> None:
     """Make ``model`` attend with ``plain_causal``."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, plain_causal)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, lambda *args, **kwargs: None)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import torch
+
 from training.base.corpus import document
 from training.base.documents import Messages
 from training.base.tokenizer import ASSISTANT, CONTEXT_TOKENS, END
@@ -69,7 +71,6 @@ def tensors(group: list[Example], generator: Any = None) -> tuple[Any, Any, Any]
     """``(ids, answer, learned)``, each ``[documents, tokens]``; the masks mark targets and are one
     shorter in time.
     """
-    import torch
 
     width = -(-max(len(example.ids) for example in group) // 8) * 8
     ids = torch.zeros(len(group), width, dtype=torch.long)

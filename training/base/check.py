@@ -12,14 +12,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
+
 from training.base import phrasing, prompts
 from training.base.comparing import LIMITS
 from training.base.documents import message
 from training.base.probe import answers
 from training.base.values import plural, value
 from training.base.worlds import sample_world
-from training.base_model import BaseModel, quiet_environment
-from training.device import compute_dtype
+from training.machine.device import compute_dtype
+from training.models.base_model import BaseModel
 
 Task = tuple[list[dict[str, str]], Callable[[str], bool]]
 SEED = "whet-base-check"
@@ -76,7 +78,6 @@ TASKS = {"look_up": look_up, "unknown": unknown, "compare": compare, "echo": ech
 
 def check(folder: Path, questions: int, threads: int) -> dict[str, Any]:
     """Share of right answers per task."""
-    import torch
 
     torch.set_num_threads(threads)
     base = BaseModel(folder, folder.name)
@@ -94,7 +95,6 @@ def check(folder: Path, questions: int, threads: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry."""
-    quiet_environment()
     parser = argparse.ArgumentParser(description="What the base can do without an adapter.")
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=100)

@@ -2,6 +2,9 @@
 
 from typing import Any, cast
 
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from training.base.tokenizer import CONTEXT_TOKENS, SPECIAL, VOCABULARY
 
 # 5.6 million parameters. Head size 32 is one that every attention backend of the engine knows.
@@ -23,8 +26,6 @@ SHAPE: dict[str, Any] = {
 
 def new_model(seed: int) -> Any:
     """A freshly initialised ``LlamaForCausalLM`` in fp32."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(

@@ -5,6 +5,8 @@ Matrices inside the layers are updated by Muon (orthogonalised momentum), everyt
 
 from typing import Any
 
+import torch
+
 
 def schedule(step: int, warm_up: int, decay_from: int | None, decay_steps: int) -> float:
     """Warm-up, constant, then a straight line to zero: the factor of the learning rate at ``step``."""
@@ -18,8 +20,6 @@ class MasterOptimiser:
     """Holds fp32 copies of a bf16 model's parameters and updates both."""
 
     def __init__(self, model: Any, learning_rate: float, muon: bool = True) -> None:
-        import torch
-
         self.parameters = list(model.parameters())
         self.masters = [p.detach().clone().float().requires_grad_() for p in self.parameters]
         names = [name for name, _ in model.named_parameters()]
@@ -51,7 +51,6 @@ class MasterOptimiser:
         """Update with the model's gradients at ``factor`` of the learning rate; return the
         gradient's norm.
         """
-        import torch
 
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             master.grad = parameter.grad.float()
@@ -76,7 +75,6 @@ class MasterOptimiser:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
-        import torch
 
         with torch.no_grad():
             for parameter, master, saved in zip(

@@ -6,8 +6,10 @@ of the learning rate at once, so a run can be brought to a good end at any time.
 """
 
 import argparse
+import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,12 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.allocator import keep_memory
+import torch
+from tokenizers import Tokenizer
+
 from training.base import attention, batches
 from training.base import tokenizer as tokenizers_of_base
 from training.base.corpus import document
 from training.base.model import new_model
 from training.base.optimise import MasterOptimiser, schedule
+from training.machine.allocator import keep_memory
 
 LOG_EVERY_STEPS = 10
 EVALUATE_EVERY_STEPS = 200
@@ -63,7 +68,6 @@ def give_back_memory() -> None:
     """Return freed pages that lie unused between blocks in use; kept memory would grow without end
     otherwise.
     """
-    import ctypes
 
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -73,7 +77,6 @@ def give_back_memory() -> None:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` so that a half-written file can never be read."""
-    import torch
 
     part = path.with_suffix(".part")
     torch.save(state, part)
@@ -82,7 +85,6 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 def export(model: Any, folder: Path, tokenizer_folder: Path) -> None:
     """Write the model in bf16 with its tokenizer, as transformers and vLLM read it."""
-    import shutil
 
     folder.mkdir(parents=True, exist_ok=True)
     model.config.dtype = "bfloat16"
@@ -105,7 +107,6 @@ def loss_of(
     """``(this rank's share of the loss, loss on answers alone, real tokens of the batch)`` of one
     batch.
     """
-    import torch
 
     ids, answer, learned = batches.tensors(group, generator)
     learned_in_all = int(learned.sum())
@@ -124,7 +125,6 @@ def loss_of(
 
 def join_gradients(model: Any, wish: float) -> float:
     """Add up the gradients of all ranks in place; return the sum of the ranks' ``wish`` values."""
-    import torch
 
     gradients = [p.grad for p in model.parameters()]
     flat = torch.cat([*(g.reshape(-1).float() for g in gradients), torch.tensor([wish])])
@@ -143,7 +143,6 @@ def evaluate(model: Any, groups: dict[str, list[list[batches.Example]]]) -> dict
     It cannot reach 1: which of several wordings an organisation uses is often only known after its
     first answer.
     """
-    import torch
 
     shares = {}
     with torch.no_grad():
@@ -181,8 +180,6 @@ def evaluation_groups(tokenizer: Any, seed: str) -> dict[str, list[list[batches.
 
 def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> None:
     """Run or resume this rank's part of the pre-training; every log line goes to ``report``."""
-    import torch
-    from tokenizers import Tokenizer
 
     if args.processes > 1:
         torch.distributed.init_process_group(

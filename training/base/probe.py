@@ -15,16 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.allocator import keep_memory
+import torch
+
+from examples.zenith import scenario as zenith
 from training.base import other
-from training.base_model import BaseModel, quiet_environment
-from training.device import compute_dtype
-from training.encode import Encoded, Encoder
-from training.evaluate import greedy
-from training.lora import trainable
-from training.recipe import Recipe, load_recipe, recipe_from, resolved
-from training.rows import read_lines
-from training.trainer import train
+from training.data.rows import read_lines
+from training.loop.generation import greedy
+from training.loop.trainer import train
+from training.machine.allocator import keep_memory
+from training.machine.device import compute_dtype
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.lora import trainable
+from training.recipes.recipe import Recipe, load_recipe, recipe_from, resolved
 
 Scorer = Callable[[dict[str, Any], str], dict[str, bool]]
 ANSWER_TOKENS = 90  # the longest reference answer of either scenario has fewer than 70
@@ -80,8 +84,6 @@ class Probe:
     """One base, one scenario, one seed."""
 
     def __init__(self, base: BaseModel, scenario: str, recipe: Recipe, questions: int) -> None:
-        from examples.zenith import scenario as zenith
-
         self.base, self.recipe, self.questions, self.zenith = base, recipe, questions, zenith
         self.encoder = Encoder(base, base.max_positions)
         self.scorer: Scorer = (
@@ -147,7 +149,6 @@ class Probe:
 
 def settled(base: BaseModel, recipe: Recipe) -> Recipe:
     """The recipe as a run on this base and machine would use it, with the threads that are set."""
-    import torch
 
     found = resolved(recipe, parameters=base.parameters, max_length=base.max_positions)
     return replace(found, dtype=compute_dtype(recipe.dtype), threads=torch.get_num_threads())
@@ -155,12 +156,9 @@ def settled(base: BaseModel, recipe: Recipe) -> Recipe:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """One probe."""
-    import torch
 
     keep_memory()
     torch.set_num_threads(args.threads)
-    from examples.zenith import scenario as zenith
-
     base = BaseModel(args.base, args.base.name)
     changed = {
         name: value
@@ -201,7 +199,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line entry."""
-    quiet_environment()
     parser = argparse.ArgumentParser(description="Measure how fast a base learns new facts.")
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--scenario", choices=("zenith", "other"), default="zenith")

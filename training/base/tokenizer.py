@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
 from training.base.corpus import document
 
 VOCABULARY = 2048
@@ -43,7 +45,6 @@ def _texts(seed: str, count: int) -> Iterator[str]:
 
 def build(folder: Path, seed: str) -> None:
     """Train the tokenizer on the corpus of ``seed`` and write its files into ``folder``."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

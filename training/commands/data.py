@@ -10,167 +10,35 @@ from typing import Any
 
 import typer
 
-from training.commands.options import COLUMNS, ENCODING, VERBOSE
 from training.commands.sources import describe_split, refuse_large_loss
-from whet.cli import emit, err, opened, out
+from training.data import datasets, record
+from training.data.clean import clean as cleaned
+from training.data.formats import read_good, read_options
+from training.data.pii import known_region
+from training.data.split import parent_from
+from training.data.split import split as divided
+from whet.cli import emit, err, out
 from whet.clock import now_ms
 from whet.errors import InputError
 
-data = typer.Typer(
-    no_args_is_help=True,
-    help=(
-        "Check, clean, split, mix and augment training rows: JSONL, JSON, CSV, Parquet, `datasets`"
-        " folders."
-    ),
-)
 
-_Json = typer.Option(False, "--json", help="Print one JSON document.")
-_File = typer.Argument(..., metavar="FILE", help="File of training rows.")
-_Region = typer.Option(
-    "", "--region", help="Country (two letters) whose phone numbers may stand without +."
-)
-# Of the figures, what is printed below the table, or in --json alone.
-_NOT_IN_TABLE = {
-    "preview", "previews", "histogram", "findings", "rejected", "test_rejected", "notices",
-}  # fmt: skip
-_SkipBad = typer.Option(
-    False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing."
-)
-
-
-@data.command("check")
-def check(
-    file: Path = _File,
-    test: Path | None = typer.Option(
-        None, "--test", help="A test set that no row may be known from."
-    ),
-    report: Path | None = typer.Option(
-        None, "--report", help="Also write an HTML page with plots here."
-    ),
-    region: str = _Region,
-    method: str = typer.Option(
-        "lora", "--method", help="The method that is to learn them: its run refuses the same rows."
-    ),
-    verbose: bool = VERBOSE,
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = _Json,
-) -> None:
-    """What is wrong with the rows and what to do about it, and what the model will see.
-
-    Exit code 2 when a run would refuse them.
-    """
-    with opened() as context:
-        from training.data.check import check as checked
-        from training.data.finding import Finding
-        from training.data.formats import read_options
-        from training.data.pii import known_region
-
-        country = known_region(region)
-        with _stages(as_json) as progress:
-            found = checked(
-                context,
-                file,
-                test=test,
-                region=country,
-                method_name=method,
-                options=read_options(columns, encoding),
-                progress=progress,
-            )
-        if report is not None:
-            from training.data.report import render
-
-            _write_text(report, render(found, file.name, now_ms()))
-        if as_json:
-            emit(found, True)
-        else:
-            _print_rejected(found, verbose)
-            emit({key: value for key, value in found.items() if key not in _NOT_IN_TABLE}, False)
-            for notice in found["notices"]:
-                rows = f" ({notice['rows']:,} rows)" if notice["rows"] else ""
-                out.print(f"• {notice['found']}{rows}", markup=False)
-            for finding in found["findings"]:
-                style = "red" if finding["severity"] == "error" else "yellow"
-                out.print(Finding(**finding).sentence(verbose=verbose), markup=False, style=style)
-            _preview(found["preview"])
-        if found["errors"]:
-            raise typer.Exit(2)
-
-
-def _print_rejected(found: dict[str, Any], verbose: bool) -> None:
-    """Print one sentence for each fault, or with `verbose` one for each line."""
-    from training.data.bad_lines import BadLine, sentences
-
-    bad = [BadLine(**line) for line in found["rejected"]]
-    of = found["rows"] + found["rejected_lines"]
-    for sentence in map(str, bad) if verbose else sentences(bad, of=of):
-        out.print(sentence, markup=False)
-
-
-@data.command("stats")
-def stats(
-    file: Path = _File,
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = _Json,
-) -> None:
-    """Tokens per row (histogram), learned tokens, over-long rows, duplicates, tasks, origins,
-    labels, languages.
-    """
-    with opened() as context:
-        from training.data.check import check as checked
-        from training.data.formats import read_options
-
-        with _stages(as_json) as progress:
-            options = read_options(columns, encoding)
-            found = checked(context, file, options=options, progress=progress)
-        if as_json:
-            emit(found, True)
-            return
-        histogram = found.pop("histogram")
-        emit({key: value for key, value in found.items() if key not in _NOT_IN_TABLE}, False)
-        most = max((bin_["rows"] for bin_ in histogram), default=1)
-        for bin_ in histogram:
-            out.print(
-                f"{bin_['from']:>6} to {bin_['to']:>6} tokens "
-                f" {'█' * round(40 * bin_['rows'] / most)} {bin_['rows']}",
-                markup=False,
-            )
-
-
-@data.command("clean")
 def clean(
-    file: Path = _File,
-    into: Path = typer.Option(
-        ...,
-        "--into",
-        help="File for the clean rows (JSONL); a record of what was done is written beside it.",
-    ),
-    near: bool = typer.Option(
-        False, "--near", help="Also leave out rows that are nearly the same as an earlier one."
-    ),
-    keep_duplicates: bool = typer.Option(
-        False, "--keep-duplicates", help="Leave exact duplicates in."
-    ),
-    keep_pii: bool = typer.Option(False, "--keep-pii", help="Leave personal data in."),
-    keep_characters: bool = typer.Option(
-        False,
-        "--keep-characters",
-        help="Leave Unicode form, control characters and white space as they are.",
-    ),
-    region: str = _Region,
-    skip_bad: bool = _SkipBad,
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = _Json,
+    *,
+    file: Path,
+    into: Path,
+    near: bool,
+    keep_duplicates: bool,
+    keep_pii: bool,
+    keep_characters: bool,
+    region: str,
+    skip_bad: bool,
+    columns: str,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     """Normalise texts, replace personal data by placeholders that are seen and never learned, leave
     out duplicates. Exit code 2 when a row had to be refused.
     """
-    from training.data import record
-    from training.data.clean import clean as cleaned
-    from training.data.formats import read_good, read_options
-    from training.data.pii import known_region
 
     record.refuse_existing(into)
     country = known_region(region)
@@ -205,50 +73,24 @@ def clean(
         raise typer.Exit(2)
 
 
-@data.command("split")
 def split(
-    file: Path = _File,
-    into: Path = typer.Option(
-        ...,
-        "--into",
-        help="Folder for train.jsonl, validation.jsonl and test.jsonl; it must not hold them yet.",
-    ),
-    validation: float = typer.Option(
-        0.1, "--validation", min=0, max=0.9, help="Share of rows, 0 to 0.9."
-    ),
-    test: float = typer.Option(0.1, "--test", min=0, max=0.9, help="Share of rows, 0 to 0.9."),
-    parent: Path | None = typer.Option(
-        None, "--parent", help="Folder of an earlier split: its rows keep their parts."
-    ),
-    hold_out: str = typer.Option(
-        "auto",
-        "--hold-out",
-        help=(
-            "What is held out together: pattern (whole patterns of questions), question, user; auto"
-            " chooses. See --by-time."
-        ),
-    ),
-    by_time: str = typer.Option(
-        "", "--by-time", help="Field with a time: the newest rows are held out."
-    ),
-    drop_leaks: bool = typer.Option(
-        False,
-        "--drop-leaks",
-        help="Write the parts although more than a tenth of the rows is in none of them.",
-    ),
-    skip_bad: bool = _SkipBad,
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = _Json,
+    *,
+    file: Path,
+    into: Path,
+    validation: float,
+    test: float,
+    parent: Path | None,
+    hold_out: str,
+    by_time: str,
+    drop_leaks: bool,
+    skip_bad: bool,
+    columns: str,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     """Split into parts that do not repeat each other: rows with one question or group stay
     together, and a row keeps its part with --parent.
     """
-    from training import datasets
-    from training.data import record
-    from training.data.formats import read_good, read_options
-    from training.data.split import parent_from
-    from training.data.split import split as divided
 
     if validation + test >= 1:
         raise InputError(
@@ -326,16 +168,3 @@ def _stages(quiet: bool) -> Iterator[Callable[[str], None]]:
         return
     with err.status("reading") as status:
         yield lambda stage: status.update(stage)
-
-
-def _preview(preview: list[dict[str, Any]]) -> None:
-    """The first row as the model sees it; learned tokens stand out."""
-    from rich.text import Text
-
-    if not preview:
-        return
-    text = Text()
-    for piece in preview:
-        text.append(piece["text"], style="bold green underline" if piece["trained"] else "dim")
-    out.print("\nThe first row as the base sees it; what is underlined is learned:")
-    out.print(text)

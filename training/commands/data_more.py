@@ -9,88 +9,45 @@ import os
 from pathlib import Path
 from typing import Any
 
-import typer
+from rich.progress import Progress
 
-from training.commands.data import data
-from training.commands.options import COLUMNS, ENCODING
+from training.data import augment as augmenting
+from training.data import mix as mixing
+from training.data import record
+from training.data.formats import read_good, read_options
+from training.data.rewriting import MAX_TOKENS, TEMPERATURE, rewriters
+from training.data.rows import Row, read_objects
+from training.endpoint import Endpoint
+from training.optional import WORDNET
 from whet.cli import emit, err, out
 from whet.clock import now_ms
 from whet.errors import InputError
-
-__all__ = ["data"]
-
-_Json = typer.Option(False, "--json", help="Print one JSON document.")
-_SkipBad = typer.Option(
-    False, "--skip-bad", help="Leave out lines that are not rows, instead of refusing."
-)
+from whet.lazy import load
 
 
-@data.command("augment")
 def augment(
-    file: Path = typer.Argument(
-        ...,
-        metavar="FILE",
-        help="File of training rows: the training part of a split, never a test set.",
-    ),
-    into: Path = typer.Option(
-        ..., "--into", help="File for the new rows (JSONL); a record is written beside it."
-    ),
-    methods: str = typer.Option(
-        "swap,delete",
-        "--methods",
-        help="Some of swap, delete, insert, synonym, paraphrase, back-translate; taken in turn.",
-    ),
-    per_row: int = typer.Option(1, "--per-row", min=1, max=100, help="New rows for each row."),
-    synonyms: Path | None = typer.Option(
-        None,
-        "--synonyms",
-        help=(
-            "File of synonyms: one group on each line, separated by commas, or JSON. Default:"
-            " WordNet, where its data is installed."
-        ),
-    ),
-    test: Path | None = typer.Option(
-        None,
-        "--test",
-        help=(
-            "Held-out rows that no new row may be like. Default: the other parts of the split in"
-            " which FILE lies."
-        ),
-    ),
-    endpoint: str = typer.Option(
-        "",
-        "--endpoint",
-        help="OpenAI-compatible address, up to /v1, for paraphrase and back-translate.",
-    ),
-    model: str = typer.Option("", "--model", help="Model to ask there."),
-    key_env: str = typer.Option(
-        "OPENAI_API_KEY", "--key-env", help="Environment variable that holds the endpoint's key."
-    ),
-    through: str = typer.Option(
-        "German", "--through", help="Language that back-translation goes through."
-    ),
-    language: str = typer.Option(
-        "English", "--language", help="Language of the questions, for back-translation."
-    ),
-    seed: int = typer.Option(0, "--seed", help="Same seed and rows: same word changes."),
-    with_originals: bool = typer.Option(
-        False, "--with-originals", help="Write the rows of FILE too."
-    ),
-    skip_bad: bool = _SkipBad,
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = _Json,
+    *,
+    file: Path,
+    into: Path,
+    methods: str,
+    per_row: int,
+    synonyms: Path | None,
+    test: Path | None,
+    endpoint: str,
+    model: str,
+    key_env: str,
+    through: str,
+    language: str,
+    seed: int,
+    with_originals: bool,
+    skip_bad: bool,
+    columns: str,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     """New training rows: the question in other words, the answer as it is, marked synthetic with
     the row they were made from.
     """
-    from rich.progress import Progress
-
-    from training.data import augment as augmenting
-    from training.data import record
-    from training.data.formats import read_good, read_options
-    from training.data.rewriting import MAX_TOKENS, TEMPERATURE, rewriters
-    from training.endpoint import Endpoint
 
     record.refuse_existing(into)
     chosen = [name.strip() for name in methods.split(",") if name.strip()]
@@ -120,9 +77,7 @@ def augment(
     ]
     words = None
     if {"synonym", "insert"} & set(chosen):
-        words = (
-            augmenting.synonyms_from(synonyms) if synonyms else augmenting.wordnet_synonyms(rows)
-        )
+        words = augmenting.synonyms_from(synonyms) if synonyms else load(WORDNET)(rows)
         if words is None:
             raise InputError(
                 "WordNet's data is not on this machine, and nothing is downloaded.",
@@ -173,48 +128,23 @@ def augment(
     )
 
 
-@data.command("mix")
 def mix(
-    files: list[Path] = typer.Argument(
-        ..., metavar="FILE...", help="Files of training rows; each is a set, named by its file."
-    ),
-    into: Path = typer.Option(
-        ..., "--into", help="File for the rows (JSONL); a record is written beside it."
-    ),
-    temperature: float = typer.Option(
-        1.0,
-        "--temperature",
-        help=(
-            "1: every row counts alike; as it grows, every set does. Rates are proportional to"
-            " rows^(1/temperature)."
-        ),
-    ),
-    rows: int = typer.Option(
-        0, "--rows", min=0, help="Rows of the mixture at most. Default: all, with weights."
-    ),
-    balance: bool = typer.Option(
-        False,
-        "--balance",
-        help="Weigh rows so that every label of a task (or every task) counts alike.",
-    ),
-    replay: Path | None = typer.Option(
-        None, "--replay", help="Earlier rows to mix in, against forgetting."
-    ),
-    share: float = typer.Option(
-        0.2, "--share", help="Share of replayed rows in the result, 0 to 1."
-    ),
-    skip_bad: bool = _SkipBad,
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = _Json,
+    *,
+    files: list[Path],
+    into: Path,
+    temperature: float,
+    rows: int,
+    balance: bool,
+    replay: Path | None,
+    share: float,
+    skip_bad: bool,
+    columns: str,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     """Rows of several sets in one, by weights: mixtures with a temperature, replay of earlier rows,
     balanced labels.
     """
-    from training.data import mix as mixing
-    from training.data import record
-    from training.data.formats import read_good, read_options
-    from training.rows import Row, read_objects
 
     record.refuse_existing(into)
     if len({path.stem for path in files}) < len(files):

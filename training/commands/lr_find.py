@@ -5,58 +5,44 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
-
-from training.commands.options import COLUMNS, ENCODING
 from training.commands.progress import Watch, run_progress
 from training.commands.recipe_options import overrides, with_alpha
 from training.commands.sources import RowSource, rows_of
-from training.commands.train import train
+from training.data.formats import read_options
+from training.loop.faults import translate_oom
+from training.loop.throughput import choose_threads
+from training.machine.allocator import keep_memory
+from training.methods.families import family
+from training.models.base_model import open_base
+from training.plan.prepare import prepare
+from training.recipes.methods import METHODS, find
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.runs.lr_find import RangePoint, require_testable, run_range_test, steps_within
+from training.runs.lr_find_page import page
+from training.runs.pipeline import load, pad_token
 from whet.cli import emit, opened, out
 from whet.context import Context
 from whet.ids import check_name
 from whet.store import digest_json
 
-if TYPE_CHECKING:
-    from training.recipe import Recipe
 
-_MINUTES = 5.0  # a hundred steps of a small base take seconds
-
-
-@train.command("lr-find")
 def lr_find(
-    file: Path | None = typer.Argument(None, metavar="[FILE]", help="File of training rows."),
-    dataset: str = typer.Option(
-        "", "--dataset", help="A dataset version instead of a file, such as support@v2."
-    ),
-    recipe_name: str = typer.Option(
-        "", "--recipe", help="A recipe, by name or path. Default: the method's own."
-    ),
-    method: str = typer.Option("", "--method", help="How to train. Default: lora."),
-    rank: int | None = typer.Option(None, "--rank", help="Inner width of the adapter."),
-    batch_size: int | None = typer.Option(None, "--batch-size", help="Rows per step."),
-    assignments: list[str] = typer.Option(
-        [], "--set", metavar="FIELD=VALUE", help="Any other field of a recipe; may be given again."
-    ),
-    minutes: float = typer.Option(
-        _MINUTES,
-        "--minutes",
-        min=0.1,
-        help="Longest time of the test; fewer steps where it takes longer.",
-    ),
-    alias: str = typer.Option(
-        "",
-        "--alias",
-        help="Name of the adapter that the rows are for. Default: the setting default_alias.",
-    ),
-    skip_bad: bool = typer.Option(
-        False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."
-    ),
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+    *,
+    file: Path | None,
+    dataset: str,
+    recipe_name: str,
+    method: str,
+    rank: int | None,
+    batch_size: int | None,
+    assignments: list[str],
+    minutes: float,
+    alias: str,
+    skip_bad: bool,
+    columns: str,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     """Train some hundred steps at rising learning rates and suggest one; nothing is stored but a
     picture.
@@ -65,10 +51,6 @@ def lr_find(
         {"method": method or None, "rank": rank, "batch_size": batch_size}, assignments
     )
     with opened() as context:
-        from training.data.formats import read_options
-        from training.methods.registry import find
-        from training.recipe import load_recipe, recipe_from
-
         name = check_name(alias or context.settings.default_alias, "alias")
         begun = load_recipe(recipe_name or find(str(given.get("method", "lora"))).name)
         chosen = find(str(given.get("method", begun.method)))
@@ -105,17 +87,7 @@ def _test(
     watch: Watch,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return (the test as JSON, what is to be said of the rows)."""
-    from training.allocator import keep_memory
-    from training.base_model import open_base, quiet_environment
-    from training.methods.registry import METHODS, family
-    from training.pipeline import load, pad_token
-    from training.prepare import prepare
-    from training.run.faults import translate_oom
-    from training.run.lr_find import RangePoint, require_testable, run_range_test, steps_within
-    from training.run.lr_find_page import page
-    from training.throughput import choose_threads
 
-    quiet_environment()
     keep_memory()
     require_testable(recipe)
     watch({"stage": "loading"})

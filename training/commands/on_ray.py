@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.runs.places import JOBS, LOCAL, ray_address, require_job_address, require_ray
+from training.runs.ray_job import as_asked, client_of, run_on_ray
+from training.runs.search_ray import cluster, search_on_ray
 from whet.cli import emit, err, out
 from whet.context import Context
 from whet.errors import InputError
@@ -15,8 +18,6 @@ from whet.lines import split_lines
 
 def client_for(context: Context, on: str, into: Path | None, *, dry_run: bool) -> Any:
     """Ray's client for jobs, after everything about the place that can be refused."""
-    from training.run.places import JOBS, ray_address, require_job_address, require_ray
-    from training.run.ray_job import client_of
 
     address = ray_address(on, JOBS)
     require_job_address(address, context.settings)
@@ -48,7 +49,6 @@ def run_there(
     as_json: bool,
 ) -> None:
     """Have Ray do the run, and say what it made."""
-    from training.run.ray_job import as_asked, run_on_ray
 
     def on_log(text: str) -> None:
         for line in split_lines(text):
@@ -68,8 +68,6 @@ def run_there(
 
 def search_there(found: Any, on: str, **follow: Any) -> None:
     """Have Ray try the recipes."""
-    from training.run.places import LOCAL, ray_address
-    from training.run.search_ray import cluster, search_on_ray
 
     if found.prepared.start_adapter is not None:
         raise InputError(

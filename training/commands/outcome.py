@@ -5,17 +5,15 @@ end.
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from training.commands.evaluate import metrics_table, print_details
-from training.methods.registry import METHODS, MODEL
-from training.words import memory_text
-from training.words import said_value as value_text
+from training.commands.tables import metrics_table, print_details
+from training.recipes.methods import METHODS, MODEL
+from training.runs.outcome import Outcome
+from training.web.words import memory_text
+from training.web.words import said_value as value_text
 from whet.cli import emit, err, out
 from whet.web.filters import duration
-
-if TYPE_CHECKING:
-    from training.pipeline import Outcome
 
 _COLOURS = {"pass": "green", "fail": "red"}
 # What a verdict means for whoever wants to use the version.

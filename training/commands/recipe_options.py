@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.methods.registry import Method
+from training.recipes.methods import Method
 from whet.errors import InputError
 
 # Fields that have no option of their own name: what people would type instead.

@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from training.commands.outcome import show_report, summary
-from training.commands.train import execute, this_process, train
+from training.commands.train_rows import execute, this_process
+from training.data import datasets
+from training.machine.allocator import keep_memory
+from training.models.base_model import open_base
+from training.plan.prepare import prepare
+from training.runs.resume import recipe_in, recipe_of
+from training.store import runs
+from training.store.again import command_again
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.context import Context
@@ -16,20 +21,11 @@ from whet.database import reading
 from whet.errors import InputError
 
 
-@train.command("resume")
-def resume(
-    run_id: str = typer.Argument(..., metavar="RUN", help="Id of a run, or its beginning."),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
-) -> None:
+def resume(*, run_id: str, as_json: bool) -> None:
     """Go on with a run that failed or whose process was killed, from its newest checkpoint: same
     rows, recipe and base, and the same result.
     """
     with opened() as context:
-        from training import runs
-        from training.allocator import keep_memory
-        from training.base_model import quiet_environment
-
-        quiet_environment()
         keep_memory()
         started, row = runs.resume(
             context, run_id, worker=this_process(), actor=actor(), now=now_ms()
@@ -51,11 +47,6 @@ def resume(
 
 def _prepared(context: Context, row: dict[str, Any]) -> Any:
     """What the run was to do, from its row and its checkpoint."""
-    from training import datasets
-    from training.again import command_again
-    from training.base_model import open_base
-    from training.prepare import prepare
-    from training.run.resume import recipe_in, recipe_of
 
     if "dataset_path" not in row["recipe"]:
         with reading(context.database) as connection:

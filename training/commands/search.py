@@ -9,11 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from training.commands.options import COLUMNS, ENCODING
+from training.commands.on_ray import search_there
 from training.commands.sources import RowSource, rows_of
-from training.commands.train import train
+from training.data.formats import read_options
+from training.loop.throughput import choose_threads
+from training.machine.allocator import keep_memory
+from training.models.base_model import open_base
+from training.plan.prepare import prepare
+from training.recipes.methods import find
+from training.recipes.recipe import load_recipe
+from training.runs.pipeline import load, pad_token
+from training.runs.places import LOCAL, ray_address, require_ray
+from training.runs.search import Plan, Search, require_searchable, with_validation
 from whet.cli import emit, err, opened, out
 from whet.errors import InputError
 from whet.ids import check_name
@@ -21,49 +30,22 @@ from whet.ids import check_name
 _STATES = {"complete": "finished", "pruned": "ended early", "fail": "failed"}
 
 
-@train.command("search")
 def search(
-    file: Path | None = typer.Argument(None, metavar="[FILE]", help="JSONL file of training rows."),
-    dataset: str = typer.Option(
-        "", "--dataset", help="A dataset version instead of a file, such as support@v2."
-    ),
-    trials: int = typer.Option(
-        0,
-        "--trials",
-        min=0,
-        help="Trials in all; those of an earlier call of the same search count.",
-    ),
-    minutes: float = typer.Option(
-        0.0, "--minutes", min=0.0, help="Minutes of this call; a trial that has begun is finished."
-    ),
-    params: str = typer.Option(
-        "learning_rate,rank,epochs",
-        "--params",
-        help="What is searched: learning_rate, rank, epochs, batch_size, alpha.",
-    ),
-    pruner: str = typer.Option(
-        "median", "--pruner", help="How hopeless trials are ended early: median or hyperband."
-    ),
-    recipe_name: str = typer.Option(
-        "lora", "--recipe", help="Where what is not searched comes from."
-    ),
-    alias: str = typer.Option(
-        "",
-        "--alias",
-        help="Name of the adapter that the rows are for. Default: the setting default_alias.",
-    ),
-    seed: int = typer.Option(0, "--seed", help="Of the proposals."),
-    skip_bad: bool = typer.Option(
-        False, "--skip-bad", help="Leave out rows that cannot be learned from, instead of refusing."
-    ),
-    on: str = typer.Option(
-        "",
-        "--on",
-        help="ray (one that is started here), or ray=ADDRESS of a cluster: several trials at once.",
-    ),
-    columns: str = COLUMNS,
-    encoding: str = ENCODING,
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON document."),
+    *,
+    file: Path | None,
+    dataset: str,
+    trials: int,
+    minutes: float,
+    params: str,
+    pruner: str,
+    recipe_name: str,
+    alias: str,
+    seed: int,
+    skip_bad: bool,
+    on: str,
+    columns: str,
+    encoding: str,
+    as_json: bool,
 ) -> None:
     """Search learning rate, rank, epochs … by the loss on validation rows; write the best recipe
     and a picture of what mattered.
@@ -71,22 +53,9 @@ def search(
     if not trials and not minutes:
         raise InputError("A search needs a budget.", hint="Give --trials N, --minutes M, or both.")
     with opened() as context:
-        from training.allocator import keep_memory
-        from training.base_model import open_base, quiet_environment
-        from training.data.formats import read_options
-        from training.methods.registry import find
-        from training.pipeline import load, pad_token
-        from training.prepare import prepare
-        from training.recipe import load_recipe
-        from training.run.search import Plan, Search, require_searchable, with_validation
-        from training.throughput import choose_threads
-
         if on:
-            from training.run.places import LOCAL, ray_address, require_ray
-
             ray_address(on, LOCAL)
             require_ray()
-        quiet_environment()
         keep_memory()
         name = check_name(alias or context.settings.default_alias, "alias")
         wanted = tuple(each.strip() for each in params.split(",") if each.strip())
@@ -132,8 +101,6 @@ def search(
                 "on_trial": on_trial,
             }
             if on:
-                from training.commands.on_ray import search_there
-
                 search_there(found, on, **budget)
             else:
                 found.run(**budget, on_step=on_step)
@@ -182,8 +149,6 @@ def _bar(
     if quiet:
         yield (lambda ended, best: None), (lambda step, steps: None)
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     with Progress(
         TextColumn("trials"),
         BarColumn(),

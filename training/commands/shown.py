@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from training.commands.evaluate import metrics_table
-from training.recipe import relevant_fields
-from training.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
+from training.commands.tables import metrics_table
+from training.recipes.recipe import relevant_fields
+from training.web.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
 from whet.cli import emit, out
 from whet.clock import iso
 from whet.web.filters import duration

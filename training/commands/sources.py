@@ -8,22 +8,24 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from training.data import datasets
+from training.data.datasets import Shares
+from training.data.formats import DEFAULTS, ReadOptions
+from training.data.given import Given, read_given
+from training.data.leaks import MIN_TEST_ROWS, LargeLossError
+from training.data.repeats import merge_repeats
+from training.data.rows import Row
+from training.data.split import Split, settled_before, split
+from training.data.warnings import warnings
+from training.recipes.methods import Method
+from training.store.requests import dataset_row
 from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
-
-if TYPE_CHECKING:
-    from training.data.formats import ReadOptions
-    from training.data.given import Given
-    from training.data.split import Split
-    from training.datasets import Shares
-    from training.methods.registry import Method
-    from training.rows import Row
-
 
 # Training rows up to which a run looks through them first; the search for near-duplicates takes ten
 # seconds then
@@ -74,9 +76,6 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
     Raises InputError for a source that cannot be read, and where more than MOST_DROPPED of the rows
     would not be used and nobody accepts that.
     """
-    from training import datasets
-    from training.data.formats import DEFAULTS
-    from training.data.given import read_given
 
     file = source.file
     if bool(file) == bool(source.dataset):
@@ -111,9 +110,6 @@ def part_rows(context: Context, name: str, given: Given, source: RowSource) -> P
     Raises InputError where more than MOST_DROPPED of the rows would not be used and nobody accepts
     that.
     """
-    from training import datasets
-    from training.data.repeats import merge_repeats
-    from training.data.split import settled_before, split
 
     notices = list(given.notices)
     rows, merged = merge_repeats(given.rows, source.repeats)
@@ -169,7 +165,6 @@ def _folded(rows: list[Row], folds: int, notices: list[str], *, is_wanted: bool)
 
 def _is_test_too_small(made: Split) -> bool:
     """Whether the gate could say nothing, and cross-validation could."""
-    from training.data.leaks import MIN_TEST_ROWS
 
     rows = [row for part in made.parts.values() for row in part]
     if any(row.is_text for row in rows):
@@ -180,7 +175,6 @@ def _is_test_too_small(made: Split) -> bool:
 
 def rows_or_ask(context: Context, name: str, source: RowSource, *, may_ask: bool) -> SourceRows:
     """Read the rows; at a terminal, ask before going on without many of them."""
-    from training.data.leaks import LargeLossError
 
     try:
         return rows_of(context, name, source)
@@ -210,7 +204,6 @@ def describe_split(made: Split, shares: Shares) -> str:
 
 def refuse_large_loss(made: Split) -> None:
     """Raises LargeLossError where more than MOST_DROPPED of the rows are in no part."""
-    from training.data.leaks import LargeLossError
 
     if not made.large_loss:
         return
@@ -226,7 +219,6 @@ def refuse_large_loss(made: Split) -> None:
 
 def warnings_of(rows: list[Any]) -> list[str]:
     """What `whet data check` would warn of in the rows that are learned."""
-    from training.data.warnings import warnings
 
     if len(rows) > _LOOKED_AT:
         return [
@@ -238,8 +230,6 @@ def warnings_of(rows: list[Any]) -> list[str]:
 
 def find_dataset(context: Context, reference: str) -> Any:
     """A dataset version by `name@vN`, name (its newest version) or digest. Raises NotFoundError."""
-    from training import datasets
-    from training.requests import dataset_row
 
     with reading(context.database) as connection:
         row = dataset_row(connection, reference)

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.ask_together import asked_together
 from training.data.leaks import Leak, find_leaks
+from training.data.rows import BadLine, Row, read_objects
 from training.data.similar import text_key, words
-from training.endpoint import asked_together
-from training.rows import BadLine, Row, read_objects
 from whet.errors import InputError
 from whet.lines import split_lines
 
@@ -74,7 +74,9 @@ def augment(
         for method in _in_turn(methods, per_row)
         if method in MODEL_METHODS
     ]
-    with asked_together(lambda each: (rewrite or {})[each[1]](_question(each[0])), asks) as written:
+    with asked_together(
+        lambda each: (rewrite or {})[each[1]](question_text(each[0])), asks
+    ) as written:
         return _augmented(rows, methods, per_row, seed, held_out, synonyms or {}, written, on_row)
 
 
@@ -90,7 +92,7 @@ def _augmented(
 ) -> Augmented:
     """`written`: what a model makes of the questions that it is asked about, in their order."""
     result = Augmented()
-    seen = {text_key(_question(row)) for row in [*rows, *held_out]}
+    seen = {text_key(question_text(row)) for row in [*rows, *held_out]}
     for row in rows:
         on_row()
         if (why_not := _why_not(row)) is not None:
@@ -126,7 +128,7 @@ def _why_not(row: Row) -> str | None:
     return "has no message of a user" if _asked(row) is None else None
 
 
-def _question(row: Row) -> str:
+def question_text(row: Row) -> str:
     """The last message of a user; empty where there is none."""
     asked = _asked(row)
     return "" if asked is None else str(row.messages[asked]["content"])
@@ -149,7 +151,7 @@ def _reworded(
     seen: set[str],
 ) -> tuple[str | None, str]:
     """(the new question, why there is none)."""
-    asked, kept = _question(row), _kept_words(row)
+    asked, kept = question_text(row), _kept_words(row)
     why = "no other wording was found"
     for _ in range(1 if method in MODEL_METHODS else _TRIES):
         made = (
@@ -171,7 +173,7 @@ def _reworded(
 def _kept_words(row: Row) -> set[str]:
     """Words that must stay: those of the answer and its checks, and all numbers."""
     answered = {word for text in (row.answer, *row.checks) for word in words(text)}
-    return answered | {word for word in words(_question(row)) if re.search(r"\d", word)}
+    return answered | {word for word in words(question_text(row)) if re.search(r"\d", word)}
 
 
 def _changed(
@@ -299,27 +301,4 @@ def synonyms_from(path: Path) -> dict[str, list[str]]:
             f"{path} holds no synonyms.",
             hint="Write one group of synonyms on each line: kettle, boiler.",
         )
-    return found
-
-
-def wordnet_synonyms(rows: Sequence[Row]) -> dict[str, list[str]] | None:
-    """Synonyms of the questions' words from WordNet, where its data is on this machine (nltk); None
-    where it is not. Nothing is downloaded.
-    """
-    from nltk.corpus import wordnet
-
-    found: dict[str, list[str]] = {}
-    try:
-        for word in sorted(
-            {word for row in rows for word in words(_question(row)) if word.isalpha()}
-        ):
-            names = {
-                lemma.name().replace("_", " ").lower()
-                for meaning in wordnet.synsets(word)
-                for lemma in meaning.lemmas()
-            } - {word}
-            if names:
-                found[word] = sorted(names)
-    except LookupError:
-        return None
     return found

@@ -14,8 +14,8 @@ from typing import Any
 
 from training.data.pii import Found, Scrubber
 from training.data.pii import find as find_pii
+from training.data.rows import BadLine, Row, read_objects
 from training.data.similar import clusters
-from training.rows import BadLine, Row, read_objects
 
 _JOINERS = "\u200c\u200d"  # zero-width, and part of how Persian, Hindi and emoji are written
 _LINE_BREAKS = str.maketrans("\x85\u2028\u2029", "\n\n\n")  # that are no line feed

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from training.rows import Row, read_lines
+from training.data.rows import Row, read_lines
 
 MADE_BY = "counterfactual"  # of the rows that training mixes in
 NUMBER, DATE, TIME, CODE, NAME, DAY, WORD = "number", "date", "time", "code", "name", "day", "word"

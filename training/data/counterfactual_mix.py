@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from training.data.counterfactual import key_facts, make_counterfactual, manner_of
-from training.passages import with_passages
-from training.rows import Row
+from training.data.passages import with_passages
+from training.data.rows import Row
 
 # Other values that one row is given in a pass: more of them is learning it by heart
 MOST_OF_A_ROW = 4

@@ -1,7 +1,7 @@
 """Files of training rows in any of the formats that people have them in, read into one `Reading`.
 
 JSONL, JSON, CSV and TSV, Parquet, folders of `datasets` and of the hub. What a row may look like is
-`training/rows.py`'s, and what other tools write `training/data/native.py`'s; here a file becomes
+`training/data/rows.py`'s, and what other tools write `training/data/native.py`'s; here a file becomes
 numbered objects.
 """
 
@@ -18,11 +18,13 @@ from typing import Any
 from training.data import encodings
 from training.data.bad_lines import BadLine
 from training.data.columns import NO_COLUMNS, Columns, parse_columns
+from training.data.rows import KNOWN_FIELDS, Reading, parsed_lines, read_objects
 from training.data.tables import read_csv, read_parquet, require_file
 from training.data.text_files import is_plain_text, text_rows
 from training.data.wrong import Wrong, kind_of, one_of_each
-from training.rows import KNOWN_FIELDS, Reading, parsed_lines, read_objects
+from training.optional import DATASET_FOLDERS
 from whet.errors import InputError
+from whet.lazy import load
 
 # Names under which a JSON document holds its rows.
 _LISTS_UNDER = ("data", "rows", "records", "items", "examples", "traces", "observations", "tasks")
@@ -64,18 +66,17 @@ def read_file(path: Path, *, origin: str = "seed", options: ReadOptions = DEFAUL
     folder, part = (path, "") if os.path.exists(path) else _part_in(path)
     if not os.path.isdir(folder):
         return _read_one(path, origin, options)
-    from training.data.dataset_folders import chained, chosen_part, parts_of, saved_rows
-
-    parts = parts_of(folder)
-    name = chosen_part(folder, part, parts)
+    folders = load(DATASET_FOLDERS)
+    parts = folders.parts_of(folder)
+    name = folders.chosen_part(folder, part, parts)
     files = parts[name]
     if len(files) == 1 and not files[0].is_dir():
         reading = _read_one(files[0], origin, options)
     elif files[0].is_dir():
-        reading = _reading(saved_rows(files[0]), "row", path, origin, options)
+        reading = _reading(folders.saved_rows(files[0]), "row", path, origin, options)
     else:
         notices: list[str] = []
-        rows = chained(files, lambda one: _objects(one, options, notices)[1])
+        rows = folders.chained(files, lambda one: _objects(one, options, notices)[1])
         reading = _noted(_reading(rows, "row", path, origin, options), notices)
     if not part and len(parts) > 1:
         others = ", ".join(other for other in sorted(parts) if other != name)
@@ -95,10 +96,8 @@ def parts_in(path: Path) -> list[str]:
     """Return the names of a folder's parts; [] for a file, and for a folder without parts."""
     if not os.path.isdir(path):
         return []
-    from training.data.dataset_folders import parts_of
-
     try:
-        return [name for name in parts_of(path) if name]
+        return [name for name in load(DATASET_FOLDERS).parts_of(path) if name]
     except InputError:  # which reading it says
         return []
 

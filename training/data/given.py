@@ -7,9 +7,9 @@ from pathlib import Path
 
 from training.data.bad_lines import BadLine, ranges
 from training.data.formats import DEFAULTS, ReadOptions, part_path, parts_in, read_good
-from training.methods.registry import Method
-from training.methods.wanted import only_fitting
-from training.rows import Reading, Row
+from training.data.rows import Reading, Row
+from training.data.wanted import only_fitting
+from training.recipes.methods import Method
 
 TEST, VALIDATION = "test", "validation"
 

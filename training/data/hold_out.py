@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
+from training.data.datasets import Shares
 from training.data.leaks import MIN_TEST_ROWS
 from training.data.patterns import Patterns
+from training.data.rows import Row
 from training.data.shapes import TEXT
-from training.datasets import Shares
-from training.rows import Row
 from whet.errors import InputError
 from whet.store import digest_bytes
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from training.rows import Row
+from training.data.rows import Row
+from training.optional import LABEL_SUSPECTS
+from whet.lazy import load
 
 _LONGEST_LABEL = 5  # words
 _MOST_LABELS = 50  # different ones in a task
@@ -44,17 +45,9 @@ STAND_INS = frozenset(
 # must not hide them all
 _MOSTLY = 0.5
 _LOPSIDED = 10  # the most frequent label or task is this many times as frequent as the rarest
-_FOLDS = 5
 _FEWEST_FOR_SUSPICION = 60  # rows of a task: below it a classifier knows too little to accuse
-_FEWEST_OF_LABEL = _FOLDS  # rows, so that each fold has one
+_FEWEST_OF_LABEL = 5  # rows, so that each fold has one
 _MOST_FOR_SUSPICION = 20_000  # rows of a task that a classifier is trained on; of more, the first
-# Of the way from guessing to always right, the mean share of each label's rows that the classifier
-# must get right before it may accuse anybody. Labels that do not follow from the text (a coin's, a
-# star rating's) are guessed, and each wrong guess would be an accusation.
-_BETTER_THAN_GUESSING = 0.5
-# By which the expected label's probability must exceed the given one's: accusations should be few
-# and right
-_EXPECTED_LEAD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,47 +151,15 @@ def suspects(rows: Sequence[Row]) -> list[Suspect]:
     found = [
         suspect
         for members in label_tasks(rows).values()
-        for suspect in _suspects(members[:_MOST_FOR_SUSPICION])
+        if (classified := _classifiable(members[:_MOST_FOR_SUSPICION]))
+        for suspect in load(LABEL_SUSPECTS)(classified)
     ]
     return sorted(found, key=lambda suspect: suspect.row.line)
 
 
-def _suspects(rows: Sequence[Row]) -> list[Suspect]:
-    frequent = {
-        name for name, count in Counter(map(label, rows)).items() if count >= _FEWEST_OF_LABEL
-    }
-    rows = [row for row in rows if label(row) in frequent]
-    if len(rows) < _FEWEST_FOR_SUSPICION or len(frequent) < 2:
-        return []
-    import numpy
-    from cleanlab.filter import find_label_issues
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-
-    names = sorted(frequent)
-    given = numpy.array([names.index(label(row)) for row in rows])
-    asked = [" ".join(str(message["content"]) for message in row.messages[:-1]) for row in rows]
-    model: Any = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=50_000),
-        LogisticRegression(C=10, max_iter=300, class_weight="balanced"),
-    )
-    chances = cross_val_predict(
-        model,
-        asked,
-        given,
-        cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=0),
-        method="predict_proba",
-    )
-    best = chances.argmax(axis=1)
-    right = numpy.mean([(best[given == number] == number).mean() for number in range(len(names))])
-    if right < 1 / len(names) + _BETTER_THAN_GUESSING * (1 - 1 / len(names)):
-        return []
-    wrong = find_label_issues(given, chances, n_jobs=1)
-    lead = chances[numpy.arange(len(rows)), best] - chances[numpy.arange(len(rows)), given]
-    return [
-        Suspect(rows[position], names[best[position]])
-        for position in numpy.flatnonzero(wrong)
-        if lead[position] >= _EXPECTED_LEAD
-    ]
+def _classifiable(rows: Sequence[Row]) -> list[Row]:
+    """Return a task's rows with frequent labels; none where a classifier would know too little."""
+    counts = Counter(map(label, rows))
+    frequent = {name for name, count in counts.items() if count >= _FEWEST_OF_LABEL}
+    found = [row for row in rows if label(row) in frequent]
+    return found if len(found) >= _FEWEST_FOR_SUSPICION and len(frequent) > 1 else []

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from training.data.datasets import Dataset
+from training.data.rows import BadLine, Row
 from training.data.similar import Shape, twins
-from training.datasets import Dataset
-from training.rows import BadLine, Row
 from whet.errors import InputError
 
 _SHOWN = 20  # leaks that a message lists
-MIN_TEST_ROWS = 10  # fewer held-out rows say nothing (`min_rows` of training/gate.py)
+MIN_TEST_ROWS = 10  # fewer held-out rows say nothing (`min_rows` of training/evaluation/gate.py)
 # Share of a file's rows above which a command asks before it goes on without them.
 MOST_DROPPED = 0.1
 

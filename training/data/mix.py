@@ -15,8 +15,8 @@ from typing import Any
 
 from training.data.labels import label, label_tasks
 from training.data.row_fields import LEAST_WEIGHT, MOST_WEIGHT
+from training.data.rows import Row
 from training.data.similar import Shape
-from training.rows import Row
 from whet.errors import InputError
 from whet.store import digest_bytes
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from training.data.finding import Finding, warned
 from training.data.labels import STAND_INS, label_tasks
+from training.data.rows import Row
 from training.data.similar import text_key
-from training.rows import Row
 
 SMALL_PART = 0.05  # of the rows: what is rarer than this is likelier a slip than a wish
 _SHOWN = 3  # pieces that a sentence repeats

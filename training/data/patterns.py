@@ -16,17 +16,14 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from training.data.rows import Row
 from training.data.similar import Shape
-from training.rows import Row
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Share of the questions with a word whose answers have it too. What a row is about is repeated by
 # most answers; the rest is for answers that say "it".

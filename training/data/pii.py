@@ -17,6 +17,11 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import phonenumbers
+import re2
+from phonenumbers import SUPPORTED_REGIONS
+from stdnum import iban, luhn
+
 from whet.errors import InputError
 from whet.store import digest_json
 
@@ -65,7 +70,6 @@ def known_region(text: str) -> str | None:
 
     Raises InputError for what is no country: its phone numbers would never be found.
     """
-    from phonenumbers import SUPPORTED_REGIONS
 
     region = text.strip().upper()
     if region and region not in SUPPORTED_REGIONS:
@@ -97,8 +101,6 @@ def find(text: str, region: str | None = None) -> list[Found]:
 
 @cache
 def _compiled(kind: str) -> Any:
-    import re2
-
     return re2.compile(_PATTERNS[kind])
 
 
@@ -148,7 +150,6 @@ def _iban(text: str, start: int) -> Iterator[tuple[int, int]]:
     """The words after an IBAN look like more of it: the longest beginning with right check digits
     counts.
     """
-    from stdnum import iban
 
     shortest, longest = _IBAN_CHARACTERS
     for stop in range(min(len(text), start + longest), start + shortest - 1, -1):
@@ -176,16 +177,12 @@ def _is_ip(text: str) -> bool:
 
 
 def _is_card(text: str) -> bool:
-    from stdnum import luhn
-
     number = re.sub("[^0-9]", "", text)
     # The first digits that card schemes issue
     return number[0] in "23456" and luhn.is_valid(number)
 
 
 def _is_phone(text: str, region: str | None) -> bool:
-    import phonenumbers
-
     if not (region or text.lstrip("(").startswith("+")):
         return False
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from training.data.row_fields import MOST_WEIGHT
-from training.rows import Row
+from training.data.rows import Row
 from whet.errors import InputError
 
 KEEP, WEIGHT, REMOVE = CHOICES = ("keep", "weight", "remove")

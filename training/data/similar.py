@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from datasketch import MinHash
+
+from training.data.rows import Row
 from training.data.shapes import text_of
-from training.rows import Row
 from whet.groups import Groups
 from whet.store import digest_json
 
@@ -161,7 +163,6 @@ class Buckets:
 
         All MinHashes share one set of permutations, which follows from a fixed seed.
         """
-        from datasketch import MinHash
 
         features = (
             [

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from training.data.datasets import PARTS, Shares
 from training.data.hold_out import (
     AUTO,
     TIME,
@@ -29,8 +30,7 @@ from training.data.hold_out import (
     units_of,
 )
 from training.data.leaks import MOST_DROPPED, Leak, drop_leaks
-from training.datasets import PARTS, Shares
-from training.rows import Row
+from training.data.rows import Row
 from whet.errors import InputError
 from whet.store import Store, digest_json
 

@@ -24,9 +24,9 @@ from training.data.columns import (
     listed,
     plain_name,
 )
+from training.data.rows import BLANK, KNOWN_FIELDS, BadLine
 from training.data.turns import decoded, is_messages
 from training.data.wrong import Wrong, one_of_each, shown
-from training.rows import BLANK, KNOWN_FIELDS, BadLine
 from whet.errors import InputError
 
 _DELIMITERS = ",;\t|"  # a spreadsheet writes the one that its country uses

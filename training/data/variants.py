@@ -29,8 +29,8 @@ from dataclasses import dataclass, replace
 
 from training.data.languages import UNKNOWN, mix
 from training.data.patterns import Patterns
+from training.data.rows import Row
 from training.data.similar import words
-from training.rows import Row
 from whet.groups import Groups
 
 # Chosen on generated shops (benchmarks/training/GATE.md).

@@ -12,9 +12,9 @@ from typing import Any
 from training.data import labels, languages, pii
 from training.data.finding import WARNING, Finding, warned
 from training.data.oddities import SMALL_PART, oddities
+from training.data.rows import Row
 from training.data.similar import Shape, clusters
 from training.data.wrong import shown
-from training.rows import Row
 from whet.store import digest_json
 
 _MAIN_PART = 0.8

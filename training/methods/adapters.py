@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.lora import trainable
 from training.methods.loop import loss, merged, on_plain_base, rows, run, servable
-from training.prepare import Prepared
+from training.models.lora import trainable
+from training.plan.prepare import Prepared
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 

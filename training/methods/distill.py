@@ -15,18 +15,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training import datasets
-from training.base_model import BaseModel
-from training.batches import IGNORED, Batch
-from training.endpoint import Endpoint, asked_together
-from training.lora import trainable
+import torch
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from training.ask_together import asked_together
+from training.data import datasets
+from training.data.rows import Row, read_lines
+from training.endpoint import Endpoint
+from training.loop.batches import IGNORED, Batch
+from training.loop.trainer import Loss, batch_loss
+from training.machine.disk_space import translate_disk_full
 from training.methods.loop import run
 from training.methods.loop import servable as candidate
-from training.prepare import Prepared
-from training.reporter import Reporter
-from training.rows import Row, read_lines
-from training.run.faults import translate_disk_full
-from training.trainer import Loss, batch_loss
+from training.models.base_model import BaseModel
+from training.models.lora import trainable
+from training.plan.prepare import Prepared
+from training.plan.reporter import Reporter
 from whet.context import Context
 from whet.errors import ConfigurationError, EndpointError, InputError, TrainingError
 from whet.rag_prompt import insert_passages
@@ -89,8 +93,6 @@ def distillation_loss(
 
     T² keeps the size of the second term's gradients as T grows.
     """
-    import torch
-    from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
     arguments = {
         "input_ids": batch.ids,

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.lora import cast_parameters, target_names
+import torch
+from peft import IA3Config, PeanutConfig, get_peft_model
+
 from training.methods.loop import loss, merged, rows, run
-from training.prepare import Prepared
+from training.models.lora import cast_parameters, target_names
+from training.plan.prepare import Prepared
 from whet.errors import InputError
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
@@ -27,8 +30,6 @@ def build(prepared: Prepared) -> Any:
 
     Raises InputError for a base without the layers that the method changes.
     """
-    import torch
-    from peft import get_peft_model
 
     recipe = prepared.recipe
     model = prepared.base.load_model(recipe.dtype)
@@ -43,8 +44,6 @@ def build(prepared: Prepared) -> Any:
 
 
 def _ia3(model: Any) -> Any:
-    from peft import IA3Config
-
     found = target_names(model, ("all-linear",), served=False)
     inner = [name for name in found if name in _SCALED_AT_INPUT]
     targets = [name for name in found if name in (*_SCALED, *inner)]
@@ -58,8 +57,6 @@ def _ia3(model: Any) -> Any:
 
 
 def _peanut(model: Any, prepared: Prepared) -> Any:
-    from peft import PeanutConfig
-
     recipe = prepared.recipe
     return PeanutConfig(
         r=recipe.rank,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Unpack
 
-from training.allocator import return_memory
-from training.device import device, stored_dtype
-from training.lora import merged_once, served_adapter, with_stored
-from training.prepare import Prepared
-from training.reporter import Reporter
-from training.trainer import Loop, Loss, Step, Trained, batch_loss, train
+import torch
+
+from training.loop.trainer import Loop, Loss, Trained, batch_loss, train
+from training.machine.allocator import return_memory
+from training.machine.device import device, stored_dtype
+from training.models.lora import merged_once, served_adapter, with_stored
+from training.plan.prepare import Prepared
+from training.plan.reporter import Reporter
+from training.plan.torchrun import in_processes
 from whet.context import Context
 
 # Times a base's weights: keys, values and logits of the rows that are answered together, and the
@@ -30,14 +32,12 @@ def loss(prepared: Prepared) -> Loss:
 
 
 def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
-    """The loop of `training/trainer.py`.
+    """The loop of `training/loop/trainer.py`.
 
     In several processes, if the recipe says so: what they leave is a checkpoint without a step to
     go.
     """
     if prepared.recipe.processes > 1:
-        from training.run.torchrun import in_processes
-
         loop["resume"] = in_processes(
             model,
             prepared,
@@ -52,22 +52,6 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
         prepared.recipe,
         variants=prepared.variants,
         **loop,
-    )
-
-
-def train_beside(
-    model: Any, prepared: Prepared, *, pad_id: int, loss_of: Loss, on_step: Callable[[Step], None]
-) -> None:
-    """Train a model beside the run's own, with its recipe: no validation, no checkpoints."""
-    train(
-        model,
-        prepared.train,
-        [],
-        prepared.recipe,
-        pad_id=pad_id,
-        loss_of=loss_of,
-        on_step=on_step,
-        variants=prepared.variants,
     )
 
 
@@ -98,7 +82,6 @@ def free_model(model: Any) -> None:
     """Free a model's weights, whoever still holds the model: two bases at once are what a machine
     cannot take that had just room for one.
     """
-    import torch
 
     for parameter in model.parameters():
         parameter.grad = None
@@ -112,7 +95,6 @@ def roomy(prepared: Prepared) -> str:
     """Where the base in 16 bits has room: on the GPU, or, where that holds it in 4 bits only, on
     the processor, which is slow.
     """
-    import torch
 
     if device() == "cpu":
         return "cpu"

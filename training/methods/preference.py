@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from training.allocator import keep_few_kernels
-from training.batches import Batch
-from training.lora import add_lora
-from training.methods import trl_trainer as common
-from training.methods.loop import rows
-from training.methods.pairs import (
+import torch
+import trl.experimental.cpo
+import trl.experimental.orpo
+import trl.trainer.dpo_trainer
+import trl.trainer.kto_trainer  # noqa: F401
+from datasets import Dataset
+from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import KTOTrainer
+
+from training.data.rows import Row
+from training.loop.batches import Batch
+from training.loop.pairs import (
     Pair,
     Rated,
     at_once,
@@ -22,13 +32,16 @@ from training.methods.pairs import (
     passes_beside,
     rated,
 )
-from training.methods.registry import APO_ZERO_UNPAIRED
+from training.loop.trainer import Loop, Loss, Trained, batch_loss
+from training.machine.allocator import keep_few_kernels
+from training.methods import trl_trainer as common
+from training.methods.loop import rows
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
-from training.prepare import Prepared
-from training.reporter import Reporter
-from training.rows import Row
-from training.trainer import Loop, Loss, Trained, batch_loss
+from training.models.lora import add_lora
+from training.plan.prepare import Prepared
+from training.plan.reporter import Reporter
+from training.recipes.methods import APO_ZERO_UNPAIRED
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
@@ -45,17 +58,11 @@ def build(prepared: Prepared) -> Any:
     check_batches(prepared.recipe)
     keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
-    import trl.experimental.cpo
-    import trl.experimental.orpo
-    import trl.trainer.dpo_trainer
-    import trl.trainer.kto_trainer  # noqa: F401
-
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
 
 
 def loss(prepared: Prepared) -> Loss:
     """What a step of the method costs, to be timed and weighed; TRL has the loss itself."""
-    import torch
 
     def costs(model: Any, batch: Batch) -> Any:
         with torch.no_grad():
@@ -123,10 +130,6 @@ def _held_out(prepared: Prepared) -> Examples:
 
 
 def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
-    from datasets import Dataset
-    from trl.trainer.dpo_config import DPOConfig
-    from trl.trainer.dpo_trainer import DPOTrainer
-
     class Trainer(common.Ready, DPOTrainer):
         pass
 
@@ -155,10 +158,6 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
 
 
 def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
-    from datasets import Dataset
-    from trl.trainer.kto_config import KTOConfig
-    from trl.trainer.kto_trainer import KTOTrainer
-
     class Trainer(common.Ready, KTOTrainer):
         pass
 
@@ -187,8 +186,6 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
 
 
 def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
-    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
-
     # Which it would set by itself, with a warning
     config = ORPOConfig(**shared, remove_unused_columns=False)
     return _of_columns(ORPOTrainer, config, model, prepared, found, held_out)
@@ -198,7 +195,6 @@ def _simpo(
     model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
 ) -> Any:
     """Return TRL's CPO trainer with the loss of SimPO and without CPO's own cross-entropy."""
-    from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     config = CPOConfig(
         **shared,
@@ -216,7 +212,6 @@ def _of_columns(
     """Return a trainer of TRL's older kind, which tokenises texts, over rows that are tokens
     already.
     """
-    from datasets import Dataset
 
     class Trainer(common.Bare, kind):  # type: ignore[misc]
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:

@@ -9,21 +9,32 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
-from training.allocator import keep_few_kernels, return_memory
-from training.device import device
-from training.evaluate import answer_limit
-from training.lora import add_lora, cast_parameters, target_names
+import torch
+import trl.trainer.reward_trainer
+import trl.trainer.rloo_trainer  # noqa: F401
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSequenceClassification
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import RewardTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
+
+from training.loop.checkpoint import Checkpoints
+from training.loop.diagnostics import warn_weak_rewards
+from training.loop.generation import answer_limit
+from training.loop.pairs import Pair, pairs
+from training.loop.trainer import Loop, Step, Trained
+from training.machine.allocator import keep_few_kernels, return_memory
+from training.machine.device import device
 from training.methods import trl_trainer as common
 from training.methods.loop import rows
-from training.methods.pairs import Pair, pairs
 from training.methods.preference import loss
 from training.methods.trl_progress import Progress, trained
 from training.methods.trl_trainer import on_plain_base as candidate
-from training.prepare import Prepared
-from training.reporter import Reporter
-from training.run.checkpoint import Checkpoints
-from training.run.diagnostics import warn_weak_rewards
-from training.trainer import Loop, Step, Trained
+from training.models.lora import add_lora, cast_parameters, target_names
+from training.plan.prepare import Prepared
+from training.plan.reporter import Reporter
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 
@@ -35,9 +46,6 @@ _REWARD = "reward."  # before the numbers of the reward model's weights in a che
 def build(prepared: Prepared) -> Any:
     keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
-    import trl.trainer.reward_trainer
-    import trl.trainer.rloo_trainer  # noqa: F401
-
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
 
 
@@ -86,9 +94,6 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
 
 def reward_base(prepared: Prepared, pad_id: int) -> Any:
     """The base with LoRA and one output, untrained. The same for the same recipe."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification
 
     recipe = prepared.recipe
     torch.manual_seed(recipe.seed)
@@ -138,9 +143,6 @@ def train_rewards(
     """Train a reward model in place, so that chosen answers get more than rejected ones; from where
     the last attempt left it in `kept`. Returns the seconds of all attempts.
     """
-    from datasets import Dataset
-    from trl.trainer.reward_config import RewardConfig
-    from trl.trainer.reward_trainer import RewardTrainer
 
     class Trainer(common.Ready, RewardTrainer):
         pass
@@ -182,7 +184,6 @@ def scorer(judge: Any, pad_id: int) -> Score:
 
     The classification head reads the last token before the padding.
     """
-    import torch
 
     def score(conversations: list[list[int]]) -> list[float]:
         length = max(map(len, conversations))
@@ -246,7 +247,6 @@ def _held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
 
 def _put(parameters: Sequence[Any], weights: Sequence[Any]) -> None:
     """Other weights in place of the present ones; no weights change nothing."""
-    import torch
 
     with torch.no_grad():
         for parameter, weight in zip(parameters, weights, strict=bool(weights)):
@@ -272,10 +272,6 @@ def _per_question(prepared: Prepared, found: list[Pair]) -> float:
 def _policy(
     model: Any, prepared: Prepared, found: list[Pair], score: Score, followed: Progress
 ) -> Trained:
-    from datasets import Dataset
-    from trl.trainer.rloo_config import RLOOConfig
-    from trl.trainer.rloo_trainer import RLOOTrainer
-
     recipe, batch = prepared.recipe, _together(prepared, found)
     epochs_done = followed.state.step // (len(found) // batch)
 

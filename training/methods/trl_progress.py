@@ -1,7 +1,7 @@
 """How a TRL trainer's run goes, as our own loop would tell it: steps to the reporter, checks on
 held-out rows, and checkpoints from which it goes on.
 
-A checkpoint is one file of ours, whole or not there, as everywhere (`training/run/checkpoint.py`).
+A checkpoint is one file of ours, whole or not there, as everywhere (`training/loop/checkpoint.py`).
 In it lie what is learned, as tensors, and the files in which the library keeps the rest (optimiser,
 schedule, random sources, its place in the rows), byte by byte; a run that goes on gives the library
 these files back.
@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.master_weights import BestCheckpoint, MasterWeights
-from training.recipe import Recipe
-from training.run.checkpoint import Checkpoints, LoopState, Snapshot
-from training.run.diagnostics import check_divergence, explain_early_stop, require_finite
-from training.run.faults import translate_disk_full
-from training.run.samples import Sampler
-from training.trainer import Step, Trained
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from training.loop.checkpoint import Checkpoints, LoopState, Snapshot
+from training.loop.diagnostics import check_divergence, explain_early_stop, require_finite
+from training.loop.master_weights import BestCheckpoint, MasterWeights
+from training.loop.samples import Sampler
+from training.loop.trainer import Step, Trained
+from training.machine.disk_space import translate_disk_full
+from training.recipes.recipe import Recipe
 from whet.errors import TrainingError
 
 _FILE = "file/"  # before the names of the library's files among a checkpoint's tensors
@@ -81,7 +84,6 @@ class Progress:
         """Train to the end, or from the checkpoint to the end; what stays in the model are the best
         weights.
         """
-        from transformers import PrinterCallback
 
         # Which prints a line per step to standard output, where data for scripts goes
         trainer.remove_callback(PrinterCallback)
@@ -167,7 +169,6 @@ class Progress:
         """A checkpoint of the state and of the files that the trainer has just put into `folder`,
         which go.
         """
-        import torch
 
         files = {
             _FILE + path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
@@ -218,7 +219,6 @@ def _callback(progress: Progress, trainer: Any) -> Any:
     """The TrainerCallback that tells a `Progress` what transformers' loop does: after a step it
     logs, then looks at held-out rows, then keeps a checkpoint.
     """
-    from transformers import TrainerCallback
 
     class Told(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -11,12 +11,16 @@ import errno
 from pathlib import Path
 from typing import Any
 
-from training.master_weights import MasterWeights
+import torch
+from peft.optimizers import create_loraplus_optimizer
+from transformers import Trainer
+
+from training.loop.master_weights import MasterWeights
+from training.loop.pairs import at_once
+from training.loop.trainer import FLOOR, total_steps
+from training.machine.disk_space import translate_disk_full
 from training.methods.loop import on_plain_base
-from training.methods.pairs import at_once
-from training.prepare import Prepared
-from training.run.faults import translate_disk_full
-from training.trainer import FLOOR, total_steps
+from training.plan.prepare import Prepared
 
 __all__ = ["Bare", "Ready", "arguments", "on_one_gpu", "on_plain_base"]
 
@@ -50,9 +54,6 @@ class Bare:
         """
         if self.loraplus_lr_ratio == 1.0 or self.optimizer is not None:
             return None
-        from peft.optimizers import create_loraplus_optimizer
-        from transformers import Trainer
-
         kind, given = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = create_loraplus_optimizer(
             self.model,
@@ -70,8 +71,6 @@ class Bare:
         pass
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        from transformers import Trainer
-
         with translate_disk_full(Path(self.args.output_dir), "The checkpoint"):
             try:
                 Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
@@ -100,7 +99,6 @@ def on_one_gpu(config: Any) -> Any:
 
 def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
     """What transformers' TrainingArguments share; `rows` is the number of training rows."""
-    import torch
 
     recipe = prepared.recipe
     steps = total_steps(rows, recipe)

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from transformers import DynamicCache
 
 from training.methods.loop import as_trained, loss, rows, run
-from training.prepare import Prepared
+from training.plan.prepare import Prepared
 
 __all__ = ["VirtualTokens", "build", "candidate", "loss", "rows", "run"]
 
@@ -24,8 +26,6 @@ candidate = as_trained
 
 
 def build(prepared: Prepared) -> VirtualTokens:
-    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
-
     recipe = prepared.recipe
     model = prepared.base.load_model(recipe.dtype)
     torch.manual_seed(recipe.seed)
@@ -89,7 +89,6 @@ class VirtualTokens(torch.nn.Module):
         """`input_ids` [B, L], `attention_mask` [B, past + L] and `position_ids` [B, L] without the
         virtual tokens, as the caller knows of none.
         """
-        from transformers import DynamicCache
 
         base = self.peft.get_base_model()
         if self._off:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from training.methods.loop import loss, merged, rows, run
-from training.prepare import Prepared
+from training.plan.prepare import Prepared
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
 

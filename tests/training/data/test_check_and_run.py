@@ -20,13 +20,13 @@ from tests.training.data.people_files import (
     saved,
     user,
 )
-from training.base_model import open_base
 from training.commands.sources import RowSource, rows_of
-from training.data.check import check
 from training.data.formats import read_options
-from training.methods.registry import find
-from training.prepare import prepare
-from training.recipe import load_recipe
+from training.models.base_model import open_base
+from training.plan.prepare import prepare
+from training.recipes.methods import find
+from training.recipes.recipe import load_recipe
+from training.runs.row_check import check
 from whet.context import Context
 from whet.errors import InputError
 

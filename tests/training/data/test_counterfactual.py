@@ -9,8 +9,8 @@ import pytest
 
 from training.data.counterfactual import Counterfactual, key_facts, make_counterfactual, manner_of
 from training.data.counterfactual_mix import MOST_OF_A_ROW, mix_counterfactuals
-from training.passages import retrieves, with_passages
-from training.rows import Row, read_lines
+from training.data.passages import retrieves, with_passages
+from training.data.rows import Row, read_lines
 
 
 def _row(question: str, answer: str, *context: str, **more: Any) -> Row:

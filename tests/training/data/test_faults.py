@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from training.data.check import check
 from training.data.report import render
+from training.runs.row_check import check
 from whet.context import Context
 
 ITEMS = ("kettle", "lamp", "radio", "fan", "toaster", "clock", "heater", "scale", "mixer", "grill")

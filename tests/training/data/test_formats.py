@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from training.data.formats import read_file
-from training.rows import Reading
+from training.data.rows import Reading
 from whet.errors import InputError
 
 ROWS: list[dict[str, Any]] = [

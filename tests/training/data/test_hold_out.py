@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks.training.shops import TOPICS, shop
+from training.data.datasets import Shares, default_shares
 from training.data.hold_out import choose_hold_out
 from training.data.patterns import Patterns
 from training.data.repeats import merge_repeats
+from training.data.rows import Row, read_lines
 from training.data.split import split
-from training.datasets import Shares, default_shares
-from training.rows import Row, read_lines
 from whet.errors import InputError
 
 SHARES = Shares(0.0, 0.1)

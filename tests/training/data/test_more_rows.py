@@ -20,9 +20,9 @@ from tests.training.tiny import facts
 from training.data.augment import augment, synonyms_from
 from training.data.mix import MAX_WEIGHT, balance, by_hash, mix, rates, replay
 from training.data.rewriting import rewriters
+from training.data.rows import Row, read_lines
 from training.data.similar import words
 from training.endpoint import Endpoint
-from training.rows import Row, read_lines
 from whet.errors import EndpointError, InputError
 
 HELLO = [{"role": "user", "content": "Hello"}]

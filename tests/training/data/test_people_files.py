@@ -12,7 +12,7 @@ from tests.training.data.people_files import READ, REFUSED, Case, lines
 from training.data.dataset_folders import parts_of
 from training.data.formats import read_file, read_good, read_options
 from training.data.record import jsonl
-from training.rows import Row, read_lines
+from training.data.rows import Row, read_lines
 from whet.errors import InputError, NotFoundError
 
 

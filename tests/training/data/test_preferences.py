@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from training.base_model import BaseModel
 from training.data.augment import augment
-from training.data.check import check
 from training.data.clean import clean
-from training.encode import Encoder
-from training.methods.pairs import pairs
-from training.rows import Row, read_lines
+from training.data.rows import Row, read_lines
+from training.loop.pairs import pairs
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.runs.row_check import check
 from whet.context import Context
 
 Q: dict[str, Any] = {"role": "user", "content": "Which lamp is the brightest of them all, please?"}

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.base_model import BaseModel
 from training.data.clean import clean, normalise_text
 from training.data.pii import Scrubber, find, known_region
-from training.encode import Encoded, Encoder
-from training.rows import read_lines
+from training.data.rows import read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
 from whet.errors import InputError
 
 

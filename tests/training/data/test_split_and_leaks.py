@@ -16,11 +16,11 @@ from examples.zenith.scenario import judging_rows, training_examples
 from examples.zenith.world import old_world
 from tests.loop.desk import CAKES
 from tests.loop.desk import rows as bakery
+from training.data.datasets import PARTS, Dataset, Shares
 from training.data.leaks import LargeLossError, find_leaks, without_leaks
+from training.data.rows import Row, read_lines
 from training.data.similar import clusters, twins
 from training.data.split import split
-from training.datasets import PARTS, Dataset, Shares
-from training.rows import Row, read_lines
 from whet.errors import InputError
 from whet.store import digest_json
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.training.shops import shop
+from training.data.rows import Row, read_lines
 from training.data.similar import words
 from training.data.variants import question_variants
-from training.rows import Row, read_lines
 
 
 def _rows(*objects: dict[str, Any]) -> list[Row]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from training.evaluate import Answer
-from training.judging.measures import NllSum, Side
-from training.rows import Row, read_lines
-from training.scoring import score
+from training.data.rows import Row, read_lines
+from training.data.scoring import score
+from training.evaluation.answers import Answer, NllSum, Side
 
 
 def rows_of(answers: list[str], **fields: Any) -> list[Row]:

@@ -11,9 +11,9 @@ from sqlalchemy import insert
 
 from tests.serving.conftest import add_version
 from tests.training.tiny import facts
-from training.datasets import PARTS, Dataset, save
-from training.judging.earlier import MOST_ROWS, earlier_rows
-from training.rows import Row, read_lines
+from training.data.datasets import PARTS, Dataset, save
+from training.data.rows import Row, read_lines
+from training.evaluation.earlier import MOST_ROWS, earlier_rows
 from whet.context import Context
 from whet.database import writing
 from whet.tables import datasets

@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.judging import harness
+from training.evaluation import harness
 from whet.errors import ConfigurationError
 
 RESULT: dict[str, Any] = {

@@ -9,23 +9,18 @@ import random
 import pytest
 
 from tests.training.judging.rows import named, rows_of, side
-from training.judging.measures import (
+from training.evaluation.answers import NllSum, Side
+from training.evaluation.intervals import (
     BETTER,
     SAME,
     UNKNOWN,
     WORSE,
-    NllSum,
-    Side,
-    fields_right,
-    leaves,
-    macro,
-    measure_rows,
     paired_interval,
     paired_means,
-    parsed,
-    perplexity,
     verdict,
 )
+from training.evaluation.json_answers import fields_right, leaves, parsed
+from training.evaluation.measures import macro, measure_rows, perplexity
 
 LABELS = ["refund", "complaint", "question"]
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests import builders
 from tests.web import NOW
-from training.judging.report import newest_judged
-from training.model_card import model_card
+from training.adapters.model_card import model_card
+from training.evaluation.report import newest_judged
 from whet.context import Context
 from whet.database import reading, writing
 from whet.registry import Adapter, find_adapter

@@ -16,11 +16,11 @@ import pytest
 
 from tests import builders
 from tests.web import NOW
-from training.judging.opinion import (
+from training.evaluation.agreement import kappa
+from training.evaluation.judge_endpoint import judge_at
+from training.evaluation.opinion import (
     Vote,
     combined,
-    judge_at,
-    kappa,
     opinion,
     question,
     reviews_say,

@@ -12,13 +12,14 @@ import pytest
 
 from serving.parity import EngineLogprobs, check_parity
 from tests.training.tiny import CHATML, build_base, facts
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.fingerprint import fingerprint, logprobs
-from training.lora import adapter_weights, plain_config, trainable, with_stored
-from training.recipe import Recipe
-from training.rows import read_lines
-from training.trainer import train
+from training.data.rows import read_lines
+from training.loop.trainer import train
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.fingerprint import fingerprint, logprobs
+from training.models.lora import adapter_weights, plain_config, trainable, with_stored
+from training.recipes.recipe import Recipe
 from whet.store import base_model_parts
 
 RANK, ALPHA = 8, 16.0

@@ -22,12 +22,12 @@ from peft.tuners.lora import LoraLayer
 
 from serving.parity import EngineLogprobs, ParityResult, check_parity
 from tests.training.tiny import CHATML, TURNS, build_base
-from training import fingerprint as fingerprints
-from training.base_model import BaseModel
-from training.encode import Encoder
-from training.fingerprint import ASKED, fingerprint, logprobs
-from training.lora import adapter_weights, plain_config, trainable, with_stored
-from training.recipe import Recipe
+from training.models import fingerprint as fingerprints
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.fingerprint import ASKED, fingerprint, logprobs
+from training.models.lora import adapter_weights, plain_config, trainable, with_stored
+from training.recipes.recipe import Recipe
 
 RANK, ALPHA, LIMIT = 8, 16.0, 512
 DTYPES = ("float32", "bfloat16")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.training.judging.rows import answered, named, rows_of
-from training.evaluate import Answer
-from training.judging.measures import BETTER, UNKNOWN, WORSE, NllSum, Side
-from training.judging.probes import Pair, Probes, probes
-from training.judging.suites import KEPT, refuses, summary
-from training.rows import Row
+from training.data.rows import Row
+from training.evaluation.answers import Answer, NllSum, Side
+from training.evaluation.intervals import BETTER, UNKNOWN, WORSE
+from training.evaluation.probes import Pair, Probes, probes
+from training.evaluation.suites import KEPT, refuses, summary
 
 
 def everything(row: Row) -> bool:

@@ -10,8 +10,14 @@ import pytest
 
 from benchmarks.training.reliance import Case, run
 from tests.training.test_commands import Shell
-from training.gate import FAIL, INCONCLUSIVE, PASS, Thresholds, decide
-from training.reliance_gate import GROUP, ReliancePair, judge_reliance, questions_needed, wilson
+from training.evaluation.gate import FAIL, INCONCLUSIVE, PASS, Thresholds, decide
+from training.evaluation.reliance_gate import (
+    GROUP,
+    ReliancePair,
+    judge_reliance,
+    questions_needed,
+    wilson,
+)
 
 
 def _pairs(both: int, fixed: int, broken: int, neither: int = 0) -> list[ReliancePair]:

@@ -14,10 +14,10 @@ import pytest
 from tests.training.judging.test_opinion import honest, judge_server
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.base_model import BaseModel
-from training.evaluate import greedy
-from training.fingerprint import logprobs
-from training.judging.report import html
+from training.evaluation.report import html
+from training.loop.generation import greedy
+from training.models.base_model import BaseModel
+from training.models.fingerprint import logprobs
 from whet.errors import ConflictError
 
 PROMPTS = 50

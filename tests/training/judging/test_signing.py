@@ -9,7 +9,7 @@ from sqlalchemy import insert, select
 
 from serving.rollout_store import RolloutStore
 from tests.serving.conftest import add_version
-from training.judging.signing import sign
+from training.evaluation.signing import sign
 from whet.auditlog import broken_at
 from whet.context import Context
 from whet.database import reading, writing

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.training.judging.test_opinion import sample
-from training.judging.opinion import beside_people
-from training.judging.votes import (
+from training.evaluation.opinion import beside_people
+from training.evaluation.votes import (
     Ballot,
     differing,
     fleiss_kappa,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.training.methods.smollm2 import CACHE, DTYPES, Trained, train_adapter
-from training.base_fetch import fetch
-from training.base_model import BaseModel, open_base
+from training.models.base_fetch import fetch
+from training.models.base_model import BaseModel, open_base
 from whet.errors import ConfigurationError
 from whet.settings import load_settings
 

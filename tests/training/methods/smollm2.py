@@ -14,14 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.training.tiny import facts
-from training.adapter_store import NewAdapter
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.fingerprint import fingerprint
-from training.lora import adapter_weights, plain_config, trainable
-from training.recipe import Recipe
-from training.rows import read_lines
-from training.trainer import train
+from training.data.rows import read_lines
+from training.loop.trainer import train
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.fingerprint import fingerprint
+from training.models.lora import adapter_weights, plain_config, trainable
+from training.recipes.recipe import Recipe
+from training.store.adapter_publish import NewAdapter
 
 RANK, ALPHA, LENGTH = 16, 32.0, 512
 DTYPES = ("float32", "bfloat16")

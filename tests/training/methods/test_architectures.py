@@ -25,9 +25,9 @@ from tests.serving.conftest import free_port, serve, wait_for
 from tests.training.methods.test_merged import PROMPTS, TOKENS, trained_and_merged
 from tests.training.test_trainer import go
 from tests.training.tiny import BRACKETS, CHATML, TURNS, build_base, facts
-from training.base_model import open_base
-from training.export import export_merged
-from training.recipe import load_recipe
+from training.adapters.export import export_merged
+from training.models.base_model import open_base
+from training.recipes.recipe import load_recipe
 from whet.access import engine_key
 from whet.context import open_context
 from whet.database import reading

@@ -14,12 +14,13 @@ from tests.training.methods.test_methods import preferences
 from tests.training.test_commands import Shell
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import build_base, facts, write_rows
-from training.base_model import BaseModel
-from training.encode import Encoder
-from training.lora import add_lora, target_names
-from training.methods.pairs import pairs, rated
-from training.methods.registry import ADAPTER, METHODS, RATINGS, family
-from training.recipe import FOLDER, Recipe, load_recipe, recipe_from, resolved
+from training.loop.pairs import pairs, rated
+from training.methods.families import family
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.lora import add_lora, target_names
+from training.recipes.methods import ADAPTER, METHODS, RATINGS
+from training.recipes.recipe import FOLDER, Recipe, load_recipe, recipe_from, resolved
 from whet.context import Context
 from whet.errors import InputError
 from whet.settings import load_settings

@@ -16,17 +16,19 @@ import pytest
 
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import build_base, facts
-from training import datasets, runs
-from training.base_model import BaseModel
-from training.batches import collate
 from training.commands.resume import _prepared
-from training.encode import Encoded, Encoder
+from training.data import datasets
+from training.loop.batches import collate
+from training.loop.run_folders import run_folder
+from training.loop.trainer import Step, batch_loss
 from training.methods.distill import distillation_loss, rows
-from training.pipeline import run_training
-from training.recipe import load_recipe
-from training.reporter import Reporter
-from training.run.checkpoint import run_folder
-from training.trainer import Step, batch_loss
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.plan.reporter import Reporter
+from training.recipes.recipe import load_recipe
+from training.runs.pipeline import run_training
+from training.store import runs
 from whet.clock import now_ms
 from whet.context import Context
 from whet.errors import EndpointError, InputError, TrainingError

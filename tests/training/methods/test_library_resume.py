@@ -18,16 +18,18 @@ from tests.training.methods.test_methods import preferences
 from tests.training.run.small import in_a_fork
 from tests.training.test_trainer import read_rows
 from tests.training.tiny import facts
-from training import datasets
-from training.base_model import open_base
+from training.data import datasets
 from training.data.split import split
+from training.loop import checkpoint
+from training.loop.checkpoint import Checkpoints, Snapshot
+from training.loop.trainer import Step, Trained
 from training.methods import preference
-from training.methods.registry import METHODS, family
-from training.prepare import Prepared, prepare
-from training.recipe import load_recipe
-from training.run import checkpoint
-from training.run.checkpoint import Checkpoints, Snapshot, identity_of
-from training.trainer import Step, Trained
+from training.methods.families import family
+from training.models.base_model import open_base
+from training.plan.identity import identity_of
+from training.plan.prepare import Prepared, prepare
+from training.recipes.methods import METHODS
+from training.recipes.recipe import load_recipe
 from whet.context import Context
 from whet.errors import TrainingError
 from whet.settings import load_settings

@@ -14,14 +14,11 @@ import pytest
 from tests.training.methods.test_methods import preferences, trained
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts
-from training import throughput
-from training.base_model import BaseModel
-from training.batches import collate
-from training.encode import Encoder
-from training.evaluate import answer_limit
-from training.methods import preference, rlhf
-from training.methods import trl_trainer as common
-from training.methods.pairs import (
+from training.loop import throughput
+from training.loop.batches import collate
+from training.loop.diagnostics import warn_weak_rewards
+from training.loop.generation import answer_limit
+from training.loop.pairs import (
     Pair,
     Rated,
     Work,
@@ -37,16 +34,19 @@ from training.methods.pairs import (
     work,
     work_of_pairs,
 )
-from training.methods.registry import METHODS, RATINGS
+from training.loop.throughput import Written, write, writing_seconds
+from training.loop.trainer import Step, batch_loss
+from training.methods import preference, rlhf
+from training.methods import trl_trainer as common
 from training.methods.trl_progress import Progress
 from training.methods.trl_progress import trained as done
-from training.pipeline import measured
-from training.recipe import Recipe, load_recipe, recipe_from
-from training.reporter import Reporter
-from training.run.diagnostics import warn_weak_rewards
-from training.run.estimates import estimate
-from training.throughput import Written, write, writing_seconds
-from training.trainer import Step, batch_loss
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.plan.estimates import estimate
+from training.plan.reporter import Reporter
+from training.recipes.methods import METHODS, RATINGS
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.runs.pipeline import measured
 from whet.context import Context
 from whet.errors import InputError, TrainingError
 from whet.settings import load_settings

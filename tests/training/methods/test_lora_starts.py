@@ -14,14 +14,15 @@ from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.run.test_checkpoint import _kept
 from tests.training.test_trainer import go, prepared_run
 from tests.training.tiny import facts
-from training.adapter_store import read_weights
-from training.base_model import BaseModel
-from training.fingerprint import logprobs
-from training.lora import INITIAL, add_lora, served_adapter, with_stored
-from training.methods.registry import METHODS, family
-from training.recipe import Recipe, check_servable, load_recipe, recipe_from
-from training.run.search import Plan, Search
-from training.trainer import train
+from training.loop.trainer import train
+from training.methods.families import family
+from training.models.base_model import BaseModel
+from training.models.fingerprint import logprobs
+from training.models.lora import INITIAL, add_lora, served_adapter, with_stored
+from training.recipes.methods import METHODS
+from training.recipes.recipe import Recipe, check_servable, load_recipe, recipe_from
+from training.runs.search import Plan, Search
+from training.store.adapter_publish import read_weights
 from whet.context import Context
 from whet.errors import InputError
 from whet.settings import load_settings

@@ -9,13 +9,13 @@ import pytest
 
 from tests.training.test_trainer import go, read_rows
 from tests.training.tiny import facts
-from training.adapter_store import read_weights
-from training.base_model import BaseModel, open_base
-from training.device import stored_dtype
-from training.encode import Encoder
-from training.evaluate import greedy
-from training.export import export_merged
-from training.lora import with_stored
+from training.adapters.export import export_merged
+from training.loop.generation import greedy
+from training.machine.device import stored_dtype
+from training.models.base_model import BaseModel, open_base
+from training.models.encode import Encoder
+from training.models.lora import with_stored
+from training.store.adapter_publish import read_weights
 from whet.context import Context
 
 PROMPTS, TOKENS = 50, 24

@@ -15,21 +15,21 @@ from sqlalchemy import select
 
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts
-from training import pipeline
-from training.adapter_store import read_weights
-from training.base_model import BaseModel
-from training.device import stored_dtype
-from training.encode import Encoder
-from training.fingerprint import logprobs
-from training.lora import with_stored
-from training.methods.pairs import pairs
-from training.methods.registry import ADAPTER, FOLDER, METHODS, MODEL, PREFERENCES, RATINGS, Method
+from training.loop.pairs import pairs
+from training.loop.trainer import Cancelled, Step
+from training.machine.device import stored_dtype
 from training.methods.rlhf import reward_base, scorer, train_rewards
 from training.methods.virtual import VirtualTokens
-from training.pipeline import Outcome
-from training.recipe import load_recipe
-from training.reporter import Reporter
-from training.trainer import Cancelled, Step
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.fingerprint import logprobs
+from training.models.lora import with_stored
+from training.plan.reporter import Reporter
+from training.recipes.methods import ADAPTER, FOLDER, METHODS, MODEL, PREFERENCES, RATINGS, Method
+from training.recipes.recipe import load_recipe
+from training.runs import pipeline
+from training.runs.outcome import Outcome
+from training.store.adapter_publish import read_weights
 from whet.context import Context
 from whet.database import reading
 from whet.settings import load_settings

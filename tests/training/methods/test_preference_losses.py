@@ -12,9 +12,9 @@ import pytest
 from tests.training.methods.test_library_resume import _attempt, _prepared, home
 from tests.training.test_trainer import prepared_run
 from tests.training.tiny import facts
-from training.methods.pairs import check_batches, passes_beside
-from training.methods.registry import METHODS, SMOOTHED_LOSSES
-from training.recipe import Recipe, load_recipe, recipe_from, relevant_fields, resolved
+from training.loop.pairs import check_batches, passes_beside
+from training.recipes.methods import METHODS, SMOOTHED_LOSSES
+from training.recipes.recipe import Recipe, load_recipe, recipe_from, relevant_fields, resolved
 from whet.context import Context
 from whet.errors import InputError
 

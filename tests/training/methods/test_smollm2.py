@@ -35,10 +35,12 @@ from tests.training.methods.smollm2 import (
     new_version,
 )
 from tests.training.tiny import facts
-from training.adapter_store import CONFIG, WEIGHTS, publish
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.rows import read_lines
+from training.data.rows import read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.store.adapter_publish import publish
+from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.access import engine_key
 from whet.context import open_context
 from whet.database import reading

@@ -29,8 +29,8 @@ from tests.training.methods.smollm2 import (
     changed_base,
     new_version,
 )
-from training.adapter_store import publish
-from training.base_model import BaseModel
+from training.models.base_model import BaseModel
+from training.store.adapter_publish import publish
 from whet.access import engine_key
 from whet.context import Context, open_context
 from whet.database import reading

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.training.tiny import facts
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.kernels import fuse_lora, use_short_attention
-from training.lora import add_lora
-from training.recipe import Recipe
-from training.rows import read_lines
+from training.data.rows import read_lines
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.models.kernels import fuse_lora, use_short_attention
+from training.models.lora import add_lora
+from training.recipes.recipe import Recipe
 
 # Everything that draws random numbers or keeps state between steps is on: dropout, validation with
 # a best step, gradient accumulation.
@@ -96,7 +97,7 @@ def begun_in_a_fork(work: Callable[[], None], said: Path | None = None) -> int:
 
 def killed_at(step: int, work: Callable[[], None]) -> None:
     """Do something in a fork that SIGKILLs itself when a run's reporter has told this step."""
-    from training.reporter import Reporter
+    from training.plan.reporter import Reporter
 
     def dies() -> None:
         real = Reporter.step

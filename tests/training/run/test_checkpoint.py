@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh, in_a_fork, weights, with_dtype
-from training.base_model import BaseModel
-from training.run import checkpoint
-from training.run.checkpoint import Checkpoints, LoopState, Snapshot
-from training.trainer import Step, train
+from training.loop import checkpoint
+from training.loop.checkpoint import Checkpoints, LoopState, Snapshot
+from training.loop.trainer import Step, train
+from training.models.base_model import BaseModel
 from whet.errors import TrainingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

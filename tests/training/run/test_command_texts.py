@@ -13,11 +13,11 @@ import pytest
 from training.commands.outcome import next_command, show_stored
 from training.commands.progress import LineProgress
 from training.commands.recipe_options import overrides
-from training.judging.measures import BETTER, NEGLIGIBLE, SAME, compared
-from training.judging.probes import probes
-from training.judging.report import report_path
-from training.recipe import Recipe, recipe_from
-from training.run.diagnostics import warn_no_gain
+from training.evaluation.intervals import BETTER, NEGLIGIBLE, SAME, compared
+from training.evaluation.probes import probes
+from training.evaluation.report import report_path
+from training.loop.diagnostics import warn_no_gain
+from training.recipes.recipe import Recipe, recipe_from
 from whet.errors import InputError
 
 # --- progress without a terminal -----------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_a_difference_that_nobody_sees_is_no_verdict(difference: float, verdict:
 
 
 def test_a_first_looks_report_says_its_share() -> None:
-    from training.judging.report import html
+    from training.evaluation.report import html
 
     found: dict[str, Any] = {
         "adapter": "bikes@v1",

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tests.training.run.small import killed_at
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.recipe import Recipe, load_recipe
+from training.recipes.recipe import Recipe, load_recipe
 from whet.cli import app
 from whet.context import open_context
 from whet.database import reading, writing
@@ -159,7 +159,7 @@ def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(
 def test_a_version_is_said_before_its_report_and_its_report_can_be_left_out(
     shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import pipeline
+    from training.runs import pipeline
 
     # Which --device cpu sets, for this process and its children
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -259,10 +259,10 @@ def test_a_search_finds_a_recipe_within_its_trials_and_goes_on_where_it_stopped(
 
 
 def test_the_search_never_looks_at_the_test_part(tmp_path: Path) -> None:
-    from training import datasets
+    from training.data import datasets
+    from training.data.rows import read_lines
     from training.data.split import split
-    from training.rows import read_lines
-    from training.run.search import with_validation
+    from training.runs.search import with_validation
 
     parts = split(
         read_lines([json.dumps(row).encode() for row in facts(120)]).rows, datasets.Shares(0.0, 0.1)
@@ -316,7 +316,7 @@ def test_bad_input_gets_its_sentence(
 def test_a_search_refuses_what_its_trials_could_not_try(
     recipe: str, parameters: tuple[str, ...], sentence: str
 ) -> None:
-    from training.run.search import require_searchable
+    from training.runs.search import require_searchable
 
     with pytest.raises(InputError, match=sentence):
         require_searchable(load_recipe(recipe), parameters)

@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks.training.shops import shop
 from tests.training.test_commands import Shell
-from training.cross_validation import fold_of_keys
 from training.data.patterns import Patterns
+from training.data.rows import Row, read_lines
 from training.data.split import group_key
-from training.rows import Row, read_lines
+from training.evaluation.cross_validation import fold_of_keys
 
 _QUICK = ("--rank", "4", "--epochs", "2", "--lr", "5e-3", "--threads", "1", "--seed", "3")
 

@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from training.recipe import Recipe
-from training.run.diagnostics import (
+from training.loop.diagnostics import (
     check_divergence,
     explain_early_stop,
     explain_memorisation,
     explain_plateau,
     warn_endless_answers,
 )
+from training.recipes.recipe import Recipe
 from whet.errors import TrainingError
 
 RECIPE = Recipe(learning_rate=5e-3, dtype="float32")
@@ -107,7 +107,7 @@ def test_a_loss_that_only_comes_back_to_where_it_was_is_worse_than_before() -> N
 
 
 def test_the_loss_before_the_first_step_is_of_rows_from_all_of_the_list() -> None:
-    from training.trainer import _spread
+    from training.loop.trainer import _spread
 
     assert _spread(list(range(10)), 20) == list(range(10))  # type: ignore[arg-type,comparison-overlap]
     assert _spread(list(range(100)), 4) == [0, 25, 50, 75]  # type: ignore[arg-type,comparison-overlap]

@@ -19,14 +19,15 @@ from sqlalchemy import select
 
 from tests.training.run.small import encoded, fresh, in_a_fork
 from tests.training.tiny import build_base, facts, write_rows
-from training import pipeline, runs
-from training.base_model import BaseModel
-from training.commands import train as commands
+from training.commands import train_rows as commands
 from training.commands.sources import RowSource, rows_of
-from training.recipe import Recipe
-from training.run import checkpoint, faults
-from training.run.checkpoint import Checkpoints
-from training.trainer import Step, train
+from training.loop import checkpoint, faults
+from training.loop.checkpoint import Checkpoints
+from training.loop.trainer import Step, train
+from training.models.base_model import BaseModel
+from training.recipes.recipe import Recipe
+from training.runs import pipeline
+from training.store import runs
 from whet.context import Context, open_context
 from whet.database import reading
 from whet.errors import ConfigurationError, TrainingError, WhetError
@@ -57,8 +58,8 @@ class Place:
 
     def train(self, recipe: Recipe = RECIPE, rows: int = 40) -> Any:
         """What `whet train run` does after it has read its options."""
-        from training.base_model import open_base
-        from training.prepare import prepare
+        from training.models.base_model import open_base
+        from training.plan.prepare import prepare
 
         file = write_rows(self.folder / "rows.jsonl", facts(rows))
         dataset = rows_of(self.context, "support", RowSource(file, folds=0)).dataset
@@ -152,8 +153,8 @@ def test_3_overfitting_stops_the_run_early_and_keeps_the_best_weights(
         ).encode()
         for number in range(36)
     ]
-    from training.encode import Encoder
-    from training.rows import read_lines
+    from training.data.rows import read_lines
+    from training.models.encode import Encoder
 
     some = Encoder(base, 256).encode_all(read_lines(rows).rows)[0]
     recipe = replace(RECIPE, rank=16, alpha=64.0, learning_rate=5e-3, epochs=80.0, patience=5)
@@ -266,7 +267,7 @@ def test_5_a_disk_that_fills_up_ends_the_run_and_what_was_kept_goes_on(
 def _larger_than_allowed(folder: Path) -> None:
     import torch
 
-    from training.run.checkpoint import LoopState
+    from training.loop.checkpoint import LoopState
 
     kept = Checkpoints(folder)
     kept.write(LoopState(step=1), {"master.0": torch.zeros(16)})
@@ -348,7 +349,7 @@ def test_8_a_base_that_is_changed_while_the_run_trains_on_it_makes_no_adapter(
         if step.step == 2:
             shutil.copyfile(other / "model.safetensors", place.base / "model.safetensors")
 
-    from training.reporter import Reporter
+    from training.plan.reporter import Reporter
 
     monkeypatch.setattr(Reporter, "step", swap)
     monkeypatch.setattr(
@@ -361,7 +362,7 @@ def test_8_a_base_that_is_changed_while_the_run_trains_on_it_makes_no_adapter(
 def test_8_a_base_whose_files_are_touched_but_equal_is_the_same_base(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.reporter import Reporter
+    from training.plan.reporter import Reporter
 
     monkeypatch.setattr(
         Reporter, "step", lambda self, step: os.utime(place.base / "model.safetensors")
@@ -372,7 +373,7 @@ def test_8_a_base_whose_files_are_touched_but_equal_is_the_same_base(
 def test_8_a_base_that_is_removed_while_the_run_trains_on_it_makes_no_adapter(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.reporter import Reporter
+    from training.plan.reporter import Reporter
 
     monkeypatch.setattr(
         Reporter, "step", lambda self, step: shutil.rmtree(place.base, ignore_errors=True)

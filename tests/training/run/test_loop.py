@@ -12,10 +12,10 @@ import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.tiny import build_base
-from training.base_model import BaseModel
-from training.batches import Batch, collate, endless, in_parts, pack
-from training.encode import Encoded
-from training.trainer import batch_loss, train
+from training.loop.batches import Batch, collate, endless, in_parts, pack
+from training.loop.trainer import batch_loss, train
+from training.models.base_model import BaseModel
+from training.models.encoded import Encoded
 
 PLAIN = replace(RECIPE, dropout=0.0, micro_batch=0, epochs=2.0)
 
@@ -145,7 +145,7 @@ def test_batches_have_few_shapes_and_what_rounds_them_changes_no_loss(
     assert all(
         size % 8 == 0 for batch in rounded for size in (batch.ids.shape[1], batch.columns.shape[0])
     )
-    monkeypatch.setattr("training.batches._MULTIPLE", 1)
+    monkeypatch.setattr("training.loop.batches._MULTIPLE", 1)
     exact = [put_together(part, 0, "cpu") for part in parts]
     assert any(batch.ids.shape[1] % 8 for batch in exact), (
         "nothing was rounded, so this shows nothing"
@@ -180,7 +180,7 @@ def test_accumulation_checkpointing_and_packing_change_no_result(
 
 
 def test_gradient_checkpointing_keeps_fewer_activations(base: BaseModel) -> None:
-    from training.run.estimates import memory_by_part
+    from training.plan.estimates import memory_by_part
 
     rows, model = encoded(base, 16), fresh(base, recipe=PLAIN)
     plain = memory_by_part(model, rows, PLAIN, 0, batch_loss, validated=False)["activations"]

@@ -15,9 +15,10 @@ import pytest
 from tests.training.run.small import RECIPE, encoded, fresh
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.base_model import BaseModel
-from training.recipe import Recipe
-from training.run.lr_find import (
+from training.loop.trainer import batch_loss
+from training.models.base_model import BaseModel
+from training.recipes.recipe import Recipe
+from training.runs.lr_find import (
     STEPS,
     RangePoint,
     has_diverged,
@@ -27,7 +28,6 @@ from training.run.lr_find import (
     steps_within,
     suggest,
 )
-from training.trainer import batch_loss
 from whet.errors import InputError
 
 PLAIN = replace(RECIPE, dropout=0.0, micro_batch=0)

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh
-from training import base_model
-from training import fingerprint as module
-from training.base_model import BaseModel
-from training.fingerprint import computed_in, fingerprint, logprobs
-from training.lora import cast_parameters, merged_once, trainable
+from training.loop.faults import translate_oom
+from training.loop.throughput import choose_threads
+from training.loop.trainer import Trained, batch_loss, mean_loss
 from training.methods.loop import free_model, place
-from training.recipe import load_recipe
-from training.run.estimates import compared, memory_by_part, peak_of
-from training.run.faults import translate_oom
-from training.throughput import choose_threads
-from training.trainer import Trained, batch_loss, mean_loss
+from training.models import base_model
+from training.models import fingerprint as module
+from training.models.base_model import BaseModel
+from training.models.fingerprint import computed_in, fingerprint, logprobs
+from training.models.lora import cast_parameters, merged_once, trainable
+from training.plan.estimates import compared, memory_by_part, peak_of
+from training.recipes.recipe import load_recipe
 from whet.errors import InputError, TrainingError
 
 PLAIN = replace(RECIPE, dropout=0.0, micro_batch=0, threads=1)
@@ -141,7 +141,7 @@ def test_a_model_that_is_let_go_holds_nothing_whoever_still_has_it(base: BaseMod
 def _gradients(model: Any, rows: list[Any]) -> Any:
     import torch
 
-    from training.batches import collate
+    from training.loop.batches import collate
 
     model.train()
     batch_loss(model, collate(rows, 0, "cpu")).backward()

@@ -23,16 +23,17 @@ from sqlalchemy import select
 from tests.training.run.small import RECIPE, begun_in_a_fork, encoded, fresh, until
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training import trainer
-from training.base_model import BaseModel
-from training.methods.registry import METHODS, family
-from training.recipe import Recipe, load_recipe
-from training.run import torchrun
-from training.run.checkpoint import Checkpoints, ReadOnly
-from training.run.faults import require_device
-from training.run.ranks import Ranks, full_tensor, shard
-from training.run.search import require_searchable
-from training.trainer import Cancelled, Step, Trained, plain, train
+from training.loop import trainer
+from training.loop.checkpoint import Checkpoints, ReadOnly
+from training.loop.faults import require_device
+from training.loop.ranks import Ranks, full_tensor, shard
+from training.loop.trainer import Cancelled, Step, Trained, plain, train
+from training.methods.families import family
+from training.models.base_model import BaseModel
+from training.plan import torchrun
+from training.recipes.methods import METHODS
+from training.recipes.recipe import Recipe, load_recipe
+from training.runs.search import require_searchable
 from whet.context import Context, open_context
 from whet.database import reading
 from whet.errors import ConfigurationError, InputError, TrainingError
@@ -403,7 +404,7 @@ def _processes_of(folder: Path) -> list[int]:
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
         except OSError:
             continue
-        if b"training.run.rank" in words and str(folder).encode() in words:
+        if b"training.runs.rank" in words and str(folder).encode() in words:
             found.append(int(entry.name))
     return sorted(found)
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tests.training.test_commands import Shell
-from training import runs
-from training.datasets import Dataset
-from training.recipe import Recipe
-from training.run import ray_job, search_ray
-from training.run.places import JOBS, ray_address, require_job_address, require_ray, send_token
+from training.data.datasets import Dataset
+from training.recipes.recipe import Recipe
+from training.runs import ray_job, search_ray
+from training.runs.places import JOBS, ray_address, require_job_address, require_ray, send_token
+from training.store import runs
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
@@ -107,7 +107,7 @@ def test_what_ray_cannot_do_is_refused_before_anything_is_read(
 
 
 def test_commands_without_ray_say_so(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.run.places.require_ray.__defaults__", (lambda name: None,))
+    monkeypatch.setattr("training.runs.places.require_ray.__defaults__", (lambda name: None,))
     for command in (("run",), ("search", "--trials", "1")):
         assert "Ray is not installed" in shell.refused(
             "train", command[0], "none.jsonl", *command[1:], "--on", "ray"

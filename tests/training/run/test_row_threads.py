@@ -17,21 +17,21 @@ import torch
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.test_trainer import prepared_run
 from tests.training.tiny import facts
-from training import throughput
-from training.base_model import BaseModel
-from training.encode import Encoded, Encoder
-from training.evaluate import answer_rows
-from training.judging.nll import reference_nll
-from training.master_weights import MasterWeights
-from training.methods.registry import METHODS, family
-from training.recipe import Recipe, load_recipe
-from training.row_threads import SINGLE_THREADED, RowThreadPool, row_thread_count, row_thread_pool
-from training.rows import Row, read_lines
-from training.run.checkpoint import Checkpoints
-from training.run.estimates import estimate, memory_by_part
-from training.run.ranks import SINGLE_PROCESS
-from training.throughput import choose_threads
-from training.trainer import (
+from training.data.rows import Row, read_lines
+from training.evaluation.answering import answer_rows
+from training.evaluation.nll import reference_nll
+from training.loop import throughput
+from training.loop.checkpoint import Checkpoints
+from training.loop.master_weights import MasterWeights
+from training.loop.ranks import SINGLE_PROCESS
+from training.loop.row_threads import (
+    SINGLE_THREADED,
+    RowThreadPool,
+    row_thread_count,
+    row_thread_pool,
+)
+from training.loop.throughput import choose_threads
+from training.loop.trainer import (
     Cancelled,
     Step,
     batch_loss,
@@ -40,6 +40,13 @@ from training.trainer import (
     step_gradients,
     train,
 )
+from training.methods.families import family
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.models.encoded import Encoded
+from training.plan.estimates import estimate, memory_by_part
+from training.recipes.methods import METHODS
+from training.recipes.recipe import Recipe, load_recipe
 from whet.context import Context
 from whet.settings import load_settings
 

@@ -20,12 +20,12 @@ from tests.training.test_commands import Shell
 from tests.training.test_trainer import go, prepared_run, read_rows
 from tests.training.tiny import facts, write_rows
 from tests.web import NOW, console_client
-from training.base_model import BaseModel
-from training.encode import Encoder
-from training.methods.registry import METHODS
-from training.recipe import Recipe, load_recipe, recipe_from
-from training.run.samples import Sampler, sampled_rows
-from training.trainer import Step, Trained, train
+from training.loop.samples import Sampler, sampled_rows
+from training.loop.trainer import Step, Trained, train
+from training.models.base_model import BaseModel
+from training.models.encode import Encoder
+from training.recipes.methods import METHODS
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
 from whet.context import Context, open_context
 from whet.database import reading, writing
 from whet.errors import InputError
@@ -160,7 +160,7 @@ def test_what_cannot_be_sampled_is_refused(fields: dict[str, Any], sentence: str
 def test_a_run_without_held_out_rows_says_that_nothing_is_sampled(home: Context) -> None:
     prepared, _ = prepared_run(home, facts(24), Recipe(rank=4, sample_every=2))
     assert not any("are sampled" in notice for notice in prepared.notices)
-    from training.prepare import prepare
+    from training.plan.prepare import prepare
 
     alone = replace(prepared.dataset, test=[], validation=[])
     again = prepare(home, "support", alone, Recipe(rank=4, sample_every=2), prepared.base)

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from training.methods.registry import METHODS
-from training.prepare import _NEEDS_ANSWERS, _length_bound
-from training.run.faults import require_device
+from training.loop.faults import require_device
+from training.plan.prepare import _NEEDS_ANSWERS, _length_bound
+from training.recipes.methods import METHODS
 from whet.errors import ConfigurationError
 
 IMPORTS = """
 import sys
-from training.imports import import_libraries
+from training.imports import load
 from training.bitsandbytes_import import show_bitsandbytes
-import_libraries(four_bits=False)
+load("training.runs.child_run:run")
 heavy = [name for name in ("bitsandbytes", "sklearn", "pandas", "torch._inductor.compile_fx") if sys.modules.get(name)]
 assert not heavy, heavy
 from peft.import_utils import is_bnb_available

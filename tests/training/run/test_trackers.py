@@ -34,9 +34,9 @@ def rows(tmp_path: Path) -> str:
 def test_tensorboard_gets_loss_rate_and_validation_at_their_steps(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from training.run.trackers import _TensorBoard
+    from training.runs.trackers import TensorBoardTracker
 
-    writer = _TensorBoard(tmp_path)
+    writer = TensorBoardTracker(tmp_path)
     for step in (1, 2, 3):
         writer.log(
             step,
@@ -60,7 +60,7 @@ def test_tensorboard_gets_loss_rate_and_validation_at_their_steps(tmp_path: Path
 def test_a_tracker_that_is_asked_for_and_not_installed_is_said_first(
     shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch, name: str, module: str
 ) -> None:
-    monkeypatch.setattr("training.run.trackers.find_spec", lambda wanted: None)
+    monkeypatch.setattr("training.plan.tracker.find_spec", lambda wanted: None)
     shell._environment[name] = "somewhere"
     said = shell.refused("train", "run", rows, *_QUICK)
     assert (
@@ -71,8 +71,8 @@ def test_a_tracker_that_is_asked_for_and_not_installed_is_said_first(
 
 
 def test_a_tracker_that_fails_on_the_way_is_left_out_and_the_run_goes_on() -> None:
-    from training.run.trackers import Trackers
-    from training.trainer import Step
+    from training.loop.trainer import Step
+    from training.runs.trackers import Trackers
 
     class Broken:
         name, errors = "Broken", (OSError,)

@@ -14,9 +14,10 @@ import pytest
 
 from tests.training.run.small import killed_at
 from tests.training.test_worker import Office, _office, children_of, one_whole_adapter, training_at
-from training import child, runs
-from training.reporter import Reporter
-from training.run.checkpoint import run_folder
+from training.loop.run_folders import run_folder
+from training.plan.reporter import Reporter
+from training.runs import child_run
+from training.store import runs
 from whet.clock import now_ms
 from whet.tables import adapters
 
@@ -105,17 +106,17 @@ def test_the_next_attempt_of_a_request_goes_on_with_what_the_first_one_chose(
             "request": request,
         }
 
-    killed_at(7, lambda: child._run(told(1)))
+    killed_at(7, lambda: child_run.run(told(1)))
     assert office.run().state == runs.RUNNING
     second = runs.reclaim(office.context, run.id, worker="w2", now=now_ms())
     # As if a choice came out otherwise now
-    monkeypatch.setattr("training.recipe._LEARNING_RATES", ((float("inf"), 1e-4),))
+    monkeypatch.setattr("training.recipes.recipe._LEARNING_RATES", ((float("inf"), 1e-4),))
     steps: list[int] = []
     real_step = Reporter.step
     monkeypatch.setattr(
         Reporter, "step", lambda self, at: (steps.append(at.step), real_step(self, at))[1]
     )
-    child._run(told(second.attempt))
+    child_run.run(told(second.attempt))
     done = office.run()
     assert (done.state, done.attempt) == (runs.SUCCEEDED, 2), done.error
     assert 6 <= steps[0] <= 8 and done.recipe["learning_rate"] == 2e-3 and one_whole_adapter(office)

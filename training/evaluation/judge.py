@@ -1,0 +1,335 @@
+"""A candidate against what is in production (the base, while there is none): both answer the same
+rows, the gate decides, the answers are kept.
+
+What else is measured about the candidate, with the base beside it, comes afterwards:
+`training/evaluation/survey.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from training.data.datasets import Dataset
+from training.data.rows import Row
+from training.data.shapes import text_of
+from training.evaluation.answering import answer_rows
+from training.evaluation.answers import Answer, Questions, questions
+from training.evaluation.cross_validation import CrossValidated
+from training.evaluation.gate import Decision, Pair, Thresholds, decide
+from training.evaluation.held_out import (
+    HeldOut,
+    by_task,
+    describe_held_out,
+    question_facts,
+    question_sentence,
+    worst_slices,
+)
+from training.evaluation.nll import reference_nll
+from training.evaluation.reliance import RelianceAnswers, find_reliance, reliance_questions
+from training.evaluation.reliance_gate import GROUP as RELIANCE
+from training.evaluation.text_gate import GROUP, TextPair, judge_texts
+from training.models.encode import Encoder
+from training.models.lora import with_stored
+from training.plan.prepare import Prepared
+from training.recipes.methods import ADAPTER, METHODS
+from training.store import adapter_publish
+from whet.context import Context
+from whet.database import reading
+from whet.registry import Adapter, current_rollouts, find_adapter
+
+_PRODUCTION = "production"  # the name under which the other version lies in the PEFT model
+BASE = "the base"
+SAMPLES = "samples.jsonl"
+NO_ROWS = "No row was held out, so nothing was compared."
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A decision with what it rests on."""
+
+    decision: Decision | None  # None: there was nothing to judge by
+    against: Adapter | None  # None: the base
+    against_name: str
+    asked: Questions
+    samples_path: str | None
+    ours: Mapping[str, Answer] = field(default_factory=dict)  # the candidate's answers, by row
+    theirs: Mapping[str, Answer] = field(default_factory=dict)  # the other's
+    # Answered by both too; None: the alias uses no passages
+    reliance: RelianceAnswers | None = None
+
+    @property
+    def verdict(self) -> str:
+        return self.decision.verdict if self.decision else "none"
+
+    @property
+    def reason(self) -> str:
+        return self.decision.reason if self.decision else NO_ROWS
+
+    def with_note(self, sentence: str) -> Judgement:
+        """The same with a sentence after the reason."""
+        if self.decision is None:
+            return self
+        return replace(
+            self, decision=replace(self.decision, reason=f"{self.decision.reason} {sentence}")
+        )
+
+    def row(self, run_id: str | None, dataset_digest: str) -> dict[str, Any] | None:
+        """A row of `evaluations`, without id, adapter_digest and created_at."""
+        if self.decision is None:
+            return None
+        return {
+            "run_id": run_id,
+            "against_digest": self.against.digest if self.against else None,
+            "dataset_digest": dataset_digest,
+            "metrics": self.decision.metrics,
+            "verdict": self.decision.verdict,
+            "reason": self.decision.reason,
+            "thresholds": {
+                **self.decision.thresholds,
+                "rows_available": self.asked.available,
+                "failed": list(self.decision.failed),
+            },
+            "samples_path": self.samples_path,
+        }
+
+
+def production_of(context: Context, alias: str, base_digest: str) -> Adapter | None:
+    """The version that answers under the alias now; None while the base does, or when that version
+    belongs to another base.
+    """
+    with reading(context.database) as connection:
+        rollout = current_rollouts(connection).get(alias)
+        if rollout is None or rollout.stable_digest is None:
+            return None
+        adapter = find_adapter(connection, rollout.stable_digest)
+    return adapter if adapter.base_digest == base_digest else None
+
+
+def judge(
+    context: Context,
+    model: Any,
+    prepared: Prepared,
+    *,
+    sample_name: str,
+    on_batch: Callable[[int, int], None],
+    crossed: CrossValidated | None = None,
+) -> Judgement:
+    """The trained model against production (or the base)."""
+    return compare(
+        context,
+        model,
+        prepared.encoder,
+        prepared.dataset,
+        production_of(context, prepared.alias, prepared.base.digest),
+        sample_name=sample_name,
+        on_batch=on_batch,
+        base=base_beside(prepared),
+        crossed=crossed,
+        alias=prepared.alias,
+    )
+
+
+def base_beside(prepared: Prepared) -> Callable[[], Any] | None:
+    """What loads the base where the candidate cannot be taken off it, because it is no adapter;
+    else None.
+    """
+    return (
+        None
+        if METHODS[prepared.recipe.method].engine == ADAPTER
+        else lambda: prepared.base.load_model(prepared.recipe.dtype)
+    )
+
+
+def compare(
+    context: Context,
+    model: Any,
+    encoder: Encoder,
+    dataset: Dataset,
+    against: Adapter | None,
+    *,
+    sample_name: str,
+    on_batch: Callable[[int, int], None],
+    base: Callable[[], Any] | None = None,
+    crossed: CrossValidated | None = None,
+    alias: str = "",
+) -> Judgement:
+    """Both answer the same rows, and the gate decides.
+
+    `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
+    `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave
+    already. `alias`: whose reliance on its passages is judged, where it uses any.
+    """
+    other = against.label if against else BASE
+    asked = questions(crossed.dataset if crossed else dataset)
+    if not asked.rows and not asked.texts:
+        return Judgement(None, against, other, asked, None)
+    known = crossed.answers if crossed else {}
+    to_ask = [row for row in asked.rows if row.id not in known]
+    reliance = reliance_questions(context, alias, dataset, encoder) if alias else None
+    passages = reliance.otherwise if reliance else []
+    tally = Tally(on_batch, len(to_ask) + len(asked.rows) + 2 * len(passages))
+    ours = {**known, **answer_rows(model, encoder, to_ask, on_batch=tally.round)}
+    our_reliance = answer_rows(model, encoder, passages, on_batch=tally.round)
+    our_costs = reference_nll(model, encoder, asked.texts)
+    with answering_as(context, model, against, base) as other_model:
+        theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
+        their_reliance = answer_rows(other_model, encoder, passages, on_batch=tally.round)
+        their_costs = reference_nll(other_model, encoder, asked.texts)
+    read = [
+        TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats)
+        for row in asked.texts
+        if (cost := our_costs.get(row.id))
+    ]
+    must_beat = against is None and not asked.held_out
+    further = (
+        {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
+    )
+    if reliance:
+        further[RELIANCE] = find_reliance(
+            reliance, our_reliance, their_reliance, Thresholds(), against=other
+        )
+    held_out = describe_held_out(dataset.train, asked.rows)
+    if crossed:
+        held_out = held_out.with_cross_validated(crossed.held_out)
+    pairs = {row.id: _pair(row, ours[row.id], theirs[row.id], held_out) for row in asked.rows}
+    decision = decide(
+        {group: [pairs[row.id] for row in some] for group, some in asked.groups.items()},
+        first=against is None,
+        against=other,
+        further=further,
+    )
+    decision = _with_questions(decision, asked, pairs, held_out)
+    if crossed:
+        decision = replace(
+            decision,
+            reason=(
+                f"{decision.reason} By {crossed.folds}-fold cross-validation: the version itself is"
+                " trained on all rows."
+            ),
+        )
+    _add_manners(decision, asked, ours, theirs)
+    path = save_answers(context, sample_name, asked, ours, theirs)
+    followed = RelianceAnswers(reliance, our_reliance, their_reliance) if reliance else None
+    return Judgement(decision, against, other, asked, path, ours, theirs, followed)
+
+
+class Tally:
+    """Adds up what several rounds of answering report."""
+
+    def __init__(self, on_batch: Callable[[int, int], None], total: int) -> None:
+        self._on_batch, self._total, self._before = on_batch, total, 0
+
+    def round(self, done: int, total: int) -> None:
+        self._on_batch(self._before + done, self._total)
+        self._before += total if done == total else 0
+
+
+def _pair(row: Row, ours: Answer, theirs: Answer, held_out: HeldOut) -> Pair:
+    exact = bool(row.checks or row.calls)  # never by overlap
+    return Pair(
+        ours.score.correct,
+        theirs.score.correct,
+        ours.score.f1,
+        theirs.score.f1,
+        exact,
+        row.id,
+        held_out.patterns[row.id],
+    )
+
+
+def _with_questions(
+    decision: Decision, asked: Questions, pairs: Mapping[str, Pair], held_out: HeldOut
+) -> Decision:
+    """The decision with what is known about the questions, by task and slice, and a sentence about
+    it.
+    """
+    for group, rows in (*asked.groups.items(), ("all", asked.held_out)):
+        decision.metrics[group].update(question_facts(rows, held_out))
+    overall = decision.metrics["all"]
+    overall["tasks"] = by_task(pairs, asked.held_out)
+    overall["worse_slices"] = worst_slices(pairs, held_out)
+    sentence = question_sentence(overall)
+    return replace(decision, reason=f"{decision.reason} {sentence}") if sentence else decision
+
+
+def _add_manners(
+    decision: Decision, asked: Questions, ours: Mapping[str, Answer], theirs: Mapping[str, Answer]
+) -> None:
+    """Share of answers that ended by themselves, and their mean length in tokens."""
+    for group, rows in asked.groups.items():
+        if rows:
+            for side, answers in (("candidate", ours), ("against", theirs)):
+                some = [answers[row.id] for row in rows]
+                decision.metrics[group][f"{side}_stopped"] = round(
+                    sum(answer.stopped for answer in some) / len(some), 4
+                )
+                decision.metrics[group][f"{side}_tokens"] = round(
+                    sum(answer.tokens for answer in some) / len(some), 1
+                )
+
+
+@contextmanager
+def answering_as(
+    context: Context, model: Any, against: Adapter | None, base: Callable[[], Any] | None
+) -> Iterator[Any]:
+    """A model that answers as `against` does (None: the base): this one meanwhile, or one on the
+    base that `base` loads.
+    """
+    if base is None and against is None:
+        with model.disable_adapter():
+            yield model
+        return
+    other = model if base is None else base()
+    if against is not None:
+        weights, config = adapter_publish.read_weights(context, against)
+        if _PRODUCTION not in getattr(other, "peft_config", {}):
+            other = with_stored(other, config, weights, _PRODUCTION)
+        other.set_adapter(_PRODUCTION)
+    try:
+        yield other
+    finally:
+        if base is None:
+            model.set_adapter("default")
+
+
+def save_answers(
+    context: Context,
+    name: str,
+    asked: Questions,
+    ours: Mapping[str, Answer],
+    theirs: Mapping[str, Answer],
+) -> str:
+    """One JSON object per row: question, reference, both answers and their scores.
+
+    Returns the path of the answers in the store.
+    """
+    groups_of: dict[str, list[str]] = {}
+    for group, rows in asked.groups.items():
+        for row in rows:
+            groups_of.setdefault(row.id, []).append(group)
+
+    def sample(row: Row) -> dict[str, Any]:
+        prompt = [
+            {"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]
+        ]
+        return {
+            "id": row.id,
+            "groups": groups_of[row.id],
+            "prompt": prompt,
+            "reference": row.answer,
+            "candidate": asdict(ours[row.id]),
+            "against": asdict(theirs[row.id]),
+        }
+
+    def fill(folder: Path) -> None:
+        lines = (json.dumps(sample(row), ensure_ascii=False) + "\n" for row in asked.rows)
+        (folder / SAMPLES).write_text("".join(lines), encoding="utf-8")
+
+    folder = f"evaluations/{name}"
+    context.store.put_folder(folder, fill)
+    return f"{folder}/{SAMPLES}"

@@ -1,0 +1,1 @@
+"""What training writes to the database and the store: runs, requests, adapter versions."""

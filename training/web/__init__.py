@@ -1,0 +1,1 @@
+"""Pages of votes and answers, and the words of run pages."""
