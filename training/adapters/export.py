@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from training.adapters.copies import whole_folder, write_card
 from training.adapters.gguf_export import (
     require_absent,
@@ -50,7 +52,7 @@ def export_merged(context: Context, adapter: Adapter, base: BaseModel, to: Path)
     whole_folder(to, fill)
 
 
-def _merged(context: Context, adapter: Adapter, base: BaseModel, dtype: str) -> Any:
+def _merged(context: Context, adapter: Adapter, base: BaseModel, dtype: str) -> PreTrainedModel:
     """Return the plain model with the version merged into it. Raises AdapterError for another base."""
     adapter_store.require_base(adapter, base.digest, base.name)
     weights, config = adapter_publish.read_weights(context, adapter)
@@ -125,7 +127,7 @@ def _about(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def save_model(model: Any, base: BaseModel, folder: Path) -> None:
+def save_model(model: PreTrainedModel, base: BaseModel, folder: Path) -> None:
     """Weights, tokenizer and chat template: all that transformers and the engine need."""
     model.config.use_cache = True
     model.save_pretrained(str(folder), safe_serialization=True)

@@ -20,6 +20,7 @@ import torch
 from gguf import GGMLQuantizationType as Quantization
 from gguf import LlamaFileType as FileType
 from gguf import quants
+from torch import nn
 
 from training.models.base_model import BaseModel
 from training.models.gguf_vocabulary import Vocabulary, vocabulary_of
@@ -131,7 +132,7 @@ def require_supported(base: BaseModel) -> None:
 
 
 def write_model(
-    model: Any, base: BaseModel, to: Path, type_name: str, about: Mapping[str, str]
+    model: nn.Module, base: BaseModel, to: Path, type_name: str, about: Mapping[str, str]
 ) -> None:
     """Write a whole model with its tokenizer and chat template.
 

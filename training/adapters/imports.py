@@ -150,7 +150,7 @@ def read_adapter(
     return ImportedAdapter(config, adapter.weights, origin)
 
 
-def _by_module(pattern: dict[str, Any], seen: dict[str, str], default: Any) -> dict[str, Any]:
+def _by_module(pattern: dict[str, Any], seen: dict[str, str], default: object) -> dict[str, Any]:
     """Layer of the base's files → its rank or alpha; patterns match the names PEFT sees."""
     numbers = layer_numbers(pattern, seen.values(), default)
     return {module: numbers[name] for module, name in seen.items()}
@@ -235,9 +235,9 @@ def probe_fingerprint(
 
     Raises AdapterError when PEFT cannot put the adapter on the base.
     """
-    model = base.load_model(compute_dtype("auto"))
+    loaded = base.load_model(compute_dtype("auto"))
     try:
-        model = with_stored(model, config, weights)
+        model = with_stored(loaded, config, weights)
     except (ValueError, KeyError, RuntimeError) as error:
         # a base whose layers PEFT rearranges: it knows more kinds than the checks above
         raise AdapterError(

@@ -180,7 +180,7 @@ def _check_type(config: dict[str, Any]) -> None:
         )
 
 
-def _check_start(start: Any) -> None:
+def _check_start(start: object) -> None:
     """Raises AdapterError for a start that took a part of the base's weights into the adapter."""
     if start is None or isinstance(start, bool):
         return
@@ -237,7 +237,7 @@ def refuse_other_method(tensor: str) -> None:
             )
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Writes a stranger's value for a sentence: lists within lists could be too deep to print."""
     if isinstance(value, str | int | float | None):
         return repr(value)[:_SHOWN]

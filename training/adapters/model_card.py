@@ -190,6 +190,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """One line that Markdown shows as it is."""
     return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))

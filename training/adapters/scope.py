@@ -165,7 +165,7 @@ def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: object) -> bool:
     return isinstance(value, str) or (
         isinstance(value, list) and all(isinstance(item, str) for item in value)
     )
@@ -221,7 +221,7 @@ def _is_inside(name: str, module: str) -> bool:
     return f".{module}." in f".{name}."
 
 
-def layer_numbers(pattern: dict[str, Any], names: Iterable[str], default: Any) -> dict[str, Any]:
+def layer_numbers(pattern: dict[str, Any], names: Iterable[str], default: object) -> dict[str, Any]:
     """Layer → the number of the first entry of `rank_pattern` or `alpha_pattern` that names it.
 
     PEFT's rule (`get_pattern_key`): an entry is a regular expression for the end of a layer's name,

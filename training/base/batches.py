@@ -67,7 +67,7 @@ def pool(tokenizer: Any, seed: str, number: int, batch_tokens: int) -> list[list
     return groups
 
 
-def tensors(group: list[Example], generator: Any = None) -> tuple[Any, Any, Any]:
+def tensors(group: list[Example], generator: torch.Generator | None = None) -> tuple[Any, Any, Any]:
     """``(ids, answer, learned)``, each ``[documents, tokens]``; the masks mark targets and are one
     shorter in time.
     """

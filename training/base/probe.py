@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from examples.zenith import scenario as zenith
 from training.base import other
@@ -36,7 +37,7 @@ _TOGETHER = 50  # conversations answered in one batch
 
 
 def answers(
-    model: Any,
+    model: nn.Module,
     base: BaseModel,
     conversations: list[list[dict[str, str]]],
     limit: int = ANSWER_TOKENS,
@@ -57,7 +58,7 @@ def answers(
         for n, ids in zip(
             part, greedy(model, [prompts[n] for n in part], base.stop_ids, limit), strict=True
         ):
-            found[n] = tokenizer.decode(ids, skip_special_tokens=True)
+            found[n] = str(tokenizer.decode(ids, skip_special_tokens=True))
     return found
 
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from training.plan.prepare import Prepared
+from training.recipes.recipe import Recipe
 from training.runs.places import JOBS, LOCAL, ray_address, require_job_address, require_ray
 from training.runs.ray_job import as_asked, client_of, run_on_ray
+from training.runs.search import Search
 from training.runs.search_ray import cluster, search_on_ray
 from whet.cli import emit, err, out
 from whet.context import Context
@@ -34,7 +37,7 @@ def client_for(context: Context, on: str, into: Path | None, *, dry_run: bool) -
     return client_of(address)
 
 
-def prepared_for(recipe: Any) -> Any:
+def prepared_for(recipe: Recipe) -> Recipe:
     """The recipe as far as this machine can check it: what it lacks, the cluster may have."""
     return replace(recipe, device="auto", processes=1)
 
@@ -42,8 +45,8 @@ def prepared_for(recipe: Any) -> Any:
 def run_there(
     context: Context,
     client: Any,
-    prepared: Any,
-    asked: Any,
+    prepared: Prepared,
+    asked: Recipe,
     watch: Callable[[dict[str, Any]], None],
     notices: list[str],
     as_json: bool,
@@ -66,7 +69,7 @@ def run_there(
     out.print(f"Next: {found['next']}", markup=False)
 
 
-def search_there(found: Any, on: str, **follow: Any) -> None:
+def search_there(found: Search, on: str, **follow: Any) -> None:
     """Have Ray try the recipes."""
 
     if found.prepared.start_adapter is not None:

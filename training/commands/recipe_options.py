@@ -49,7 +49,7 @@ def with_alpha(given: Mapping[str, Any], method: Method) -> dict[str, Any]:
     return {**given, "alpha": 2.0 * given["rank"]}
 
 
-def _value(name: str, given: Any) -> Any:
+def _value(name: str, given: object) -> Any:
     return _names(given) if name in _LISTS and isinstance(given, str) else given
 
 

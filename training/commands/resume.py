@@ -10,7 +10,7 @@ from training.commands.train_rows import execute, this_process
 from training.data import datasets
 from training.machine.allocator import keep_memory
 from training.models.base_model import open_base
-from training.plan.prepare import prepare
+from training.plan.prepare import Prepared, prepare
 from training.runs.resume import recipe_in, recipe_of
 from training.store import runs
 from training.store.again import command_again
@@ -45,7 +45,7 @@ def resume(*, run_id: str, as_json: bool) -> None:
         emit(summary(outcome, []), True) if as_json else show_report(outcome, "full")
 
 
-def _prepared(context: Context, row: dict[str, Any]) -> Any:
+def _prepared(context: Context, row: dict[str, Any]) -> Prepared:
     """What the run was to do, from its row and its checkpoint."""
 
     if "dataset_path" not in row["recipe"]:

@@ -18,6 +18,7 @@ from training.models.base_model import open_base
 from training.plan.prepare import Prepared, prepare
 from training.plan.reporter import Reporter
 from training.recipes.recipe import relevant_fields
+from training.runs.outcome import Outcome
 from training.runs.pipeline import measured, recipe_json, run_training
 from training.runs.resume import checkpoints_of
 from training.store import runs
@@ -27,7 +28,7 @@ from whet.context import Context
 from whet.errors import TrainingError, WhetError
 
 
-def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[str, Any]:
+def _expected(context: Context, prepared: Prepared, price_per_hour: float) -> dict[str, Any]:
     prepared, _, _, expected = measured(context, prepared, price_per_hour)
     return {
         "alias": prepared.alias,
@@ -39,12 +40,12 @@ def _expected(context: Context, prepared: Any, price_per_hour: float) -> dict[st
 
 def _train(
     context: Context,
-    prepared: Any,
+    prepared: Prepared,
     into: Path | None = None,
     *,
     as_json: bool,
     report: str = "full",
-) -> Any:
+) -> Outcome:
     runs.close_abandoned(context, now_ms())
     started = runs.start(
         context,
@@ -66,13 +67,13 @@ def this_process() -> str:
 
 def execute(
     context: Context,
-    started: Any,
-    prepared: Callable[[], Any],
+    started: runs.Run,
+    prepared: Callable[[], Prepared],
     into: Path | None = None,
     *,
     as_json: bool,
     report: str = "full",
-) -> Any:
+) -> Outcome:
     """Do a run that has its row, `prepared()` first; the row is ended whatever happens.
 
     What is raised comes out as a WhetError where it can.

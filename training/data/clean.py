@@ -53,7 +53,7 @@ def normalise_text(text: str) -> str:
     return _SPACES_AT_ENDS.sub("", "".join(kept)).strip()
 
 
-def _normalised(value: Any) -> Any:
+def _normalised(value: object) -> Any:
     if isinstance(value, dict):
         return {name: _normalised(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -118,7 +118,7 @@ def parse_columns(text: str, fields: frozenset[str]) -> Columns:
     return Columns(tuple(pairs))
 
 
-def value_at(value: Any, path: str) -> Any:
+def value_at(value: object, path: str) -> Any:
     """Return what stands under a name, or under names joined by points; None for nothing.
 
     Of a list, the one value that its members have there. Raises Wrong when they have several.

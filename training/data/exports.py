@@ -186,7 +186,7 @@ def _langfuse(raw: dict[str, Any]) -> dict[str, Any]:
     return {name: item for name, item in row.items() if item is not None}
 
 
-def _unquoted(value: Any) -> Any:
+def _unquoted(value: object) -> Any:
     """Return the text in a JSON text: a CSV of Langfuse writes every value as JSON."""
     if isinstance(value, str) and value.startswith('"') and value.endswith('"'):
         try:
@@ -213,7 +213,7 @@ def _row(question: Any, answer: str, row_id: Any) -> dict[str, Any]:
     return {"prompt": question, "completion": answer, **named}
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 

@@ -99,12 +99,12 @@ def _is_native(row: Mapping[str, Any]) -> bool:
     return "messages" in row or bool(asked and row.keys() & {"completion", "output", "chosen"})
 
 
-def _holds_messages(value: Any) -> bool:
+def _holds_messages(value: object) -> bool:
     value = decoded(value)
     return is_messages([value] if isinstance(value, dict) else value)
 
 
-def _rating(value: Any) -> int | None:
+def _rating(value: object) -> int | None:
     """Return 1 or -1 for true and false in any of the ways files write them; None for others."""
     if isinstance(value, str):
         value = value.strip().casefold()
@@ -158,7 +158,7 @@ def _input_and_output(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, *answer], **rest}
 
 
-def _only_text(value: Any, name: str) -> Any:
+def _only_text(value: object, name: str) -> Any:
     """Return messages or a text as they are, and of an object its only text. Raises Wrong."""
     value = decoded(value)
     if isinstance(value, str) or is_messages(value):
@@ -174,7 +174,7 @@ def _only_text(value: Any, name: str) -> Any:
     raise Wrong(f"{name!r} is {shown(value)}", "a text or a list of messages")
 
 
-def _reply(value: Any) -> list[Any]:
+def _reply(value: object) -> list[Any]:
     """Return the messages of an answer: a text, a message, a list of them, or OpenAI's response."""
     value = decoded(value)
     if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
@@ -204,7 +204,7 @@ def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages" if name == named[0] else name: value for name, value in row.items()}
 
 
-def _is_alternating(value: Any) -> bool:
+def _is_alternating(value: object) -> bool:
     """Tell whether a value is a list of texts that a user and the assistant say in turn."""
     return (
         isinstance(value, list)
@@ -260,7 +260,7 @@ def _alpaca_question(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {"prompt": question, **{one: value for one, value in row.items() if one not in taken}}
 
 
-def _is_said(value: Any) -> bool:
+def _is_said(value: object) -> bool:
     return (
         bool(value.strip()) if isinstance(value, str) else isinstance(value, list) and bool(value)
     )
@@ -296,7 +296,7 @@ def _with_history(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": [*turns, asked, {"role": "assistant", "content": row[pair[1]]}], **rest}
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> bool:
     return isinstance(value, list) and [type(text) for text in value] == [str, str]
 
 

@@ -218,7 +218,7 @@ class Scrubber:
         )
         return {**clean, "scrubbed": used} if used else clean
 
-    def _field(self, name: str, value: Any) -> Any:
+    def _field(self, name: str, value: object) -> Any:
         if isinstance(value, dict):
             return self._object(value)
         if isinstance(value, list):
@@ -276,7 +276,7 @@ class Scrubber:
         return self._names[key]
 
 
-def texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
     """Every text and whole number of a row at any depth, names of fields too: all that scrubbing
     looks at.
     """

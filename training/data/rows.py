@@ -238,7 +238,7 @@ def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
             yield number, BadLine(number, wrong.found, wrong.expected)
 
 
-def _add(reading: Reading, number: int, origin: str, value: Any, native: Native | None) -> None:
+def _add(reading: Reading, number: int, origin: str, value: object, native: Native | None) -> None:
     try:
         raw, notices = _checked(value), list[str]()
         if native is not None:
@@ -281,7 +281,7 @@ def _parse(line: bytes) -> Any:
         ) from error
 
 
-def _checked(value: Any) -> dict[str, Any]:
+def _checked(value: object) -> dict[str, Any]:
     """The object, when it is one that can be written as JSON again."""
     if not isinstance(value, dict):
         raise Wrong(kind_of(value), "a JSON object")

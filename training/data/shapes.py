@@ -136,7 +136,7 @@ def _known(message: dict[str, Any]) -> frozenset[str]:
     return _MESSAGE_FIELDS | {"from", "value"} if "from" in message else _MESSAGE_FIELDS
 
 
-def _listed(value: Any) -> Iterator[dict[str, Any]]:
+def _listed(value: object) -> Iterator[dict[str, Any]]:
     yield from (item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
 
 
@@ -251,7 +251,7 @@ def _refuse_another(raw: dict[str, Any], own: set[str], found: Conversation) -> 
             )
 
 
-def _from_sharegpt(value: Any) -> Any:
+def _from_sharegpt(value: object) -> Any:
     """ShareGPT's {"from", "value"} as {"role", "content"}; what is not of that form is left for the
     check of messages to name.
     """
@@ -270,7 +270,7 @@ def _answer(text: str) -> dict[str, Any]:
 
 
 def _messages(
-    value: Any, name: str = "messages", *, question: bool = False, alone: bool = False
+    value: object, name: str = "messages", *, question: bool = False, alone: bool = False
 ) -> Messages:
     """Checked messages that end with an answer (which may stand `alone`, where the question is
     elsewhere), or, for a `question`, with anything else.
@@ -302,7 +302,7 @@ def _messages(
     return messages
 
 
-def _message(position: int, value: Any) -> dict[str, Any]:
+def _message(position: int, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Wrong(
             f"message {position} is {kind_of(value)}", 'an object with "role" and "content"'
@@ -320,7 +320,7 @@ def _message(position: int, value: Any) -> dict[str, Any]:
     return {**value, "content": content}
 
 
-def _part(position: int, part: Any) -> str:
+def _part(position: int, part: object) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     raise Wrong(

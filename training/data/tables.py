@@ -209,7 +209,7 @@ def _json_or_text(cell: str) -> Any:
         return cell
 
 
-def _holds_messages(value: Any) -> bool:
+def _holds_messages(value: object) -> bool:
     return isinstance(value, dict) and is_messages(decoded(value.get("messages")))
 
 
@@ -239,7 +239,7 @@ def read_parquet(path: Path) -> Numbered:
         ) from error
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a table's value as JSON would have it.
 
     A table has every column in every row, and every field of an object in every object, so nulls
@@ -260,12 +260,12 @@ def plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime | date | time) else value
 
 
-def _is_null(value: Any) -> bool:
+def _is_null(value: object) -> bool:
     """Tell whether a table has nothing there: null, or NaN in a column of numbers."""
     return value is None or (isinstance(value, float) and value != value)
 
 
-def _is_entry(value: Any) -> bool:
+def _is_entry(value: object) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
 
 

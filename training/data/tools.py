@@ -55,7 +55,7 @@ def tools_of(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_tool(position, tool) for position, tool in enumerate(value, start=1)]
 
 
-def _tool(position: int, value: Any) -> dict[str, Any]:
+def _tool(position: int, value: object) -> dict[str, Any]:
     """The fields and their order are those of vLLM's request model, which also names absent ones:
     the template writes the tools as JSON, so another order would be other tokens."""
     function = value.get("function", value) if isinstance(value, dict) else None
@@ -107,7 +107,7 @@ def _call_for_template(call: Any) -> Any:
     return {"type": "function", **call, "function": function}
 
 
-def _function(call: Any) -> dict[str, Any] | None:
+def _function(call: object) -> dict[str, Any] | None:
     function = call.get("function", call) if isinstance(call, dict) else None
     return function if isinstance(function, dict) and "name" in function else None
 
@@ -174,7 +174,7 @@ def find_calls(text: str) -> list[FoundCall]:
     return found
 
 
-def _as_call(value: Any) -> Call | None:
+def _as_call(value: object) -> Call | None:
     value = value.get("function", value) if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
@@ -208,7 +208,7 @@ def _key(call: Call) -> str:
     return json.dumps([call.name, _number_form(call.arguments)], sort_keys=True)
 
 
-def _number_form(value: Any) -> Any:
+def _number_form(value: object) -> Any:
     """Write whole floats as integers: JSON has one kind of number."""
     if isinstance(value, Mapping):
         return {name: _number_form(item) for name, item in value.items()}

@@ -33,7 +33,7 @@ _LEARNED_NAMES = ("train", "loss")  # of a message, beside OpenAI's `weight`
 _TEXT_PARTS = ("text", "input_text", "output_text")  # of a content in parts
 
 
-def messages_from(value: Any) -> Any:
+def messages_from(value: object) -> Any:
     """Return a list of messages in OpenAI's form; what is no list of them comes back as it is.
 
     Texts that are JSON, or that Python wrote (`[{'role': …}]`), count as what they say.
@@ -47,7 +47,7 @@ def messages_from(value: Any) -> Any:
     return _joined([_message(decoded(item)) for item in value])
 
 
-def decoded(value: Any) -> Any:
+def decoded(value: object) -> Any:
     """Return what a text says that is a list or an object in JSON or as Python writes it."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
@@ -62,13 +62,13 @@ def decoded(value: Any) -> Any:
         return value
 
 
-def is_messages(value: Any) -> bool:
+def is_messages(value: object) -> bool:
     """Tell whether a value is a list of messages, whatever its names."""
     items = [decoded(item) for item in value] if isinstance(value, list) and value else []
     return bool(items) and all(isinstance(item, dict) and _role_in(item) for item in items)
 
 
-def role_of(name: Any) -> Any:
+def role_of(name: object) -> Any:
     """Return the role that a name means; a name that means none comes back."""
     if not isinstance(name, str):
         return name
@@ -81,7 +81,7 @@ def _role_in(message: dict[str, Any]) -> str | None:
     )
 
 
-def _message(value: Any) -> Any:
+def _message(value: object) -> Any:
     if not isinstance(value, dict):
         return value
     value = {name: item for name, item in value.items() if item is not None or name == "content"}
@@ -118,13 +118,13 @@ def text_of(content: Any) -> Any:
     return content
 
 
-def _is_text_part(part: Any) -> bool:
+def _is_text_part(part: object) -> bool:
     if not isinstance(part, dict) or not isinstance(part.get("text"), str):
         return False
     return part.get("type") in _TEXT_PARTS or part.keys() == {"text"}
 
 
-def _calls(text: Any) -> list[dict[str, Any]]:
+def _calls(text: object) -> list[dict[str, Any]]:
     value = decoded(text)
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) and _name_of(call) for call in calls):
@@ -159,7 +159,7 @@ def _joined(messages: list[Any]) -> list[Any]:
     return found
 
 
-def _is_assistant(message: Any) -> bool:
+def _is_assistant(message: object) -> bool:
     return isinstance(message, dict) and message.get("role") == "assistant"
 
 

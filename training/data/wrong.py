@@ -29,7 +29,7 @@ def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """Return what a JSON value is, in words."""
     names = {
         dict: "an object", list: "a list", str: "a text", bool: "true or false",
@@ -40,7 +40,7 @@ def kind_of(value: Any) -> str:
     return names[type(value)]
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a wrong value as a message repeats it."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

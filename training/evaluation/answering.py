@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+
+from torch import nn
 
 from training.data.rows import Row
 from training.data.scoring import score, score_calls
@@ -27,7 +28,7 @@ _ROWS_A_THREAD = 16
 
 
 def answer_rows(
-    model: Any,
+    model: nn.Module,
     encoder: Encoder,
     rows: list[Row],
     *,

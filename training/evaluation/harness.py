@@ -97,7 +97,7 @@ def scores(results: Mapping[str, Mapping[str, Any]]) -> list[TaskScore]:
     return found
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """Return a figure; the harness writes a text where there is none."""
     return float(value) if isinstance(value, int | float) else None
 

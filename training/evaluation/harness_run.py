@@ -43,7 +43,9 @@ def run_harness(
     results = {}
     if options.compare_base:
         progress(f"asking {base.name}")
-        results["base"] = evaluate(context, base, base.load_model(dtype).eval(), manager, options)
+        results["base"] = evaluate(
+            context, base, base.load_model(dtype).train(False), manager, options
+        )
     progress(f"asking {adapter.label}")
     # Merged, because the harness takes plain models alone.
     model = merged_once(with_stored(base.load_model(dtype), config, weights), dtype)

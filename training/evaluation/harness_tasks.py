@@ -9,6 +9,7 @@ import lm_eval
 from datasets.exceptions import DatasetsError
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from torch import nn
 
 from training.evaluation.harness import HarnessOptions
 from training.models.base_model import BaseModel
@@ -44,7 +45,7 @@ def task_manager(options: HarnessOptions) -> Any:
 
 
 def evaluate(
-    context: Context, base: BaseModel, model: Any, manager: Any, options: HarnessOptions
+    context: Context, base: BaseModel, model: nn.Module, manager: Any, options: HarnessOptions
 ) -> dict[str, Any]:
     """Return what the harness returns. Raises InputError where a task's data cannot be had."""
     room = min(base.max_positions, context.settings.engine_max_model_len)

@@ -36,7 +36,7 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _too_deep(value: Any) -> bool:
+def _too_deep(value: object) -> bool:
     level = [value]
     for _ in range(_DEEPEST):
         level = [
@@ -63,7 +63,7 @@ def fields_right(reference: str, answer: str) -> float:
 _MISSING = object()
 
 
-def leaves(value: Any, path: tuple[str | int, ...] = ()) -> dict[tuple[str | int, ...], Any]:
+def leaves(value: object, path: tuple[str | int, ...] = ()) -> dict[tuple[str | int, ...], Any]:
     """Path → scalar, `{"a": [1, {"b": 2}]}` → `{("a", 0): 1, ("a", 1, "b"): 2}`.
 
     True and 1 stay different.

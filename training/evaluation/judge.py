@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from training.data.datasets import Dataset
 from training.data.rows import Row
@@ -112,7 +116,7 @@ def production_of(context: Context, alias: str, base_digest: str) -> Adapter | N
 
 def judge(
     context: Context,
-    model: Any,
+    model: nn.Module,
     prepared: Prepared,
     *,
     sample_name: str,
@@ -134,7 +138,7 @@ def judge(
     )
 
 
-def base_beside(prepared: Prepared) -> Callable[[], Any] | None:
+def base_beside(prepared: Prepared) -> Callable[[], PreTrainedModel] | None:
     """What loads the base where the candidate cannot be taken off it, because it is no adapter;
     else None.
     """
@@ -147,14 +151,14 @@ def base_beside(prepared: Prepared) -> Callable[[], Any] | None:
 
 def compare(
     context: Context,
-    model: Any,
+    model: nn.Module,
     encoder: Encoder,
     dataset: Dataset,
     against: Adapter | None,
     *,
     sample_name: str,
     on_batch: Callable[[int, int], None],
-    base: Callable[[], Any] | None = None,
+    base: Callable[[], PreTrainedModel] | None = None,
     crossed: CrossValidated | None = None,
     alias: str = "",
 ) -> Judgement:
@@ -275,16 +279,19 @@ def _add_manners(
 
 @contextmanager
 def answering_as(
-    context: Context, model: Any, against: Adapter | None, base: Callable[[], Any] | None
-) -> Iterator[Any]:
+    context: Context,
+    model: nn.Module,
+    against: Adapter | None,
+    base: Callable[[], PreTrainedModel] | None,
+) -> Iterator[nn.Module]:
     """A model that answers as `against` does (None: the base): this one meanwhile, or one on the
     base that `base` loads.
     """
     if base is None and against is None:
-        with model.disable_adapter():
+        with cast(PeftModel, model).disable_adapter():
             yield model
         return
-    other = model if base is None else base()
+    other: Any = model if base is None else base()
     if against is not None:
         weights, config = adapter_publish.read_weights(context, against)
         if _PRODUCTION not in getattr(other, "peft_config", {}):
@@ -294,7 +301,7 @@ def answering_as(
         yield other
     finally:
         if base is None:
-            model.set_adapter("default")
+            cast(PeftModel, model).set_adapter("default")
 
 
 def save_answers(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import nn
 
 from training.data.rows import Row
 from training.evaluation.answers import NllSum
@@ -19,7 +18,7 @@ _BATCH_TOKENS = 8192
 _LOGITS = 1 << 27
 
 
-def reference_nll(model: Any, encoder: Encoder, rows: list[Row]) -> dict[str, NllSum]:
+def reference_nll(model: nn.Module, encoder: Encoder, rows: list[Row]) -> dict[str, NllSum]:
     """Row id → negative log-likelihood of the row's learned tokens, in nats, and how many they are.
 
     A long text counts with all its windows. Rows that the encoder refuses are left out. `model`

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+from transformers import PreTrainedModel
+
 from training.data.datasets import Dataset
 from training.data.rows import Row
 from training.evaluation import report, report_build
@@ -27,14 +30,14 @@ from whet.context import Context
 
 def survey(
     context: Context,
-    model: Any,
+    model: nn.Module,
     encoder: Encoder,
     dataset: Dataset,
     judgement: Judgement,
     *,
     name: str,
     on_batch: Callable[[int, int], None],
-    base: Callable[[], Any] | None = None,
+    base: Callable[[], PreTrainedModel] | None = None,
     most_answers: int | None = None,
 ) -> None:
     """Store the report of a judged version of `name` beside its answers.
@@ -134,7 +137,9 @@ class _Reliance:
         asked = len(self.questions.cases) if self.questions else 0
         return asked * (4 if with_production else 2)
 
-    def ask(self, side: str, model: Any, tally: Tally, known: Mapping[str, Answer] | None) -> None:
+    def ask(
+        self, side: str, model: nn.Module, tally: Tally, known: Mapping[str, Answer] | None
+    ) -> None:
         """Add a side's answers; `known` are those that the gate has had already."""
         if self.questions is None:
             return
@@ -176,7 +181,7 @@ def _fitting(earlier: list[tuple[str, list[Row]]], encoder: Encoder) -> list[tup
 
 
 def _side(
-    model: Any,
+    model: nn.Module,
     encoder: Encoder,
     known: Any,
     rounds: list[list[Row]],

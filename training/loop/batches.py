@@ -31,11 +31,11 @@ _POOL_BATCHES = 8
 class Batch:
     """Tensors of one step; B rows, L tokens, right-padded."""
 
-    ids: Any  # int64 [B, L]
+    ids: torch.Tensor  # int64 [B, L]
     # int64 [C]: positions in the rows: all after which a row has a token to learn, and a few more
     columns: Any
-    targets: Any  # int64 [B, C]: the token that follows, or IGNORED
-    weights: Any  # float32 [B, C]: of each target, by its row; 0 where there is none
+    targets: torch.Tensor  # int64 [B, C]: the token that follows, or IGNORED
+    weights: torch.Tensor  # float32 [B, C]: of each target, by its row; 0 where there is none
     # int64 [B, L], from 0 again at each packed row; None where a sequence holds one row
     positions: Any
     tokens: int  # without padding

@@ -74,7 +74,7 @@ class Snapshot:
     """One checkpoint in memory. `tensors` are those of the loop and of the random sources."""
 
     state: LoopState
-    tensors: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
     # Complete, with dtype and threads as the first attempt chose them
     recipe: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, str] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Checkpoints:
         since = seconds if self._last_s is None else seconds - self._last_s
         return since >= self.every_s or (epoch_ends and since >= _EPOCH_S)
 
-    def write(self, state: LoopState, tensors: dict[str, Any]) -> Path:
+    def write(self, state: LoopState, tensors: dict[str, torch.Tensor]) -> Path:
         """Keep a state; older files go.
 
         Raises TrainingError when the disk refuses, and what was kept before stays.
@@ -206,12 +206,12 @@ class ReadOnly(Checkpoints):
     them, at the same steps.
     """
 
-    def write(self, state: LoopState, tensors: dict[str, Any]) -> Path:
+    def write(self, state: LoopState, tensors: dict[str, torch.Tensor]) -> Path:
         self.wrote(state)
         return self.folder
 
 
-def restore_random(tensors: dict[str, Any], python: list[Any]) -> None:
+def restore_random(tensors: dict[str, torch.Tensor], python: list[Any]) -> None:
     """Put every random source where it was."""
 
     version, numbers, gauss = python

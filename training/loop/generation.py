@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
-from transformers import DynamicCache
+from torch import nn
+from transformers import DynamicCache, PreTrainedConfig
 
 # An answer may be longer than the longest reference by half and this much, before it counts as
 # endless
@@ -18,7 +19,7 @@ def answer_limit(longest: int) -> int:
 
 
 def greedy(
-    model: Any, prompts: list[list[int]], stop_ids: frozenset[int], limit: int
+    model: nn.Module, prompts: list[list[int]], stop_ids: frozenset[int], limit: int
 ) -> list[list[int]]:
     """The most probable continuation of each prompt, up to `limit` tokens, its end-of-turn token
     included.
@@ -37,7 +38,7 @@ def greedy(
     stops = torch.tensor(sorted(stop_ids), device=device)
     answers: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache(config=cast(PreTrainedConfig, model.config))
     with torch.inference_mode():
         for _ in range(limit):
             logits = model(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
+from torch import nn
 
 from training.loop.checkpoint import LoopState
 from training.loop.ranks import full_tensor, shard_like, to_local
@@ -16,7 +18,7 @@ _BETAS = (0.9, 0.99)
 _MULTIPLE = "lr_multiple"  # of the run's learning rate, in a group of an optimiser's parameters
 
 
-def set_rate(optimiser: Any, rate: float) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Give every group of parameters its multiple of a learning rate."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group.get(_MULTIPLE, 1.0)
@@ -30,7 +32,7 @@ class MasterWeights:
     casts its input up and down.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._torch, self._model = torch, model
         # Matrices first: decay is theirs alone. What scales (norms, DoRA's lengths) and biases
         # would be pulled towards nothing.
@@ -43,7 +45,7 @@ class MasterWeights:
             for parameter in self.parameters
         ]
 
-    def optimiser(self, decay: float, loraplus_lr_ratio: float = 1.0) -> Any:
+    def optimiser(self, decay: float, loraplus_lr_ratio: float = 1.0) -> torch.optim.Optimizer:
         """Return AdamW over the copies, in their order, by which a checkpoint numbers what it
         keeps.
 
@@ -62,11 +64,11 @@ class MasterWeights:
         ]
         return self._torch.optim.AdamW(groups, betas=_BETAS, fused=True)
 
-    def _loraplus(self, decay: float, ratio: float) -> Any:
+    def _loraplus(self, decay: float, ratio: float) -> torch.optim.Optimizer:
         """Return PEFT's optimiser for LoRA+ over the copies, which take the order of its groups."""
 
         made = create_loraplus_optimizer(
-            self._model,
+            cast(PeftModel, self._model),
             self._torch.optim.AdamW,
             lr=1.0,  # so that the rate of a group is its multiple of A's
             loraplus_lr_ratio=ratio,
@@ -82,7 +84,7 @@ class MasterWeights:
             group[_MULTIPLE] = group["lr"]
         return made
 
-    def attach_to(self, optimiser: Any) -> None:
+    def attach_to(self, optimiser: torch.optim.Optimizer) -> None:
         """Point a library's optimiser over the parameters at the copies instead.
 
         Its steps take the gradients from the parameters and copy the weights to the model.
@@ -95,20 +97,20 @@ class MasterWeights:
         )
         optimiser.register_step_post_hook(lambda *_: self.copy_to_model())
 
-    def gradients(self, loss: Any, *, sharded: bool) -> list[Any]:
+    def gradients(self, loss: torch.Tensor, *, sharded: bool) -> list[torch.Tensor | None]:
         """Return the gradients of `loss` by the parameters; None for one that took no part.
 
         Where processes hold shards (`sharded`), only a backward pass sums them up.
         """
         if not sharded:
             return list(self._torch.autograd.grad(loss, self.parameters, allow_unused=True))
-        loss.backward()
+        self._torch.autograd.backward(loss)
         found = [parameter.grad for parameter in self.parameters]
         for parameter in self.parameters:
             parameter.grad = None
         return found
 
-    def add(self, gradients: list[Any]) -> None:
+    def add(self, gradients: list[torch.Tensor | None]) -> None:
         """Add to the gradients that this step has so far; `gradients` is emptied."""
         for number, copy in enumerate(self.copies):
             gradient, gradients[number] = gradients[number], None
@@ -116,7 +118,7 @@ class MasterWeights:
                 exact = gradient.to(self._torch.float32)
                 copy.grad = exact if copy.grad is None else copy.grad.add_(exact)
 
-    def clip(self, limit: float) -> Any:
+    def clip(self, limit: float) -> torch.Tensor:
         """Scale the gradients down to the limit; returns their norm before."""
         return full_tensor(self._torch.nn.utils.clip_grad_norm_(self.copies, limit, foreach=True))
 
@@ -130,14 +132,14 @@ class MasterWeights:
         for copy in self.copies:
             copy.grad = None
 
-    def weights(self) -> dict[str, Any]:
+    def weights(self) -> dict[str, torch.Tensor]:
         """Return the FP32 weights as a checkpoint holds them: `master.<n>`."""
         return {
             f"master.{number}": full_tensor(copy.detach())
             for number, copy in enumerate(self.copies)
         }
 
-    def load_weights(self, tensors: dict[str, Any]) -> None:
+    def load_weights(self, tensors: dict[str, torch.Tensor]) -> None:
         """Take the weights of a checkpoint."""
         self.set_weights(
             [
@@ -146,7 +148,7 @@ class MasterWeights:
             ]
         )
 
-    def tensors(self, optimiser: Any) -> dict[str, Any]:
+    def tensors(self, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
         """Return the weights and the optimiser's state, `optimiser.<n>.<name>`, for a checkpoint."""
         found = self.weights()
         # Sorted: what was loaded stands in another order in each process, and all have to put the
@@ -160,7 +162,7 @@ class MasterWeights:
             )
         return found
 
-    def load(self, tensors: dict[str, Any], optimiser: Any) -> None:
+    def load(self, tensors: dict[str, torch.Tensor], optimiser: torch.optim.Optimizer) -> None:
         """Take the weights and the optimiser's state of a checkpoint."""
         state: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():
@@ -174,7 +176,7 @@ class MasterWeights:
         )
         self.load_weights(tensors)
 
-    def set_weights(self, values: list[Any]) -> None:
+    def set_weights(self, values: list[torch.Tensor]) -> None:
         """Replace the weights, in the copies and in the model."""
         for copy, value in zip(self.copies, values, strict=True):
             copy.detach().copy_(value)
@@ -186,7 +188,7 @@ class BestCheckpoint:
 
     def __init__(self, masters: MasterWeights) -> None:
         self._masters = masters
-        self._weights: list[Any] | None = None
+        self._weights: list[torch.Tensor] | None = None
 
     def update(self, state: LoopState, loss: float) -> None:
         """Record a validation loss, and keep the weights when it is the lowest."""
@@ -199,14 +201,14 @@ class BestCheckpoint:
         if self._weights is not None:
             self._masters.set_weights(self._weights)
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, torch.Tensor]:
         """Return the kept weights as a checkpoint holds them: `best.<n>`."""
         return {
             f"best.{number}": full_tensor(weight)
             for number, weight in enumerate(self._weights or [])
         }
 
-    def load(self, tensors: dict[str, Any], state: LoopState) -> None:
+    def load(self, tensors: dict[str, torch.Tensor], state: LoopState) -> None:
         """Take the kept weights of a checkpoint; with no best step yet it has none."""
         if state.best_step:
             self._weights = [

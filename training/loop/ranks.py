@@ -9,13 +9,13 @@ where a share is the whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ranks:
 SINGLE_PROCESS = Ranks()
 
 
-def shard(model: Any, layers: Sequence[str]) -> Any:
+def shard(model: nn.Module, layers: Iterable[str]) -> nn.Module:
     """Hold the model's weights in shares, in place: each process keeps its part of every tensor,
     and gathers one layer at a time to compute with it.
 
@@ -66,7 +66,7 @@ def shard(model: Any, layers: Sequence[str]) -> Any:
     return model
 
 
-def full_tensor(tensor: Any) -> Any:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return a sharded tensor put together; every process has to ask.
 
     Any other tensor is returned as it is.
@@ -74,14 +74,14 @@ def full_tensor(tensor: Any) -> Any:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def to_local(tensor: Any) -> Any:
+def to_local(tensor: torch.Tensor) -> torch.Tensor:
     """Return this process's shard of a sharded tensor; any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def shard_like(tensor: Any, like: Any) -> Any:
+def shard_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return a whole tensor sharded over the processes as `like` is."""
-    if not hasattr(like, "full_tensor"):
+    if not isinstance(like, DTensor):
         return tensor.to(like.device)
     # Each process has the whole tensor, so nothing has to be sent.
     return distribute_tensor(

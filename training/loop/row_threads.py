@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from training.recipes.methods import METHODS
 from training.recipes.recipe import Recipe
@@ -104,7 +105,7 @@ def row_thread_count(recipe: Recipe, device: str) -> int:
     return max(1, recipe.threads)
 
 
-def compute_threads(model: Any) -> int:
+def compute_threads(model: nn.Module) -> int:
     """Return how many threads compute where the model lies: torch's on a CPU, one beside a GPU."""
 
     return torch.get_num_threads() if next(model.parameters()).device.type == "cpu" else 1

@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+
+from torch import nn
 
 from training.data.rows import Row
 from training.loop.checkpoint import LoopState
@@ -43,7 +44,7 @@ class Sampler:
         interval = self.every * math.ceil(steps / (self.every * _MOST))
         return step % interval == 0 or step == steps
 
-    def answer(self, model: Any) -> list[str]:
+    def answer(self, model: nn.Module) -> list[str]:
         """Return the model's greedy answers; its mode and its weights stay as they are."""
         was_training = model.training
         model.eval()
@@ -53,7 +54,9 @@ class Sampler:
         model.train(was_training)
         return [self.encoder.decode([id_ for id_ in ids if id_ not in stop_ids]) for ids in answers]
 
-    def sample(self, model: Any, state: LoopState, steps: int, clock: Callable[[], float]) -> float:
+    def sample(
+        self, model: nn.Module, state: LoopState, steps: int, clock: Callable[[], float]
+    ) -> float:
         """Add answers to the state where they are due; return the seconds that took."""
         if not state.stopped and not self.is_due(state.step, steps):
             return 0.0

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from training.loop.batches import epoch_batches
 from training.loop.master_weights import MasterWeights
@@ -48,7 +49,7 @@ _WRITTEN = 3
 
 
 def choose_threads(
-    model: Any,
+    model: nn.Module,
     rows: list[Encoded],
     recipe: Recipe,
     pad_id: int,
@@ -118,7 +119,12 @@ def run_tokens(rows: list[Encoded], recipe: Recipe) -> float:
 
 
 def tokens_per_s(
-    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss, parts: int = _PARTS
+    model: nn.Module,
+    rows: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    loss_of: Loss,
+    parts: int = _PARTS,
 ) -> float:
     """Of whole steps: the gradients of what is computed at once, and what a step's update takes.
 
@@ -169,7 +175,7 @@ class Written:
 
 
 def write(
-    model: Any,
+    model: nn.Module,
     rows: list[Encoded],
     recipe: Recipe,
     pad_id: int,
@@ -193,7 +199,7 @@ def write(
 
 
 def writing_seconds(
-    model: Any,
+    model: nn.Module,
     rows: list[Encoded],
     recipe: Recipe,
     pad_id: int,
@@ -220,7 +226,9 @@ _Draw = Callable[[list[Encoded], int, float], tuple[tuple[int, ...], float]]
 
 
 @contextmanager
-def _draws(model: Any, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]) -> Iterator[_Draw]:
+def _draws(
+    model: nn.Module, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]
+) -> Iterator[_Draw]:
     """Writes as RLHF's policy does. What is drawn at random elsewhere stays as it would be."""
 
     device = next(model.parameters()).device
@@ -250,7 +258,7 @@ def _draws(model: Any, recipe: Recipe, pad_id: int, stop_ids: frozenset[int]) ->
         )
         began = time.perf_counter()
         with torch.no_grad():
-            made = model.generate(
+            made = cast(Any, model).generate(
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=tokens,
@@ -274,7 +282,7 @@ def _tokens(rows: list[Encoded]) -> int:
     return sum(len(row.ids) for row in rows)
 
 
-def _seconds(device: str, function: Callable[..., None], *given: Any) -> float:
+def _seconds(device: str, function: Callable[..., None], *given: object) -> float:
     began = time.perf_counter()
     function(*given)
     if device == "cuda":  # which has only been told what to compute

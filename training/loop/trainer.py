@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from training.loop.batches import IGNORED, Batch, collate, endless, epoch_batches, in_parts, pack
@@ -53,7 +55,7 @@ _SAMPLED = 4
 _SEEDS_APART = 1_000_003
 
 # (model, batch) → mean loss over the learned tokens of the batch
-Loss = Callable[[Any, Batch], Any]
+Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def rate_at(step: int, steps: int, recipe: Recipe) -> float:
 
 
 def train(
-    model: Any,
+    model: nn.Module,
     rows: list[Encoded],
     validation: list[Encoded],
     recipe: Recipe,
@@ -171,7 +173,7 @@ def train(
         masters.load(resume.tensors, optimiser)
         best.load(resume.tensors, state)
         if ranks.first:
-            restore_random(resume.tensors, resume.tensors["random.python"])
+            restore_random(resume.tensors, cast(Any, resume.tensors["random.python"]))
         else:  # a checkpoint holds the random sources of the process that wrote it
             torch.manual_seed(recipe.seed + ranks.rank + _SEEDS_APART * state.step)
     steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
@@ -306,7 +308,7 @@ def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
 
 
 def step_gradients(
-    model: Any,
+    model: nn.Module,
     masters: MasterWeights,
     some: list[Encoded],
     recipe: Recipe,
@@ -328,7 +330,7 @@ def step_gradients(
     batches = [batch for shares in at_once for batch in shares]
     total = ranks.sum(sum(map(_weight, batches)))[0]
 
-    def compute(batch: Batch) -> tuple[float, list[Any]]:
+    def compute(batch: Batch) -> tuple[float, list[torch.Tensor | None]]:
         weight = _weight(batch)
         part = loss_of(model, batch) * (1.0 if weight == total else weight / total)
         return float(part.detach()), masters.gradients(part, sharded=ranks.size > 1)
@@ -370,11 +372,11 @@ def _weight(batch: Batch) -> float:
 
 
 @contextmanager
-def recomputing(model: Any, recipe: Recipe) -> Iterator[None]:
+def recomputing(model: nn.Module, recipe: Recipe) -> Iterator[None]:
     """Where the recipe asks for it (`gradient_checkpointing`), layers keep their input alone and
     are computed again on the way back.
     """
-    base = plain(model)
+    base: Any = plain(model)
     if not recipe.gradient_checkpointing:
         yield
         return
@@ -387,7 +389,7 @@ def recomputing(model: Any, recipe: Recipe) -> Iterator[None]:
 
 
 @contextmanager
-def noisy_embeddings(model: Any, recipe: Recipe) -> Iterator[None]:
+def noisy_embeddings(model: nn.Module, recipe: Recipe) -> Iterator[None]:
     """Add the noise of NEFTune (Jain et al. 2023) to the embeddings in training mode.
 
     It is uniform within alpha / √(tokens x width) of a batch, as transformers draws it; where the
@@ -396,7 +398,7 @@ def noisy_embeddings(model: Any, recipe: Recipe) -> Iterator[None]:
     if not recipe.neftune_noise_alpha:
         yield
         return
-    embeddings = plain(model).get_input_embeddings()
+    embeddings: Any = plain(model).get_input_embeddings()
     embeddings.neftune_noise_alpha = recipe.neftune_noise_alpha
     hook = embeddings.register_forward_hook(neftune_post_forward_hook)
     try:
@@ -406,12 +408,12 @@ def noisy_embeddings(model: Any, recipe: Recipe) -> Iterator[None]:
         del embeddings.neftune_noise_alpha
 
 
-def plain(model: Any) -> Any:
+def plain(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside a PEFT model, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    return cast(PreTrainedModel, getattr(model, "get_base_model", lambda: model)())
 
 
-def batch_loss(model: Any, batch: Batch) -> Any:
+def batch_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy over the learned tokens, each weighted by its row."""
 
     logits = model(
@@ -430,7 +432,7 @@ def batch_loss(model: Any, batch: Batch) -> Any:
 
 
 def mean_loss(
-    model: Any,
+    model: nn.Module,
     rows: list[Encoded],
     recipe: Recipe,
     pad_id: int,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from training.ask_together import asked_together
@@ -44,7 +45,7 @@ _NAME = 64  # characters of a dataset's name
 KEY = "WHET_TEACHER_KEY"
 
 
-def build(prepared: Prepared) -> Any:
+def build(prepared: Prepared) -> nn.Module:
     return trainable(prepared.base, prepared.recipe)
 
 
@@ -56,7 +57,7 @@ def loss(prepared: Prepared) -> Loss:
         return batch_loss
     teacher, recipe = _teacher_model(prepared), prepared.recipe
 
-    def mixed(student: Any, batch: Batch) -> Any:
+    def mixed(student: nn.Module, batch: Batch) -> Any:
         return distillation_loss(
             student, teacher, batch, share=recipe.kl_weight, temperature=recipe.temperature
         )
@@ -86,7 +87,7 @@ def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path)
 
 
 def distillation_loss(
-    student: Any, teacher: Any, batch: Batch, *, share: float, temperature: float
+    student: nn.Module, teacher: Any, batch: Batch, *, share: float, temperature: float
 ) -> Any:
     """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned
     tokens, each weighted by its row. NllSum.
@@ -197,7 +198,7 @@ def _told(row: Row, answer: str) -> Row:
     return read_lines([json.dumps(raw).encode()], origin=row.origin).rows[0]
 
 
-def _teacher_model(prepared: Prepared) -> Any:
+def _teacher_model(prepared: Prepared) -> nn.Module:
     """Raises InputError for a folder that is none, or whose tokens are other ones."""
     folder = Path(prepared.recipe.teacher)
     if not (folder / "config.json").is_file():

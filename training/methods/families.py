@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Protocol, Unpack, cast
+from typing import Protocol, Unpack, cast
+
+from torch import nn
 
 from training.loop.trainer import Loop, Loss, Trained
 from training.plan.prepare import Prepared
@@ -16,7 +18,7 @@ from whet.context import Context
 class Family(Protocol):
     """What a module of this package offers. `model` is what `build` returned."""
 
-    def build(self, prepared: Prepared) -> Any:
+    def build(self, prepared: Prepared) -> nn.Module:
         """The base, loaded, with what is learned requiring gradients."""
 
     def rows(
@@ -30,14 +32,14 @@ class Family(Protocol):
         """What our own loop minimises, and what the speed of every method is measured with."""
 
     def run(
-        self, model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
+        self, model: nn.Module, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     ) -> Trained:
         """Train in place, from the checkpoint that is given on.
 
         Raises TrainingError, trainer.Cancelled.
         """
 
-    def candidate(self, model: Any, prepared: Prepared) -> Any:
+    def candidate(self, model: nn.Module, prepared: Prepared) -> nn.Module:
         """What is judged and kept: for ADAPTER a PEFT model of the 16-bit base, for MODEL the
         merged model, for FOLDER one with `save_pretrained`.
         """

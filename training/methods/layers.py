@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from peft import IA3Config, PeanutConfig, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
 
 from training.methods.loop import loss, merged, rows, run
 from training.models.lora import cast_parameters, target_names
@@ -25,7 +27,7 @@ _SCALED, _SCALED_AT_INPUT = ("k_proj", "v_proj", "qkv_proj"), ("down_proj",)
 _DEPTH = 1
 
 
-def build(prepared: Prepared) -> Any:
+def build(prepared: Prepared) -> nn.Module:
     """The PEFT model; at first it answers like the base.
 
     Raises InputError for a base without the layers that the method changes.
@@ -35,7 +37,7 @@ def build(prepared: Prepared) -> Any:
     model = prepared.base.load_model(recipe.dtype)
     torch.manual_seed(recipe.seed)
     config = _ia3(model) if recipe.method == "ia3" else _peanut(model, prepared)
-    peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+    peft_model: nn.Module = get_peft_model(model, config, autocast_adapter_dtype=False)
     cast_parameters(
         (parameter for parameter in peft_model.parameters() if parameter.requires_grad),
         getattr(torch, recipe.dtype),
@@ -43,7 +45,7 @@ def build(prepared: Prepared) -> Any:
     return peft_model
 
 
-def _ia3(model: Any) -> Any:
+def _ia3(model: PreTrainedModel) -> Any:
     found = target_names(model, ("all-linear",), served=False)
     inner = [name for name in found if name in _SCALED_AT_INPUT]
     targets = [name for name in found if name in (*_SCALED, *inner)]
@@ -56,7 +58,7 @@ def _ia3(model: Any) -> Any:
     return IA3Config(target_modules=targets, feedforward_modules=inner, task_type="CAUSAL_LM")
 
 
-def _peanut(model: Any, prepared: Prepared) -> Any:
+def _peanut(model: PreTrainedModel, prepared: Prepared) -> Any:
     recipe = prepared.recipe
     return PeanutConfig(
         r=recipe.rank,

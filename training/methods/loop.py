@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from training.loop.trainer import Loop, Loss, Trained, batch_loss, train
 from training.machine.allocator import return_memory
@@ -31,7 +34,7 @@ def loss(prepared: Prepared) -> Loss:
     return batch_loss
 
 
-def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
+def run(model: nn.Module, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
     """The loop of `training/loop/trainer.py`.
 
     In several processes, if the recipe says so: what they leave is a checkpoint without a step to
@@ -55,18 +58,18 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     )
 
 
-def as_trained(model: Any, prepared: Prepared) -> Any:
+def as_trained(model: nn.Module, prepared: Prepared) -> nn.Module:
     """The trained model itself."""
     return model
 
 
-def servable(model: Any, prepared: Prepared) -> Any:
+def servable(model: PeftModel, prepared: Prepared) -> PeftModel:
     """Return the trained LoRA adapter on the base that is served: the model itself, or, where its
     start changed the base (PiSSA, OLoRA), the converted adapter on the base loaded anew."""
     return on_plain_base(model, prepared) if prepared.recipe.changes_base else model
 
 
-def on_plain_base(model: Any, prepared: Prepared) -> Any:
+def on_plain_base(model: PeftModel, prepared: Prepared) -> PeftModel:
     """The trained LoRA adapter on a base loaded anew, for trainers that leave the one they trained
     on quantised or patched; that one's memory is free again before.
     """
@@ -78,7 +81,7 @@ def on_plain_base(model: Any, prepared: Prepared) -> Any:
     )
 
 
-def free_model(model: Any) -> None:
+def free_model(model: nn.Module) -> None:
     """Free a model's weights, whoever still holds the model: two bases at once are what a machine
     cannot take that had just room for one.
     """
@@ -109,6 +112,6 @@ def place(needed: int, free: int) -> str:
     return "cuda" if needed * _BESIDE <= free else "cpu"
 
 
-def merged(model: Any, prepared: Prepared) -> Any:
+def merged(model: PreTrainedModel | PeftModel, prepared: Prepared) -> PreTrainedModel:
     """The whole model, as it is written and served."""
     return merged_once(model, stored_dtype())

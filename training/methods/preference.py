@@ -13,6 +13,8 @@ import trl.experimental.orpo
 import trl.trainer.dpo_trainer
 import trl.trainer.kto_trainer  # noqa: F401
 from datasets import Dataset
+from peft import PeftModel
+from torch import nn
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from trl.trainer.dpo_config import DPOConfig
@@ -54,7 +56,7 @@ _NOT_IN_NATS = frozenset({"ipo", "sppo_hard", "discopop"})
 _MULTIPLE = 8
 
 
-def build(prepared: Prepared) -> Any:
+def build(prepared: Prepared) -> PeftModel:
     check_batches(prepared.recipe)
     keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
@@ -64,7 +66,7 @@ def build(prepared: Prepared) -> Any:
 def loss(prepared: Prepared) -> Loss:
     """What a step of the method costs, to be timed and weighed; TRL has the loss itself."""
 
-    def costs(model: Any, batch: Batch) -> Any:
+    def costs(model: nn.Module, batch: Batch) -> torch.Tensor:
         with torch.no_grad():
             for _ in range(passes_beside(prepared.recipe)):
                 batch_loss(model, batch)
@@ -73,7 +75,7 @@ def loss(prepared: Prepared) -> Loss:
     return costs
 
 
-def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
+def run(model: PeftModel, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
     """The model that goes in ends as TRL leaves it, with its best weights; `candidate` takes the
     adapter out.
     """
@@ -129,7 +131,9 @@ def _held_out(prepared: Prepared) -> Examples:
     return [] if one_sided else found
 
 
-def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
+def _dpo(
+    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+) -> Any:
     class Trainer(common.Ready, DPOTrainer):
         pass
 
@@ -157,7 +161,9 @@ def _dpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
     )
 
 
-def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
+def _kto(
+    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+) -> Any:
     class Trainer(common.Ready, KTOTrainer):
         pass
 
@@ -185,14 +191,16 @@ def _kto(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, hel
     )
 
 
-def _orpo(model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any) -> Any:
+def _orpo(
+    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+) -> Any:
     # Which it would set by itself, with a warning
     config = ORPOConfig(**shared, remove_unused_columns=False)
     return _of_columns(ORPOTrainer, config, model, prepared, found, held_out)
 
 
 def _simpo(
-    model: Any, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
 ) -> Any:
     """Return TRL's CPO trainer with the loss of SimPO and without CPO's own cross-entropy."""
 
@@ -207,7 +215,12 @@ def _simpo(
 
 
 def _of_columns(
-    kind: Any, config: Any, model: Any, prepared: Prepared, found: list[Pair], held_out: list[Pair]
+    kind: Any,
+    config: Any,
+    model: PeftModel,
+    prepared: Prepared,
+    found: list[Pair],
+    held_out: list[Pair],
 ) -> Any:
     """Return a trainer of TRL's older kind, which tokenises texts, over rows that are tokens
     already.
@@ -240,7 +253,7 @@ def _of_columns(
 
 
 def _trainer(
-    kind: Any, config: Any, model: Any, prepared: Prepared, found: Any, held_out: Any
+    kind: Any, config: Any, model: PeftModel, prepared: Prepared, found: object, held_out: Any
 ) -> Any:
     made = kind(
         model,

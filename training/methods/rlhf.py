@@ -13,7 +13,8 @@ import torch
 import trl.trainer.reward_trainer
 import trl.trainer.rloo_trainer  # noqa: F401
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
@@ -43,13 +44,13 @@ Score = Callable[[list[list[int]]], list[float]]  # whole conversations as token
 _REWARD = "reward."  # before the numbers of the reward model's weights in a checkpoint
 
 
-def build(prepared: Prepared) -> Any:
+def build(prepared: Prepared) -> PeftModel:
     keep_few_kernels()
     # Now, so that the estimate of memory knows what the library takes.
     return add_lora(prepared.base.load_model(prepared.recipe.dtype), prepared.recipe)
 
 
-def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
+def run(model: PeftModel, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]) -> Trained:
     """Reward model, then policy.
 
     The figure of the second is the mean reward with its sign changed, in the reward model's units.
@@ -92,7 +93,7 @@ def run(model: Any, prepared: Prepared, reporter: Reporter, **loop: Unpack[Loop]
     return _policy(model, prepared, found, score, followed)
 
 
-def reward_base(prepared: Prepared, pad_id: int) -> Any:
+def reward_base(prepared: Prepared, pad_id: int) -> PeftModel:
     """The base with LoRA and one output, untrained. The same for the same recipe."""
 
     recipe = prepared.recipe
@@ -134,7 +135,7 @@ def reward_base(prepared: Prepared, pad_id: int) -> Any:
 
 
 def train_rewards(
-    judge: Any,
+    judge: PeftModel,
     prepared: Prepared,
     found: list[Pair],
     on_step: Callable[[Step], None],
@@ -179,7 +180,7 @@ def train_rewards(
     return followed.state.seconds
 
 
-def scorer(judge: Any, pad_id: int) -> Score:
+def scorer(judge: PeftModel, pad_id: int) -> Score:
     """What a reward model makes of conversations.
 
     The classification head reads the last token before the padding.
@@ -197,11 +198,13 @@ def scorer(judge: Any, pad_id: int) -> Score:
         last = torch.tensor([len(each) - 1 for each in conversations], device=where)
         with torch.inference_mode():
             hidden = (
-                judge.get_base_model().model(input_ids=ids, attention_mask=mask).last_hidden_state
+                cast(Any, judge.get_base_model())
+                .model(input_ids=ids, attention_mask=mask)
+                .last_hidden_state
             )
             return [
                 float(value)
-                for value in judge.get_base_model().score(
+                for value in cast(Any, judge.get_base_model()).score(
                     hidden[torch.arange(len(ids), device=where), last]
                 )[:, 0]
             ]
@@ -225,17 +228,17 @@ def preferred(score: Score, found: list[Pair], batch_size: int) -> int:
     return right
 
 
-def _learned(model: Any) -> list[Any]:
+def _learned(model: PeftModel) -> list[nn.Parameter]:
     """The parameters that are trained, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _numbered(prefix: str, tensors: Sequence[Any]) -> dict[str, Any]:
+def _numbered(prefix: str, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors under the names by which a checkpoint holds them."""
     return {f"{prefix}{number}": tensor.detach() for number, tensor in enumerate(tensors)}
 
 
-def _held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
+def _held(tensors: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
     """The other way, in the order they were given in."""
     found = {
         int(name.removeprefix(prefix)): tensor
@@ -245,7 +248,7 @@ def _held(tensors: Mapping[str, Any], prefix: str) -> list[Any]:
     return [found[number] for number in sorted(found)]
 
 
-def _put(parameters: Sequence[Any], weights: Sequence[Any]) -> None:
+def _put(parameters: Sequence[nn.Parameter], weights: Sequence[torch.Tensor]) -> None:
     """Other weights in place of the present ones; no weights change nothing."""
 
     with torch.no_grad():
@@ -270,7 +273,7 @@ def _per_question(prepared: Prepared, found: list[Pair]) -> float:
 
 
 def _policy(
-    model: Any, prepared: Prepared, found: list[Pair], score: Score, followed: Progress
+    model: PeftModel, prepared: Prepared, found: list[Pair], score: Score, followed: Progress
 ) -> Trained:
     recipe, batch = prepared.recipe, _together(prepared, found)
     epochs_done = followed.state.step // (len(found) // batch)
@@ -296,7 +299,9 @@ def _policy(
                 next(iter(sampler))
             return sampler
 
-    def reward(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
+    def reward(
+        prompts: list[str], completion_ids: list[list[int]], **_: object
+    ) -> list[float | None]:
         return list(
             score(
                 [

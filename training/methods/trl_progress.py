@@ -17,10 +17,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from torch import nn
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from training.loop.checkpoint import Checkpoints, LoopState, Snapshot
 from training.loop.diagnostics import check_divergence, explain_early_stop, require_finite
@@ -80,20 +88,20 @@ class Progress:
             with self.checkpoints.scratch() as folder:
                 yield str(folder)
 
-    def train(self, trainer: Any) -> None:
+    def train(self, trainer: Trainer) -> None:
         """Train to the end, or from the checkpoint to the end; what stays in the model are the best
         weights.
         """
 
         # Which prints a line per step to standard output, where data for scripts goes
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_callback(self, trainer))
+        trainer.add_callback(_callback(self, lambda: cast(Any, trainer).masters))
         self._validated = trainer.eval_dataset is not None
         self._model = trainer.model
         if self.state.stopped or self.state.step >= trainer.args.max_steps:
-            self.begins(MasterWeights(trainer.model))
+            self.begins(MasterWeights(cast(nn.Module, trainer.model)))
         else:
-            trainer.train(resume_from_checkpoint=self._unpacked(Path(trainer.args.output_dir)))
+            trainer.train(resume_from_checkpoint=self._unpacked(Path(str(trainer.args.output_dir))))
             self._ends()
 
     # --- what the trainer tells ---------------------------------------------------------------------------------------
@@ -215,27 +223,31 @@ class Progress:
             self.write({})
 
 
-def _callback(progress: Progress, trainer: Any) -> Any:
+def _callback(progress: Progress, masters: Callable[[], MasterWeights]) -> TrainerCallback:
     """The TrainerCallback that tells a `Progress` what transformers' loop does: after a step it
     logs, then looks at held-out rows, then keeps a checkpoint.
     """
 
     class Told(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            progress.begins(trainer.masters)
+        def on_train_begin(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
+            progress.begins(masters())
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
             control.should_evaluate, control.should_save = progress.stepped(
                 state.global_step, state.max_steps
             )
 
         def on_log(
             self,
-            args: Any,
-            state: Any,
-            control: Any,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
             logs: dict[str, float] | None = None,
-            **_: Any,
+            **_: object,
         ) -> None:
             progress.logged(
                 logs or {},
@@ -245,12 +257,20 @@ def _callback(progress: Progress, trainer: Any) -> Any:
                 tell=not control.should_evaluate,
             )
 
-        def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        def on_evaluate(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            **given: Any,
+        ) -> None:
             if progress.checked(given["metrics"]["eval_loss"], state.max_steps):
                 control.should_training_stop, control.should_save = True, False
 
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            progress.keep(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        def on_save(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
+            progress.keep(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
     return Told()
 

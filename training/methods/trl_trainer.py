@@ -35,7 +35,7 @@ class Bare:
     """
 
     args: Any
-    model: Any
+    model: Any  # what the trainer beside it says
     masters: MasterWeights
     optimizer: Any
     loraplus_lr_ratio: float = 1.0
@@ -67,7 +67,7 @@ class Bare:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
 
-    def _load_from_checkpoint(self, *_: Any, **__: Any) -> None:
+    def _load_from_checkpoint(self, *_: object, **__: object) -> None:
         pass
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -83,7 +83,7 @@ class Bare:
 class Ready(Bare):
     """As `Bare`, and its rows are tokens already."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+    def _prepare_dataset(self, dataset: Any, *_: object, **__: object) -> Any:
         return dataset
 
 

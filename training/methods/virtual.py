@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import DynamicCache
 
 from training.methods.loop import as_trained, loss, rows, run
@@ -40,12 +40,13 @@ def build(prepared: Prepared) -> VirtualTokens:
     return VirtualTokens(peft_model)
 
 
-def _begin_with_words(peft_model: Any, seed: int) -> None:
+def _begin_with_words(peft_model: PeftModel, seed: int) -> None:
     """Embeddings of the vocabulary, drawn by the seed: PEFT's own beginning has another scale than
     they, and learns many times slower.
     """
-    table = peft_model.get_base_model().get_input_embeddings().weight
-    soft = peft_model.prompt_encoder["default"].embedding.weight
+    inner: Any = peft_model
+    table = inner.get_base_model().get_input_embeddings().weight
+    soft = inner.prompt_encoder["default"].embedding.weight
     rows = torch.randint(len(table), (len(soft),), generator=torch.Generator().manual_seed(seed))
     soft.data.copy_(table.detach()[rows.to(table.device)])
 
@@ -55,15 +56,15 @@ class VirtualTokens(torch.nn.Module):
     tokens out.
     """
 
-    def __init__(self, peft_model: Any) -> None:
+    def __init__(self, peft_model: PeftModel) -> None:
         super().__init__()
-        self.peft = peft_model
+        self.peft: Any = peft_model
         self._off = False
         # Of the PEFT configuration, which says inference in a folder that was loaded again: PEFT
         # then reads the table itself.
-        self._tokens = int(peft_model.active_peft_config.num_virtual_tokens)
-        self.config = peft_model.get_base_model().config
-        self.dtype = peft_model.get_base_model().dtype
+        self._tokens = int(self.peft.active_peft_config.num_virtual_tokens)
+        self.config: Any = self.peft.get_base_model().config
+        self.dtype: Any = self.peft.get_base_model().dtype
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:

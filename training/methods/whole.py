@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
 from training.methods.loop import loss, merged, rows, run
 from training.plan.prepare import Prepared
@@ -12,6 +12,6 @@ __all__ = ["build", "candidate", "loss", "rows", "run"]
 candidate = merged
 
 
-def build(prepared: Prepared) -> Any:
+def build(prepared: Prepared) -> nn.Module:
     """The base itself; tied embeddings stay one parameter."""
     return prepared.base.load_model(prepared.recipe.dtype).requires_grad_(True)

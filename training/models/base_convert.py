@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from training.models.base_model import BaseModel
@@ -38,7 +38,9 @@ def convert(base: NamedBase, package: Path, folder: Path) -> None:
         local_files_only=True,
     )
     model.save_pretrained(folder)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        source, gguf_file=file, local_files_only=True
+    )
     tokenizer.model_max_length = int(model.config.max_position_embeddings)
     tokenizer.save_pretrained(folder)
     for name in ("config.json", "generation_config.json"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -20,7 +20,14 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from training.machine.allocator import LARGE_BYTES, give_large_blocks_back, return_memory
 from training.machine.bitsandbytes_import import show_bitsandbytes
@@ -80,7 +87,7 @@ class BaseModel:
             raise ConfigurationError(f"{file} of {self.name} holds no JSON object.", hint=_WANTED)
         return value
 
-    def _number(self, value: Any, field: str) -> int:
+    def _number(self, value: object, field: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ConfigurationError(
                 f"The {field} of {self.name} is {value!r}; expected a whole number.",
@@ -94,7 +101,7 @@ class BaseModel:
         return position_limit(self.config, self.name) or _NO_LIMIT
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """Raises ConfigurationError when the folder has no tokenizer or no chat template, or a
         tokenizer of another model.
         """
@@ -124,7 +131,7 @@ class BaseModel:
         self._require_embeddings(tokenizer)
         return tokenizer
 
-    def _require_embeddings(self, tokenizer: Any) -> None:
+    def _require_embeddings(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Raises ConfigurationError for a tokenizer of another model: a token without an embedding
         would end a run, and the engine, where it first occurs.
 
@@ -262,7 +269,9 @@ class BaseModel:
         """
         return any(self.config.get(name) for name in EXPERT_COUNTS)
 
-    def load_model(self, dtype: str, *, four_bits: bool = False, where: str = "") -> Any:
+    def load_model(
+        self, dtype: str, *, four_bits: bool = False, where: str = ""
+    ) -> PreTrainedModel:
         """The causal language model, frozen, in evaluation mode, on `where` (`device()` if empty).
 
         `dtype` is a torch name such as bfloat16, or `auto` for that of the files.
@@ -307,7 +316,8 @@ class BaseModel:
             raise ConfigurationError(
                 f"The base model {self.name} cannot be loaded: {_one_line(error)}", hint=_WANTED
             ) from error
-        model, loading = loaded
+        model: PreTrainedModel = loaded[0]
+        loading = loaded[1]
         # Which transformers fills with random numbers, and only warns
         if missing := sorted(loading["missing_keys"]):
             raise ConfigurationError(
@@ -323,10 +333,11 @@ class BaseModel:
         model.requires_grad_(False)
         if four_bits and there == "cpu":
             _settle_on_the_processor(model)
-        return cast(Any, model).eval()
+        model.train(False)
+        return model
 
 
-def _settle_on_the_processor(model: Any) -> None:
+def _settle_on_the_processor(model: nn.Module) -> None:
     """What a 4-bit model needs on a CPU beside its weights: what stays in 16 bits is a view of the
     mapped files, which would keep all of them in memory; and on processors with bfloat16
     instructions bitsandbytes packs the weights of a model that answers for a product without a
@@ -334,7 +345,8 @@ def _settle_on_the_processor(model: Any) -> None:
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    for module in model.modules():
+    modules: list[Any] = list(model.modules())
+    for module in modules:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return_memory()
@@ -345,14 +357,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:_SAID]
 
 
-def _nf4(dtype: str) -> Any:
+def _nf4(dtype: str) -> BitsAndBytesConfig:
     quantised: Any = BitsAndBytesConfig  # has no types
-    return quantised(
+    made: BitsAndBytesConfig = quantised(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
+    return made
 
 
 def open_base(settings: Settings) -> BaseModel:

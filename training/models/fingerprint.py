@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.helpers import rescale_adapter_scale
+from torch import nn
 
 from training.machine.device import stored_dtype
 from training.models.encode import Encoder
@@ -49,7 +51,7 @@ _ALIKE_SCALES = 0.05  # factors nearer to each other, or to 1, than this share a
 
 
 def fingerprint(
-    model: Any,
+    model: PeftModel,
     conversations: list[list[int]],
     folder: Path | None = None,
     encoder: Encoder | None = None,
@@ -107,7 +109,7 @@ def chosen_conversations(conversations: list[list[int]]) -> list[list[int]]:
     return chosen
 
 
-def logprobs(model: Any, ids: list[int]) -> list[float | None]:
+def logprobs(model: nn.Module, ids: list[int]) -> list[float | None]:
     """Natural log-probability of each token given those before it; null for the first."""
 
     device = next(model.parameters()).device
@@ -130,7 +132,7 @@ def logprobs(model: Any, ids: list[int]) -> list[float | None]:
     return [None, *values]
 
 
-def _rounded_prompts(model: Any) -> int:
+def _rounded_prompts(model: PeftModel) -> int:
     """How many prompts are computed in bfloat16 as well."""
     is_slow = next(model.parameters()).device.type == "cpu" and stored_dtype() != _ROUNDED
     return _EMULATED_PROMPTS if is_slow else PROMPTS
@@ -139,7 +141,7 @@ def _rounded_prompts(model: Any) -> int:
 _Logprobs = Mapping[str, list[float | None]]
 
 
-def _logprobs_in(model: Any, conversations: list[list[int]], dtype: str) -> list[_Logprobs]:
+def _logprobs_in(model: PeftModel, conversations: list[list[int]], dtype: str) -> list[_Logprobs]:
     """With and without the adapter, computed in `dtype` (a torch name)."""
 
     with computed_in(model, getattr(torch, dtype)):
@@ -152,7 +154,7 @@ def _logprobs_in(model: Any, conversations: list[list[int]], dtype: str) -> list
         return found
 
 
-def _scaled(model: Any, conversations: list[list[int]]) -> list[dict[str, Any]]:
+def _scaled(model: PeftModel, conversations: list[list[int]]) -> list[dict[str, Any]]:
     """At the scales that a wrong configuration gives: half and double alpha, alpha over the root of
     the rank in place of the rank and the other way round, no scale at all."""
 
@@ -191,7 +193,7 @@ def _noise(exact: Sequence[_Logprobs], rounded: Sequence[_Logprobs]) -> dict[str
 
 
 @contextmanager
-def computed_in(model: Any, dtype: Any) -> Iterator[None]:
+def computed_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Compute in `dtype`, layer by layer, and leave the model as it was.
 
     A layer's parameters have that dtype while it computes: all of them at once would take up to
@@ -206,7 +208,7 @@ def computed_in(model: Any, dtype: Any) -> Iterator[None]:
         kept.extend((parameter, parameter.data) for parameter in part.parameters())
         cast_parameters(part.parameters(), dtype)
 
-    def restore(part: Any, given: Any, found: Any) -> None:
+    def restore(part: object, given: object, found: object) -> None:
         for parameter, value in kept:
             parameter.data = value
         kept.clear()

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear
-from transformers import AttentionInterface, AttentionMaskInterface
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -21,7 +22,7 @@ _SHORT_TOKENS = 384
 ATTENTION = "whet_short_rows"
 
 
-def fuse_lora(peft_model: Any) -> None:
+def fuse_lora(peft_model: nn.Module) -> None:
     """Let every plain LoRA layer of the model compute with fewer tensors.
 
     Layers with dropout, a bias or another variant keep PEFT's forward.
@@ -51,7 +52,7 @@ class _Forward:
     def __init__(self, layer: Any) -> None:
         self._layer, self._base, self._plain = layer, layer.get_base_layer(), layer.forward
 
-    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: object) -> torch.Tensor:
         layer, name = self._layer, _only(self._layer.active_adapters)
         if layer.disable_adapters or layer.merged or name not in layer.lora_A:
             return cast(torch.Tensor, self._plain(x, *args, **kwargs))
@@ -132,7 +133,7 @@ def _bias(mask: torch.Tensor | None, length: int, keys: int, like: torch.Tensor)
     return mask[..., :length, :keys].to(like.dtype)
 
 
-def use_short_attention(model: Any) -> None:
+def use_short_attention(model: PreTrainedModel) -> None:
     """Make a CPU model that attends with SDPA use `short_attention`."""
 
     if model.config._attn_implementation != "sdpa":

@@ -16,6 +16,8 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
 
 from training.models.base_model import EXPERT_COUNTS, BaseModel
 from training.models.kernels import fuse_lora, use_short_attention
@@ -31,7 +33,7 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
 
 
 def target_names(
-    model: Any, wanted: tuple[str, ...], *, served: bool, head: Any = None
+    model: PreTrainedModel, wanted: tuple[str, ...], *, served: bool, head: nn.Module | None = None
 ) -> list[str]:
     """Names of the layers that get an adapter.
 
@@ -43,7 +45,7 @@ def target_names(
     engine's CPU build takes no adapters on experts.
     """
 
-    head = head or model.get_output_embeddings()
+    head = head or cast(Any, model).get_output_embeddings()
     found = sorted(
         {
             name.rsplit(".", 1)[-1]
@@ -75,7 +77,7 @@ def target_names(
 INITIAL = "initial"  # name of the untrained copy of an adapter that started with a part of the base
 
 
-def add_lora(model: Any, recipe: Recipe) -> Any:
+def add_lora(model: PreTrainedModel, recipe: Recipe) -> PeftModel:
     """Return the PEFT model with its adapter in the base's dtype.
 
     At first it answers like the base: by default A is random by the seed and B zero. PiSSA (Meng et
@@ -111,7 +113,7 @@ def add_lora(model: Any, recipe: Recipe) -> Any:
     return peft_model
 
 
-def _require_full_rank(peft_model: Any, recipe: Recipe) -> None:
+def _require_full_rank(peft_model: PeftModel, recipe: Recipe) -> None:
     """Raise InputError where a layer has fewer singular values than the adapter's rank."""
     found = {
         name: min(parameter.shape)
@@ -128,10 +130,10 @@ def _require_full_rank(peft_model: Any, recipe: Recipe) -> None:
         )
 
 
-def _keep_start(peft_model: Any, compute: Any) -> None:
+def _keep_start(peft_model: PeftModel, compute: torch.dtype) -> None:
     """Add a frozen copy of the adapter as it is now, under the name `INITIAL`."""
 
-    config = copy.deepcopy(peft_model.peft_config["default"])
+    config = copy.deepcopy(cast(LoraConfig, peft_model.peft_config["default"]))
     config.init_lora_weights = True
     peft_model.add_adapter(INITIAL, config, autocast_adapter_dtype=False)
     state = get_peft_model_state_dict(peft_model)
@@ -142,24 +144,29 @@ def _keep_start(peft_model: Any, compute: Any) -> None:
             parameter.requires_grad_(False)
 
 
-def served_adapter(peft_model: Any, dtype: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def served_adapter(
+    peft_model: PeftModel, dtype: str
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return (weights, configuration) of the trained adapter as a plain LoRA of the unchanged base.
 
     Where the adapter started with a part of the base (PiSSA, OLoRA), that start is subtracted as
     PEFT does: [A | A₀], [B | -B₀], twice the rank at the same scale.
     """
 
-    trained = peft_model.peft_config["default"]
+    trained = cast(LoraConfig, peft_model.peft_config["default"])
     state = get_peft_model_state_dict(peft_model)
-    rank, alpha = trained.r, trained.lora_alpha
+    rank: int = trained.r
+    alpha: float = trained.lora_alpha
     if INITIAL in peft_model.peft_config:
-        state = peft_model.base_model.subtract_mutated_init(state, INITIAL, {})
+        state = cast(Any, peft_model.base_model).subtract_mutated_init(state, INITIAL, {})
         rank, alpha = 2 * rank, alpha * (math.sqrt(2) if trained.use_rslora else 2)
-    config = plain_config(rank, alpha, sorted(trained.target_modules), rslora=trained.use_rslora)
+    config = plain_config(
+        rank, alpha, sorted(trained.target_modules or ()), rslora=trained.use_rslora
+    )
     return _on_cpu(state, dtype), config
 
 
-def trainable(base: BaseModel, recipe: Recipe) -> Any:
+def trainable(base: BaseModel, recipe: Recipe) -> PeftModel:
     """The base, loaded, with a fresh adapter on it; on a CPU with the faster kernels that compute
     the same.
     """
@@ -171,7 +178,7 @@ def trainable(base: BaseModel, recipe: Recipe) -> Any:
     return peft_model
 
 
-def cast_parameters(parameters: Iterable[Any], dtype: Any) -> None:
+def cast_parameters(parameters: Iterable[torch.Tensor], dtype: torch.dtype) -> None:
     """Change the dtype of parameters and of nothing else: `model.to(dtype)` would also round the
     position frequencies, which are float32 in every engine, and shift the meaning of every later
     token.
@@ -180,7 +187,7 @@ def cast_parameters(parameters: Iterable[Any], dtype: Any) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def merged_once(model: Any, dtype: str) -> Any:
+def merged_once(model: PreTrainedModel | PeftModel, dtype: str) -> PreTrainedModel:
     """The plain model, as it is written and served: a PEFT model's adapters merged into its
     weights, all in `dtype` (a torch name).
 
@@ -194,27 +201,27 @@ def merged_once(model: Any, dtype: str) -> Any:
         cast_parameters(layer.parameters(), torch.float32)
         layer.merge()
         cast_parameters(layer.parameters(), wanted)
-    if isinstance(model, PeftModel):
-        model = cast(Any, model).unload()
-    cast_parameters(model.parameters(), wanted)
-    model.config.dtype = wanted
-    return model.requires_grad_(False).eval()
+    whole: PreTrainedModel = model.unload() if isinstance(model, PeftModel) else model
+    cast_parameters(whole.parameters(), wanted)
+    whole.config.dtype = wanted
+    whole.requires_grad_(False).train(False)
+    return whole
 
 
-def adapter_weights(peft_model: Any, dtype: str) -> dict[str, Any]:
+def adapter_weights(peft_model: PeftModel, dtype: str) -> dict[str, torch.Tensor]:
     """Tensor name → tensor on the CPU, in PEFT's naming, in the dtype that the engine computes in."""
 
     return _on_cpu(get_peft_model_state_dict(peft_model), dtype)
 
 
-def _on_cpu(state: dict[str, Any], dtype: str) -> dict[str, Any]:
+def _on_cpu(state: dict[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
     kind = getattr(torch, dtype)
     return {
         name: tensor.detach().to("cpu", kind).contiguous() for name, tensor in sorted(state.items())
     }
 
 
-def set_adapter_weights(peft_model: Any, weights: dict[str, Any]) -> None:
+def set_adapter_weights(peft_model: PeftModel, weights: dict[str, torch.Tensor]) -> None:
     """Put stored weights into the adapter.
 
     Raises AdapterError when names or shapes differ from what the recipe makes.
@@ -263,8 +270,11 @@ def plain_config(
 
 
 def with_stored(
-    model: Any, config: dict[str, Any], weights: dict[str, Any], name: str = "default"
-) -> Any:
+    model: PreTrainedModel | PeftModel,
+    config: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+    name: str = "default",
+) -> PeftModel:
     """A base (or a PEFT model, which may hold other adapters) with a stored version on it under
     `name`; computes in the base's dtype.
     """

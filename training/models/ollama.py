@@ -8,9 +8,9 @@ anywhere else has no such form.
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any
 
 from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
 
 from training.models.base_model import BaseModel
 
@@ -57,7 +57,7 @@ def ollama_template(turns: TurnTexts) -> str:
     )
 
 
-def turn_texts(tokenizer: Any) -> TurnTexts | None:
+def turn_texts(tokenizer: PreTrainedTokenizerBase) -> TurnTexts | None:
     """Read off what surrounds texts; None where conversations are not put together of such parts."""
     system = {"role": "system", "content": _SYSTEM}
     asked = {"role": "user", "content": _ASKED}
@@ -91,7 +91,9 @@ def turn_texts(tokenizer: Any) -> TurnTexts | None:
     return turns if is_whole else None
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], *, opened: bool) -> str:
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], *, opened: bool
+) -> str:
     try:
         return str(
             tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+
+from torch import nn
 
 from training.loop.trainer import Loss, Step, train
 from training.plan.prepare import Prepared
 
 
 def train_beside(
-    model: Any, prepared: Prepared, *, pad_id: int, loss_of: Loss, on_step: Callable[[Step], None]
+    model: nn.Module,
+    prepared: Prepared,
+    *,
+    pad_id: int,
+    loss_of: Loss,
+    on_step: Callable[[Step], None],
 ) -> None:
     """Train a model beside the run's own, with its recipe: no validation, no checkpoints."""
     train(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from training.loop.batches import PACKED_TOKENS, Batch, collate, pack
@@ -145,7 +146,13 @@ def peak_of(memory: dict[str, int]) -> int:
 
 
 def memory_by_part(
-    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss, *, validated: bool
+    model: nn.Module,
+    rows: list[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    loss_of: Loss,
+    *,
+    validated: bool,
 ) -> dict[str, int]:
     """Bytes of each part of a run on this loaded model.
 
@@ -190,7 +197,7 @@ def _on_a_processor(method: str, weight_bytes: int) -> tuple[float, int]:
     return _HEAP.get(weight_bytes, 1.0), 0
 
 
-def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:
+def memory_of(model: nn.Module, prepared: Prepared, pad_id: int, loss_of: Loss) -> dict[str, int]:
     """`memory_by_part` of a whole run, with what its method holds besides: a reward model while the
     policy trains; after the training, the base in 16 bits.
     """
@@ -217,7 +224,7 @@ def memory_of(model: Any, prepared: Prepared, pad_id: int, loss_of: Loss) -> dic
 
 
 def _activations(
-    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss
+    model: nn.Module, rows: list[Encoded], recipe: Recipe, pad_id: int, loss_of: Loss
 ) -> int:
     """Bytes kept between the forward and the backward pass of the largest part of a step, and what
     the loss needs besides.
@@ -240,7 +247,7 @@ def _activations(
 
 
 def _largest(
-    model: Any, rows: list[Encoded], recipe: Recipe, pad_id: int
+    model: nn.Module, rows: list[Encoded], recipe: Recipe, pad_id: int
 ) -> list[tuple[int, Batch]]:
     """(sequences, one of them) of the rows that may meet in a step and need most: the longest, and
     the longest up to PACKED_TOKENS.
@@ -272,7 +279,7 @@ def _largest(
     )
 
 
-def _saved(model: Any, batch: Batch, loss_of: Loss) -> tuple[int, int]:
+def _saved(model: nn.Module, batch: Batch, loss_of: Loss) -> tuple[int, int]:
     """(bytes that autograd keeps of a batch, bytes that the way back needs besides: gradients of
     the logits, in float32 and as they are, and of the largest tensor).
     """
@@ -280,7 +287,7 @@ def _saved(model: Any, batch: Batch, loss_of: Loss) -> tuple[int, int]:
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
-    def note(tensor: Any) -> Any:
+    def note(tensor: torch.Tensor) -> Any:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from training.loop.checkpoint import Checkpoints, Snapshot
 from training.loop.trainer import Step
@@ -41,7 +42,7 @@ _SIGNAL = re.compile(r"exitcode\s*: -(\d+)")
 
 
 def in_processes(
-    model: Any,
+    model: nn.Module,
     prepared: Prepared,
     *,
     pad_id: int,
@@ -85,7 +86,7 @@ def in_processes(
     return last
 
 
-def _leave_the_gpu(model: Any) -> None:
+def _leave_the_gpu(model: nn.Module) -> None:
     """One of the processes needs the room that this one's model takes there; on a processor nothing
     changes.
     """
@@ -96,7 +97,7 @@ def _leave_the_gpu(model: Any) -> None:
 
 
 def _write_order(
-    folder: Path, model: Any, prepared: Prepared, pad_id: int, checkpoints: Checkpoints
+    folder: Path, model: nn.Module, prepared: Prepared, pad_id: int, checkpoints: Checkpoints
 ) -> None:
     if prepared.start_adapter is not None:
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -153,7 +154,7 @@ def _environment(threads: int) -> dict[str, str]:
     return {**os.environ, **loopback, "OMP_NUM_THREADS": str(threads or 1)}
 
 
-def tell(**values: Any) -> None:
+def tell(**values: object) -> None:
     """A line to the process that follows; whole, because others write to the same pipe."""
     os.write(sys.stdout.fileno(), json.dumps(values).encode() + b"\n")
 

@@ -346,7 +346,7 @@ def relevant_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name not in unread}
 
 
-def _cast(name: str, value: Any, kind: type) -> Any:
+def _cast(name: str, value: object, kind: type) -> Any:
     if kind is tuple:
         names = [value] if isinstance(value, str) else value
         if isinstance(names, list | tuple) and all(isinstance(item, str) for item in names):

@@ -19,7 +19,7 @@ from training.runs.resume import checkpoints_of, recipe_of
 from training.store import runs
 from training.store.requests import requested, run_of
 from whet.clock import now_ms
-from whet.context import open_context
+from whet.context import Context, open_context
 from whet.database import reading
 from whet.errors import WhetError
 from whet.settings import load_settings
@@ -65,7 +65,7 @@ def run(told: dict[str, Any]) -> None:
         context.close()
 
 
-def _train(context: Any, run: Any, request: dict[str, Any]) -> None:
+def _train(context: Context, run: runs.Run, request: dict[str, Any]) -> None:
     with Reporter(context, run) as reporter:
         recipe = recipe_of(context, run.id) or recipe_from(
             request["recipe"], load_recipe(context.settings.retrain_recipe)
@@ -87,7 +87,7 @@ def _train(context: Any, run: Any, request: dict[str, Any]) -> None:
     )
 
 
-def _rows_of(context: Any, request: dict[str, Any]) -> tuple[str, str, str]:
+def _rows_of(context: Context, request: dict[str, Any]) -> tuple[str, str, str]:
     """(folder, digest, name) of the rows that an earlier attempt went on with, because a teacher's
     answers are asked for once; else of the request's.
     """

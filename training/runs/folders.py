@@ -7,7 +7,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
 
 from training.adapters.copies import whole_folder
 from training.adapters.export import save_model
@@ -26,7 +30,7 @@ def write_folder(
     context: Context,
     run: runs.Run,
     prepared: Prepared,
-    model: Any,
+    model: nn.Module,
     judgement: Judgement,
     card: dict[str, Any],
     into: Path,
@@ -42,9 +46,9 @@ def write_folder(
 
     def fill(folder: Path) -> None:
         if method.engine == MODEL:
-            save_model(model, prepared.base, folder)
+            save_model(cast(PreTrainedModel, model), prepared.base, folder)
         else:
-            model.save_pretrained(str(folder))
+            cast(PeftModel, model).save_pretrained(str(folder))
         told = {
             "method": method.name,
             "engine": method.engine,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import nn
+
 from training.loop.batches import endless
 from training.loop.master_weights import MasterWeights, set_rate
 from training.loop.ranks import SINGLE_PROCESS
@@ -94,7 +96,7 @@ def rates(recipe: Recipe, steps: int) -> list[float]:
 
 
 def run_range_test(
-    model: Any,
+    model: nn.Module,
     rows: list[Encoded],
     recipe: Recipe,
     *,

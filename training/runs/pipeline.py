@@ -13,7 +13,10 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from peft import PeftModel
+from torch import nn
 
 from training.evaluation.cross_validation import cross_validate
 from training.evaluation.judge import Judgement, base_beside, judge
@@ -170,7 +173,9 @@ def run_training(
             )
         with translate_oom(prepared.recipe, judging=run.id):
             evidence = (
-                fingerprint(model, probes(prepared), prepared.base.folder, prepared.encoder)
+                fingerprint(
+                    cast(PeftModel, model), probes(prepared), prepared.base.folder, prepared.encoder
+                )
                 if into is None
                 else None
             )
@@ -257,7 +262,7 @@ def refitted(
     *,
     pad_id: int,
     loss_of: Loss,
-) -> Any:
+) -> nn.Module:
     """The model that the same recipe makes of all rows; `judged` is freed.
 
     Raises what training raises.
@@ -275,7 +280,9 @@ def refitted(
     return family(METHODS[prepared.recipe.method]).candidate(model, everything)
 
 
-def _require_place(context: Context, model: Any, prepared: Prepared, into: Path | None) -> None:
+def _require_place(
+    context: Context, model: nn.Module, prepared: Prepared, into: Path | None
+) -> None:
     """Raises TrainingError where what comes of the run has no room: hours before it is written."""
     if into is not None:
         whole = METHODS[prepared.recipe.method].engine == MODEL
@@ -296,7 +303,7 @@ def _require_place(context: Context, model: Any, prepared: Prepared, into: Path 
 
 def _survey(
     context: Context,
-    model: Any,
+    model: nn.Module,
     prepared: Prepared,
     outcome: Outcome,
     reporter: Reporter,
@@ -367,7 +374,7 @@ def measured(
     )
 
 
-def load(context: Context, prepared: Prepared) -> Any:
+def load(context: Context, prepared: Prepared) -> nn.Module:
     """The model as the method trains it, or with the weights of the adapter that the run starts
     from.
 
@@ -387,7 +394,7 @@ def load(context: Context, prepared: Prepared) -> Any:
                     " init_from."
                 ),
             )
-        set_adapter_weights(model, weights)
+        set_adapter_weights(cast(PeftModel, model), weights)
     return model
 
 
@@ -421,14 +428,14 @@ def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
 
 
 def _new_adapter(
-    model: Any,
+    model: nn.Module,
     prepared: Prepared,
     run: runs.Run,
     judgement: Judgement,
     card: dict[str, Any],
     actor: str,
 ) -> NewAdapter:
-    weights, config = served_adapter(model, prepared.recipe.dtype)
+    weights, config = served_adapter(cast(PeftModel, model), prepared.recipe.dtype)
     return NewAdapter(
         name=prepared.alias,
         weights=weights,

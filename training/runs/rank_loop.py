@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from training.data.datasets import Dataset
 from training.loop.checkpoint import Checkpoints, ReadOnly
@@ -90,7 +91,7 @@ def _prepared(order: dict[str, Any]) -> Prepared:
     )
 
 
-def _begin_with(folder: Path, model: Any) -> None:
+def _begin_with(folder: Path, model: nn.Module) -> None:
     """The weights of the version that the run starts from, where there is one."""
 
     if (folder / START).is_file():

@@ -161,7 +161,7 @@ def _hopeless(running: dict[Any, _Running], told: list[tuple[int, int, float]]) 
     return found
 
 
-def _tell(ray: Any, study: Study, ended_one: _Running, reference: Any) -> None:
+def _tell(ray: Any, study: Study, ended_one: _Running, reference: object) -> None:
     """Tell the study how a trial ended.
 
     One that was given up stays so, also when its task came to its end before it heard of that.

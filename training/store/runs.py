@@ -200,7 +200,7 @@ def release(context: Context, run: Run, now: int) -> None:
         return
 
 
-def describe(context: Context, run: Run, **values: Any) -> None:
+def describe(context: Context, run: Run, **values: object) -> None:
     """Fill in what is known only now (recipe, estimate, digests). Raises Superseded."""
     with writing(context.database) as connection:
         _update(connection, run, values)

@@ -83,7 +83,7 @@ def estimated(estimate: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def said_value(value: Any) -> str:
+def said_value(value: object) -> str:
     """A recipe's value in words: `yes` and `no`, lists and parts without brackets, nothing as a
     dash.
     """
