@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
-from training.recipes.recipe import relevant_fields
+from training.recipes.recipe_checks import relevant_fields
 from training.store import runs
 from training.web import answers as answer_pages
 from training.web import votes as vote_pages

@@ -84,7 +84,8 @@ def main(given: list[str] | None = None) -> int:
     import torch
 
     from training.loop.checkpoint import Checkpoints
-    from training.loop.trainer import batch_loss, train
+    from training.loop.loss import batch_loss
+    from training.loop.trainer import train
     from training.models.lora import trainable
     from training.plan.estimates import memory_by_part, peak_memory_bytes, peak_of
 

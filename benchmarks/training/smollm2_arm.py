@@ -28,7 +28,8 @@ from training.evaluation.answering import answer_rows
 from training.evaluation.probes import probes
 from training.machine.allocator import keep_memory
 from training.machine.device import compute_dtype
-from training.models.base_model import BaseModel, open_base
+from training.models.base_choice import open_base
+from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.encoded import Encoded
 from training.models.lora import with_stored

@@ -26,7 +26,7 @@ from tests.training.adapter_folders import (
 )
 from training.adapters.copies import export_adapter
 from training.adapters.imports import ImportedAdapter, import_adapter, read_adapter
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.models.lora import with_stored
 from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.cli import app

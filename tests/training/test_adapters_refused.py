@@ -29,7 +29,7 @@ from tests.training.adapter_folders import (
     without,
 )
 from training.adapters.imports import read_adapter
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.store.adapter_store import CONFIG, WEIGHTS
 from whet.errors import AdapterError
 from whet.settings import Settings

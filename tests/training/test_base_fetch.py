@@ -16,8 +16,8 @@ from serving.base import base_of
 from tests.training.run.small import in_a_fork
 from tests.training.tiny import build_base
 from training.models import base_fetch
+from training.models.base_choice import open_base
 from training.models.base_fetch import CARD, fetch
-from training.models.base_model import open_base
 from whet import doctor
 from whet.context import open_context
 from whet.errors import ConfigurationError, InputError, NotFoundError, StoreError, TrainingError

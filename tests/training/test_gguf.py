@@ -15,7 +15,8 @@ import torch
 from tests.training.test_commands import Shell
 from tests.training.tiny import BRACKETS, CHATML, TURNS, build_base, facts, write_rows
 from training.adapters.gguf_export import write_model
-from training.models.base_model import BaseModel, open_base
+from training.models.base_choice import open_base
+from training.models.base_model import BaseModel
 from training.models.ollama import modelfile, ollama_template, turn_texts
 from whet.errors import InputError
 from whet.settings import load_settings

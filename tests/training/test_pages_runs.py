@@ -13,7 +13,8 @@ from tests import builders, worlds
 from tests.web import NOW, console_client, headline
 from training.commands.shown import loss_bars
 from training.pages import list_headline, sparkline
-from training.recipes.recipe import load_recipe, relevant_fields
+from training.recipes.recipe import load_recipe
+from training.recipes.recipe_checks import relevant_fields
 from training.web.answers import marked
 from training.web.words import estimated, run_headline, said_value
 from whet.context import Context

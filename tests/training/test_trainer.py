@@ -20,17 +20,11 @@ from training.data.rows import Row, read_lines
 from training.data.split import split
 from training.loop.batches import IGNORED, collate, epoch_batches
 from training.loop.generation import greedy
-from training.loop.trainer import (
-    Cancelled,
-    Step,
-    batch_loss,
-    check_divergence,
-    rate_at,
-    total_steps,
-    train,
-)
+from training.loop.loss import batch_loss
+from training.loop.trainer import Cancelled, Step, check_divergence, rate_at, total_steps, train
 from training.models import kernels
-from training.models.base_model import BaseModel, open_base
+from training.models.base_choice import open_base
+from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.encoded import Encoded
 from training.models.fingerprint import chosen_conversations, fingerprint, logprobs

@@ -7,7 +7,7 @@ from pathlib import Path
 from training.adapters.imports import import_adapter
 from training.adapters.merge import MergeRecipe, merge_adapters
 from training.commands.adapters import _for_people, _summary
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.database import reading

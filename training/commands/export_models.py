@@ -8,7 +8,7 @@ from training.adapters.export import export_gguf as write_gguf
 from training.adapters.export import export_gguf_adapter as write_gguf_adapter
 from training.adapters.export import export_merged as write_merged
 from training.commands.export import place_export, require_place
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from whet.cli import emit, opened, out
 from whet.database import reading
 from whet.registry import find_adapter

@@ -15,13 +15,13 @@ from training.loop.faults import translate_oom
 from training.loop.throughput import choose_threads
 from training.machine.allocator import keep_memory
 from training.methods.families import family
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.prepare import prepare
 from training.recipes.methods import METHODS, find
 from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.runs.load_model import load, pad_token
 from training.runs.lr_find import RangePoint, require_testable, run_range_test, steps_within
 from training.runs.lr_find_page import page
-from training.runs.pipeline import load, pad_token
 from whet.cli import emit, opened, out
 from whet.context import Context
 from whet.ids import check_name

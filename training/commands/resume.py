@@ -9,7 +9,7 @@ from training.commands.outcome import show_report, summary
 from training.commands.train_rows import execute, this_process
 from training.data import datasets
 from training.machine.allocator import keep_memory
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.prepare import Prepared, prepare
 from training.runs.resume import recipe_in, recipe_of
 from training.store import runs

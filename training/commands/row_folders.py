@@ -17,7 +17,7 @@ from training.data.formats import part_path, read_options
 from training.data.given import Given, left_out, read_given
 from training.data.rows import Row
 from training.loop.pairs import refused
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.models.encode import Encoder
 from training.recipes.methods import ANSWERS, Method, find
 from training.runs.row_check import longest_row

@@ -16,11 +16,11 @@ from training.commands.sources import RowSource, rows_of
 from training.data.formats import read_options
 from training.loop.throughput import choose_threads
 from training.machine.allocator import keep_memory
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.prepare import prepare
 from training.recipes.methods import find
 from training.recipes.recipe import load_recipe
-from training.runs.pipeline import load, pad_token
+from training.runs.load_model import load, pad_token
 from training.runs.places import LOCAL, ray_address, require_ray
 from training.runs.search import Plan, Search, require_searchable, with_validation
 from whet.cli import emit, err, opened, out

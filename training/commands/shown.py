@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from training.commands.tables import metrics_table
-from training.recipes.recipe import relevant_fields
+from training.recipes.recipe_checks import relevant_fields
 from training.web.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
 from whet.cli import emit, out
 from whet.clock import iso

@@ -13,7 +13,8 @@ from training.data.formats import read_options
 from training.imports import load
 from training.machine.allocator import keep_memory
 from training.recipes.methods import find
-from training.recipes.recipe import Recipe, check_into, check_servable, load_recipe, recipe_from
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.recipes.recipe_checks import check_into, check_servable
 from whet.cli import opened
 from whet.ids import check_name
 

@@ -14,13 +14,15 @@ from training.commands.progress import run_progress
 from training.commands.sources import SourceRows, warnings_of
 from training.commands.train import TrainRequest
 from training.loop.trainer import Cancelled
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.prepare import Prepared, prepare
 from training.plan.reporter import Reporter
-from training.recipes.recipe import relevant_fields
+from training.recipes.recipe_checks import relevant_fields
+from training.runs.load_model import measured
 from training.runs.outcome import Outcome
-from training.runs.pipeline import measured, recipe_json, run_training
+from training.runs.pipeline import run_training
 from training.runs.resume import checkpoints_of
+from training.runs.version_card import recipe_json
 from training.store import runs
 from whet.cli import actor, emit, out
 from whet.clock import now_ms

@@ -20,7 +20,8 @@ from training.data.split import group_key
 from training.evaluation.answering import answer_rows
 from training.evaluation.answers import Answer, questions
 from training.evaluation.held_out import HeldOut, describe_held_out
-from training.loop.trainer import Loss, Step
+from training.loop.loss import Loss
+from training.loop.trainer import Step
 from training.plan.beside import train_beside
 from training.plan.prepare import Prepared
 from whet.errors import InputError

@@ -15,7 +15,7 @@ from training.evaluation.harness import (
     stored_results,
 )
 from training.machine.device import compute_dtype
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.models.lora import merged_once, with_stored
 from training.optional import HARNESS_EVALUATE, HARNESS_TASKS
 from training.store import adapter_publish, adapter_store

@@ -11,7 +11,7 @@ from training.data.rows import Row
 from training.evaluation.judge import Judgement, compare, production_of
 from training.evaluation.survey import survey
 from training.machine.device import compute_dtype
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.models.encode import Encoder
 from training.models.lora import with_stored
 from training.store import adapter_publish, adapter_store

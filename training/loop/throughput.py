@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from training.loop.batches import epoch_batches
+from training.loop.loss import Loss, batch_loss, noisy_embeddings, recomputing
 from training.loop.master_weights import MasterWeights
 from training.loop.pairs import sequences
 from training.loop.ranks import SINGLE_PROCESS
 from training.loop.row_threads import RowThreadPool, row_thread_count, row_thread_pool
-from training.loop.trainer import Loss, batch_loss, noisy_embeddings, recomputing, step_gradients
+from training.loop.trainer import step_gradients
 from training.models.encoded import Encoded
 from training.recipes.recipe import Recipe
 

@@ -24,7 +24,7 @@ from training.data import datasets
 from training.data.rows import Row, read_lines
 from training.endpoint import Endpoint
 from training.loop.batches import IGNORED, Batch
-from training.loop.trainer import Loss, batch_loss
+from training.loop.loss import Loss, batch_loss
 from training.machine.disk_space import translate_disk_full
 from training.methods.loop import run
 from training.methods.loop import servable as candidate

@@ -8,7 +8,8 @@ from typing import Protocol, Unpack, cast
 
 from torch import nn
 
-from training.loop.trainer import Loop, Loss, Trained
+from training.loop.loss import Loss
+from training.loop.trainer import Loop, Trained
 from training.plan.prepare import Prepared
 from training.plan.reporter import Reporter
 from training.recipes.methods import Method

@@ -10,7 +10,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from training.loop.trainer import Loop, Loss, Trained, batch_loss, train
+from training.loop.loss import Loss, batch_loss
+from training.loop.trainer import Loop, Trained, train
 from training.machine.allocator import return_memory
 from training.machine.device import device, stored_dtype
 from training.models.lora import merged_once, served_adapter, with_stored

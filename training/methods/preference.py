@@ -24,6 +24,7 @@ from trl.trainer.kto_trainer import KTOTrainer
 
 from training.data.rows import Row
 from training.loop.batches import Batch
+from training.loop.loss import Loss, batch_loss
 from training.loop.pairs import (
     Pair,
     Rated,
@@ -34,7 +35,7 @@ from training.loop.pairs import (
     passes_beside,
     rated,
 )
-from training.loop.trainer import Loop, Loss, Trained, batch_loss
+from training.loop.trainer import Loop, Trained
 from training.machine.allocator import keep_few_kernels
 from training.methods import trl_trainer as common
 from training.methods.loop import rows

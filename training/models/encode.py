@@ -23,6 +23,7 @@ from training.data.rows import BadLine, Row
 from training.data.tools import calls_of, find_calls, for_template, same_calls
 from training.models.base_model import BaseModel
 from training.models.encoded import Encoded
+from training.models.tool_calls import called_tools, with_call
 from whet.control_tokens import ControlTokens, ordered, read_control_tokens
 from whet.errors import ConfigurationError
 from whet.rag_prompt import insert_passages
@@ -98,7 +99,7 @@ class Encoder:
         missing = [
             f"a call of {name}"
             for at, message in enumerate(messages)
-            for name in _called(message)
+            for name in called_tools(message)
             if self._without_calls(messages, at, row.tools) == text
         ]
         missing += [
@@ -302,14 +303,14 @@ class Encoder:
         # A form of the template's own: what it writes must depend on what is called
         for at, call in enumerate(calls):
             named = self._render(
-                [*messages[:-1], _with_call(messages[-1], at, name=f"{call.name}_")],
+                [*messages[:-1], with_call(messages[-1], at, name=f"{call.name}_")],
                 tools,
                 opened=False,
             )
             given = self._render(
                 [
                     *messages[:-1],
-                    _with_call(messages[-1], at, arguments={**call.arguments, "_": "_"}),
+                    with_call(messages[-1], at, arguments={**call.arguments, "_": "_"}),
                 ],
                 tools,
                 opened=False,
@@ -385,23 +386,3 @@ class Encoder:
                     " generation_config.json) in the model's folder."
                 ),
             )
-
-
-def _with_call(message: dict[str, Any], at: int, **changed: Any) -> dict[str, Any]:
-    """The message, rendered form, with its call number `at` changed in some fields."""
-    calls = list(message["tool_calls"])
-    calls[at] = {**calls[at], "function": {**calls[at]["function"], **changed}}
-    return {**message, "tool_calls": calls}
-
-
-def _called(message: dict[str, Any]) -> list[str]:
-    """Names of the tools that a message calls, in whatever form it says so."""
-    calls = message.get("tool_calls")
-    functions = (
-        [call.get("function", call) for call in calls if isinstance(call, dict)]
-        if isinstance(calls, list)
-        else []
-    )
-    return [
-        str(function.get("name") or "?") for function in functions if isinstance(function, dict)
-    ]

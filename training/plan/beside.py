@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from training.loop.trainer import Loss, Step, train
+from training.loop.loss import Loss
+from training.loop.trainer import Step, train
 from training.plan.prepare import Prepared
 
 

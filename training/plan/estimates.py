@@ -15,6 +15,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from training.loop.batches import PACKED_TOKENS, Batch, collate, pack
+from training.loop.loss import Loss, plain, recomputing
 from training.loop.pairs import (
     EXTRA_FORWARD_PASSES,
     sequences,
@@ -24,7 +25,7 @@ from training.loop.pairs import (
 )
 from training.loop.row_threads import max_row_threads, row_thread_count
 from training.loop.throughput import Written
-from training.loop.trainer import Loss, Trained, plain, recomputing
+from training.loop.trainer import Trained
 from training.models.encoded import Encoded
 from training.plan.prepare import Prepared
 from training.recipes.recipe import Recipe

@@ -29,7 +29,8 @@ from training.models.encode import Encoder
 from training.models.encoded import Encoded
 from training.plan.tracker import require_installed
 from training.recipes.methods import ADAPTER, ANSWERS, METHODS, Method
-from training.recipes.recipe import PRODUCTION, Recipe, check_servable, chosen_variants, resolved
+from training.recipes.recipe import PRODUCTION, Recipe, chosen_variants, resolved
+from training.recipes.recipe_checks import check_servable
 from training.store.adapter_store import require_base
 from whet.context import Context
 from whet.database import reading

@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.recipes.methods import ADAPTER, LORA_STARTS, METHODS, OPTIONAL_FIELDS, SMOOTHED_LOSSES
+from training.recipes.methods import LORA_STARTS, METHODS, OPTIONAL_FIELDS, SMOOTHED_LOSSES
 from whet.errors import InputError, NotFoundError
 
 FOLDER = Path(__file__).parent
@@ -337,15 +336,6 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     return replace(base, **changed)
 
 
-def relevant_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a recipe as it is stored, what its method reads: how hard DPO holds to its start says
-    nothing about a LoRA run. All of one whose method is not known.
-    """
-    method = METHODS.get(recipe.get("method", ""))
-    unread = OPTIONAL_FIELDS - method.reads if method else ()
-    return {name: value for name, value in recipe.items() if name not in unread}
-
-
 def _cast(name: str, value: object, kind: type) -> Any:
     if kind is tuple:
         names = [value] if isinstance(value, str) else value
@@ -404,44 +394,4 @@ def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:
         learning_rate=recipe.learning_rate or by_size,
         max_length=min(recipe.max_length or max_length, max_length),
         loss_type=recipe.loss_type or next(iter(method.losses), ""),
-    )
-
-
-def check_into(recipe: Recipe, into: Path | None) -> None:
-    """Raises InputError when the engine cannot serve what the method makes and there is no folder
-    for it, or the other way round.
-    """
-    method = METHODS[recipe.method]
-    if method.engine == ADAPTER and into is not None:
-        raise InputError(
-            f"The method {method.name} makes a version in the store; --into belongs to methods that"
-            " cannot.",
-            hint="Leave --into out.",
-        )
-    if method.engine != ADAPTER and into is None:
-        raise InputError(
-            method.said, hint="Say where it goes: --into FOLDER, a folder that does not exist yet."
-        )
-    if into is not None and into.exists():
-        raise InputError(f"{into} exists already.", hint="Name a folder that does not.")
-
-
-def check_servable(recipe: Recipe, engine_max_lora_rank: int) -> None:
-    """Raises InputError for a rank that the engine would refuse after an hour of training."""
-    if METHODS[recipe.method].engine != ADAPTER or recipe.served_rank <= engine_max_lora_rank:
-        return
-    limit, doubled = engine_max_lora_rank, ""
-    if recipe.changes_base:
-        limit //= 2
-        doubled = (
-            f" A run with {recipe.init_lora_weights} and rank {recipe.rank} makes a version of rank"
-            f" {recipe.served_rank}: what the base gave to the matrices is subtracted again."
-        )
-    raise InputError(
-        f"Rank {recipe.served_rank} cannot be served: the engine accepts up to "
-        f"{engine_max_lora_rank} (engine_max_lora_rank).{doubled}",
-        hint=(
-            f"Train with --rank {limit} or less, or raise WHET_ENGINE_MAX_LORA_RANK and restart "
-            "the engine."
-        ),
     )

@@ -10,10 +10,11 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 from training.data import datasets
 from training.loop.trainer import Cancelled
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.prepare import prepare
 from training.plan.reporter import Reporter
-from training.recipes.recipe import check_into, load_recipe, recipe_from
+from training.recipes.recipe import load_recipe, recipe_from
+from training.recipes.recipe_checks import check_into
 from training.runs.pipeline import run_training
 from training.runs.resume import checkpoints_of, recipe_of
 from training.store import runs

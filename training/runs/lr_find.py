@@ -13,10 +13,11 @@ from typing import Any
 from torch import nn
 
 from training.loop.batches import endless
+from training.loop.loss import Loss, noisy_embeddings, recomputing
 from training.loop.master_weights import MasterWeights, set_rate
 from training.loop.ranks import SINGLE_PROCESS
 from training.loop.row_threads import row_thread_count, row_thread_pool
-from training.loop.trainer import Loss, noisy_embeddings, recomputing, step_gradients
+from training.loop.trainer import step_gradients
 from training.models.encoded import Encoded
 from training.recipes.methods import METHODS
 from training.recipes.recipe import Recipe

@@ -6,12 +6,10 @@ What the worker's child process and `whet train run` both call.
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,37 +17,34 @@ from peft import PeftModel
 from torch import nn
 
 from training.evaluation.cross_validation import cross_validate
-from training.evaluation.judge import Judgement, base_beside, judge
+from training.evaluation.judge import base_beside, judge
 from training.evaluation.survey import survey
 from training.loop.diagnostics import warn_endless_answers, warn_no_gain
 from training.loop.faults import file_signature, require_unchanged, translate_oom
-from training.loop.pairs import max_completion_tokens
+from training.loop.loss import Loss
 from training.loop.run_folders import run_folder
-from training.loop.throughput import choose_threads, write, writing_seconds
-from training.loop.trainer import Loss, Step, Trained
-from training.machine.allocator import return_memory
+from training.loop.trainer import Step
 from training.machine.disk_space import require_disk_space
 from training.methods.families import family
 from training.methods.loop import free_model
-from training.models.encoded import Encoded
-from training.models.fingerprint import PROMPTS, fingerprint
-from training.models.lora import served_adapter, set_adapter_weights
+from training.models.fingerprint import fingerprint
 from training.plan.beside import train_beside
-from training.plan.estimates import compared, estimate, memory_of, peak_memory_bytes
+from training.plan.estimates import compared, peak_memory_bytes
 from training.plan.identity import identity_of
 from training.plan.prepare import Prepared, sampler_of, with_all_rows
 from training.plan.reporter import Reporter
 from training.recipes.methods import METHODS, MODEL
-from training.recipes.recipe import check_into, relevant_fields
+from training.recipes.recipe_checks import check_into
 from training.runs.folders import write_folder
+from training.runs.load_model import load, measured, pad_token, probes
 from training.runs.outcome import Outcome
 from training.runs.resume import checkpoints_of
 from training.runs.trackers import Trackers
+from training.runs.version_card import new_adapter, recipe_json, version_card
 from training.store import adapter_publish, runs
-from training.store.adapter_publish import NewAdapter
 from whet.clock import now_ms
 from whet.context import Context
-from whet.errors import InputError, StoreError
+from whet.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +55,6 @@ _REPORT_SHARE = 0.25
 # Checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller
 # than one
 _ROOM = 3
-_LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
 
 
 def run_training(
@@ -190,7 +184,7 @@ def run_training(
     clock.mark("evaluating")
 
     reporter.stage("storing")
-    card = _card(prepared, trained, expected, clock.seconds)
+    card = version_card(prepared, trained, expected, clock.seconds)
     if into is not None:
         write_folder(
             context,
@@ -220,7 +214,7 @@ def run_training(
         _survey(context, model, prepared, outcome, reporter, report)
         clock.mark("reporting")
         return outcome
-    new = _new_adapter(model, prepared, run, judgement, {**card, "fingerprint": evidence}, actor)
+    new = new_adapter(model, prepared, run, judgement, {**card, "fingerprint": evidence}, actor)
     adapter = adapter_publish.publish(
         context,
         replace(
@@ -336,152 +330,6 @@ def _survey(
         )
     except (StoreError, OSError) as error:
         log.warning("The report of %s could not be stored: %s", prepared.alias, error)
-
-
-def measured(
-    context: Context, prepared: Prepared, price_per_hour: float = 0.0
-) -> tuple[Prepared, Any, Loss, dict[str, Any]]:
-    """(the run with its number of threads, its model, what is minimised, the estimate): all that is
-    known before the first step. Raises TrainingError where memory runs out already.
-    """
-    pad_id = pad_token(prepared)
-    with translate_oom(prepared.recipe):
-        model, loss_of = (
-            load(context, prepared),
-            family(METHODS[prepared.recipe.method]).loss(prepared),
-        )
-        recipe, answers = (
-            prepared.recipe,
-            (prepared.base.stop_ids, max_completion_tokens(prepared.train)),
-        )
-        writes = "samples" in METHODS[recipe.method].reads
-        writing = (
-            partial(writing_seconds, model, prepared.train, recipe, pad_id, *answers)
-            if writes
-            else float
-        )
-        threads, speed = choose_threads(model, prepared.train, recipe, pad_id, loss_of, writing)
-        prepared = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
-        # What computing some steps left behind is memory that the run will use again
-        return_memory()
-        memory = memory_of(model, prepared, pad_id, loss_of)
-        written = write(model, prepared.train, recipe, pad_id, *answers) if writes else None
-    return (
-        prepared,
-        model,
-        loss_of,
-        estimate(prepared, speed, memory, price_per_hour, written=written),
-    )
-
-
-def load(context: Context, prepared: Prepared) -> nn.Module:
-    """The model as the method trains it, or with the weights of the adapter that the run starts
-    from.
-
-    Raises InputError when that one is scaled in the other way (LoRA by alpha / rank, rsLoRA by
-    alpha / √rank).
-    """
-    model = family(METHODS[prepared.recipe.method]).build(prepared)
-    if prepared.start_adapter is not None:
-        weights, config = adapter_publish.read_weights(context, prepared.start_adapter)
-        if bool(config.get("use_rslora")) != (prepared.recipe.method == "rslora"):
-            raise InputError(
-                f"{prepared.start_adapter.label} is scaled"
-                f" {'by alpha / √rank' if config.get('use_rslora') else 'by alpha / rank'},"
-                f" {prepared.recipe.method} the other way.",
-                hint=(
-                    "Go on with the method it was trained with (lora or rslora), or start without"
-                    " init_from."
-                ),
-            )
-        set_adapter_weights(cast(PeftModel, model), weights)
-    return model
-
-
-def probes(prepared: Prepared) -> list[list[int]]:
-    """Token ids of a few whole conversations, held-out ones where there are any."""
-    rows = prepared.dataset.test or prepared.dataset.validation or prepared.dataset.train
-    found = (prepared.encoder.encode(row) for row in rows[:PROMPTS])
-    return [list(encoded.ids) for encoded in found if isinstance(encoded, Encoded)]
-
-
-def pad_token(prepared: Prepared) -> int:
-    """Any token serves: nothing attends to it and it is never learned."""
-    pad = prepared.base.tokenizer.pad_token_id
-    return int(pad if pad is not None else min(prepared.base.stop_ids))
-
-
-def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
-    """The complete recipe as it is stored with the run and on the card; with the folder that the
-    run writes to, for an attempt that goes on with it.
-    """
-    rows = prepared.dataset.rows
-    if made := prepared.counterfactuals:
-        rows = {**rows, "train": rows["train"] - made, "counterfactual": made}
-    found = {
-        **prepared.recipe.as_json(),
-        "dataset_path": prepared.dataset.path,
-        "dataset_name": prepared.dataset.name,
-        "rows": rows,
-    }
-    return {**found, "into": str(into.absolute())} if into else found
-
-
-def _new_adapter(
-    model: nn.Module,
-    prepared: Prepared,
-    run: runs.Run,
-    judgement: Judgement,
-    card: dict[str, Any],
-    actor: str,
-) -> NewAdapter:
-    weights, config = served_adapter(cast(PeftModel, model), prepared.recipe.dtype)
-    return NewAdapter(
-        name=prepared.alias,
-        weights=weights,
-        config=config,
-        base_digest=prepared.base.digest,
-        template_digest=prepared.base.template_digest,
-        rank=config["r"],
-        dataset_digest=prepared.dataset.digest,
-        run_id=run.id,
-        gate=judgement.verdict,
-        evaluation=judgement.row(run.id, prepared.dataset.digest),
-        created_by=actor,
-        card=card,
-    )
-
-
-def _card(
-    prepared: Prepared, trained: Trained, expected: dict[str, Any], seconds: dict[str, float]
-) -> dict[str, Any]:
-    """What is said of a result beyond its hashes and its evaluation."""
-    return {
-        "base": prepared.base.name,
-        "dataset_path": prepared.dataset.path,
-        "recipe": relevant_fields(recipe_json(prepared)),
-        "training": {
-            "steps": trained.steps,
-            "tokens": trained.tokens,
-            "trained_tokens": trained.trained_tokens,
-            "tokens_per_s": round(trained.tokens_per_s),
-            "first_loss": round(trained.first_loss, 4),
-            "last_loss": round(trained.last_loss, 4),
-            "validation": trained.validation,
-            "best_step": trained.best_step,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-            "expected_seconds": expected["seconds"],
-            "peak_memory_bytes": peak_memory_bytes(),
-            "estimate": {
-                name: expected[name]
-                for name in ("seconds", "peak_memory_bytes", "measured", "error")
-            },
-            "signs": trained.signs,
-        },
-        "left_out": [bad.as_json() for bad in prepared.left_out],
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "python": platform.python_version(),
-    }
 
 
 class _Stopwatch:

@@ -14,8 +14,9 @@ from torch import nn
 from training.data.datasets import Dataset
 from training.loop.checkpoint import Checkpoints, ReadOnly
 from training.loop.faults import translate_oom
+from training.loop.loss import plain
 from training.loop.ranks import Ranks, shard
-from training.loop.trainer import plain, train
+from training.loop.trainer import train
 from training.methods.families import family
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder

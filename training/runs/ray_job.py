@@ -18,8 +18,8 @@ from training.loop.trainer import Cancelled
 from training.optional import RAY_JOBS, RAY_REFUSAL
 from training.plan.prepare import Prepared
 from training.recipes.recipe import Recipe
-from training.runs.pipeline import recipe_json
 from training.runs.places import SEND_A_TOKEN, send_token
+from training.runs.version_card import recipe_json
 from training.store import runs
 from whet.clock import now_ms
 from whet.context import Context

@@ -21,7 +21,8 @@ from training.data.split import split
 from training.data.wanted import describe_others, fits
 from training.data.warnings import Progress, warnings
 from training.loop.pairs import refused as refused_answer
-from training.models.base_model import BaseModel, open_base
+from training.models.base_choice import open_base
+from training.models.base_model import BaseModel
 from training.models.encode import NOTHING_TO_LEARN, Encoder
 from training.models.encoded import Encoded
 from training.recipes.methods import ANSWERS, Method, find

@@ -23,7 +23,7 @@ from training.loop.trainer import Step, train
 from training.plan.prepare import Prepared
 from training.recipes.methods import METHODS, OPTIONAL_FIELDS
 from training.recipes.recipe import Recipe
-from training.runs.pipeline import load, pad_token
+from training.runs.load_model import load, pad_token
 from training.runs.search_page import page
 from whet.context import Context
 from whet.errors import InputError, TrainingError

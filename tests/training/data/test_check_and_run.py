@@ -22,7 +22,7 @@ from tests.training.data.people_files import (
 )
 from training.commands.sources import RowSource, rows_of
 from training.data.formats import read_options
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.prepare import prepare
 from training.recipes.methods import find
 from training.recipes.recipe import load_recipe

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.training.methods.smollm2 import CACHE, DTYPES, Trained, train_adapter
+from training.models.base_choice import open_base
 from training.models.base_fetch import fetch
-from training.models.base_model import BaseModel, open_base
+from training.models.base_model import BaseModel
 from whet.errors import ConfigurationError
 from whet.settings import load_settings
 

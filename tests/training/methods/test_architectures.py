@@ -26,7 +26,7 @@ from tests.training.methods.test_merged import PROMPTS, TOKENS, trained_and_merg
 from tests.training.test_trainer import go
 from tests.training.tiny import BRACKETS, CHATML, TURNS, build_base, facts
 from training.adapters.export import export_merged
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.recipes.recipe import load_recipe
 from whet.access import engine_key
 from whet.context import open_context

@@ -19,8 +19,9 @@ from tests.training.tiny import build_base, facts
 from training.commands.resume import _prepared
 from training.data import datasets
 from training.loop.batches import collate
+from training.loop.loss import batch_loss
 from training.loop.run_folders import run_folder
-from training.loop.trainer import Step, batch_loss
+from training.loop.trainer import Step
 from training.methods.distill import distillation_loss, rows
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder

@@ -25,7 +25,7 @@ from training.loop.checkpoint import Checkpoints, Snapshot
 from training.loop.trainer import Step, Trained
 from training.methods import preference
 from training.methods.families import family
-from training.models.base_model import open_base
+from training.models.base_choice import open_base
 from training.plan.identity import identity_of
 from training.plan.prepare import Prepared, prepare
 from training.recipes.methods import METHODS

@@ -18,6 +18,7 @@ from training.loop import throughput
 from training.loop.batches import collate
 from training.loop.diagnostics import warn_weak_rewards
 from training.loop.generation import answer_limit
+from training.loop.loss import batch_loss
 from training.loop.pairs import (
     Pair,
     Rated,
@@ -35,7 +36,7 @@ from training.loop.pairs import (
     work_of_pairs,
 )
 from training.loop.throughput import Written, write, writing_seconds
-from training.loop.trainer import Step, batch_loss
+from training.loop.trainer import Step
 from training.methods import preference, rlhf
 from training.methods import trl_trainer as common
 from training.methods.trl_progress import Progress
@@ -46,7 +47,7 @@ from training.plan.estimates import estimate
 from training.plan.reporter import Reporter
 from training.recipes.methods import METHODS, RATINGS
 from training.recipes.recipe import Recipe, load_recipe, recipe_from
-from training.runs.pipeline import measured
+from training.runs.load_model import measured
 from whet.context import Context
 from whet.errors import InputError, TrainingError
 from whet.settings import load_settings

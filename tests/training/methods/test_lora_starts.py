@@ -20,7 +20,8 @@ from training.models.base_model import BaseModel
 from training.models.fingerprint import logprobs
 from training.models.lora import INITIAL, add_lora, served_adapter, with_stored
 from training.recipes.methods import METHODS
-from training.recipes.recipe import Recipe, check_servable, load_recipe, recipe_from
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.recipes.recipe_checks import check_servable
 from training.runs.search import Plan, Search
 from training.store.adapter_publish import read_weights
 from whet.context import Context

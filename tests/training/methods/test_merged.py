@@ -12,7 +12,8 @@ from tests.training.tiny import facts
 from training.adapters.export import export_merged
 from training.loop.generation import greedy
 from training.machine.device import stored_dtype
-from training.models.base_model import BaseModel, open_base
+from training.models.base_choice import open_base
+from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.lora import with_stored
 from training.store.adapter_publish import read_weights

@@ -58,7 +58,7 @@ class Place:
 
     def train(self, recipe: Recipe = RECIPE, rows: int = 40) -> Any:
         """What `whet train run` does after it has read its options."""
-        from training.models.base_model import open_base
+        from training.models.base_choice import open_base
         from training.plan.prepare import prepare
 
         file = write_rows(self.folder / "rows.jsonl", facts(rows))

@@ -13,7 +13,8 @@ import pytest
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.tiny import build_base
 from training.loop.batches import Batch, collate, endless, in_parts, pack
-from training.loop.trainer import batch_loss, train
+from training.loop.loss import batch_loss
+from training.loop.trainer import train
 from training.models.base_model import BaseModel
 from training.models.encoded import Encoded
 

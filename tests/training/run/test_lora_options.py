@@ -12,12 +12,14 @@ import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh, weights
 from tests.training.run.test_checkpoint import _kept
+from training.loop.loss import mean_loss, noisy_embeddings, plain
 from training.loop.master_weights import MasterWeights, set_rate
 from training.loop.row_threads import row_thread_count
-from training.loop.trainer import mean_loss, noisy_embeddings, plain, train
+from training.loop.trainer import train
 from training.models.base_model import BaseModel
 from training.recipes.methods import METHODS
-from training.recipes.recipe import Recipe, recipe_from, relevant_fields
+from training.recipes.recipe import Recipe, recipe_from
+from training.recipes.recipe_checks import relevant_fields
 from whet.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,7 +15,7 @@ import pytest
 from tests.training.run.small import RECIPE, encoded, fresh
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.loop.trainer import batch_loss
+from training.loop.loss import batch_loss
 from training.models.base_model import BaseModel
 from training.recipes.recipe import Recipe
 from training.runs.lr_find import (

@@ -15,8 +15,9 @@ import pytest
 
 from tests.training.run.small import RECIPE, encoded, fresh
 from training.loop.faults import translate_oom
+from training.loop.loss import batch_loss, mean_loss
 from training.loop.throughput import choose_threads
-from training.loop.trainer import Trained, batch_loss, mean_loss
+from training.loop.trainer import Trained
 from training.methods.loop import free_model, place
 from training.models import base_model
 from training.models import fingerprint as module

@@ -23,11 +23,12 @@ from sqlalchemy import select
 from tests.training.run.small import RECIPE, begun_in_a_fork, encoded, fresh, until
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.loop import trainer
+from training.loop import loss, trainer
 from training.loop.checkpoint import Checkpoints, ReadOnly
 from training.loop.faults import require_device
+from training.loop.loss import plain
 from training.loop.ranks import Ranks, full_tensor, shard
-from training.loop.trainer import Cancelled, Step, Trained, plain, train
+from training.loop.trainer import Cancelled, Step, Trained, train
 from training.methods.families import family
 from training.models.base_model import BaseModel
 from training.plan import torchrun
@@ -173,7 +174,8 @@ def test_a_mean_of_the_processes_means_would_be_noticed(
     has and whatever they weigh.
     """
     one = _train(base, fresh(base, PLAIN), PLAIN, Ranks())
-    monkeypatch.setattr(trainer, "_weight", lambda batch: 1.0 if batch.trained else 0.0)
+    for module in (trainer, loss):
+        monkeypatch.setattr(module, "batch_weight", lambda batch: 1.0 if batch.trained else 0.0)
     two = _in_two(
         base,
         lambda: fresh(base, PLAIN),

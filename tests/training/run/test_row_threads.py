@@ -22,6 +22,7 @@ from training.evaluation.answering import answer_rows
 from training.evaluation.nll import reference_nll
 from training.loop import throughput
 from training.loop.checkpoint import Checkpoints
+from training.loop.loss import batch_loss, mean_loss, recomputing
 from training.loop.master_weights import MasterWeights
 from training.loop.ranks import SINGLE_PROCESS
 from training.loop.row_threads import (
@@ -31,15 +32,7 @@ from training.loop.row_threads import (
     row_thread_pool,
 )
 from training.loop.throughput import choose_threads
-from training.loop.trainer import (
-    Cancelled,
-    Step,
-    batch_loss,
-    mean_loss,
-    recomputing,
-    step_gradients,
-    train,
-)
+from training.loop.trainer import Cancelled, Step, step_gradients, train
 from training.methods.families import family
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder

@@ -1,0 +1,95 @@
+"""What is stored with a version: its recipe, its card."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from peft import PeftModel
+from torch import nn
+
+from training.evaluation.judge import Judgement
+from training.loop.trainer import Trained
+from training.models.lora import served_adapter
+from training.plan.estimates import peak_memory_bytes
+from training.plan.prepare import Prepared
+from training.recipes.recipe_checks import relevant_fields
+from training.store import runs
+from training.store.adapter_publish import NewAdapter
+
+_LIBRARIES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
+
+
+def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
+    """The complete recipe as it is stored with the run and on the card; with the folder that the
+    run writes to, for an attempt that goes on with it.
+    """
+    rows = prepared.dataset.rows
+    if made := prepared.counterfactuals:
+        rows = {**rows, "train": rows["train"] - made, "counterfactual": made}
+    found = {
+        **prepared.recipe.as_json(),
+        "dataset_path": prepared.dataset.path,
+        "dataset_name": prepared.dataset.name,
+        "rows": rows,
+    }
+    return {**found, "into": str(into.absolute())} if into else found
+
+
+def new_adapter(
+    model: nn.Module,
+    prepared: Prepared,
+    run: runs.Run,
+    judgement: Judgement,
+    card: dict[str, Any],
+    actor: str,
+) -> NewAdapter:
+    weights, config = served_adapter(cast(PeftModel, model), prepared.recipe.dtype)
+    return NewAdapter(
+        name=prepared.alias,
+        weights=weights,
+        config=config,
+        base_digest=prepared.base.digest,
+        template_digest=prepared.base.template_digest,
+        rank=config["r"],
+        dataset_digest=prepared.dataset.digest,
+        run_id=run.id,
+        gate=judgement.verdict,
+        evaluation=judgement.row(run.id, prepared.dataset.digest),
+        created_by=actor,
+        card=card,
+    )
+
+
+def version_card(
+    prepared: Prepared, trained: Trained, expected: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
+    """What is said of a result beyond its hashes and its evaluation."""
+    return {
+        "base": prepared.base.name,
+        "dataset_path": prepared.dataset.path,
+        "recipe": relevant_fields(recipe_json(prepared)),
+        "training": {
+            "steps": trained.steps,
+            "tokens": trained.tokens,
+            "trained_tokens": trained.trained_tokens,
+            "tokens_per_s": round(trained.tokens_per_s),
+            "first_loss": round(trained.first_loss, 4),
+            "last_loss": round(trained.last_loss, 4),
+            "validation": trained.validation,
+            "best_step": trained.best_step,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
+            "expected_seconds": expected["seconds"],
+            "peak_memory_bytes": peak_memory_bytes(),
+            "estimate": {
+                name: expected[name]
+                for name in ("seconds", "peak_memory_bytes", "measured", "error")
+            },
+            "signs": trained.signs,
+        },
+        "left_out": [bad.as_json() for bad in prepared.left_out],
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "python": platform.python_version(),
+    }
