@@ -324,7 +324,7 @@ def test_a_recipe_that_would_fail_in_a_library_is_refused(fields: dict[str, Any]
 _UNPACKING = """
 import resource, sys
 from pathlib import Path
-from training.allocator import give_large_blocks_back, keep_memory
+from training.machine.allocator import give_large_blocks_back, keep_memory
 import torch
 keep_memory()
 if sys.argv[1] == "back":

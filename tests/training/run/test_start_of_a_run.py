@@ -20,7 +20,7 @@ from whet.errors import ConfigurationError
 IMPORTS = """
 import sys
 from training.imports import load
-from training.bitsandbytes_import import show_bitsandbytes
+from training.machine.bitsandbytes_import import show_bitsandbytes
 load("training.runs.child_run:run")
 heavy = [name for name in ("bitsandbytes", "sklearn", "pandas", "torch._inductor.compile_fx") if sys.modules.get(name)]
 assert not heavy, heavy

@@ -156,7 +156,7 @@ def test_weights_and_biases_and_mlflow_see_one_run_with_its_curve_and_its_judgem
 
 _DIES_AT_NINE = """
 import os, signal
-from training.run.trackers import Trackers
+from training.runs.trackers import Trackers
 real = Trackers.step
 def told(self, at):
     real(self, at)
