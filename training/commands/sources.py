@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from training.data import datasets
-from training.data.datasets import Shares
+from training.data.datasets import Dataset, Shares
 from training.data.formats import DEFAULTS, ReadOptions
 from training.data.given import Given, read_given
 from training.data.leaks import MIN_TEST_ROWS, LargeLossError
@@ -228,7 +228,7 @@ def warnings_of(rows: list[Any]) -> list[str]:
     return [str(finding) for finding in warnings(rows)]
 
 
-def find_dataset(context: Context, reference: str) -> Any:
+def find_dataset(context: Context, reference: str) -> Dataset:
     """A dataset version by `name@vN`, name (its newest version) or digest. Raises NotFoundError."""
 
     with reading(context.database) as connection:

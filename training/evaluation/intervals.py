@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist, fmean, stdev
 from typing import Any
 
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from training.evaluation.gate import interval
 
@@ -76,7 +76,7 @@ def _student(count: int) -> float:
     verdict, so they get that of three.
     """
 
-    return float(t.ppf(CONFIDENCE, max(count - 1, 2)))
+    return float(stdtrit(max(count - 1, 2), CONFIDENCE))
 
 
 def paired_means(name: str, better: str, values: Mapping[str, Sequence[float]]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -57,7 +56,7 @@ def loss(prepared: Prepared) -> Loss:
         return batch_loss
     teacher, recipe = _teacher_model(prepared), prepared.recipe
 
-    def mixed(student: nn.Module, batch: Batch) -> Any:
+    def mixed(student: nn.Module, batch: Batch) -> torch.Tensor:
         return distillation_loss(
             student, teacher, batch, share=recipe.kl_weight, temperature=recipe.temperature
         )
@@ -87,8 +86,8 @@ def rows(context: Context, prepared: Prepared, reporter: Reporter, folder: Path)
 
 
 def distillation_loss(
-    student: nn.Module, teacher: Any, batch: Batch, *, share: float, temperature: float
-) -> Any:
+    student: nn.Module, teacher: nn.Module, batch: Batch, *, share: float, temperature: float
+) -> torch.Tensor:
     """(1 - share) · cross-entropy + share · T² · KL(teacher ‖ student), means over the learned
     tokens, each weighted by its row. NllSum.
 

@@ -4,8 +4,6 @@ compute, and can be merged into their weights.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from peft import IA3Config, PeanutConfig, get_peft_model
 from torch import nn
@@ -45,7 +43,7 @@ def build(prepared: Prepared) -> nn.Module:
     return peft_model
 
 
-def _ia3(model: PreTrainedModel) -> Any:
+def _ia3(model: PreTrainedModel) -> IA3Config:
     found = target_names(model, ("all-linear",), served=False)
     inner = [name for name in found if name in _SCALED_AT_INPUT]
     targets = [name for name in found if name in (*_SCALED, *inner)]
@@ -58,7 +56,7 @@ def _ia3(model: PreTrainedModel) -> Any:
     return IA3Config(target_modules=targets, feedforward_modules=inner, task_type="CAUSAL_LM")
 
 
-def _peanut(model: PreTrainedModel, prepared: Prepared) -> Any:
+def _peanut(model: PreTrainedModel, prepared: Prepared) -> PeanutConfig:
     recipe = prepared.recipe
     return PeanutConfig(
         r=recipe.rank,

@@ -5,6 +5,7 @@ Rafailov et al. 2023, Ethayarajh et al. 2024, Hong et al. 2024, Meng et al. 2024
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import torch
@@ -98,8 +99,13 @@ def run(model: PeftModel, prepared: Prepared, reporter: Reporter, **loop: Unpack
             "max_length": recipe.max_length,
             "beta": recipe.beta,
         }
-        make = {"dpo": _dpo, "kto": _kto, "orpo": _orpo, "simpo": _simpo}[recipe.method]
-        followed.train(make(model, prepared, shared, found, _held_out(prepared)))
+        makers: dict[str, Callable[..., Any]] = {
+            "dpo": _dpo,
+            "kto": _kto,
+            "orpo": _orpo,
+            "simpo": _simpo,
+        }
+        followed.train(makers[recipe.method](model, prepared, shared, found, _held_out(prepared)))
     learned = sum(
         len(each.chosen) + len(each.rejected) if isinstance(each, Pair) else len(each.answer)
         for each in found
@@ -133,12 +139,16 @@ def _held_out(prepared: Prepared) -> Examples:
 
 
 def _dpo(
-    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+    model: PeftModel,
+    prepared: Prepared,
+    shared: dict[str, Any],
+    found: list[Pair],
+    held_out: list[Pair],
 ) -> Any:
     class Trainer(common.Ready, DPOTrainer):
         pass
 
-    def table(some: list[Pair]) -> Any:
+    def table(some: list[Pair]) -> Dataset:
         return Dataset.from_list(
             [
                 {
@@ -163,14 +173,18 @@ def _dpo(
 
 
 def _kto(
-    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+    model: PeftModel,
+    prepared: Prepared,
+    shared: dict[str, Any],
+    found: list[Rated],
+    held_out: list[Rated],
 ) -> Any:
     class Trainer(common.Ready, KTOTrainer):
         pass
 
     is_without_reference_point = prepared.recipe.loss_type == APO_ZERO_UNPAIRED
 
-    def table(some: list[Rated]) -> Any:
+    def table(some: list[Rated]) -> Dataset:
         # TRL's KTO takes the rows in this order, every epoch: mixing them would part the pairs from
         # their batches.
         return Dataset.from_list(
@@ -193,7 +207,11 @@ def _kto(
 
 
 def _orpo(
-    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+    model: PeftModel,
+    prepared: Prepared,
+    shared: dict[str, Any],
+    found: list[Pair],
+    held_out: list[Pair],
 ) -> Any:
     # Which it would set by itself, with a warning
     config = ORPOConfig(**shared, remove_unused_columns=False)
@@ -201,7 +219,11 @@ def _orpo(
 
 
 def _simpo(
-    model: PeftModel, prepared: Prepared, shared: dict[str, Any], found: Any, held_out: Any
+    model: PeftModel,
+    prepared: Prepared,
+    shared: dict[str, Any],
+    found: list[Pair],
+    held_out: list[Pair],
 ) -> Any:
     """Return TRL's CPO trainer with the loss of SimPO and without CPO's own cross-entropy."""
 
@@ -233,7 +255,7 @@ def _of_columns(
                 Pair(feature["prompt_ids"], feature["chosen_ids"], feature["rejected_ids"])
             )
 
-    def table(some: list[Pair]) -> Any:
+    def table(some: list[Pair]) -> Dataset:
         # Looked at before tokenising; the tokens are there already
         texts = {"prompt": "", "chosen": "", "rejected": ""}
         return Dataset.from_list(

@@ -228,7 +228,7 @@ def computed_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             hook.remove()
 
 
-def _parts(module: Any) -> list[Any]:
+def _parts(module: nn.Module) -> list[nn.Module]:
     """Modules that hold all parameters between them: the layers of a stack whole, because a layer
     may read its parts' weights itself, and what stands outside.
     """

@@ -70,7 +70,7 @@ def _only(names: list[str]) -> str | None:
 
 
 def short_attention(
-    module: Any,
+    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

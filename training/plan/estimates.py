@@ -288,7 +288,7 @@ def _saved(model: nn.Module, batch: Batch, loss_of: Loss) -> tuple[int, int]:
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
-    def note(tensor: torch.Tensor) -> Any:
+    def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()

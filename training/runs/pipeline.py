@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import PeftModel
 from torch import nn
@@ -251,7 +251,7 @@ def run_training(
 def refitted(
     context: Context,
     prepared: Prepared,
-    judged: Any,
+    judged: nn.Module,
     reporter: Reporter,
     *,
     pad_id: int,

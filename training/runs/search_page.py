@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from optuna import Study
+from optuna.trial import FrozenTrial
 
 _WIDTH, _HEIGHT, _EDGE = 420, 180, 46  # of a chart, in the SVG's own units
 STYLE = (
@@ -86,7 +87,7 @@ def _said(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _look(trial: Any, best: Any) -> str:
+def _look(trial: FrozenTrial, best: Any) -> str:
     """The class of a trial's point."""
     return "best-point" if trial.number == best.number else "done" if _finished(trial) else "pruned"
 
@@ -98,11 +99,11 @@ def _table(head: str, rows: Sequence[str]) -> str:
     )
 
 
-def _finished(trial: Any) -> bool:
+def _finished(trial: FrozenTrial) -> bool:
     return bool(trial.state.name == "COMPLETE")
 
 
-def _last(trial: Any) -> float | None:
+def _last(trial: FrozenTrial) -> float | None:
     """The result, or of a trial that was ended early the last loss it told."""
     value = (
         trial.value
@@ -112,7 +113,7 @@ def _last(trial: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _row(trial: Any, loss: float | None, names: Sequence[str], best: bool) -> str:
+def _row(trial: FrozenTrial, loss: float | None, names: Sequence[str], best: bool) -> str:
     ended = (
         "the best"
         if best
