@@ -70,7 +70,7 @@ def reviewer(context: Context) -> ConsoleClient:
 def place_of(page: str, text: str) -> str:
     """The number to send for the answer with this text."""
     found = re.findall(
-        r'<div class="text" dir="auto">(.*?)</div>\s*<button name="choice" value="(\d)"', page, re.S
+        r'<section class="card compare-answer"(.*?)<button name="choice" value="(\d)"', page, re.S
     )
     return next(value for shown, value in found if text in shown)
 
