@@ -9,65 +9,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests import builders
+from tests.hostile_texts import PAYLOADS
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import writing
 
 pytestmark = pytest.mark.browser
-
-# Each sets `window.hit` or asks another host when it is taken for more than text. They are of the
-# kinds in OWASP's XSS filter evasion cheat sheet, and of Markdown's own: links, pictures, fences.
-_SCRIPT = "window.hit=1"
-_PAYLOADS = (
-    f"<script>{_SCRIPT}</script>",
-    f"<img src=x onerror={_SCRIPT}>",
-    f"<svg/onload={_SCRIPT}>",
-    f"<svg><script>{_SCRIPT}</script></svg>",
-    f"<math><mtext><table><mglyph><style><img src=x onerror={_SCRIPT}></style></table></math>",
-    f"<iframe srcdoc='<script>parent.{_SCRIPT}</script>'></iframe>",
-    "<iframe src=https://evil.test/></iframe>",
-    f"<details open ontoggle={_SCRIPT}>",
-    f"<input autofocus onfocus={_SCRIPT}>",
-    f"<body onload={_SCRIPT}>",
-    "<link rel=stylesheet href=https://evil.test/x.css>",
-    "<style>@import 'https://evil.test/x.css';</style>",
-    "<meta http-equiv=refresh content='0;url=https://evil.test/'>",
-    "<base href=https://evil.test/>",
-    "<form action=https://evil.test/><button>x</button></form>",
-    "<object data=https://evil.test/x.swf></object><embed src=https://evil.test/x>",
-    "<video src=https://evil.test/x.mp4 autoplay></video><audio src=https://evil.test/x.mp3>",
-    "![a](https://evil.test/a.png)",
-    "![a][r]\n\n[r]: https://evil.test/r.png",
-    "![a](//evil.test/b.png)",
-    f"![a](x \"' onerror={_SCRIPT} '\")",
-    f"![{_SCRIPT}](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9YWxlcnQoMSk+)",
-    f"[a](javascript:{_SCRIPT})",
-    f"[a](JaVaScRiPt:{_SCRIPT})",
-    f"[a](&#106;avascript:{_SCRIPT})",
-    f"[a](java\tscript:{_SCRIPT})",
-    f"[a](\x01javascript:{_SCRIPT})",
-    f"[a](vbscript:{_SCRIPT})",
-    "[a](data:text/html,<script>parent.hit=1</script>)",
-    "[a](/logout)",
-    f"<javascript:{_SCRIPT}>",
-    f'[a](https://evil.test/"onmouseover="{_SCRIPT})',
-    f"[a](https://evil.test '\" onmouseover={_SCRIPT} x=\"')",
-    f"```html\n<img src=x onerror={_SCRIPT}>\n```",
-    f'```"><img/src=x/onerror={_SCRIPT}>\nx\n```',
-    f"`<img src=x onerror={_SCRIPT}>`",
-    f"| a |\n|---|\n| <img src=x onerror={_SCRIPT}> |",
-    f"| a |\n|:-{_SCRIPT}-:|\n| b |",
-    f"# <img src=x onerror={_SCRIPT}>",
-    f"- **<svg/onload={_SCRIPT}>**",
-    f'{{"a": "<img src=x onerror={_SCRIPT}>"}}',
-    f'["</code></pre><script>{_SCRIPT}</script>"]',
-    "</textarea></template></article></main>**x**",
-    f"<!-- --!><img src=x onerror={_SCRIPT}> -->",
-    f"<![CDATA[<img src=x onerror={_SCRIPT}>]]>",
-    f"<noscript><p title='</noscript><img src=x onerror={_SCRIPT}>'>",
-    "{{ 7*7 }}{% raw %}",
-    "\u202e\ufeff<\u200bscript>**x**",
-)
 
 
 def add_hostile(context: Context, at: int) -> tuple[str, str]:
@@ -76,7 +23,7 @@ def add_hostile(context: Context, at: int) -> tuple[str, str]:
     All of them together are the answer, the rating's texts and the reason.
     """
     messages: list[dict[str, Any]] = []
-    for payload in _PAYLOADS:
+    for payload in PAYLOADS:
         call = {"id": payload, "function": {"name": payload, "arguments": payload}}
         picture = {"type": "image_url", "image_url": {"url": payload}}
         messages += [
@@ -85,12 +32,12 @@ def add_hostile(context: Context, at: int) -> tuple[str, str]:
             {"role": "tool", "name": payload, "tool_call_id": payload, "content": payload},
         ]
     request = {"model": "support", "messages": [{"role": "system", "content": "x"}, *messages]}
-    every = "\n\n".join(_PAYLOADS)
+    every = "\n\n".join(PAYLOADS)
     response = {"role": "assistant", "content": every, "tool_calls": messages[1]["tool_calls"]}
     with writing(context.database) as connection:
         interaction = builders.add_interaction(
             connection, at, request=request, response=response, response_text=every,
-            end_user=_PAYLOADS[1],
+            end_user=PAYLOADS[1],
         )  # fmt: skip
         builders.add_rating(connection, interaction, at, comment=every, correction=every)
         return interaction, builders.add_review_item(connection, interaction, at, why=every)
@@ -118,7 +65,7 @@ def test_no_payload_runs_or_asks_another_host(
           for (const text of texts) document.querySelector("#main").append(await whet.rendered(text));
           return document.querySelectorAll("#main > p, #main > pre, #main > div").length;
         }""",
-        list(_PAYLOADS),
+        list(PAYLOADS),
     )
     assert rendered > 10 and unwanted(page) == []
     assert foreign == []
