@@ -174,4 +174,7 @@ def test_tables_say_what_was_measured_and_what_was_missed() -> None:
     assert len(failures(parts)) == 7
     assert "- audit, 5 % wrong: the interval holds the truth in 430 of 500 weeks" in text
     assert "- a day of 10 in the database: 61 s and 2 MiB" in text
-    assert "- clustered: 1.50 false incidents per 100 days, at most 1 are allowed" in text
+    assert (
+        "- clustered at 2,000 a day: 1.50 false incidents per 100 days, at most 1 are allowed"
+        in text
+    )
