@@ -25,6 +25,7 @@ from training.optional import RAY, RAY_QUEUE
 from training.plan.prepare import Prepared
 from training.recipes.methods import METHODS
 from training.recipes.recipe import Recipe
+from training.runs import ray_trial
 from training.runs.places import LOCAL, SEND_A_TOKEN
 from training.runs.search import Search, best_loss, best_of, ended
 from whet.errors import ConfigurationError, TrainingError
@@ -86,7 +87,7 @@ def search_on_ray(
         None if seconds is None else clock() + seconds,
     )
     held = {"num_cpus": max(1, recipe.threads), "num_gpus": int(recipe.device == "cuda")}
-    attempt = ray.remote(_attempt).options(**held, max_retries=0)
+    trial_task = ray.remote(ray_trial.attempt).options(**held, max_retries=0)
     queue = load(RAY_QUEUE)(actor_options={"num_cpus": 0})
     rows, most = ray.put(without_texts(search.prepared)), room(ray.cluster_resources(), held)
     running: dict[Any, _Running] = {}
@@ -95,7 +96,7 @@ def search_on_ray(
             left = most if trials is None else trials - len(ended(study)) - len(running)
             while left > 0 and len(running) < most and (until is None or clock() < until):
                 trial = study.ask()
-                running[attempt.remote(rows, search.propose(trial), trial.number, queue)] = (
+                running[trial_task.remote(rows, search.propose(trial), trial.number, queue)] = (
                     _Running(trial)
                 )
                 left -= 1
@@ -180,7 +181,7 @@ def _tell(ray: Any, study: Study, ended_one: _Running, reference: object) -> Non
         study.tell(trial, loss)
 
 
-def _attempt(
+def attempt(
     prepared: Prepared, recipe: Recipe, number: int, queue: Any
 ) -> tuple[float | None, str]:
     """In a task: (best validation loss, ""), or (None, why the run failed)."""
