@@ -16,6 +16,8 @@ from training.recipes.recipe import Recipe
 from whet.errors import ConfigurationError, StoreError, TrainingError
 from whet.store import base_model_digest
 
+FileSignature = list[tuple[str, int, int]]  # name, size, time of change of each file of a folder
+
 
 @contextmanager
 def translate_oom(recipe: Recipe, *, judging: str = "") -> Iterator[None]:
@@ -97,7 +99,7 @@ def require_device(wanted: str, processes: int) -> None:
         )
 
 
-def file_signature(folder: Path) -> list[tuple[str, int, int]]:
+def file_signature(folder: Path) -> FileSignature:
     """(name, size, time of change) of a folder's files: cheap, and different after any ordinary
     change.
     """
@@ -108,7 +110,7 @@ def file_signature(folder: Path) -> list[tuple[str, int, int]]:
     )
 
 
-def require_unchanged(base: BaseModel, before: list[tuple[str, int, int]]) -> None:
+def require_unchanged(base: BaseModel, before: FileSignature) -> None:
     """Raises TrainingError when the base's files are no longer those that the run loaded;
     `base.digest` was taken then.
     """

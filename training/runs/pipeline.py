@@ -5,27 +5,30 @@ What the worker's child process and `whet train run` both call.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from peft import PeftModel
 from torch import nn
 
-from training.evaluation.cross_validation import cross_validate
-from training.evaluation.judge import base_beside, judge
-from training.evaluation.survey import survey
+from training.evaluation.cross_validation import CrossValidated, cross_validate
+from training.evaluation.judge import Judgement, judge
+from training.loop.checkpoint import Checkpoints, Snapshot
 from training.loop.diagnostics import warn_endless_answers, warn_no_gain
-from training.loop.faults import file_signature, require_unchanged, translate_oom
+from training.loop.faults import (
+    FileSignature,
+    file_signature,
+    require_unchanged,
+    translate_oom,
+)
 from training.loop.loss import Loss
 from training.loop.run_folders import run_folder
-from training.loop.trainer import Step
+from training.loop.trainer import Step, Trained
 from training.machine.disk_space import require_disk_space
-from training.methods.families import family
+from training.methods.families import Family, family
 from training.methods.loop import free_model
 from training.models.fingerprint import fingerprint
 from training.plan.beside import train_beside
@@ -38,23 +41,48 @@ from training.recipes.recipe_checks import check_into
 from training.runs.folders import write_folder
 from training.runs.load_model import load, measured, pad_token, probes
 from training.runs.outcome import Outcome
+from training.runs.report import FULL_REPORT, make_report
 from training.runs.resume import checkpoints_of
+from training.runs.stopwatch import Stopwatch
 from training.runs.trackers import Trackers
 from training.runs.version_card import new_adapter, recipe_json, version_card
 from training.store import adapter_publish, runs
 from whet.clock import now_ms
 from whet.context import Context
-from whet.errors import StoreError
+from whet.registry import Adapter
 
-log = logging.getLogger(__name__)
-
-# How much the report asks beyond the gate's rows: all probes, as many as a quarter of the
-# training's time allows, or there is no report.
-FULL_REPORT, FIRST_LOOK, NO_REPORT = REPORTS = ("full", "first look", "none")
-_REPORT_SHARE = 0.25
 # Checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller
 # than one
 _ROOM = 3
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What a run trains with, once its model is loaded and measured. The model itself goes by hand:
+    evaluation replaces it, and what is held here is not given back to the machine."""
+
+    prepared: Prepared
+    method: Family
+    loss_of: Loss
+    pad_id: int
+    folder: Path  # of the run
+    checkpoints: Checkpoints
+    resume: Snapshot | None  # where an earlier attempt stopped
+    base_files: FileSignature  # as they were when the model was loaded
+    estimate: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """What a run is stored as."""
+
+    model: nn.Module
+    judgement: Judgement
+    fingerprint: dict[str, Any] | None  # None for what is no version
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        return self.judgement.decision.metrics if self.judgement.decision else {}
 
 
 def run_training(
@@ -74,148 +102,225 @@ def run_training(
     Where an earlier attempt at the run left a checkpoint, the training goes on from it. Raises
     WhetError when it cannot, trainer.Cancelled when somebody asked to stop, runs.Superseded when
     the run is no longer ours; then no part of an adapter is visible, and the row is the caller's to
-    end. `into` is where a method goes whose result is no version; `report` one of `REPORTS`. `on_stored` is told the outcome as soon as
-    it is stored and before its report is made.
+    end. `into` is where a method goes whose result is no version; `report` one of `report.REPORTS`.
+    `on_stored` is told the outcome as soon as it is stored and before its report is made.
     """
     check_into(prepared.recipe, into)
+    clock = Stopwatch()
+
+    loaded, model = _load(context, run, prepared, reporter, into)
+    clock.mark("loading")
+
+    earlier = loaded.resume.state if loaded.resume else None
+    with Trackers(context, run, loaded.prepared, loaded.folder, earlier) as trackers:
+        trained = _train(model, loaded, reporter, trackers)
+        estimate = compared(
+            loaded.estimate, trained, peak_memory_bytes(), loaded.prepared.recipe.processes
+        )
+        runs.describe(context, run, estimate=estimate)
+        clock.mark("training")
+        clock.part("training", "sampling", trained.sampling_seconds)
+
+        require_unchanged(loaded.prepared.base, loaded.base_files)
+        crossed = _cross_validate(context, loaded, reporter)
+        reporter.stage("evaluating")
+        with translate_oom(loaded.prepared.recipe, judging=run.id):
+            model = loaded.method.candidate(model, loaded.prepared)
+            evaluated = _evaluate(context, run, model, loaded, reporter, crossed)
+        if loaded.prepared.recipe.refit and loaded.prepared.dataset.test:
+            evaluated = _refit(context, loaded, evaluated, reporter)
+        model = evaluated.model
+        if into is None:
+            evaluated = _with_fingerprint(run, loaded, evaluated)
+        trackers.judged(trained.steps, evaluated.metrics)
+    trained = _with_warnings(trained, evaluated)
+    require_unchanged(loaded.prepared.base, loaded.base_files)
+    clock.mark("evaluating")
+
+    reporter.stage("storing")
+    card = version_card(loaded.prepared, trained, estimate, clock.seconds)
+    adapter = None
+    if into is None:
+        adapter = _publish(context, run, loaded, evaluated, trained, card, reporter, actor)
+    else:
+        write_folder(
+            context, run, loaded.prepared, model, evaluated.judgement, card, into,
+            reporter.final(trained), reporter.curve,
+        )  # fmt: skip
+    loaded.checkpoints.remove()
+    clock.mark("storing")
+
+    outcome = Outcome(
+        run.id, adapter, into, evaluated.judgement, trained, clock.seconds, estimate,
+        loaded.prepared.dataset.digest, loaded.prepared.recipe.method,
+    )  # fmt: skip
+    on_stored(outcome)
+    make_report(context, model, loaded.prepared, outcome, reporter, report)
+    clock.mark("reporting")
+    return outcome
+
+
+def _load(
+    context: Context,
+    run: runs.Run,
+    prepared: Prepared,
+    reporter: Reporter,
+    into: Path | None,
+) -> tuple[LoadedRun, nn.Module]:
+    """Make the method's rows, load the model, measure it, and find what to go on from."""
     method = family(METHODS[prepared.recipe.method])
-    clock, folder = _Stopwatch(), run_folder(context, run.id)
-    known = {
-        "recipe": recipe_json(prepared, into),
-        "base_digest": prepared.base.digest,
-        "dataset_digest": prepared.dataset.digest,
-    }
+    folder = run_folder(context, run.id)
     # What an attempt goes on with that this one leaves behind while it makes its rows
-    runs.describe(context, run, **known)
+    _describe(context, run, prepared, into)
     prepared = method.rows(context, prepared, reporter, folder)
     reporter.stage("loading")
     pad_id = pad_token(prepared)
-    as_loaded = file_signature(prepared.base.folder)
-    prepared, model, loss_of, expected = measured(context, prepared)
-    require_disk_space(folder, _ROOM * expected["memory"]["checkpoint"])
+    base_files = file_signature(prepared.base.folder)
+    prepared, model, loss_of, estimate = measured(context, prepared)
+    require_disk_space(folder, _ROOM * estimate["memory"]["checkpoint"])
     _require_place(context, model, prepared, into)
     checkpoints = checkpoints_of(context, run.id)
     checkpoints.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
     resume = checkpoints.resume()
     if resume is not None:
         reporter.continues(resume.state)
+    _describe(context, run, prepared, into)
+    runs.describe(context, run, estimate=estimate)
+    loaded = LoadedRun(
+        prepared, method, loss_of, pad_id, folder, checkpoints, resume, base_files, estimate
+    )
+    return loaded, model
+
+
+def _describe(context: Context, run: runs.Run, prepared: Prepared, into: Path | None) -> None:
     runs.describe(
         context,
         run,
         recipe=recipe_json(prepared, into),
-        estimate=expected,
         base_digest=prepared.base.digest,
         dataset_digest=prepared.dataset.digest,
     )
-    clock.mark("loading")
 
-    sampler = sampler_of(prepared)
+
+def _train(model: nn.Module, loaded: LoadedRun, reporter: Reporter, trackers: Trackers) -> Trained:
+    """Train in place, from the newest checkpoint."""
+    sampler = sampler_of(loaded.prepared)
     reporter.questions = sampler.questions if sampler else []
     reporter.stage("training")
-    with Trackers(context, run, prepared, folder, resume.state if resume else None) as trackers:
 
-        def on_step(step: Step) -> None:
-            trackers.step(step)
-            reporter.step(step)
+    def on_step(step: Step) -> None:
+        trackers.step(step)
+        reporter.step(step)
 
-        with translate_oom(prepared.recipe):
-            trained = method.run(
-                model,
-                prepared,
-                reporter,
-                pad_id=pad_id,
-                loss_of=loss_of,
-                on_step=on_step,
-                checkpoints=checkpoints,
-                resume=resume,
-                sampler=sampler,
-            )
-        expected = compared(expected, trained, peak_memory_bytes(), prepared.recipe.processes)
-        runs.describe(context, run, estimate=expected)
-        clock.mark("training")
-        clock.part("training", "sampling", trained.sampling_seconds)
-
-        require_unchanged(prepared.base, as_loaded)
-        crossed = None
-        if prepared.recipe.folds:
-            with translate_oom(prepared.recipe):
-                crossed = cross_validate(
-                    prepared,
-                    partial(load, context),
-                    pad_id=pad_id,
-                    loss_of=loss_of,
-                    on_step=partial(reporter.working, "cross-validating"),
-                )
-        reporter.stage("evaluating")
-        with translate_oom(prepared.recipe, judging=run.id):
-            model = method.candidate(model, prepared)
-            judgement = judge(
-                context,
-                model,
-                prepared,
-                sample_name=f"{run.id}-{run.attempt}",
-                on_batch=reporter.evaluating,
-                crossed=crossed,
-            )
-        if prepared.recipe.refit and prepared.dataset.test:
-            reporter.stage("refitting")
-            with translate_oom(prepared.recipe):
-                model = refitted(context, prepared, model, reporter, pad_id=pad_id, loss_of=loss_of)
-            judgement = judgement.with_note(
-                "The version was trained on all rows again afterwards; the scores are of the one"
-                " before."
-            )
-        with translate_oom(prepared.recipe, judging=run.id):
-            evidence = (
-                fingerprint(
-                    cast(PeftModel, model), probes(prepared), prepared.base.folder, prepared.encoder
-                )
-                if into is None
-                else None
-            )
-        metrics = judgement.decision.metrics if judgement.decision else {}
-        trackers.judged(trained.steps, metrics)
-    endless = warn_endless_answers(metrics)
-    gained = warn_no_gain(metrics, judgement.against_name) if judgement.against is None else ""
-    trained = replace(
-        trained, signs=[*trained.signs, *(sign for sign in (endless, gained) if sign)]
-    )
-    require_unchanged(prepared.base, as_loaded)
-    clock.mark("evaluating")
-
-    reporter.stage("storing")
-    card = version_card(prepared, trained, expected, clock.seconds)
-    if into is not None:
-        write_folder(
-            context,
-            run,
-            prepared,
+    with translate_oom(loaded.prepared.recipe):
+        return loaded.method.run(
             model,
-            judgement,
-            card,
-            into,
-            reporter.final(trained),
-            reporter.curve,
+            loaded.prepared,
+            reporter,
+            pad_id=loaded.pad_id,
+            loss_of=loaded.loss_of,
+            on_step=on_step,
+            checkpoints=loaded.checkpoints,
+            resume=loaded.resume,
+            sampler=sampler,
         )
-        checkpoints.remove()
-        clock.mark("storing")
-        outcome = Outcome(
-            run.id,
-            None,
-            into,
-            judgement,
-            trained,
-            clock.seconds,
-            expected,
-            prepared.dataset.digest,
-            prepared.recipe.method,
+
+
+def _cross_validate(
+    context: Context, loaded: LoadedRun, reporter: Reporter
+) -> CrossValidated | None:
+    """Train and judge the recipe's folds; None without."""
+    if not loaded.prepared.recipe.folds:
+        return None
+    with translate_oom(loaded.prepared.recipe):
+        return cross_validate(
+            loaded.prepared,
+            partial(load, context),
+            pad_id=loaded.pad_id,
+            loss_of=loaded.loss_of,
+            on_step=partial(reporter.working, "cross-validating"),
         )
-        on_stored(outcome)
-        _survey(context, model, prepared, outcome, reporter, report)
-        clock.mark("reporting")
-        return outcome
-    new = new_adapter(model, prepared, run, judgement, {**card, "fingerprint": evidence}, actor)
-    adapter = adapter_publish.publish(
+
+
+def _evaluate(
+    context: Context,
+    run: runs.Run,
+    candidate: nn.Module,
+    loaded: LoadedRun,
+    reporter: Reporter,
+    crossed: CrossValidated | None,
+) -> EvaluatedRun:
+    """Answer held-out questions and decide."""
+    judgement = judge(
+        context,
+        candidate,
+        loaded.prepared,
+        sample_name=f"{run.id}-{run.attempt}",
+        on_batch=reporter.evaluating,
+        crossed=crossed,
+    )
+    return EvaluatedRun(candidate, judgement, None)
+
+
+def _refit(
+    context: Context, loaded: LoadedRun, evaluated: EvaluatedRun, reporter: Reporter
+) -> EvaluatedRun:
+    """Make the model again of all rows; the one that was judged is freed."""
+    reporter.stage("refitting")
+    with translate_oom(loaded.prepared.recipe):
+        model = refitted(
+            context,
+            loaded.prepared,
+            evaluated.model,
+            reporter,
+            pad_id=loaded.pad_id,
+            loss_of=loaded.loss_of,
+        )
+    note = "The version was trained on all rows again afterwards; the scores are of the one before."
+    return EvaluatedRun(model, evaluated.judgement.with_note(note), None)
+
+
+def _with_fingerprint(run: runs.Run, loaded: LoadedRun, evaluated: EvaluatedRun) -> EvaluatedRun:
+    """Note what an engine that serves the version has to answer."""
+    with translate_oom(loaded.prepared.recipe, judging=run.id):
+        found = fingerprint(
+            cast(PeftModel, evaluated.model),
+            probes(loaded.prepared),
+            loaded.prepared.base.folder,
+            loaded.prepared.encoder,
+        )
+    return replace(evaluated, fingerprint=found)
+
+
+def _with_warnings(trained: Trained, evaluated: EvaluatedRun) -> Trained:
+    judgement = evaluated.judgement
+    endless = warn_endless_answers(evaluated.metrics)
+    gained = ""
+    if judgement.against is None:
+        gained = warn_no_gain(evaluated.metrics, judgement.against_name)
+    return replace(trained, signs=[*trained.signs, *filter(None, (endless, gained))])
+
+
+def _publish(
+    context: Context,
+    run: runs.Run,
+    loaded: LoadedRun,
+    evaluated: EvaluatedRun,
+    trained: Trained,
+    card: dict[str, Any],
+    reporter: Reporter,
+    actor: str,
+) -> Adapter:
+    """Store the version; the run's row ends in the same transaction."""
+    new = new_adapter(
+        evaluated.model,
+        loaded.prepared,
+        run,
+        evaluated.judgement,
+        {**card, "fingerprint": evaluated.fingerprint},
+        actor,
+    )
+    return adapter_publish.publish(
         context,
         replace(
             new,
@@ -229,23 +334,6 @@ def run_training(
             ),
         ),
     )
-    checkpoints.remove()
-    clock.mark("storing")
-    outcome = Outcome(
-        run.id,
-        adapter,
-        None,
-        judgement,
-        trained,
-        clock.seconds,
-        expected,
-        prepared.dataset.digest,
-        prepared.recipe.method,
-    )
-    on_stored(outcome)
-    _survey(context, model, prepared, outcome, reporter, report)
-    clock.mark("reporting")
-    return outcome
 
 
 def refitted(
@@ -293,58 +381,3 @@ def _require_place(
             each.numel() * each.element_size() for each in model.parameters() if each.requires_grad
         )
         require_disk_space(Path(context.store.root), sum(sizes), "WHET_STORE_URL")
-
-
-def _survey(
-    context: Context,
-    model: nn.Module,
-    prepared: Prepared,
-    outcome: Outcome,
-    reporter: Reporter,
-    report: str,
-) -> None:
-    """The report, once the version is there: whoever waits for the version need not wait for it,
-    and a kill meanwhile costs the report alone (`whet eval run` makes it again).
-    """
-    if report == NO_REPORT:
-        return
-    base = base_beside(prepared)
-    answered = sum(len(rows) for rows in (outcome.judgement.ours, outcome.judgement.theirs))
-    pace = outcome.seconds["evaluating"] / max(answered, 1)
-    limit = (
-        int(_REPORT_SHARE * outcome.trained.seconds / max(pace, 1e-9))
-        if report == FIRST_LOOK
-        else None
-    )
-    try:
-        survey(
-            context,
-            model,
-            prepared.encoder,
-            prepared.dataset,
-            outcome.judgement,
-            name=prepared.alias,
-            on_batch=reporter.surveying,
-            base=base,
-            most_answers=limit,
-        )
-    except (StoreError, OSError) as error:
-        log.warning("The report of %s could not be stored: %s", prepared.alias, error)
-
-
-class _Stopwatch:
-    """Seconds by stage."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._last = clock, clock()
-        self.seconds: dict[str, float] = {}
-
-    def part(self, stage: str, name: str, seconds: float) -> None:
-        """Count some of a stage's seconds as a stage of their own."""
-        if seconds:
-            self.seconds[stage] = max(0.0, self.seconds[stage] - seconds)
-            self.seconds[name] = seconds
-
-    def mark(self, stage: str) -> None:
-        now = self._clock()
-        self.seconds[stage], self._last = now - self._last, now
