@@ -339,6 +339,22 @@ def test_an_unknown_address_is_a_page_for_people_and_json_for_programs(
     assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
 
 
+@pytest.mark.parametrize(
+    ("path", "section"),
+    [
+        ("/adapters/no-such-alias", "Open Adapters"),
+        ("/runs/run_none", "Open Runs"),
+        ("/drift/incidents/alr_none", "Open Drift"),
+    ],
+)
+def test_page_of_what_is_not_there_links_to_the_list_of_what_is(
+    sqlite_context: Context, path: str, section: str
+) -> None:
+    page = console_client(sqlite_context, "admin").get(path)
+    assert page.status_code == 404, page.text
+    assert f">{section}</a>" in page.text and "whet " not in page.text.split("<main")[1]
+
+
 def test_a_link_from_another_site_reaches_its_page_although_the_cookie_is_strict(
     sqlite_context: Context,
 ) -> None:

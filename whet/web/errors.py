@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import OperationalError
@@ -62,6 +62,17 @@ def as_whet_error(error: Exception, scope: Scope) -> WhetError:
             " half-saved."
         ),
     )
+
+
+def hint_for_reader(error: WhetError) -> str:
+    """Return the hint, but not the command that lists what there is: a page links to the list."""
+    return "" if error.status == 404 and error.hint.startswith("`whet ") else error.hint
+
+
+def section_of(path: str, sections: Iterable[str]) -> str | None:
+    """Return the address of the menu that `path` lies under; None for none but `/`."""
+    found = [each for each in sections if each != "/" and f"{path}/".startswith(f"{each}/")]
+    return max(found, key=len, default=None)
 
 
 def wants_json(scope: Scope) -> bool:

@@ -44,7 +44,7 @@ from whet.clock import now_ms
 from whet.context import Context
 from whet.errors import ConfigurationError, NotFoundError, WhetError
 from whet.web import filters, rendering
-from whet.web.errors import error_response
+from whet.web.errors import error_response, hint_for_reader, section_of
 from whet.web.login import add_login
 from whet.web.security import PUBLIC, Gate, RouteRule, SecurityMiddleware
 
@@ -183,6 +183,7 @@ class Shell:
             request=request,
             user=request.scope.get("whet.user"),
             pages=self._pages_of(request.scope.get("whet.user")),
+            section_of=section_of,
             here=request.url.path,
             csrf_token=self.csrf_token(request),
             missing=self.missing,
@@ -388,7 +389,8 @@ def create_console(context: Context, *, clock: Any = now_ms) -> FastAPI:
             "shell/error_part.html" if request.headers.get("hx-request") else "shell/error.html"
         )
         scope.setdefault("whet.user", None)
-        return shell.render(request, template, status=error.status, error=error)
+        hint = hint_for_reader(error)
+        return shell.render(request, template, status=error.status, error=error, hint=hint)
 
     def on_error(scope: Scope, error: Exception) -> Response:
         return error_response(scope, error, error_page)
