@@ -26,6 +26,7 @@ from feedback.acceptance import (
     LabelledApprovalError,
     question_control_token,
 )
+from feedback.alert_queue import alert_title, describe_batch
 from feedback.calls import read_calls
 from feedback.claims import QueueFilter
 from feedback.conversations import retrieved_texts
@@ -203,6 +204,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
                 after=after,
             )
             choices = inbox.choices(connection)
+            about = alert_title(connection, alert) if alert else ""
         filters = {
             "state": state,
             "reason": reason,
@@ -216,7 +218,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         query = {name: value for name, value in filters.items() if value}
         return shell.render(
             request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, passage_verdicts=PASSAGE_VERDICTS, stats=_stats(shell, user, wanted), review_query=wanted.query,
-            next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
+            about=about, next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
         )  # fmt: skip
 
     @routes.get("/review/part")
@@ -350,11 +352,8 @@ def _add_deeds(routes: APIRouter, shell: Shell) -> None:
         added = flagging.batch_from_alert(
             database, alert, limit=BATCH, actor=user.name, now=shell.now()
         )
-        said = (
-            f"{len(added)} conversations were put first in the queue."
-            if added
-            else "All of its conversations are in the queue already."
-        )
+        with reading(database) as connection:
+            said = describe_batch(connection, alert, len(added))
         return shell.redirect(f"/review/list?{urlencode({'alert': alert, 'state': 'all'})}", said)
 
     @routes.post("/review/request")

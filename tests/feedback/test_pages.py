@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html import unescape
 
@@ -242,6 +243,13 @@ def test_an_alert_becomes_a_batch_and_a_conversation_a_request(
     answer = reviewer.post("/review/batch", data={"alert": alert})
     assert answer.status_code == 303 and alert in answer.headers["location"]
     assert reviewer.post("/api/review/batch", json={"alert": alert}).json() == {"items": []}
+    reviewer.post("/review/batch", data={"alert": alert})
+    listed = reviewer.get("/review/list", params={"alert": alert, "state": "all"}).text
+    assert (
+        f"Of the alert's {len(named) + 2} conversations: {len(named)} waiting for review, "
+        "2 without a whole answer to judge." in html.unescape(listed)
+    )
+    assert f"alert {alert}" not in listed, "the filter is named by the alert's title"
     assert reviewer.post("/review/request", data={"interaction": other}).status_code == 303
     assert reviewer.post("/review/request", data={"interaction": broken}).status_code == 409
     with reading(context.database) as connection:
