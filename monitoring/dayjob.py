@@ -12,10 +12,10 @@ from sqlalchemy import Connection, or_, select
 from monitoring.alerting import plan_incident
 from monitoring.days import DAY_MS, next_day, read_day, rows_of_day
 from monitoring.daystore import decide, expected_incidents, last_day, open_watch, store_day
+from monitoring.detector.columns import date_of
 from monitoring.detector.incidents import Incident
 from monitoring.detector.replay import poisson_interval
 from monitoring.detector.signals import Side, signal_of
-from monitoring.detector.table import date_of
 from monitoring.detector.watch import Watch
 from monitoring.each import for_each_alias
 from monitoring.gapjob import refresh_gaps

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from monitoring.detector.columns import Table
 from monitoring.detector.sample import Index, capped, sample_of_day
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table
 from monitoring.rows import Row
 from monitoring.signals import SIGNALS
 from monitoring.signals.retrieval import RETRIEVAL

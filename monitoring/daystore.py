@@ -17,10 +17,10 @@ from sqlalchemy import Connection, select, update
 
 from monitoring.days import DAY_MS
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.columns import EMBEDDING, Table
 from monitoring.detector.daily import Chart, DayStatistics
 from monitoring.detector.hours import HOURS, RememberedHour
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import EMBEDDING, Table
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.hourstore import stored_hours
 from whet.context import Context

@@ -18,6 +18,7 @@ os.environ["DO_NOT_TRACK"] = "1"
 import json
 import logging
 import math
+import random
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +28,20 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from monitoring.rows import Row
 from monitoring.signals import SIGNALS, Signal, Value, values_of
+from monitoring.statistics import compare_categories, mann_whitney
 from monitoring.verdict import Verdict
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # its libraries use what others of them deprecate
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.core.report import Snapshot
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+    from evidently.metrics import ValueDrift
 
 _log = logging.getLogger(__name__)
 
@@ -146,10 +157,6 @@ def _run(
 def _evidently(
     signals: Sequence[Signal], reference: Columns, window: Columns, drifted: Mapping[str, bool]
 ) -> Any:
-    import pandas as pd
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import ValueDrift
-
     _register_tests()
 
     def frame(columns: Columns) -> Any:
@@ -188,10 +195,6 @@ def _threshold(is_drift: bool | None) -> float:
 @cache
 def _register_tests() -> None:
     """Make our two-sample tests known to Evidently, once per process."""
-    from evidently.legacy.calculations.stattests import StatTest, register_stattest
-    from evidently.legacy.core import ColumnType
-
-    from monitoring.statistics import compare_categories, mann_whitney
 
     def numbers(
         reference: Any, current: Any, _feature_type: Any, threshold: float
@@ -239,8 +242,6 @@ def _scores(run: Any) -> list[dict[str, Any]]:
 @contextmanager
 def _global_random_state_kept() -> Iterator[None]:
     """Evidently seeds numpy's global generator; whoever shares the process must not notice."""
-    import random
-
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         yield
@@ -258,8 +259,6 @@ def render(stored: Mapping[str, Any]) -> str:
             "<!doctype html><title>No report</title><p>No signal had enough values for a"
             " report.</p>"
         )
-    from evidently.core.report import Snapshot
-
     return str(Snapshot.loads(stored["snapshot"]).get_html_str(as_iframe=False))
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
+from monitoring.decisions import change_gap
 from monitoring.gap_queries import gap_json, list_gaps
 from whet.access import User
 from whet.conversation import last_question
@@ -69,8 +70,6 @@ def _state_of(action: str) -> str:
 
 
 def _change(shell: Shell, gap_id: str, state: str, user: User) -> dict[str, Any]:
-    from monitoring.gapjob import change_gap  # imports the detector: only when somebody decides
-
     return change_gap(shell.context, gap_id, state, actor=user.name, now=shell.now())
 
 

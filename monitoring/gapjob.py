@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, delete, insert, select, update
@@ -20,15 +19,13 @@ from monitoring.daystore import (
     read_sample,
 )
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.columns import Table, concatenated
 from monitoring.detector.gaps import find_gaps
 from monitoring.detector.retrieval import MISS, low_scores_of, with_misses
-from monitoring.detector.table import Table, concatenated
-from monitoring.gap_queries import find_gap, list_gaps
+from monitoring.gap_queries import list_gaps
 from monitoring.gaps import FoundGap, plan_gaps
-from whet.auditlog import record
 from whet.context import Context
 from whet.database import reading, writing
-from whet.errors import InputError
 from whet.ids import new_id
 from whet.tables import drift_days, retrieval_gaps
 
@@ -36,7 +33,6 @@ WINDOW_DAYS = 28
 RECENT_DAYS = 7
 _MOST_ROWS = 4_000  # of each kind that are clustered, as for the topics of an incident
 _WEIGHT = "weight"  # column: requests that a row of the sample stands for
-_STATES = ("open", "dismissed")
 
 
 def refresh_gaps(context: Context, alias: str, now: int) -> int:
@@ -53,29 +49,6 @@ def refresh_gaps(context: Context, alias: str, now: int) -> int:
             found += _gaps_of(context, collection, rows, codebook, max(days))
     with writing(context.database) as connection:
         return _store(connection, alias, found, now)
-
-
-def change_gap(
-    context: Context, gap_id: str, state: str, *, actor: str, now: int
-) -> dict[str, Any]:
-    """Dismiss a gap, or open it again; the same twice changes nothing.
-
-    Raises NotFoundError, InputError for another state.
-    """
-    if state not in _STATES:
-        raise InputError(f"{state!r} is no state of a gap; expected {' or '.join(_STATES)}.")
-    with writing(context.database) as connection:
-        gap = find_gap(connection, gap_id)
-        if gap["state"] == state:
-            return gap
-        values = {"state": state, "changed_by": actor, "changed_at": now}
-        where = retrieval_gaps.c.id == gap_id
-        connection.execute(update(retrieval_gaps).where(where).values(**values))
-        detail = {"alias": gap["alias"], "words": gap["words"]}
-        record(
-            connection, actor=actor, action=f"gap.{state}", subject=gap_id, detail=detail, now=now
-        )
-        return find_gap(connection, gap_id)
 
 
 def _read_days(context: Context, alias: str) -> tuple[dict[int, Table], dict[str, float]]:

@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from monitoring.coverage import Coverage, coverage_of, shares_of
+from monitoring.detector.columns import EMBEDDING, Floats, Table
 from monitoring.detector.names import UnreadColumn, is_read, unread_columns
 from monitoring.detector.reading import load_frame
 from monitoring.detector.replay import days_of
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, numbers_of, signals_of
-from monitoring.detector.table import EMBEDDING, Floats, Table, table_from_columns
+from monitoring.detector.table import table_from_columns
 from monitoring.signals.language import detect
 from whet.errors import InputError
 

@@ -8,13 +8,16 @@ otherwise: alert, event and address are the row's key. The only writer of `notif
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from sqlalchemy import or_, select, update
 
 from monitoring.incident_text import text_of_alert
+from monitoring.quality_store import refresh_quality
+from monitoring.sending import Send, console_url, send_by_apprise
 from whet.clock import iso
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
@@ -23,7 +26,6 @@ from whet.settings import Settings
 from whet.tables import alerts, notifications
 from whet.urls import (
     mask_url,
-    notification_service,
     notification_target,
     split_credentials,
 )
@@ -39,9 +41,6 @@ _REMEMBERED_MS = 7 * 86_400_000  # after which nobody waits to hear that an aler
 _REPEATED_MS = 3_600_000
 _LASTS_S = 3_600  # Alertmanager calls an alert resolved when it has not heard of it for so long
 _TIMEOUT_S = 5.0
-
-# (address, title, text, severity) → whether it was accepted
-Send = Callable[[str, str, str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +141,6 @@ def _compare_quality(context: Context, now: int) -> None:
             row.id for row in connection.execute(query) if "quality" not in (row.detail or {})
         ]
     if unknown:
-        from monitoring.quality_store import refresh_quality  # imports scipy: for new alerts only
-
         refresh_quality(context, now, unknown)
 
 
@@ -186,60 +183,11 @@ def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[s
     return f"{'Over: ' if event == 'closed' else ''}{alert['title']}"[:500], "\n".join(lines)
 
 
-def console_url(settings: Settings) -> str:
-    return (
-        settings.console_url.rstrip("/")
-        or f"http://{settings.console_host}:{settings.console_port}"
-    )
-
-
-def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
-    """Send a test message to every address; whether each accepted it.
-
-    Addresses are shown by their beginning only.
-    """
-    sender = send or send_by_apprise
-    found = []
-    for url in context.settings.notify_urls.split():
-        accepted = sender(
-            url,
-            "A test from Whet",
-            f"Alerts will come here. The console is at {console_url(context.settings)}.",
-            "attention",
-        )
-        found.append({"address": notification_service(url), "accepted": accepted})
-    return found
-
-
-def send_by_apprise(address: str, title: str, text: str, severity: str) -> bool:
-    """Raises NotificationError for an address that Apprise cannot read."""
-    import apprise
-
-    for name in ("apprise", "urllib3"):  # below this level they log addresses, which are secrets
-        logging.getLogger(name).setLevel(logging.WARNING)
-    sender = apprise.Apprise()
-    log = logging.getLogger("apprise")
-    log.disabled = True  # what it cannot read it logs whole
-    try:
-        is_readable = sender.add(address)
-    finally:
-        log.disabled = False
-    if not is_readable:
-        raise NotificationError(
-            f"WHET_NOTIFY_URLS holds an address that cannot be read: {notification_service(address)}.",
-            hint="The forms are at https://github.com/caronc/apprise/wiki.",
-        )
-    kind = apprise.NotifyType.FAILURE if severity == "bad" else apprise.NotifyType.WARNING
-    return bool(sender.notify(title=title, body=text, notify_type=kind))
-
-
 def tell_alertmanager(context: Context, now: int) -> None:
     """Post every open alert and those that closed within the hour (API v2).
 
     Alertmanager deduplicates by labels. Raises NotificationError.
     """
-    import httpx
-
     with reading(context.database) as connection:
         recent = or_(alerts.c.open_marker.is_not(None), alerts.c.changed_at >= now - _REPEATED_MS)
         found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]

@@ -15,6 +15,7 @@ from monitoring import queries, views
 from monitoring.audit_views import audit_view
 from monitoring.change_views import change_headline, change_views
 from monitoring.day_views import HOURS_SHOWN, days_view
+from monitoring.decisions import change_alert
 from monitoring.gap_pages import add_gap_routes
 from monitoring.gap_queries import count_open_gaps
 from monitoring.quality_queries import DAY_MS, count_thumbs
@@ -23,12 +24,14 @@ from whet.access import User, same_group
 from whet.conversation import answer_of, last_question
 from whet.database import reading
 from whet.errors import InputError
+from whet.lazy import load
 from whet.registry import alias_filter
 from whet.tables import interactions, ratings, review_items
 from whet.web.shell import Shell
 
 _HISTORY = 60  # runs in a sparkline: two and a half days of hourly ones
 _DAYS = 91  # in the charts by day: the history of nine weeks, and a month of being judged by it
+_RUN_DRIFT = "monitoring.run:run_drift"  # imports SciPy: only when somebody asks for a run
 _RATED_DAYS = 28  # of thumbs that stand above everything else
 _WEEKS = 26  # of error rates: half a year
 _EXAMPLES = 20  # conversations per page of an incident
@@ -108,10 +111,8 @@ def _deeds(routes: APIRouter, shell: Shell) -> None:
         request: Request, alias: str = "", user: User = Depends(shell.require("operator"))
     ) -> Response:
         """Compare the newest traffic now."""
-        from monitoring.run import run_drift
-
         alias = alias or shell.context.settings.default_alias
-        row = run_drift(shell.context, alias, shell.now())
+        row = load(_RUN_DRIFT)(shell.context, alias, shell.now())
         return shell.redirect(f"/drift?alias={alias}", row["summary"])
 
 
@@ -156,8 +157,6 @@ def _state_of(deed: str) -> str:
 
 
 def _change(shell: Shell, alert_id: str, state: str, user: User) -> dict[str, Any]:
-    from monitoring.run import change_alert  # imports scipy: only when somebody decides
-
     return change_alert(shell.context, alert_id, state, actor=user.name, now=shell.now())
 
 

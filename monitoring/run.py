@@ -13,14 +13,12 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from monitoring.alerting import Change, dedup_key, plan
-from monitoring.queries import find_alert
 from monitoring.rows import Row
 from monitoring.verdict import Rules, Verdict, judge
 from monitoring.windows import Windows, current_epoch, read_windows, require_alias
-from whet.auditlog import record
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
-from whet.errors import ConflictError, InputError, StoreError
+from whet.errors import StoreError
 from whet.ids import new_id
 from whet.settings import Settings
 from whet.tables import alerts, drift_reports, interactions
@@ -30,8 +28,6 @@ _log = logging.getLogger(__name__)
 # (reference, window, verdict) → Evidently's stored snapshot; given from outside so that tests can
 # do without its import.
 Reporter = Callable[[Sequence[Row], Sequence[Row], Verdict], dict[str, Any] | None]
-OPEN_STATES = ("open", "acknowledged")
-CLOSING_STATES = ("resolved", "expected")
 
 
 def run_drift(
@@ -233,49 +229,3 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
         .where(alerts.c.id == change.alert_id, alerts.c.open_marker.is_not(None))
         .values(**values)
     )
-
-
-def change_alert(
-    context: Context, alert_id: str, state: str, *, actor: str, now: int
-) -> dict[str, Any]:
-    """A person's decision: `acknowledged`, `resolved` or `expected`.
-
-    Returns the alert as it is now.
-
-    `expected` makes the traffic from now on the new normal of the alias. Doing the same twice
-    changes nothing. Raises NotFoundError, InputError for another state, ConflictError when the
-    alert is closed already.
-    """
-    if state not in ("acknowledged", *CLOSING_STATES):
-        raise InputError(
-            f"{state!r} is not something an alert can be set to; expected acknowledged, resolved or"
-            " expected."
-        )
-    with writing(context.database) as connection:
-        alert = find_alert(connection, alert_id)
-        if alert["state"] == state:
-            return alert
-        if alert["state"] not in OPEN_STATES:
-            raise ConflictError(
-                f"Alert {alert_id} is {alert['state']} already.",
-                hint="If the change is still there, the next drift run opens a new one.",
-            )
-        if state == "expected" and alert["kind"] == "errors":
-            raise ConflictError(
-                "That more answers are wrong cannot be marked as expected: nothing would become"
-                " right by it.",
-                hint="Resolve it instead.",
-            )
-        values: dict[str, Any] = {"state": state, "changed_at": now, "changed_by": actor}
-        if state in CLOSING_STATES:
-            values["open_marker"] = None
-        connection.execute(update(alerts).where(alerts.c.id == alert["id"]).values(**values))
-        record(
-            connection,
-            actor=actor,
-            action=f"alert.{state}",
-            subject=alert["id"],
-            detail={"alias": alert["alias"], "kind": alert["kind"]},
-            now=now,
-        )
-        return find_alert(connection, alert_id)

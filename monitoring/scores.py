@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import httpx
 from sqlalchemy import Connection, func, select
 
 from monitoring.alerting import Change
-from monitoring.jobs import SCORES_EVERY_S
+from monitoring.intervals import SCORES_EVERY_S
 from monitoring.run import apply
 from monitoring.windows import list_aliases
 from whet.access import engine_key
@@ -141,7 +142,6 @@ def ask_engine(key: str) -> Ask:
 
     The function raises EngineError.
     """
-    import httpx
 
     def ask(url: str, name: str, messages: list[dict[str, str]]) -> list[float | None]:
         body = {

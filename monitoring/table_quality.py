@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from monitoring.detector.columns import Floats, Table, day_number
 from monitoring.detector.replay import aliases_of
-from monitoring.detector.table import Floats, Table, day_number
 from monitoring.quality import BASELINE_DAYS, Counted, Quality, Source, quality_of
 
 _COLUMNS: dict[Source, str] = {"thumbs": "thumb", "edited": "edited", "regenerated": "regenerated"}

@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.drift.ours import SHIFT_DAY, WARM_UP
 from benchmarks.drift.worlds import FIRST_DAY, GROSS, Shift, World
+from monitoring.detector.columns import Table
 from monitoring.detector.hours import HOURS
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table
 from monitoring.detector.watch import Watch
 
 NOON = 12

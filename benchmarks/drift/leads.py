@@ -25,9 +25,9 @@ from benchmarks.drift.worlds import (
     hash_of,
     sentences,
 )
+from monitoring.detector.columns import Table, concatenated
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table, concatenated
 from monitoring.detector.watch import Watch
 from monitoring.incident_text import IncidentText, describe_incident
 from monitoring.table_quality import quality_in_table

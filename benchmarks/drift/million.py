@@ -22,7 +22,7 @@ from sqlalchemy import insert
 from benchmarks.drift.worlds import World
 from monitoring.dayjob import run_alias
 from monitoring.days import DAY_MS
-from monitoring.detector.table import Table
+from monitoring.detector.columns import Table
 from whet.context import Context, open_context
 from whet.database import writing
 from whet.ids import new_id

@@ -18,9 +18,9 @@ from benchmarks.drift.worlds import (
     World,
 )
 from monitoring.detector.coldstart import compare_two
+from monitoring.detector.columns import Table
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table
 from monitoring.detector.watch import Watch
 
 WARM_UP = 42  # days before anything is judged

@@ -23,7 +23,7 @@ from scipy.stats import chi2_contingency, ks_2samp
 
 from benchmarks.drift.worlds import SHIFTS, World
 from benchmarks.errors import BenchmarkError
-from monitoring.detector.table import Table
+from monitoring.detector.columns import Table
 from monitoring.statistics import holm
 
 _LISTS = Path(__file__).parent / "peers"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.drift.searches import Searches
-from monitoring.detector.table import Table, date_of, day_number
+from monitoring.detector.columns import Table, date_of, day_number
 
 TOPICS, DIMENSIONS, LANGUAGES, ROUTES = 12, 16, 8, 8
 FIRST_DAY = day_number(date_of(20_454))  # 2026-01-01

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.run import change_alert
+from monitoring.decisions import change_alert
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from monitoring.notify import try_out
+from monitoring.sending import try_out
 from whet.cli import emit, opened
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monitoring.auditjob import run_alias
-from monitoring.detector.table import date_of
+from monitoring.detector.columns import date_of
 from monitoring.queries import newest_weeks
 from monitoring.windows import require_alias
 from whet.cli import emit, opened

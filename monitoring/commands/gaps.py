@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from monitoring.decisions import change_gap
 from monitoring.gap_queries import gap_json, list_gaps
-from monitoring.gapjob import change_gap
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.database import reading

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr
 
-from monitoring.detector.table import Floats
+from monitoring.detector.columns import Floats
 
 # Robust standard deviations kept; a normal loses 2 % of its spread, which _WINSORISED gives back
 _WINSOR = 2.5

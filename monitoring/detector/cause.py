@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.columns import Floats, Table, date_of
 from monitoring.detector.gaps import find_gaps
 from monitoring.detector.incidents import Incident
 from monitoring.detector.retrieval import MISS
-from monitoring.detector.table import Floats, Table, date_of
 from monitoring.detector.topics import Labels, by_likeness, by_risen_words, one_per_user, users_of
 
 _FIND_LESS = frozenset({MISS, "retrieval_empty", "retrieval_score"})

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from monitoring.detector.baseline import WEEKDAY_SHIFT
+from monitoring.detector.columns import Floats, Table, concatenated, date_of
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import SHARES, effect_of, figure_text, percent_text
 from monitoring.detector.explain import measure_of
 from monitoring.detector.signals import DailySignal, categories_of, signals_of
-from monitoring.detector.table import Floats, Table, concatenated, date_of
 from monitoring.detector.turnover import Difference, class_weights, clustered_difference
 from monitoring.statistics import holm
 

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
-from monitoring.detector.codebook import Codebook, cluster_centres, vectors_of
+from monitoring.detector.clusters import cluster_centres
+from monitoring.detector.codebook import Codebook, vectors_of
+from monitoring.detector.columns import Floats, Table
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import effect_of
 from monitoring.detector.sample import capped
 from monitoring.detector.signals import OF_USERS, DailySignal, categories_of, numbers_of, signals_of
-from monitoring.detector.table import Floats, Table
 from monitoring.detector.texts import WordSpace
 from monitoring.statistics import (
     block_medians,
@@ -228,6 +230,4 @@ def least_detectable(n: int, alpha: float, tests: int) -> float:
     """Shift of a mean, in standard deviations, found with 80 % power by two samples of `n` users:
     what silence does not exclude.
     """
-    from scipy.stats import norm
-
     return float((norm.isf(alpha / tests / 2) + norm.ppf(0.8)) * np.sqrt(2 / n))

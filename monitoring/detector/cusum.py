@@ -12,8 +12,8 @@ import numpy as np
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from monitoring.detector.columns import Floats
 from monitoring.detector.slices import IN_SLICES, SLICE_SHARE
-from monitoring.detector.table import Floats
 
 _STATES = 120  # of the Markov chain: the run length is then exact to a per cent
 _DISTANCE = np.arange(_STATES)[None, :] - np.arange(_STATES)[:, None]  # from state to state

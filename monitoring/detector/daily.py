@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.columns import Floats, Table
 from monitoring.detector.retrieval import with_misses
 from monitoring.detector.sample import sample_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
 from monitoring.detector.slices import IN_SLICES, count_slices, rows_in, slice_name
-from monitoring.detector.table import Floats, Table
 
 # Below every real duration, count and probability: the logarithm of zero would be none
 _SMALLEST = 1e-6

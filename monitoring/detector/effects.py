@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monitoring.detector.columns import date_of
 from monitoring.detector.daily import Chart
 from monitoring.detector.signals import DailySignal, Shape
-from monitoring.detector.table import date_of
 
 _LEAST_EVENTS = 5  # requests more or fewer, below which a share has not moved for anybody
 SHARES = ("rate", "category", "topics", "novelty")  # shapes whose level is a share of the requests

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from monitoring.detector.cause import find_cause, finds_less
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.columns import Floats, Table, concatenated
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import OTHER
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.signals import categories_of, numbers_of, signal_of
 from monitoring.detector.slices import rows_in, split_name
-from monitoring.detector.table import Floats, Table, concatenated
 from monitoring.detector.texts import characteristic_words
 from monitoring.detector.topics import (
     LEAST_ROWS,

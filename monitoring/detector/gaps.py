@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitoring.detector.codebook import Codebook
-from monitoring.detector.table import Table
+from monitoring.detector.columns import Table
 from monitoring.detector.topics import (
     by_likeness,
     by_risen_words,

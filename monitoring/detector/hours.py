@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from monitoring.detector.codebook import Codebook
+from monitoring.detector.columns import Table, date_of
 from monitoring.detector.cusum import Cusum
 from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.effects import Effect, effect_of
@@ -29,7 +30,6 @@ from monitoring.detector.sample import capped
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, signal_of
 from monitoring.detector.stream import Judged, Stream, sides_of
-from monitoring.detector.table import Table, date_of
 
 HOURS = 24
 _ROOM = 1.5  # z above the slack that counts at most: one odd hour alone cannot cross

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from monitoring.detector.columns import date_of
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import Effect
 from monitoring.detector.signals import signal_of
-from monitoring.detector.table import date_of
 
 State = Literal["open", "resolved", "expected"]
 # Properties of answers that say something each: how answers end follows from their length, and the

@@ -9,15 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from monitoring.detector.columns import COLUMNS, EMBEDDING, PREFIXES, Table, kind_of
 from monitoring.detector.replay import Declared
-from monitoring.detector.table import (
-    COLUMNS,
-    EMBEDDING,
-    PREFIXES,
-    Table,
-    kind_of,
-    table_from_columns,
-)
+from monitoring.detector.table import table_from_columns
 from whet.errors import InputError, NotFoundError
 
 _FORMATS = ("csv", "jsonl", "ndjson", "parquet")
@@ -54,8 +50,6 @@ def load_frame(path: Path) -> Any:
 
 
 def _load(path: Path, kind: str) -> Any:
-    import pandas as pd
-
     if kind == "csv":
         # Categories, texts and ids stay as written: a version `7` is a name, and `NA` may be one.
         texts = {

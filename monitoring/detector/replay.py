@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from monitoring.detector.coldstart import ALPHA
+from monitoring.detector.columns import Table, date_of, day_number
 from monitoring.detector.hours import HOURS
 from monitoring.detector.incidents import Incident
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import signals_of
-from monitoring.detector.table import Table, date_of, day_number
 from monitoring.detector.watch import Early, Watch, states
 from whet.errors import InputError
 

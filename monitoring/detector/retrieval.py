@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from monitoring.detector.table import Floats, Table
+from monitoring.detector.columns import Floats, Table
 
 MISS = "retrieval_miss"
 LOW_QUANTILE = 0.05  # of a collection's first best scores

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.detector.table import Table
+from monitoring.detector.columns import Table
 
 Index = NDArray[np.int64]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.detector.columns import Floats
 from monitoring.detector.daily import Chart, DayStatistics, Point, share_point
 from monitoring.detector.effects import OTHER
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Floats
 
 _OWN_CHART = 0.01  # share of the history from which a category has a chart of its own
 _MOST_CHARTS = 12  # of one categorical signal, the rest is one chart

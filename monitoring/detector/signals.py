@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.detector.table import COLUMNS, EMBEDDING, PREFIXES, Floats, Table, kind_of
+from monitoring.detector.columns import COLUMNS, EMBEDDING, PREFIXES, Floats, Table, kind_of
 from monitoring.signals.answers import repeats
 from monitoring.signals.language import detect
 from monitoring.signals.refusals import refusal_of

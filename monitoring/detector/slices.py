@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.detector.columns import Table
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table
 
 IN_SLICES = " in slices"  # ends the name of the group that a signal's slice charts are
 # Of a signal's bearable false alarms that its charts of slices have together: the whole traffic

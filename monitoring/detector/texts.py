@@ -17,6 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from monitoring.text import words_of
 
@@ -74,8 +75,6 @@ class WordSpace:
 
     def vectors(self, texts: Sequence[str | None]) -> Vectors:
         """Shape (texts, DIMENSIONS); NaN for a text without words, or whose words weigh nothing."""
-        from scipy.sparse import csr_matrix
-
         indices: list[int] = []
         ends = [0]
         for text in texts:

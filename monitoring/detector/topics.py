@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.detector.codebook import Codebook, cluster_centres, vectors_of
-from monitoring.detector.table import Floats, Table
+from monitoring.detector.clusters import cluster_centres
+from monitoring.detector.codebook import Codebook, vectors_of
+from monitoring.detector.columns import Floats, Table
 from monitoring.detector.texts import Vectors, WordSpace, characteristic_words, risen_words
 
 MOST = 3  # topics that are named

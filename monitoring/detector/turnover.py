@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from monitoring.detector.columns import Floats
 from monitoring.detector.sample import user_codes
-from monitoring.detector.table import Floats
 
 _LEAST_USERS = 10
 

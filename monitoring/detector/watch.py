@@ -10,8 +10,10 @@ import numpy as np
 
 from monitoring.detector.baseline import WEEKDAY_SHIFT
 from monitoring.detector.changes import DeclaredChange, declared_changes
-from monitoring.detector.codebook import Codebook, fit_codebook
+from monitoring.detector.clusters import fit_codebook
+from monitoring.detector.codebook import Codebook
 from monitoring.detector.coldstart import Finding, compare_two
+from monitoring.detector.columns import EMBEDDING, Table, concatenated
 from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.explain import beyond_others, explain, measure_of
 from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
@@ -20,7 +22,6 @@ from monitoring.detector.retrieval import has_unknown, low_scores_of, with_misse
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.slices import WatchedSlices
 from monitoring.detector.stream import Stream
-from monitoring.detector.table import EMBEDDING, Table, concatenated
 from monitoring.detector.turnover import class_weights, least_z, turnover_z
 
 _EARLY_WINDOW = 7  # days compared with those before them while there is no history

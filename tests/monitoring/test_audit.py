@@ -17,9 +17,9 @@ from feedback.retraining import gather
 from monitoring.audit import CELLS, MIN_JUDGED, Estimate, Judged, Week, compare, estimate, learn
 from monitoring.auditjob import run_alias, run_audit, week_of
 from monitoring.days import DAY_MS
+from monitoring.decisions import change_alert
 from monitoring.metrics import LoopCollector
 from monitoring.queries import list_alerts, newest_weeks
-from monitoring.run import change_alert
 from tests import builders
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client

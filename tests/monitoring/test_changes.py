@@ -7,7 +7,7 @@ import pytest
 
 from monitoring.change_views import change_headline, change_views
 from monitoring.detector.changes import LOOKS, DeclaredChange, declared_changes
-from monitoring.detector.table import Table, date_of
+from monitoring.detector.columns import Table, date_of
 
 MONDAY, NEW = 20_458, 20_458 + 21  # 2026-01-05, three weeks later
 ROWS = 400

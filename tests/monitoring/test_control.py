@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from monitoring.control import rules_of, run_control, worse
-from monitoring.run import change_alert
+from monitoring.decisions import change_alert
 from tests import builders
 from tests.monitoring.build import HOUR, NOW, insert_records, records, rows
 from whet.context import Context

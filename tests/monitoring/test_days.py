@@ -22,11 +22,12 @@ from monitoring.day_views import COLD_DAYS, days_view
 from monitoring.dayjob import run_alias, run_days, standing
 from monitoring.days import DAY_MS, read_day, rows_of_day, table_of
 from monitoring.daystore import open_watch, sample_json, sample_table
+from monitoring.decisions import change_alert
+from monitoring.detector.columns import Table
 from monitoring.detector.explain import carries
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table
 from monitoring.queries import list_alerts, newest_days
-from monitoring.run import change_alert, run_drift
+from monitoring.run import run_drift
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context, open_context

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from monitoring.detector.baseline import History, quiet_weekdays, usual, weekday_of, z_score
-from monitoring.detector.codebook import fit_codebook
+from monitoring.detector.clusters import fit_codebook
 from monitoring.detector.coldstart import compare_two
+from monitoring.detector.columns import Table
 from monitoring.detector.cusum import (
     Cusum,
     change_begin,
@@ -28,7 +29,7 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import SIGNALS, signal_of, signals_of
 from monitoring.detector.spreads import Spreads
 from monitoring.detector.stream import Stream
-from monitoring.detector.table import Table, table_from_columns
+from monitoring.detector.table import table_from_columns
 from monitoring.detector.texts import WordSpace, characteristic_words, risen_words
 from monitoring.detector.topics import Clusters, by_likeness, by_risen_words, described
 from monitoring.detector.turnover import class_weights, least_z, turnover_z

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from benchmarks.drift.worlds import FIRST_DAY, SHIFTS, World
 from monitoring import cli
+from monitoring.detector.columns import Table, concatenated, date_of, day_number
 from monitoring.detector.reading import declared_changes, documented_columns, read_table
 from monitoring.detector.replay import Declared, poisson_interval, replay
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import Table, concatenated, date_of, day_number, table_from_columns
+from monitoring.detector.table import table_from_columns
 from whet.errors import InputError, NotFoundError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from monitoring import evidently_report
-from monitoring.jobs import run_all
+from monitoring.driftjob import run_all
 from monitoring.queries import find_report, list_reports
 from monitoring.rendering import evidently_html
 from monitoring.run import prune_snapshots

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from monitoring.cli import drift
 from monitoring.dayjob import run_alias
 from monitoring.days import DAY_MS
+from monitoring.decisions import change_gap
+from monitoring.detector.columns import Table
 from monitoring.detector.gaps import find_gaps
-from monitoring.detector.table import Table
 from monitoring.gap_queries import count_open_gaps, list_gaps
-from monitoring.gapjob import change_gap, refresh_gaps
+from monitoring.gapjob import refresh_gaps
 from monitoring.gaps import FoundGap, plan_gaps
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client

@@ -21,19 +21,20 @@ from monitoring.dayjob import run_alias as run_days_of
 from monitoring.dayjob import standing
 from monitoring.days import DAY_MS, HOUR_MS, read_hour, rows_of_hour, table_of
 from monitoring.daystore import open_watch, sample_json
+from monitoring.decisions import change_alert
+from monitoring.detector.columns import Table
 from monitoring.detector.daily import Chart, DayStatistics, Point, share_point
 from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
 from monitoring.detector.replay import replay
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import SIGNALS
 from monitoring.detector.stream import Stream
-from monitoring.detector.table import Table, table_from_columns
+from monitoring.detector.table import table_from_columns
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.hourjob import run_alias, run_hours
 from monitoring.hourstore import store_hour
 from monitoring.queries import list_alerts, newest_hours
 from monitoring.rows import row_from_record
-from monitoring.run import change_alert
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from monitoring import cli, coverage
 from monitoring.coverage import AUDIT, coverage_of, coverage_of_days
+from monitoring.detector.columns import COLUMNS, date_of, kind_of
 from monitoring.detector.names import is_read, unread_columns
 from monitoring.detector.settings import DetectorSettings
-from monitoring.detector.table import COLUMNS, date_of, kind_of, table_from_columns
+from monitoring.detector.table import table_from_columns
 from monitoring.intake import read_interactions, renamed_columns, take_in_frame
 from whet.errors import InputError
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from monitoring.notify import events_of, run_notify, send_by_apprise, try_out
+from monitoring.notify import events_of, run_notify
+from monitoring.sending import send_by_apprise, try_out
 from tests.monitoring.build import NOW
 from tests.monitoring.receiver import Receiver
 from whet.context import Context, open_context

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, select
 
+from monitoring.detector.columns import Table
 from monitoring.detector.signals import SIGNALS
-from monitoring.detector.table import Table
 from monitoring.incident_text import QUALITY_NOT_COMPARED, describe_incident, text_of_alert
 from monitoring.notify import run_notify
 from monitoring.quality import Counted, QualityFigure, quality_of

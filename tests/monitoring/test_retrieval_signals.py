@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from monitoring.days import table_of
+from monitoring.detector.columns import Table
 from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.retrieval import MISS, low_scores_of, with_misses
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import signals_of
-from monitoring.detector.table import Table
 from monitoring.rows import Row, retrieval_from_record, row_from_record
 from monitoring.signals import SIGNALS
 from monitoring.verdict import Rules, judge

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select, update
 
-from monitoring.jobs import run_all
+from monitoring.decisions import change_alert
+from monitoring.driftjob import run_all
 from monitoring.queries import find_report, latest_report, list_alerts, list_reports, open_counts
-from monitoring.run import change_alert, has_news, run_drift
+from monitoring.run import has_news, run_drift
 from tests.monitoring.build import HOUR, NOW, insert_ratings, insert_records, promote, records
 from whet.auditlog import broken_at
 from whet.context import Context
@@ -267,7 +268,7 @@ def test_an_alert_that_a_person_closes_during_a_run_stays_closed(context: Contex
 def test_the_job_runs_only_where_something_happened_and_survives_an_alias_that_fails(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("monitoring.evidently_report.snapshot", lambda *_: {"snapshot": None})
+    monkeypatch.setattr("monitoring.driftjob.load", lambda _: lambda *_: {"snapshot": None})
     _quiet_history(context)
     promote(context, at=START - 1, alias="billing")
     insert_records(context, records(200, 5, start_at=START, alias="billing"))

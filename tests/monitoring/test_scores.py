@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from monitoring.days import DAY_MS, read_day, rows_of_day
+from monitoring.decisions import change_alert
 from monitoring.detector.settings import DetectorSettings
 from monitoring.queries import list_alerts
-from monitoring.run import change_alert
 from monitoring.scores import (
     HOUR_MS,
     LEAST_COMPARED,

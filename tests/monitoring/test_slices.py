@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 
+from monitoring.detector.columns import Table
 from monitoring.detector.cusum import run_lengths
 from monitoring.detector.daily import IN_SLICES, Chart, DayStatistics, Point
 from monitoring.detector.effects import Effect
 from monitoring.detector.incidents import Evidence, Incident
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.slices import SLICE_SHARE, WatchedSlices
-from monitoring.detector.table import Table
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.incident_text import describe_incident
 
