@@ -4,7 +4,7 @@ progress and pace.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select
@@ -13,6 +13,7 @@ from feedback import pace
 from feedback.acceptance import LENGTH
 from feedback.calls import answer_text, editable_calls
 from feedback.claims import QueueFilter, count_for, count_held, was_skipped
+from feedback.left_out import count_recent
 from feedback.passage_verdicts import count_passage_verdicts
 from feedback.selection import DAY_MS, SHARES
 from whet.access import same_group
@@ -313,6 +314,9 @@ def stats(
         "median_seconds": _median_seconds(connection, reviewer),
         "hasty_in_a_row": _hasty_in_a_row(connection, reviewer),
         "passage_verdicts": count_passage_verdicts(connection, alias),
+        "left_out": [
+            asdict(each) for each in count_recent(connection, since=now - DAY_MS, alias=alias)
+        ],
         "examples": connection.execute(standing).scalar_one(),
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from feedback.selection import LeftOut
 from whet.database import insert_ignore, reading, writing
@@ -24,6 +24,16 @@ class NotQueued:
 
     alias: str
     left_out: LeftOut
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """How many answers one reason keeps out of the queue."""
+
+    reason: str
+    answers: int
+    sentence: str  # of one of them
+    example: str  # an interaction
 
 
 def store(database: Engine, found: Mapping[str, NotQueued], *, now: int) -> int:
@@ -63,6 +73,27 @@ def prune(connection: Connection, *, before: int) -> int:
     return connection.execute(
         delete(review_left_out).where(review_left_out.c.changed_at < before)
     ).rowcount
+
+
+def count_recent(connection: Connection, *, since: int, alias: str | None) -> list[ReasonCount]:
+    """Count the answers whose reason is not older than `since` (ms), by reason, most first."""
+    found = (
+        select(
+            review_left_out.c.reason,
+            func.count().label("answers"),
+            func.max(review_left_out.c.sentence).label("sentence"),
+            func.max(review_left_out.c.interaction_id).label("example"),
+        )
+        .where(review_left_out.c.changed_at >= since)
+        .group_by(review_left_out.c.reason)
+        .order_by(func.count().desc())
+    )
+    if alias:
+        found = found.where(review_left_out.c.alias == alias)
+    return [
+        ReasonCount(row.reason, row.answers, row.sentence, row.example)
+        for row in connection.execute(found)
+    ]
 
 
 def _known(connection: Connection, interaction_ids: Sequence[str]) -> dict[str, LeftOut]:

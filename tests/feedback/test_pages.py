@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from sqlalchemy import func, select
 
-from feedback import claims, queue
+from feedback import claims, flagging, queue
 from feedback.queue import Decision
 from tests import builders
 from tests.feedback.world import ALIAS, CLAIM_MS, NOW, queued, seed_dataset
@@ -259,6 +259,26 @@ def test_an_alert_becomes_a_batch_and_a_conversation_a_request(
     assert {(row.interaction_id, row.reason) for row in rows} == {(i, "drift") for i in named} | {
         (other, "request")
     }
+
+
+def test_review_says_what_was_not_taken_in_and_why(context: Context) -> None:
+    with writing(context.database) as connection:
+        for number in range(12):
+            answered = builders.add_interaction(
+                connection,
+                NOW - number,
+                question=f"a matter called {number}",
+                end_user=f"u{number}",
+            )
+            builders.add_rating(connection, answered, NOW, comment="It is wrong.")
+    taken = flagging.flag(context.database, budget=8, secret=context.secret, now=NOW)
+    missing = 12 - taken["rating"]
+    assert missing > 1, "the budget leaves some out"
+    reviewer = console_client(context, "reviewer", clock=lambda: NOW)
+    for path in ("/review", "/review/list"):
+        page = reviewer.get(path).text
+        assert f"{missing} answers with feedback of the last 24 hours are not in the queue" in page
+        assert "budget" in page.split('id="left-out"')[1].split("</details>")[0], path
 
 
 def test_datasets_are_built_shown_compared_and_trained_on(context: Context) -> None:
