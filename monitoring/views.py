@@ -12,6 +12,7 @@ from typing import Any
 from monitoring.incident_text import IncidentText, text_of_alert
 from monitoring.signals import KIND_TITLES, SIGNALS
 from whet.clock import to_datetime
+from whet.web.charts import WIDTH, line_path, scale_y
 
 _DAY_MS = 86_400_000
 SPARK_WIDTH, SPARK_HEIGHT = 140, 28  # viewBox units; the stylesheet decides the size on the page
@@ -344,9 +345,6 @@ class Chart:
     marks: list[tuple[float, float]] = field(default_factory=list)
 
 
-CHART_WIDTH, CHART_HEIGHT = 720, 160
-
-
 def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | None) -> Chart | None:
     """Of a signal that carries a series; reference on the left, window on the right."""
     series = [(float(at), float(value)) for at, value in signal.get("series", [])]
@@ -368,10 +366,10 @@ def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | No
     )
 
     def x(index: float) -> float:
-        return round(CHART_WIDTH * index / (len(series) - 1), 1)
+        return round(WIDTH * index / (len(series) - 1), 1)
 
     def y(value: float) -> float:
-        return round(CHART_HEIGHT - 4 - (CHART_HEIGHT - 8) * (value - low) / (high - low), 1)
+        return scale_y(value, low, high)
 
     onset = next(
         (
@@ -390,9 +388,7 @@ def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | No
             "unit": unit,
             "since": since_at,
         },
-        line="".join(
-            f"{'M' if i == 0 else 'L'}{x(i)} {y(value)}" for i, (_, value) in enumerate(series)
-        ),
+        line=line_path([(x(i), y(value)) for i, (_, value) in enumerate(series)]),
         split=x(max(0.0, first_of_window - 0.5)),
         onset=onset,
         top=value_text(high, shown, unit),

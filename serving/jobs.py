@@ -1,18 +1,23 @@
-"""What the scheduler calls for serving: retention and erasure of the interaction log."""
+"""What the scheduler calls for serving: retention and erasure of the interaction log, and its
+counts by time."""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
+from serving.log.bucketing import count_late, count_recent, delete_buckets
 from serving.log.pruning import prune_spool
 from whet.access import hash_key
 from whet.context import Context
-from whet.database import reading, truncate_wal
+from whet.database import reading, truncate_wal, writing
 from whet.plugins import Job
 from whet.retention import CHECK_EVERY_S, DAY_MS, Cleaning, Needed, describe_run, run_nightly
 from whet.tables import blame_verdicts, erasures, interactions, ratings
+from whet.traffic_series import BUCKETS_JOB
 
 _ERASE_EVERY_S = 60.0
+_COUNT_EVERY_S = 20.0  # charts are at most so old
+_COUNT_LATE_EVERY_S = 60.0
 # Rows of an answer that was given before the erasure reach the database within this time, or, where
 # the database was away for longer, are found by the nightly run.
 _LATE_ROWS_MS = DAY_MS
@@ -25,6 +30,8 @@ def jobs(context: Context) -> list[Job]:
         cleaning.delete_rows("serving")
         for what, count in prune_spool(context.settings.home / "spool", cleaning.before).items():
             cleaning.count(what, count)
+        with writing(context.database) as connection:
+            cleaning.count("traffic_buckets", delete_buckets(connection, cleaning.before))
         _erase_since(context, cleaning, since=0)
 
     return [
@@ -32,6 +39,8 @@ def jobs(context: Context) -> list[Job]:
             "log-retention", CHECK_EVERY_S, lambda now: run_nightly(context, "serving", clean, now)
         ),
         Job("log-erasure", _ERASE_EVERY_S, lambda now: erase_conversations(context, now)),
+        Job(BUCKETS_JOB, _COUNT_EVERY_S, lambda now: count_recent(context, now)),
+        Job("traffic-buckets-late", _COUNT_LATE_EVERY_S, lambda now: count_late(context, now)),
     ]
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_
+from typing import Any
 
-from whet.tables import interactions
+from sqlalchemy import ColumnElement, FromClause, Select, and_, func, not_, or_, select
+
+from whet.access import same_group
+from whet.tables import interactions, ratings
 
 # `http_status` of a row with status `cut` whose gateway was stopped or killed. What the client was
 # sent before says 200; as with 499 for a client that left, the row says how the answer ended.
@@ -32,6 +35,19 @@ def counts_for_version() -> ColumnElement[bool]:
 def service_failed() -> ColumnElement[bool]:
     """Answers that failed or broke off, and count for the version that gave them."""
     return and_(_failed(), counts_for_version())
+
+
+def lowest_ratings(answers: FromClause) -> Select[Any]:
+    """Select (id, lowest) of each rated answer: one that somebody rated down counts as down.
+
+    `answers`: has `id` and `api_key_id`. A rating of 0 was withdrawn.
+    """
+    return (
+        select(answers.c.id, func.min(ratings.c.rating).label("lowest"))
+        .join(ratings, and_(ratings.c.interaction_id == answers.c.id, ratings.c.rating != 0))
+        .where(same_group(ratings.c.api_key_id, answers.c.api_key_id))
+        .group_by(answers.c.id)
+    )
 
 
 def is_empty_answer() -> ColumnElement[bool]:

@@ -23,11 +23,12 @@ from whet.review_tables import review_gold, review_guidelines, review_opinions
 from whet.table_definition import WRITERS, metadata
 from whet.table_definition import define_table as _table
 from whet.table_definition import instant as _at
+from whet.traffic_tables import traffic_buckets
 
 __all__ = [
     "WRITERS", "blame_verdicts", "collections", "documents", "leases", "metadata",
     "passage_vectors", "passages", "retrieval_defaults", "review_gold",
-    "review_guidelines", "review_opinions", "scheduled_jobs",
+    "review_guidelines", "review_opinions", "scheduled_jobs", "traffic_buckets",
 ]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------

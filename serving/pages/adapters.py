@@ -22,8 +22,10 @@ from whet.database import reading as reads
 from whet.errors import InputError, NotFoundError
 from whet.health.version_summary import VersionSummary, live_since, summarise_versions
 from whet.registry import Rollout, alias_filter, rollout_history
+from whet.traffic_series import DEFAULT_PERIOD, PERIODS, TrafficFilter
 from whet.web.filters import clip
 from whet.web.shell import Shell
+from whet.web.traffic_charts import load_traffic_charts
 
 _HISTORY = 30
 _POLLED_S = 30.0
@@ -51,11 +53,18 @@ def router(shell: Shell) -> APIRouter:
         )
 
     @routes.get("/adapters/{alias}")
-    def alias_page(request: Request, alias: str, a: str = "", b: str = "") -> Response:
-        """One alias: what is live, on trial and before; two versions compared (`a`, `b`); what
-        happened.
+    def alias_page(
+        request: Request, alias: str, a: str = "", b: str = "", since: str = DEFAULT_PERIOD
+    ) -> Response:
+        """One alias: what is live, on trial and before; its traffic over time; two versions
+        compared (`a`, `b`); what happened.
         """
         values = _alias_values(shell, alias, a, b, read_traffic)
+        with reads(shell.context.database) as connection:
+            values["charts_of"] = load_traffic_charts(
+                connection, since, shell.now(), TrafficFilter(alias)
+            )
+        values["ranges"] = PERIODS
         return shell.render(request, "serving/alias.html", **values)
 
     @routes.get("/adapters/{alias}/live")

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, or_, select
 
+from whet import traffic_series
 from whet.access import same_group
 from whet.tables import interactions, ratings, review_items, reviews
 
@@ -17,7 +18,7 @@ PAGE_ROWS = 50  # two screens; the next page is one key away
 TEXT_SCAN_ROWS = 20_000
 COUNT_ROWS = 10_000  # "more than 10,000" is all that anybody needs to know beyond it
 _DAY_MS = 86_400_000
-PERIODS = {"1h": _DAY_MS // 24, "24h": _DAY_MS, "7d": 7 * _DAY_MS, "30d": 30 * _DAY_MS, "all": None}
+PERIODS = (*traffic_series.PERIODS, "all")
 STATUSES = ("complete", "cancelled", "error", "cut")
 RATINGS = ("up", "down", "any")
 
@@ -35,12 +36,22 @@ class Filters:
     status: str = ""
     rating: str = ""
     user: str = ""
-    since: str = "7d"
+    since: str = traffic_series.DEFAULT_PERIOD
+    start: str = ""  # ms; with `end` in place of `since`: one step of the charts
+    end: str = ""
     before: str = ""  # cursor: "created_at,id" of the last row seen
 
     @property
     def narrowed(self) -> bool:
-        return any((self.q, self.alias, self.version, self.status, self.rating, self.user))
+        given = (self.q, self.alias, self.version, self.status, self.rating, self.user)
+        return any(given) or self.span is not None
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The chosen time (ms) from `start` up to `end`."""
+        if not (self.start.isdecimal() and self.end.isdecimal()):
+            return None
+        return min(int(self.start), 2**62), min(int(self.end), 2**62)
 
     def address(self, **changes: str) -> str:
         """This search with some of it changed, as a shareable address."""
@@ -52,7 +63,7 @@ class Filters:
         given = {
             name: value
             for name, value in values.items()
-            if value and not (name == "since" and value == "7d")
+            if value and not (name == "since" and value == traffic_series.DEFAULT_PERIOD)
         }
         return "/traffic" + (f"?{urlencode(given)}" if given else "")
 
@@ -68,9 +79,12 @@ class Found:
 
 def _bounds(filters: Filters, now: int) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
-    period = PERIODS.get(filters.since, PERIODS["7d"])
-    if period is not None:
-        conditions.append(interactions.c.created_at > now - period)
+    if filters.span is not None:
+        first, end = filters.span
+        conditions += [interactions.c.created_at >= first, interactions.c.created_at < end]
+    elif filters.since != "all":  # the same steps as in the charts, so that their figures agree
+        shown = traffic_series.choose_range(filters.since, now)
+        conditions.append(interactions.c.created_at >= shown.start_at)
     if filters.alias:
         conditions.append(
             interactions.c.alias.is_(None)

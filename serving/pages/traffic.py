@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from starlette.responses import Response
 
 from serving.pages import documents, lineage, passage_values, reading, search
@@ -19,8 +19,11 @@ from whet.database import reading as reads
 from whet.errors import NotFoundError
 from whet.registry import current_rollouts, list_adapters
 from whet.tables import api_keys, interactions, ratings, review_items, review_left_out, reviews
+from whet.traffic_series import DEFAULT_PERIOD, PERIODS, TrafficFilter
+from whet.web.charts import TrafficCharts
 from whet.web.filters import clip, duration, number, plural
 from whet.web.shell import Shell
+from whet.web.traffic_charts import load_traffic_charts
 
 _MEASURES = (
     ("ttft_ms", "First token", duration),
@@ -28,13 +31,7 @@ _MEASURES = (
     ("prompt_tokens", "Prompt tokens", number),
     ("completion_tokens", "Answer tokens", number),
 )
-_WORDS = {
-    "1h": "the last hour",
-    "24h": "the last 24 hours",
-    "7d": "the last 7 days",
-    "30d": "the last 30 days",
-    "all": "all time",
-}
+_WORDS = {name: period.words for name, period in PERIODS.items()} | {"all": "all time"}
 
 
 def router(shell: Shell) -> APIRouter:
@@ -52,10 +49,14 @@ def router(shell: Shell) -> APIRouter:
         status: str = "",
         rating: str = "",
         user: str = "",
-        since: str = "7d",
+        since: str = DEFAULT_PERIOD,
+        start: str = "",
+        end: str = "",
         before: str = "",
     ) -> Response:
-        """Search over everything logged: words, alias, version, outcome, rating, user, period."""
+        """Search over everything logged: words, alias, version, outcome, rating, user, time; with
+        charts of the traffic.
+        """
         filters = search.Filters(
             q[:400],
             alias[:64],
@@ -63,7 +64,9 @@ def router(shell: Shell) -> APIRouter:
             status,
             rating,
             user[:256],
-            since if since in search.PERIODS else "7d",
+            since if since in search.PERIODS else DEFAULT_PERIOD,
+            start[:20],
+            end[:20],
             before[:80],
         )
         template = (
@@ -93,6 +96,7 @@ def _list_values(shell: Shell, filters: search.Filters) -> dict[str, Any]:
         found = search.search(connection, filters, now)
         total = search.count(connection, filters, now)
         flags = search.flags(connection, [row["id"] for row in found.rows])
+        charts = _charts(connection, filters, now) if newest is not None else None
         aliases = sorted(
             {
                 *current_rollouts(connection),
@@ -107,6 +111,9 @@ def _list_values(shell: Shell, filters: search.Filters) -> dict[str, Any]:
         "newest": newest,
         "aliases": aliases,
         "periods": _WORDS,
+        "charts_of": charts,
+        "not_in_charts": bool(filters.q or filters.status or filters.rating or filters.user),
+        "ranges": PERIODS,
         "statuses": search.STATUSES,
         "headline": _headline(filters, len(rows), total, newest),
         "older": filters.address(before=found.next) if found.next else "",
@@ -114,10 +121,25 @@ def _list_values(shell: Shell, filters: search.Filters) -> dict[str, Any]:
     }
 
 
+def _charts(connection: Connection, filters: search.Filters, now: int) -> TrafficCharts:
+    """The charts under the filters that the buckets know; all of time is drawn as 30 days."""
+    digits = filters.version.lstrip("v")
+    version = 0 if filters.version == "base" else int(digits) if digits.isdecimal() else None
+    others = ("q", "version", "status", "rating", "user")
+    return load_traffic_charts(
+        connection,
+        "30d" if filters.since == "all" else filters.since,
+        now,
+        TrafficFilter(filters.alias, version if version is None else min(version, 2**31 - 1)),
+        filters={name: getattr(filters, name) for name in others},
+        chosen=filters.span,
+    )
+
+
 def _headline(filters: search.Filters, shown: int, total: int, newest: int | None) -> str:
     if newest is None:
         return "Nothing has been logged yet"
-    period = _WORDS[filters.since]
+    period = "the chosen time" if filters.span else _WORDS[filters.since]
     amount = (
         f"More than {number(search.COUNT_ROWS)} conversations"
         if total > search.COUNT_ROWS

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, case, func, select
 
-from whet.access import same_group
-from whet.outcomes import service_failed
+from whet.outcomes import lowest_ratings, service_failed
 from whet.registry import Adapter, Rollout, rollout_history
-from whet.tables import interactions, ratings
+from whet.tables import interactions
 
 _DAY_MS = 86_400_000
 DAYS = 7
@@ -101,10 +100,9 @@ def summarise_versions(
         newest.c.adapter_digest, func.count().label("n"), failed.label("failed")
     ).group_by(newest.c.adapter_digest)
     rated = (
-        select(newest.c.id, newest.c.adapter_digest, func.min(ratings.c.rating).label("lowest"))
-        .join(ratings, and_(ratings.c.interaction_id == newest.c.id, ratings.c.rating != 0))
-        .where(same_group(ratings.c.api_key_id, newest.c.api_key_id))
-        .group_by(newest.c.id, newest.c.adapter_digest)
+        lowest_ratings(newest)
+        .add_columns(newest.c.adapter_digest)
+        .group_by(newest.c.adapter_digest)
         .subquery()
     )
     votes = select(

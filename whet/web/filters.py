@@ -61,6 +61,23 @@ def since(at: int | None, now: int) -> Markup:
     )
 
 
+def clock(at: int, now: int) -> Markup:
+    """A `<time>` element: `14:30 UTC`, with the day where it is another one; the browser puts it
+    into the viewer's zone.
+    """
+    moment = to_datetime(at)
+    is_today = moment.date() == to_datetime(now).date()
+    text = moment.strftime("%H:%M UTC" if is_today else "%d %b %H:%M UTC")
+    return Markup('<time datetime="{}" data-at="{}" data-form="clock">{}</time>').format(
+        iso(at), at, text
+    )
+
+
+def utc_clock(at: int) -> str:
+    """`2026-01-31 14:30 UTC`."""
+    return to_datetime(at).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def local_times(text: str, now: int, at: int | None = None) -> Markup:
     """Text whose UTC times the browser puts into the viewer's zone.
 

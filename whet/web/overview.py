@@ -12,13 +12,16 @@ from fastapi import APIRouter, Depends, Request
 from sqlalchemy.exc import OperationalError
 from starlette.responses import JSONResponse, Response
 
+from whet.database import reading as database_reading
 from whet.health.action_items import find_action_items, headline, headline_since
 from whet.health.processes import list_processes
 from whet.health.reading import load_reading
 from whet.health.records import ActionItem, HealthReading
 from whet.health.version_summary import AliasState
+from whet.traffic_series import DEFAULT_PERIOD, PERIODS
 from whet.web.loop_stages import loop_stages
 from whet.web.shell import Shell
+from whet.web.traffic_charts import load_traffic_charts
 
 _PAGE = "/health#"
 _SHARED_S = 2.0  # pages that follow ask every 5 s
@@ -33,9 +36,15 @@ def router(shell: Shell) -> APIRouter:
     readings = Readings(shell)
 
     @routes.get("/")
-    def overview(request: Request) -> Response:
-        """The loop at a glance, what needs a person, how each alias does."""
-        return shell.render(request, "shell/overview.html", **_values(shell, *readings.fresh()))
+    def overview(request: Request, since: str = DEFAULT_PERIOD) -> Response:
+        """The loop at a glance, what needs a person, how each alias does; traffic over time."""
+        values = _values(shell, *readings.fresh())
+        return shell.render(request, "shell/overview.html", **values, **_chart_values(shell, since))
+
+    @routes.get("/overview/charts")
+    def charts(request: Request, since: str = DEFAULT_PERIOD) -> Response:
+        """Traffic over time as a part that follows what happens."""
+        return shell.render(request, "shell/overview_charts.html", **_chart_values(shell, since))
 
     @routes.get("/overview/live")
     def live(request: Request) -> Response:
@@ -140,6 +149,12 @@ def _values(shell: Shell, reading: HealthReading, items: list[ActionItem]) -> di
         "gateway_url": f"http://{settings.gateway_host}:{settings.gateway_port}",
         "settings": settings,
     }
+
+
+def _chart_values(shell: Shell, since: str) -> dict[str, Any]:
+    with database_reading(shell.context.database) as connection:
+        charts_of = load_traffic_charts(connection, since, shell.now())
+    return {"charts_of": charts_of, "ranges": PERIODS}
 
 
 def _health_values(reading: HealthReading, items: list[ActionItem]) -> dict[str, Any]:

@@ -118,11 +118,13 @@ class Shell:
             as_json=rendering.coloured_json,
             pictures=rendering.describe_pictures,
             plain_text=rendering.plain_text,
+            utc_clock=filters.utc_clock,
         )
         self._templates.filters["ago"] = lambda at: filters.ago(at, self.now())
         self._templates.filters["local_times"] = lambda text, at=None: filters.local_times(
             text, self.now(), at
         )
+        self._templates.filters["clock"] = lambda at: filters.clock(at, self.now())
         self._templates.filters["age"] = lambda at: filters.age(at, self.now())
         self._templates.filters["since"] = lambda at: filters.since(at, self.now())
         self._templates.globals.update(

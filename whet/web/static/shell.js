@@ -138,6 +138,7 @@
       if (time.textContent !== text) time.textContent = text;
       time.title = new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
     }
+    for (const title of $$("title[data-at]", from)) title.textContent = clock(Number(title.dataset.at)) + ": " + title.dataset.text; // of charts
   }
   times(document);
   setInterval(() => times(document), 10000);
