@@ -47,7 +47,7 @@ def find_quality_items(reading: HealthReading) -> list[ActionItem]:
                 "bad",
                 f"{down:,} of {live.rated:,} rated answers of {state.alias} {live.label} have a"
                 " thumb down (last 7 days).",
-                f"/traffic?alias={state.alias}&rating=down",
+                f"/traffic?alias={state.alias}&rating=down&since=7d",
                 state.live_since,
                 f"Open /adapters/{state.alias}: roll back if the version before was better; else"
                 " review the conversations and train.",
