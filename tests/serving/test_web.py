@@ -312,7 +312,7 @@ def test_a_wrong_base_url_is_told_the_right_one(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nope", "/v1", "/v1/", "/v1/files", "/adapters", "/%FF", "/v1/../x"]
+    "path", ["/", "/nope", "/v1", "/v1/", "/v1/images", "/adapters", "/%FF", "/v1/../x"]
 )
 def test_what_is_nowhere_is_404(gateway_module: Running, path: str) -> None:
     assert "/docs" in error_of(ask(gateway_module, "GET", path), 404, "not_found")["message"]
