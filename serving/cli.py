@@ -1,17 +1,13 @@
-"""`whet rollout …` and `whet replay`."""
+"""Define `whet rollout …` and `whet replay`: their options and their help.
+
+Each names the function of `serving.commands` that does its work, which is imported when it runs.
+"""
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import typer
 
-from serving.commands.replay import replay
-from whet.cli import actor, emit, opened
-from whet.clock import now_ms
-
-__all__ = ["replay", "rollout"]
+from whet.lazy import runs
 
 rollout = typer.Typer(
     no_args_is_help=True,
@@ -24,36 +20,16 @@ _WAIT = typer.Option(60.0, "--wait", help="Seconds to wait until an engine has p
 
 
 @rollout.command("show")
+@runs("serving.commands.rollout:show")
 def show(
     alias: str = typer.Argument("", help="Print one alias with its history; without it, all."),
     as_json: bool = _AS_JSON,
 ) -> None:
     """What every alias points to, or the history of one."""
-    from serving.rollout_store import rollout_rows
-    from whet.database import reading
-    from whet.registry import alias_filter
-
-    with opened() as context, reading(context.database) as connection:
-        emit(
-            rollout_rows(connection, alias_filter(connection, alias) or ""),
-            as_json,
-            columns=[
-                "alias",
-                "generation",
-                "stable",
-                "candidate",
-                "share",
-                "state",
-                "pinned",
-                "at",
-                "actor",
-                "reason",
-            ],
-            title="rollouts",
-        )
 
 
 @rollout.command("start")
+@runs("serving.commands.rollout:start")
 def start(
     alias: str,
     version: str = typer.Argument(..., help="support@v7, a name or a digest."),
@@ -63,16 +39,10 @@ def start(
     as_json: bool = _AS_JSON,
 ) -> None:
     """Put a version on trial beside the stable one."""
-    _change(
-        lambda store, now: store.start(
-            alias, version, share, actor=actor(), reason=reason or "started by hand", now=now
-        ),
-        wait,
-        as_json,
-    )
 
 
 @rollout.command("promote")
+@runs("serving.commands.rollout:promote")
 def promote(
     alias: str,
     version: str = typer.Argument(
@@ -88,33 +58,16 @@ def promote(
     as_json: bool = _AS_JSON,
 ) -> None:
     """Give a version all traffic. A new alias is made by this."""
-    _change(
-        lambda store, now: store.promote(
-            alias,
-            version or None,
-            actor=actor(),
-            reason=reason or "promoted by hand",
-            now=now,
-            force=force,
-        ),
-        wait,
-        as_json,
-    )
 
 
 @rollout.command("rollback")
+@runs("serving.commands.rollout:rollback")
 def rollback(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
     """Take the candidate off trial; without one, go back to the version before."""
-    _change(
-        lambda store, now: store.rollback(
-            alias, actor=actor(), reason=reason or "rolled back by hand", now=now
-        ),
-        0,
-        as_json,
-    )
 
 
 @rollout.command("pin")
+@runs("serving.commands.rollout:pin")
 def pin(
     alias: str,
     version: str = typer.Argument("", help="Without it, the stable version."),
@@ -123,46 +76,47 @@ def pin(
     as_json: bool = _AS_JSON,
 ) -> None:
     """Hold an alias where it is; nothing moves it until it is unpinned."""
-    _change(
-        lambda store, now: store.pin(
-            alias, version or None, actor=actor(), reason=reason or "pinned by hand", now=now
-        ),
-        wait,
-        as_json,
-    )
 
 
 @rollout.command("unpin")
+@runs("serving.commands.rollout:unpin")
 def unpin(alias: str, reason: str = _REASON, as_json: bool = _AS_JSON) -> None:
     """Let rollouts move an alias again."""
-    _change(
-        lambda store, now: store.unpin(
-            alias, actor=actor(), reason=reason or "unpinned by hand", now=now
-        ),
-        0,
-        as_json,
-    )
 
 
-def _change(act: Any, wait_s: float, as_json: bool) -> None:
-    from serving.rollout_store import NotReadyError, RolloutStore, rollout_rows
-    from whet.database import reading
-
-    with opened() as context:
-        store = RolloutStore(context.database, context.settings)
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                row = act(store, now_ms())
-                break
-            except NotReadyError:  # just trained: the engines need a moment to load and prove it
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.3)
-        with reading(context.database) as connection:
-            shown = next(
-                one
-                for one in rollout_rows(connection, row.alias)
-                if one["generation"] == row.generation
-            )
-        emit(shown, as_json)
+@runs("serving.commands.replay:replay")
+def replay(
+    interaction_id: str = typer.Argument("", help="The answer whose request is asked again."),
+    model: str = typer.Option(
+        "", "--model",
+        help="An alias, a version such as support@v7, or the base; without it, the version that "
+        "answered.",
+    ),
+    key: str = typer.Option(
+        "", "--key", envvar="WHET_KEY",
+        help="API key for the gateway; without it, one is made and revoked again.",
+    ),
+    matrix: bool = typer.Option(
+        False, "--matrix",
+        help="Say which part was at fault: document, index, prompt, adapter or base.",
+    ),
+    alias: str = typer.Option(
+        "",
+        "--alias",
+        help="With --matrix: the corrected answers of this alias that have no verdict.",
+    ),
+    last: int = typer.Option(20, "--last", min=1, help="With --alias: how many, newest first."),
+    again: bool = typer.Option(False, "--again", help="With --alias: also those with a verdict."),
+    passage: str = typer.Option(
+        "", "--passage", help="With --matrix: id of the passage that holds the answer."
+    ),
+    answer: str = typer.Option(
+        "", "--answer", help="With --matrix: what the answer should have been, without a review."
+    ),
+    samples: int = typer.Option(
+        5, "--samples", min=1, max=50,
+        help="With --matrix: answers to a question that decides, where they are drawn at random.",
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:  # fmt: skip
+    """Ask the same request again, of the same or another version, and show what differs."""

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -150,6 +152,7 @@ def test_every_entry_point_exists_and_loads_nothing_heavy() -> None:
     ]
     assert len(names) > 20
     heavy = [name for name in (*ROOM_OF, *NOBODY_MAY) if name not in ("aiohttp", "apscheduler")]
+    heavy += ["apprise", "sklearn", "statsmodels", "usearch"]
     code = (
         "import sys, importlib\n"
         f"for value in {names!r}:\n"
@@ -215,9 +218,9 @@ def test_texts_are_split_at_line_feeds_alone(path: Path) -> None:
 
 # Imports inside functions, which hide what a module needs; none may be added. What is needed by few
 # calls is named in a registry instead: `training/optional.py`, the definitions of commands.
-LATE_IMPORTS = {"whet": 4, "training": 0, "serving": 32, "monitoring": 46, "feedback": 0}
+LATE_IMPORTS = {"whet": 0, "training": 0, "serving": 7, "monitoring": 0, "feedback": 0}
 # Packages whose modules still import each other in a circle, and how many circles there are.
-CIRCLES = {"whet": 1, "monitoring": 1}
+CIRCLES = {"whet": 1}
 
 
 def _module(path: Path) -> str:
@@ -283,8 +286,46 @@ def test_no_modules_import_each_other(package: str) -> None:
     assert len(found) <= CIRCLES.get(package, 0), found
 
 
+_TARGET = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")  # what `whet.lazy.load` imports
+
+
+def test_what_is_loaded_by_name_exists() -> None:
+    wrong = []
+    for path in _SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if not isinstance(text, str) or not _TARGET.fullmatch(text):
+                continue
+            module, _, name = text.partition(":")
+            found = _MODULES.get(module)
+            if found is None or name not in _names_of(found):
+                wrong.append(f"{_ids(path)}:{node.lineno} names {text}")
+    assert not wrong
+
+
+@cache
+def _names_of(path: Path) -> set[str]:
+    """Names that a module defines or imports at its top level."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
 # Whose definitions of commands hold options and help only.
-DEFINITIONS = ("training.cli", "feedback.cli", "monitoring.cli")
+DEFINITIONS = (
+    "training.cli",
+    "feedback.cli",
+    "monitoring.cli",
+    "serving.cli",
+    "serving.documents_cli",
+)
 
 
 @pytest.mark.seconds

@@ -18,6 +18,9 @@ from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import Any
 
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.blocking import BlockingScheduler
 from sqlalchemy import Connection, func, update
 
 from whet import leases
@@ -176,10 +179,6 @@ def note_job(
 
 def build(context: Context, runner: Runner, jobs: list[Job]) -> Any:
     """The APScheduler with every job on it; not started."""
-    from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
-    from apscheduler.executors.pool import ThreadPoolExecutor
-    from apscheduler.schedulers.blocking import BlockingScheduler
-
     clock = BlockingScheduler(
         timezone=UTC,
         executors={"default": ThreadPoolExecutor(_THREADS), "lease": ThreadPoolExecutor(1)},
@@ -204,8 +203,6 @@ def build(context: Context, runner: Runner, jobs: list[Job]) -> Any:
 
 
 def _tell(event: Any) -> None:
-    from apscheduler.events import EVENT_JOB_MAX_INSTANCES
-
     if event.code == EVENT_JOB_MAX_INSTANCES:
         logger.warning(
             "job %s was due again while it still ran; this turn is left out", event.job_id

@@ -1,23 +1,19 @@
-"""`whet documents search` and `whet documents reindex`."""
+"""`whet documents search`."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import typer
-from rich.progress import Progress
-
+from serving.retrieval.embedders import open_embedder
 from serving.retrieval.records import Hit, Mode, Outcome, SearchRequest, SearchResult
+from serving.retrieval.rerankers import open_reranker
+from serving.retrieval.search import IndexSearcher
 from whet.cli import emit, err, opened
 from whet.context import Context
 from whet.errors import InputError, NotFoundError, WhetError
 
-if TYPE_CHECKING:
-    from serving.retrieval.reindex import ReindexResult
-
-_AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 _COLUMNS = ["page", "section", "score", "text"]
 _SHOWN_CHARACTERS = 300  # of a passage in a table
 
@@ -29,18 +25,15 @@ class SearchFailedError(WhetError):
 
 
 def search(
-    name: str = typer.Argument(..., help="The collection."),
-    question: str = typer.Argument(..., help="What to look for."),
-    top_k: int = typer.Option(4, "--top-k", help="Most passages to print."),
-    mode: Mode = typer.Option(Mode.HYBRID, "--mode", help="Which ranking answers."),
-    given_filter: str = typer.Option(
-        "", "--filter", help='JSON over metadata, address, language, title: {"team": "billing"}.'
-    ),
-    min_score: float = typer.Option(0.0, "--min-score", help="Leave out passages below, 0 to 1."),
-    neighbours: int = typer.Option(
-        0, "--neighbours", help="Passages before and after each hit that come with its text."
-    ),
-    as_json: bool = _AS_JSON,
+    *,
+    name: str,
+    question: str,
+    top_k: int,
+    mode: Mode,
+    given_filter: str,
+    min_score: float,
+    neighbours: int,
+    as_json: bool,
 ) -> None:
     """Print the passages that answer a question, best first."""
     request = SearchRequest(
@@ -55,35 +48,7 @@ def search(
     emit(rows, as_json, columns=_COLUMNS, title=f"passages of {name}")
 
 
-def reindex_command(
-    name: str = typer.Argument(..., help="The collection."),
-    force: bool = typer.Option(False, "--force", help="Also when the index is current."),
-    as_json: bool = _AS_JSON,
-) -> None:
-    """Build the index of a collection anew from its rows; the old one answers meanwhile."""
-    with opened() as context:
-        found = _reindex(context, name, force)
-    row = {
-        "collection": found.collection,
-        "passages": found.passages,
-        "embedded": found.embedded,
-        "state": "was current" if found.was_current else "built",
-    }
-    emit([row], as_json, columns=list(row), title="index")
-
-
-def add_search_commands(app: typer.Typer) -> None:
-    """Add both commands to `whet documents`."""
-    app.command("search")(search)
-    app.command("reindex")(reindex_command)
-
-
 def _search(context: Context, request: SearchRequest) -> SearchResult:
-    # The embedder's libraries take a second to load, for which no other command should wait.
-    from serving.retrieval.embedders import open_embedder
-    from serving.retrieval.rerankers import open_reranker
-    from serving.retrieval.search import IndexSearcher
-
     searcher = IndexSearcher(
         context, partial(open_embedder, context.settings), partial(open_reranker, context.settings)
     )
@@ -98,20 +63,6 @@ def _search(context: Context, request: SearchRequest) -> SearchResult:
     if found.message:
         err.print(found.message)
     return found
-
-
-def _reindex(context: Context, name: str, force: bool) -> ReindexResult:
-    from serving.retrieval.embedders import open_embedder
-    from serving.retrieval.reindex import reindex
-
-    embedder = open_embedder(context.settings)
-    with Progress(console=err, transient=True) as progress:
-        task = progress.add_task("embedding", total=None)
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        return reindex(context, name, embedder, show, force=force)
 
 
 def _row(hit: Hit, *, whole: bool) -> dict[str, Any]:

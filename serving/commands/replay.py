@@ -5,63 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from serving.blame.blame_store import count_verdicts
+from serving.blame.gateway_asker import gateway_key
+from serving.blame.lookup import Search
+from serving.blame.records import Report
+from serving.blame.report import as_json as report_json
+from serving.blame.report import matrix_rows, name_fault, passage_line, suggest_repair
+from serving.blame.run import Options, blame_answer, pending_answers
+from serving.blame.searching import open_search
 from serving.replay import replay_interaction, word_diff
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
 from whet.errors import InputError
+from whet.lazy import load
 from whet.registry import require_alias
 
-if TYPE_CHECKING:
-    from serving.blame.lookup import Search
-    from serving.blame.records import Report
-    from serving.blame.run import Options
-
 _SHOWN_CHARACTERS = 200  # of an answer in the table
+# Libraries of a second and more, needed where no retrieval process runs
+_SEARCHER = "serving.retrieval.search:IndexSearcher"
+_EMBEDDER = "serving.retrieval.embedders:open_embedder"
 
 
 def replay(
-    interaction_id: str = typer.Argument("", help="The answer whose request is asked again."),
-    model: str = typer.Option(
-        "", "--model",
-        help="An alias, a version such as support@v7, or the base; without it, the version that "
-        "answered.",
-    ),
-    key: str = typer.Option(
-        "", "--key", envvar="WHET_KEY",
-        help="API key for the gateway; without it, one is made and revoked again.",
-    ),
-    matrix: bool = typer.Option(
-        False, "--matrix",
-        help="Say which part was at fault: document, index, prompt, adapter or base.",
-    ),
-    alias: str = typer.Option(
-        "",
-        "--alias",
-        help="With --matrix: the corrected answers of this alias that have no verdict.",
-    ),
-    last: int = typer.Option(20, "--last", min=1, help="With --alias: how many, newest first."),
-    again: bool = typer.Option(False, "--again", help="With --alias: also those with a verdict."),
-    passage: str = typer.Option(
-        "", "--passage", help="With --matrix: id of the passage that holds the answer."
-    ),
-    answer: str = typer.Option(
-        "", "--answer", help="With --matrix: what the answer should have been, without a review."
-    ),
-    samples: int = typer.Option(
-        5, "--samples", min=1, max=50,
-        help="With --matrix: answers to a question that decides, where they are drawn at random.",
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
-) -> None:  # fmt: skip
+    *,
+    interaction_id: str,
+    model: str,
+    key: str,
+    matrix: bool,
+    alias: str,
+    last: int,
+    again: bool,
+    passage: str,
+    answer: str,
+    samples: int,
+    as_json: bool,
+) -> None:
     """Ask the same request again, of the same or another version, and show what differs."""
     if not matrix:
         _replay(interaction_id, model, key, as_json)
@@ -74,8 +61,6 @@ def replay(
         raise InputError("--matrix wants one interaction id, or --alias NAME.")
     if alias and (passage or answer):
         raise InputError("--passage and --answer are for one interaction, not for --alias.")
-    from serving.blame.run import Options
-
     options = Options(passage=passage, answer=answer, samples=samples)
     with opened() as context:
         if alias:
@@ -107,8 +92,6 @@ def _replay(interaction_id: str, model: str, key: str, as_json: bool) -> None:
 def _blame_one(
     context: Context, interaction_id: str, key: str, options: Options, as_json: bool
 ) -> None:
-    from serving.blame.report import as_json as report_json
-
     (report,) = _run(context, [interaction_id], key, options)
     if as_json:
         emit(report_json(report), True)
@@ -119,10 +102,6 @@ def _blame_one(
 def _blame_alias(
     context: Context, alias: str, last: int, again: bool, key: str, options: Options, as_json: bool
 ) -> None:
-    from serving.blame.blame_store import count_verdicts
-    from serving.blame.report import name_fault
-    from serving.blame.run import pending_answers
-
     with reading(context.database) as connection:
         require_alias(connection, alias)
     reports = _run(context, pending_answers(context, alias, last, again=again), key, options)
@@ -146,10 +125,6 @@ def _blame_alias(
 
 
 def _run(context: Context, ids: list[str], key: str, options: Options) -> list[Report]:
-    from serving.blame.gateway_asker import gateway_key
-    from serving.blame.run import blame_answer
-    from serving.blame.searching import open_search
-
     reports: list[Report] = []
     with ExitStack() as stack:
         search = stack.enter_context(open_search(context, partial(_local_search, context, stack)))
@@ -175,18 +150,13 @@ def _run(context: Context, ids: list[str], key: str, options: Options) -> list[R
 
 def _local_search(context: Context, stack: ExitStack) -> Search:
     """Search in this process, where no retrieval process runs."""
-    # The embedder's libraries take a second to load, for which no other command should wait.
-    from serving.retrieval.embedders import open_embedder
-    from serving.retrieval.search import IndexSearcher
-
-    searcher = IndexSearcher(context, partial(open_embedder, context.settings))
+    searcher = load(_SEARCHER)(context, partial(load(_EMBEDDER), context.settings))
     stack.callback(searcher.close)
-    return searcher.search_now
+    search: Search = searcher.search_now
+    return search
 
 
 def _show(report: Report) -> None:
-    from serving.blame.report import matrix_rows, name_fault, passage_line, suggest_repair
-
     verdict, case = report.verdict, report.evidence.case
     table = Table(title=escape(case.question[:_SHOWN_CHARACTERS]), title_justify="left")
     for name in ("", "asked with", "version", "", "answer"):

@@ -41,6 +41,7 @@ from serving.gateway.request_policy import policy_of
 from serving.gateway.snapshot import Refresher
 from serving.gateway.upstream import Upstream
 from serving.gateway.vector_store_routes import add_vector_store_routes
+from serving.keeper import keep_engines_and_rollouts
 from serving.log.drain import Drain
 from serving.log.insert_process import InsertProcess
 from serving.log.pruning import prune_spool
@@ -160,7 +161,7 @@ def create_gateway(
     app.state.embedder = embedder
     app.state.insert_process = insert_process
     app.state.upload_runner = UploadRunner(context, most_at_once=MOST_UPLOAD_WORKERS)
-    app.state.services = _default_services() if services is None else services
+    app.state.services = (keep_engines_and_rollouts,) if services is None else services
     _add_pages(app)
     _add_errors(app)
     return app
@@ -177,12 +178,6 @@ def from_environment() -> Gateway:
         embedder=client,
         insert_process=InsertProcess(),
     )
-
-
-def _default_services() -> tuple[Service, ...]:
-    from serving.keeper import keep_engines_and_rollouts
-
-    return (keep_engines_and_rollouts,)
 
 
 @asynccontextmanager
