@@ -48,7 +48,7 @@ def find_operation_items(reading: HealthReading) -> list[ActionItem]:
                 90,
                 "bad",
                 f"{reading.failed} of {reading.answers:,} answers failed in the last hour.",
-                "/traffic?status=error",
+                "/traffic?status=error&since=1h",
                 reading.failing_since,
                 "The list names each one's error; errors of the engine stand in its log too.",
             )
