@@ -44,7 +44,7 @@ def test_traffic_is_searched_while_typing_and_walked_by_keyboard(
             connection, now - 60_000, question="Where is my parcel with the zebra?"
         )
         builders.add_interaction(connection, now - 120_000, question="Another zebra")
-    page = opened("viewer", "/traffic")
+    page = opened("viewer", "/traffic?since=7d")
     expect(page.locator("tr[data-row]")).to_have_count(42)
     page.keyboard.press("/")
     page.keyboard.type("zebra")
