@@ -193,7 +193,9 @@ def _draw(
     starts = shown.starts
     width = WIDTH / len(starts)
     values = {
-        (place, part): [_value(measure, read, one, start) for start in starts]
+        (place, part): _without_last(
+            measure, [_value(measure, read, one, start) for start in starts]
+        )
         for place, one in enumerate(drawn)
         for part, (_, read) in enumerate(measure.lines)
     }
@@ -239,6 +241,11 @@ def _value(measure: _Measure, read: Read, one: Series, start: int) -> float | No
     if counts is None:
         return 0.0 if measure.is_count else None
     return read(counts)
+
+
+def _without_last(measure: _Measure, values: list[float | None]) -> list[float | None]:
+    """Leave out what the last step counts so far: drawn, it would look like a fall."""
+    return [*values[:-1], None] if measure.is_count else values
 
 
 def _band_text(measure: _Measure, drawn: Sequence[Series], start: int) -> str:
