@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, not_, or_, select
 
+from serving.pages.search_words import parse_search
 from whet import traffic_series
 from whet.access import same_group
 from whet.tables import interactions, ratings, review_items, reviews
@@ -52,6 +53,11 @@ class Filters:
         if not (self.start.isdecimal() and self.end.isdecimal()):
             return None
         return min(int(self.start), 2**62), min(int(self.end), 2**62)
+
+    def read_words(self) -> Filters:
+        """This search with the filters that its words name, such as user:ada, as filters."""
+        words = parse_search(self.q)
+        return replace(self, q=words.text, **words.filters) if words.filters else self
 
     def address(self, **changes: str) -> str:
         """This search with some of it changed, as a shareable address."""
@@ -132,7 +138,7 @@ def _contains(text: str) -> ColumnElement[bool]:
     """
     stored = json.dumps(text)[1:-1]
     return or_(
-        interactions.c.response_text.icontains(text, autoescape=True),
+        func.coalesce(interactions.c.response_text, "").icontains(text, autoescape=True),
         cast(interactions.c.request, Text).icontains(stored, autoescape=True),
     )
 
@@ -149,7 +155,8 @@ def _ordered(conditions: list[ColumnElement[bool]], limit: int) -> Select[Any]:
 def search(connection: Connection, filters: Filters, now: int) -> Found:
     """The newest rows that match, after the cursor."""
     conditions = _bounds(filters, now) + _after(filters.before)
-    if not filters.q.strip():
+    words = parse_search(filters.q)
+    if not (words.wanted or words.unwanted):
         rows = [
             dict(row._mapping) for row in connection.execute(_ordered(conditions, PAGE_ROWS + 1))
         ]
@@ -163,7 +170,11 @@ def search(connection: Connection, filters: Filters, now: int) -> Found:
     )
     matching = (
         select(interactions)
-        .where(interactions.c.id.in_(select(scope.c.id)), _contains(filters.q.strip()))
+        .where(
+            interactions.c.id.in_(select(scope.c.id)),
+            *map(_contains, words.wanted),
+            *(not_(_contains(word)) for word in words.unwanted),
+        )
         .order_by(interactions.c.created_at.desc(), interactions.c.id.desc())
         .limit(PAGE_ROWS + 1)
     )

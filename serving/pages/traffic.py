@@ -6,6 +6,7 @@ With the pages of documents (`documents`), whose passages conversations have.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from serving.pages import documents, lineage, passage_values, reading, search
 from serving.pages.blame import add_blame_routes, blame_values
+from serving.pages.search_words import parse_search, snippet
 from whet.access import same_group
 from whet.database import reading as reads
 from whet.errors import NotFoundError
@@ -68,7 +70,7 @@ def router(shell: Shell) -> APIRouter:
             start[:20],
             end[:20],
             before[:80],
-        )
+        ).read_words()
         template = (
             "serving/traffic_rows.html"
             if request.headers.get("hx-request")
@@ -103,7 +105,8 @@ def _list_values(shell: Shell, filters: search.Filters) -> dict[str, Any]:
                 *(adapter.name for adapter in list_adapters(connection)),
             }
         )
-    rows = [_row(row, flags[row["id"]]) for row in found.rows]
+    wanted = parse_search(filters.q).wanted
+    rows = [_row(row, flags[row["id"]], wanted) for row in found.rows]
     return {
         "filters": filters,
         "rows": rows,
@@ -148,9 +151,9 @@ def _headline(filters: search.Filters, shown: int, total: int, newest: int | Non
     if filters.q:
         # A text search is not counted to its end: that would read everything.
         return (
-            f"Conversations that say “{clip(filters.q, 40)}”"
+            f"Conversations that say {_quoted(filters.q)}"
             if shown
-            else f"Nothing says “{clip(filters.q, 40)}” in {period}"
+            else f"Nothing says {_quoted(filters.q)} in {period}"
         )
     return (
         f"{amount} {'match' if filters.narrowed and total != 1 else 'matches' if filters.narrowed else ''} in"
@@ -158,17 +161,24 @@ def _headline(filters: search.Filters, shown: int, total: int, newest: int | Non
     )
 
 
-def _row(row: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+def _quoted(text: str) -> str:
+    return clip(text, 40) if '"' in text else f"“{clip(text, 40)}”"
+
+
+def _row(row: dict[str, Any], flags: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     return {
         "id": row["id"],
         "at": row["created_at"],
         "who": label(row),
         "arm": row["arm"],
-        "question": clip(reading.question(row["request"]), 160),
-        "answer": clip(
-            reading.answer_line(row["request"], row["response"], row["response_text"]), 160
+        "question": snippet(reading.question(row["request"]), wanted, 160),
+        "answer": snippet(
+            reading.answer_line(row["request"], row["response"], row["response_text"])
+            or row["error"]
+            or "",
+            wanted,
+            160,
         ),
-        "error": row["error"],
         "tokens": row["completion_tokens"],
         "ttft_ms": row["ttft_ms"],
         "status": row["status"],

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from serving.pages import reading, search
+from serving.pages.search_words import SearchWords, parse_search, snippet
 from tests import builders, worlds
 from tests.web import NOW, console_client
 from whet.context import Context
@@ -40,6 +41,55 @@ def test_search_finds_words_of_the_question_and_of_the_answer_in_any_letters(
         )
     for words in ("gewährleistung".capitalize(), "Würfel", "100 % sicher", "24_mon", "LANGE GILT"):
         assert rows_of(context, q=words) == [wanted], words
+
+
+def test_search_wants_every_word_and_phrases_as_they_stand(context: Context) -> None:
+    with writing(context.database) as connection:
+        both = builders.add_interaction(
+            connection,
+            NOW - 1000,
+            question="My zodiac has a crack",
+            answer="Sorry.",
+            end_user="ada",
+        )
+        near = builders.add_interaction(
+            connection, NOW - 2000, question="A zodiac crack?", answer="Repair.", version=7
+        )
+        builders.add_interaction(connection, NOW - 3000, question="The zodiac", answer="")
+    assert rows_of(context, q="crack zodiac") == [both, near]
+    assert rows_of(context, q='"zodiac crack"') == [near]
+    assert rows_of(context, q="zodiac -repair crack") == [both]
+    assert rows_of(context, q="-crack") and both not in rows_of(context, q="-crack")
+    client = console_client(context, "viewer", clock=lambda: NOW)
+    page = client.get("/traffic", params={"q": "user:ada crack"}).text
+    assert both in page and near not in page and "<mark>crack</mark>" in page
+    assert near in client.get("/traffic", params={"q": "version:7"}).text
+    missing = client.get("/traffic", params={"q": "crack <b>nowhere"}).text
+    assert "Search all time" in missing and "<b>nowhere" not in missing
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted", "unwanted", "filters"),
+    [
+        ("", (), (), {}),
+        ("a - b", ("a", "-", "b"), (), {}),
+        ('"open phrase', ('"open', "phrase"), (), {}),
+        ('say "two words" -not -"these two"', ("say", "two words"), ("not", "these two"), {}),
+        ('user:"Ada L" status:error x', ("x",), (), {"user": "Ada L", "status": "error"}),
+        ("-user:ada http://a.test", ("-user:ada", "http://a.test"), (), {}),
+        ('"" user:', ("user:",), (), {}),
+    ],
+)
+def test_search_is_read_as_it_was_typed(
+    typed: str, wanted: tuple[str, ...], unwanted: tuple[str, ...], filters: dict[str, str]
+) -> None:
+    assert parse_search(typed) == SearchWords(wanted, unwanted, filters)
+
+
+def test_snippet_shows_the_word_that_was_found_however_late() -> None:
+    pieces = snippet("x " * 300 + "a needle here", ["NEEDLE"], 60)
+    assert ("needle", True) in pieces and pieces[0][0].startswith("…")
+    assert snippet("short", [], 60) == [("short", False)]
 
 
 def test_filters_narrow_by_alias_version_outcome_rating_user_and_period(context: Context) -> None:
