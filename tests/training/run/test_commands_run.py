@@ -159,13 +159,13 @@ def test_a_finished_run_holds_its_estimate_and_how_far_it_was_off(
 def test_a_version_is_said_before_its_report_and_its_report_can_be_left_out(
     shell: Shell, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.runs import pipeline
+    from training.runs import report as report_module
 
     # Which --device cpu sets, for this process and its children
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     seen: list[int | None] = []
     monkeypatch.setattr(
-        pipeline,
+        report_module,
         "survey",
         lambda *_, most_answers, **__: seen.append(most_answers) or print("the report is made"),
     )
