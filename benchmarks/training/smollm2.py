@@ -97,13 +97,13 @@ def _train_by_trl(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     recipe.write_text(json.dumps({name: like["recipe"][name] for name in _RECIPE_FIELDS}))
     (rows,) = options.work.glob(f"home/**/{like['dataset']}/train.jsonl")
     arm = ["-m", "benchmarks.training.smollm2_arm", "trl", str(rows), str(recipe), str(folder)]
-    return dict(json.loads(_output([*arm, *_where(options)], options)))
+    return _last_record(_output([*arm, *_where(options)], options))
 
 
 def _ask(model: str, options: argparse.Namespace) -> dict[str, Any]:
     asked = ["--questions", str(options.questions), "--seed", str(options.seed)]
     arm = ["-m", "benchmarks.training.smollm2_arm", "ask", model, *asked]
-    return dict(json.loads(_output([*arm, *_where(options)], options)))
+    return _last_record(_output([*arm, *_where(options)], options))
 
 
 def _where(options: argparse.Namespace) -> list[str]:
@@ -112,7 +112,7 @@ def _where(options: argparse.Namespace) -> list[str]:
 
 
 def _output(arguments: list[str], options: argparse.Namespace) -> str:
-    """What a child prints last. Raises BenchmarkError when it fails."""
+    """Return what a child prints. Raises BenchmarkError when it fails."""
     home = str(options.work / "home")
     environment = {**os.environ, "WHET_HOME": home, "WHET_BASE_MODEL": options.base}
     done = subprocess.run(
@@ -121,6 +121,11 @@ def _output(arguments: list[str], options: argparse.Namespace) -> str:
     if done.returncode:
         raise BenchmarkError(f"{' '.join(arguments[:4])} failed: {done.stderr.strip()[-500:]}")
     return done.stdout
+
+
+def _last_record(printed: str) -> dict[str, Any]:
+    """Return the JSON object of the last line; libraries print lines of their own before it."""
+    return dict(json.loads(printed.strip().rsplit("\n", 1)[-1]))
 
 
 def _done(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
