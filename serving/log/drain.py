@@ -29,6 +29,7 @@ from serving.log.records import (
     is_begun,
 )
 from serving.log.spool import Spool, SpoolFile, orphans
+from whet.database import error_text
 from whet.errors import DatabaseError
 from whet.outcomes import GATEWAY_STOPPED
 
@@ -140,7 +141,7 @@ class Drain:
             except (SQLAlchemyError, DatabaseError, OSError) as error:
                 self.failure = (
                     "Rows wait on disk, because the database does not take them: "
-                    f"{str(error).splitlines()[0]}"
+                    f"{error_text(self._engine, error)}"
                 )
                 if failures == 0:
                     logger.warning(self.failure)

@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serving.log.inserting import Refused, insert_or_refuse
 from serving.log.records import decode
 from whet.context import open_context
+from whet.database import error_text
 from whet.errors import DatabaseError
 from whet.settings import load_settings
 
@@ -203,7 +204,7 @@ def _insert(engine: Engine, batch: Batch) -> Reply:
         records = [decode(line) for line in batch.lines]
         refused = insert_or_refuse(engine, records)
     except (SQLAlchemyError, OSError) as error:
-        return Reply(batch.number, failure=str(error).splitlines()[0])
+        return Reply(batch.number, failure=error_text(engine, error))
     return Reply(batch.number, refused)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.types import UserDefinedType
 
 from serving.log.records import InteractionRecord, RatingRecord, Record, without_nul
-from whet.database import insert_ignore, writing
+from whet.database import error_text, insert_ignore, writing
 from whet.tables import interactions, ratings
 
 # The database does not take these values, and will not later. All else means that it is away.
@@ -115,5 +115,5 @@ def _refusal(engine: Engine, record: Record) -> str:
         with writing(engine) as connection:
             insert_records(connection, [record])
     except _REFUSALS as error:
-        return str(error).splitlines()[0]
+        return error_text(engine, error)
     return ""
