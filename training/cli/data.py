@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from training.cli.options import COLUMNS, ENCODING, VERBOSE
+from training.cli.options import BY_TIME, COLUMNS, ENCODING, HOLD_OUT, VERBOSE
 from training.imports import load
 from whet.lazy import runs
 
@@ -113,17 +113,8 @@ def split(
     parent: Path | None = typer.Option(
         None, "--parent", help="Folder of an earlier split: its rows keep their parts."
     ),
-    hold_out: str = typer.Option(
-        "auto",
-        "--hold-out",
-        help=(
-            "What is held out together: pattern (whole patterns of questions), question, user; auto"
-            " chooses. See --by-time."
-        ),
-    ),
-    by_time: str = typer.Option(
-        "", "--by-time", help="Field with a time: the newest rows are held out."
-    ),
+    hold_out: str = HOLD_OUT,
+    by_time: str = BY_TIME,
     drop_leaks: bool = typer.Option(
         False,
         "--drop-leaks",

@@ -1,4 +1,4 @@
-"""Options that several commands share: how a file of rows is read."""
+"""Options that several commands share: how a file of rows is read and divided."""
 
 from __future__ import annotations
 
@@ -19,4 +19,15 @@ ENCODING: Any = typer.Option(
 )
 VERBOSE: Any = typer.Option(
     False, "--verbose", help="Name every line, also of rows that repeat each other."
+)
+HOLD_OUT: Any = typer.Option(
+    "auto",
+    "--hold-out",
+    help=(
+        "What is held out together: pattern (whole patterns of questions), question, user; auto"
+        " chooses. See --by-time."
+    ),
+)
+BY_TIME: Any = typer.Option(
+    "", "--by-time", help="Field with a time: the newest rows are held out."
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from training.cli.options import COLUMNS, ENCODING
+from training.cli.options import BY_TIME, COLUMNS, ENCODING, HOLD_OUT
 from whet.lazy import runs
 
 train = typer.Typer(
@@ -46,17 +46,8 @@ def run(
         "--no-split",
         help="Train on every row of FILE; without --test nothing can be compared.",
     ),
-    hold_out: str = typer.Option(
-        "auto",
-        "--hold-out",
-        help=(
-            "What is held out together: pattern (whole patterns of questions), question, user; auto"
-            " chooses. See --by-time."
-        ),
-    ),
-    by_time: str = typer.Option(
-        "", "--by-time", help="Field with a time: the newest rows are held out."
-    ),
+    hold_out: str = HOLD_OUT,
+    by_time: str = BY_TIME,
     repeats: str = typer.Option(
         "keep",
         "--repeats",
