@@ -35,13 +35,13 @@ from feedback.opinion_store import is_gold
 from feedback.pace import ASK_AFTER
 from feedback.passage_verdicts import PASSAGE_VERDICTS
 from feedback.selection import SHARES
-from feedback.word_diff import word_diff
 from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import NotFoundError, WhetError
 from whet.text_overlap import find_overlap
 from whet.web.shell import Shell
+from whet.word_diff import word_diff
 
 BATCH = 50  # conversations that one press brings in from an alert: about ten minutes of reviewing
 STATES = ("waiting", "done", "skipped", "all")

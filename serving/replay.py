@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 import urllib.error
 import urllib.request
 from typing import Any
@@ -18,6 +16,7 @@ from whet.database import reading, writing
 from whet.errors import EngineError, EngineUnavailableError, NotFoundError
 from whet.rag_prompt import format_passage, insert_into_request
 from whet.tables import interactions
+from whet.word_diff import word_diff
 
 ROUTE_PATHS = {
     "chat": "/v1/chat/completions",
@@ -140,19 +139,16 @@ def read_answer(route: str, answer: dict[str, Any]) -> tuple[str, str | None]:
     ) or "", choice["finish_reason"]
 
 
-def word_diff(before: str, after: str, *, colour: bool = False) -> str:
+def mark_changes(before: str, after: str, *, colour: bool = False) -> str:
     """One text in which `[-gone-]` and `{+new+}` words are marked, coloured for a terminal when
     asked.
     """
-    old, new = re.findall(r"\s+|\S+", before), re.findall(r"\s+|\S+", after)
     red, green, plain = ("\x1b[31m", "\x1b[32m", "\x1b[0m") if colour else ("", "", "")
     parts = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            parts.append("".join(old[a:b]))
-            continue
-        if a < b:
-            parts.append(f"{red}[-{''.join(old[a:b])}-]{plain}")
-        if c < d:
-            parts.append(f"{green}{{+{''.join(new[c:d])}+}}{plain}")
+    for kind, text in word_diff(before, after):
+        if kind == "removed":
+            text = f"{red}[-{text}-]{plain}"
+        elif kind == "added":
+            text = f"{green}{{+{text}+}}{plain}"
+        parts.append(text)
     return "".join(parts)

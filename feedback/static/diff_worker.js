@@ -1,4 +1,4 @@
-// The difference of two texts by words, for any length, as feedback/word_diff.py computes it for decided items: words
+// The difference of two texts by words, for any length, as whet/word_diff.py computes it for decided items: words
 // that occur once in both texts divide them, or runs of words where no word does; what is left between two of those is
 // compared word by word, and pieces too long for that are one removal and one addition.
 "use strict";

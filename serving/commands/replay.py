@@ -20,7 +20,7 @@ from serving.blame.report import as_json as report_json
 from serving.blame.report import matrix_rows, name_fault, passage_line, suggest_repair
 from serving.blame.run import Options, blame_answer, pending_answers
 from serving.blame.searching import open_search
-from serving.replay import replay_interaction, word_diff
+from serving.replay import mark_changes, replay_interaction
 from whet.cli import actor, emit, err, opened, out
 from whet.clock import now_ms
 from whet.context import Context
@@ -86,7 +86,7 @@ def _replay(interaction_id: str, model: str, key: str, as_json: bool) -> None:
         "same": result["same"],
     }
     emit(facts, False)
-    typer.echo(word_diff(result["before"]["text"], result["after"]["text"], colour=True))
+    typer.echo(mark_changes(result["before"]["text"], result["after"]["text"], colour=True))
 
 
 def _blame_one(

@@ -222,13 +222,13 @@ def test_replay_of_a_continued_answer_compares_whole_answers(
 
 
 def test_word_diff_marks_what_went_and_what_came() -> None:
-    from serving.replay import word_diff
+    from serving.replay import mark_changes
 
     assert (
-        word_diff("You have 12 months.", "You have 24 months now.")
+        mark_changes("You have 12 months.", "You have 24 months now.")
         == "You have [-12-]{+24+} [-months.-]{+months now.+}"
     )
-    assert word_diff("same", "same") == "same"
+    assert mark_changes("same", "same") == "same"
 
 
 async def test_memory_does_not_grow_with_requests_or_with_names_nobody_has(circle: Running) -> None:

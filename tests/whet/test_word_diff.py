@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from feedback.word_diff import word_diff
+from whet.word_diff import word_diff
 
 
 def texts_of(pieces: list[tuple[str, str]]) -> tuple[str, str]:

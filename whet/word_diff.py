@@ -1,4 +1,5 @@
-"""The difference of two texts by words, for any length, as `static/diff_worker.js` shows it too.
+"""The difference of two texts by words, for any length; the review page's `diff_worker.js` makes
+the same.
 
 Short pieces are compared by difflib. Long ones are divided at words that occur once in both, in
 the order of both (patience diff, Bram Cohen), or at runs of words where no word does.
