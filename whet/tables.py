@@ -2,8 +2,8 @@
 
 Readers may be anybody; a package that writes another's table is a defect.
 
-Instants (`…_at`) are milliseconds since 1970 UTC. JSON columns hold plain data whose shape is
-written beside them. A change here needs a migration in `whet/migrations/versions`.
+Instants (`…_at`) are milliseconds since 1970 UTC. JSON columns hold the records that
+`whet/records/` defines. A change here needs a migration in `whet/migrations/versions`.
 """
 
 from __future__ import annotations
