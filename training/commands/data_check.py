@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.text import Text
 
 from training.commands.data import _stages, _write_text
 from training.data.bad_lines import BadLine, sentences
+from training.data.check_report import CheckReport, Piece
 from training.data.finding import Finding
 from training.data.formats import read_options
 from training.data.pii import known_region
@@ -70,7 +70,7 @@ def check(
             raise typer.Exit(2)
 
 
-def _print_rejected(found: dict[str, Any], verbose: bool) -> None:
+def _print_rejected(found: CheckReport, verbose: bool) -> None:
     """Print one sentence for each fault, or with `verbose` one for each line."""
 
     bad = [BadLine(**line) for line in found["rejected"]]
@@ -90,7 +90,7 @@ def stats(*, file: Path, columns: str, encoding: str, as_json: bool) -> None:
         if as_json:
             emit(found, True)
             return
-        histogram = found.pop("histogram")
+        histogram = found["histogram"]
         emit({key: value for key, value in found.items() if key not in _NOT_IN_TABLE}, False)
         most = max((bin_["rows"] for bin_ in histogram), default=1)
         for bin_ in histogram:
@@ -101,7 +101,7 @@ def stats(*, file: Path, columns: str, encoding: str, as_json: bool) -> None:
             )
 
 
-def _preview(preview: list[dict[str, Any]]) -> None:
+def _preview(preview: list[Piece]) -> None:
     """The first row as the model sees it; learned tokens stand out."""
 
     if not preview:

@@ -18,13 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from training.ask_together import asked_together
 from training.data.leaks import Leak, find_leaks
+from training.data.message import written
 from training.data.rows import BadLine, Row, read_objects
 from training.data.similar import text_key, words
 from whet.errors import InputError
+from whet.json_types import JsonObject
 from whet.lines import split_lines
 
 WORD_METHODS = ("swap", "delete", "insert", "synonym")
@@ -41,7 +42,7 @@ Rewrite = Callable[[str], str]
 class Augmented:
     """New rows alone, and what became of the attempts."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[JsonObject] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)  # method -> rows
     skipped: Counter[str] = field(default_factory=Counter)  # why -> attempts
     # New rows that repeat a held-out row: not in `rows`
@@ -229,7 +230,7 @@ def _dressed(token: str, word: str) -> str:
     )
 
 
-def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
+def _row(row: Row, question: str, method: str, number: int) -> JsonObject:
     messages = row.weighted_messages()
     asked = _asked(row)
     assert asked is not None  # rows without a question are left out before
@@ -249,13 +250,13 @@ def _row(row: Row, question: str, method: str, number: int) -> dict[str, Any]:
             "messages",
         )
     }
-    shaped = {"messages": messages[:-1]} if row.kind == "preference" else {"messages": messages}
+    asked_in = messages[:-1] if row.kind == "preference" else messages
     # Conversational pairs carry the question in both answers: the texts alone are kept
     if row.kind == "preference":
         raw |= {"chosen": row.answer, "rejected": row.rejected}
     return {
         **raw,
-        **shaped,
+        "messages": [*written(asked_in)],
         "id": f"{row.id}~{method}{number}",
         "origin": "synthetic",
         "parent": row.id,

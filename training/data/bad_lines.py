@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from training.data.check_report import RejectedLine
 
 _SENTENCES = 20  # that are printed; `whet data check --json` has every line
 _RANGES = 8  # of line numbers that a sentence names
@@ -25,7 +26,7 @@ class BadLine:
     def __str__(self) -> str:
         return f"{self.unit} {self.line}: found {self.found}; expected {self.expected}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> RejectedLine:
         return {
             "line": self.line,
             "unit": self.unit,

@@ -10,12 +10,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from training.data.pii import Found, Scrubber
 from training.data.pii import find as find_pii
 from training.data.rows import BadLine, Row, read_objects
 from training.data.similar import clusters
+from whet.json_types import Json, JsonObject
 
 _JOINERS = "\u200c\u200d"  # zero-width, and part of how Persian, Hindi and emoji are written
 _LINE_BREAKS = str.maketrans("\x85\u2028\u2029", "\n\n\n")  # that are no line feed
@@ -26,9 +26,9 @@ _SPACES_AT_ENDS = re.compile(r"[ \t]+$", re.MULTILINE)
 class Cleaned:
     """What cleaning made of some rows."""
 
-    rows: list[dict[str, Any]]
+    rows: list[JsonObject]
     # {"step", "rows", "lines", …} in the order in which they were done
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[JsonObject] = field(default_factory=list)
     # Rows that could not be made clean: in no output
     refused: list[BadLine] = field(default_factory=list)
     # Id that a row had -> id that it has, or of the row that stays in its place
@@ -53,12 +53,16 @@ def normalise_text(text: str) -> str:
     return _SPACES_AT_ENDS.sub("", "".join(kept)).strip()
 
 
-def _normalised(value: object) -> Any:
+def _normalised(value: Json) -> Json:
     if isinstance(value, dict):
         return {name: _normalised(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_normalised(item) for item in value]
     return normalise_text(value) if isinstance(value, str) else value
+
+
+def _normalised_row(raw: JsonObject) -> tuple[JsonObject, Counter[str]]:
+    return {name: _normalised(item) for name, item in raw.items()}, Counter()
 
 
 def clean(
@@ -80,10 +84,10 @@ def clean(
     result = Cleaned([])
     current = list(rows)
     if normalise:
-        current = _each(current, result, "normalise", lambda raw: (_normalised(raw), Counter()))
+        current = _each(current, result, "normalise", _normalised_row)
     if pii:
 
-        def scrub(raw: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
+        def scrub(raw: JsonObject) -> tuple[JsonObject, Counter[str]]:
             scrubber = Scrubber(region, find)
             return scrubber.row(raw), scrubber.counts
 
@@ -105,7 +109,7 @@ def _each(
     rows: list[Row],
     result: Cleaned,
     step: str,
-    change: Callable[[dict[str, Any]], tuple[dict[str, Any], Counter[str]]],
+    change: Callable[[JsonObject], tuple[JsonObject, Counter[str]]],
 ) -> list[Row]:
     """Rows after a change of each; a row that the change breaks is refused."""
     kept, changed, counts = [], [], Counter[str]()
@@ -135,14 +139,14 @@ def _each(
         {
             "step": step,
             "rows": len(changed),
-            "lines": changed,
+            "lines": [*changed],
             **({"found": dict(sorted(counts.items()))} if step == "scrub" else {}),
         }
     )
     return kept
 
 
-def _new_id(row: Row, raw: dict[str, Any]) -> str | None:
+def _new_id(row: Row, raw: JsonObject) -> Json:
     """An id that was made of the old text must not stay with the new one."""
     return None if row.id == f"row-{row.digest[:16]}" else raw["id"]
 
@@ -153,7 +157,7 @@ def _rename(result: Cleaned, row: Row, now: list[Row]) -> None:
         result.renamed[row.id] = now[0].id
 
 
-def _related(raw: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
+def _related(raw: JsonObject, renamed: dict[str, str]) -> JsonObject:
     """The row with the id that its parent has now."""
     parent, seen = raw.get("parent"), set[str]()
     while parent in renamed and parent not in seen:  # renamed by one step after the other

@@ -6,12 +6,12 @@ The names that other tools write are known too: `question` and `answer`, `query`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from training.data.wrong import Wrong, shown
 from whet.errors import InputError
+from whet.json_types import Json, JsonObject
 
 # What people call the question and the answer, beside prompt and completion. A name stands here
 # only if it can mean nothing else beside one of the other list.
@@ -51,7 +51,7 @@ def plain_name(name: str) -> str:
     return _SPACE.sub("_", name.strip().strip(_INVISIBLE).strip().casefold())
 
 
-def listed(names: Iterable[Any]) -> str:
+def listed(names: Iterable[object]) -> str:
     """Return names for a sentence, the first few of many."""
     found = [shown(str(name)) for name in names]
     return ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
@@ -70,7 +70,7 @@ class Columns:
         """Return the field that a file's name was said to be."""
         return next((field for field, theirs in self.pairs if theirs == name.strip()), None)
 
-    def renamed(self, raw: dict[str, Any]) -> dict[str, Any]:
+    def renamed(self, raw: JsonObject) -> JsonObject:
         """Return the row with the named fields. What had such a name before is kept as `X (file)`.
 
         A name with points is looked for inside objects and lists. Raises Wrong for several values.
@@ -85,7 +85,7 @@ class Columns:
         }
         return {**kept, **found}
 
-    def require_found(self, rows: Sequence[Mapping[str, Any]], source: str) -> None:
+    def require_found(self, rows: Sequence[JsonObject], source: str) -> None:
         """Raise InputError for a name that no row has."""
         for field, name in self.pairs if rows else ():
             if not any(_has(row, name) or _has(row, field) for row in rows):
@@ -118,12 +118,12 @@ def parse_columns(text: str, fields: frozenset[str]) -> Columns:
     return Columns(tuple(pairs))
 
 
-def value_at(value: object, path: str) -> Any:
+def value_at(value: Json, path: str) -> Json:
     """Return what stands under a name, or under names joined by points; None for nothing.
 
     Of a list, the one value that its members have there. Raises Wrong when they have several.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         if path in value:
             return value[path]
         head, point, rest = path.partition(".")
@@ -136,14 +136,14 @@ def value_at(value: object, path: str) -> Any:
     return None
 
 
-def _has(row: Mapping[str, Any], path: str) -> bool:
+def _has(row: JsonObject, path: str) -> bool:
     try:
         return value_at(row, path) is not None
     except Wrong:
         return True
 
 
-def with_plain_names(raw: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+def with_plain_names(raw: JsonObject, known: frozenset[str]) -> JsonObject:
     """Return the row with known names written as Whet writes them: `Prompt ` becomes `prompt`."""
     renames = {
         name: plain

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import datasets
 from datasets.data_files import DataFilesDict as _DataFiles
@@ -21,6 +20,7 @@ from huggingface_hub import DatasetCard
 from training.data.columns import listed
 from training.data.tables import plain
 from whet.errors import InputError
+from whet.json_types import Json, JsonObject
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _OTHER_NAMES = {
@@ -109,7 +109,7 @@ def _require_few_files(folder: Path) -> None:
             )
 
 
-def _subsets(folder: Path) -> dict[str, Any]:
+def _subsets(folder: Path) -> JsonObject:
     """Return subset → patterns of its files, from the card; the default one alone if any is."""
     card = folder / "README.md"
     if not card.is_file():
@@ -122,7 +122,7 @@ def _subsets(folder: Path) -> dict[str, Any]:
     return {default: with_files[default]} if default in with_files else with_files
 
 
-def _resolved(folder: Path, patterns: Any) -> dict[str, list[Path]]:
+def _resolved(folder: Path, patterns: Json) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     try:
         files = _DataFiles.from_patterns(sanitize_patterns(patterns), base_path=str(folder))
@@ -156,7 +156,7 @@ def chosen_part(folder: Path, part: str, parts: Parts) -> str:
     )
 
 
-def saved_rows(folder: Path) -> Iterator[tuple[int, Any]]:
+def saved_rows(folder: Path) -> Iterator[tuple[int, object]]:
     """Yield (number, row) of a folder that `save_to_disk` wrote. Raises InputError."""
     try:
         table = datasets.load_from_disk(str(folder))
@@ -169,8 +169,8 @@ def saved_rows(folder: Path) -> Iterator[tuple[int, Any]]:
 
 
 def chained(
-    files: list[Path], read: Callable[[Path], Iterator[tuple[int, Any]]]
-) -> Iterator[tuple[int, Any]]:
+    files: list[Path], read: Callable[[Path], Iterator[tuple[int, object]]]
+) -> Iterator[tuple[int, object]]:
     """Yield the rows of several files, numbered through."""
     number = 0
     for path in files:

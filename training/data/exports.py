@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeGuard
 
 from training.data.columns import ANSWERS, QUESTIONS, plain_name
 from training.data.turns import decoded, is_messages
 from training.data.wrong import Wrong, shown
+from whet.json_types import Json, JsonObject
 
 ARGILLA, LABEL_STUDIO, LANGFUSE = "Argilla", "Label Studio", "Langfuse"
 _LANGFUSE_NAMES = {
@@ -28,17 +29,18 @@ _MIN_NAMES = frozenset(
 )
 
 
-def from_export(raw: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def from_export(raw: JsonObject) -> tuple[JsonObject, str]:
     """Return (the row in an export's record, the tool's name), or (raw, "") for any other object.
 
     Raises Wrong for a record without an answer of a person, and for one with several.
     """
-    if isinstance(raw.get("fields"), dict) and raw.keys() & {"responses", "suggestions", "status"}:
-        return _argilla(raw, raw["fields"], _nested_answers(raw)), ARGILLA
+    fields, data = raw.get("fields"), raw.get("data")
+    if isinstance(fields, dict) and raw.keys() & {"responses", "suggestions", "status"}:
+        return _argilla(raw, fields, _nested_answers(raw)), ARGILLA
     if flat := [name.removesuffix(_FLAT) for name in raw if name.endswith(_FLAT)]:
         return _argilla_flat(raw, flat), ARGILLA
-    if isinstance(raw.get("data"), dict) and raw.keys() & {"annotations", "completions"}:
-        return _label_studio(raw), LABEL_STUDIO
+    if isinstance(data, dict) and raw.keys() & {"annotations", "completions"}:
+        return _label_studio(raw, data), LABEL_STUDIO
     if {"annotation_id", "annotator"} <= raw.keys():
         return _label_studio_short(raw), LABEL_STUDIO
     names = {plain_name(name).replace("_", "") for name in raw}
@@ -47,7 +49,7 @@ def from_export(raw: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return raw, ""
 
 
-def _argilla_flat(raw: dict[str, Any], questions: list[str]) -> dict[str, Any]:
+def _argilla_flat(raw: JsonObject, questions: list[str]) -> JsonObject:
     prefixes = tuple(f"{name}." for name in questions)
     fields = {
         name: value
@@ -64,10 +66,10 @@ def _argilla_flat(raw: dict[str, Any], questions: list[str]) -> dict[str, Any]:
     return _argilla(raw, fields, answers)
 
 
-def _nested_answers(raw: dict[str, Any]) -> dict[str, list[Any]]:
+def _nested_answers(raw: JsonObject) -> dict[str, list[Json]]:
     """Return question → submitted values, of Argilla 2 (by question) and 1 (by person)."""
     responses = raw.get("responses") or {}
-    answers: dict[str, list[Any]] = {}
+    answers: dict[str, list[Json]] = {}
     if isinstance(responses, dict):
         for name, given in responses.items():
             for one in given if isinstance(given, list) else [given]:
@@ -78,15 +80,16 @@ def _nested_answers(raw: dict[str, Any]) -> dict[str, list[Any]]:
         return answers
     for person in responses if isinstance(responses, list) else []:
         if isinstance(person, dict) and person.get("status") in (None, "submitted"):
-            for name, value in (person.get("values") or {}).items():
+            values = person.get("values")
+            for name, value in values.items() if isinstance(values, dict) else ():
                 said = value.get("value") if isinstance(value, dict) else value
                 answers.setdefault(name, []).append(said)
     return answers
 
 
 def _argilla(
-    raw: dict[str, Any], fields: dict[str, Any], answers: Mapping[str, Sequence[Any]]
-) -> dict[str, Any]:
+    raw: JsonObject, fields: JsonObject, answers: Mapping[str, Sequence[Json]]
+) -> JsonObject:
     if raw.get("status") == "discarded":
         raise Wrong("a record of Argilla that was discarded", "records with a submitted response")
     texts = {name: _texts(values) for name, values in answers.items()}
@@ -109,7 +112,7 @@ def _argilla(
     return {**row, "context": context} if _is_text(context) and context != question else row
 
 
-def _columns(place: str, names: Mapping[str, Any]) -> str:
+def _columns(place: str, names: Mapping[str, Json]) -> str:
     """Return a `--columns` of two of the names, for the end of a sentence."""
     known = list(names)
     question = next((name for name in known if plain_name(name) in QUESTIONS), "QUESTION")
@@ -118,25 +121,27 @@ def _columns(place: str, names: Mapping[str, Any]) -> str:
     return f"--columns prompt={dot}{question},completion={dot}{answer}"
 
 
-def _label_studio(raw: dict[str, Any]) -> dict[str, Any]:
+def _label_studio(raw: JsonObject, data: JsonObject) -> JsonObject:
     listed = raw.get("annotations") or raw.get("completions") or []
+    listed = listed if isinstance(listed, list) else [listed]
     given = [one for one in listed if isinstance(one, dict) and not one.get("was_cancelled")]
     given = [one for one in given if one.get("ground_truth")] or given
     texts: dict[str, list[str]] = {}
     for annotation in given:
-        for result in annotation.get("result") or []:
-            if text := _result(result):
+        results = annotation.get("result")
+        for result in results if isinstance(results, list) else []:
+            if isinstance(result, dict) and (text := _result(result)):
                 texts.setdefault(str(result.get("from_name")), []).append(text)
     if not texts:
         raise Wrong("a task of Label Studio without an annotation in words", "an annotated task")
     name = _the_one(texts, ANSWERS, "annotations", "completion=annotations.result.value.")
     answer = _agreed(texts[name], f"annotations {shown(name)}")
-    return _row(_task_question(raw["data"]), answer, raw.get("id"))
+    return _row(_task_question(data), answer, raw.get("id"))
 
 
-def _result(result: Any) -> str:
+def _result(result: JsonObject) -> str:
     """Return the text or the choice of an annotation's result; "" for marks, stars and the like."""
-    value = result.get("value") if isinstance(result, dict) else None
+    value = result.get("value")
     if not isinstance(value, dict) or "start" in value:
         return ""
     said = value.get("text", value.get("choices"))
@@ -144,12 +149,12 @@ def _result(result: Any) -> str:
     return "\n".join(item for item in said if isinstance(item, str) and item.strip())
 
 
-def _task_question(data: dict[str, Any]) -> Any:
+def _task_question(data: JsonObject) -> Json:
     asked = {name: value for name, value in data.items() if _is_text(value) or is_messages(value)}
     return asked[_the_one(asked, (*QUESTIONS, *_TASK_TEXTS), "data", "prompt=data.")]
 
 
-def _label_studio_short(raw: dict[str, Any]) -> dict[str, Any]:
+def _label_studio_short(raw: JsonObject) -> JsonObject:
     """Return the row of JSON-MIN and CSV exports: texts and annotations are fields side by side."""
     row = {name: value for name, value in raw.items() if name not in _MIN_NAMES}
     for name, value in row.items():
@@ -160,11 +165,11 @@ def _label_studio_short(raw: dict[str, Any]) -> dict[str, Any]:
     asked = [name for name in texts if plain_name(name) in (*QUESTIONS, "text")]
     if len(texts) == 2 and len(asked) == 1:
         answer = next(name for name in texts if name not in asked)
-        return _row(row[asked[0]], row[answer], row.get("id"))
+        return _row(row[asked[0]], str(row[answer]), row.get("id"))
     return row
 
 
-def _langfuse(raw: dict[str, Any]) -> dict[str, Any]:
+def _langfuse(raw: JsonObject) -> JsonObject:
     """Return the row of a dataset item, a trace or a generation."""
     value = {plain_name(name).replace("_", ""): item for name, item in raw.items()}
     kind = value.get("type")
@@ -186,17 +191,18 @@ def _langfuse(raw: dict[str, Any]) -> dict[str, Any]:
     return {name: item for name, item in row.items() if item is not None}
 
 
-def _unquoted(value: object) -> Any:
+def _unquoted(value: Json) -> Json:
     """Return the text in a JSON text: a CSV of Langfuse writes every value as JSON."""
     if isinstance(value, str) and value.startswith('"') and value.endswith('"'):
         try:
-            return json.loads(value)
+            read: Json = json.loads(value)
+            return read
         except ValueError:
             return value
     return value
 
 
-def _rating(scores: Any) -> int | None:
+def _rating(scores: Json) -> int | None:
     """Return -1 if any score that is true or false is false, 1 if all are true, else None."""
     found = [
         bool(score.get("value"))
@@ -206,22 +212,22 @@ def _rating(scores: Any) -> int | None:
     return (1 if all(found) else -1) if found else None
 
 
-def _row(question: Any, answer: str, row_id: Any) -> dict[str, Any]:
+def _row(question: Json, answer: str, row_id: Json) -> JsonObject:
     named = {} if row_id is None else {"id": row_id}
     if is_messages(question):
         return {"messages": [*question, {"role": "assistant", "content": answer}], **named}
     return {"prompt": question, "completion": answer, **named}
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: Json) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _texts(values: Sequence[Any]) -> list[str]:
+def _texts(values: Sequence[Json]) -> list[str]:
     return [value for value in values if _is_text(value)]
 
 
-def _the_one(named: Mapping[str, Any], usual: Sequence[str], place: str, columns: str) -> str:
+def _the_one(named: Mapping[str, object], usual: Sequence[str], place: str, columns: str) -> str:
     """Return the only name, or the only usual one. Raises Wrong for none and for several."""
     names = list(named)
     if len(names) > 1:

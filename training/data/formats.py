@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from training.data import encodings
 from training.data.bad_lines import BadLine
@@ -24,6 +23,7 @@ from training.data.text_files import is_plain_text, text_rows
 from training.data.wrong import Wrong, kind_of, one_of_each
 from training.optional import DATASET_FOLDERS
 from whet.errors import InputError
+from whet.json_types import Json, JsonObject
 from whet.lazy import load
 
 # Names under which a JSON document holds its rows.
@@ -38,7 +38,7 @@ _WORKBOOK = ("an Excel workbook", "In Excel, save it as CSV UTF-8.")
 _SPACE = re.compile(r"\s*")
 GUESSED = "{} is not UTF-8; it was read as {}. --encoding names another one."
 
-Numbered = Iterator[tuple[int, Any]]
+Numbered = Iterator[tuple[int, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _as_utf8(path: Path, content: bytes, options: ReadOptions, notices: list[str
     return _text(path, content, options, notices).encode("utf-8")
 
 
-def _json(path: Path, content: bytes) -> list[Any] | None:
+def _json(path: Path, content: bytes) -> list[Json] | None:
     """Return the rows of one JSON document; None when the file holds one object per line."""
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=one_of_each)
@@ -226,7 +226,7 @@ def _json(path: Path, content: bytes) -> list[Any] | None:
     )
 
 
-def _listed(path: Path, value: dict[str, Any]) -> list[Any]:
+def _listed(path: Path, value: JsonObject) -> list[Json]:
     """Return the rows in a JSON object: those under a usual name, or the object as one row."""
     listed = [name for name in _LISTS_UNDER if isinstance(value.get(name), list)]
     if not listed or value.keys() & {"messages", "conversations", "prompt", "input", "fields"}:
@@ -236,10 +236,11 @@ def _listed(path: Path, value: dict[str, Any]) -> list[Any]:
             f"{path} has lists under {' and '.join(map(repr, listed))}.",
             hint="Keep the one that holds the rows.",
         )
-    return list(value[listed[0]])
+    rows = value[listed[0]]
+    return list(rows) if isinstance(rows, list) else [value]
 
 
-def _document(path: Path, content: bytes) -> list[Any] | None:
+def _document(path: Path, content: bytes) -> list[Json] | None:
     """Return the rows of a file without an ending for it that is one JSON list, or objects over
     several lines; None for JSONL."""
     first = content.lstrip()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from training.data.message import Message, Messages
 from training.data.wrong import Wrong, shown
 
 _OF_THE_ASSISTANT = "assistant"
 
 
-def learned_turns(
-    messages: Sequence[dict[str, Any]], mode: str
-) -> tuple[list[dict[str, Any]], str, tuple[int, ...]]:
+def learned_turns(messages: Sequence[Message], mode: str) -> tuple[Messages, str, tuple[int, ...]]:
     """Return (messages without weights, mode, assistant turns that are not learned).
 
     `mode` is `last` or `all`. The turns are counted from 0 among those of the assistant, and are
@@ -40,7 +38,7 @@ def learned_turns(
     return plain, "all", unlearned
 
 
-def _weight(position: int, message: dict[str, Any]) -> int | None:
+def _weight(position: int, message: Message) -> int | None:
     weight = message.get("weight")
     if weight is None:
         return None
@@ -50,5 +48,7 @@ def _weight(position: int, message: dict[str, Any]) -> int | None:
     return int(weight)
 
 
-def _without_weight(message: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in message.items() if name != "weight"}
+def _without_weight(message: Message) -> Message:
+    plain = message.copy()
+    plain.pop("weight", None)
+    return plain

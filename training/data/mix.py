@@ -18,6 +18,7 @@ from training.data.row_fields import LEAST_WEIGHT, MOST_WEIGHT
 from training.data.rows import Row
 from training.data.similar import Shape
 from whet.errors import InputError
+from whet.json_types import Json, JsonObject
 from whet.store import digest_bytes
 
 # That a mixture gives a row: above it, a handful of rows would be learned by heart
@@ -30,7 +31,7 @@ _SHOWN = 5  # rows that a notice names
 class Mixed:
     """Rows with their weights, and how much of each set is in them."""
 
-    rows: list[dict[str, Any]]
+    rows: list[JsonObject]
     sets: dict[str, dict[str, float]]  # name -> {"rows", "taken", "rate", "weight"}
     notices: list[str]
 
@@ -127,7 +128,7 @@ def replay(new: Sequence[Row], earlier: Sequence[Row], share: float) -> tuple[li
     )
 
 
-def balance(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float], list[str]]:
+def balance(rows: Sequence[Row]) -> tuple[list[JsonObject], dict[str, float], list[str]]:
     """(rows with weights by which every label of a task, or, where answers are no labels, every
     task counts alike: N / (K · n); class -> weight; notices).
 
@@ -151,7 +152,7 @@ def balance(rows: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float]
     return [_weighed(row, weight_of[id(row)], bounded) for row in rows], classes, _about(bounded)
 
 
-def _weighed(row: Row, weight: float, bounded: list[Row], **more: Any) -> dict[str, Any]:
+def _weighed(row: Row, weight: float, bounded: list[Row], **more: Json) -> JsonObject:
     """The row with its own weight times this one, within what a row may weigh; else it joins
     `bounded`.
     """

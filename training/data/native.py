@@ -8,7 +8,7 @@ comes back as it is, so that what a step writes is read the same again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeGuard
 
 from training.data.columns import (
     ANSWERS,
@@ -32,6 +32,7 @@ from training.data.turns import (
     without_open_question,
 )
 from training.data.wrong import Wrong, shown
+from whet.json_types import Json, JsonObject
 
 OPEN_QUESTION = "a last message of the user, which has no answer, is cut off"
 RATED_ROWS = "{} is read as a rating (TRL's rows for KTO): true is a good answer, false a bad one"
@@ -50,14 +51,14 @@ class Native:
     """Makes rows of one file Whet's own. What was done to a row is returned beside it."""
 
     def __init__(
-        self, rows: Iterable[Any], known: frozenset[str], columns: Columns = NO_COLUMNS
+        self, rows: Iterable[object], known: frozenset[str], columns: Columns = NO_COLUMNS
     ) -> None:
         """`rows`: all objects of the file; `known`: names of fields that Whet has."""
         self._known = known | READ_NAMES
         self._columns = columns
         self._rated = self._rated_field([row for row in rows if isinstance(row, dict)])
 
-    def _rated_field(self, rows: Sequence[dict[str, Any]]) -> str:
+    def _rated_field(self, rows: Sequence[JsonObject]) -> str:
         """Return the field that rates answers: `label`, where every row has one of 0 and 1, or of
         "true" and "false". A column of classes that holds 0 and 1 in some rows is none.
         """
@@ -68,10 +69,10 @@ class Native:
                 return name
         return ""
 
-    def __call__(self, raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    def __call__(self, raw: JsonObject) -> tuple[JsonObject, list[str]]:
         """Return (the row, notices of what was done). Raises Wrong for what may mean several."""
         notices: list[str] = []
-        row = {name: value for name, value in raw.items() if value is not None}
+        row: JsonObject = {name: value for name, value in raw.items() if value is not None}
         row = self._columns.renamed(row) if self._columns else row
         if not (self._columns and _is_native(row)):
             row, tool = from_export(row)
@@ -89,22 +90,23 @@ class Native:
             row = _with_rating(row, rated)
             notices.append(RATED_ROWS.format(repr(rated)))
         if isinstance(messages := row.get("messages"), list) and not _has_answer_apart(row):
-            row["messages"] = without_open_question(messages)
-            notices += [OPEN_QUESTION] * (len(row["messages"]) < len(messages))
+            answered = without_open_question(messages)
+            row["messages"] = answered
+            notices += [OPEN_QUESTION] * (len(answered) < len(messages))
         return row, notices
 
 
-def _is_native(row: Mapping[str, Any]) -> bool:
+def _is_native(row: Mapping[str, Json]) -> bool:
     asked = row.keys() & {"prompt", "instruction"}
     return "messages" in row or bool(asked and row.keys() & {"completion", "output", "chosen"})
 
 
-def _holds_messages(value: object) -> bool:
+def _holds_messages(value: Json) -> bool:
     value = decoded(value)
     return is_messages([value] if isinstance(value, dict) else value)
 
 
-def _rating(value: object) -> int | None:
+def _rating(value: Json) -> int | None:
     """Return 1 or -1 for true and false in any of the ways files write them; None for others."""
     if isinstance(value, str):
         value = value.strip().casefold()
@@ -114,7 +116,7 @@ def _rating(value: object) -> int | None:
         return None
 
 
-def _with_rating(row: dict[str, Any], name: str) -> dict[str, Any]:
+def _with_rating(row: JsonObject, name: str) -> JsonObject:
     rating = _rating(row[name])
     if "rating" in row and row["rating"] != rating:
         found = f"{name!r} is {shown(row[name])} beside a rating of {shown(row['rating'])}"
@@ -122,7 +124,7 @@ def _with_rating(row: dict[str, Any], name: str) -> dict[str, Any]:
     return {**{key: value for key, value in row.items() if key != name}, "rating": rating}
 
 
-def _openai_preference(row: dict[str, Any]) -> dict[str, Any]:
+def _openai_preference(row: JsonObject) -> JsonObject:
     """Return OpenAI's preference as `messages`, `chosen` and `rejected`."""
     names = ("input", "preferred_output", "non_preferred_output")
     if not row.keys() & set(names[1:]):
@@ -138,7 +140,7 @@ def _openai_preference(row: dict[str, Any]) -> dict[str, Any]:
     return {**question, "chosen": row[names[1]], "rejected": row[names[2]], **rest}
 
 
-def _input_and_output(row: dict[str, Any]) -> dict[str, Any]:
+def _input_and_output(row: JsonObject) -> JsonObject:
     """Return a trace, what a model was sent and what it sent back, as a conversation."""
     if "instruction" in row or not {"input", "output"} <= row.keys():
         return row
@@ -152,13 +154,14 @@ def _input_and_output(row: dict[str, Any]) -> dict[str, Any]:
     question = _only_text(asked, "input")
     answer = _reply(said)
     if is_messages(question):
-        return {"messages": [*messages_from(question), *answer], **rest}
-    if len(answer) == 1 and not answer[0].get("tool_calls"):
-        return {"prompt": question, "completion": answer[0].get("content"), **rest}
+        return {"messages": [*_messages(question), *answer], **rest}
+    only = answer[0] if len(answer) == 1 else None
+    if isinstance(only, dict) and not only.get("tool_calls"):
+        return {"prompt": question, "completion": only.get("content"), **rest}
     return {"messages": [{"role": "user", "content": question}, *answer], **rest}
 
 
-def _only_text(value: object, name: str) -> Any:
+def _only_text(value: Json, name: str) -> Json:
     """Return messages or a text as they are, and of an object its only text. Raises Wrong."""
     value = decoded(value)
     if isinstance(value, str) or is_messages(value):
@@ -174,37 +177,46 @@ def _only_text(value: object, name: str) -> Any:
     raise Wrong(f"{name!r} is {shown(value)}", "a text or a list of messages")
 
 
-def _reply(value: object) -> list[Any]:
+def _reply(value: Json) -> list[Json]:
     """Return the messages of an answer: a text, a message, a list of them, or OpenAI's response."""
     value = decoded(value)
-    if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
-        value = value["choices"][0].get("message", value["choices"][0].get("text"))
+    choices = value.get("choices") if isinstance(value, dict) else None
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        value = choices[0].get("message", choices[0].get("text"))
     if isinstance(value, dict) and ("content" in value or "tool_calls" in value):
         value = [{"role": "assistant", **value}]
     value = _only_text(value, "output")
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
-    return list(messages_from(value))
+    return _messages(value)
 
 
-def _dialogue(row: dict[str, Any]) -> dict[str, Any]:
+def _messages(value: Json) -> list[Json]:
+    """Return the messages in a value that `is_messages` knows."""
+    found = messages_from(value)
+    return found if isinstance(found, list) else [found]
+
+
+def _dialogue(row: JsonObject) -> JsonObject:
     """Return the row with a list of messages under another name as `messages`."""
     named = [name for name in DIALOGUES if _holds_messages(row.get(name))]
     for name in DIALOGUES if "conversations" in row and not named else ():
         if name == "conversations":
             named = [name]  # whatever it holds: what is wrong with it is said of the messages
     for name in DIALOGUES:
-        if _is_alternating(row.get(name)):
+        if _is_alternating(texts := row.get(name)):
             named = [name]
             roles = ("user", "assistant")
-            turns = [{"role": roles[at % 2], "content": text} for at, text in enumerate(row[name])]
-            row = {**row, name: turns}
+            row = {
+                **row,
+                name: [{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)],
+            }
     if "messages" in row or len(named) != 1:
         return row
     return {"messages" if name == named[0] else name: value for name, value in row.items()}
 
 
-def _is_alternating(value: object) -> bool:
+def _is_alternating(value: Json) -> TypeGuard[list[str]]:
     """Tell whether a value is a list of texts that a user and the assistant say in turn."""
     return (
         isinstance(value, list)
@@ -213,7 +225,7 @@ def _is_alternating(value: object) -> bool:
     )
 
 
-def _paired(row: dict[str, Any]) -> dict[str, Any]:
+def _paired(row: JsonObject) -> JsonObject:
     """Return the row with a question and an answer under other names as `prompt` and `completion`.
 
     Raises Wrong for several that may be meant.
@@ -252,21 +264,21 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
     return {ours.get(name, name): value for name, value in row.items()}
 
 
-def _alpaca_question(row: dict[str, Any], name: str) -> dict[str, Any]:
+def _alpaca_question(row: JsonObject, name: str) -> JsonObject:
     """Return a preference with its question, which has another name, as `prompt`."""
     taken = {name, "input"} if name == "instruction" else {name}
     parts = [row[one] for one in (name, "input") if one in taken and _is_said(row.get(one))]
-    question = "\n\n".join(parts) if len(parts) > 1 else parts[0]
+    question = "\n\n".join(map(str, parts)) if len(parts) > 1 else parts[0]
     return {"prompt": question, **{one: value for one, value in row.items() if one not in taken}}
 
 
-def _is_said(value: object) -> bool:
+def _is_said(value: Json) -> bool:
     return (
         bool(value.strip()) if isinstance(value, str) else isinstance(value, list) and bool(value)
     )
 
 
-def _with_history(row: dict[str, Any]) -> dict[str, Any]:
+def _with_history(row: JsonObject) -> JsonObject:
     """Return the row with Alpaca's `history`, the turns before the question, as messages."""
     history = decoded(row.get("history"))
     if not isinstance(history, list) or "messages" in row:
@@ -278,29 +290,32 @@ def _with_history(row: dict[str, Any]) -> dict[str, Any]:
     if not all(isinstance(row.get(name), str) for name in pair):
         return row
     if is_messages(history):
-        turns = list(messages_from(history))
-    elif all(_is_pair(turn) for turn in history):
+        turns = _messages(history)
+    elif len(pairs := [turn for turn in history if _is_pair(turn)]) == len(history):
         roles = ("user", "assistant")
         turns = [
             {"role": role, "content": text}
-            for turn in history
+            for turn in pairs
             for role, text in zip(roles, turn, strict=True)
         ]
     else:
         raise Wrong("a 'history' of other things", 'pairs such as [["question", "answer"], …]')
     more = [row["input"]] if pair[0] == "instruction" and _is_said(row.get("input")) else []
-    question = "\n\n".join([row[pair[0]], *more])
+    question = "\n\n".join(map(str, [row[pair[0]], *more]))
     taken = (*pair, *(["input"] if more else []))
     rest = {name: value for name, value in rest.items() if name not in taken}
-    asked = {"role": "user", "content": question}
-    return {"messages": [*turns, asked, {"role": "assistant", "content": row[pair[1]]}], **rest}
+    turns += [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": row[pair[1]]},
+    ]
+    return {"messages": turns, **rest}
 
 
-def _is_pair(value: object) -> bool:
+def _is_pair(value: Json) -> TypeGuard[list[str]]:
     return isinstance(value, list) and [type(text) for text in value] == [str, str]
 
 
-def _answers_apart(row: dict[str, Any]) -> dict[str, Any]:
+def _answers_apart(row: JsonObject) -> JsonObject:
     """Drop `messages` that repeat the chosen answer, as published preference sets do."""
     chosen, messages = row.get("chosen"), row.get("messages")
     if not isinstance(chosen, list) or "rejected" not in row or not messages:
@@ -310,5 +325,5 @@ def _answers_apart(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "messages"}
 
 
-def _has_answer_apart(row: Mapping[str, Any]) -> bool:
+def _has_answer_apart(row: Mapping[str, Json]) -> bool:
     return bool(row.keys() & {"chosen", "rejected", "completion"})

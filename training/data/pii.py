@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
 
 import phonenumbers
 import re2
@@ -23,6 +22,7 @@ from phonenumbers import SUPPORTED_REGIONS
 from stdnum import iban, luhn
 
 from whet.errors import InputError
+from whet.json_types import Json, JsonObject
 from whet.store import digest_json
 
 KINDS = ("EMAIL", "IBAN", "CARD", "IP", "PHONE")
@@ -100,8 +100,9 @@ def find(text: str, region: str | None = None) -> list[Found]:
 
 
 @cache
-def _compiled(kind: str) -> Any:
-    return re2.compile(_PATTERNS[kind])
+def _compiled(kind: str) -> re.Pattern[str]:
+    compiled: re.Pattern[str] = re2.compile(_PATTERNS[kind])  # re2 has the same interface
+    return compiled
 
 
 def _confirmed(kind: str, text: str, region: str | None) -> Iterator[tuple[int, int]]:
@@ -203,7 +204,7 @@ class Scrubber:
     _names: dict[tuple[str, str], str] = field(default_factory=dict)
     _last: Counter[str] = field(default_factory=Counter)
 
-    def row(self, raw: dict[str, Any]) -> dict[str, Any]:
+    def row(self, raw: JsonObject) -> JsonObject:
         """The row without personal data, with the placeholders in it listed in `scrubbed`.
 
         Whatever goes wrong is raised: nothing is let through.
@@ -214,11 +215,11 @@ class Scrubber:
         clean = self._object({name: value for name, value in raw.items() if name != "scrubbed"})
         used = sorted(
             {match.group() for match in PLACEHOLDER.finditer("\n".join(texts_in(clean)))}
-            & {*self._names.values(), *(raw.get("scrubbed") or [])}
+            & {*self._names.values(), *_placeholders(raw)}
         )
-        return {**clean, "scrubbed": used} if used else clean
+        return {**clean, "scrubbed": [*used]} if used else clean
 
-    def _field(self, name: str, value: object) -> Any:
+    def _field(self, name: str, value: Json) -> Json:
         if isinstance(value, dict):
             return self._object(value)
         if isinstance(value, list):
@@ -238,7 +239,7 @@ class Scrubber:
             return self._text(str(value))  # a card's number may be written as a number
         return self._text(value) if isinstance(value, str) else value
 
-    def _object(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _object(self, value: JsonObject) -> JsonObject:
         """Names of fields are texts too: a table of addresses may have been turned on its side."""
         clean = {
             key if _PLAIN_NAME.fullmatch(key) else self._text(key): self._field(key, item)
@@ -276,7 +277,12 @@ class Scrubber:
         return self._names[key]
 
 
-def texts_in(value: object) -> Iterator[str]:
+def _placeholders(raw: JsonObject) -> list[str]:
+    known = raw.get("scrubbed")
+    return [item for item in known if isinstance(item, str)] if isinstance(known, list) else []
+
+
+def texts_in(value: Json) -> Iterator[str]:
     """Every text and whole number of a row at any depth, names of fields too: all that scrubbing
     looks at.
     """

@@ -9,7 +9,8 @@ it: there it is only seen, so that each token but the text's first is predicted 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Window:
     trained: tuple[bool, ...]  # per token: is it learned here
 
 
-def windows(tokenizer: Any, text: str, length: int) -> list[Window]:
+def windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> list[Window]:
     """Cut a text's tokens into windows of at most `length` tokens (at least 2)."""
     ids = list(tokenizer(text)["input_ids"])
     end = tokenizer.eos_token_id

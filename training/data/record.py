@@ -9,10 +9,36 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from whet.errors import InputError
+from whet.json_types import JsonObject
 from whet.store import digest_file
+
+
+class Source(TypedDict):
+    """A file that rows came from."""
+
+    file: str
+    sha256: str | None  # None for a folder
+
+
+class WrittenRows(TypedDict):
+    """The file of rows that a step wrote."""
+
+    file: str
+    sha256: str
+    rows: int
+
+
+class Record(TypedDict):
+    """What a step did; beside these fields, its own facts."""
+
+    step: str
+    at: str
+    sources: list[Source]
+    result: WrittenRows
+    libraries: dict[str, str]
 
 
 def refuse_existing(into: Path) -> Path:
@@ -24,7 +50,7 @@ def refuse_existing(into: Path) -> Path:
     return into
 
 
-def jsonl(rows: Iterable[dict[str, Any]]) -> str:
+def jsonl(rows: Iterable[JsonObject]) -> str:
     """Lines that `read_lines` reads again.
 
     A number that JSON does not have is a fault of ours, and raises ValueError.
@@ -34,14 +60,14 @@ def jsonl(rows: Iterable[dict[str, Any]]) -> str:
 
 def write(
     into: Path,
-    rows: list[dict[str, Any]],
+    rows: list[JsonObject],
     *,
     step: str,
     sources: list[Path],
     libraries: tuple[str, ...] = (),
     now_ms: int,
-    **facts: Any,
-) -> dict[str, Any]:
+    **facts: object,
+) -> Record:
     """Write `rows` to `into` and the record to `<into>.record.json`; returns the record.
 
     A killed process leaves neither half written.
@@ -74,4 +100,4 @@ def write(
     finally:
         with suppress(OSError):
             scratch.unlink()
-    return record
+    return cast(Record, record)

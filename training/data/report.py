@@ -7,17 +7,17 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from training.data.bad_lines import BadLine, sentences
+from training.data.check_report import CheckReport
 from whet.web.filters import code, plural
 
 _MOST_BARS = 30
 
 
-def render(found: dict[str, Any], name: str, now_ms: int) -> str:
+def render(found: CheckReport, name: str, now_ms: int) -> str:
     """The page for what `check` returned."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
@@ -46,7 +46,7 @@ def render(found: dict[str, Any], name: str, now_ms: int) -> str:
     )
 
 
-def headline(found: dict[str, Any]) -> str:
+def headline(found: CheckReport) -> str:
     """The sentence that whoever wants to train came for: does a run take these rows?"""
     if found["errors"]:
         return (

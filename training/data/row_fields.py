@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from training.data.wrong import Wrong, kind_of, shown
+from whet.json_types import JsonObject
 from whet.rag_prompt import format_passage
 
 # What a row may weigh. Its part of the loss is multiplied by it: beside rows of weight 1, one
@@ -13,7 +12,7 @@ LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e4
 _TWO_NUMBERS = 2**53  # from here on several whole numbers are one floating-point number
 
 
-def context_of(raw: dict[str, Any]) -> list[str]:
+def context_of(raw: JsonObject) -> list[str]:
     """Return retrieved passages as the gateway writes them (`whet.rag_prompt`).
 
     Raises Wrong for other things than texts, objects with a `text`, and lists of them.
@@ -26,22 +25,27 @@ def context_of(raw: dict[str, Any]) -> list[str]:
     if isinstance(value, list):
         texts = [item.get("text") if isinstance(item, dict) else item for item in value]
         if all(isinstance(text, str) for text in texts):
-            return [format_passage(item) if isinstance(item, dict) else item for item in value]
+            return [format_passage(item) if isinstance(item, dict) else str(item) for item in value]
     expected = "a text, a list of texts, or a list of objects with a 'text'"
     raise Wrong(f"'context' is {kind_of(value)}", expected)
 
 
-def texts_of(raw: dict[str, Any], name: str) -> list[str]:
+def texts_of(raw: JsonObject, name: str) -> list[str]:
     """Return a list of texts, [] where there is none. Raises Wrong for other things."""
     value = raw.get(name)
     if value is None:
         return []
-    if isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value):
-        return list(value)
+    texts = (
+        [item for item in value if isinstance(item, str) and item.strip()]
+        if isinstance(value, list)
+        else []
+    )
+    if isinstance(value, list) and len(texts) == len(value):
+        return texts
     raise Wrong(f"{name!r} is {kind_of(value)}", "a list of texts that are not empty")
 
 
-def optional_text(raw: dict[str, Any], name: str) -> str | None:
+def optional_text(raw: JsonObject, name: str) -> str | None:
     """Return a text, None for nothing and for an empty one; of an id as a number its digits.
 
     Raises Wrong.
@@ -70,7 +74,7 @@ def _number_as_text(name: str, value: int | float) -> str:
     return str(int(value))
 
 
-def one_of(raw: dict[str, Any], name: str, allowed: tuple[str, ...], default: str) -> str:
+def one_of(raw: JsonObject, name: str, allowed: tuple[str, ...], default: str) -> str:
     """Return a field that has one of the allowed values. Raises Wrong."""
     value = raw.get(name, default)
     if value not in allowed:
@@ -78,7 +82,7 @@ def one_of(raw: dict[str, Any], name: str, allowed: tuple[str, ...], default: st
     return str(value)
 
 
-def weight_of(raw: dict[str, Any]) -> float:
+def weight_of(raw: JsonObject) -> float:
     """Return how much the row counts, 1 where it does not say. Raises Wrong."""
     value = raw.get("weight", 1.0)
     if (
@@ -93,7 +97,7 @@ def weight_of(raw: dict[str, Any]) -> float:
     return float(value)
 
 
-def rating_of(raw: dict[str, Any]) -> int:
+def rating_of(raw: JsonObject) -> int:
     """Return 1 or -1, or 0 where nobody rated the answer. Raises Wrong."""
     value = raw.get("rating")
     if value is None:

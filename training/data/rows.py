@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from training.data.bad_lines import BadLine as BadLine
 from training.data.bad_lines import sentences
 from training.data.columns import NO_COLUMNS, Columns
 from training.data.loss_weights import learned_turns
+from training.data.message import Message, Messages
 from training.data.native import Native
 from training.data.row_fields import (
     context_of,
@@ -37,6 +37,7 @@ from training.data.shapes import (
 from training.data.tools import Call, calls_of, require_learnable_calls, tools_of
 from training.data.wrong import Wrong, kind_of, one_of_each, shown
 from whet.errors import InputError
+from whet.json_types import JsonObject
 from whet.store import digest_json
 
 ORIGINS = ("seed", "review", "synthetic")
@@ -87,7 +88,7 @@ class Row:
     # Of everything before the last answer, without case and surplus space: equal questions are one
     # group
     prompt_digest: str
-    messages: tuple[dict[str, Any], ...]
+    messages: tuple[Message, ...]
     kind: str  # messages | prompt | instruction | preference | text
     mode: str  # last | all: which assistant turns are learned
     weight: float
@@ -97,14 +98,14 @@ class Row:
     context: tuple[str, ...]
     checks: tuple[str, ...]
     origin: str  # seed (from a file) | review (from people) | synthetic (made from another row)
-    raw: dict[str, Any]  # the object as read, with `id` and `origin` filled in
+    raw: JsonObject  # the object as read, with `id` and `origin` filled in
     parent: str | None = None  # id of the row that a synthetic one was made from
     scrubbed: tuple[str, ...] = ()  # placeholders of removed personal data: seen, never learned
     rejected: str = ""  # the worse answer of a preference
     rating: int = 0  # 1 | -1: what people thought of the answer; 0 where nobody said
     # Turns of the assistant, counted from 0, that `mode` learns and their "weight": 0 takes out.
     unlearned: tuple[int, ...] = ()
-    tools: tuple[dict[str, Any], ...] = ()  # that the model may call, as the template gets them
+    tools: tuple[JsonObject, ...] = ()  # that the model may call, as the template gets them
 
     @property
     def answer(self) -> str:
@@ -116,12 +117,12 @@ class Row:
         """The reference answer without its calls of tools."""
         return str(self.messages[-1]["content"])
 
-    def weighted_messages(self) -> list[dict[str, Any]]:
+    def weighted_messages(self) -> Messages:
         """Return the messages as a row is written: with a `weight` where `train` alone does not say
         which answers are learned."""
         if not self.unlearned and self.mode == self.raw.get("train", "last"):
-            return [dict(message) for message in self.messages]
-        found = [dict(message) for message in self.messages]
+            return [message.copy() for message in self.messages]
+        found = [message.copy() for message in self.messages]
         answers = [message for message in found if message["role"] == "assistant"]
         for turn, message in enumerate(answers):
             is_last = message is answers[-1]
@@ -193,7 +194,7 @@ def read_lines(
 
 
 def read_objects(
-    objects: Iterable[tuple[int, Any]],
+    objects: Iterable[tuple[int, object]],
     *,
     unit: str,
     origin: str = "seed",
@@ -226,7 +227,7 @@ def read_objects(
     return reading
 
 
-def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+def parsed_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, object]]:
     """Yield (number, object) of JSONL; a BadLine for what is no JSON, BLANK for an empty line."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -247,7 +248,7 @@ def _add(reading: Reading, number: int, origin: str, value: object, native: Nati
         if native is not None and row.origin != "review" and not row.is_text:
             require_question(row.messages)
             if row.rejected:
-                answer = {"role": "assistant", "content": row.rejected}
+                answer: Message = {"role": "assistant", "content": row.rejected}
                 require_question([*row.messages[:-1], answer])
     except Wrong as wrong:
         reading.bad.append(BadLine(number, wrong.found, wrong.expected, reading.unit))
@@ -260,7 +261,7 @@ def _add(reading: Reading, number: int, origin: str, value: object, native: Nati
         reading.unknown_fields[name] = reading.unknown_fields.get(name, 0) + 1
 
 
-def _parse(line: bytes) -> Any:
+def _parse(line: bytes) -> object:
     try:
         return json.loads(line.decode("utf-8"), object_pairs_hook=one_of_each)
     except UnicodeDecodeError as error:
@@ -281,7 +282,7 @@ def _parse(line: bytes) -> Any:
         ) from error
 
 
-def _checked(value: object) -> dict[str, Any]:
+def _checked(value: object) -> JsonObject:
     """The object, when it is one that can be written as JSON again."""
     if not isinstance(value, dict):
         raise Wrong(kind_of(value), "a JSON object")
@@ -301,7 +302,7 @@ def _checked(value: object) -> dict[str, Any]:
     return value
 
 
-def _in_field(value: dict[str, Any]) -> str:
+def _in_field(value: JsonObject) -> str:
     """ " in 'NAME'": the first field that cannot be written as JSON."""
     for name, item in value.items():
         try:
@@ -311,7 +312,7 @@ def _in_field(value: dict[str, Any]) -> str:
     return ""
 
 
-def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
+def _row(number: int, raw: JsonObject, origin: str) -> Row:
     said = conversation(raw)
     kind = said.kind
     stated = one_of(raw, "train", ("last", "all"), "last")
@@ -363,18 +364,14 @@ def _row(number: int, raw: dict[str, Any], origin: str) -> Row:
     )
 
 
-def _require_learnable(
-    messages: list[dict[str, Any]], mode: str, unlearned: tuple[int, ...]
-) -> None:
+def _require_learnable(messages: Messages, mode: str, unlearned: tuple[int, ...]) -> None:
     turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
     learned = [at for number, at in enumerate(turns) if number not in unlearned]
     for at in learned if mode == "all" else learned[-1:]:
         require_learnable_calls(at + 1, messages[at])
 
 
-def _question_digest(
-    messages: list[dict[str, Any]], context: list[str], tools: list[dict[str, Any]]
-) -> str:
+def _question_digest(messages: Messages, context: list[str], tools: list[JsonObject]) -> str:
     """Digest of all that the answer is given to. Tools and calls count only where there are any,
     so that other rows keep the digest, and the part of a split, that they had before."""
     turns = [[message["role"], _normal(text_of(message))] for message in messages[:-1]]

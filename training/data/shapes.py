@@ -8,13 +8,15 @@ is learned and nobody would know which.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import cast
 
+from training.data.message import Message, Messages
 from training.data.tools import calls_in, calls_of
 from training.data.wrong import Wrong, kind_of, shown
+from whet.json_types import Json, JsonObject
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _LEADING = ("system", "developer")
@@ -35,8 +37,6 @@ _FORMATS = ("messages", "conversations", "prompt", "instruction", "input", "comp
 _HOLD_MESSAGES = ("messages", "conversations", "prompt", "completion", "chosen", "rejected")
 _MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "weight"})
 
-Messages = list[dict[str, Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -47,7 +47,7 @@ class Conversation:
     rejected: str = ""  # the worse answer of a preference
 
 
-def conversation(raw: dict[str, Any]) -> Conversation:
+def conversation(raw: JsonObject) -> Conversation:
     """Raises Wrong for an object that is none of the formats, or two of them that differ."""
     if "chosen" in raw or "rejected" in raw:
         found, own = _preference(raw), {"messages" if "messages" in raw else "prompt"}
@@ -68,7 +68,7 @@ def conversation(raw: dict[str, Any]) -> Conversation:
         asked = "\n\n".join(
             [text_in(raw, "instruction"), *([text_in(raw, "input")] if raw.get("input") else [])]
         )
-        turns = [{"role": "user", "content": asked}, _answer(text_in(raw, "output"))]
+        turns: Messages = [{"role": "user", "content": asked}, _answer(text_in(raw, "output"))]
         found, own = (
             Conversation(_with_system(raw, turns), "instruction"),
             {"instruction", "input", "output"},
@@ -100,7 +100,7 @@ def is_visible(text: str) -> bool:
     return any(unicodedata.category(character)[0] not in "ZC" for character in text)
 
 
-def require_question(messages: Sequence[dict[str, Any]]) -> None:
+def require_question(messages: Sequence[Message]) -> None:
     """Raises Wrong when nobody asks what the last message answers, when it says nothing that can be
     seen, or when two answers follow each other.
     """
@@ -122,7 +122,7 @@ def require_question(messages: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def unknown_message_fields(raw: dict[str, Any]) -> set[str]:
+def unknown_message_fields(raw: JsonObject) -> set[str]:
     """Fields of messages without a meaning here, as `messages[].weight`."""
     return {
         f"{place}[].{name}"
@@ -132,15 +132,15 @@ def unknown_message_fields(raw: dict[str, Any]) -> set[str]:
     }
 
 
-def _known(message: dict[str, Any]) -> frozenset[str]:
+def _known(message: Mapping[str, Json]) -> frozenset[str]:
     return _MESSAGE_FIELDS | {"from", "value"} if "from" in message else _MESSAGE_FIELDS
 
 
-def _listed(value: object) -> Iterator[dict[str, Any]]:
+def _listed(value: Json) -> Iterator[Mapping[str, Json]]:
     yield from (item for item in value if isinstance(item, dict)) if isinstance(value, list) else ()
 
 
-def _preference(raw: dict[str, Any]) -> Conversation:
+def _preference(raw: JsonObject) -> Conversation:
     """Both answers may carry the question; then it has to be the same one."""
     (chosen, before), (rejected, other) = _answered(raw, "chosen"), _answered(raw, "rejected")
     if calls_in(chosen) or calls_in(rejected):
@@ -161,7 +161,7 @@ def _preference(raw: dict[str, Any]) -> Conversation:
     return Conversation(_with_system(raw, messages), "preference", rejected["content"])
 
 
-def _answered(raw: dict[str, Any], name: str) -> tuple[dict[str, Any], Messages]:
+def _answered(raw: JsonObject, name: str) -> tuple[Message, Messages]:
     """(the answer, the messages before it): an answer may be a text, or a list of messages that
     ends with it.
     """
@@ -172,7 +172,7 @@ def _answered(raw: dict[str, Any], name: str) -> tuple[dict[str, Any], Messages]
     return answer, before
 
 
-def _plain_text(raw: dict[str, Any]) -> Conversation:
+def _plain_text(raw: JsonObject) -> Conversation:
     """A text to learn as it is. Raises Wrong for fields that only say something of an answer."""
     beside = [name for name in _OF_AN_ANSWER if raw.get(name)]
     if "label" in raw:
@@ -189,7 +189,7 @@ def _plain_text(raw: dict[str, Any]) -> Conversation:
     return Conversation([_answer(text)], TEXT)
 
 
-def _stated(raw: dict[str, Any]) -> Messages:
+def _stated(raw: JsonObject) -> Messages:
     """The question that stands on its own: messages, or a prompt as text or messages.
 
     Empty where there is none.
@@ -222,7 +222,7 @@ def _texts(messages: Messages) -> list[tuple[str, str]]:
     return [(message["role"], message["content"].strip()) for message in messages]
 
 
-def _with_system(raw: dict[str, Any], messages: Messages) -> Messages:
+def _with_system(raw: JsonObject, messages: Messages) -> Messages:
     """The messages after the text of `system`, which every format may have."""
     if not raw.get("system"):
         return messages
@@ -233,7 +233,7 @@ def _with_system(raw: dict[str, Any], messages: Messages) -> Messages:
     return [{"role": "system", "content": text_in(raw, "system")}, *messages]
 
 
-def _refuse_another(raw: dict[str, Any], own: set[str], found: Conversation) -> None:
+def _refuse_another(raw: JsonObject, own: set[str], found: Conversation) -> None:
     """A second format that says the same passes: published sets repeat the question in `prompt`
     beside `messages`.
     """
@@ -251,7 +251,7 @@ def _refuse_another(raw: dict[str, Any], own: set[str], found: Conversation) -> 
             )
 
 
-def _from_sharegpt(value: object) -> Any:
+def _from_sharegpt(value: Json) -> Json:
     """ShareGPT's {"from", "value"} as {"role", "content"}; what is not of that form is left for the
     check of messages to name.
     """
@@ -265,12 +265,12 @@ def _from_sharegpt(value: object) -> Any:
     ]
 
 
-def _answer(text: str) -> dict[str, Any]:
+def _answer(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
 def _messages(
-    value: object, name: str = "messages", *, question: bool = False, alone: bool = False
+    value: Json, name: str = "messages", *, question: bool = False, alone: bool = False
 ) -> Messages:
     """Checked messages that end with an answer (which may stand `alone`, where the question is
     elsewhere), or, for a `question`, with anything else.
@@ -302,7 +302,7 @@ def _messages(
     return messages
 
 
-def _message(position: int, value: object) -> dict[str, Any]:
+def _message(position: int, value: Json) -> Message:
     if not isinstance(value, dict):
         raise Wrong(
             f"message {position} is {kind_of(value)}", 'an object with "role" and "content"'
@@ -317,10 +317,11 @@ def _message(position: int, value: object) -> dict[str, Any]:
         content = ""  # a call without words, or a tool that gave nothing back
     if not isinstance(content, str):
         raise Wrong(f"the content of message {position} is {kind_of(content)}", "a text")
-    return {**value, "content": content}
+    # Checked above: what is left is further fields, which stay as they are.
+    return cast(Message, {**value, "content": content})
 
 
-def _part(position: int, part: object) -> str:
+def _part(position: int, part: Json) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     raise Wrong(
@@ -329,7 +330,7 @@ def _part(position: int, part: object) -> str:
     )
 
 
-def text_in(raw: dict[str, Any], name: str) -> str:
+def text_in(raw: JsonObject, name: str) -> str:
     """The text of a field. Raises Wrong where there is none."""
     value = raw.get(name)
     if isinstance(value, str) and value.strip():
@@ -344,6 +345,6 @@ def text_in(raw: dict[str, Any], name: str) -> str:
     raise Wrong(found, f"a text in {name!r}")
 
 
-def text_of(message: dict[str, Any]) -> str:
+def text_of(message: Message) -> str:
     """Return what a message says as one text: its words and the calls it makes."""
     return "\n".join(filter(None, [str(message["content"]), *map(str, calls_of(message))]))

@@ -16,7 +16,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from training.data.datasets import PARTS, Shares
 from training.data.hold_out import (
@@ -32,6 +31,7 @@ from training.data.hold_out import (
 from training.data.leaks import MOST_DROPPED, Leak, drop_leaks
 from training.data.rows import Row
 from whet.errors import InputError
+from whet.json_types import Json
 from whet.store import Store, digest_json
 
 
@@ -176,13 +176,15 @@ def _positions_by_time(groups: Mapping[str, Sequence[Row]], name: str) -> dict[s
     return position
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Json) -> float | None:
     """Seconds since 1970; a time without a zone is taken as UTC."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        found = datetime.fromisoformat(value)
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
     except (TypeError, ValueError, OverflowError):  # the last: a number that no float can hold
+        return None
+    if found is None:
         return None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
@@ -192,7 +194,7 @@ def settled_before(store: Store, path: str) -> dict[str, str] | None:
     return parent_from(store.read_json(path), path) if store.exists(path) else None
 
 
-def parent_from(manifest: Any, source: str) -> dict[str, str]:
+def parent_from(manifest: Json, source: str) -> dict[str, str]:
     """The settled parts in a manifest that `whet data split` wrote.
 
     Raises InputError when it is not one.
@@ -203,4 +205,4 @@ def parent_from(manifest: Any, source: str) -> dict[str, str]:
             f"{source} does not say which rows went where.",
             hint="Name a folder that `whet data split` wrote.",
         )
-    return assigned
+    return {name: str(part) for name, part in assigned.items()}

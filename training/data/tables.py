@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -28,6 +27,7 @@ from training.data.rows import BLANK, KNOWN_FIELDS, BadLine
 from training.data.turns import decoded, is_messages
 from training.data.wrong import Wrong, one_of_each, shown
 from whet.errors import InputError
+from whet.json_types import Json
 
 _DELIMITERS = ",;\t|"  # a spreadsheet writes the one that its country uses
 # Cells that must hold a list, and cells that may hold JSON. The texts of a row may be JSON for
@@ -49,7 +49,7 @@ _LONGEST_CELL = (
 _EMPTY_LINES = re.compile(r'(?:[ ,;\t|"]*\r?\n)*')  # that a spreadsheet has above its table
 _BATCH = 1024  # rows of a Parquet file in memory at a time
 
-Numbered = Iterator[tuple[int, Any]]
+Numbered = Iterator[tuple[int, object]]  # a row, a BadLine, or BLANK
 
 
 def read_csv(path: Path, text: str, columns: Columns) -> Numbered:
@@ -166,7 +166,7 @@ def _not_a_table(path: Path, start: int, line: int, error: csv.Error) -> InputEr
     )
 
 
-def _row(line: int, header: list[str], cells: list[str]) -> Any:
+def _row(line: int, header: list[str], cells: list[str]) -> object:
     if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
         expected = f"at most {len(header)}, one for each column of the first line"
         return BadLine(line, f"{len(cells)} cells", expected)
@@ -179,7 +179,7 @@ def _row(line: int, header: list[str], cells: list[str]) -> Any:
         return BadLine(line, wrong.found, wrong.expected)
 
 
-def _cell(name: str, cell: str) -> Any:
+def _cell(name: str, cell: str) -> Json:
     if name in _LIST_CELLS and cell.lstrip()[:1] in ("[", "{"):
         value = decoded(cell)
         if isinstance(value, str):
@@ -189,7 +189,7 @@ def _cell(name: str, cell: str) -> Any:
         return decoded(cell)
     if name in _MESSAGES_CELLS and cell.lstrip()[:1] in ("[", "{"):
         value = _json_or_text(cell)
-        listed_ = [value] if isinstance(value, dict) else value
+        listed_: Json = [value] if isinstance(value, dict) else value
         return value if is_messages(listed_) or _holds_messages(value) else cell
     if name in _NUMBER_CELLS:
         try:
@@ -202,14 +202,14 @@ def _cell(name: str, cell: str) -> Any:
     return cell
 
 
-def _json_or_text(cell: str) -> Any:
+def _json_or_text(cell: str) -> Json:
     try:
         return decoded(cell)
     except Wrong:  # a text that happens to be an object
         return cell
 
 
-def _holds_messages(value: object) -> bool:
+def _holds_messages(value: Json) -> bool:
     return isinstance(value, dict) and is_messages(decoded(value.get("messages")))
 
 
@@ -239,7 +239,7 @@ def read_parquet(path: Path) -> Numbered:
         ) from error
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """Return a table's value as JSON would have it.
 
     A table has every column in every row, and every field of an object in every object, so nulls

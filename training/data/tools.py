@@ -11,9 +11,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from training.data.message import Message
 from training.data.wrong import Wrong, kind_of, shown
+from whet.json_types import Json, JsonObject
 
 _NAMES_OF_ARGUMENTS = ("arguments", "parameters")  # Llama 3's templates write the second
 
@@ -23,7 +24,7 @@ class Call:
     """A call of a tool by its name with arguments."""
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Json]
 
     def __str__(self) -> str:
         """The call as people read it: `stock({"part": "lamp"})`."""
@@ -39,7 +40,7 @@ class FoundCall:
     call: Call
 
 
-def tools_of(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tools_of(raw: Mapping[str, Json]) -> list[JsonObject]:
     """Return a row's tools as the engine gives them to the chat template; [] without any.
 
     A text that is JSON (as table cells hold) counts as what it says; `functions` is OpenAI's
@@ -55,7 +56,7 @@ def tools_of(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_tool(position, tool) for position, tool in enumerate(value, start=1)]
 
 
-def _tool(position: int, value: object) -> dict[str, Any]:
+def _tool(position: int, value: object) -> JsonObject:
     """The fields and their order are those of vLLM's request model, which also names absent ones:
     the template writes the tools as JSON, so another order would be other tokens."""
     function = value.get("function", value) if isinstance(value, dict) else None
@@ -77,24 +78,27 @@ def _tool(position: int, value: object) -> dict[str, Any]:
     return {"type": "function", "function": kept}
 
 
-def calls_in(message: Mapping[str, Any]) -> list[Any]:
+def calls_in(message: Mapping[str, object]) -> list[Json]:
     """Return the entries of a message's `tool_calls`; [] without any."""
     calls = message.get("tool_calls")
     return calls if isinstance(calls, list) else []
 
 
-def for_template(message: dict[str, Any]) -> dict[str, Any]:
+def for_template(message: Message) -> Message:
     """Return the message with the arguments of its calls as objects.
 
     Engines decode them for chat templates, and put an empty object where they are no object.
     """
     calls = calls_in(message)
-    if not calls:
-        return {name: value for name, value in message.items() if name != "tool_calls"}
-    return {**message, "tool_calls": [_call_for_template(call) for call in calls]}
+    plain = message.copy()
+    if calls:
+        plain["tool_calls"] = [_call_for_template(call) for call in calls]
+    else:
+        plain.pop("tool_calls", None)
+    return plain
 
 
-def _call_for_template(call: Any) -> Any:
+def _call_for_template(call: Json) -> Json:
     function = _function(call)
     if function is None:
         return call
@@ -102,27 +106,28 @@ def _call_for_template(call: Any) -> Any:
     if isinstance(arguments, str):
         arguments = _decoded(arguments)
     function = {**function, "arguments": arguments if isinstance(arguments, dict) else {}}
-    if "function" not in call:
+    if not isinstance(call, dict) or "function" not in call:
         return {"type": "function", "function": function}
     return {"type": "function", **call, "function": function}
 
 
-def _function(call: object) -> dict[str, Any] | None:
+def _function(call: Json) -> JsonObject | None:
     function = call.get("function", call) if isinstance(call, dict) else None
     return function if isinstance(function, dict) and "name" in function else None
 
 
-def calls_of(message: Mapping[str, Any]) -> tuple[Call, ...]:
+def calls_of(message: Mapping[str, object]) -> tuple[Call, ...]:
     """Return the calls of a message in order; arguments that are no JSON object are empty."""
     found = []
     for call in calls_in(message):
         function = _function(_call_for_template(call))
-        if function is not None:
-            found.append(Call(str(function["name"]), function["arguments"]))
+        arguments = function.get("arguments") if function is not None else None
+        if function is not None and isinstance(arguments, dict):
+            found.append(Call(str(function["name"]), arguments))
     return tuple(found)
 
 
-def require_learnable_calls(position: int, message: Mapping[str, Any]) -> None:
+def require_learnable_calls(position: int, message: Mapping[str, object]) -> None:
     """Raise Wrong when a call of message `position` (from 1) cannot be learned.
 
     It needs a name and arguments that are a JSON object. In turns that are only seen both are
@@ -148,10 +153,11 @@ def require_learnable_calls(position: int, message: Mapping[str, Any]) -> None:
             )
 
 
-def _decoded(text: str) -> Any:
+def _decoded(text: str) -> Json:
     """Decode JSON. Returns None for a text that is none."""
     try:
-        return json.loads(text)
+        read: Json = json.loads(text)
+        return read
     except (ValueError, RecursionError):
         return None
 
@@ -205,12 +211,12 @@ def _facts(calls: Sequence[Call]) -> Iterator[str]:
 
 
 def _key(call: Call) -> str:
-    return json.dumps([call.name, _number_form(call.arguments)], sort_keys=True)
+    return json.dumps([call.name, _number_form(dict(call.arguments))], sort_keys=True)
 
 
-def _number_form(value: object) -> Any:
+def _number_form(value: Json) -> Json:
     """Write whole floats as integers: JSON has one kind of number."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {name: _number_form(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_number_form(item) for item in value]

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
 
 from training.data.wrong import Wrong, one_of_each, shown
-
-Messages = list[dict[str, Any]]
+from whet.json_types import Json, JsonObject
 
 CALLS = "tool call"  # a turn that is a call of a tool
 _ROLES = {
@@ -33,7 +32,7 @@ _LEARNED_NAMES = ("train", "loss")  # of a message, beside OpenAI's `weight`
 _TEXT_PARTS = ("text", "input_text", "output_text")  # of a content in parts
 
 
-def messages_from(value: object) -> Any:
+def messages_from(value: Json) -> Json:
     """Return a list of messages in OpenAI's form; what is no list of them comes back as it is.
 
     Texts that are JSON, or that Python wrote (`[{'role': …}]`), count as what they say.
@@ -47,12 +46,13 @@ def messages_from(value: object) -> Any:
     return _joined([_message(decoded(item)) for item in value])
 
 
-def decoded(value: object) -> Any:
+def decoded(value: Json) -> Json:
     """Return what a text says that is a list or an object in JSON or as Python writes it."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
-        return json.loads(value, object_pairs_hook=one_of_each)
+        read: Json = json.loads(value, object_pairs_hook=one_of_each)
+        return read
     except (ValueError, RecursionError):
         pass
     try:
@@ -62,26 +62,26 @@ def decoded(value: object) -> Any:
         return value
 
 
-def is_messages(value: object) -> bool:
+def is_messages(value: Json) -> TypeGuard[list[Json]]:
     """Tell whether a value is a list of messages, whatever its names."""
     items = [decoded(item) for item in value] if isinstance(value, list) and value else []
     return bool(items) and all(isinstance(item, dict) and _role_in(item) for item in items)
 
 
-def role_of(name: object) -> Any:
+def role_of(name: Json) -> Json:
     """Return the role that a name means; a name that means none comes back."""
     if not isinstance(name, str):
         return name
     return _ROLES.get(name.strip().casefold().replace(" ", "_").replace("-", "_"), name)
 
 
-def _role_in(message: dict[str, Any]) -> str | None:
+def _role_in(message: Mapping[str, Json]) -> str | None:
     return next(
         (name for name in ("role", *_ROLE_NAMES) if isinstance(message.get(name), str)), None
     )
 
 
-def _message(value: object) -> Any:
+def _message(value: Json) -> Json:
     if not isinstance(value, dict):
         return value
     value = {name: item for name, item in value.items() if item is not None or name == "content"}
@@ -95,9 +95,9 @@ def _message(value: object) -> Any:
     if role == "assistant" and "weight" not in message:
         for name in _LEARNED_NAMES:
             if name in message and message[name] in (0, 1):
-                message["weight"] = int(message.pop(name))
+                message["weight"] = int(message.pop(name) == 1)
     if role == CALLS:
-        calls = [*_calls(message["content"]), *rest.pop("tool_calls", [])]
+        calls = [*_calls(message["content"]), *_listed(rest.pop("tool_calls", []))]
         return {"role": "assistant", "content": "", **rest, "tool_calls": calls}
     if isinstance(called := message.get("function_call"), dict) and role == "assistant":
         message.pop("function_call")
@@ -107,7 +107,7 @@ def _message(value: object) -> Any:
     return message
 
 
-def text_of(content: Any) -> Any:
+def text_of(content: Json) -> Json:
     """Return the text of a content that is one text in parts; other contents as they are."""
     if isinstance(content, dict) and isinstance(content.get("parts"), list):
         content = content["parts"]
@@ -118,27 +118,28 @@ def text_of(content: Any) -> Any:
     return content
 
 
-def _is_text_part(part: object) -> bool:
+def _is_text_part(part: Json) -> TypeGuard[Mapping[str, Json]]:
     if not isinstance(part, dict) or not isinstance(part.get("text"), str):
         return False
     return part.get("type") in _TEXT_PARTS or part.keys() == {"text"}
 
 
-def _calls(text: object) -> list[dict[str, Any]]:
+def _calls(text: Json) -> list[Json]:
     value = decoded(text)
     calls = value if isinstance(value, list) else [value]
-    if not calls or not all(isinstance(call, dict) and _name_of(call) for call in calls):
+    found = [call for call in calls if isinstance(call, dict) and _name_of(call)]
+    if not calls or len(found) < len(calls):
         expected = 'JSON such as {"name": "…", "arguments": {…}}'
         raise Wrong(f"a call of a tool that is {shown(text)}", expected)
-    return [_call(call) for call in calls]
+    return [_call(call) for call in found]
 
 
-def _name_of(call: dict[str, Any]) -> Any:
+def _name_of(call: Mapping[str, Json]) -> Json:
     function = call.get("function", call)
     return function.get("name") if isinstance(function, dict) else None
 
 
-def _call(value: dict[str, Any]) -> dict[str, Any]:
+def _call(value: JsonObject) -> JsonObject:
     """Return OpenAI's form of a call."""
     if isinstance(value.get("function"), dict):
         return value
@@ -146,28 +147,33 @@ def _call(value: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": {"name": value.get("name"), "arguments": arguments}}
 
 
-def _joined(messages: list[Any]) -> list[Any]:
+def _joined(messages: list[Json]) -> list[Json]:
     """Put a call that follows the assistant's own text, or another call, into that message."""
-    found: list[Any] = []
+    found: list[Json] = []
     for message in messages:
         last = found[-1] if found else None
-        if last and _is_call(message) and _is_assistant(last) and not message["content"]:
-            calls = [*(last.get("tool_calls") or []), *message["tool_calls"]]
+        if _is_assistant(last) and _is_call(message) and not message["content"]:
+            calls = [*_listed(last.get("tool_calls")), *_listed(message["tool_calls"])]
             found[-1] = {**last, "tool_calls": calls}
         else:
             found.append(message)
     return found
 
 
-def _is_assistant(message: object) -> bool:
+def _listed(calls: Json) -> Sequence[Json]:
+    """Return calls as a list; what is none stands in it, for the check of calls to name."""
+    return calls if isinstance(calls, list) else [calls] if calls else []
+
+
+def _is_assistant(message: Json) -> TypeGuard[Mapping[str, Json]]:
     return isinstance(message, dict) and message.get("role") == "assistant"
 
 
-def _is_call(message: Any) -> bool:
+def _is_call(message: Json) -> TypeGuard[Mapping[str, Json]]:
     return _is_assistant(message) and bool(message.get("tool_calls"))
 
 
-def without_open_question(messages: Messages) -> Messages:
+def without_open_question(messages: list[Json]) -> list[Json]:
     """Return the messages up to the last answer, where questions follow it that have none."""
     roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
     spoken = [role for role in roles if role not in ("system", "developer")]
@@ -176,7 +182,7 @@ def without_open_question(messages: Messages) -> Messages:
     return messages[: max(at for at, role in enumerate(roles) if role == "assistant") + 1]
 
 
-def texts_of(messages: Any) -> Iterator[tuple[Any, Any]]:
+def texts_of(messages: Json) -> Iterator[tuple[Json, Json]]:
     """Yield (role, content) of a list of messages, for comparing two."""
     for message in messages if isinstance(messages, list) else []:
         if isinstance(message, dict):

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from training.data.languages import UNKNOWN, mix
+from training.data.message import with_content
 from training.data.patterns import Patterns
 from training.data.rows import Row
 from training.data.similar import words
@@ -148,7 +149,7 @@ def _question(row: Row) -> str:
 def _asking(row: Row, question: str) -> Row:
     position = _position(row)
     messages = tuple(
-        {**message, "content": question} if number == position else message
+        with_content(message, question) if number == position else message
         for number, message in enumerate(row.messages)
     )
     return replace(row, messages=messages)

@@ -6,8 +6,7 @@ One function a finding.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 from training.data import labels, languages, pii
 from training.data.finding import WARNING, Finding, warned
@@ -54,9 +53,9 @@ def warnings(
     return found + _personal(kept, region)
 
 
-def _groups(keys: Sequence[Any], kept: Sequence[Row]) -> list[list[int]]:
+def _groups(keys: Sequence[Hashable], kept: Sequence[Row]) -> list[list[int]]:
     """Line numbers of rows with equal keys, where there are two or more."""
-    lines: dict[Any, list[int]] = defaultdict(list)
+    lines: dict[Hashable, list[int]] = defaultdict(list)
     for key, row in zip(keys, kept, strict=True):
         lines[key].append(row.line)
     return [group for group in lines.values() if len(group) > 1]
@@ -94,7 +93,7 @@ def _conflicts(kept: Sequence[Row]) -> list[Finding]:
 
     An answer that people rated as bad is none that is shown as right.
     """
-    answers: dict[Any, dict[str, int]] = defaultdict(dict)
+    answers: dict[Hashable, dict[str, int]] = defaultdict(dict)
     for row in kept:
         if row.rating < 0 or row.is_text:
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+
+from whet.json_types import Json, JsonObject
 
 _SHOWN = 60  # characters of a wrong value that a message repeats
 
@@ -16,7 +17,7 @@ class Wrong(Exception):
         self.found, self.expected = found, expected
 
 
-def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def one_of_each(pairs: list[tuple[str, Json]]) -> JsonObject:
     """Return a JSON object in which no name stands twice: which was meant nobody can know.
 
     Raises Wrong.

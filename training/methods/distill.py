@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from training.ask_together import asked_together
 from training.data import datasets
+from training.data.message import Message, with_passages, written
 from training.data.rows import Row, read_lines
 from training.endpoint import Endpoint
 from training.loop.batches import IGNORED, Batch
@@ -33,7 +34,6 @@ from training.plan.prepare import Prepared
 from training.plan.reporter import Reporter
 from whet.context import Context
 from whet.errors import ConfigurationError, EndpointError, InputError, TrainingError
-from whet.rag_prompt import insert_passages
 from whet.store import canonical_json, digest_bytes
 
 __all__ = ["build", "candidate", "loss", "rows", "run"]
@@ -128,7 +128,7 @@ def taught(prepared: Prepared, endpoint: Endpoint, reporter: Reporter, kept: Pat
         with (
             kept.open("ab") as file,
             asked_together(
-                lambda row: endpoint.answer(insert_passages(list(row.messages), row.context)[:-1]),
+                lambda row: endpoint.answer(with_passages(row.messages, row.context)[:-1]),
                 ask,
             ) as answers,
         ):
@@ -193,7 +193,8 @@ def _told(row: Row, answer: str) -> Row:
     Its checks were made for its own answer and go.
     """
     kept = {name: value for name, value in row.raw.items() if name in _KEPT}
-    raw = {**kept, "messages": [*row.messages[:-1], {"role": "assistant", "content": answer}]}
+    taught: Message = {"role": "assistant", "content": answer}
+    raw = {**kept, "messages": [*written([*row.messages[:-1], taught])]}
     return read_lines([json.dumps(raw).encode()], origin=row.origin).rows[0]
 
 

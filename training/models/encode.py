@@ -13,11 +13,12 @@ A plain text (`training/data/plain_text.py`) passes no template, and may become 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from jinja2 import TemplateError
 
+from training.data.message import Messages, with_passages
 from training.data.plain_text import windows
 from training.data.rows import BadLine, Row
 from training.data.tools import calls_of, find_calls, for_template, same_calls
@@ -26,7 +27,7 @@ from training.models.encoded import Encoded
 from training.models.tool_calls import called_tools, with_call
 from whet.control_tokens import ControlTokens, ordered, read_control_tokens
 from whet.errors import ConfigurationError
-from whet.rag_prompt import insert_passages
+from whet.json_types import JsonObject
 
 # What is found of an answer of which nothing but its end is learned. `whet data check` tells such
 # rows from the others that are refused.
@@ -111,13 +112,12 @@ class Encoder:
             ["the tools"] if row.tools and self._render(messages, (), opened=False) == text else []
         )
 
-    def _without_calls(
-        self, messages: list[dict[str, Any]], at: int, tools: Sequence[dict[str, Any]]
-    ) -> str:
+    def _without_calls(self, messages: Messages, at: int, tools: Sequence[JsonObject]) -> str:
         """The conversation as rendered when message `at` made no call; empty where the template
         refuses that.
         """
-        silent = {name: value for name, value in messages[at].items() if name != "tool_calls"}
+        silent = messages[at].copy()
+        silent.pop("tool_calls", None)
         try:
             return self._render([*messages[:at], silent, *messages[at + 1 :]], tools, opened=False)
         except _Refused:
@@ -127,9 +127,7 @@ class Encoder:
         """The tokens that the engine is given to answer this row."""
         return self.asked_ids(self._conversation(row)[:-1], row.tools)
 
-    def asked_ids(
-        self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()
-    ) -> list[int]:
+    def asked_ids(self, messages: Messages, tools: Sequence[JsonObject] = ()) -> list[int]:
         """The tokens of a conversation that waits for an answer."""
         return self._tokens(self._render(messages, tools, opened=True))
 
@@ -154,8 +152,8 @@ class Encoder:
         """Text of the tokens with control tokens, which some templates mark calls with."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
-    def _conversation(self, row: Row) -> list[dict[str, Any]]:
-        return insert_passages([for_template(message) for message in row.messages], row.context)
+    def _conversation(self, row: Row) -> Messages:
+        return with_passages([for_template(message) for message in row.messages], row.context)
 
     def _text_windows(self, row: Row) -> list[Encoded]:
         self._refuse_control_tokens(list(row.messages))
@@ -240,10 +238,10 @@ class Encoder:
 
     def _span(
         self,
-        messages: list[dict[str, Any]],
+        messages: Messages,
         turn: int,
         whole: list[int],
-        tools: Sequence[dict[str, Any]],
+        tools: Sequence[JsonObject],
     ) -> tuple[int, int]:
         """[start, end) of the tokens of one assistant turn, its end-of-turn token included."""
         before = self._render(messages[:turn], tools, opened=True)
@@ -290,10 +288,10 @@ class Encoder:
 
     def _require_calls(
         self,
-        messages: list[dict[str, Any]],
+        messages: Messages,
         through: str,
         answer: str,
-        tools: Sequence[dict[str, Any]],
+        tools: Sequence[JsonObject],
     ) -> None:
         """Raise _CallLeftOut unless the `answer`, rendered at the end of `through`, holds every
         call of the last message with its arguments."""
@@ -323,7 +321,7 @@ class Encoder:
                     "an answer in words, or a base whose template writes calls of tools",
                 )
 
-    def _refuse_control_tokens(self, messages: list[dict[str, Any]]) -> None:
+    def _refuse_control_tokens(self, messages: Sequence[Mapping[str, object]]) -> None:
         for position, message in enumerate(messages, start=1):
             token = self._control.find_json(message)
             if token is not None:
@@ -332,13 +330,12 @@ class Encoder:
                     "plain text: the chat template adds control tokens itself",
                 )
 
-    def _render(
-        self, messages: list[dict[str, Any]], tools: Sequence[dict[str, Any]], *, opened: bool
-    ) -> str:
+    def _render(self, messages: Messages, tools: Sequence[JsonObject], *, opened: bool) -> str:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages,
+                    # Templates take every field of a message, more than their annotation says.
+                    cast(list[dict[str, str]], messages),
                     tools=list(tools) or None,
                     tokenize=False,
                     add_generation_prompt=opened,

@@ -18,6 +18,7 @@ from peft import PeftModel
 from peft.helpers import rescale_adapter_scale
 from torch import nn
 
+from training.data.message import Messages
 from training.machine.device import stored_dtype
 from training.models.encode import Encoder
 from training.models.lora import cast_parameters
@@ -30,7 +31,7 @@ PROMPTS = 8
 _MOST_TOKENS = 2_048
 # A conversation whose tokens say which template and tokenizer made them: two turns, a space at an
 # end, figures and a word outside English.
-ASKED = [
+ASKED: Messages = [
     {"role": "user", "content": "Where is parcel 4711? "},
     {"role": "assistant", "content": "It left us on the 3rd."},
     {"role": "user", "content": "Thank you. When will it reach Málaga?"},

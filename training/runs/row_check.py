@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from training.data import labels, languages
+from training.data.check_report import Bin, CheckReport, Piece, RowFigures
 from training.data.datasets import Shares, default_shares
 from training.data.finding import ERROR, WARNING, Finding, warned
 from training.data.formats import DEFAULTS, ReadOptions, read_file
@@ -47,7 +47,7 @@ def check(
     method_name: str = "lora",
     options: ReadOptions = DEFAULTS,
     progress: Progress = lambda stage: None,
-) -> dict[str, Any]:
+) -> CheckReport:
     """Return all figures and findings as plain data, for a run with the method.
 
     Raises InputError when a file cannot be read, ConfigurationError when the base cannot.
@@ -95,7 +95,7 @@ def check(
         "labels": labels.counts(kept),
         "errors": sum(finding.severity == ERROR for finding in findings),
         "warnings": sum(finding.severity == WARNING for finding in findings),
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [finding.as_json() for finding in findings],
         "preview": _pieces(encoder, learned[0]) if learned else [],
         "previews": [
             {"line": line, "pieces": _pieces(encoder, tokens)}
@@ -116,10 +116,10 @@ def _figures(
     kept: Sequence[Row],
     refused: Sequence[BadLine],
     stop_ids: frozenset[int],
-) -> dict[str, Any]:
+) -> RowFigures:
     lengths = sorted(len(row.ids) for row in encoded)
     bad = sorted([*reading.bad, *refused], key=lambda line: line.line)
-    return {
+    figures: RowFigures = {
         "rows": len(kept),
         "rejected": [line.as_json() for line in bad],
         "rejected_lines": len(bad),
@@ -142,13 +142,11 @@ def _figures(
         "end_of_turn_learned": sum(
             {row.line: _learns_to_stop(row, stop_ids) for row in encoded}.values()
         ),
-        **(
-            {"text_windows": sum(row.prompt_tokens == 0 for row in encoded)}
-            if any(row.is_text for row in kept)
-            else {}
-        ),
         "histogram": _histogram(lengths),
     }
+    if any(row.is_text for row in kept):
+        figures["text_windows"] = sum(row.prompt_tokens == 0 for row in encoded)
+    return figures
 
 
 def _first_windows(encoded: Sequence[Encoded], count: int) -> list[tuple[int, Encoded]]:
@@ -165,7 +163,7 @@ def _learns_to_stop(row: Encoded, stop_ids: frozenset[int]) -> bool:
     return row.trained[-1] and row.ids[-1] in stop_ids
 
 
-def _histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
+def _histogram(lengths: Sequence[int]) -> list[Bin]:
     if not lengths:
         return []
     width = max(1, -(-(lengths[-1] + 1 - lengths[0]) // _BINS))
@@ -180,17 +178,15 @@ def _histogram(lengths: Sequence[int]) -> list[dict[str, int]]:
     ]
 
 
-def _pieces(encoder: Encoder, row: Encoded) -> list[dict[str, Any]]:
+def _pieces(encoder: Encoder, row: Encoded) -> list[Piece]:
     """The row's text in runs of learned and unlearned tokens, control tokens included."""
-    pieces: list[dict[str, Any]] = []
+    pieces: list[Piece] = []
     start = 0
     for end in range(1, len(row.ids) + 1):
         if end == len(row.ids) or row.trained[end] != row.trained[start]:
             pieces.append(
                 {
-                    "text": encoder.base.tokenizer.decode(
-                        list(row.ids[start:end]), skip_special_tokens=False
-                    ),
+                    "text": encoder.decode_whole(list(row.ids[start:end])),
                     "trained": row.trained[start],
                 }
             )
