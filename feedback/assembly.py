@@ -37,6 +37,7 @@ from feedback.contradictions import Reviewed, judge, outdated_claims
 from feedback.conversations import is_call, row_answer, row_frame, row_question
 from feedback.similar import groups, normalise, question_key
 from whet.control_tokens import ControlTokens
+from whet.store import digest_json
 
 SPLITS = ("train", "validation", "test")
 # Of reviewed rows: the regression suite grows with every correction, and most still teach
@@ -72,7 +73,8 @@ class Assembled:
     assigned: dict[str, str]
     # {"row", "split", "by", "conflict"}
     superseded: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)  # {"id", "why", "control_token"?}
+    # {"id", "why", "control_token"?, "outdated"?: digest of the row}
+    left_out: list[dict[str, str]] = field(default_factory=list)
     left_out_by_reason: Counter[str] = field(default_factory=Counter)
     # Reviewed rows that stand and are in no split: not learned, but not to be broken either
     regression: list[dict[str, Any]] = field(default_factory=list)
@@ -243,7 +245,9 @@ def _without_outdated(
         later = [claim for claim in claims if reviewed_at.get(row.reference, -1) < claim.since]
         outdated = None if is_call(row.row) else judge(row.question, row_answer(row.row), later)
         if outdated:
-            result.left_out.append({"id": row.reference, "why": outdated.why})
+            result.left_out.append(
+                {"id": row.reference, "why": outdated.why, "outdated": digest_json(row.row)}
+            )
             result.left_out_by_reason["it says what corrections replaced"] += 1
         return outdated is None
 

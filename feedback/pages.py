@@ -4,6 +4,7 @@ versions. Programs use `api`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from feedback import (
     inbox,
     opinion_pages,
     queue,
+    retraining,
 )
 from feedback.acceptance import (
     ERROR_LABELS,
@@ -44,6 +46,13 @@ from whet.web.shell import Shell
 from whet.word_diff import word_diff
 
 BATCH = 50  # conversations that one press brings in from an alert: about ten minutes of reviewing
+# Keys of the Review page that a reviewer can change, by the letter they have until then
+REMAPPABLE = (
+    ("a", "approve"), ("e", "edit"), ("r", "reject"), ("s", "skip"), ("u", "undo"),
+    ("c", "take the proposed answer"), ("o", "put the original back"), ("n", "note"),
+    ("j", "next, undecided"), ("k", "previous, undecided"), ("h", "guideline"),
+    ("m", "passage missing"), ("w", "passage wrong"), ("i", "passage ignored"),
+)  # fmt: skip
 STATES = ("waiting", "done", "skipped", "all")
 
 
@@ -51,6 +60,7 @@ def router(shell: Shell) -> APIRouter:
     """Entry point `whet.pages`."""
     shell.add_page("Review", "/review", "review", 20)
     shell.add_page("Datasets", "/datasets", "datasets", 25)
+    shell.count_new_examples = partial(retraining.count_new_examples, shell.context)
     routes = APIRouter()
     _add_review(routes, shell)
     _add_deeds(routes, shell)
@@ -161,7 +171,7 @@ def _page(
         wanted=wanted, choices=choices, orders=claims.ORDERS,
         last_review=queue.last_decision(shell.context.database, user.name),
         claim_s=shell.context.settings.review_claim_s, settings=shell.context.settings,
-        hasty_limit=ASK_AFTER, **values,
+        hasty_limit=ASK_AFTER, remappable=REMAPPABLE, **values,
     )  # fmt: skip
 
 

@@ -106,6 +106,23 @@ def _learned(
     return retraining_store.examples_in(connection, success.dataset_digest)
 
 
+def count_new_examples(context: Context) -> dict[str, int]:
+    """Return alias → its new examples, as the policy counts them: see `State.new_examples`."""
+    found = {}
+    with reading(context.database) as connection:
+        names = aliases(connection)
+    for alias in names:
+        try:
+            coming = preview(context, alias)
+        except WhetError:  # the Datasets page says what is missing
+            coming = None
+        with reading(context.database) as connection:
+            unfinished = retraining_store.unfinished(connection, alias)
+            learned = _learned(connection, alias, unfinished)
+        found[alias] = len(coming.example_ids - learned) if coming else 0
+    return found
+
+
 def look(context: Context, alias: str, now: int) -> tuple[State, Decision]:
     """Return what the policy sees of one alias, and what it would decide; nothing is written."""
     state = gather(context, alias, now=now)

@@ -21,10 +21,10 @@ from itertools import chain, zip_longest
 from typing import Any, Literal
 
 from monitoring.detector.incidents import with_topic_names
+from monitoring.flapping import quiet_runs_needed, times_reopened
 from monitoring.signals import KIND_TITLES, Kind
 from monitoring.verdict import Finding, Verdict
 
-QUIET_RUNS = 2  # runs without drift before an alert resolves itself: one may be luck
 MAX_EXAMPLES = 200  # conversations kept per alert: a day's review budget
 _MAX_REPORTS = 100  # report ids kept per alert, newest last
 
@@ -45,11 +45,11 @@ REVIEWABLE: frozenset[Kind] = frozenset({"questions", "retrieval", "answers", "q
 class Change:
     """One change to make. `alert` is the open alert's record, absent when opening."""
 
-    deed: Literal["open", "extend", "resolve"]
+    deed: Literal["open", "reopen", "extend", "resolve"]
     kind: Kind | Literal["errors", "adapter", "candidate"]
     title: str
     detail: dict[str, Any]
-    alert_id: str | None = None
+    alert_id: str | None = None  # None when opening
     severity: str = ""  # empty: as it is
     key: str = ""  # what may be open once; empty: one of the alias and kind
 
@@ -63,6 +63,7 @@ def plan(
     verdict: Verdict,
     open_alerts: Mapping[str, Mapping[str, Any]],
     *,
+    resolved: Mapping[str, Mapping[str, Any]],
     report_id: str,
     stable_digest: str | None,
     spans: Mapping[str, int | None],
@@ -70,7 +71,8 @@ def plan(
 ) -> list[Change]:
     """Changes that follow from one verdict.
 
-    `open_alerts`: kind → record of its open or acknowledged alert.
+    `open_alerts`: kind → record of its open or acknowledged alert. `resolved`: kind → record of the
+    newest alert that resolved itself within `FLAP_MS`.
 
     `spans` are the report's reference_from, reference_to, window_from and window_to (ms).
     """
@@ -79,7 +81,11 @@ def plan(
     changes = []
     for kind in KIND_TITLES:
         drifted, alert = verdict.drifted(kind), open_alerts.get(kind)
-        if drifted and alert is None:
+        gone = resolved.get(kind)
+        is_back = gone is not None and gone["detail"].get("stable_digest") == stable_digest
+        if drifted and alert is None and gone is not None and is_back:
+            changes.append(_reopened(alias, kind, gone, drifted, report_id))
+        elif drifted and alert is None:
             detail = _opened(kind, drifted, report_id, stable_digest, spans, now)
             changes.append(
                 Change("open", kind, _title(alias, kind, drifted), detail, severity="information")
@@ -128,6 +134,20 @@ def _opened(
         "quiet_runs": 0,
         **spans,
     }
+
+
+def _reopened(
+    alias: str,
+    kind: Kind,
+    alert: Mapping[str, Any],
+    drifted: Sequence[Finding],
+    report_id: str,
+) -> Change:
+    """The same change again: one alert that comes and goes, not one after the other."""
+    detail = _extended(alert["detail"], kind, drifted, report_id)
+    detail["reopened"] = times_reopened(detail) + 1
+    detail.pop("resolution", None)
+    return Change("reopen", kind, _title(alias, kind, drifted), detail, alert["id"])
 
 
 def _evidence(kind: Kind, drifted: Sequence[Finding]) -> dict[str, Any]:
@@ -226,7 +246,7 @@ def _quiet(
             "Another version went live, and its traffic is as it was when it started."
         )
         return Change("resolve", kind, alert["title"], detail, alert["id"])
-    if quiet >= QUIET_RUNS:
+    if quiet >= quiet_runs_needed(detail):
         detail["resolution"] = f"Nothing of it was seen in {quiet} runs."
         return Change("resolve", kind, alert["title"], detail, alert["id"])
     return Change("extend", kind, alert["title"], detail, alert["id"])

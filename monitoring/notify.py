@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from sqlalchemy import or_, select, update
 
+from monitoring.flapping import came_back, times_reopened
 from monitoring.incident_text import text_of_alert
 from monitoring.quality_store import refresh_quality
 from monitoring.sending import Send, console_url, send_by_apprise
@@ -48,7 +49,7 @@ class Event:
     """One thing to tell about an alert."""
 
     alert_id: str
-    event: str  # open | closed
+    event: str  # open | closed; `reopened 1`, `closed 1` and so on for one that came back
 
 
 def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) -> list[Event]:
@@ -62,10 +63,12 @@ def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) 
     made = []
     for alert in found:
         before, is_open = told.get(alert["id"], set()), alert["open_marker"] is not None
-        if is_open and alert["severity"] in TOLD and "open" not in before:
-            made.append(Event(alert["id"], "open"))
-        elif not is_open and "open" in before and "closed" not in before:
-            made.append(Event(alert["id"], "closed"))
+        times = times_reopened(alert["detail"] or {})
+        begun, ended = (f"reopened {times}", f"closed {times}") if times else ("open", "closed")
+        if is_open and alert["severity"] in TOLD and begun not in before:
+            made.append(Event(alert["id"], begun))
+        elif not is_open and begun in before and ended not in before:
+            made.append(Event(alert["id"], ended))
     return made
 
 
@@ -173,14 +176,17 @@ def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[s
     No conversation is in it.
     """
     detail = alert["detail"] or {}
-    if event == "closed":
+    is_over = event.startswith("closed")
+    if is_over:
         by = f" by {alert['changed_by']}" if alert["changed_by"] else ""
         state = f"{alert['state'].capitalize()}{by} {iso(alert['changed_at'])}."
         lines = [f"{state} {detail.get('resolution', '')}".strip()]
     else:
         lines = [text_of_alert(alert).as_text()]
+        if back := came_back(detail):
+            lines.insert(0, back)
     lines.append(f"{console_url(settings)}/drift/incidents/{alert['id']}")
-    return f"{'Over: ' if event == 'closed' else ''}{alert['title']}"[:500], "\n".join(lines)
+    return f"{'Over: ' if is_over else ''}{alert['title']}"[:500], "\n".join(lines)
 
 
 def tell_alertmanager(context: Context, now: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from monitoring.alerting import Change, dedup_key, plan
+from monitoring.flapping import FLAP_MS
 from monitoring.rows import Row
 from monitoring.verdict import Rules, Verdict, judge
 from monitoring.windows import Windows, current_epoch, read_windows, require_alias
@@ -24,6 +25,7 @@ from whet.settings import Settings
 from whet.tables import alerts, drift_reports, interactions
 
 _log = logging.getLogger(__name__)
+MONITORING = "monitoring"  # who closes and reopens alerts without a person
 
 # (reference, window, verdict) → Evidently's stored snapshot; given from outside so that tests can
 # do without its import.
@@ -61,6 +63,7 @@ def run_drift(
             alias,
             verdict,
             known,
+            resolved=_resolved_alerts(connection, alias, now),
             report_id=report["id"],
             stable_digest=windows.epoch.stable_digest,
             spans=_spans(report),
@@ -147,6 +150,25 @@ def _open_alerts(connection: Connection, alias: str) -> dict[str, Mapping[str, A
     return {row["kind"]: dict(row) for row in connection.execute(query).mappings()}
 
 
+def _resolved_alerts(connection: Connection, alias: str, now: int) -> dict[str, Mapping[str, Any]]:
+    """Read the newest alert of each kind that resolved itself a short while ago.
+
+    What a person closed is not among them: the next change is news to that person.
+    """
+    query = (
+        select(alerts)
+        .where(
+            alerts.c.alias == alias,
+            alerts.c.state == "resolved",
+            alerts.c.changed_by == MONITORING,
+            alerts.c.changed_at > now - FLAP_MS,
+        )
+        .order_by(alerts.c.changed_at)
+    )
+    rows = connection.execute(query).mappings()
+    return {row["kind"]: dict(row) for row in rows if not row["detail"].get("incident")}
+
+
 def _report_row(alias: str, windows: Windows, verdict: Verdict, now: int) -> dict[str, Any]:
     def span(rows: Sequence[Row]) -> tuple[int | None, int | None]:
         return (rows[0].created_at, rows[-1].created_at) if rows else (None, None)
@@ -211,6 +233,9 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
             insert_ignore(connection, alerts).values(id=new_id("alr", at=now), **row, **standing)
         )
         return
+    if change.deed == "reopen":
+        _reopen(connection, change, now)
+        return
     values: dict[str, Any] = {
         "detail": change.detail,
         "title": change.title,
@@ -221,7 +246,7 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
             "state": "resolved",
             "open_marker": None,
             "changed_at": now,
-            "changed_by": "monitoring",
+            "changed_by": MONITORING,
         }
     # Guarded by the marker: an operator may have closed it between reading and writing.
     connection.execute(
@@ -229,3 +254,18 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
         .where(alerts.c.id == change.alert_id, alerts.c.open_marker.is_not(None))
         .values(**values)
     )
+
+
+def _reopen(connection: Connection, change: Change, now: int) -> None:
+    """Open a resolved alert again, unless another one of its key is open."""
+    other = alerts.alias()
+    key = select(alerts.c.dedup_key).where(alerts.c.id == change.alert_id).scalar_subquery()
+    taken = select(other.c.id).where(other.c.open_marker == key).exists()
+    connection.execute(
+        update(alerts)
+        .where(alerts.c.id == change.alert_id, alerts.c.open_marker.is_(None), ~taken)
+        .values(
+            detail=change.detail, title=change.title, state="open", changed_at=now,
+            changed_by=MONITORING, open_marker=alerts.c.dedup_key,
+        )
+    )  # fmt: skip

@@ -24,6 +24,7 @@
   if (progress && progress.dataset.last) undoable.push(Promise.resolve(progress.dataset.last));
   const undoButton = document.querySelector("[data-undo]");
   const drafts = window.whetDrafts(stage.dataset.user);
+  const keyMap = window.whetKeyMap(stage.dataset.user, ["a", "r", "s", "u", "j", "k", "e", "c", "o", "m", "w", "i", "h", "n"]);
 
   // --- fetching ahead ---------------------------------------------------------------------------------------------
   const known = () => [current(), ...behind, ...ahead].filter(Boolean).map((node) => node.dataset.item).concat(Array.from(inFlight));
@@ -91,6 +92,7 @@
 
   function prepare(node) {
     restoreDraft(node);
+    keyMap.label(node);
     openNewGuideline(node);
     if (decidable(node)) { difference(); showPicks(); grow(); }
     window.scrollTo({ top: 0 });
@@ -476,7 +478,7 @@
     }
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event.target) || document.querySelector("dialog[open]")) return;
     const label = decidable(node) && /^[1-9]$/.test(event.key) ? node.querySelectorAll("input[name=label]")[Number(event.key) - 1] : null;
-    const deeds = {
+    const actions = {
       a: () => decide("approve"),
       r: () => decide("reject"),
       s: () => decide("skip"),
@@ -493,8 +495,26 @@
       n: () => { if (decidable(node)) { find("[data-note]").closest("details").open = true; find("[data-note]").focus(); } },
     };
     if (label) { event.preventDefault(); label.click(); return; }
-    if (Object.hasOwn(deeds, event.key) && !goKey) { event.preventDefault(); deeds[event.key](); }
+    const action = keyMap.actionOf(event.key);
+    if (action && !goKey) { event.preventDefault(); actions[action](); }
   });
+
+  // --- changing keys, in the window of keys --------------------------------------------------------------------------
+  const keyForm = document.querySelector("[data-key-form]");
+  function showKeys(sentence) {
+    for (const place of [document.querySelector("#help"), document.querySelector(".head"), stage]) if (place) keyMap.label(place);
+    if (sentence !== undefined) document.querySelector("[data-key-said]").textContent = sentence;
+  }
+  if (keyForm) {
+    keyForm.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const { action, letter } = Object.fromEntries(new FormData(keyForm));
+      const refused = keyMap.choose(action, letter.toLowerCase());
+      showKeys(refused || "The key is " + letter.toLowerCase() + " now, in this browser.");
+    });
+    keyForm.querySelector("[data-key-reset]").addEventListener("click", () => { keyMap.reset(); showKeys("Every key is as it was."); });
+    showKeys();
+  }
 
   // `g` and a letter goes to another page; that letter is not a decision.
   let goKey = false;

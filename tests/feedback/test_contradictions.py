@@ -5,10 +5,12 @@ do.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from examples.zenith import scenario
 from feedback.assembly import Example, assemble
 from feedback.contradictions import Reviewed, judge, outdated_claims
+from whet.store import digest_json
 
 _SEED = [
     ("My Pulsar hisses", "The Pulsar warranty is 12 months. Call us by phone."),
@@ -104,3 +106,24 @@ def test_on_zenith_exactly_the_outdated_rows_go() -> None:
     replaced = {entry["row"] for entry in assembled.superseded}
     assert left <= stale, f"{len(left - stale)} current rows were left out"
     assert stale <= left | replaced, f"{len(stale - left - replaced)} outdated rows stayed"
+
+
+def test_what_corrections_replaced_is_told_from_what_left_for_another_reason() -> None:
+    """An evaluation does not ask for the rows that are listed so (`training.evaluation.earlier`)."""
+    seed = [_seed_row(number, *said) for number, said in enumerate(_SEED)]
+    old, new = _SEED[0][1], "The Pulsar warranty is 24 months. Call us by phone."
+    examples = [
+        Example(f"c{number}", {"messages": _messages(question, new)}, None, 10, old)
+        for number, question in enumerate(("Pulsar is loud", "the Pulsar broke"))
+    ]
+    left_out = assemble({"train": seed}, examples, {}).left_out
+    assert [entry["id"] for entry in left_out] == ["seed-0", "seed-1"]
+    assert [entry["outdated"] for entry in left_out] == [digest_json(row) for row in seed[:2]]
+
+
+def _seed_row(number: int, question: str, answer: str) -> dict[str, Any]:
+    return {"id": f"seed-{number}", "messages": _messages(question, answer)}
+
+
+def _messages(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

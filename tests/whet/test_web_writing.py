@@ -116,3 +116,22 @@ def test_times_carry_the_moment_that_the_browser_puts_into_its_zone() -> None:
     assert said.count("<time ") == 2 and f'data-at="{at}" data-form="clock"' in said
     assert "&amp; more" in said and said.endswith("</time>.")
     assert filters.local_times("<b> since 9", now) == "&lt;b&gt; since 9"
+
+
+def test_filters_apply_at_once_on_every_page() -> None:
+    """A form of filters has one way to apply them; its button is for browsers without JavaScript."""
+    root = Path(loop_stages.__file__).parents[2]
+    forms = {
+        f"{page.name}: {form[:80]}": form
+        for package in ("whet", "serving", "training", "monitoring", "feedback")
+        for page in (root / package).rglob("*.html")
+        for form in re.findall(r'<form class="filters".*?</form>', page.read_text(), re.S)
+        if page.name != "collection.html"  # embeds the question: asked once, when it is written
+    }
+    assert len(forms) >= 5, "the forms are not where this test looks for them"
+    for name, form in forms.items():
+        without = re.sub(r"<noscript>.*?</noscript>", "", form, flags=re.S)
+        assert "data-auto" in form or "hx-get" in form, f"{name} waits for a button"
+        assert "<button" not in without, (
+            f"{name} shows a button beside selectors that apply at once"
+        )

@@ -14,6 +14,7 @@ from training.data.rows import Row, read_lines
 from whet.context import Context
 from whet.database import reading
 from whet.registry import list_adapters
+from whet.store import digest_json
 from whet.tables import datasets
 
 MOST_DATASETS = 5  # the newest ones
@@ -25,8 +26,10 @@ def earlier_rows(context: Context, name: str, dataset: Dataset) -> list[tuple[st
     reachable ones only.
 
     Rows that the current dataset holds are judged with it; a question that it answers otherwise has
-    changed and says nothing about forgetting.
+    changed and says nothing about forgetting. Neither does a row that says what corrections
+    replaced: a version that still gave its answer would be wrong.
     """
+    outdated = _outdated(context, dataset)
     held = {
         row.prompt_digest
         for part in (dataset.train, dataset.validation, dataset.test)
@@ -42,7 +45,7 @@ def earlier_rows(context: Context, name: str, dataset: Dataset) -> list[tuple[st
         unheld = [
             row
             for row in read_lines(context.store.read_bytes(file).split(b"\n")).rows
-            if row.prompt_digest not in held
+            if row.prompt_digest not in held and digest_json(row.raw) not in outdated
         ]
         held |= {row.prompt_digest for row in unheld}
         # Answers are kept by the row's id, and two files may both have a row 1.
@@ -57,6 +60,16 @@ def earlier_rows(context: Context, name: str, dataset: Dataset) -> list[tuple[st
                 )
             )
     return found
+
+
+def _outdated(context: Context, dataset: Dataset) -> frozenset[str]:
+    """Digests of the rows that the current dataset left out because corrections replaced them."""
+    path = f"{dataset.path}/manifest.json"
+    if not context.store.exists(path):
+        return frozenset()
+    found = context.store.read_json(path)
+    left_out = (found.get("left_out") if isinstance(found, dict) else None) or []
+    return frozenset(entry["outdated"] for entry in left_out if "outdated" in entry)
 
 
 def _paths(connection: Connection, name: str, current: str) -> list[tuple[str, str, str]]:

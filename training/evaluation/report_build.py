@@ -54,7 +54,8 @@ def build(
         "probes": probe_figures,
         "earlier": (
             f"Of earlier tasks the {MOST_DATASETS} newest datasets were looked at, and of each at"
-            f" most {MOST_ROWS} test rows were asked."
+            f" most {MOST_ROWS} test rows were asked; rows whose answers people replaced since are not"
+            " asked."
         ),
     }
 

@@ -27,7 +27,6 @@ from whet.tables import (
     datasets,
     drift_reports,
     evaluations,
-    examples,
     interactions,
     leases,
     notifications,
@@ -74,7 +73,6 @@ def read_database(
             review_items.c.state == "waiting"
         )
     ).one()
-    newest_dataset = _newest_dataset(connection)
     versions, rollouts = list_adapters(connection), current_rollouts(connection)
     return HealthReading(
         now=now,
@@ -86,8 +84,7 @@ def read_database(
         drift=_newest_drift(connection),
         waiting=waiting,
         waiting_since=since,
-        dataset=newest_dataset,
-        new_examples=_new_examples(connection, newest_dataset),
+        dataset=_newest_dataset(connection),
         runs=_recent_runs(connection),
         requests=_open_requests(connection),
         rollouts=rollouts,
@@ -136,15 +133,6 @@ def _newest_dataset(connection: Connection) -> dict[str, Any] | None:
     """Versions made in one go share their time; the higher one is the newer."""
     order = (datasets.c.created_at.desc(), datasets.c.version.desc())
     return _first(connection, select(datasets).order_by(*order))
-
-
-def _new_examples(connection: Connection, dataset: dict[str, Any] | None) -> int:
-    """Standing examples that the newest dataset version does not hold."""
-    standing = select(examples.c.id).where(examples.c.withdrawn_at.is_(None))
-    if dataset is not None:
-        standing = standing.where(examples.c.alias == dataset["name"])
-    held = set(dataset["example_ids"]) if dataset else set()
-    return sum(row.id not in held for row in connection.execute(standing))
 
 
 def _recent_runs(connection: Connection) -> list[dict[str, Any]]:

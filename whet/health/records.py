@@ -88,7 +88,6 @@ class HealthReading:
     waiting: int = 0
     waiting_since: int | None = None
     dataset: dict[str, Any] | None = None
-    new_examples: int = 0
     runs: list[dict[str, Any]] = field(default_factory=list)  # newest first
     requests: list[dict[str, Any]] = field(default_factory=list)  # not yet claimed
     rollouts: dict[str, Rollout] = field(default_factory=dict)

@@ -254,6 +254,7 @@ class AlertDetail(Record):
     reports: list[str] = []
     stable_digest: str | None = None
     quiet_runs: int = 0
+    reopened: int = 0  # times that it came back after it had resolved itself
     reference_from: int | None = None
     reference_to: int | None = None
     window_from: int | None = None

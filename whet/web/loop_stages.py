@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from whet.health.operation import is_failing
@@ -24,8 +25,11 @@ class LoopStage:
     at_means: str
 
 
-def loop_stages(reading: HealthReading) -> list[LoopStage]:
-    """The six, in the order of the circle."""
+def loop_stages(reading: HealthReading, new_examples: Mapping[str, int]) -> list[LoopStage]:
+    """The six, in the order of the circle.
+
+    `new_examples`: alias → examples that its next training would learn anew.
+    """
     traffic_state = (
         ("none in the last hour", "plain")
         if not reading.answers
@@ -49,7 +53,7 @@ def loop_stages(reading: HealthReading) -> list[LoopStage]:
         traffic,
         _signals(reading),
         _review(reading),
-        _dataset(reading),
+        _dataset(reading, new_examples),
         _training(reading),
         _rollout(reading),
     ]
@@ -99,32 +103,23 @@ def _review(reading: HealthReading) -> LoopStage:
     )
 
 
-def _dataset(reading: HealthReading) -> LoopStage:
-    if reading.dataset is None:
-        return LoopStage(
-            "Dataset",
-            "dataset",
-            "/datasets",
-            str(reading.new_examples),
-            "examples",
-            "no version yet",
-            "plain",
-            None,
-            "built",
-        )
+def _dataset(reading: HealthReading, new_examples: Mapping[str, int]) -> LoopStage:
+    newest = reading.dataset
+    new = new_examples.get(newest["name"], 0) if newest else sum(new_examples.values())
     state = (
-        f"{reading.dataset['name']} v{reading.dataset['version']},"
-        f" {sum(reading.dataset['rows'].values()):,} rows"
+        f"{newest['name']} v{newest['version']}, {sum(newest['rows'].values()):,} rows"
+        if newest
+        else "no version yet"
     )
     return LoopStage(
         "Dataset",
         "dataset",
         "/datasets",
-        f"{reading.new_examples:,}",
-        "examples not in a version",
+        f"{new:,}",
+        "new example" if new == 1 else "new examples",
         state,
         "plain",
-        reading.dataset["created_at"],
+        newest["created_at"] if newest else None,
         "built",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,7 @@ def router(shell: Shell) -> APIRouter:
     @routes.get("/")
     def overview(request: Request, since: str = DEFAULT_PERIOD) -> Response:
         """The loop at a glance, what needs a person, how each alias does; traffic over time."""
-        values = _values(shell, *readings.fresh())
+        values = _values(shell, readings.fresh_examples(), *readings.fresh())
         return shell.render(request, "shell/overview.html", **values, **_chart_values(shell, since))
 
     @routes.get("/overview/charts")
@@ -50,7 +51,9 @@ def router(shell: Shell) -> APIRouter:
     def live(request: Request) -> Response:
         """Overview as a part that follows what happens."""
         return shell.render(
-            request, "shell/overview_live.html", **_values(shell, *readings.recent())
+            request,
+            "shell/overview_live.html",
+            **_values(shell, readings.recent_examples(), *readings.recent()),
         )
 
     @routes.get("/health")
@@ -110,7 +113,8 @@ class Readings:
         self._first_seen = FirstSeen()
         self._lock = threading.Lock()
         self._last: tuple[HealthReading, list[ActionItem]] | None = None
-        self._last_at = self._aliases_at = -math.inf
+        self._last_at = self._aliases_at = self._examples_at = -math.inf
+        self._examples: Mapping[str, int] = {}
 
     def fresh(self) -> tuple[HealthReading, list[ActionItem]]:
         """Read now. Raises OperationalError when the database does not answer."""
@@ -126,6 +130,17 @@ class Readings:
             is_young = time.monotonic() - self._aliases_at <= _ALIASES_S
             return self._read(self._last[0].aliases if self._last and is_young else None)
 
+    def fresh_examples(self) -> Mapping[str, int]:
+        """Count the new examples of every alias now, as the Datasets page does."""
+        self._examples = self._shell.count_new_examples()
+        self._examples_at = time.monotonic()
+        return self._examples
+
+    def recent_examples(self) -> Mapping[str, int]:
+        """Return a count of the last half minute: after a decision it assembles a version."""
+        is_young = time.monotonic() - self._examples_at <= _ALIASES_S
+        return self._examples if is_young else self.fresh_examples()
+
     def _read(self, aliases: list[AliasState] | None) -> tuple[HealthReading, list[ActionItem]]:
         reading = load_reading(self._shell.context, self._shell.now(), aliases)
         if aliases is None:
@@ -135,13 +150,15 @@ class Readings:
         return reading, items
 
 
-def _values(shell: Shell, reading: HealthReading, items: list[ActionItem]) -> dict[str, Any]:
+def _values(
+    shell: Shell, new_examples: Mapping[str, int], reading: HealthReading, items: list[ActionItem]
+) -> dict[str, Any]:
     settings = shell.context.settings
     return {
         "reading": reading,
         "aliases": reading.aliases,
         "items": items,
-        "stages": loop_stages(reading),
+        "stages": loop_stages(reading, new_examples),
         "processes": list_processes(reading),
         "headline": headline(reading, items),
         "headline_since": headline_since(items),

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -94,6 +94,8 @@ class Shell:
         self.context = context
         self.pages: list[Page] = []
         self.missing: list[str] = []  # sentences about pages that could not be loaded
+        # Alias → examples that its next training would learn anew; set by who writes examples
+        self.count_new_examples: Callable[[], Mapping[str, int]] = dict
         self._page_roles: dict[str, str | None] = {}
         self.app: FastAPI  # both set by create_console
         self.gate: Gate

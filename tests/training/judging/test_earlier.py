@@ -16,6 +16,7 @@ from training.data.rows import Row, read_lines
 from training.evaluation.earlier import MOST_ROWS, earlier_rows
 from whet.context import Context
 from whet.database import writing
+from whet.store import digest_json
 from whet.tables import datasets
 
 
@@ -103,3 +104,20 @@ def test_rows_of_two_files_with_one_id_are_never_taken_for_each_other(
     now = dataset(sqlite_context, 2, rows(facts(30))[25:], some[10:], (first.digest,))
     ((_, kept),) = earlier_rows(sqlite_context, "support", now)
     assert len(kept) == 10 and not {row.id for row in kept} & {row.id for row in now.test}
+
+
+def test_rows_that_corrections_replaced_are_not_asked_again(sqlite_context: Context) -> None:
+    """A version that no longer gives their answers has learned, and not forgotten."""
+    some = rows(facts(30))
+    first = dataset(sqlite_context, 1, some[:10], some[10:20])
+    now = dataset(sqlite_context, 2, some[20:25], some[25:], (first.digest,))
+    left_out = [
+        *({"id": row.id, "why": "…", "outdated": digest_json(row.raw)} for row in some[10:14]),
+        {"id": some[14].id, "why": "a test row resembles it"},
+    ]
+    manifest = sqlite_context.store.local_folder(now.path) / "manifest.json"
+    manifest.chmod(0o644)
+    about = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**about, "left_out": left_out}))
+    ((_, kept),) = earlier_rows(sqlite_context, "support", now)
+    assert digests(kept) == digests(some[14:20]), "what left for another reason still stands"

@@ -259,7 +259,7 @@
   // Select and checkbox filters apply at once; a form with data-auto needs no button.
   document.addEventListener("change", (event) => {
     const form = event.target instanceof Element && event.target.closest("form[data-auto]");
-    if (form && event.target.matches("select, input[type=checkbox], input[type=date]")) form.requestSubmit();
+    if (form && event.target.matches("select, input[type=checkbox], input[type=date], [data-auto-change]")) form.requestSubmit();
   });
 
   // --- keys -----------------------------------------------------------------------------------------------------
