@@ -144,7 +144,10 @@ def run(
     refit: bool | None = typer.Option(
         None,
         "--refit/--no-refit",
-        help="After the verdict, train on all rows, held-out ones too, and store that.",
+        help=(
+            "After the verdict, train on all rows, held-out ones too, and store that. Default: yes"
+            " for up to 1,000 rows, unless --test gives the rows to judge by."
+        ),
     ),
     patience: int | None = typer.Option(
         None,

@@ -138,6 +138,11 @@ def show_report(outcome: Outcome, report: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
+def _refitting(expected: dict[str, Any]) -> str:
+    seconds = expected.get("refit_seconds")
+    return f"{duration(1000 * seconds)} of training on all rows afterwards, " if seconds else ""
+
+
 def show_expected(expected: dict[str, Any], notices: list[str]) -> None:
     """Print what `--dry-run` found, in lines for people. `expected`: as the JSON document has it."""
     for notice in notices:
@@ -151,7 +156,8 @@ def show_expected(expected: dict[str, Any], notices: list[str]) -> None:
         "tokens": f"{expected['tokens']:,}, of which {expected['trained_tokens']:,} are learned",
         "time": (
             f"{duration(1000 * expected['seconds'])} of training at "
-            f"{expected['tokens_per_s']:,} tokens/s; judging and the report come on top"
+            f"{expected['tokens_per_s']:,} tokens/s; {_refitting(expected)}judging and the report"
+            " come on top"
         ),
         "memory": (
             f"{memory_text(expected['peak_memory_bytes'])} at most: "

@@ -59,6 +59,7 @@ class SourceRows:
     dataset: Any
     notices: list[str]
     folds: int = 0
+    holds_out: bool = False  # the test rows were taken out of the rows that were given
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class PartedRows:
     parts: dict[str, list[Row]]
     notices: list[str]
     folds: int = 0
+    holds_out: bool = False
 
 
 def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
@@ -101,7 +103,8 @@ def rows_of(context: Context, name: str, source: RowSource) -> SourceRows:
         options=source.options or DEFAULTS,
     )
     made = part_rows(context, name, given, source)
-    return SourceRows(datasets.save(context.store, name, made.parts), made.notices, made.folds)
+    saved = datasets.save(context.store, name, made.parts)
+    return SourceRows(saved, made.notices, made.folds, made.holds_out)
 
 
 def part_rows(context: Context, name: str, given: Given, source: RowSource) -> PartedRows:
@@ -146,7 +149,7 @@ def part_rows(context: Context, name: str, given: Given, source: RowSource) -> P
         parts["validation"] = given.validation
     if not source.no_split:
         notices.insert(0, describe_split(made, shares))
-    return PartedRows(parts, notices)
+    return PartedRows(parts, notices, holds_out=held_out_here)
 
 
 def _folded(rows: list[Row], folds: int, notices: list[str], *, is_wanted: bool) -> PartedRows:

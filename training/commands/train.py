@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from training.commands.recipe_options import overrides, with_alpha
-from training.commands.sources import RowSource, rows_or_ask
+from training.commands.sources import RowSource, SourceRows, rows_or_ask
 from training.data.formats import read_options
 from training.imports import load
 from training.machine.allocator import keep_memory
 from training.recipes.methods import find
-from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.recipes.recipe import Recipe, chosen_refit, load_recipe, recipe_from
 from training.recipes.recipe_checks import check_into, check_servable
 from whet.cli import opened
 from whet.ids import check_name
@@ -130,7 +130,7 @@ def run(
         read = rows_or_ask(context, name, source, may_ask=not as_json)
         asked = TrainRequest(
             name,
-            recipe_from({"folds": read.folds}, recipe) if read.folds else recipe,
+            _with_choices(recipe, read),
             skip_bad=skip_bad,
             drop_leaks=drop_leaks or file is None,
             warns=file is not None,
@@ -141,6 +141,14 @@ def run(
         )
         train: Callable[..., None] = load(DRY_RUN if dry_run else TRAIN_ROWS)
         train(context, asked, read, ray)
+
+
+def _with_choices(recipe: Recipe, read: SourceRows) -> Recipe:
+    """The recipe with what follows from the rows: folds to judge by, and whether it is refitted."""
+    if read.folds:
+        recipe = recipe_from({"folds": read.folds}, recipe)
+    rows = len(read.dataset.train) + len(read.dataset.test)
+    return chosen_refit(recipe, rows, holds_out=read.holds_out)
 
 
 def _chosen_folds(given: dict[str, Any]) -> int | None:

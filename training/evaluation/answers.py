@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from training.data.datasets import REGRESSION, Dataset
 from training.data.rows import Row
 from training.data.scoring import Score
+from training.data.shapes import text_of
 
 # Held-out rows answered per group: with 150 pairs a difference of 5 points shows, and two models
 # answer three groups in half a minute on two cores.
@@ -72,6 +73,11 @@ def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
     return Questions(
         sampled, available, texts if len(texts) <= limit else pick.sample(texts, limit)
     )
+
+
+def asked_messages(row: Row) -> list[dict[str, str]]:
+    """The row's messages before its answer, as they are stored beside answers."""
+    return [{"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]]
 
 
 @dataclass(frozen=True, slots=True)

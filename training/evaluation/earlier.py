@@ -64,6 +64,8 @@ def earlier_rows(context: Context, name: str, dataset: Dataset) -> list[tuple[st
 
 def _outdated(context: Context, dataset: Dataset) -> frozenset[str]:
     """Digests of the rows that the current dataset left out because corrections replaced them."""
+    if not dataset.path:  # rows that were given to judge by
+        return frozenset()
     path = f"{dataset.path}/manifest.json"
     if not context.store.exists(path):
         return frozenset()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -43,6 +43,10 @@ class HeldOut:
         return HeldOut(
             {**patterns, **other.patterns}, known, {**self.nearest, **other.nearest}, other.slices
         )
+
+    def with_known(self, rows: frozenset[str]) -> HeldOut:
+        """This, with rows that were trained before."""
+        return replace(self, known=self.known | (rows & self.patterns.keys()))
 
 
 def describe_held_out(train: Sequence[Row], rows: Sequence[Row]) -> HeldOut:
@@ -93,12 +97,7 @@ def question_sentence(group: Mapping[str, Any]) -> str:
         return ""
     asked = f"{group['questions']} different questions in {group['patterns']} patterns"
     known = group["known_patterns"]
-    interval = (
-        f", so {100 * group['candidate_low']:.0f} to {100 * group['candidate_high']:.0f} % is to be"
-        " expected of unseen wordings"
-        if group.get("candidate_low") is not None
-        else ""
-    )
+    interval = _expected(group)
     if known <= _MOSTLY_KNOWN:
         return (
             f"They are {asked}, {100 * (1 - known):.0f} % in patterns that training has"
@@ -109,6 +108,14 @@ def question_sentence(group: Mapping[str, Any]) -> str:
         " questions in other wordings will be answered worse than this. Hold out whole patterns"
         " (--hold-out pattern), or give rows in other wordings with --test."
     )
+
+
+def _expected(group: Mapping[str, Any]) -> str:
+    low, high = group.get("candidate_low"), group.get("candidate_high")
+    if low is None or high is None:
+        return ""
+    shares = f"{100 * low:.0f} to {100 * high:.0f} %" if high < 1 else f"{100 * low:.0f} % or more"
+    return f", so {shares} is to be expected of unseen wordings"
 
 
 def by_task(pairs: Mapping[str, Pair], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -20,9 +20,8 @@ from transformers import PreTrainedModel
 
 from training.data.datasets import Dataset
 from training.data.rows import Row
-from training.data.shapes import text_of
 from training.evaluation.answering import answer_rows
-from training.evaluation.answers import Answer, Questions, questions
+from training.evaluation.answers import Answer, Questions, asked_messages, questions
 from training.evaluation.cross_validation import CrossValidated
 from training.evaluation.gate import Decision, Pair, Thresholds, decide
 from training.evaluation.held_out import (
@@ -34,6 +33,7 @@ from training.evaluation.held_out import (
     worst_slices,
 )
 from training.evaluation.nll import reference_nll
+from training.evaluation.refit import SeenRows, seen_by_candidate
 from training.evaluation.reliance import RelianceAnswers, find_reliance, reliance_questions
 from training.evaluation.reliance_gate import GROUP as RELIANCE
 from training.evaluation.text_gate import GROUP, TextPair, judge_texts
@@ -124,17 +124,26 @@ def judge(
     crossed: CrossValidated | None = None,
 ) -> Judgement:
     """The trained model against production (or the base)."""
+    against = production_of(context, prepared.alias, prepared.base.digest)
+    asked = crossed.dataset if crossed else prepared.dataset
     return compare(
         context,
         model,
         prepared.encoder,
         prepared.dataset,
-        production_of(context, prepared.alias, prepared.base.digest),
+        against,
         sample_name=sample_name,
         on_batch=on_batch,
         base=base_beside(prepared),
         crossed=crossed,
         alias=prepared.alias,
+        seen=seen_by_candidate(
+            context,
+            asked.test,
+            prepared.start_adapter,
+            against,
+            is_refitted=bool(prepared.recipe.refit),
+        ),
     )
 
 
@@ -161,27 +170,34 @@ def compare(
     base: Callable[[], PreTrainedModel] | None = None,
     crossed: CrossValidated | None = None,
     alias: str = "",
+    seen: SeenRows | None = None,
 ) -> Judgement:
     """Both answer the same rows, and the gate decides.
 
     `model` is a PEFT model with the candidate active, or any other when `base` loads the base anew;
     `against` None is the base. `crossed`: answers to held-out rows that models of other folds gave
-    already. `alias`: whose reliance on its passages is judged, where it uses any.
+    already. `alias`: whose reliance on its passages is judged, where it uses any. `seen`: rows that
+    one of them was trained on.
     """
+    seen = seen or SeenRows()
     other = against.label if against else BASE
     asked = questions(crossed.dataset if crossed else dataset)
     if not asked.rows and not asked.texts:
         return Judgement(None, against, other, asked, None)
-    known = crossed.answers if crossed else {}
+    known = {**seen.ours, **(crossed.answers if crossed else {})}
     to_ask = [row for row in asked.rows if row.id not in known]
     reliance = reliance_questions(context, alias, dataset, encoder) if alias else None
     passages = reliance.otherwise if reliance else []
-    tally = Tally(on_batch, len(to_ask) + len(asked.rows) + 2 * len(passages))
+    theirs_to_ask = [row for row in asked.rows if row.id not in seen.theirs]
+    tally = Tally(on_batch, len(to_ask) + len(theirs_to_ask) + 2 * len(passages))
     ours = {**known, **answer_rows(model, encoder, to_ask, on_batch=tally.round)}
     our_reliance = answer_rows(model, encoder, passages, on_batch=tally.round)
     our_costs = reference_nll(model, encoder, asked.texts)
     with answering_as(context, model, against, base) as other_model:
-        theirs = answer_rows(other_model, encoder, asked.rows, on_batch=tally.round)
+        theirs = {
+            **seen.theirs,
+            **answer_rows(other_model, encoder, theirs_to_ask, on_batch=tally.round),
+        }
         their_reliance = answer_rows(other_model, encoder, passages, on_batch=tally.round)
         their_costs = reference_nll(other_model, encoder, asked.texts)
     read = [
@@ -207,7 +223,9 @@ def compare(
         against=other,
         further=further,
     )
-    decision = _with_questions(decision, asked, pairs, held_out)
+    decision = _with_questions(decision, asked, pairs, held_out.with_known(seen.by_start), seen)
+    if sentence := seen.sentence(other):
+        decision = replace(decision, reason=f"{decision.reason} {sentence}")
     if crossed:
         decision = replace(
             decision,
@@ -247,13 +265,19 @@ def _pair(row: Row, ours: Answer, theirs: Answer, held_out: HeldOut) -> Pair:
 
 
 def _with_questions(
-    decision: Decision, asked: Questions, pairs: Mapping[str, Pair], held_out: HeldOut
+    decision: Decision,
+    asked: Questions,
+    pairs: Mapping[str, Pair],
+    held_out: HeldOut,
+    seen: SeenRows,
 ) -> Decision:
     """The decision with what is known about the questions, by task and slice, and a sentence about
     it.
     """
     for group, rows in (*asked.groups.items(), ("all", asked.held_out)):
         decision.metrics[group].update(question_facts(rows, held_out))
+        if seen.is_refitted and decision.metrics[group].get("candidate_high") is not None:
+            decision.metrics[group]["candidate_high"] = 1.0  # how much better is not measured
     overall = decision.metrics["all"]
     overall["tasks"] = by_task(pairs, asked.held_out)
     overall["worse_slices"] = worst_slices(pairs, held_out)
@@ -321,13 +345,10 @@ def save_answers(
             groups_of.setdefault(row.id, []).append(group)
 
     def sample(row: Row) -> dict[str, Any]:
-        prompt = [
-            {"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]
-        ]
         return {
             "id": row.id,
             "groups": groups_of[row.id],
-            "prompt": prompt,
+            "prompt": asked_messages(row),
             "reference": row.answer,
             "candidate": asdict(ours[row.id]),
             "against": asdict(theirs[row.id]),

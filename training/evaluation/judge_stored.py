@@ -9,6 +9,7 @@ from typing import Any
 from training.data.datasets import Dataset, with_standing_reviews
 from training.data.rows import Row
 from training.evaluation.judge import Judgement, compare, production_of
+from training.evaluation.refit import seen_by_stored
 from training.evaluation.survey import survey
 from training.machine.device import compute_dtype
 from training.models.base_choice import open_base
@@ -61,6 +62,7 @@ def judge_stored(
         sample_name=new_id("evl"),
         on_batch=on_batch,
         alias=candidate.name,
+        seen=seen_by_stored(context, dataset.test, candidate, other),
     )
     row = judgement.row(candidate.run_id, dataset.digest)
     if row is None or judgement.decision is None:

@@ -85,6 +85,12 @@ def estimate(
         "peak_memory_bytes": peak_of(memory),
         "memory": memory,
     }
+    if prepared.recipe.refit and prepared.dataset.test:
+        # The same passes over all rows, without validation
+        rows = len(prepared.train) + len(prepared.dataset.test)
+        again = learning * rows / len(prepared.train)
+        found["refit_seconds"] = round(again, 1)
+        seconds += again
     return {**found, "cost": round(seconds / 3600 * price_per_hour, 4)} if price_per_hour else found
 
 

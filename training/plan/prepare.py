@@ -173,6 +173,14 @@ def prepare(
             "No answers are sampled while training (sample_every): no question is held out."
         )
     recipe = chosen_variants(recipe, len(dataset.train))
+    if "refit" in method.reads:
+        recipe = replace(recipe, refit=bool(recipe.refit))
+    if recipe.refit and dataset.test:
+        said.append(
+            "After the verdict the version is trained again, on the"
+            f" {len(dataset.test)} held-out rows too, which takes as long as before"
+            " (--no-refit stores the model that was judged)."
+        )
     variants, about_variants = _variants(encoder, dataset.train, parts["train"], recipe)
     notices = [*said, *about_variants, *no_start, *_notices(dataset, method, parts["train"])]
     prepared = Prepared(

@@ -31,6 +31,10 @@ _LEARNING_RATES = ((50e6, 2e-3), (1e9, 5e-4), (math.inf, 2e-4))  # (parameters u
 # Wordings of each question where a recipe names none, and the rows from which on a set has enough
 # of its own (benchmarks/training/GATE.md).
 _VARIANTS, _MANY_ROWS = 4, 5_000
+# Rows up to which held-out ones are trained too after the verdict: of 500, the wordings that a test
+# part takes away cost eight points of unseen wordings (benchmarks/training/GATE.md), and a second
+# training is short.
+_REFIT_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,9 @@ class Recipe:
     # Models that cross-validation trains beside the version, each judged on its part of the rows;
     # 0: none
     folds: int = 0
-    refit: bool = False  # after the verdict, train on all rows, held-out ones too, and store that
+    # After the verdict, train on all rows, held-out ones too, and store that; None: where the run
+    # holds rows of a small set out itself
+    refit: bool | None = None
     # Several rows to a sequence, each seeing itself alone; without it rows of like length share a
     # batch
     packing: bool = False
@@ -328,11 +334,13 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     """
     base = base or Recipe()
     known = {field.name: type(getattr(base, field.name)) for field in fields(Recipe)}
+    known["refit"] = bool
     changed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise InputError(f"A recipe has no field {name!r}.", hint=f"It has {', '.join(known)}.")
-        changed[name] = _cast(name, value, known[name])
+        is_open = name == "refit" and value is None
+        changed[name] = None if is_open else _cast(name, value, known[name])
     return replace(base, **changed)
 
 
@@ -381,6 +389,17 @@ def chosen_variants(recipe: Recipe, rows: int) -> Recipe:
     if recipe.question_variants or "question_variants" not in METHODS[recipe.method].reads:
         return recipe
     return replace(recipe, question_variants=_VARIANTS if rows < _MANY_ROWS else 1)
+
+
+def chosen_refit(recipe: Recipe, rows: int, *, holds_out: bool) -> Recipe:
+    """The recipe with its choice whether held-out rows are trained too after the verdict.
+
+    `rows`: training rows and held-out ones. `holds_out`: the run took the test rows out of its own;
+    rows that somebody gave to judge by are never trained on unasked.
+    """
+    if recipe.refit is not None or "refit" not in METHODS[recipe.method].reads:
+        return recipe
+    return replace(recipe, refit=holds_out and rows <= _REFIT_ROWS and recipe.processes == 1)
 
 
 def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:

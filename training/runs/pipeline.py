@@ -5,6 +5,7 @@ What the worker's child process and `whet train run` both call.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -79,6 +80,7 @@ class EvaluatedRun:
     model: nn.Module
     judgement: Judgement
     fingerprint: dict[str, Any] | None  # None for what is no version
+    refit_seconds: float = 0.0
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -136,6 +138,7 @@ def run_training(
     trained = _with_warnings(trained, evaluated)
     require_unchanged(loaded.prepared.base, loaded.base_files)
     clock.mark("evaluating")
+    clock.part("evaluating", "refitting", evaluated.refit_seconds)
 
     reporter.stage("storing")
     card = version_card(loaded.prepared, trained, estimate, clock.seconds)
@@ -267,6 +270,7 @@ def _refit(
 ) -> EvaluatedRun:
     """Make the model again of all rows; the one that was judged is freed."""
     reporter.stage("refitting")
+    began = time.monotonic()
     with translate_oom(loaded.prepared.recipe):
         model = refitted(
             context,
@@ -276,8 +280,12 @@ def _refit(
             pad_id=loaded.pad_id,
             loss_of=loaded.loss_of,
         )
-    note = "The version was trained on all rows again afterwards; the scores are of the one before."
-    return EvaluatedRun(model, evaluated.judgement.with_note(note), None)
+    note = (
+        "The version was trained on all rows again afterwards, so that it knows these questions too;"
+        " the scores are of the one before."
+    )
+    seconds = time.monotonic() - began
+    return EvaluatedRun(model, evaluated.judgement.with_note(note), None, seconds)
 
 
 def _with_fingerprint(run: runs.Run, loaded: LoadedRun, evaluated: EvaluatedRun) -> EvaluatedRun:

@@ -57,15 +57,6 @@ def test_a_set_too_small_for_a_test_part_is_cross_validated(shell: Shell, tmp_pa
     assert none["recipe"]["folds"] == 0
 
 
-def test_a_refit_learns_the_held_out_rows_too(shell: Shell, tmp_path: Path) -> None:
-    file = _write(tmp_path / "rows.jsonl", shop(1, rows=150).rows)
-    once = shell.json("train", "run", file, *_QUICK)
-    again = shell.json("train", "run", file, *_QUICK, "--refit")
-    assert again["metrics"]["all"]["candidate"] == once["metrics"]["all"]["candidate"]
-    assert again["digest"] != once["digest"], "the stored version is another one"
-    assert "trained on all rows again" in again["reason"]
-
-
 def test_folds_belong_to_methods_that_learn_answers(shell: Shell, tmp_path: Path) -> None:
     rows = [{"prompt": f"q{n}?", "chosen": "yes", "rejected": "no"} for n in range(20)]
     file = _write(tmp_path / "pairs.jsonl", rows)
