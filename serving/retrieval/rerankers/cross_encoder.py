@@ -58,8 +58,7 @@ class CrossEncoder:
         tokens = np.asarray([encoded.ids], np.int32)
         types = np.asarray([encoded.type_ids], np.int32)
         values: dict[str, Any] = {
-            "input_ids": tokens, "token_type_ids": types, "mask": np.ones_like(tokens),
-            "lengths": np.asarray([tokens.shape[1]], np.int32),
+            "input_ids": tokens, "token_type_ids": types, "mask": np.ones_like(tokens)
         }  # fmt: skip
         if self._head is None:  # a usual export, whose integers have 64 bits
             values = {
