@@ -233,8 +233,8 @@ class VectorStoreApi:
 
         def work(on: VectorStores) -> tuple[dict[str, Any], list[StoreFile]]:
             batch = on.files.get_batch(batch_id)
-            own = set(batch.file_ids) if batch.store == store_id else set()
-            files = [one for one in on.list_files(store_id) if one.id in own]
+            own = batch.file_ids if batch.store == store_id else []
+            files = on.find_files(store_id, own)
             return objects.batch_object(batch, files), files
 
         found, files = await self.call(caller, work)

@@ -148,9 +148,13 @@ def count_contents(connection: Connection, collection: str = "") -> dict[str, di
 # --- documents ------------------------------------------------------------------------------------
 
 
-def documents_of(connection: Connection, collection: str) -> list[Document]:
-    """Return a collection's documents by address, failed ones too."""
+def documents_of(
+    connection: Connection, collection: str, addresses: Iterable[str] | None = None
+) -> list[Document]:
+    """Return a collection's documents by address, failed ones too; `addresses`: of these alone."""
     chosen = select(documents).where(documents.c.collection == collection)
+    if addresses is not None:
+        chosen = chosen.where(documents.c.address.in_(list(addresses)))
     return [_document(row) for row in connection.execute(chosen.order_by(documents.c.address))]
 
 

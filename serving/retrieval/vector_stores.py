@@ -8,7 +8,7 @@ belongs into a thread.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -153,7 +153,7 @@ class VectorStores:
         with reading(self.context.database) as connection:
             self._writable(connection, store_id)
             file = self.files.get(file_id)
-            known = {one.name: one for one in self._files(connection, store_id)}.get(file.name)
+            known = next(iter(self._files(connection, store_id, [file.name])), None)
         if known is not None and known.id != file_id:
             raise ConflictError(
                 f"The store has another file named {file.name!r}, {known.id}.",
@@ -184,10 +184,29 @@ class VectorStores:
 
     def get_file(self, store_id: str, file_id: str) -> StoreFile:
         """Return one file of a store. Raises NotFoundError."""
-        for file in self.list_files(store_id):
-            if file.id == file_id:
-                return file
-        raise NotFoundError(f"The store {store_id!r} has no file {file_id[:80]!r}.")
+        found = self.find_files(store_id, [file_id]) or [
+            one for one in self.list_files(store_id) if one.id == file_id
+        ]  # another key's upload, whose name is not known here
+        if not found:
+            raise NotFoundError(f"The store {store_id!r} has no file {file_id[:80]!r}.")
+        return found[0]
+
+    def find_files(self, store_id: str, file_ids: Iterable[str]) -> list[StoreFile]:
+        """Return those of the key's own files that are in a store. Raises NotFoundError.
+
+        Reads these documents alone, so that asking until a file is read stays cheap.
+        """
+        names = {one: file.name for one in file_ids if (file := self._own_file(one))}
+        with reading(self.context.database) as connection:
+            self._readable(connection, store_id)
+            found = self._files(connection, store_id, names.values())
+        return [one for one in found if one.id in names]
+
+    def _own_file(self, file_id: str) -> ApiFile | None:
+        try:
+            return self.files.get(file_id)
+        except NotFoundError:
+            return None
 
     def remove_file(self, store_id: str, file_id: str) -> None:
         """Remove a file's document from a store. Raises NotFoundError, ReadOnlyError."""
@@ -200,14 +219,14 @@ class VectorStores:
 
         Returns those stores. Raises NotFoundError, ReadOnlyError.
         """
-        self.files.get(file_id)
+        name = self.files.get(file_id).name
         with reading(self.context.database) as connection:
             self.require_writer(connection)
             own = [one for one in store.list_collections(connection) if self._is_named(one)]
             found = [
                 file
                 for one in own
-                for file in self._files(connection, one.name)
+                for file in self._files(connection, one.name, [name])
                 if file.id == file_id
             ]
         for file in found:
@@ -271,15 +290,25 @@ class VectorStores:
             counts[file.state] = counts.get(file.state, 0) + 1
         return VectorStore(collection=collection, counts=counts)
 
-    def _files(self, connection: Connection, store_id: str) -> list[StoreFile]:
-        """Join documents with what still waits. A document counts once searches find it."""
+    def _files(
+        self, connection: Connection, store_id: str, names: Iterable[str] | None = None
+    ) -> list[StoreFile]:
+        """Join documents with what still waits; `names`: of these alone.
+
+        A document counts once searches find it.
+        """
         collection = store.require_collection(connection, store_id)
         uploads = self.uploads(store_id)
-        newest = {upload.address: upload for upload in uploads.load()}
+        wanted = None if names is None else set(names)
+        newest = {
+            upload.address: upload
+            for upload in uploads.load()
+            if wanted is None or upload.address in wanted
+        }
         is_current = load_index_state(self.context.settings, collection).state in _SEARCHABLE
         problem = uploads.problem
         found: list[StoreFile] = []
-        for document in store.documents_of(connection, store_id):
+        for document in store.documents_of(connection, store_id, wanted):
             upload = newest.pop(document.address, None)
             if upload is not None and upload.state == WAITING:
                 found.append(_of_upload(store_id, upload, problem))

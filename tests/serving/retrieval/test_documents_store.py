@@ -73,6 +73,14 @@ def test_replaced_document_loses_its_old_passages(connection: Connection) -> Non
     assert found[new[1].id] == (new[1], store.get_document(connection, document().id))
 
 
+def test_documents_of_some_addresses_are_read_alone(connection: Connection) -> None:
+    for address in ("a.md", "b.md", "c.md"):
+        add(connection, document(address), "one")
+    found = store.documents_of(connection, "manual", ["c.md", "a.md", "none.md"])
+    assert [one.address for one in found] == ["a.md", "c.md"]
+    assert store.documents_of(connection, "manual", []) == []
+
+
 def test_same_document_gives_same_ids_and_digest(connection: Connection) -> None:
     made = add(connection, document(), "one")
     before = digest(connection)
