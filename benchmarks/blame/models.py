@@ -13,7 +13,7 @@ from training.loop.trainer import train
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.encoded import Encoded
-from training.models.lora import trainable
+from training.models.lora import merged_once, trainable
 from training.recipes.recipe import Recipe, load_recipe
 from whet.conversation import history
 
@@ -30,8 +30,7 @@ class Versions:
         self._encoder = Encoder(base, base.max_positions)
         recipe = replace(load_recipe("lora"), epochs=_EPOCHS, seed=seed)
         self._recipe: Recipe = settled(base, recipe)
-        untrained = trainable(base, self._recipe)  # answers like the base: B is zero
-        self._models: dict[str, Any] = {"base": untrained.eval()}
+        self._models: dict[str, Any] = {"base": base.load_model(self._recipe.dtype).eval()}
         self._answers: dict[tuple[str, str], str] = {}
         self.trained: dict[str, dict[str, Any]] = {}
 
@@ -44,7 +43,7 @@ class Versions:
         pad = self.base.tokenizer.pad_token_id
         pad_id = min(self.base.stop_ids) if pad is None else pad
         done = train(model, encoded, [], self._recipe, pad_id=pad_id, on_step=lambda step: None)
-        self._models[name] = model.eval()
+        self._models[name] = merged_once(model, self._recipe.dtype)  # answers twice as fast
         self.trained[name] = {
             "rows": len(rows), "steps": done.steps, "last_loss": round(done.last_loss, 4)
         }  # fmt: skip

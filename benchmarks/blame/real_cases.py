@@ -8,7 +8,7 @@ or alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -62,14 +62,13 @@ class RealWorld:
         body = insert_into_request(request_of(asked.question), _texts(passages))
         return self.versions(version, "chat", body)
 
-    def answer_all(self, asked_all: list[Asked], version: str) -> None:
-        """Answer every question without passages, with those found, and with the right one."""
+    def answer_all(self, given: Iterable[tuple[Asked, tuple[Hit, ...]]], version: str) -> None:
+        """Answer questions with passages, together."""
         self.versions.answer_together(
             version,
             [
                 insert_into_request(request_of(asked.question), _texts(passages))
-                for asked in asked_all
-                for passages in ((), asked.passages, _alone(asked))
+                for asked, passages in given
             ],
         )
 
@@ -104,17 +103,21 @@ def plant(
     world.rng.shuffle(facts)
     asked_all = [real.search(fact) for fact in facts]
     known = [asked for asked in asked_all if asked.fact in stale]
-    real.answer_all(asked_all, "base")
-    real.answer_all(known, STALE)
+    for passages in (lambda asked: asked.passages, _alone):
+        real.answer_all([(asked, passages(asked)) for asked in asked_all], "base")
+    real.answer_all([(asked, asked.passages) for asked in known], STALE)
     yield from _take(_contradicted(real, asked_all, stale), per_fault, number)
     free = [asked for asked in asked_all if asked.fact not in stale]
-    real.answer_all(free, REFUSER)
+    read = [asked for asked in free if asked.is_sent and _reads_alone(real, asked)]
+    real.answer_all([(asked, asked.passages) for asked in read[-2 * per_fault :]], REFUSER)
     used: set[str] = set()
     for find, count in (
         (_below_the_cut, per_fault), (_limits, per_fault), (_ignored, per_fault),
         (_forgotten, per_fault), (_right_answers, controls // 2), (_wrong_reviews, controls // 2),
     ):  # fmt: skip
-        left = (asked for asked in free if asked.question not in used)
+        # From the end: those that the refuser has answered together.
+        pool = read[::-1] if find is _forgotten else free
+        left = (asked for asked in pool if asked.question not in used)
         for planted in _take(find(real, left), count, number):
             used.add(planted.case.question)
             yield planted

@@ -47,6 +47,9 @@ def main(given: list[str]) -> int:
     )
     parser.add_argument("--graph", action="store_true", help="measure speed with the graph")
     parser.add_argument("--no-peers", action="store_true", help="leave out other engines")
+    parser.add_argument(
+        "--langchain", type=Path, help="interpreter of an environment with peers/langchain.txt"
+    )
     options = parser.parse_args(given)
     options.cache = options.cache.absolute()
     try:
@@ -71,7 +74,7 @@ def _measure(part: str, options: argparse.Namespace) -> Any:
     return [
         measure_speed(
             texts, vectors, questions, embedder, passages=int(size), is_graph=options.graph,
-            with_peers=not options.no_peers,
+            with_peers=not options.no_peers, langchain=options.langchain,
         )
         | _stamp()
         for size in options.passages.split(",")

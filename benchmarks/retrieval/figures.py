@@ -37,9 +37,14 @@ def _stamp(measured: dict[str, Any]) -> str:
 
 
 def _quality(measured: dict[str, Any]) -> str:
+    indexed = ""
+    if measured["embedded"] and measured["index_processor_s"]:
+        rate = measured["embedded"] / measured["index_processor_s"]
+        indexed = f"Indexed at {rate:.1f} passages per second of processor time. "
     lines = [
         f"**Recall on the manual.** {measured['passages']:,} passages of at most "
-        f"{measured['chunk_tokens']} tokens, embedder `{measured['embedder']}`. {_stamp(measured)}",
+        f"{measured['chunk_tokens']} tokens, embedder `{measured['embedder']}`. {indexed}"
+        f"{_stamp(measured)}",
         "",
         "| questions | | @1 | @4 | @10 |",
         "|---|---|---:|---:|---:|",

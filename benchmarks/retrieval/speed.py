@@ -7,9 +7,11 @@ embedding is timed apart.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sqlite3
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.errors import BenchmarkError
 from serving.retrieval.embedders import Embedder, EmbedderSource, FloatArray
 from serving.retrieval.embedders.protocol import normalise
 from serving.retrieval.fusion import Fusion
@@ -43,8 +46,12 @@ def measure_speed(
     passages: int,
     is_graph: bool,
     with_peers: bool,
+    langchain: Path | None = None,
 ) -> dict[str, Any]:
-    """Build an index of `passages` and ask every question. Returns milliseconds by engine."""
+    """Build an index of `passages` and ask every question. Returns milliseconds by engine.
+
+    `langchain`: the interpreter of an environment that has its stack (`peers/langchain.txt`).
+    """
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     made = _passages(texts, passages)
     rows = _rows(vectors, passages)
@@ -66,6 +73,10 @@ def measure_speed(
         if with_peers:
             times |= _peers(Path(folder), made, questions)
         index.close()
+        if langchain is not None:
+            found = _langchain(langchain, Path(folder), made, rows, questions, asked)
+            times |= {f"LangChain, {mode.value}": found.pop(mode.value) for mode in Mode}
+            result["langchain"] = found
     times["embed the question"] = _time(
         lambda number: embedder.embed_query(questions[number]), len(questions)
     )
@@ -142,6 +153,28 @@ def _recall(index: Index, rows: FloatArray, asked: FloatArray) -> float:
         candidates = _first(index, "", vector, Mode.VECTOR, 10)
         found += len({f"psg_{row}" for row in exact} & {each.passage_id for each in candidates})
     return round(found / (10 * len(asked)), 4)
+
+
+def _langchain(
+    python: Path,
+    folder: Path,
+    made: Sequence[str],
+    rows: FloatArray,
+    questions: Sequence[str],
+    asked: FloatArray,
+) -> dict[str, Any]:
+    """Run LangChain's stack over the same passages and vectors, in a process of its own."""
+    (folder / "texts.json").write_text(json.dumps(made))
+    (folder / "questions.json").write_text(json.dumps(list(questions)))
+    np.save(folder / "vectors.npy", rows)
+    np.save(folder / "asked.npy", asked)
+    child = Path(__file__).with_name("langchain_child.py")
+    done = subprocess.run(
+        [str(python), str(child), str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchmarkError(f"LangChain's stack failed: {done.stderr.strip()[-500:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _peers(folder: Path, made: Sequence[str], questions: Sequence[str]) -> dict[str, Any]:
