@@ -29,6 +29,8 @@ def tables(results: dict[str, Any]) -> str:
         parts += [_speed(one) for one in results["speed"]]
     if "embedders" in results:
         parts.append(_embedders(results["embedders"]))
+    if "postgres" in results:
+        parts.append(_postgres(results["postgres"]))
     return "\n\n".join(parts)
 
 
@@ -86,4 +88,25 @@ def _embedders(measured: dict[str, Any]) -> str:
     ]
     for name, found in rates.items():
         lines.append(f"| {name} | {found['per_processor_s']:.1f} | {found['per_s']:.1f} |")
+    return "\n".join(lines)
+
+
+def _postgres(measured: dict[str, Any]) -> str:
+    build = measured["build"]
+    lines = [
+        f"**The manual's {measured['passages']:,} passages in {measured['server']}**: recall over all"
+        " questions, time of a search for 100 passages. Written in"
+        f" {build['copy_s']:g} s, words indexed in {build['words_s']:g} s, HNSW built in"
+        f" {build['hnsw_s']:g} s. {_stamp(measured)}",
+        "",
+        "| | @1 | @4 | @10 | p50 ms | p95 ms | processor ms, mean |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, found in measured["engines"].items():
+        shares = " | ".join(f"{found[f'@{cut}']:.3f}" for cut in (1, 4, 10))
+        times = " | ".join(f"{found[key]:.2f}" for key in ("p50", "p95", "processor_mean"))
+        more = f", recall@10 of exact {found['recall@10']:.4f}" if "recall@10" in found else ""
+        lines.append(f"| {name}{more} | {shares} | {times} |")
+    shares = " | ".join(f"{measured['files'][f'@{cut}']:.3f}" for cut in (1, 4, 10))
+    lines.append(f"| words of an index in files (BM25) | {shares} | | | |")
     return "\n".join(lines)

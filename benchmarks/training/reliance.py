@@ -3,26 +3,33 @@ passages.
 
 Ten honest adapters (three scenarios, several seeds; with passages in all rows, or in half of them)
 and one that learned rows whose passages say otherwise than their answers, each trained and judged
-by `whet train run` on the built-in base. Appends a line per adapter to `--out` (JSONL) and prints
-the table that RELIANCE.md keeps. Figures are answers, so that other work beside it does not matter.
+by `whet train run` on the built-in base. Appends a line per adapter to `reliance.jsonl` and writes
+the table of RELIANCE.md, in which a later line of a case replaces an earlier one. Figures are
+answers, so that other work beside it does not matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
+from benchmarks.document import put_between_markers
 from benchmarks.errors import BenchmarkError
 from benchmarks.training.reliance_rows import SCENARIOS, RawRow, contradicted, without_passages
 from whet.cli import app
 
+_RESULTS = Path(__file__).with_name("reliance.jsonl")
+_DOCUMENT = Path(__file__).with_name("RELIANCE.md")
+_BEGIN, _END = "<!-- reliance: begin -->", "<!-- reliance: end -->"
 TRAIN, TEST = 48, 26  # rows: enough to learn the manner of answering, little enough for many runs
 
 
@@ -91,9 +98,13 @@ def run(case: Case, folder: Path, *extra: str) -> dict[str, Any]:
 def main(given: list[str] | None = None) -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("reliance.jsonl"))
     parser.add_argument("--only", type=int, nargs="*", help="numbers of cases; default: all")
+    parser.add_argument("--machine", default="", help="what to call this machine in the table")
     options = parser.parse_args(given)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"],
+        capture_output=True, text=True, check=True, cwd=_DOCUMENT.parent,
+    ).stdout.strip()  # fmt: skip
     for number in options.only if options.only is not None else range(len(CASES)):
         case = CASES[number]
         began = time.process_time()
@@ -106,11 +117,35 @@ def main(given: list[str] | None = None) -> int:
             "right": found["metrics"]["all"]["candidate"],
             "reason": found["reason"],
             "processor_s": round(time.process_time() - began, 1),
+            "at": f"{datetime.now(UTC):%Y-%m-%d}",
+            "commit": commit,
+            "machine": options.machine,
         }
-        with options.out.open("a", encoding="utf-8") as file:
+        with _RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(row(line), flush=True)
+        _DOCUMENT.write_text(
+            put_between_markers(_DOCUMENT.read_text(), table(_load()), _BEGIN, _END)
+        )
     return 0
+
+
+def _load() -> list[dict[str, Any]]:
+    """Return the newest line of each case, in the order of the cases."""
+    lines = [json.loads(line) for line in _RESULTS.read_text().splitlines()]
+    newest = {Case(**{name: line[name] for name in asdict(CASES[0])}): line for line in lines}
+    return [newest[case] for case in CASES if case in newest]
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Return the Markdown of the recorded cases."""
+    head = [
+        "| scenario | kind | seed | questions | follows | keeps | base | difference, points | right |"
+        " verdict | recorded |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---|---|",
+    ]
+    rows = [f"{row(line)} {line['at']}, `{line['commit']}`, {line['machine']} |" for line in lines]
+    return "\n".join([*head, *rows])
 
 
 def row(line: dict[str, Any]) -> str:
