@@ -133,6 +133,15 @@ def run(
             " otherwise, so that the model goes on reading them. Default: 0."
         ),
     ),
+    rehearsal_share: float | None = typer.Option(
+        None,
+        "--rehearsal-share",
+        help=(
+            "Share of the training, 0 to 0.5, that is general questions as the base answers them,"
+            " so that it keeps what it can do. Default: 0.15 for bases above 50 M parameters, else"
+            " 0."
+        ),
+    ),
     folds: int | None = typer.Option(
         None,
         "--folds",

@@ -65,6 +65,7 @@ def run(
     packing: bool | None,
     question_variants: int | None,
     counterfactual_share: float | None,
+    rehearsal_share: float | None,
     folds: int | None,
     refit: bool | None,
     patience: int | None,
@@ -96,7 +97,7 @@ def run(
     options = {
         "method": method or None, "rank": rank, "alpha": alpha, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
         "max_length": max_length, "seed": seed, "threads": threads, "init_from": init_from, "teacher": teacher, "micro_batch": micro_batch,
-        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "counterfactual_share": counterfactual_share, "folds": folds, "refit": refit, "patience": patience, "sample_every": sample_every, "device": device,
+        "gradient_checkpointing": gradient_checkpointing, "processes": processes, "packing": packing, "question_variants": question_variants, "counterfactual_share": counterfactual_share, "rehearsal_share": rehearsal_share, "folds": folds, "refit": refit, "patience": patience, "sample_every": sample_every, "device": device,
         "dropout": dropout, "warmup": warmup, "schedule": schedule, "target_modules": target_modules, "weight_decay": weight_decay,
     }  # fmt: skip
     given = overrides(options, assignments)

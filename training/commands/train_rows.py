@@ -21,6 +21,7 @@ from training.recipes.recipe_checks import relevant_fields
 from training.runs.load_model import measured
 from training.runs.outcome import Outcome
 from training.runs.pipeline import run_training
+from training.runs.rehearsal import with_rehearsal
 from training.runs.resume import checkpoints_of
 from training.runs.version_card import recipe_json
 from training.store import runs
@@ -31,6 +32,7 @@ from whet.errors import TrainingError, WhetError
 
 
 def _expected(context: Context, prepared: Prepared, price_per_hour: float) -> dict[str, Any]:
+    prepared = with_rehearsal(context, prepared, lambda done, total: None)
     prepared, _, _, expected = measured(context, prepared, price_per_hour)
     return {
         "alias": prepared.alias,

@@ -57,6 +57,7 @@ class Prepared:
     # Rows at the end of `train`, of each variant and of the dataset's training part that were made
     # here
     counterfactuals: int = 0
+    rehearsed: int = 0  # of these, the last: general questions as the base answers them
 
     @cached_property
     def work(self) -> Work:
@@ -173,6 +174,12 @@ def prepare(
             "No answers are sampled while training (sample_every): no question is held out."
         )
     recipe = chosen_variants(recipe, len(dataset.train))
+    if recipe.rehearsal_share:
+        said.append(
+            f"Up to {100 * recipe.rehearsal_share:.0f} % of each pass are general questions as the"
+            " base answers them, so that it keeps what it can do (--rehearsal-share 0 leaves them"
+            " out)."
+        )
     if "refit" in method.reads:
         recipe = replace(recipe, refit=bool(recipe.refit))
     if recipe.refit and dataset.test:
@@ -227,7 +234,7 @@ def _with_counterfactuals(context: Context, prepared: Prepared) -> Prepared:
 
 def with_all_rows(prepared: Prepared) -> Prepared:
     """The run on all its rows, held-out ones too; nothing is left to be judged by."""
-    dataset, made = prepared.dataset, prepared.counterfactuals
+    dataset, made = prepared.dataset, prepared.counterfactuals + prepared.rehearsed
     rows, encoded = (
         dataset.train[: len(dataset.train) - made],
         prepared.train[: len(prepared.train) - made],

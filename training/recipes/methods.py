@@ -26,7 +26,15 @@ _LORA = frozenset({"rank", "alpha", "dropout", "target_modules", "init_from", "l
 
 _MEMORY = frozenset({"micro_batch", "gradient_checkpointing"})
 _OWN = frozenset(
-    {"patience", "question_variants", "counterfactual_share", "folds", "refit", "sample_every"}
+    {
+        "patience",
+        "question_variants",
+        "counterfactual_share",
+        "rehearsal_share",
+        "folds",
+        "refit",
+        "sample_every",
+    }
 )  # of our own loop
 _LOOP = _MEMORY | _OWN | {"packing", "neftune_noise_alpha"}
 _VIRTUAL = frozenset({"virtual_tokens", "micro_batch"}) | _OWN
@@ -203,7 +211,10 @@ METHODS: dict[str, Method] = {
             ADAPTER,
             _LORA
             | _STARTS
-            | (_LOOP - {"question_variants", "counterfactual_share", "folds", "refit"})
+            | (
+                _LOOP
+                - {"question_variants", "counterfactual_share", "rehearsal_share", "folds", "refit"}
+            )
             | {"teacher", "kl_weight", "temperature"},
         ),
     )

@@ -35,6 +35,11 @@ _VARIANTS, _MANY_ROWS = 4, 5_000
 # part takes away cost eight points of unseen wordings (benchmarks/training/GATE.md), and a second
 # training is short.
 _REFIT_ROWS = 1_000
+# Share of general questions in a pass, and the parameters above which a base has skills to keep:
+# the built-in one answers 2 of the 106 general questions (docs/decisions/0021-rehearsal.md).
+_REHEARSAL_SHARE, _SKILLED_PARAMETERS = 0.15, 50e6
+# Fields that stand for a choice while they are None, and what they hold then
+_CHOSEN: dict[str, type] = {"refit": bool, "rehearsal_share": float}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,9 @@ class Recipe:
     question_variants: int = 0
     # Of each pass, rows whose passages say otherwise (training/data/counterfactual_mix.py)
     counterfactual_share: float = 0.0
+    # Of each pass, general questions with the base's own answers (training/runs/rehearsal.py), so
+    # that it keeps its skills; None: some for bases that have skills
+    rehearsal_share: float | None = None
     # Models that cross-validation trains beside the version, each judged on its part of the rows;
     # 0: none
     folds: int = 0
@@ -178,6 +186,12 @@ class Recipe:
             (
                 "counterfactual_share",
                 _finite(self.counterfactual_share) and 0 <= self.counterfactual_share <= 0.5,
+                "0 (none) to 0.5",
+            ),
+            (
+                "rehearsal_share",
+                self.rehearsal_share is None
+                or (_finite(self.rehearsal_share) and 0 <= self.rehearsal_share <= 0.5),
                 "0 (none) to 0.5",
             ),
             (
@@ -334,12 +348,12 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     """
     base = base or Recipe()
     known = {field.name: type(getattr(base, field.name)) for field in fields(Recipe)}
-    known["refit"] = bool
+    known |= _CHOSEN
     changed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise InputError(f"A recipe has no field {name!r}.", hint=f"It has {', '.join(known)}.")
-        is_open = name == "refit" and value is None
+        is_open = name in _CHOSEN and value is None
         changed[name] = None if is_open else _cast(name, value, known[name])
     return replace(base, **changed)
 
@@ -391,6 +405,12 @@ def chosen_variants(recipe: Recipe, rows: int) -> Recipe:
     return replace(recipe, question_variants=_VARIANTS if rows < _MANY_ROWS else 1)
 
 
+def _chosen_rehearsal(recipe: Recipe, parameters: int) -> float | None:
+    if recipe.rehearsal_share is not None or "rehearsal_share" not in METHODS[recipe.method].reads:
+        return recipe.rehearsal_share
+    return _REHEARSAL_SHARE if parameters > _SKILLED_PARAMETERS else 0.0
+
+
 def chosen_refit(recipe: Recipe, rows: int, *, holds_out: bool) -> Recipe:
     """The recipe with its choice whether held-out rows are trained too after the verdict.
 
@@ -413,4 +433,5 @@ def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:
         learning_rate=recipe.learning_rate or by_size,
         max_length=min(recipe.max_length or max_length, max_length),
         loss_type=recipe.loss_type or next(iter(method.losses), ""),
+        rehearsal_share=_chosen_rehearsal(recipe, parameters),
     )

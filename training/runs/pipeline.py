@@ -42,6 +42,7 @@ from training.recipes.recipe_checks import check_into
 from training.runs.folders import write_folder
 from training.runs.load_model import load, measured, pad_token, probes
 from training.runs.outcome import Outcome
+from training.runs.rehearsal import with_rehearsal
 from training.runs.report import FULL_REPORT, make_report
 from training.runs.resume import checkpoints_of
 from training.runs.stopwatch import Stopwatch
@@ -176,6 +177,8 @@ def _load(
     # What an attempt goes on with that this one leaves behind while it makes its rows
     _describe(context, run, prepared, into)
     prepared = method.rows(context, prepared, reporter, folder)
+    reporter.stage("loading")
+    prepared = with_rehearsal(context, prepared, partial(reporter.working, "asking the base"))
     reporter.stage("loading")
     pad_id = pad_token(prepared)
     base_files = file_signature(prepared.base.folder)

@@ -27,8 +27,9 @@ def recipe_json(prepared: Prepared, into: Path | None = None) -> dict[str, Any]:
     run writes to, for an attempt that goes on with it.
     """
     rows = prepared.dataset.rows
-    if made := prepared.counterfactuals:
-        rows = {**rows, "train": rows["train"] - made, "counterfactual": made}
+    made = {"counterfactual": prepared.counterfactuals, "rehearsal": prepared.rehearsed}
+    rows = {**rows, "train": rows["train"] - sum(made.values())}
+    rows |= {kind: count for kind, count in made.items() if count}
     found = {
         **prepared.recipe.as_json(),
         "dataset_path": prepared.dataset.path,
