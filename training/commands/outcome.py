@@ -8,11 +8,13 @@ import shlex
 from typing import Any
 
 from training.commands.tables import metrics_table, print_details
+from training.evaluation.report import opening, read_report
 from training.recipes.methods import METHODS, MODEL
 from training.runs.outcome import Outcome
 from training.web.words import memory_text
 from training.web.words import said_value as value_text
 from whet.cli import emit, err, out
+from whet.context import Context
 from whet.web.filters import duration
 
 _COLOURS = {"pass": "green", "fail": "red"}
@@ -124,14 +126,17 @@ def _training_line(outcome: Outcome) -> str:
     )
 
 
-def show_report(outcome: Outcome, report: str) -> None:
-    """Say where everything else that was measured is, or how to have it measured."""
+def show_report(context: Context, outcome: Outcome, report: str) -> None:
+    """Say what got worse, where everything else that was measured is, or how to have it measured."""
     if outcome.adapter is None or outcome.judgement.decision is None:
         return
     label = outcome.adapter.label
     if report == "none":
         text = f"No report was made; `whet eval run {label} --test FILE` makes one."
     else:
+        found = read_report(context, outcome.judgement.samples_path)
+        for line in opening(found, label)[1] if found else []:
+            out.print(f"• worse: {line}", style="yellow", markup=False, soft_wrap=True)
         text = f"Report: whet eval report {label}"
         if report == "first look":
             text += f" (a first look; `whet eval run {label} --test FILE` asks every probe)"

@@ -42,7 +42,7 @@ def resume(*, run_id: str, as_json: bool) -> None:
             return
         into = Path(row["recipe"]["into"]) if row["recipe"].get("into") else None
         outcome = execute(context, started, lambda: _prepared(context, row), into, as_json=as_json)
-        emit(summary(outcome, []), True) if as_json else show_report(outcome, "full")
+        emit(summary(outcome, []), True) if as_json else show_report(context, outcome, "full")
 
 
 def _prepared(context: Context, row: dict[str, Any]) -> Prepared:

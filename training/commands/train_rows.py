@@ -147,7 +147,7 @@ def train_rows(context: Context, asked: TrainRequest, read: SourceRows, ray: Any
     if asked.as_json:
         emit(summary(outcome, notices), True)
     else:
-        show_report(outcome, asked.report)
+        show_report(context, outcome, asked.report)
 
 
 def _prepared(

@@ -208,7 +208,8 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> Any:
         dataset=Dataset("d", "d" * 64, "datasets/d", [], [], []),
         base=SimpleNamespace(digest="b" * 64),
         recipe=Recipe(),
-        counterfactuals=0, rehearsed=0,
+        counterfactuals=0,
+        rehearsed=0,
     )
 
 
