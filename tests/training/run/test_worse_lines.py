@@ -10,16 +10,11 @@ from training.evaluation.report import FORMAT, report_path
 from whet.context import Context
 
 _WORSE = {
-    "measure": "general questions that the base knows",
-    "unit": "share",
-    "better": "higher",
+    "name": "general questions that the base knows",
     "n": 66,
-    "candidate": 0.29,
-    "against": {
-        "the base": {"value": 1.0, "difference": -0.71, "low": -0.8, "high": -0.6,
-                     "verdict": "worse"}
-    },
-}  # fmt: skip
+    "values": {"candidate": 0.29, "the base": 1.0},
+    "against": {"the base": {"difference": -0.71, "low": -0.8, "high": -0.6, "verdict": "worse"}},
+}
 
 
 def test_what_a_version_forgot_is_said_where_it_was_made(
