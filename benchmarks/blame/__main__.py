@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,20 @@ _HERE = Path(__file__).parent
 _RESULTS = _HERE / "results" / "results.json"
 # The rules were tuned on the templates `tuning` with seed 1; these are reported.
 _SEED = 2026
-_PER_FAULT, _PER_CONTROL = 20, 50
-_PRODUCTS = 60  # 360 facts: enough that each kind occurs often enough
-_STALE = 40  # facts that an adapter learns an old value of
-_REFUSED = 100
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many cases of each kind, in how large a world."""
+
+    per_fault: int = 20
+    per_control: int = 50
+    products: int = 60  # 360 facts: enough that each kind occurs often enough
+    stale: int = 40  # facts that an adapter learns an old value of
+    refused: int = 100  # facts whose questions another one learns to send away
+
+
+SMALL = Size(per_fault=6, per_control=10, products=20, stale=12, refused=20)
 
 
 def main(given: list[str]) -> int:
@@ -42,14 +53,16 @@ def main(given: list[str]) -> int:
     parser.add_argument(
         "--tuning", action="store_true", help="the templates that rules were tuned on"
     )
+    parser.add_argument("--small", action="store_true", help="a first look, a fifth as long")
     options = parser.parse_args(given)
+    size = SMALL if options.small else Size()
     templates = "tuning" if options.tuning else "unseen"
     is_good = True
     for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             measure = _measure_real if part == "real" else _measure_scripted
-            world = World(options.seed, templates, _PRODUCTS)
-            result = measure(world, Path(folder)) | _stamp(options.seed, templates)
+            world = World(options.seed, templates, size.products)
+            result = measure(world, Path(folder), size) | _stamp(options.seed, templates)
         is_good = is_good and _is_good(result)
         if not options.tuning:
             _record(part, result)
@@ -57,19 +70,24 @@ def main(given: list[str]) -> int:
     return 0 if is_good else 1
 
 
-def _measure_scripted(world: World, folder: Path) -> dict[str, Any]:
-    missing = scripted_cases.choose_missing(world, _PER_FAULT)
+def _measure_scripted(world: World, folder: Path, size: Size) -> dict[str, Any]:
+    missing = scripted_cases.choose_missing(world, size.per_fault)
     shop = IndexedShop(world, [fact for fact in world.facts if fact not in missing], folder)
     engine = ScriptedEngine(world, scripted_cases.behaviours(world))
     cases = scripted_cases.plant(
-        world, shop, engine, missing, per_fault=_PER_FAULT, per_control=_PER_CONTROL
+        world,
+        shop,
+        engine,
+        missing,
+        per_fault=size.per_fault,
+        per_control=size.per_control,
     )
     result = _judge(list(cases), engine, shop)
     shop.close()
     return result
 
 
-def _measure_real(world: World, folder: Path) -> dict[str, Any]:
+def _measure_real(world: World, folder: Path, size: Size) -> dict[str, Any]:
     # Torch and transformers take seconds to load, for which the scripted part need not wait.
     from training.imports import quiet_environment
 
@@ -78,19 +96,20 @@ def _measure_real(world: World, folder: Path) -> dict[str, Any]:
     from training.models.base_model import BaseModel
     from whet.settings import BUILTIN_BASE
 
-    missing = world.rng.sample(world.facts, _PER_FAULT)
+    missing = world.rng.sample(world.facts, size.per_fault)
     shop = IndexedShop(world, [fact for fact in world.facts if fact not in missing], folder)
     versions = Versions(BaseModel(BUILTIN_BASE, "the built-in base"), world.rng.randrange(10**6))
     real = real_cases.RealWorld(world, shop, versions)
     known = [fact for fact in world.facts if fact not in set(missing)]
-    stale = {fact: world.another_value(fact) for fact in world.rng.sample(known, _STALE)}
+    stale = {fact: world.another_value(fact) for fact in world.rng.sample(known, size.stale)}
     versions.train(real_cases.STALE, real_cases.stale_rows(real, stale))
-    versions.train(
-        real_cases.REFUSER, real_cases.refusal_rows(real, world.rng.sample(known, _REFUSED))
-    )
+    refused = world.rng.sample(known, size.refused)
+    versions.train(real_cases.REFUSER, real_cases.refusal_rows(real, refused))
     sys.stderr.write(f"{time.process_time():.0f} s of processor time: trained\n")
     cases = list(
-        real_cases.plant(real, missing, stale, per_fault=_PER_FAULT, controls=2 * _PER_CONTROL)
+        real_cases.plant(
+            real, missing, stale, per_fault=size.per_fault, controls=2 * size.per_control
+        )
     )
     sys.stderr.write(f"{time.process_time():.0f} s of processor time: {len(cases)} cases\n")
     result = _judge(cases, versions, shop) | {"trained": versions.trained}

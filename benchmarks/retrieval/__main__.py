@@ -19,7 +19,7 @@ from benchmarks.retrieval.figures import BEGIN, END, tables
 from benchmarks.retrieval.manual import load_questions
 from benchmarks.retrieval.quality import measure_quality
 from benchmarks.retrieval.speed import measure_speed
-from serving.retrieval.documents_store import passages_of
+from serving.retrieval.documents_store import passages_of, require_collection
 from serving.retrieval.embedders import FloatArray, open_embedder
 from serving.retrieval.passages import embedded_text
 from serving.retrieval.vectors_store import read_vectors
@@ -67,7 +67,7 @@ def _measure(part: str, options: argparse.Namespace) -> Any:
         return measure_quality(options.cache, home) | _stamp()
     context = open_context(load_settings(home=home))
     embedder = open_embedder(context.settings)
-    texts, vectors = _manual(context, embedder.identity)
+    texts, vectors = _manual(context)
     if part == "embedders":
         return measure_embedders(texts, embedder) | _stamp()
     questions = [each.question for each in load_questions()]
@@ -81,9 +81,10 @@ def _measure(part: str, options: argparse.Namespace) -> Any:
     ]  # fmt: skip
 
 
-def _manual(context: Context, identity: str) -> tuple[list[str], FloatArray]:
+def _manual(context: Context) -> tuple[list[str], FloatArray]:
     """Return texts and vectors of the indexed manual. Raises WhetError before `quality` ran."""
     with reading(context.database) as connection:
+        identity = require_collection(connection, _COLLECTION).embedder
         rows = list(passages_of(connection, _COLLECTION))
         vectors = read_vectors(connection, [digest for _, _, digest in rows], identity)
     if not vectors or len(vectors) < len({digest for _, _, digest in rows}):

@@ -21,7 +21,7 @@ import psycopg
 from benchmarks.retrieval.__main__ import _COLLECTION, _record, _stamp
 from benchmarks.retrieval.manual import load_questions
 from benchmarks.retrieval.quality import _recall, _shares
-from serving.retrieval.documents_store import passages_of
+from serving.retrieval.documents_store import passages_of, require_collection
 from serving.retrieval.embedders import FloatArray, open_embedder
 from serving.retrieval.passages import embedded_text
 from serving.retrieval.records import Mode
@@ -56,7 +56,8 @@ def main(given: list[str] | None = None) -> int:
     embedder = open_embedder(context.settings)
     with reading(context.database) as connection:
         rows = list(passages_of(connection, _COLLECTION))
-        vectors = read_vectors(connection, [digest for _, _, digest in rows], embedder.identity)
+        identity = require_collection(connection, _COLLECTION).embedder
+        vectors = read_vectors(connection, [digest for _, _, digest in rows], identity)
     matrix = np.stack([vectors[digest] for _, _, digest in rows]).astype(np.float32)
     texts = [embedded_text(doc.title, one.section, one.text) for one, doc, _ in rows]
     pages = [document.address for _, document, _ in rows]
