@@ -19,6 +19,8 @@ alerts = typer.Typer(no_args_is_help=True, help="What monitoring wants a person 
 
 _JSON = typer.Option(False, "--json", help="Print JSON.")
 _ALIAS = typer.Option(None, "--alias", help="Only this alias.")
+_ALERT = typer.Argument(..., metavar="ID")
+_REASON = typer.Option("", "--reason", help="Kept on the incident and in the audit log.")
 _LIMIT = typer.Option(50, "--limit", min=1, max=1000, help="Rows printed at most.")
 
 
@@ -148,21 +150,55 @@ def alerts_test(as_json: bool = _JSON) -> None:
 
 @alerts.command("ack")
 @runs("monitoring.commands.alert_changes:acknowledge")
-def alerts_ack(alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON) -> None:
+def alerts_ack(alert_id: str = _ALERT, reason: str = _REASON, as_json: bool = _JSON) -> None:
     """Say that somebody looks after it. It stays open."""
 
 
 @alerts.command("resolve")
 @runs("monitoring.commands.alert_changes:resolve")
-def alerts_resolve(
-    alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON
-) -> None:
+def alerts_resolve(alert_id: str = _ALERT, reason: str = _REASON, as_json: bool = _JSON) -> None:
     """Close it. If the change is still there, the next drift run opens a new one."""
 
 
 @alerts.command("expected")
 @runs("monitoring.commands.alert_changes:mark_expected")
-def alerts_expected(
-    alert_id: str = typer.Argument(..., metavar="ID"), as_json: bool = _JSON
-) -> None:
+def alerts_expected(alert_id: str = _ALERT, reason: str = _REASON, as_json: bool = _JSON) -> None:
     """Close it as wanted: the traffic from now on is the new normal of the alias."""
+
+
+@alerts.command("assign")
+@runs("monitoring.commands.alert_changes:assign")
+def alerts_assign(
+    alert_id: str = _ALERT,
+    owner: str = typer.Argument("", metavar="[NAME]", help="A console user; nothing: nobody."),
+    reason: str = _REASON,
+    as_json: bool = _JSON,
+) -> None:
+    """Say who looks after it."""
+
+
+@alerts.command("snooze")
+@runs("monitoring.commands.alert_changes:snooze")
+def alerts_snooze(
+    alert_id: str = _ALERT,
+    hours: float = typer.Option(1.0, "--hours", min=0, max=720, help="0 ends the snooze."),
+    reason: str = _REASON,
+    as_json: bool = _JSON,
+) -> None:
+    """Remind nobody of it for some hours; after that it is back by itself."""
+
+
+@alerts.command("note")
+@runs("monitoring.commands.alert_changes:note")
+def alerts_note(
+    alert_id: str = _ALERT,
+    text: str = typer.Argument(..., metavar="TEXT"),
+    as_json: bool = _JSON,
+) -> None:
+    """Keep a note on it, open or closed."""
+
+
+@alerts.command("undo")
+@runs("monitoring.commands.alert_changes:undo")
+def alerts_undo(alert_id: str = _ALERT, as_json: bool = _JSON) -> None:
+    """Take the newest action on it back."""

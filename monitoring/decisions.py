@@ -1,4 +1,4 @@
-"""What people decide about alerts and gaps. Imports nothing that computes: pages call it."""
+"""What people decide about gaps. Imports nothing that computes: pages call it."""
 
 from __future__ import annotations
 
@@ -7,62 +7,13 @@ from typing import Any
 from sqlalchemy import update
 
 from monitoring.gap_queries import find_gap
-from monitoring.queries import find_alert
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import writing
-from whet.errors import ConflictError, InputError
-from whet.tables import alerts, retrieval_gaps
+from whet.errors import InputError
+from whet.tables import retrieval_gaps
 
-OPEN_STATES = ("open", "acknowledged")
-CLOSING_STATES = ("resolved", "expected")
 _GAP_STATES = ("open", "dismissed")
-
-
-def change_alert(
-    context: Context, alert_id: str, state: str, *, actor: str, now: int
-) -> dict[str, Any]:
-    """A person's decision: `acknowledged`, `resolved` or `expected`.
-
-    Returns the alert as it is now.
-
-    `expected` makes the traffic from now on the new normal of the alias. Doing the same twice
-    changes nothing. Raises NotFoundError, InputError for another state, ConflictError when the
-    alert is closed already.
-    """
-    if state not in ("acknowledged", *CLOSING_STATES):
-        raise InputError(
-            f"{state!r} is not something an alert can be set to; expected acknowledged, resolved or"
-            " expected."
-        )
-    with writing(context.database) as connection:
-        alert = find_alert(connection, alert_id)
-        if alert["state"] == state:
-            return alert
-        if alert["state"] not in OPEN_STATES:
-            raise ConflictError(
-                f"Alert {alert_id} is {alert['state']} already.",
-                hint="If the change is still there, the next drift run opens a new one.",
-            )
-        if state == "expected" and alert["kind"] == "errors":
-            raise ConflictError(
-                "That more answers are wrong cannot be marked as expected: nothing would become"
-                " right by it.",
-                hint="Resolve it instead.",
-            )
-        values: dict[str, Any] = {"state": state, "changed_at": now, "changed_by": actor}
-        if state in CLOSING_STATES:
-            values["open_marker"] = None
-        connection.execute(update(alerts).where(alerts.c.id == alert["id"]).values(**values))
-        record(
-            connection,
-            actor=actor,
-            action=f"alert.{state}",
-            subject=alert["id"],
-            detail={"alias": alert["alias"], "kind": alert["kind"]},
-            now=now,
-        )
-        return find_alert(connection, alert_id)
 
 
 def change_gap(

@@ -196,7 +196,9 @@ def tell_alertmanager(context: Context, now: int) -> None:
     """
     with reading(context.database) as connection:
         recent = or_(alerts.c.open_marker.is_not(None), alerts.c.changed_at >= now - _REPEATED_MS)
-        found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]
+        awake = or_(alerts.c.snoozed_until.is_(None), alerts.c.snoozed_until <= now)
+        query = select(alerts).where(recent, awake)
+        found = [dict(row) for row in connection.execute(query).mappings()]
     if not found:
         return
     address, credentials = split_credentials(context.settings.alertmanager_url.rstrip("/"))

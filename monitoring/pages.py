@@ -4,29 +4,25 @@ conversations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
-from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
 from monitoring import queries, views
 from monitoring.audit_views import audit_view
 from monitoring.change_views import change_headline, change_views
 from monitoring.day_views import HOURS_SHOWN, days_view
-from monitoring.decisions import change_alert
 from monitoring.gap_pages import add_gap_routes
 from monitoring.gap_queries import count_open_gaps
+from monitoring.incident_pages import add_incident_routes
+from monitoring.incident_scope import group_similar
 from monitoring.quality_queries import DAY_MS, count_thumbs
 from monitoring.rendering import POLICY, evidently_html
-from whet.access import User, same_group
-from whet.conversation import answer_of, last_question
+from whet.access import User
 from whet.database import reading
-from whet.errors import InputError
 from whet.lazy import load
 from whet.registry import alias_filter
-from whet.tables import interactions, ratings, review_items
 from whet.web.shell import Shell
 
 _HISTORY = 60  # runs in a sparkline: two and a half days of hourly ones
@@ -34,13 +30,6 @@ _DAYS = 91  # in the charts by day: the history of nine weeks, and a month of be
 _RUN_DRIFT = "monitoring.run:run_drift"  # imports SciPy: only when somebody asks for a run
 _RATED_DAYS = 28  # of thumbs that stand above everything else
 _WEEKS = 26  # of error rates: half a year
-_EXAMPLES = 20  # conversations per page of an incident
-_DEEDS = {"acknowledge": "acknowledged", "expected": "expected", "resolve": "resolved"}
-_SAID = {
-    "acknowledged": "Acknowledged. It stays open until the change is gone or you close it.",
-    "expected": "Marked as expected. The traffic from now on is the new normal.",
-    "resolved": "Resolved. If the change is still there, the next run opens a new incident.",
-}
 
 
 def router(shell: Shell) -> APIRouter:
@@ -49,6 +38,7 @@ def router(shell: Shell) -> APIRouter:
     routes = APIRouter()
     _reading(routes, shell)
     _deeds(routes, shell)
+    add_incident_routes(routes, shell)
     add_gap_routes(routes, shell)
     _api(routes, shell)
     return routes
@@ -61,13 +51,6 @@ def _reading(routes: APIRouter, shell: Shell) -> None:
     def overview(request: Request, alias: str = "") -> Response:
         """What needs somebody, and every signal of one alias."""
         return shell.render(request, "monitoring/drift.html", **_overview(shell, alias))
-
-    @routes.get("/drift/incidents/{alert_id}", dependencies=viewer)
-    def incident(request: Request, alert_id: str, page: int = 1) -> Response:
-        """One incident: what changed, since when, with which words, in which conversations."""
-        return shell.render(
-            request, "monitoring/incident.html", **_incident(shell, alert_id, max(1, page))
-        )
 
     @routes.get("/drift/reports/{report_id}", dependencies=viewer)
     def report(request: Request, report_id: str) -> Response:
@@ -97,15 +80,6 @@ def _reading(routes: APIRouter, shell: Shell) -> None:
 
 
 def _deeds(routes: APIRouter, shell: Shell) -> None:
-    @routes.post("/drift/incidents/{alert_id}/{deed}")
-    def change(
-        alert_id: str, deed: str, user: User = Depends(shell.require("operator"))
-    ) -> Response:
-        """`acknowledge`, `expected` or `resolve` an incident."""
-        state = _state_of(deed)
-        _change(shell, alert_id, state, user)
-        return shell.redirect(f"/drift/incidents/{alert_id}", _SAID[state])
-
     @routes.post("/drift/run")
     def run_now(
         request: Request, alias: str = "", user: User = Depends(shell.require("operator"))
@@ -140,33 +114,15 @@ def _api(routes: APIRouter, shell: Shell) -> None:
             found = queries.list_alerts(connection, chosen, only_open=open, limit=most)
             return JSONResponse(found)
 
-    @routes.post("/api/alerts/{alert_id}/{deed}")
-    def change(
-        alert_id: str, deed: str, user: User = Depends(shell.require("operator"))
-    ) -> JSONResponse:
-        """`acknowledge`, `expected` or `resolve`; the alert as it is then."""
-        return JSONResponse(_change(shell, alert_id, _state_of(deed), user))
-
-
-def _state_of(deed: str) -> str:
-    if deed not in _DEEDS:
-        raise InputError(
-            f"{deed[:40]!r} cannot be done to an incident; expected one of {', '.join(_DEEDS)}."
-        )
-    return _DEEDS[deed]
-
-
-def _change(shell: Shell, alert_id: str, state: str, user: User) -> dict[str, Any]:
-    return change_alert(shell.context, alert_id, state, actor=user.name, now=shell.now())
-
 
 def _overview(shell: Shell, alias: str) -> dict[str, Any]:
     with reading(shell.context.database) as connection:
         aliases = queries.aliases_with_reports(connection)
         reports = {name: queries.latest_report(connection, name) for name in aliases}
+        groups = group_similar(queries.list_alerts(connection, only_open=True))
         incidents = [
-            views.incident(row, shell.now())
-            for row in queries.list_alerts(connection, only_open=True)
+            views.incident(first, shell.now(), [row["id"] for row in others])
+            for first, *others in groups
         ]
         closed = [
             views.incident(row, shell.now())
@@ -192,6 +148,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
     severity = {"bad": 0, "attention": 1, "information": 2}
     incidents.sort(
         key=lambda one: (
+            one.snoozed_until is not None,
             order.get(one.state, 2),
             not one.is_about_quality,
             severity.get(one.severity, 3),
@@ -200,7 +157,7 @@ def _overview(shell: Shell, alias: str) -> dict[str, Any]:
     )
     said, below = views.headline(incidents, reports)
     changes = change_views(days)
-    if not any(one.state == "open" for one in incidents):
+    if not any(one.is_waiting for one in incidents):
         said, below = change_headline(changes) or (said, below)
     return {
         "answer": said,
@@ -247,100 +204,3 @@ def _first_chart(one: views.Incident) -> views.Chart | None:
         for signal in one.signals
     )
     return next((chart for chart in charts if chart), None)
-
-
-def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
-    with reading(shell.context.database) as connection:
-        row = queries.find_alert(connection, alert_id)
-        one = views.incident(row, shell.now())
-        pages = max(1, -(-len(one.interaction_ids) // _EXAMPLES))
-        page = min(page, pages)
-        shown = one.interaction_ids[(page - 1) * _EXAMPLES : page * _EXAMPLES]
-        examples = _examples(connection, shown, [word["word"] for word in one.words])
-        waiting = queries.review_states(connection, alert_id)
-        latest = queries.latest_report(connection, one.alias)
-        told = queries.list_notifications(connection, alert_id, shell.context.settings)
-        report = queries.report_if_there(connection, one.report_id)
-        others = [
-            views.incident(other, shell.now())
-            for other in queries.list_alerts(connection, one.alias, only_open=True)
-            if other["id"] != alert_id
-        ]
-    window_from = (row["detail"] or {}).get("window_from")
-    return {
-        "one": one,
-        "charts": [
-            chart
-            for signal in one.signals
-            if (
-                chart := views.chart(
-                    signal, window_from, one.since_at if one.since_is_exact else None
-                )
-            )
-        ],
-        "examples": examples,
-        "page": page,
-        "page_count": pages,
-        "review": waiting,
-        "notifications": told,
-        "settings": shell.context.settings,
-        "quality": next(
-            (
-                signal
-                for signal in (latest or {}).get("signals", [])
-                if signal.get("name") == "thumbs_down"
-            ),
-            None,
-        ),
-        "report": report,
-        "others": others,
-        "p_text": views.p_text,
-    }
-
-
-_EXAMPLE_COLUMNS = (
-    "id", "created_at", "request", "response", "response_text", "adapter", "version",
-)  # fmt: skip
-
-
-def _answer_text(row: Mapping[str, Any]) -> str:
-    return answer_of(row["request"], row["response"], row["response_text"]).text
-
-
-def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[dict[str, Any]]:
-    """The conversations in the order of `ids`; those that were erased meanwhile are left out."""
-    columns = [interactions.c[name] for name in _EXAMPLE_COLUMNS]
-    found = {
-        row["id"]: row
-        for row in connection.execute(select(*columns).where(interactions.c.id.in_(ids))).mappings()
-    }
-    queued = {
-        row.interaction_id: row.state
-        for row in connection.execute(
-            select(review_items.c.interaction_id, review_items.c.state).where(
-                review_items.c.interaction_id.in_(ids)
-            )
-        )
-    }
-    counted = (
-        select(ratings.c.interaction_id, ratings.c.rating)
-        .join(interactions, interactions.c.id == ratings.c.interaction_id)
-        .where(
-            ratings.c.interaction_id.in_(ids),
-            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
-        )
-        .order_by(ratings.c.created_at)
-    )
-    rated = {row.interaction_id: row.rating for row in connection.execute(counted)}
-    return [
-        {
-            "id": one,
-            "created_at": found[one]["created_at"],
-            "question": views.marked(last_question(found[one]["request"]), words),
-            "answer": views.marked(_answer_text(dict(found[one])), words, 160),
-            "review": queued.get(one, ""),
-            "rating": rated.get(one),
-        }
-        for one in ids
-        if one in found
-    ]

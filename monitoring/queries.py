@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, or_, select
 
 from monitoring.coverage import Coverage, coverage_of_days
 from whet.errors import NotFoundError
@@ -181,14 +182,25 @@ def find_alert(connection: Connection, alert_id: str) -> dict[str, Any]:
     return dict(row)
 
 
-def review_states(connection: Connection, alert_id: str) -> dict[str, int]:
-    """State → conversations that this alert brought into the review queue."""
+def review_states(
+    connection: Connection, alert_id: str, interaction_ids: Sequence[str]
+) -> dict[str, int]:
+    """State → the alert's conversations in the review queue, whatever brought them there; `brought`:
+    those that the alert did.
+    """
+    is_its_own = review_items.c.alert_id == alert_id
     query = (
-        select(review_items.c.state, func.count().label("items"))
-        .where(review_items.c.alert_id == alert_id)
+        select(
+            review_items.c.state,
+            func.count().label("items"),
+            func.sum(case((is_its_own, 1), else_=0)).label("brought"),
+        )
+        .where(or_(is_its_own, review_items.c.interaction_id.in_(list(interaction_ids))))
         .group_by(review_items.c.state)
     )
-    return {row.state: row.items for row in connection.execute(query)}
+    rows = connection.execute(query).all()
+    found = {str(row.state): int(row.items) for row in rows}
+    return found | {"brought": sum(int(row.brought) for row in rows)} if rows else {}
 
 
 def list_notifications(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitoring.flapping import came_back
 from monitoring.incident_text import IncidentText, text_of_alert
 from monitoring.signals import KIND_TITLES, SIGNALS
 from whet.clock import to_datetime
@@ -77,6 +78,15 @@ class Incident:
     quality: dict[str, Any] = field(default_factory=dict)  # what it did meanwhile, as JSON
     # The incident as the alias's own history shows it; empty where only windows were compared
     by_day: dict[str, Any] = field(default_factory=dict)
+    owner: str = ""
+    snoozed_until: int | None = None  # ms; None: not snoozed now
+    back: str = ""  # a sentence, where it resolved itself and came back
+    similar_ids: list[str] = field(default_factory=list)  # of open ones that it stands for
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it asks for somebody now."""
+        return self.state == "open" and self.snoozed_until is None
 
     @property
     def is_about_quality(self) -> bool:
@@ -99,9 +109,10 @@ class Incident:
         }[self.state]
 
 
-def incident(alert: Mapping[str, Any], now: int) -> Incident:
+def incident(alert: Mapping[str, Any], now: int, similar_ids: Sequence[str] = ()) -> Incident:
     """Tolerates a detail with nothing in it: an alert must be readable whoever wrote it."""
     detail = alert["detail"] or {}
+    snoozed_until = alert.get("snoozed_until")
     since_at = detail.get("since_at") or alert["opened_at"]
     title = alert["title"]
     prefix = f"{alert['alias']}: "
@@ -134,6 +145,10 @@ def incident(alert: Mapping[str, Any], now: int) -> Incident:
         text=text_of_alert(alert),
         quality=dict(detail.get("quality") or {}),
         by_day=dict(detail.get("incident") or {}),
+        owner=alert.get("owner") or "",
+        snoozed_until=snoozed_until if snoozed_until and snoozed_until > now else None,
+        back=came_back(detail),
+        similar_ids=list(similar_ids),
     )
 
 
@@ -151,7 +166,7 @@ def headline(
     incidents: Sequence[Incident], reports: Mapping[str, Mapping[str, Any] | None]
 ) -> tuple[str, str]:
     """(the sentence the operator came for, what stands below it). `reports`: alias → newest report."""
-    waiting = [one for one in incidents if one.state == "open"]
+    waiting = [one for one in incidents if one.is_waiting]
     if waiting:
         first = waiting[0]
         more = f" {_count(len(waiting) - 1, 'more incident')} below." if len(waiting) > 1 else ""
