@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from feedback import (
     api,
+    bulk_pages,
     claims,
     dataset_pages,
     flagging,
@@ -66,6 +67,7 @@ def router(shell: Shell) -> APIRouter:
     _add_deeds(routes, shell)
     guideline_pages.add(routes, shell)
     opinion_pages.add(routes, shell)
+    bulk_pages.add(routes, shell)
     dataset_pages.add(routes, shell)
     api.add(routes, shell)
     return routes
