@@ -1,0 +1,1 @@
+"""What the console costs with a million interactions: searches, pages, open tabs."""
