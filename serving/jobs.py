@@ -1,5 +1,5 @@
-"""What the scheduler calls for serving: retention and erasure of the interaction log, and its
-counts by time."""
+"""What the scheduler calls for serving: retention and erasure of the interaction log, its counts by
+time, and its full-text index."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from sqlalchemy import Connection, select
 
 from serving.log.bucketing import count_late, count_recent, delete_buckets
 from serving.log.pruning import prune_spool
+from serving.search_index.indexing import (
+    INDEX_EVERY_S,
+    INDEX_JOB,
+    INDEX_LATE_EVERY_S,
+    INDEX_LATE_JOB,
+    Indexer,
+)
 from whet.access import hash_key
 from whet.context import Context
 from whet.database import reading, truncate_wal, writing
 from whet.plugins import Job
 from whet.retention import CHECK_EVERY_S, DAY_MS, Cleaning, Needed, describe_run, run_nightly
-from whet.tables import blame_verdicts, erasures, interactions, ratings
+from whet.tables import blame_verdicts, erasures, interaction_search, interactions, ratings
 from whet.traffic_series import BUCKETS_JOB
 
 _ERASE_EVERY_S = 60.0
@@ -33,6 +40,17 @@ def jobs(context: Context) -> list[Job]:
         with writing(context.database) as connection:
             cleaning.count("traffic_buckets", delete_buckets(connection, cleaning.before))
         _erase_since(context, cleaning, since=0)
+        if interaction_search.name in cleaning.deleted:
+            Indexer(context.database, cleaning.pace).compact()
+
+    indexer = Indexer(context.database)
+
+    def index_late(now: int) -> str | None:
+        indexed, removed = indexer.index_late()
+        return f"indexed {indexed:,}, took out {removed:,}" if indexed or removed else None
+
+    def index_recent(now: int) -> None:
+        indexer.index_recent(now)
 
     return [
         Job(
@@ -41,6 +59,8 @@ def jobs(context: Context) -> list[Job]:
         Job("log-erasure", _ERASE_EVERY_S, lambda now: erase_conversations(context, now)),
         Job(BUCKETS_JOB, _COUNT_EVERY_S, lambda now: count_recent(context, now)),
         Job("traffic-buckets-late", _COUNT_LATE_EVERY_S, lambda now: count_late(context, now)),
+        Job(INDEX_JOB, INDEX_EVERY_S, index_recent),
+        Job(INDEX_LATE_JOB, INDEX_LATE_EVERY_S, index_late),
     ]
 
 
@@ -50,6 +70,8 @@ def erase_conversations(context: Context, now: int) -> str | None:
     _erase_since(context, cleaning, since=now - _LATE_ROWS_MS)
     if not cleaning.deleted:
         return None
+    if interaction_search.name in cleaning.deleted:
+        Indexer(context.database, cleaning.pace).compact()
     truncate_wal(context.database)
     return describe_run(
         {"deleted": cleaning.deleted, "kept_for_examples": 0, "kept_for_incidents": 0}
@@ -70,6 +92,7 @@ def _erase_since(context: Context, cleaning: Cleaning, *, since: int) -> None:
                 cleaning.delete_keys(ratings.c.id, list(connection.scalars(query)))
         cleaning.delete_keys(blame_verdicts.c.interaction_id, ids)
         cleaning.delete_keys(interactions.c.id, ids)
+        cleaning.delete_keys(interaction_search.c.interaction_id, ids)
 
 
 def _erased_users(connection: Connection, secret: bytes, since: int) -> dict[str, int]:

@@ -26,6 +26,7 @@ from whet.tables import (
     audit,
     blame_verdicts,
     examples,
+    interaction_search,
     interactions,
     ratings,
     review_items,
@@ -42,6 +43,7 @@ ACTOR = "scheduler"
 # Keys of what belongs to a conversation, each with the column that holds the conversation's id.
 CONVERSATION_ROWS: tuple[tuple[Column[Any], Column[Any]], ...] = (
     (interactions.c.id, interactions.c.id),
+    (interaction_search.c.interaction_id, interaction_search.c.interaction_id),
     (ratings.c.id, ratings.c.interaction_id),
     (answer_scores.c.interaction_id, answer_scores.c.interaction_id),
     (blame_verdicts.c.interaction_id, blame_verdicts.c.interaction_id),

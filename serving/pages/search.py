@@ -1,127 +1,203 @@
-"""Queries behind Traffic: filtered, keyset-paged, never the whole table."""
+"""Queries behind Traffic: by the full-text index, keyset-paged, never the whole table."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
+from serving.pages.search_filters import RATINGS, STATUSES, Filters
 from serving.pages.search_words import parse_search
+from serving.search_index.entries import BASE, NO_ALIAS
+from serving.search_index.index_store import number_at
+from serving.search_index.query import (
+    NumberRange,
+    Phrase,
+    SearchQuery,
+    count_hits,
+    has_hits,
+    newest_hits,
+    order_hits,
+    read_phrase,
+)
+from serving.search_index.tokens import FIELD_MARK, field_token
 from whet import traffic_series
 from whet.access import same_group
-from whet.tables import interactions, ratings, review_items, reviews
+from whet.tables import interaction_search, interactions, ratings, review_items, reviews
 
 PAGE_ROWS = 50  # two screens; the next page is one key away
-# A text search reads rows one by one, so it looks at this many and offers to go on
-TEXT_SCAN_ROWS = 20_000
+SORT_ROWS = 10_000  # the newest hits are sorted, so that no search reads the whole log
 COUNT_ROWS = 10_000  # "more than 10,000" is all that anybody needs to know beyond it
 _DAY_MS = 86_400_000
-PERIODS = (*traffic_series.PERIODS, "all")
-STATUSES = ("complete", "cancelled", "error", "cut")
-RATINGS = ("up", "down", "any")
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What the address of a search says.
-
-    Unknown values count as not given, so an old link never fails.
-    """
-
-    q: str = ""
-    alias: str = ""
-    version: str = ""
-    status: str = ""
-    rating: str = ""
-    user: str = ""
-    since: str = traffic_series.DEFAULT_PERIOD
-    start: str = ""  # ms; with `end` in place of `since`: one step of the charts
-    end: str = ""
-    before: str = ""  # cursor: "created_at,id" of the last row seen
-
-    @property
-    def narrowed(self) -> bool:
-        given = (self.q, self.alias, self.version, self.status, self.rating, self.user)
-        return any(given) or self.span is not None
-
-    @property
-    def span(self) -> tuple[int, int] | None:
-        """The chosen time (ms) from `start` up to `end`."""
-        if not (self.start.isdecimal() and self.end.isdecimal()):
-            return None
-        return min(int(self.start), 2**62), min(int(self.end), 2**62)
-
-    def read_words(self) -> Filters:
-        """This search with the filters that its words name, such as user:ada, as filters."""
-        words = parse_search(self.q)
-        return replace(self, q=words.text, **words.filters) if words.filters else self
-
-    def address(self, **changes: str) -> str:
-        """This search with some of it changed, as a shareable address."""
-        values = (
-            {item.name: getattr(self, item.name) for item in fields(self)}
-            | {"before": ""}
-            | changes
-        )
-        given = {
-            name: value
-            for name, value in values.items()
-            if value and not (name == "since" and value == traffic_series.DEFAULT_PERIOD)
-        }
-        return "/traffic" + (f"?{urlencode(given)}" if given else "")
+_END_OF_TIME = 2**53
+_LEAST_PREFIX = 3  # letters of a word that is looked for as a beginning, unasked
 
 
 @dataclass(frozen=True)
 class Found:
-    """One page of rows, how to go on, and what was looked at."""
+    """One page of rows, how to go on, and how many there are."""
 
     rows: list[dict[str, Any]]
     next: str  # cursor, or ""
-    scanned_to: int | None  # a text search that stopped early looked back to this time (ms)
+    total: int  # COUNT_ROWS + 1: there are more
+    phrases: tuple[Phrase, ...] = ()  # what is marked
+    broadened: tuple[str, ...] = ()  # words that nobody wrote; others begin with them
 
 
-def _bounds(filters: Filters, now: int) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+def needs_index(filters: Filters) -> bool:
+    """Whether the search asks for more than time and alias, which the log itself has in order."""
+    return bool(
+        parse_search(filters.q).text
+        or filters.version
+        or filters.status in STATUSES
+        or filters.rating in RATINGS
+        or filters.user
+        or filters.sort_column
+    )
+
+
+def time_range(filters: Filters, now: int) -> tuple[int, int]:
+    """Return the time (ms) that is searched, from the first up to the second."""
     if filters.span is not None:
-        first, end = filters.span
-        conditions += [interactions.c.created_at >= first, interactions.c.created_at < end]
-    elif filters.since != "all":  # the same steps as in the charts, so that their figures agree
-        shown = traffic_series.choose_range(filters.since, now)
-        conditions.append(interactions.c.created_at >= shown.start_at)
+        return filters.span
+    if filters.since == "all":
+        return 0, _END_OF_TIME
+    # the same steps as in the charts, so that their figures agree
+    return traffic_series.choose_range(filters.since, now).start_at, _END_OF_TIME
+
+
+def build_query(filters: Filters) -> SearchQuery:
+    """Return what the index is asked for."""
+    words = parse_search(filters.q)
+    tokens = [field_token(name, value.lower() if name == "tag" else value)
+              for name, value in words.fields]  # fmt: skip
+    for name, value in (
+        ("alias", filters.alias),
+        ("version", filters.version.lstrip("v") if filters.version != BASE else BASE),
+        ("status", filters.status if filters.status in STATUSES else ""),
+        ("rating", filters.rating if filters.rating in RATINGS else ""),
+        ("user", filters.user),
+    ):
+        if value and (name != "version" or value == BASE or value.isdecimal()):
+            tokens.append(field_token(name, value))
+    phrases = [*map(read_phrase, words.wanted), *(Phrase((token,)) for token in tokens)]
+    unwanted = map(read_phrase, words.unwanted)
+    return SearchQuery(
+        tuple(phrase for phrase in phrases if phrase),
+        tuple(phrase for phrase in unwanted if phrase),
+    )
+
+
+def search(
+    connection: Connection, filters: Filters, now: int, *, page_rows: int = PAGE_ROWS,
+    with_total: bool = True,
+) -> Found:  # fmt: skip
+    """The rows of one page: the newest that match, or those that come first in another order.
+
+    Without a total it is 0.
+    """
+    if not needs_index(filters):
+        return _search_log(connection, filters, now, page_rows, with_total)
+    query = build_query(filters)
+    found = _search_index(connection, query, filters, now, page_rows, with_total)
+    if found.rows or filters.before:
+        return found
+    missing = tuple(
+        phrase for phrase in query.wanted if _may_go_on(phrase) and not has_hits(connection, phrase)
+    )
+    if not missing:
+        return found
+    wanted = tuple(
+        replace(phrase, is_prefix=True) if phrase in missing else phrase for phrase in query.wanted
+    )
+    found = _search_index(
+        connection, replace(query, wanted=wanted), filters, now, page_rows, with_total
+    )
+    broadened = tuple(" ".join(phrase.tokens) for phrase in missing) if found.rows else ()
+    return replace(found, broadened=broadened)
+
+
+def _may_go_on(phrase: Phrase) -> bool:
+    last = phrase.tokens[-1]
+    return not phrase.is_prefix and len(last) >= _LEAST_PREFIX and not last.startswith(FIELD_MARK)
+
+
+def _search_index(
+    connection: Connection, query: SearchQuery, filters: Filters, now: int, page_rows: int,
+    with_total: bool,
+) -> Found:  # fmt: skip
+    first, end = time_range(filters, now)
+    within = NumberRange(number_at(first), number_at(end))
+    total = count_hits(connection, query, within, COUNT_ROWS + 1) if with_total else 0
+    column = filters.sort_column
+    cursor = filters.before
+    if column:
+        offset = int(cursor[1:]) if cursor[:1] == "o" and cursor[1:].isdecimal() else 0
+        hits = newest_hits(connection, query, within, SORT_ROWS)
+        numbers = order_hits(
+            connection, hits, column, descending=not filters.sort.startswith("-"),
+            limit=page_rows, offset=min(offset, SORT_ROWS),
+        )  # fmt: skip
+        following = f"o{offset + page_rows}" if offset + page_rows < len(hits) else ""
+    else:
+        if cursor.isdecimal():
+            within = replace(within, end=min(within.end, int(cursor)))
+        numbers = newest_hits(connection, query, within, page_rows + 1)
+        following = str(numbers[page_rows - 1]) if len(numbers) > page_rows else ""
+        numbers = numbers[:page_rows]
+    marked = tuple(p for p in query.wanted if not p.tokens[0].startswith(FIELD_MARK))
+    return Found(load_hits(connection, numbers), following, total, marked)
+
+
+def load_hits(connection: Connection, numbers: list[int]) -> list[dict[str, Any]]:
+    """Read the interactions of hits, in the same order."""
+    index = interaction_search.c
+    query = (
+        select(index.number, interactions)
+        .join(interactions, interactions.c.id == index.interaction_id)
+        .where(index.number.in_(numbers))
+    )
+    rows = {row["number"]: dict(row) for row in connection.execute(query).mappings()}
+    return [rows[number] for number in numbers if number in rows]
+
+
+def _search_log(
+    connection: Connection, filters: Filters, now: int, page_rows: int, with_total: bool
+) -> Found:
+    bounds = _log_bounds(filters, now)
+    query = (
+        select(interactions)
+        .where(*bounds, *_after(filters.before))
+        .order_by(interactions.c.created_at.desc(), interactions.c.id.desc())
+        .limit(page_rows + 1)
+    )
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    following = _cursor(rows[page_rows - 1]) if len(rows) > page_rows else ""
+    if not with_total:
+        return Found(rows[:page_rows], following, 0)
+    limited = select(interactions.c.id).where(*bounds).limit(COUNT_ROWS + 1).subquery()
+    total = connection.execute(select(func.count()).select_from(limited)).scalar_one()
+    return Found(rows[:page_rows], following, int(total))
+
+
+def _log_bounds(filters: Filters, now: int) -> list[ColumnElement[bool]]:
+    first, end = time_range(filters, now)
+    conditions = [interactions.c.created_at >= first]
+    if end != _END_OF_TIME:
+        conditions.append(interactions.c.created_at < end)
     if filters.alias:
         conditions.append(
             interactions.c.alias.is_(None)
-            if filters.alias == "(none)"
+            if filters.alias == NO_ALIAS
             else interactions.c.alias == filters.alias
         )
-    if filters.version == "base":
-        conditions.append(interactions.c.adapter.is_(None))
-    elif filters.version.lstrip("v").isdigit():
-        conditions.append(
-            interactions.c.version == min(int(filters.version.lstrip("v")), 2**31 - 1)
-        )
-    if filters.status in STATUSES:
-        conditions.append(interactions.c.status == filters.status)
-    if filters.user:
-        conditions.append(interactions.c.end_user == filters.user)
-    if filters.rating in RATINGS:
-        vote = {"up": ratings.c.rating > 0, "down": ratings.c.rating < 0}.get(
-            filters.rating, ratings.c.rating != 0
-        )
-        counted = (
-            ratings.c.interaction_id == interactions.c.id,
-            same_group(ratings.c.api_key_id, interactions.c.api_key_id),
-        )
-        conditions.append(select(ratings.c.id).where(*counted, vote).exists())
     return conditions
 
 
 def _after(cursor: str) -> list[ColumnElement[bool]]:
     at, _, key = cursor.partition(",")
-    if not at.isdigit():
+    if not (at.isdecimal() and key):
         return []
     moment = min(int(at), 2**62)
     return [
@@ -132,74 +208,8 @@ def _after(cursor: str) -> list[ColumnElement[bool]]:
     ]
 
 
-def _contains(text: str) -> ColumnElement[bool]:
-    """In the answer, or in the request as it is stored: JSON, where other letters than ASCII are
-    escaped.
-    """
-    stored = json.dumps(text)[1:-1]
-    return or_(
-        func.coalesce(interactions.c.response_text, "").icontains(text, autoescape=True),
-        cast(interactions.c.request, Text).icontains(stored, autoescape=True),
-    )
-
-
-def _ordered(conditions: list[ColumnElement[bool]], limit: int) -> Select[Any]:
-    return (
-        select(interactions)
-        .where(*conditions)
-        .order_by(interactions.c.created_at.desc(), interactions.c.id.desc())
-        .limit(limit)
-    )
-
-
-def search(connection: Connection, filters: Filters, now: int) -> Found:
-    """The newest rows that match, after the cursor."""
-    conditions = _bounds(filters, now) + _after(filters.before)
-    words = parse_search(filters.q)
-    if not (words.wanted or words.unwanted):
-        rows = [
-            dict(row._mapping) for row in connection.execute(_ordered(conditions, PAGE_ROWS + 1))
-        ]
-        return Found(
-            rows[:PAGE_ROWS], _cursor(rows[PAGE_ROWS - 1]) if len(rows) > PAGE_ROWS else "", None
-        )
-    scope = (
-        _ordered(conditions, TEXT_SCAN_ROWS)
-        .with_only_columns(interactions.c.id, interactions.c.created_at)
-        .subquery()
-    )
-    matching = (
-        select(interactions)
-        .where(
-            interactions.c.id.in_(select(scope.c.id)),
-            *map(_contains, words.wanted),
-            *(not_(_contains(word)) for word in words.unwanted),
-        )
-        .order_by(interactions.c.created_at.desc(), interactions.c.id.desc())
-        .limit(PAGE_ROWS + 1)
-    )
-    rows = [dict(row._mapping) for row in connection.execute(matching)]
-    if len(rows) > PAGE_ROWS:
-        return Found(rows[:PAGE_ROWS], _cursor(rows[PAGE_ROWS - 1]), None)
-    scanned = connection.execute(select(func.count()).select_from(scope)).scalar_one()
-    if scanned < TEXT_SCAN_ROWS:
-        return Found(rows, "", None)
-    last = connection.execute(
-        select(scope.c.created_at, scope.c.id).order_by(scope.c.created_at, scope.c.id).limit(1)
-    ).one()
-    return Found(rows, f"{last.created_at},{last.id}", last.created_at)
-
-
 def _cursor(row: dict[str, Any]) -> str:
     return f"{row['created_at']},{row['id']}"
-
-
-def count(connection: Connection, filters: Filters, now: int) -> int:
-    """How many match without the text, up to COUNT_ROWS + 1."""
-    limited = (
-        select(interactions.c.id).where(*_bounds(filters, now)).limit(COUNT_ROWS + 1).subquery()
-    )
-    return int(connection.execute(select(func.count()).select_from(limited)).scalar_one())
 
 
 def newest_at(connection: Connection) -> int | None:

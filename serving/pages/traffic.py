@@ -15,13 +15,26 @@ from starlette.responses import Response
 
 from serving.pages import documents, lineage, passage_values, reading, search
 from serving.pages.blame import add_blame_routes, blame_values
-from serving.pages.search_words import parse_search, snippet
+from serving.pages.export_pages import add_export_routes
+from serving.pages.saved_views import add_view_routes, list_views
+from serving.pages.search_filters import (
+    COLUMNS,
+    SORTS,
+    STATUSES,
+    USUAL_COLUMNS,
+    Filters,
+)
+from serving.pages.search_words import snippet
+from serving.pages.thread import load_thread
+from serving.search_index.coverage import read_coverage
+from serving.search_index.entries import session_of
+from serving.search_index.query import Phrase
 from whet.access import same_group
 from whet.database import reading as reads
 from whet.errors import NotFoundError
 from whet.registry import current_rollouts, list_adapters
 from whet.tables import api_keys, interactions, ratings, review_items, review_left_out, reviews
-from whet.traffic_series import DEFAULT_PERIOD, PERIODS, TrafficFilter
+from whet.traffic_series import PERIODS, TrafficFilter
 from whet.web.charts import TrafficCharts
 from whet.web.filters import clip, duration, number, plural
 from whet.web.shell import Shell
@@ -43,40 +56,23 @@ def router(shell: Shell) -> APIRouter:
     runs = add_blame_routes(routes, shell)
 
     @routes.get("/traffic")
-    def traffic(
-        request: Request,
-        q: str = "",
-        alias: str = "",
-        version: str = "",
-        status: str = "",
-        rating: str = "",
-        user: str = "",
-        since: str = DEFAULT_PERIOD,
-        start: str = "",
-        end: str = "",
-        before: str = "",
-    ) -> Response:
-        """Search over everything logged: words, alias, version, outcome, rating, user, time; with
-        charts of the traffic.
+    def traffic(request: Request, batch: str = "") -> Response:
+        """Search over everything logged: words, alias, version, outcome, rating, user, tags, time;
+        in an order, with the columns one wants, and with charts of the traffic.
         """
-        filters = search.Filters(
-            q[:400],
-            alias[:64],
-            version[:12],
-            status,
-            rating,
-            user[:256],
-            since if since in search.PERIODS else DEFAULT_PERIOD,
-            start[:20],
-            end[:20],
-            before[:80],
-        ).read_words()
+        chosen = request.query_params.getlist("column")
+        columns = {"columns": ",".join(chosen)} if chosen else {}
+        filters = Filters.given({**request.query_params, **columns})
         template = (
             "serving/traffic_rows.html"
             if request.headers.get("hx-request")
             else "serving/traffic.html"
         )
-        return shell.render(request, template, **_list_values(shell, filters))
+        values = _list_values(shell, filters, shell.user(request).name)
+        return shell.render(request, template, batch=batch[:40], **values)
+
+    add_view_routes(routes, shell)
+    add_export_routes(routes, shell)
 
     @routes.get("/traffic/{interaction_id}")
     def conversation(request: Request, interaction_id: str) -> Response:
@@ -91,40 +87,47 @@ def router(shell: Shell) -> APIRouter:
     return routes
 
 
-def _list_values(shell: Shell, filters: search.Filters) -> dict[str, Any]:
+def _list_values(shell: Shell, filters: Filters, user: str) -> dict[str, Any]:
     now = shell.now()
     with reads(shell.context.database) as connection:
         newest = search.newest_at(connection)
         found = search.search(connection, filters, now)
-        total = search.count(connection, filters, now)
         flags = search.flags(connection, [row["id"] for row in found.rows])
+        coverage = read_coverage(connection, now) if search.needs_index(filters) else None
         charts = _charts(connection, filters, now) if newest is not None else None
+        views = list_views(connection, user)
         aliases = sorted(
             {
                 *current_rollouts(connection),
                 *(adapter.name for adapter in list_adapters(connection)),
             }
         )
-    wanted = parse_search(filters.q).wanted
-    rows = [_row(row, flags[row["id"]], wanted) for row in found.rows]
+    rows = [_row(row, flags[row["id"]], found.phrases) for row in found.rows]
     return {
         "filters": filters,
         "rows": rows,
         "found": found,
+        "coverage": coverage,
+        "views": views,
+        "columns": filters.shown_columns,
+        "all_columns": COLUMNS,
+        "usual_columns": ",".join(USUAL_COLUMNS),
+        "sorts": SORTS,
+        "sort_rows": search.SORT_ROWS,
         "newest": newest,
         "aliases": aliases,
         "periods": _WORDS,
         "charts_of": charts,
         "not_in_charts": bool(filters.q or filters.status or filters.rating or filters.user),
         "ranges": PERIODS,
-        "statuses": search.STATUSES,
-        "headline": _headline(filters, len(rows), total, newest),
+        "statuses": STATUSES,
+        "headline": _headline(filters, found.total, newest),
         "older": filters.address(before=found.next) if found.next else "",
         "settings": shell.context.settings,
     }
 
 
-def _charts(connection: Connection, filters: search.Filters, now: int) -> TrafficCharts:
+def _charts(connection: Connection, filters: Filters, now: int) -> TrafficCharts:
     """The charts under the filters that the buckets know; all of time is drawn as 30 days."""
     digits = filters.version.lstrip("v")
     version = 0 if filters.version == "base" else int(digits) if digits.isdecimal() else None
@@ -139,33 +142,31 @@ def _charts(connection: Connection, filters: search.Filters, now: int) -> Traffi
     )
 
 
-def _headline(filters: search.Filters, shown: int, total: int, newest: int | None) -> str:
+def _headline(filters: Filters, total: int, newest: int | None) -> str:
     if newest is None:
         return "Nothing has been logged yet"
     period = "the chosen time" if filters.span else _WORDS[filters.since]
-    amount = (
-        f"More than {number(search.COUNT_ROWS)} conversations"
-        if total > search.COUNT_ROWS
-        else plural(total, "conversation").capitalize()
-    )
+    is_one = total == 1
     if filters.q:
-        # A text search is not counted to its end: that would read everything.
-        return (
-            f"Conversations that say {_quoted(filters.q)}"
-            if shown
-            else f"Nothing says {_quoted(filters.q)} in {period}"
-        )
-    return (
-        f"{amount} {'match' if filters.narrowed and total != 1 else 'matches' if filters.narrowed else ''} in"
-        f" {period}".replace("  ", " ")
-    )
+        if not total:
+            return f"Nothing says {_quoted(filters.q)} in {period}"
+        says = "says" if is_one else "say"
+        return f"{_amount(total)} {says} {_quoted(filters.q)} in {period}"
+    matches = "" if not filters.narrowed else " matches" if is_one else " match"
+    return f"{_amount(total)}{matches} in {period}"
+
+
+def _amount(total: int) -> str:
+    if total > search.COUNT_ROWS:
+        return f"More than {number(search.COUNT_ROWS)} conversations"
+    return plural(total, "conversation").capitalize()
 
 
 def _quoted(text: str) -> str:
     return clip(text, 40) if '"' in text else f"“{clip(text, 40)}”"
 
 
-def _row(row: dict[str, Any], flags: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+def _row(row: dict[str, Any], flags: dict[str, Any], wanted: Sequence[Phrase]) -> dict[str, Any]:
     return {
         "id": row["id"],
         "at": row["created_at"],
@@ -180,7 +181,11 @@ def _row(row: dict[str, Any], flags: dict[str, Any], wanted: Sequence[str]) -> d
             160,
         ),
         "tokens": row["completion_tokens"],
+        "prompt_tokens": row["prompt_tokens"],
         "ttft_ms": row["ttft_ms"],
+        "duration_ms": row["duration_ms"],
+        "user": row["end_user"],
+        "session": session_of(row["metadata"]),
         "status": row["status"],
         "retrieved": len(row["retrieved"] or []),
         **flags,
@@ -228,6 +233,7 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
         adapter = lineage.adapter_by_digest(connection, item["adapter_digest"])
         trail = lineage.lineage(connection, adapter) if adapter else None
         taught = lineage.taught(connection, interaction_id)
+        thread = load_thread(connection, item)
         usual = search.usual(connection, item["alias"], now)
         key_name = connection.execute(
             select(api_keys.c.name).where(api_keys.c.id == item["api_key_id"])
@@ -246,6 +252,7 @@ def _conversation_values(shell: Shell, interaction_id: str) -> dict[str, Any]:
     return {
         "item": item,
         "label": label(item),
+        "thread": thread,
         "turns": turns,
         "retrieval": passage_values.describe_retrieval(
             item["retrieval"], item["retrieved"], answer
