@@ -31,6 +31,7 @@ from whet.database import insert_ignore, writing
 from whet.errors import WhetError
 from whet.plugins import Job, ProcessSpec
 from whet.settings import load_settings
+from whet.settings_log import record_settings
 from whet.tables import scheduled_jobs
 
 logger = logging.getLogger("whet.scheduler")
@@ -247,6 +248,7 @@ def main() -> None:
         logger.error("%s", error)
         sys.exit(error.exit_code)
     runner.renew()
+    record_settings(context, actor="scheduler", now=now_ms())
     clock = build(context, runner, jobs)
     _stop_on_signal(clock)
     logger.info(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, String, Text, UniqueConstraint
 
+from whet.incident_tables import incident_actions
 from whet.process_tables import leases, scheduled_jobs
 from whet.retrieval_tables import (
     blame_verdicts,
@@ -27,8 +28,8 @@ from whet.table_definition import instant as _at
 from whet.traffic_tables import traffic_buckets
 
 __all__ = [
-    "WRITERS", "blame_verdicts", "collections", "documents", "interaction_search", "leases",
-    "metadata", "passage_vectors", "passages", "retrieval_defaults", "review_gold",
+    "WRITERS", "blame_verdicts", "collections", "documents", "incident_actions", "interaction_search",
+    "leases", "metadata", "passage_vectors", "passages", "retrieval_defaults", "review_gold",
     "review_guidelines", "review_opinions", "saved_views", "scheduled_jobs", "traffic_buckets",
 ]  # fmt: skip
 
@@ -269,6 +270,8 @@ alerts = _table(
     _at("opened_at"),
     _at("changed_at"),
     Column("changed_by", String(64)),
+    Column("owner", String(64)),  # the person who looks after it
+    _at("snoozed_until", nullable=True),  # nobody is reminded of it before
     # = dedup_key while open or acknowledged, null after: one open alert per key
     Column("open_marker", String(200), unique=True),
     Index(None, "alias", "opened_at"),

@@ -17,7 +17,7 @@ from feedback.retraining import gather
 from monitoring.audit import CELLS, MIN_JUDGED, Estimate, Judged, Week, compare, estimate, learn
 from monitoring.auditjob import run_alias, run_audit, week_of
 from monitoring.days import DAY_MS
-from monitoring.decisions import change_alert
+from monitoring.incident_actions import change_state
 from monitoring.metrics import LoopCollector
 from monitoring.queries import list_alerts, newest_weeks
 from tests import builders
@@ -237,7 +237,7 @@ def test_more_errors_open_one_alert_ask_for_training_sooner_and_close_it_when_th
     state = gather(context, "support", now=end_of(worse))
     assert state.more_errors, "feedback asks for training with fewer examples now"
     with pytest.raises(ConflictError, match="expected"):
-        change_alert(context, alert["id"], "expected", actor="ada", now=end_of(worse))
+        change_state(context, alert["id"], "expected", actor="ada", now=end_of(worse))
     fill(context, worse + 7, 0.05)
     run_audit(context, end_of(worse + 7))
     assert open_errors(context) == [], "the next week is as usual"

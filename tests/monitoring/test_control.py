@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from monitoring.control import rules_of, run_control, worse
-from monitoring.decisions import change_alert
+from monitoring.incident_actions import change_state
 from tests import builders
 from tests.monitoring.build import HOUR, NOW, insert_records, records, rows
 from whet.context import Context
@@ -48,7 +48,7 @@ def test_a_version_on_trial_that_refuses_more_is_named_once(context: Context) ->
     assert (alert.kind, alert.severity, alert.state) == ("candidate", "attention", "open")
     assert "support@v2, on trial, does worse" in alert.title and "Refusal rate" in alert.title
     assert alert.detail["interaction_ids"]
-    change_alert(context, alert.id, "resolved", actor="ada", now=NOW + 1)
+    change_state(context, alert.id, "resolved", actor="ada", now=NOW + 1)
     run_control(context, NOW + 2)
     assert [one.state for one in alerts_of(context)] == ["resolved"], (
         "what a person closed came back within the same trial"

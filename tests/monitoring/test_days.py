@@ -22,10 +22,10 @@ from monitoring.day_views import COLD_DAYS, days_view
 from monitoring.dayjob import run_alias, run_days, standing
 from monitoring.days import DAY_MS, read_day, rows_of_day, table_of
 from monitoring.daystore import open_watch, sample_json, sample_table
-from monitoring.decisions import change_alert
 from monitoring.detector.columns import Table
 from monitoring.detector.explain import carries
 from monitoring.detector.settings import DetectorSettings
+from monitoring.incident_actions import change_state
 from monitoring.queries import list_alerts, newest_days
 from monitoring.run import run_drift
 from tests.monitoring.build import insert_records, records
@@ -191,7 +191,7 @@ def test_expected_closes_the_incident_makes_the_level_normal_and_survives_a_rest
     fill(shifted, range(SHIFT + 12, SHIFT + 40), refusals=0.2)
     run_days(shifted, at(SHIFT + 11))
     (alert,) = open_alerts(shifted)
-    change_alert(shifted, alert["id"], "expected", actor="ada", now=at(SHIFT + 11, 5))
+    change_state(shifted, alert["id"], "expected", actor="ada", now=at(SHIFT + 11, 5))
     run_days(shifted, at(SHIFT + 39))
     assert open_alerts(shifted) == [], "the new normal was called a change again"
     found = standing(shifted, "support")
@@ -228,7 +228,7 @@ def test_what_goes_back_to_normal_is_resolved_and_what_a_person_closed_stays_clo
 def test_a_person_s_resolution_is_not_overruled_by_the_next_day(shifted: Context) -> None:
     run_days(shifted, at(SHIFT + 8))
     (alert,) = open_alerts(shifted)
-    change_alert(shifted, alert["id"], "resolved", actor="ada", now=at(SHIFT + 8, 4))
+    change_state(shifted, alert["id"], "resolved", actor="ada", now=at(SHIFT + 8, 4))
     run_days(shifted, at(SHIFT + 11))
     assert open_alerts(shifted) == []
 

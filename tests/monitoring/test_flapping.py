@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from monitoring.decisions import change_alert
 from monitoring.flapping import FLAP_MS, came_back, quiet_runs_needed
+from monitoring.incident_actions import change_state
 from monitoring.notify import Event, events_of
 from monitoring.run import run_drift
 from tests.monitoring.build import HOUR, NOW, insert_records, promote, records
@@ -71,7 +71,7 @@ def test_what_a_person_closed_opens_anew_and_so_does_what_was_quiet_for_a_day(
     run_drift(flapping, "support", later)
     first, second = _alerts(flapping)
     assert (first["state"], second["state"]) == ("resolved", "open")
-    change_alert(flapping, second["id"], "resolved", actor="oli", now=later + 1)
+    change_state(flapping, second["id"], "resolved", actor="oli", now=later + 1)
     _traffic(flapping, 21, 0.5, later + HOUR)
     run_drift(flapping, "support", later + 2 * HOUR)
     assert [alert["state"] for alert in _alerts(flapping)] == ["resolved", "resolved", "open"]

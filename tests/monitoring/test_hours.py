@@ -21,7 +21,6 @@ from monitoring.dayjob import run_alias as run_days_of
 from monitoring.dayjob import standing
 from monitoring.days import DAY_MS, HOUR_MS, read_hour, rows_of_hour, table_of
 from monitoring.daystore import open_watch, sample_json
-from monitoring.decisions import change_alert
 from monitoring.detector.columns import Table
 from monitoring.detector.daily import Chart, DayStatistics, Point, share_point
 from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
@@ -33,6 +32,7 @@ from monitoring.detector.table import table_from_columns
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.hourjob import run_alias, run_hours
 from monitoring.hourstore import store_hour
+from monitoring.incident_actions import change_state
 from monitoring.queries import list_alerts, newest_hours
 from monitoring.rows import row_from_record
 from tests.monitoring.build import insert_records, records
@@ -459,7 +459,7 @@ def test_the_job_opens_an_alert_after_two_hours_once_and_the_day_joins_it(contex
     )
     assert standing(context, "support")["judged_hours"] == 3
 
-    change_alert(context, str(alert["id"]), "expected", actor="olga", now=_at(3, DAYS + 1))
+    change_state(context, str(alert["id"]), "expected", actor="olga", now=_at(3, DAYS + 1))
     _log(context, NOON, day=DAYS + 1)
     _log(context, NOON + 1, day=DAYS + 1)
     assert run_alias(context, "support", _at(14.3, DAYS + 1)) == (2, 0)

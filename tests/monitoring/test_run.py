@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select, update
 
-from monitoring.decisions import change_alert
 from monitoring.driftjob import run_all
+from monitoring.incident_actions import change_state
 from monitoring.queries import find_report, latest_report, list_alerts, list_reports, open_counts
 from monitoring.run import has_news, run_drift
 from tests.monitoring.build import HOUR, NOW, insert_ratings, insert_records, promote, records
@@ -211,7 +211,7 @@ def test_a_person_marks_a_change_as_expected_and_the_traffic_from_then_on_is_the
     _drifting(context)
     run_drift(context, "support", NOW)
     alert_id = _alerts(context)[0]["id"]
-    changed = change_alert(context, alert_id, "expected", actor="ada", now=NOW)
+    changed = change_state(context, alert_id, "expected", actor="ada", now=NOW)
     assert (changed["state"], changed["open_marker"], changed["changed_by"]) == (
         "expected",
         None,
@@ -238,20 +238,20 @@ def test_acknowledged_alerts_stay_open_and_closed_ones_cannot_be_changed(context
     _drifting(context)
     run_drift(context, "support", NOW)
     alert_id = _alerts(context)[0]["id"]
-    assert change_alert(context, alert_id, "acknowledged", actor="ada", now=NOW)["open_marker"]
+    assert change_state(context, alert_id, "acknowledged", actor="ada", now=NOW)["open_marker"]
     assert (
-        change_alert(context, alert_id, "acknowledged", actor="bob", now=NOW + 1)["changed_by"]
+        change_state(context, alert_id, "acknowledged", actor="bob", now=NOW + 1)["changed_by"]
         == "ada"
     ), "twice changes nothing"
     run_drift(context, "support", NOW + HOUR)
     assert [alert["state"] for alert in _alerts(context)] == ["acknowledged"]
-    change_alert(context, alert_id, "resolved", actor="ada", now=NOW + HOUR)
+    change_state(context, alert_id, "resolved", actor="ada", now=NOW + HOUR)
     with pytest.raises(ConflictError, match="resolved already"):
-        change_alert(context, alert_id, "acknowledged", actor="ada", now=NOW + HOUR)
+        change_state(context, alert_id, "acknowledged", actor="ada", now=NOW + HOUR)
     with pytest.raises(InputError):
-        change_alert(context, alert_id, "open", actor="ada", now=NOW)
+        change_state(context, alert_id, "open", actor="ada", now=NOW)
     with pytest.raises(NotFoundError):
-        change_alert(context, "alr_nothing", "resolved", actor="ada", now=NOW)
+        change_state(context, "alr_nothing", "resolved", actor="ada", now=NOW)
 
 
 def test_an_alert_that_a_person_closes_during_a_run_stays_closed(context: Context) -> None:

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from monitoring.days import DAY_MS, read_day, rows_of_day
-from monitoring.decisions import change_alert
 from monitoring.detector.settings import DetectorSettings
+from monitoring.incident_actions import change_state
 from monitoring.queries import list_alerts
 from monitoring.scores import (
     HOUR_MS,
@@ -268,7 +268,7 @@ def test_what_a_person_resolved_is_not_opened_again(live: Context) -> None:
     hour = often(live, 3600)
     run_scores(hour, NOW, ask=Engine(effect=0.001))
     (alert,) = open_alerts(live)
-    change_alert(live, alert["id"], "resolved", actor="ada", now=NOW)
+    change_state(live, alert["id"], "resolved", actor="ada", now=NOW)
     run_scores(hour, NOW + 60_000, ask=Engine(effect=0.001))
     assert open_alerts(live) == [], "an alarm that comes back every minute is muted"
 

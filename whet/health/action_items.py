@@ -49,6 +49,10 @@ def _alert_items(reading: HealthReading) -> list[ActionItem]:
         if alert["state"] == "acknowledged":
             by = f" by {alert['changed_by']}" if alert["changed_by"] else ""
             sentence, cost, kind = f"{sentence} Acknowledged{by}.", 10, "information"
+        if alert["owner"]:
+            sentence = f"{sentence} {alert['owner']} looks after it."
+        if (alert["snoozed_until"] or 0) > reading.now:
+            sentence, cost, kind = f"{sentence} Snoozed.", 5, "information"
         found.append(
             ActionItem(
                 "alert",

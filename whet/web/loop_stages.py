@@ -60,7 +60,8 @@ def loop_stages(reading: HealthReading, new_examples: Mapping[str, int]) -> list
 
 
 def _signals(reading: HealthReading) -> LoopStage:
-    bad = sum(alert["severity"] == "bad" for alert in reading.alerts)
+    awake = [alert for alert in reading.alerts if (alert["snoozed_until"] or 0) <= reading.now]
+    bad = sum(alert["severity"] == "bad" for alert in awake)
     words = {
         "drift": ("drift", "attention"),
         "no_drift": ("no drift", "good"),
@@ -71,7 +72,7 @@ def _signals(reading: HealthReading) -> LoopStage:
         if reading.drift
         else ("no drift check yet", "plain")
     )
-    if reading.alerts:
+    if awake:
         state, kind = (f"{bad} bad", "bad") if bad else ("to look at", "attention")
     return LoopStage(
         "Signals",

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 # Words arrive normalised and parted by spaces, see `serving.search_index.tokens`
 _TOKENIZER = "unicode61 remove_diacritics 0 categories ''L* M* N* Co'' tokenchars ''=''"
