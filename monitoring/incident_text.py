@@ -7,217 +7,37 @@ what to do. Pages, commands and messages show the same six.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from monitoring.detector.settings import DetectorSettings
+from monitoring.incident_phrases import (
+    ADAPTER,
+    ALERT_PLACES,
+    ALERT_TO_DO,
+    ALERTS,
+    BASELINE,
+    DECLARED,
+    EXPECTED,
+    GLOSSES,
+    HOUR_BASELINE,
+    LANGUAGES,
+    MEASURED,
+    OF_PLACE,
+    OTHER,
+    RECENT_BASELINE,
+    RETRIEVAL,
+    ROLLBACK,
+    TO_DO,
+    WHAT,
+)
 from whet.clock import iso
 
 QUALITY_NOT_COMPARED = "Not compared yet; the scheduler does it within the hour."
+_OF_A_USER = DetectorSettings().rows_per_user
 _MOST_SIGNALS = 3  # besides the lead, in `how bad`
 _MOST_PLACES = 3
 _GROWN = 2.0  # times its share before, from which a topic tells where another change is
-# Signal → (what a rise is, what a fall is). `{part}`: a category; `{words}`: of a topic.
-_WHAT = {
-    "prompt_tokens": ("Questions got longer.", "Questions got shorter."),
-    "language": ("More questions are in {part}.", "Fewer questions are in {part}."),
-    "prompt_novelty": (
-        "Users ask about something that they did not ask about before{words}.",
-        "Questions are closer to the usual topics than before.",
-    ),
-    "prompt_topics": (
-        "Users ask more often about one topic{words}.",
-        "Users ask less often about one topic{words}.",
-    ),
-    "retrieval_miss": ("More questions find no passage.", "More questions find a passage."),
-    "retrieval_empty": ("More searches return nothing.", "Fewer searches return nothing."),
-    "retrieval_failed": ("More searches fail.", "Fewer searches fail."),
-    "retrieval_score": (
-        "Retrieved passages fit the questions better.",
-        "Retrieved passages fit the questions worse.",
-    ),
-    "retrieval_gap": (
-        "The best passage stands out more from the second.",
-        "The best passage stands out less from the second.",
-    ),
-    "retrieval_ms": ("Searches got slower.", "Searches got faster."),
-    "completion_tokens": ("Answers got longer.", "Answers got shorter."),
-    "finish_reason": (
-        "More answers end with finish_reason={part}.",
-        "Fewer answers end with finish_reason={part}.",
-    ),
-    "answer_language": ("More answers are in {part}.", "Fewer answers are in {part}."),
-    "refusal": (
-        "The model refuses more questions than before.",
-        "The model refuses fewer questions than before.",
-    ),
-    "schema_failure": (
-        "More answers break the JSON or schema that was asked for.",
-        "Fewer answers break their schema.",
-    ),
-    "repetition": ("More answers repeat themselves.", "Fewer answers repeat themselves."),
-    "empty": ("More answers are empty.", "Fewer answers are empty."),
-    "logprob": (
-        "The model is less certain of its answers.",
-        "The model is more certain of its answers.",
-    ),
-    "logprob_min": (
-        "Answers hold tokens that the model is less certain of.",
-        "The least certain tokens of answers became more certain.",
-    ),
-    "context_overlap": (
-        "Answers say more of what the passages say.",
-        "Answers say less of what the passages say.",
-    ),
-    "thumb_given": ("Users rate more answers.", "Users rate fewer answers."),
-    "thumb_down": ("Users rate more answers as bad.", "Users rate fewer answers as bad."),
-    "regenerated": (
-        "Users ask for another answer more often.",
-        "Users ask for another answer less often.",
-    ),
-    "edited": ("Users edit more answers.", "Users edit fewer answers."),
-    "ttft_ms": ("Answers start later.", "Answers start sooner."),
-    "time_per_token_ms": ("Answers are written more slowly.", "Answers are written faster."),
-    "queue_ms": ("Requests wait longer in the queue.", "Requests wait less in the queue."),
-}
-_LANGUAGES = {
-    "en": "English",
-    "de": "German",
-    "fr": "French",
-    "es": "Spanish",
-    "it": "Italian",
-    "pt": "Portuguese",
-    "nl": "Dutch",
-    "pl": "Polish",
-    "sv": "Swedish",
-    "da": "Danish",
-    "tr": "Turkish",
-    "ja": "Japanese",
-    "ko": "Korean",
-    "zh": "Chinese",
-    "ru": "Russian",
-    "ar": "Arabic",
-    "he": "Hebrew",
-    "hi": "Hindi",
-    "th": "Thai",
-    "el": "Greek",
-    "unknown": "a language that was not recognised",
-}
-_NOVELTY = (
-    "Out of distribution: farther from every topic than 95 % of the questions of the first two "
-    "weeks with questions."
-)
-_READ = "Read the example answers"
-_ROLLBACK = "`whet rollout rollback {alias}` returns to the version before"
-# Signal (and direction, where it matters) → what to do first.
-_TO_DO = {
-    "refusal": (
-        f"{_READ}. If the refusals are wrong, {_ROLLBACK}, and a review batch makes training data "
-        "of them."
-    ),
-    "completion_tokens": (
-        f"{_READ} and check that the right adapter is live (`whet rollout show {{alias}}`). If it "
-        f"is not, {_ROLLBACK}."
-    ),
-    "finish_reason": (
-        "For `length`, check `max_tokens` of the requests and whether answers got longer; for "
-        "others, the engine's log."
-    ),
-    "schema_failure": (
-        f"{_READ}: if a new version broke the format, {_ROLLBACK}; if a client changed its schema, "
-        "mark it as expected (`whet alerts expected ID`)."
-    ),
-    "repetition": f"{_READ}. If they go round in circles, {_ROLLBACK}.",
-    "empty": f"{_READ} and the engine's log; if a new version is the cause, {_ROLLBACK}.",
-    "logprob": (
-        f"{_READ} and the questions: less certain answers are wrong more often. A review batch "
-        "tells whether they are."
-    ),
-    "logprob_min": (
-        f"{_READ} and the questions: less certain answers are wrong more often. A review batch "
-        "tells whether they are."
-    ),
-    "language": (
-        f"{_READ} in that language. If they are good, mark it as expected (`whet alerts expected "
-        "ID`); else review them and retrain."
-    ),
-    "answer_language": f"{_READ}. If the model answers in the wrong language, {_ROLLBACK}.",
-    "prompt_novelty": (
-        f"{_READ} to the new questions. If they are good, mark it as expected (`whet alerts "
-        "expected ID`); else review them and retrain."
-    ),
-    "prompt_topics": (
-        f"{_READ} of that topic. If they are good, mark it as expected (`whet alerts expected "
-        "ID`); else review them and retrain."
-    ),
-    "prompt_tokens": (
-        "Look at what clients send (a longer prompt template, pasted texts). If it is wanted, "
-        "mark it as expected (`whet alerts expected ID`)."
-    ),
-    "thumb_down": (
-        "Read the answers that were rated down and open a review batch; if a new version is the "
-        f"cause, {_ROLLBACK}."
-    ),
-    "thumb_given": "Check that the application still sends ratings (`POST /v1/feedback`).",
-    "regenerated": f"{_READ} that users asked for again and open a review batch.",
-    "edited": f"{_READ} that users edited and open a review batch.",
-    "ttft_ms": (
-        "Look at the load, the length of prompts and the engine's queue; add a replica if the "
-        "load is the cause."
-    ),
-    "time_per_token_ms": "Look at the load and the GPU; add a replica if the load is the cause.",
-    "queue_ms": "The engine has more to do than it can: add a replica or limit clients.",
-    "retrieval_ms": (
-        "Look at the size of the collections and the load of the machine that searches."
-    ),
-}
-_RETRIEVAL = (
-    "Check the collection (`whet documents list`): a document may be missing or outdated. "
-    "Questions without documents need new ones."
-)
-_ADAPTER = (
-    "Check that the adapter is applied (`whet doctor`, `whet adapters verify`); if not, {rollback}."
-)
-# What is wrong in one tenant alone is seldom the version's fault.
-_OF_PLACE = "Ask first what changed in {place}: its prompts, settings or users."
-_OTHER = (
-    f"{_READ}. If the change is wanted, mark it as expected (`whet alerts expected ID`); else "
-    "review them."
-)
-
-
-# Kinds of alerts that days and hours do not open.
-_ALERTS = {
-    "questions": "Recent questions differ from those that the live version started with.",
-    "answers": "Recent answers differ from those that the live version started with.",
-    "quality": "Users rate recent answers worse than those that the live version started with.",
-    "service": "Answers come more slowly than when the live version started.",
-    "errors": "More answers are wrong: reviewers say so of a random sample.",
-    "adapter": "The live version answers as its base model does: its adapter has no effect.",
-    "candidate": "The version on trial does worse than the live one at the same time.",
-}
-_ALERT_PLACES = {
-    "errors": "In a random sample of all answers of the alias.",
-    "adapter": "In all scored answers of the live version.",
-    "candidate": "In the answers of the version on trial.",
-}
-_ALERT_TO_DO = {
-    "errors": (
-        f"{_READ} that were judged wrong. Retraining is asked for by itself; if a new version is "
-        f"the cause, {_ROLLBACK}."
-    ),
-    "adapter": (
-        "Check that the adapter is applied (`whet doctor`, `whet adapters verify`); if not, "
-        f"{_ROLLBACK}."
-    ),
-    "candidate": (
-        "Stop the trial with `whet rollout rollback {alias}`, or wait for its own verdict."
-    ),
-    "quality": (
-        "Read the answers that were rated down and open a review batch; if a new version is the "
-        f"cause, {_ROLLBACK}."
-    ),
-    "service": "Look at the load and the engine's queue; add a replica if the load is the cause.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,18 +77,20 @@ class IncidentText:
 
 
 def describe_incident(
-    found: Mapping[str, Any], quality: Mapping[str, Any] | None = None
+    found: Mapping[str, Any], quality: Mapping[str, Any] | None = None, alert: str = ""
 ) -> IncidentText:
-    """Tell an incident of days or hours. `found`: as JSON; `quality`: of `Quality.as_json`."""
+    """Tell an incident of days or hours.
+
+    `found`: as JSON; `quality`: of `Quality.as_json`; `alert`: its id, empty in a replay.
+    """
     lead = found["evidence"][0]
-    alias = found["alias"]
     return IncidentText(
         what=_what(found, lead),
         since=_since(found),
-        how_bad=_how_bad(found["evidence"], _place_names(found)),
+        how_bad=_how_bad(found),
         where=_where(found),
         quality=(quality or {}).get("sentence") or QUALITY_NOT_COMPARED,
-        to_do=_to_do(found, lead, alias),
+        to_do=_to_do(found, lead, alert),
     )
 
 
@@ -278,34 +100,33 @@ def text_of_alert(alert: Mapping[str, Any]) -> IncidentText:
     quality = detail.get("quality")
     by_day = detail.get("incident")
     if by_day and by_day.get("evidence"):
-        told = describe_incident({**by_day, "alias": alert["alias"]}, quality)
-        return replace(told, to_do=told.to_do.replace("expected ID`", f"expected {alert['id']}`"))
+        return describe_incident({**by_day, "alias": alert["alias"]}, quality, alert["id"])
     kind, alias = alert["kind"], alert["alias"]
     sentences = [one["sentence"] for one in detail.get("signals", []) if one.get("sentence")]
     title = alert["title"].removeprefix(f"{alias}: ")
     began = iso(detail.get("since_at") or alert["opened_at"])
     least = "" if detail.get("since_is_exact") else "at the latest "
     return IncidentText(
-        what=_ALERTS.get(kind, f"{title.partition('. ')[0].rstrip('.')}."),
+        what=ALERTS.get(kind, f"{title.partition('. ')[0].rstrip('.')}."),
         since=f"{least}{began}, found {iso(alert['opened_at'])}.",
         how_bad=" ".join(sentences[:_MOST_SIGNALS]) or title,
-        where=_ALERT_PLACES.get(kind, "Not known: two samples of requests were compared."),
+        where=ALERT_PLACES.get(kind, "Not known: two samples of requests were compared."),
         quality=(quality or {}).get("sentence") or QUALITY_NOT_COMPARED,
-        to_do=_ALERT_TO_DO.get(kind, _OTHER).format(alias=alias),
+        to_do=ALERT_TO_DO.get(kind, OTHER).format(**_slots(alias, alert["id"])),
     )
 
 
 def _what(found: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
     if found.get("hint"):
         return "Answers changed in several ways on one day: the adapter may not be applied."
-    pair = _WHAT.get(lead["signal"])
+    pair = WHAT.get(lead["signal"])
     if pair is None:
         moved = "rose" if lead["direction"] == "up" else "fell"
         part = f" {lead['part']}" if lead["part"] else ""
         return f"{lead.get('label', lead['signal'])}{part} {moved}."
     words = _topic_words(found, lead)
     text = pair[0 if lead["direction"] == "up" else 1]
-    part = _LANGUAGES.get(lead["part"], lead["part"])
+    part = LANGUAGES.get(lead["part"], lead["part"])
     told = text.format(part=part, words=f": “{words}”" if words else "")
     is_there = lead.get("slice") and lead["slice"] in _place_names(found)
     return f"{told.rstrip('.')} in {lead['slice']}." if is_there else told
@@ -324,8 +145,9 @@ def _topic_words(found: Mapping[str, Any], lead: Mapping[str, Any]) -> str:
 def _since(found: Mapping[str, Any]) -> str:
     if found.get("first_hour"):
         first, at = _moment(found["first_hour"]), _moment(found["detected_at"])
-        return f"{first} UTC, found at {at} UTC."
-    closed = f", over on {found['closed_on']}" if found.get("closed_on") else ""
+        closed = f", over on {found['closed_on']}" if found.get("closed_on") else ", not over yet"
+        return f"{first} UTC, found at {at} UTC{closed}."
+    closed = f", over on {found['closed_on']}" if found.get("closed_on") else ", not over yet"
     return f"{found['first_day']}, found at the end of {found['detected_on']}{closed}."
 
 
@@ -337,12 +159,13 @@ def _place_names(found: Mapping[str, Any]) -> list[str]:
     return [f"{one['column']}={one['value']}" for one in found.get("slices", [])[:_MOST_PLACES]]
 
 
-def _how_bad(evidence: Sequence[Mapping[str, Any]], places: Collection[str]) -> str:
-    """The lead, the same number of the slice or of all requests, then one of each other signal."""
-    lead = evidence[0]
-    unit = "ratings" if lead["signal"] == "thumb_down" else "requests"
-    count = f" Measured on {lead['n']:,} sampled {unit}." if lead.get("n") else ""
-    shown = [f"{_without_since(lead)}{count}"]
+def _how_bad(found: Mapping[str, Any]) -> str:
+    """The lead, the same number of the slice or of all requests, then one of each other signal;
+    what the figures are, and what they are compared with.
+    """
+    evidence: Sequence[Mapping[str, Any]] = found["evidence"]
+    lead, places = evidence[0], _place_names(found)
+    shown = [f"{_without_since(lead)}{_measured_on(lead)}"]
     counterparts = [one for one in evidence[1:] if _is_counterpart(one, lead, places)]
     for one in counterparts[:1]:
         all_of = "" if one.get("slice") else "Of all requests: "
@@ -350,9 +173,25 @@ def _how_bad(evidence: Sequence[Mapping[str, Any]], places: Collection[str]) -> 
     others = {one["signal"]: one for one in reversed(evidence) if one["signal"] != lead["signal"]}
     in_order = [one for one in evidence if one is others.get(one["signal"])]
     shown += [_without_since(one) for one in in_order[:_MOST_SIGNALS]]
-    if lead["signal"] == "prompt_novelty":
-        shown.append(_NOVELTY)
-    return " ".join(shown)
+    glosses = [GLOSSES.get(one["signal"], "") for one in (lead, *in_order[:_MOST_SIGNALS])]
+    return " ".join([*shown, _baseline(found), *dict.fromkeys(one for one in glosses if one)])
+
+
+def _measured_on(lead: Mapping[str, Any]) -> str:
+    """How many values the lead's level is of; nothing where that is not known."""
+    if not lead.get("n"):
+        return ""
+    unit = MEASURED.get(lead["signal"], "requests")
+    if lead["signal"].startswith("retrieval_"):
+        unit = "requests that searched"
+    return f" Measured on {lead['n']:,} sampled {unit} (at most {_OF_A_USER} of a user and day)."
+
+
+def _baseline(found: Mapping[str, Any]) -> str:
+    if found.get("first_hour"):
+        return HOUR_BASELINE
+    is_recent = found["evidence"][0]["signal"] == "prompt_topics"
+    return RECENT_BASELINE if is_recent else BASELINE
 
 
 def _is_counterpart(
@@ -368,8 +207,10 @@ def _is_counterpart(
 
 
 def _without_since(one: Mapping[str, Any]) -> str:
-    """The sentence without the day, which stands in its own part."""
-    return str(one["sentence"]).replace(f", since {one['first_day']}", "")
+    """The sentence without the day or hour, which stands in its own part."""
+    sentence, day = str(one["sentence"]), one["first_day"]
+    hour = str(one.get("first_hour", ""))[11:16]
+    return sentence.replace(f", since {day} {hour} UTC", "").replace(f", since {day}", "")
 
 
 def _where(found: Mapping[str, Any]) -> str:
@@ -396,13 +237,15 @@ def _where(found: Mapping[str, Any]) -> str:
         return f"{cause} In the {noun} {'; '.join(topics)}.{version}".strip()
     seen_in = f" Seen first in {lead['slice']}." if lead.get("slice") else ""
     return (
-        f"{cause} Everywhere: no language, route, version or other slice carries more of it than "
-        f"its share of the requests.{seen_in}{version}"
+        f"{cause} Everywhere: no single language, route, version or other slice has more of the "
+        f"change than its share of the requests.{seen_in}{version}"
     ).strip()
 
 
 def _tells(topic: Mapping[str, Any], lead: Mapping[str, Any]) -> bool:
     """Whether a topic is where the change is, and did not merely grow a little beside it."""
+    if lead["signal"] == "prompt_topics" and lead["direction"] == "down":
+        return False  # topics that rose say nothing of one that fell
     is_about_topics = lead["signal"] in ("prompt_novelty", "prompt_topics")
     has_grown = topic["share_now"] >= _GROWN * topic["share_before"]
     return bool(topic.get("share_of_change")) or is_about_topics or has_grown
@@ -413,14 +256,24 @@ def _percent(share: float) -> str:
     return f"{percent:.1f} %" if 0 < percent < 9.95 else f"{percent:.0f} %"
 
 
-def _to_do(found: Mapping[str, Any], lead: Mapping[str, Any], alias: str) -> str:
-    signal = lead["signal"]
+def _to_do(found: Mapping[str, Any], lead: Mapping[str, Any], alert: str) -> str:
+    signal, alias = lead["signal"], found["alias"]
     if found.get("hint"):
-        return _ADAPTER.format(rollback=_ROLLBACK.format(alias=alias))
+        return ADAPTER.format(rollback=ROLLBACK.format(alias=alias))
     if signal == "context_overlap" or (
         signal.startswith("retrieval_") and signal != "retrieval_ms"
     ):
-        return _RETRIEVAL
-    told = _TO_DO.get(signal, _OTHER).format(alias=alias)
+        return RETRIEVAL.format(alias=alias)
+    told = TO_DO.get(f"{signal} {lead['direction']}") or TO_DO.get(signal, OTHER)
+    told = told.format(**_slots(alias, alert, found["first_day"]))
     places = [one for one in _place_names(found) if one.startswith(("route=", "slice_"))]
-    return f"{_OF_PLACE.format(place=places[0])} {told}" if places else told
+    return f"{OF_PLACE.format(place=places[0])} {told}" if places else told
+
+
+def _slots(alias: str, alert: str, first_day: str = "") -> dict[str, str]:
+    """What the sentences of things to do leave open; a replay has no alert to refer to."""
+    return {
+        "alias": alias,
+        "examples": f" (`whet alerts show {alert}`)" if alert else " (listed below)",
+        "expected": EXPECTED.format(alert=alert) if alert else DECLARED.format(day=first_day),
+    }

@@ -97,9 +97,10 @@ class QualityFigure:
             f"95 % interval {_percent(low)} to {_percent(high)})"
         )
         if not self.before.n:
-            return f"{now}, no baseline"
+            return f"{now}, none in the {BASELINE_DAYS} days before"
         return (
-            f"{now}, baseline {_percent(self.before.rate)} ({self.before.bad} of {self.before.n})"
+            f"{now}, {_percent(self.before.rate)} ({self.before.bad} of {self.before.n}) in the "
+            f"{BASELINE_DAYS} days before"
         )
 
     def as_json(self) -> dict[str, Any]:

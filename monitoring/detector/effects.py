@@ -90,7 +90,7 @@ def _sentence(
         # Shares of some requests only, such as of those with a rating, are no count of all.
         is_of_all = signal.name not in _OF_SOME and not signal.name.startswith("retrieval_")
         count = (now - before) * rows_per_day
-        a_day = f" ({count:+,.0f} a day)" if abs(count) >= 1 and is_of_all else ""
+        a_day = f" ({count:+,.0f} requests a day)" if abs(count) >= 1 and is_of_all else ""
         return f"{name} {percent_text(now)}, baseline {percent_text(before)}, {when}{a_day}."
     if signal.shape == "score":
         return f"{name} {now:.3f}, baseline {before:.3f}, {when}."

@@ -358,10 +358,10 @@ def test_every_signal_has_a_label_and_own_columns_become_signals() -> None:
 @pytest.mark.parametrize(
     ("name", "part", "before", "now", "values", "large", "said"),
     [
-        ("refusal", "", 0.03, 0.061, 3000, True, "Refusal rate 6.1 %, baseline 3.0 %, since 2026-01-05 (+62 a day)."),
+        ("refusal", "", 0.03, 0.061, 3000, True, "Refusal rate 6.1 %, baseline 3.0 %, since 2026-01-05 (+62 requests a day)."),
         ("refusal", "", 0.030, 0.036, 3000, False, "3.6 %"),
         ("refusal", "", 0.03, 0.06, 100, False, "6.0 %"),
-        ("repetition", "", 0.02, 0.005, 3000, False, "(-30 a day)"),
+        ("repetition", "", 0.02, 0.005, 3000, False, "(-30 requests a day)"),
         ("ttft_ms", "p50", 200.0, 242.0, 3000, True, "TTFT p50 242 ms, baseline 200 ms (+21 %), since 2026-01-05."),
         ("ttft_ms", "p95", 200.0, 150.0, 3000, False, "(-25 %)"),
         ("language", "es", 0.10, 0.146, 3000, True, "Questions by language: es 15 %, baseline 10 %"),

@@ -132,7 +132,7 @@ def _incident(signal: str, direction: str = "up", part: str = "", **more: Any) -
     evidence = {
         "signal": signal, "part": part, "direction": direction, "label": signal, "adapter": "v3",
         "first_day": "2026-03-30", "n": 1400, "before": 0.03, "now": 0.06,
-        "sentence": f"{signal} 6.0 %, baseline 3.0 %, since 2026-03-30 (+56 a day).",
+        "sentence": f"{signal} 6.0 %, baseline 3.0 %, since 2026-03-30 (+56 requests a day).",
     }  # fmt: skip
     found = {
         "id": "support-2026-03-31", "alias": "support", "evidence": [evidence], "closed_on": None,
@@ -158,6 +158,7 @@ def test_every_signal_tells_six_parts(signal: str, direction: str) -> None:
 )
 def test_every_kind_of_alert_tells_six_parts(kind: str) -> None:
     alert = {
+        "id": "alr_1",
         "kind": kind,
         "alias": "support",
         "title": "support: changed. By much.",
@@ -187,3 +188,38 @@ def test_places_words_and_causes_are_told() -> None:
     text = describe_incident(_incident("completion_tokens", "down", hint="The adapter may …"))
     assert "the adapter may not be applied" in text.what
     assert "whet adapters verify" in text.to_do
+
+
+def test_what_to_do_names_the_alert_and_a_replay_has_none() -> None:
+    in_replay = describe_incident(_incident("language", part="de")).to_do
+    assert "(listed below)" in in_replay and "--declared 2026-03-30" in in_replay
+    of_alert = describe_incident(_incident("language", part="de"), alert="alr_7").to_do
+    assert "`whet alerts show alr_7`" in of_alert and "`whet alerts expected alr_7`" in of_alert
+    fallen = describe_incident(_incident("language", "down", "de"), alert="alr_7").to_do
+    assert "answers" not in fallen, "what is no longer asked has no answers to read"
+
+
+def test_topics_that_rose_are_not_where_another_one_fell() -> None:
+    topic = {"words": ["solar"], "share_before": 0.01, "share_now": 0.08}
+    risen = describe_incident(_incident("prompt_topics", part="3", topics=[topic]))
+    assert "“solar”" in risen.where
+    fallen = describe_incident(_incident("prompt_topics", "down", "3", topics=[topic]))
+    assert fallen.where.startswith("Everywhere")
+
+
+def test_figures_say_what_they_are_and_what_they_are_compared_with() -> None:
+    text = describe_incident(_incident("logprob"))
+    assert "more is less certain" in text.how_bad and "nine weeks before" in text.how_bad
+    assert "two to four weeks earlier" in describe_incident(_incident("prompt_topics")).how_bad
+    assert text.since == "2026-03-30, found at the end of 2026-03-31, not over yet."
+    by_hour = _incident(
+        "refusal", first_hour="2026-03-30T10:00:00Z", detected_at="2026-03-30T12:00:00Z"
+    )
+    by_hour["evidence"][0] |= {
+        "first_hour": "2026-03-30T10:00:00Z",
+        "sentence": "Refusal rate 20 %, baseline 3.0 %, since 2026-03-30 10:00 UTC "
+        "(+56 requests a day).",
+    }
+    found = describe_incident(by_hour).how_bad
+    assert found.startswith("Refusal rate 20 %, baseline 3.0 % (+56 requests a day).")
+    assert "the same hour of the days before" in found
