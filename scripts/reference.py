@@ -29,15 +29,17 @@ PACKAGES = ("whet", "serving", "training", "monitoring", "feedback")
 SETTINGS = """\
 # Settings
 
-Every setting can stand in `whet.toml` in the home folder, as written in the first column, and in the environment as
-`WHET_` and its name in capitals; the environment wins. `whet init` writes a `whet.toml` in which all of them stand with
-their defaults, commented out. A name that is not in this list, or a value that does not fit, is refused with a sentence.
+Every setting can stand in `whet.toml` in the home folder, as written in the first column, and in
+the environment as `WHET_` and its name in capitals; the environment wins. `whet init` writes a
+`whet.toml` in which all of them stand with their defaults, commented out. A name that is not in
+this list, or a value that does not fit, is refused with a sentence.
 
-Names end in their unit: `_s` seconds, `_hours`, `_days`, `_gib`, `_bytes`. Settings are read once, when a command or a process
-starts: `whet up` has to be started again for a change.
+Names end in their unit: `_s` seconds, `_hours`, `_days`, `_gib`, `_bytes`. Settings are read once,
+when a command or a process starts: `whet up` has to be started again for a change.
 
 `WHET_LOG_LEVEL` (environment only, default `WARNING`) is the level of the commands' own log lines.
-`WHET_SETUP` and `WHET_TORCH_INDEX` are read by `make setup` alone; [operating.md](operating.md) says how.
+`WHET_SETUP` and `WHET_TORCH_INDEX` are read by `make setup` alone; [operating.md](operating.md)
+says how.
 
 Written by `make docs` from `whet/settings.py`.
 
@@ -48,8 +50,9 @@ Written by `make docs` from `whet/settings.py`.
 COMMANDS = """\
 # Commands
 
-`whet` lies in `.venv/bin`. `--help` works everywhere; whatever prints data takes `--json`. Exit codes: 0 done, 1 it could not be done (or `whet doctor` found
-something), 2 the call or what it was given is wrong. Written by `make docs` from the commands themselves.
+`whet` lies in `.venv/bin`. `--help` works everywhere; whatever prints data takes `--json`. Exit
+codes: 0 done, 1 it could not be done (or `whet doctor` found something), 2 the call or what it was
+given is wrong. Written by `make docs` from the commands themselves.
 
 | command | what it does |
 |---|---|
@@ -58,8 +61,9 @@ something), 2 the call or what it was given is wrong. Written by `make docs` fro
 ROUTES = """\
 # Routes of the console
 
-What the console answers on, and the least role that may ask; each role may do what the ones before it may: viewer, reviewer, operator, admin.
-A route that names no role is refused, so this list is complete. Written by `make docs` from the routes themselves.
+What the console answers on, and the least role that may ask; each role may do what the ones before
+it may: viewer, reviewer, operator, admin. A route that names no role is refused, so this list is
+complete. Written by `make docs` from the routes themselves.
 
 | route | role | what it does |
 |---|---|---|
@@ -68,8 +72,9 @@ A route that names no role is refused, so this list is complete. Written by `mak
 METRICS = """\
 # Metrics
 
-What Prometheus finds: the gateway's at `/metrics` of the gateway, those of the loop at `metrics_host:metrics_port` of the scheduler.
-Counters carry the suffix `_total`, histograms `_bucket`, `_sum` and `_count`. Written by `make docs` from the source.
+What Prometheus finds: the gateway's at `/metrics` of the gateway, those of the loop at
+`metrics_host:metrics_port` of the scheduler. Counters carry the suffix `_total`, histograms
+`_bucket`, `_sum` and `_count`. Written by `make docs` from the source.
 
 | metric | kind | what it is | where |
 |---|---|---|---|
