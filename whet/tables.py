@@ -80,8 +80,7 @@ interactions = _table(
     Column("retry", Integer),
     Column("error", Text),
     Column("finish_reason", String(32)),
-    # The request body as received, less `user` and `metadata`
-    Column("request", JSON, nullable=False),
+    Column("request", JSON, nullable=False),  # the body as received, less `user` and `metadata`
     # Assistant message {"role","content","tool_calls"?} or {"text"} for completions
     Column("response", JSON),
     Column("response_text", Text),  # the first choice's text, for search and signals
