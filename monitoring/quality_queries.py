@@ -27,6 +27,19 @@ def _within(alias: str, span: tuple[int, int]) -> list[Any]:
     ]
 
 
+def _row_within(alias: str, span: tuple[int, int]) -> list[Any]:
+    """The same for a row that a rating or an item leads to: by no index, or both databases would
+    read every interaction of the time to find the few that were rated."""
+    first, last = span
+    began = interactions.c.created_at + 0
+    return [
+        func.coalesce(interactions.c.alias, interactions.c.adapter) == alias,
+        interactions.c.status == "complete",
+        began >= first,
+        began < last,
+    ]
+
+
 def count_judged(connection: Connection, alias: str, span: tuple[int, int]) -> tuple[int, int]:
     """Answers of the random sample that a person judged: (wrong, all)."""
     wrong = func.coalesce(func.sum(case((reviews.c.decision != "approve", 1), else_=0)), 0)
@@ -38,7 +51,7 @@ def count_judged(connection: Connection, alias: str, span: tuple[int, int]) -> t
             review_items.c.alias == alias,
             review_items.c.reason == "audit",
             reviews.c.decision.in_(_JUDGED),
-            *_within(alias, span),
+            *_row_within(alias, span),
         )
     )
     return _counted(connection, query)
@@ -52,8 +65,9 @@ def count_thumbs(connection: Connection, alias: str, span: tuple[int, int]) -> t
         .join_from(ratings, interactions, interactions.c.id == ratings.c.interaction_id)
         .where(
             ratings.c.rating != 0,
+            ratings.c.created_at >= span[0],  # an answer is rated after it was asked for
             same_group(ratings.c.api_key_id, interactions.c.api_key_id),
-            *_within(alias, span),
+            *_row_within(alias, span),
         )
         .group_by(ratings.c.interaction_id)
         .subquery()
@@ -69,8 +83,9 @@ def count_corrected(connection: Connection, alias: str, span: tuple[int, int]) -
         .join_from(ratings, interactions, interactions.c.id == ratings.c.interaction_id)
         .where(
             ratings.c.correction.is_not(None),
+            ratings.c.created_at >= span[0],
             same_group(ratings.c.api_key_id, interactions.c.api_key_id),
-            *_within(alias, span),
+            *_row_within(alias, span),
         )
     )
     every = select(func.count()).select_from(interactions).where(*_within(alias, span))
