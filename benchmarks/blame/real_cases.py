@@ -103,20 +103,22 @@ def plant(
     world.rng.shuffle(facts)
     asked_all = [real.search(fact) for fact in facts]
     known = [asked for asked in asked_all if asked.fact in stale]
-    for passages in (lambda asked: asked.passages, _alone):
-        real.answer_all([(asked, passages(asked)) for asked in asked_all], "base")
-    real.answer_all([(asked, asked.passages) for asked in known], STALE)
-    yield from _take(_contradicted(real, asked_all, stale), per_fault, number)
     free = [asked for asked in asked_all if asked.fact not in stale]
-    read = [asked for asked in free if asked.is_sent and _reads_alone(real, asked)]
-    real.answer_all([(asked, asked.passages) for asked in read[-2 * per_fault :]], REFUSER)
+    # Together, which is faster, what the kinds below will ask; they ask the rest one by one.
+    real.answer_all([(asked, asked.passages) for asked in asked_all], "base")
+    wrong = [asked for asked in free if not real.is_right(asked, asked.passages)]
+    last = [asked for asked in free if asked.is_sent][-2 * per_fault :]
+    real.answer_all([(asked, _alone(asked)) for asked in (*known, *wrong, *last)], "base")
+    real.answer_all([(asked, asked.passages) for asked in known], STALE)
+    real.answer_all([(asked, asked.passages) for asked in last], REFUSER)
+    yield from _take(_contradicted(real, asked_all, stale), per_fault, number)
     used: set[str] = set()
     for find, count in (
         (_below_the_cut, per_fault), (_limits, per_fault), (_ignored, per_fault),
         (_forgotten, per_fault), (_right_answers, controls // 2), (_wrong_reviews, controls // 2),
     ):  # fmt: skip
         # From the end: those that the refuser has answered together.
-        pool = read[::-1] if find is _forgotten else free
+        pool = free[::-1] if find is _forgotten else free
         left = (asked for asked in pool if asked.question not in used)
         for planted in _take(find(real, left), count, number):
             used.add(planted.case.question)
