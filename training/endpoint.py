@@ -42,7 +42,7 @@ class Endpoint:
                 hint="Such as http://127.0.0.1:8000/v1 and base.",
             )
 
-    def answer(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def answer(self, messages: Sequence[Mapping[str, object]]) -> str:
         """The model's text, stripped. Raises EndpointError."""
 
         plain: Any = [
@@ -80,7 +80,7 @@ class Endpoint:
         return text.strip()
 
     @cached_property
-    def _client(self) -> Any:
+    def _client(self) -> openai.OpenAI:
         # Without credentials in the URL, which httpx writes into its log.
         address, credentials = split_credentials(self.url)
         http = openai.DefaultHttpxClient(

@@ -6,7 +6,7 @@ Queries and words only; nothing here needs torch.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
@@ -15,6 +15,15 @@ from starlette.responses import JSONResponse, Response
 
 from training.recipes.recipe_checks import relevant_fields
 from training.store import runs
+from training.store.evaluation_types import EvaluationRow, Metrics
+from training.store.table_rows import (
+    Progress,
+    RunRecipe,
+    ShownRun,
+    WaitingRequest,
+    evaluation_row,
+    run_row,
+)
 from training.web import answers as answer_pages
 from training.web import votes as vote_pages
 from training.web.words import (
@@ -87,6 +96,15 @@ def router(shell: Shell) -> APIRouter:
             response.headers["x-live"] = "done"
         return response
 
+    _add_data(routes, shell)
+    answer_pages.add(routes, shell)
+    vote_pages.add(routes, shell)
+    return routes
+
+
+def _add_data(routes: APIRouter, shell: Shell) -> None:
+    """What scripts and charts read of runs, and how one is stopped."""
+
     @routes.get("/runs/{run_id}/curve")
     def run_curve(run_id: str) -> Response:
         """`{"state", "curve": [[step, loss, seconds, learning rate], …], "validation": [[step,
@@ -120,10 +138,6 @@ def router(shell: Shell) -> APIRouter:
         sentence = f"The run {when} and leaves nothing behind; its examples count as new again."
         return shell.redirect(f"/runs/{row['id']}", sentence)
 
-    answer_pages.add(routes, shell)
-    vote_pages.add(routes, shell)
-    return routes
-
 
 def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str, Any]:
     state = state if state in ENDS else ""
@@ -139,14 +153,14 @@ def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str,
     if before > 0:
         query = query.where(training_runs.c.started_at < min(before, 2**62))
     with reading(shell.context.database) as connection:
-        ended = [dict(row._mapping) for row in connection.execute(query)]
+        ended = [run_row(row) for row in connection.execute(query)]
         # Asked for by themselves: a long run is older than the page that the short ones after it
         # fill.
         now_on = (
             []
             if before > 0 or state
             else [
-                dict(row._mapping)
+                run_row(row)
                 for row in connection.execute(
                     newest.where(training_runs.c.state == runs.RUNNING).limit(_PAGE_ROWS)
                 )
@@ -181,7 +195,7 @@ def _list_values(shell: Shell, alias: str, state: str, before: int) -> dict[str,
     }
 
 
-def list_headline(rows: list[dict[str, Any]], waiting: int, now: int) -> str:
+def list_headline(rows: list[ShownRun], waiting: int, now: int) -> str:
     """The sentence of the list page; `rows` newest first."""
     running = [row for row in rows if row["state"] == runs.RUNNING]
     silent = [row for row in running if row.get("silent")]
@@ -210,7 +224,7 @@ def list_headline(rows: list[dict[str, Any]], waiting: int, now: int) -> str:
     if last["state"] == runs.SUCCEEDED:
         return (
             "Nothing trains now; the last run made"
-            f" {last['label'] or 'a version that was removed'} {relative(last['finished_at'], now)}"
+            f" {last['label'] or 'a version that was removed'} {relative(last['finished_at'] or now, now)}"
         )
     return (
         "Nothing trains now; the last run"
@@ -218,12 +232,12 @@ def list_headline(rows: list[dict[str, Any]], waiting: int, now: int) -> str:
     )
 
 
-def share(progress: dict[str, Any]) -> float:
+def share(progress: Progress) -> float:
     """How far the training steps are, 0 to 1."""
     return min(1.0, progress.get("step", 0) / progress["steps"]) if progress.get("steps") else 0.0
 
 
-def _waiting(connection: Connection) -> list[dict[str, Any]]:
+def _waiting(connection: Connection) -> list[WaitingRequest]:
     claimed = (
         select(training_runs.c.id)
         .where(training_runs.c.request_id == training_requests.c.id)
@@ -236,10 +250,10 @@ def _waiting(connection: Connection) -> list[dict[str, Any]]:
         .order_by(training_requests.c.created_at)
         .limit(20)
     )
-    return [dict(row._mapping) for row in connection.execute(query)]
+    return [cast(WaitingRequest, dict(row._mapping)) for row in connection.execute(query)]
 
 
-def _add_results(connection: Connection, rows: list[dict[str, Any]]) -> None:
+def _add_results(connection: Connection, rows: list[ShownRun]) -> None:
     """`label` and `gate` of the adapter that each run made."""
     digests = [row["adapter_digest"] for row in rows if row["adapter_digest"]]
     made = {
@@ -269,14 +283,14 @@ def sparkline(curve: list[list[float]], width: float = 96, height: float = 20) -
     return "M" + "L".join(spots)
 
 
-def _row(shell: Shell, run_id: str) -> dict[str, Any]:
+def _row(shell: Shell, run_id: str) -> ShownRun:
     with reading(shell.context.database) as connection:
         row = connection.execute(select(training_runs).where(training_runs.c.id == run_id)).first()
     if row is None:
         raise NotFoundError(
             f"There is no run {clip(run_id, 60)!r}.", hint="`whet train list` prints them."
         )
-    return dict(row._mapping)
+    return run_row(row)
 
 
 def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
@@ -295,12 +309,7 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
             if row["request_id"]
             else None
         )
-        evaluation = _mapping(
-            connection,
-            select(evaluations)
-            .where(evaluations.c.run_id == run_id)
-            .order_by(evaluations.c.created_at.desc()),
-        )
+        evaluation = _newest_evaluation(connection, run_id)
         against = (
             _mapping(
                 connection,
@@ -312,7 +321,6 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
             else None
         )
     row["silent"] = is_silent(row, now)
-    elapsed = (row["finished_at"] or now) - row["started_at"]
     curve = row["curve"] or []
     return {
         "run": row,
@@ -320,34 +328,19 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "progress": row["progress"] or {},
         "share": share(row["progress"] or {}),
         "stages": STAGES,
-        "elapsed_ms": elapsed,
+        "elapsed_ms": (row["finished_at"] or now) - row["started_at"],
         "estimate": row["estimate"] or {},
         "estimated": estimated(row["estimate"] or {}),
         "memory": [
             (part, f"{size / 1e6:,.0f} MB")
             for part, size in (row["estimate"] or {}).get("memory", {}).items()
         ],
-        "file_rows": (
-            row["recipe"].get("rows") if isinstance((row["recipe"] or {}).get("rows"), dict) else {}
-        ),
+        "file_rows": _file_rows(row),
         "dataset": dataset,
         "training_request": request,
         "evaluation": evaluation,
         "against": f"{against['name']}@v{against['version']}" if against else "the base",
-        "groups": (
-            [
-                (title, what, evaluation["metrics"][name])
-                for name, (title, what) in GROUPS.items()
-                if evaluation["metrics"].get(name, {}).get("n")
-            ]
-            if evaluation
-            else []
-        ),
-        "without_rows": [
-            title
-            for name, (title, _) in GROUPS.items()
-            if evaluation and name in evaluation["metrics"] and not evaluation["metrics"][name]["n"]
-        ],
+        **_group_values(evaluation["metrics"] if evaluation else {}),
         "recipe": [
             (name, said_value(value))
             for name, value in relevant_fields(row["recipe"] or {}).items()
@@ -358,6 +351,34 @@ def _run_values(shell: Shell, run_id: str) -> dict[str, Any]:
         "first_loss": curve[0][1] if curve else None,
         "last_loss": curve[-1][1] if curve else None,
     }
+
+
+def _newest_evaluation(connection: Connection, run_id: str) -> EvaluationRow | None:
+    query = select(evaluations).where(evaluations.c.run_id == run_id)
+    found = connection.execute(query.order_by(evaluations.c.created_at.desc()).limit(1)).first()
+    return evaluation_row(found) if found else None
+
+
+def _group_values(metrics: Metrics) -> dict[str, object]:
+    """The groups of held-out rows with their figures, and the titles of those without rows."""
+    return {
+        "groups": [
+            (title, what, metrics[name])
+            for name, (title, what) in GROUPS.items()
+            if name in metrics and metrics[name].get("n")
+        ],
+        "without_rows": [
+            title
+            for name, (title, _) in GROUPS.items()
+            if name in metrics and not metrics[name]["n"]
+        ],
+    }
+
+
+def _file_rows(row: ShownRun) -> dict[str, int]:
+    """Rows by part; runs of before there were parts have one number."""
+    rows = (row["recipe"] or RunRecipe()).get("rows")
+    return rows if isinstance(rows, dict) else {}
 
 
 def _mapping(connection: Connection, query: Any) -> dict[str, Any] | None:

@@ -16,7 +16,6 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
@@ -25,6 +24,7 @@ from training.runs.child_process import Child
 from training.store import adapter_store, runs
 from training.store.again import command_again
 from training.store.requests import open_requests, run_of
+from training.store.table_rows import OpenRequest, RunRow
 from whet import leases
 from whet.clock import now_ms
 from whet.context import Context, open_context
@@ -103,7 +103,7 @@ class Worker:
                 leases.release(self._context.database, lease, self.owner)
         return False
 
-    def _begin(self, request: dict[str, Any]) -> runs.Run | None:
+    def _begin(self, request: OpenRequest) -> runs.Run | None:
         """The run of a claimed request: new, or the one whose process is gone.
 
         None when it has ended meanwhile.
@@ -111,15 +111,18 @@ class Worker:
         with reading(self._context.database) as connection:
             row = run_of(connection, request["id"])
         if row is None:
-            values = {
-                "alias": request["alias"], "dataset_digest": request["dataset_digest"],
-                "base_digest": "", "recipe": request["recipe"], "estimate": {},
-            }  # fmt: skip
             try:
                 return runs.start(
-                    self._context, worker=self.owner, now=now_ms(), request_id=request["id"],
-                    **values,
-                )  # fmt: skip
+                    self._context,
+                    alias=request["alias"],
+                    dataset_digest=request["dataset_digest"],
+                    base_digest="",
+                    recipe=request["recipe"],
+                    estimate={},
+                    worker=self.owner,
+                    now=now_ms(),
+                    request_id=request["id"],
+                )
             except ConflictError as error:  # cancelled at the same moment
                 log.info("%s", error)
                 return None
@@ -198,7 +201,7 @@ class Worker:
             reason = self._died(row, f"last with {child.how_it_ended()}")
             runs.end(self._context, run, runs.FAILED, reason, now_ms())
 
-    def _died(self, row: dict[str, Any], how: str) -> str:
+    def _died(self, row: RunRow, how: str) -> str:
         """Return the error of a run whose process ended without a word in every attempt."""
         with reading(self._context.database) as connection:
             command = command_again(self._context, connection, row, "--micro-batch", "1")

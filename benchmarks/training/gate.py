@@ -49,7 +49,8 @@ from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.encoded import Encoded
 from training.models.lora import trainable
-from training.recipes.recipe import Recipe, chosen_refit, chosen_variants, load_recipe
+from training.recipes.recipe import Recipe, load_recipe
+from training.recipes.recipe_choices import chosen_refit, chosen_variants
 
 _HERE = Path(__file__).parent
 _BASE = _HERE.parents[1] / "whet" / "assets" / "base"

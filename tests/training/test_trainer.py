@@ -32,7 +32,8 @@ from training.models.kernels import fuse_lora, use_short_attention
 from training.models.lora import adapter_weights, add_lora, plain_config, with_stored
 from training.plan.prepare import Prepared, prepare
 from training.plan.reporter import Reporter
-from training.recipes.recipe import Recipe, load_recipe, recipe_from, resolved
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.recipes.recipe_choices import resolved
 from training.runs import pipeline
 from training.runs.outcome import Outcome
 from training.store import runs

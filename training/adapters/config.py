@@ -7,12 +7,12 @@ import re
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
 from training.adapters.methods import check_method, shown
 from training.adapters.scope import Scope, read_scope
 from training.models.base_model import BaseModel
 from whet.errors import AdapterError
+from whet.json_types import Json, JsonObject
 
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NAME = 1000  # characters of a base's name, of which a path may be long
@@ -39,7 +39,7 @@ class DeclaredAdapter:
         return alpha / (sqrt(rank) if self.uses_rslora else rank)
 
 
-def read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, Any]:
+def read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> JsonObject:
     """Reads a file that holds one JSON object. Raises AdapterError."""
     try:
         if path.stat().st_size > most_bytes:
@@ -58,9 +58,9 @@ def read_object(path: Path, most_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, An
     return value
 
 
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Json]]) -> JsonObject:
     """Refuses a name given twice, of which readers take one or the other."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for name, value in pairs:
         if name in found:
             raise ValueError(f"it names {name[:60]!r} twice")
@@ -85,7 +85,7 @@ def read_config(path: Path) -> DeclaredAdapter:
     )
 
 
-def _rank(config: dict[str, Any]) -> int:
+def _rank(config: JsonObject) -> int:
     rank = config.get("r")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise AdapterError(
@@ -105,7 +105,7 @@ def require_rank(rank: int, most: int) -> None:
         )
 
 
-def _alpha(config: dict[str, Any]) -> float:
+def _alpha(config: JsonObject) -> float:
     alpha = config.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e6:
         raise AdapterError(
@@ -115,7 +115,7 @@ def _alpha(config: dict[str, Any]) -> float:
     return float(alpha)
 
 
-def _name(config: dict[str, Any], field: str) -> str | None:
+def _name(config: JsonObject, field: str) -> str | None:
     """Text that a card can hold and a terminal print; None for none."""
     value = config.get(field)
     if value is not None and (

@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from transformers import PreTrainedModel
 
@@ -61,6 +61,15 @@ def _merged(context: Context, adapter: Adapter, base: BaseModel, dtype: str) -> 
     return merged_once(with_stored(base.load_model("auto", where="cpu"), config, weights), dtype)
 
 
+class GgufJson(TypedDict):
+    """A `GgufExport` as the command prints it."""
+
+    file: str
+    bytes: int
+    modelfile: str | None
+    notices: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class GgufExport:
     """What was written, and what is missing."""
@@ -69,7 +78,7 @@ class GgufExport:
     modelfile: Path | None
     notices: list[str]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> GgufJson:
         """Return what the command prints."""
         return {
             "file": str(self.file),

@@ -159,8 +159,9 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     if not (folder / _INDEX).is_file():
         raise _explain_absence(folder, WEIGHTS)
     shards = read_object(folder / _INDEX, _MAX_INDEX_BYTES).get("weight_map")
-    names = set(shards.values()) if isinstance(shards, dict) else set()
-    if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
+    listed = list(shards.values()) if isinstance(shards, dict) else []
+    names = {name for name in listed if isinstance(name, str) and name == Path(name).name}
+    if not names or any(name not in names for name in listed):
         raise AdapterError(
             f"{_INDEX} does not name the files of the adapter (weight_map).", hint=_SAVE_AGAIN
         )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -25,6 +24,7 @@ from torch import nn
 from training.models.base_model import BaseModel
 from training.models.gguf_vocabulary import Vocabulary, vocabulary_of
 from training.models.lora import PREFIX
+from training.store.adapter_config import PlainConfig
 from whet.errors import InputError, StoreError
 
 # `--type` → (what matrices are stored as, llama.cpp's number of such a file).
@@ -169,7 +169,7 @@ def write_model(
 
 def write_adapter(
     weights: Mapping[str, torch.Tensor],
-    config: Mapping[str, Any],
+    config: PlainConfig,
     base: BaseModel,
     to: Path,
     about: Mapping[str, str],
@@ -181,7 +181,7 @@ def write_adapter(
     """
     architecture = Architecture.of(base)
     names = gguf.get_tensor_name_map(architecture.kind, architecture.layers)
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    rank, alpha = config["r"], config["lora_alpha"]
     if config.get("use_rslora"):
         alpha *= rank**0.5
     tensors: dict[str, tuple[torch.Tensor, Quantization]] = {}

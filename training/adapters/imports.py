@@ -6,9 +6,9 @@ was checked, so nothing unknown in it can reach the engine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +19,7 @@ from training.adapters.names import TensorNames, resolve_names
 from training.adapters.saved_modules import check_saved_modules
 from training.adapters.scope import (
     LinearLayers,
+    Number,
     Scope,
     layer_numbers,
     linear_layers,
@@ -35,8 +36,9 @@ from training.adapters.tokenizer import tokenizer_notices
 from training.machine.device import compute_dtype, stored_dtype
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder
-from training.models.fingerprint import fingerprint
+from training.models.fingerprint import Fingerprint, fingerprint
 from training.models.lora import plain_config, with_stored
+from training.store.adapter_config import PlainConfig
 from training.store.adapter_publish import NewAdapter, publish
 from training.store.adapter_store import CARD
 from whet.context import Context
@@ -60,7 +62,7 @@ class AdapterOrigin:
 class ImportedAdapter:
     """An adapter that passed every check, as it is stored."""
 
-    config: dict[str, Any]
+    config: PlainConfig
     weights: dict[str, torch.Tensor]
     origin: AdapterOrigin
 
@@ -150,7 +152,9 @@ def read_adapter(
     return ImportedAdapter(config, adapter.weights, origin)
 
 
-def _by_module(pattern: dict[str, Any], seen: dict[str, str], default: object) -> dict[str, Any]:
+def _by_module(
+    pattern: Mapping[str, Number], seen: dict[str, str], default: Number
+) -> dict[str, Number]:
     """Layer of the base's files → its rank or alpha; patterns match the names PEFT sees."""
     numbers = layer_numbers(pattern, seen.values(), default)
     return {module: numbers[name] for module, name in seen.items()}
@@ -229,8 +233,8 @@ _PROBES = (
 
 
 def probe_fingerprint(
-    base: BaseModel, config: dict[str, Any], weights: dict[str, torch.Tensor]
-) -> dict[str, Any]:
+    base: BaseModel, config: PlainConfig, weights: dict[str, torch.Tensor]
+) -> Fingerprint:
     """The log-probabilities of a few general questions that an engine has to agree with.
 
     Raises AdapterError when PEFT cannot put the adapter on the base.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Any
 
 from peft import LoraConfig, PeftType
 
 from whet.errors import AdapterError
+from whet.json_types import JsonObject
 
 _TRAIN_LORA = "Train it as plain LoRA"
 _OR_MERGE = (
@@ -128,7 +128,7 @@ _FOREIGN = (
 )
 
 
-def check_method(config: dict[str, Any]) -> list[str]:
+def check_method(config: JsonObject) -> list[str]:
     """Returns what to know of fields that were left out. Raises AdapterError for another method."""
     _check_type(config)
     for field in _BOOLEANS:
@@ -151,7 +151,7 @@ def check_method(config: dict[str, Any]) -> list[str]:
     return _unknown_fields(config)
 
 
-def _check_type(config: dict[str, Any]) -> None:
+def _check_type(config: JsonObject) -> None:
     kind, task = config.get("peft_type"), config.get("task_type")
     if "peft_type" not in config and {"fine_tune_type", "lora_parameters"} & config.keys():
         raise AdapterError(
@@ -210,7 +210,7 @@ def _check_start(start: object) -> None:
     )
 
 
-def _unknown_fields(config: dict[str, Any]) -> list[str]:
+def _unknown_fields(config: JsonObject) -> list[str]:
     """Fields of a newer PEFT. One that switches something on may change what is computed."""
     unknown = [name for name, value in config.items() if name not in _KNOWN_FIELDS and value]
     for name in sorted(unknown):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.report import Judged
+from training.store.evaluation_types import Report
 from whet.clock import iso
 from whet.registry import Adapter
 
@@ -143,7 +144,7 @@ def _measured(judged: Judged | None) -> str:
     )
 
 
-def _limits(report: Mapping[str, Any] | None) -> str:
+def _limits(report: Report | None) -> str:
     said = [
         (
             "It is meant for questions like those it was trained on; answers to others are not"
@@ -157,7 +158,7 @@ def _limits(report: Mapping[str, Any] | None) -> str:
     refused = next(
         (
             one
-            for one in (report or {}).get("probes", {}).get("safety", [])
+            for one in (report["probes"]["safety"] if report else [])
             if one["name"] == "harmful requests refused"
         ),
         None,
@@ -182,7 +183,7 @@ def _hashes(adapter: Adapter) -> str:
     return "## Hashes (SHA-256)\n\n" + _table(("of", ""), rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(str(cell) if cell == "---" else _plain(cell) for cell in line) + " |"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import regex
 import torch
@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from training.adapters.methods import shown
 from training.models.base_model import BaseModel
 from whet.errors import AdapterError, ConfigurationError
+from whet.json_types import JsonObject
 
 _ALL_LINEAR = "all-linear"
 # Of a regular expression for layers: its length, and the time all of an adapter's patterns get.
@@ -35,6 +36,7 @@ _UNUSABLE = (
     MemoryError,  # what `regex` raises for `(?R)`
     TimeoutError,
 )
+Number = TypeVar("Number", int, float)
 _LAYERS_NAME = re.compile(r"[A-Za-z0-9_.]*")  # PEFT makes a regular expression of it
 _SAVE_AGAIN = "Save the adapter again with PEFT's save_pretrained."
 
@@ -78,58 +80,21 @@ class LinearLayers:
         return LinearLayers(tuple(names.values()), names[self.head] if self.head else None)
 
 
-def read_scope(config: dict[str, Any]) -> Scope:
+def read_scope(config: JsonObject) -> Scope:
     """Reads the fields, of the types that PEFT reads. Raises AdapterError."""
-    targets, excluded, layers, pattern, saved = (
-        config.get(name)
-        for name in (
-            "target_modules",
-            "exclude_modules",
-            "layers_to_transform",
-            "layers_pattern",
-            "modules_to_save",
-        )
+    targets = _read_texts(
+        config, "target_modules", "a list of layer names, a pattern or all-linear"
     )
-    numbers = layers if isinstance(layers, list) else [layers] if layers is not None else []
-    checks = (
-        (
-            "target_modules",
-            targets,
-            bool(targets) and _texts(targets),
-            "a list of layer names, a pattern or all-linear",
-        ),
-        (
-            "exclude_modules",
-            excluded,
-            excluded is None or _texts(excluded),
-            "a list of layer names or a pattern",
-        ),
-        (
-            "layers_to_transform",
-            layers,
-            all(isinstance(number, int) and not isinstance(number, bool) for number in numbers),
-            "whole numbers",
-        ),
-        (
-            "layers_pattern",
-            pattern,
-            pattern is None
-            or (_texts(pattern) and all(map(_LAYERS_NAME.fullmatch, _as_list(pattern)))),
-            "a name such as layers",
-        ),
-        (
-            "modules_to_save",
-            saved,
-            saved is None or (isinstance(saved, list) and _texts(saved)),
-            "a list of module names",
-        ),
-    )
-    for name, value, is_fine, expected in checks:
-        if not is_fine:
-            raise AdapterError(
-                f"The adapter's {name} is {shown(value)}; expected {expected}.", hint=_SAVE_AGAIN
-            )
-    assert targets  # a check above
+    if not targets:
+        raise _refuse("target_modules", targets, "a list of layer names, a pattern or all-linear")
+    excluded = _read_texts(config, "exclude_modules", "a list of layer names or a pattern")
+    layers = _read_layers(config)
+    pattern = _read_texts(config, "layers_pattern", "a name such as layers")
+    if pattern is not None and not all(map(_LAYERS_NAME.fullmatch, _as_list(pattern))):
+        raise _refuse("layers_pattern", pattern, "a name such as layers")
+    saved = _read_texts(config, "modules_to_save", "a list of module names")
+    if isinstance(saved, str):
+        raise _refuse("modules_to_save", saved, "a list of module names")
     return Scope(
         targets,
         excluded,
@@ -137,11 +102,38 @@ def read_scope(config: dict[str, Any]) -> Scope:
         pattern,
         tuple(saved or ()),
         _numbers(config, "rank_pattern", int),
-        {name: float(alpha) for name, alpha in _numbers(config, "alpha_pattern", float).items()},
+        _numbers(config, "alpha_pattern", float),
     )
 
 
-def _numbers(config: dict[str, Any], name: str, kind: type) -> dict[str, Any]:
+def _refuse(name: str, value: object, expected: str) -> AdapterError:
+    return AdapterError(
+        f"The adapter's {name} is {shown(value)}; expected {expected}.", hint=_SAVE_AGAIN
+    )
+
+
+def _read_texts(config: JsonObject, name: str, expected: str) -> str | list[str] | None:
+    """Return a text or a list of texts; None where there is none. Raises AdapterError."""
+    value = config.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    texts = [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+    if not isinstance(value, list) or len(texts) < len(value):
+        raise _refuse(name, value, expected)
+    return texts
+
+
+def _read_layers(config: JsonObject) -> list[int] | int | None:
+    """Return `layers_to_transform`. Raises AdapterError."""
+    value = config.get("layers_to_transform")
+    numbers = value if isinstance(value, list) else [value] if value is not None else []
+    layers = [item for item in numbers if isinstance(item, int) and not isinstance(item, bool)]
+    if len(layers) < len(numbers):
+        raise _refuse("layers_to_transform", value, "whole numbers")
+    return layers if isinstance(value, list) else next(iter(layers), None)
+
+
+def _numbers(config: JsonObject, name: str, kind: type[Number]) -> dict[str, Number]:
     """A pattern for layer names → a number above 0. Raises AdapterError."""
     value = config.get(name) or {}
     if not isinstance(value, dict):
@@ -150,25 +142,26 @@ def _numbers(config: dict[str, Any], name: str, kind: type) -> dict[str, Any]:
             "numbers.",
             hint=_SAVE_AGAIN,
         )
+    found: dict[str, Number] = {}
     for layer, number in value.items():
-        right = isinstance(number, int if kind is int else int | float)
-        if isinstance(number, bool) or not right or not 0 < number < 1e6:
+        right = isinstance(number, int) or (kind is float and isinstance(number, float))
+        if (
+            isinstance(number, bool)
+            or not isinstance(number, int | float)
+            or not right
+            or not 0 < number < 1e6
+        ):
             raise AdapterError(
                 f"The adapter's {name} gives {shown(layer)} {shown(number)}; expected a "
                 f"{'whole ' if kind is int else ''}number above 0.",
                 hint=_SAVE_AGAIN,
             )
-    return value
+        found[layer] = kind(number)
+    return found
 
 
 def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list) and all(isinstance(item, str) for item in value)
-    )
 
 
 def linear_layers(base: BaseModel) -> LinearLayers:
@@ -221,7 +214,9 @@ def _is_inside(name: str, module: str) -> bool:
     return f".{module}." in f".{name}."
 
 
-def layer_numbers(pattern: dict[str, Any], names: Iterable[str], default: object) -> dict[str, Any]:
+def layer_numbers(
+    pattern: Mapping[str, Number], names: Iterable[str], default: Number
+) -> dict[str, Number]:
     """Layer → the number of the first entry of `rank_pattern` or `alpha_pattern` that names it.
 
     PEFT's rule (`get_pattern_key`): an entry is a regular expression for the end of a layer's name,

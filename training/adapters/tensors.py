@@ -6,11 +6,11 @@ One form: bfloat16 where that loses nothing, one rank and one scale for all laye
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,10 +29,26 @@ _NOT_GATHERED = (
 )
 
 
+class Slice(Protocol):
+    """A tensor in a file that was not read yet."""
+
+    def get_shape(self) -> Sequence[int]: ...
+
+    def get_dtype(self) -> str: ...
+
+
+class OpenFile(Protocol):
+    """What is called of an open safetensors file."""
+
+    def get_slice(self, name: str) -> Slice: ...
+
+    def get_tensor(self, name: str) -> torch.Tensor: ...
+
+
 class TensorFiles:
     """The tensors of one or several safetensors files by their names."""
 
-    def __init__(self, files: dict[str, Any]) -> None:
+    def __init__(self, files: dict[str, OpenFile]) -> None:
         self._files = files  # tensor name → the open file that holds it
 
     @property
@@ -56,7 +72,7 @@ def open_tensors(paths: tuple[Path, ...]) -> Iterator[TensorFiles]:
     """Raises AdapterError for a file that is torn, and for a tensor that two files hold."""
     try:
         with ExitStack() as stack:
-            files: dict[str, Any] = {}
+            files: dict[str, OpenFile] = {}
             for path in paths:
                 opened = stack.enter_context(safe_open(str(path), framework="pt"))
                 for name in opened.keys():  # noqa: SIM118
@@ -213,7 +229,7 @@ def _scaled(matrix: torch.Tensor, factor: float) -> torch.Tensor:
     return scaled
 
 
-def _numbers(values: Any) -> str:
+def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(set(values)))
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from training.models.base_model import BaseModel
+from whet.json_types import Json, JsonObject
 
 _SHOWN = 5  # tokens in a sentence
 _MAX_BYTES = 1 << 26  # the tokenizer.json of a vocabulary of a quarter million tokens has 35 MB
@@ -47,7 +47,7 @@ def _template(folder: Path) -> str | None:
         return template if isinstance(template, str) else None
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _object(path: Path) -> JsonObject:
     try:
         if path.stat().st_size > _MAX_BYTES:
             return {}
@@ -60,7 +60,7 @@ def _object(path: Path) -> dict[str, Any]:
 def added_tokens(folder: Path, first_id: int) -> list[str]:
     """Tokens with ids from `first_id` on that were added to the tokenizer beside an adapter."""
     listed = _object(folder / "tokenizer.json").get("added_tokens")
-    pairs: list[tuple[Any, Any]] = [
+    pairs: list[tuple[Json, Json]] = [
         (item.get("content"), item.get("id"))
         for item in (listed if isinstance(listed, list) else [])
         if isinstance(item, dict)

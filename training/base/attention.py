@@ -6,9 +6,10 @@ keeps several fp32 copies of the scores. This one keeps the probabilities only, 
 """
 
 import functools
-from typing import Any
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -16,15 +17,21 @@ NAME = "whet_plain_causal"
 
 
 @functools.lru_cache(maxsize=64)
-def _mask(tokens: int, dtype: Any) -> Any:
+def _mask(tokens: int, dtype: torch.dtype) -> torch.Tensor:
     """``[tokens, tokens]`` with minus infinity above the diagonal."""
 
     return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu(1)
 
 
 def plain_causal(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any
-) -> tuple[Any, None]:
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
     """Attention of ``[batch, heads, tokens, size]``; padding must be on the right, where a causal
     model never looks.
     """
@@ -35,7 +42,7 @@ def plain_causal(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-def use(model: Any) -> None:
+def use(model: PreTrainedModel) -> None:
     """Make ``model`` attend with ``plain_causal``."""
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, plain_causal)

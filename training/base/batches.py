@@ -7,9 +7,10 @@ any padding is wasted, attention stays short, and no document sees another one.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from training.base.corpus import document
 from training.base.documents import Messages
@@ -19,6 +20,8 @@ POOL_DOCUMENTS = 4096
 # The prompt's own tokens are mostly random names: a tenth of them is enough to keep the language
 # of customers fluent, and the projection to the vocabulary is not paid for the others.
 PROMPT_SHARE = 0.1
+
+BaseTokenizer = Tokenizer | PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,14 @@ class Example:
     answer: list[bool]
 
 
-def encode(tokenizer: Any, messages: Messages) -> Example:
+def encode(tokenizer: BaseTokenizer, messages: Messages) -> Example:
     """Tokenise ``messages`` as the chat template does, marking the answers."""
     ids: list[int] = []
     answer: list[bool] = []
     for message in messages:
         role = f"<|{message['role']}|>"
         piece = tokenizer.encode(role + message["content"] + END, add_special_tokens=False)
-        pieces = piece.ids if hasattr(piece, "ids") else piece
+        pieces = piece.ids if isinstance(piece, Encoding) else piece
         ids += pieces
         answer += [False] + [role == ASSISTANT] * (len(pieces) - 1)
     return Example(ids[:CONTEXT_TOKENS], answer[:CONTEXT_TOKENS])
@@ -58,7 +61,9 @@ def grouped(examples: list[Example], batch_tokens: int) -> list[list[Example]]:
     return groups
 
 
-def pool(tokenizer: Any, seed: str, number: int, batch_tokens: int) -> list[list[Example]]:
+def pool(
+    tokenizer: BaseTokenizer, seed: str, number: int, batch_tokens: int
+) -> list[list[Example]]:
     """The shuffled batches of pool ``number``."""
     start = number * POOL_DOCUMENTS
     examples = [encode(tokenizer, document(seed, n)) for n in range(start, start + POOL_DOCUMENTS)]
@@ -67,7 +72,9 @@ def pool(tokenizer: Any, seed: str, number: int, batch_tokens: int) -> list[list
     return groups
 
 
-def tensors(group: list[Example], generator: torch.Generator | None = None) -> tuple[Any, Any, Any]:
+def tensors(
+    group: list[Example], generator: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``(ids, answer, learned)``, each ``[documents, tokens]``; the masks mark targets and are one
     shorter in time.
     """
@@ -86,7 +93,11 @@ def tensors(group: list[Example], generator: torch.Generator | None = None) -> t
 
 
 def stream(
-    tokenizer: Any, seed: str, batch_tokens: int, start_pool: int = 0, start_batch: int = 0
+    tokenizer: BaseTokenizer,
+    seed: str,
+    batch_tokens: int,
+    start_pool: int = 0,
+    start_batch: int = 0,
 ) -> Iterator[tuple[int, int, list[Example]]]:
     """``(pool, batch, documents)`` from a given place on, without end."""
     number = start_pool

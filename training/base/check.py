@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 
@@ -76,13 +75,13 @@ def echo(rng: Random) -> Task:
 TASKS = {"look_up": look_up, "unknown": unknown, "compare": compare, "echo": echo}
 
 
-def check(folder: Path, questions: int, threads: int) -> dict[str, Any]:
+def check(folder: Path, questions: int, threads: int) -> dict[str, object]:
     """Share of right answers per task."""
 
     torch.set_num_threads(threads)
     base = BaseModel(folder, folder.name)
     model = base.load_model(compute_dtype("auto"))
-    found: dict[str, Any] = {"base": str(folder), "questions": questions}
+    found: dict[str, object] = {"base": str(folder), "questions": questions}
     for name, make in TASKS.items():
         tasks = [make(Random(f"{SEED}:{name}:{number}")) for number in range(questions)]
         given = answers(model, base, [messages for messages, _ in tasks], limit=60)

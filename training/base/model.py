@@ -24,7 +24,7 @@ SHAPE: dict[str, Any] = {
 }
 
 
-def new_model(seed: int) -> Any:
+def new_model(seed: int) -> LlamaForCausalLM:
     """A freshly initialised ``LlamaForCausalLM`` in fp32."""
 
     torch.manual_seed(seed)
@@ -36,4 +36,5 @@ def new_model(seed: int) -> Any:
         dtype="float32",
     )
     config._attn_implementation = "sdpa"
-    return cast(Any, LlamaForCausalLM)(config)
+    model: LlamaForCausalLM = cast(Any, LlamaForCausalLM)(config)
+    return model

@@ -3,9 +3,10 @@
 Matrices inside the layers are updated by Muon (orthogonalised momentum), everything else by AdamW.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import nn
 
 
 def schedule(step: int, warm_up: int, decay_from: int | None, decay_steps: int) -> float:
@@ -16,10 +17,17 @@ def schedule(step: int, warm_up: int, decay_from: int | None, decay_steps: int) 
     return factor
 
 
+class OptimiserState(TypedDict):
+    """Everything from which training goes on."""
+
+    masters: list[torch.Tensor]
+    optimisers: list[dict[str, Any]]  # as torch's optimisers give their own
+
+
 class MasterOptimiser:
     """Holds fp32 copies of a bf16 model's parameters and updates both."""
 
-    def __init__(self, model: Any, learning_rate: float, muon: bool = True) -> None:
+    def __init__(self, model: nn.Module, learning_rate: float, muon: bool = True) -> None:
         self.parameters = list(model.parameters())
         self.masters = [p.detach().clone().float().requires_grad_() for p in self.parameters]
         names = [name for name, _ in model.named_parameters()]
@@ -30,7 +38,7 @@ class MasterOptimiser:
         matrices = [m for m, is_inner in zip(self.masters, inner, strict=True) if is_inner]
         others = [m for m, is_inner in zip(self.masters, inner, strict=True) if not is_inner]
         self.learning_rate = learning_rate
-        self.optimisers: list[Any] = [
+        self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01, foreach=True
             )
@@ -53,6 +61,7 @@ class MasterOptimiser:
         """
 
         for parameter, master in zip(self.parameters, self.masters, strict=True):
+            assert parameter.grad is not None  # after a backward pass
             master.grad = parameter.grad.float()
             parameter.grad = None
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, 1.0))
@@ -66,21 +75,21 @@ class MasterOptimiser:
                 parameter.copy_(master)
         return norm
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> OptimiserState:
         """Everything needed to go on."""
         return {
             "masters": [m.detach() for m in self.masters],
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: OptimiserState) -> None:
         """Go on from ``state``."""
 
         with torch.no_grad():
-            for parameter, master, saved in zip(
+            for parameter, master, kept in zip(
                 self.parameters, self.masters, state["masters"], strict=True
             ):
-                master.copy_(saved)
-                parameter.copy_(saved)
+                master.copy_(kept)
+                parameter.copy_(kept)
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)

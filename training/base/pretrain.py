@@ -13,18 +13,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
+from transformers import LlamaForCausalLM
 
 from training.base import attention, batches
 from training.base import tokenizer as tokenizers_of_base
 from training.base.corpus import document
 from training.base.model import new_model
-from training.base.optimise import MasterOptimiser, schedule
+from training.base.optimise import MasterOptimiser, OptimiserState, schedule
 from training.machine.allocator import keep_memory
 
 LOG_EVERY_STEPS = 10
@@ -75,7 +77,27 @@ def give_back_memory() -> None:
         return
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+class Place(TypedDict):
+    """Where the pre-training is."""
+
+    step: int
+    tokens: int
+    pool: int
+    batch: int
+    decay_from: int
+    seconds: float
+
+
+class Saved(Place):
+    """What `state.pt` holds."""
+
+    optimiser: OptimiserState
+
+
+Report = Callable[[Mapping[str, object]], None]  # takes a line of the log
+
+
+def save_state(path: Path, state: Saved) -> None:
     """Write ``state`` so that a half-written file can never be read."""
 
     part = path.with_suffix(".part")
@@ -83,7 +105,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
-def export(model: Any, folder: Path, tokenizer_folder: Path) -> None:
+def export(model: LlamaForCausalLM, folder: Path, tokenizer_folder: Path) -> None:
     """Write the model in bf16 with its tokenizer, as transformers and vLLM read it."""
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +124,12 @@ def export(model: Any, folder: Path, tokenizer_folder: Path) -> None:
 
 
 def loss_of(
-    model: Any, group: list[batches.Example], generator: Any = None, rank: int = 0, ranks: int = 1
-) -> tuple[Any, float, int]:
+    model: LlamaForCausalLM,
+    group: list[batches.Example],
+    generator: torch.Generator | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+) -> tuple[torch.Tensor, float, int]:
     """``(this rank's share of the loss, loss on answers alone, real tokens of the batch)`` of one
     batch.
     """
@@ -123,10 +149,10 @@ def loss_of(
     )
 
 
-def join_gradients(model: Any, wish: float) -> float:
+def join_gradients(model: nn.Module, wish: float) -> float:
     """Add up the gradients of all ranks in place; return the sum of the ranks' ``wish`` values."""
 
-    gradients = [p.grad for p in model.parameters()]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([*(g.reshape(-1).float() for g in gradients), torch.tensor([wish])])
     torch.distributed.all_reduce(flat)
     place = 0
@@ -136,7 +162,7 @@ def join_gradients(model: Any, wish: float) -> float:
     return float(flat[-1])
 
 
-def evaluate(model: Any, groups: dict[str, list[list[batches.Example]]]) -> dict[str, float]:
+def evaluate(model: nn.Module, groups: dict[str, list[list[batches.Example]]]) -> dict[str, float]:
     """Share of the answer tokens of unseen documents that are predicted right, the true text before
     them, by sort of document.
 
@@ -157,7 +183,7 @@ def evaluate(model: Any, groups: dict[str, list[list[batches.Example]]]) -> dict
     return shares
 
 
-def evaluation_groups(tokenizer: Any, seed: str) -> dict[str, list[list[batches.Example]]]:
+def evaluation_groups(tokenizer: Tokenizer, seed: str) -> dict[str, list[list[batches.Example]]]:
     """Unseen documents with their facts in the prompt, and about remembered worlds."""
     sorts: dict[str, list[batches.Example]] = {"looked_up": [], "remembered": []}
     number = EVALUATION_START
@@ -178,7 +204,7 @@ def evaluation_groups(tokenizer: Any, seed: str) -> dict[str, list[list[batches.
     return {name: batches.grouped(found, 8192) for name, found in sorts.items()}
 
 
-def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> None:
+def train(args: argparse.Namespace, report: Report) -> None:
     """Run or resume this rank's part of the pre-training; every log line goes to ``report``."""
 
     if args.processes > 1:
@@ -193,82 +219,120 @@ def train(args: argparse.Namespace, report: Callable[[dict[str, Any]], None]) ->
     torch.set_num_threads(args.threads)
     out: Path = args.out
     tokenizer = Tokenizer.from_file(str(out / "tokenizer" / "tokenizer.json"))
-    model = new_model(args.weights_seed).to(torch.bfloat16).train()
+    model = new_model(args.weights_seed).bfloat16().train()
     attention.use(model)
     optimiser = MasterOptimiser(model, args.learning_rate, muon=not args.adamw_only)
     report({"event": "start", **{k: v for k, v in vars(args).items() if k != "out"}})
-    place = {
+    run = _Pretraining(args, model, optimiser, tokenizer, _place(args, optimiser), report)
+    run.go_on()
+    if args.rank:
+        return
+    run.save()
+    report({"event": "end", **run.place, **evaluate(model, run.groups)})
+
+
+def _place(args: argparse.Namespace, optimiser: MasterOptimiser) -> Place:
+    """The beginning, or where the folder's state is; the optimiser goes on from there."""
+    begins = args.steps - args.decay_steps
+    place: Place = {
         "step": 0,
         "tokens": 0,
         "pool": 0,
         "batch": 0,
-        "decay_from": args.steps - args.decay_steps,
+        "decay_from": begins,
         "seconds": 0.0,
     }
-    if (out / "state.pt").exists():
-        saved = torch.load(out / "state.pt", weights_only=True)
+    if (args.out / "state.pt").exists():
+        saved = torch.load(args.out / "state.pt", weights_only=True)
         optimiser.load(saved.pop("optimiser"))
         place = saved
-        if args.again and place["step"] < args.steps - args.decay_steps:
-            place["decay_from"] = args.steps - args.decay_steps
-    last_step = place["decay_from"] + args.decay_steps
-    groups = evaluation_groups(tokenizer, args.seed)
-    started = saved_at = logged_at = time.monotonic()
-    before, recent, recent_tokens, wish = place["seconds"], [], 0, 0.0
-    for pool, batch, group in batches.stream(
-        tokenizer, args.seed, args.batch_tokens, place["pool"], place["batch"]
-    ):
-        step = place["step"]
-        if step >= last_step:
-            break
-        if wish and step < place["decay_from"]:
-            place["decay_from"], last_step = step, step + args.decay_steps
-            report({"event": "decay", "step": step})
+        if args.again and place["step"] < begins:
+            place["decay_from"] = begins
+    return place
+
+
+class _Pretraining:
+    """The loop of one rank."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        model: LlamaForCausalLM,
+        optimiser: MasterOptimiser,
+        tokenizer: Tokenizer,
+        place: Place,
+        report: Report,
+    ) -> None:
+        self.args, self.model, self.optimiser = args, model, optimiser
+        self.tokenizer, self.place, self.report = tokenizer, place, report
+        self.groups = evaluation_groups(tokenizer, args.seed)
+        self._last_step = place["decay_from"] + args.decay_steps
+        self._before = place["seconds"]
+        self._started = self._saved_at = self._logged_at = time.monotonic()
+        self._recent: list[float] = []
+        self._recent_tokens, self._wish = 0, 0.0
+
+    def go_on(self) -> None:
+        """Take every step that is left."""
+        args, place = self.args, self.place
+        for pool, batch, group in batches.stream(
+            self.tokenizer, args.seed, args.batch_tokens, place["pool"], place["batch"]
+        ):
+            step = place["step"]
+            if step >= self._last_step:
+                break
+            if self._wish and step < place["decay_from"]:
+                place["decay_from"], self._last_step = step, step + args.decay_steps
+                self.report({"event": "decay", "step": step})
+            factor, norm, tokens = self._step(group)
+            now = time.monotonic()
+            place["step"], place["tokens"] = step + 1, place["tokens"] + tokens
+            place["pool"], place["batch"] = pool, batch + 1
+            place["seconds"] = self._before + now - self._started
+            if (step + 1) % LOG_EVERY_STEPS == 0:
+                self._log(factor, norm, now)
+            if args.rank == 0 and now - self._saved_at > args.checkpoint_minutes * 60:
+                self.save()
+                self._saved_at = now
+
+    def _step(self, group: list[batches.Example]) -> tuple[float, float, int]:
+        """Take a step; returns (factor of the rate, norm of the gradient, tokens)."""
+        args, step = self.args, self.place["step"]
         loss, on_answers, tokens = loss_of(
-            model, group, torch.Generator().manual_seed(step), args.rank, args.processes
+            self.model, group, torch.Generator().manual_seed(step), args.rank, args.processes
         )
-        loss.backward()
-        wish = float(args.rank == 0 and (out / "decay").exists())
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._wish = float(args.rank == 0 and (args.out / "decay").exists())
         if args.processes > 1:
-            wish = join_gradients(model, wish)
-        factor = schedule(step, args.warm_up, place["decay_from"], args.decay_steps)
-        norm = optimiser.step(factor)
-        recent.append(on_answers)
-        recent_tokens += tokens
-        now = time.monotonic()
-        place.update(
-            step=step + 1,
-            tokens=place["tokens"] + tokens,
-            pool=pool,
-            batch=batch + 1,
-            seconds=before + now - started,
-        )
-        if (step + 1) % LOG_EVERY_STEPS == 0:
-            line = {
-                "step": step + 1,
-                "tokens": place["tokens"],
-                "seconds": round(place["seconds"], 1),
-                "answer_loss": round(sum(recent) / len(recent), 4),
-            }
-            line |= {
-                "lr_factor": round(factor, 4),
-                "norm": round(norm, 3),
-                "tokens_per_second": round(recent_tokens / (now - logged_at)),
-            }
-            if (step + 1) % EVALUATE_EVERY_STEPS == 0 and args.rank == 0:
-                line |= evaluate(model, groups)
-            report(line)
-            give_back_memory()
-            recent, recent_tokens, logged_at = [], 0, time.monotonic()
-        if args.rank == 0 and now - saved_at > args.checkpoint_minutes * 60:
-            save_state(out / "state.pt", {**place, "optimiser": optimiser.state()})
-            export(model, out / "model", out / "tokenizer")
-            saved_at = now
-    if args.rank:
-        return
-    save_state(out / "state.pt", {**place, "optimiser": optimiser.state()})
-    export(model, out / "model", out / "tokenizer")
-    report({"event": "end", **place, **evaluate(model, groups)})
+            self._wish = join_gradients(self.model, self._wish)
+        factor = schedule(step, args.warm_up, self.place["decay_from"], args.decay_steps)
+        norm = self.optimiser.step(factor)
+        self._recent.append(on_answers)
+        self._recent_tokens += tokens
+        return factor, norm, tokens
+
+    def _log(self, factor: float, norm: float, now: float) -> None:
+        place = self.place
+        line: dict[str, object] = {
+            "step": place["step"],
+            "tokens": place["tokens"],
+            "seconds": round(place["seconds"], 1),
+            "answer_loss": round(sum(self._recent) / len(self._recent), 4),
+            "lr_factor": round(factor, 4),
+            "norm": round(norm, 3),
+            "tokens_per_second": round(self._recent_tokens / (now - self._logged_at)),
+        }
+        if place["step"] % EVALUATE_EVERY_STEPS == 0 and self.args.rank == 0:
+            line |= evaluate(self.model, self.groups)
+        self.report(line)
+        give_back_memory()
+        self._recent, self._recent_tokens, self._logged_at = [], 0, time.monotonic()
+
+    def save(self) -> None:
+        """Write the state and the model as it is."""
+        out = self.args.out
+        save_state(out / "state.pt", {**self.place, "optimiser": self.optimiser.state()})
+        export(self.model, out / "model", out / "tokenizer")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -296,7 +360,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with (args.out / "log.jsonl").open("a", encoding="utf-8") as log:
 
-            def report(line: dict[str, Any]) -> None:
+            def report(line: Mapping[str, object]) -> None:
                 log.write(json.dumps(line) + "\n")
                 log.flush()
 

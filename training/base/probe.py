@@ -29,7 +29,8 @@ from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.encoded import Encoded
 from training.models.lora import trainable
-from training.recipes.recipe import Recipe, load_recipe, recipe_from, resolved
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
+from training.recipes.recipe_choices import resolved
 
 Scorer = Callable[[dict[str, Any], str], dict[str, bool]]
 ANSWER_TOKENS = 90  # the longest reference answer of either scenario has fewer than 70

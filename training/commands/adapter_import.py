@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.adapters.imports import import_adapter
 from training.adapters.merge import MergeRecipe, merge_adapters
-from training.commands.adapters import _for_people, _summary
+from training.commands.adapters import AdapterSummary, _for_people, _summary
 from training.models.base_choice import open_base
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
@@ -27,7 +27,7 @@ def import_folder(*, folder: Path, name: str, accept_base: bool, as_json: bool) 
         notices = list(origin.notices)
         if stored.created_at < began:
             notices.append(f"The same content was stored before, as {stored.label}.")
-        printed = {
+        printed: ImportedSummary = {
             **_summary(stored),
             "declared_base": origin.base,
             "declared_revision": origin.revision,
@@ -35,6 +35,15 @@ def import_folder(*, folder: Path, name: str, accept_base: bool, as_json: bool) 
             "next": f"whet rollout promote {stored.name}",
         }
         emit(printed if as_json else _for_people(printed), as_json)
+
+
+class ImportedSummary(AdapterSummary):
+    """An imported version as the command prints it."""
+
+    declared_base: str | None
+    declared_revision: str | None
+    notice: str
+    next: str
 
 
 def merge(

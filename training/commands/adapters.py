@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import Connection, select
 
@@ -14,20 +14,45 @@ from whet.registry import Adapter, alias_filter, find_adapter, list_adapters
 from whet.tables import replicas
 
 
-def _summary(adapter: Adapter) -> dict[str, Any]:
-    fields = (
-        "digest",
-        "gate",
-        "rank",
-        "base_digest",
-        "dataset_digest",
-        "run_id",
-        "path",
-        "engine_name",
-        "created_at",
-        "removed_at",
-    )
-    return {"adapter": adapter.label, **{field: getattr(adapter, field) for field in fields}}
+class AdapterSummary(TypedDict):
+    """A version as commands list it."""
+
+    adapter: str
+    digest: str
+    gate: str
+    rank: int
+    base_digest: str
+    dataset_digest: str | None
+    run_id: str | None
+    path: str
+    engine_name: str
+    created_at: int
+    removed_at: int | None
+
+
+class ShownAdapter(AdapterSummary):
+    """A version as `whet adapters show` prints it."""
+
+    verdict: str
+    reason: str
+    served_by: list[dict[str, object]]
+    card: dict[str, object]
+
+
+def _summary(adapter: Adapter) -> AdapterSummary:
+    return {
+        "adapter": adapter.label,
+        "digest": adapter.digest,
+        "gate": adapter.gate,
+        "rank": adapter.rank,
+        "base_digest": adapter.base_digest,
+        "dataset_digest": adapter.dataset_digest,
+        "run_id": adapter.run_id,
+        "path": adapter.path,
+        "engine_name": adapter.engine_name,
+        "created_at": adapter.created_at,
+        "removed_at": adapter.removed_at,
+    }
 
 
 def list_all(*, name: str, removed: bool, as_json: bool) -> None:
@@ -40,8 +65,11 @@ def list_all(*, name: str, removed: bool, as_json: bool) -> None:
                     connection, alias_filter(connection, name), removed=removed
                 )
             ]
-        if not as_json:
-            found = [
+        if as_json:
+            emit(found, True, title="adapters")
+            return
+        emit(
+            [
                 {
                     "adapter": row["adapter"],
                     "gate": row["gate"],
@@ -51,8 +79,10 @@ def list_all(*, name: str, removed: bool, as_json: bool) -> None:
                     "created": iso(row["created_at"]),
                 }
                 for row in found
-            ]
-        emit(found, as_json, title="adapters")
+            ],
+            False,
+            title="adapters",
+        )
 
 
 def show(*, reference: str, as_json: bool) -> None:
@@ -71,7 +101,7 @@ def show(*, reference: str, as_json: bool) -> None:
             }
         )
         judged = adapter.card.get("evaluation") or {}
-        shown = {
+        shown: ShownAdapter = {
             **_summary(adapter),
             "verdict": judged.get("verdict", "none"),
             "reason": judged.get("reason", ""),
@@ -81,13 +111,17 @@ def show(*, reference: str, as_json: bool) -> None:
         emit(shown if as_json else _for_people(shown), as_json)
 
 
-def _for_people(shown: dict[str, Any]) -> dict[str, Any]:
+def _for_people(shown: AdapterSummary) -> dict[str, object]:
     """What is known, with moments as people write them."""
-    moments = {key: iso(shown[key]) for key in ("created_at", "removed_at") if shown.get(key)}
+    moments = {
+        key: iso(at)
+        for key, at in (("created_at", shown["created_at"]), ("removed_at", shown["removed_at"]))
+        if at
+    }
     return {key: value for key, value in {**shown, **moments}.items() if value not in (None, "")}
 
 
-def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, Any]]:
+def _served_by(connection: Connection, adapter: Adapter) -> list[dict[str, object]]:
     """Engines that proved the version, with their parity, and those that refused it, and why."""
     rows = connection.execute(select(replicas).order_by(replicas.c.url)).all()
     return [

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -15,11 +14,12 @@ from training.data import datasets, record
 from training.data.clean import clean as cleaned
 from training.data.formats import read_good, read_options
 from training.data.pii import known_region
-from training.data.split import parent_from
+from training.data.split import Split, parent_from
 from training.data.split import split as divided
 from whet.cli import emit, err, out
 from whet.clock import now_ms
 from whet.errors import InputError
+from whet.json_types import Json
 
 
 def clean(
@@ -55,9 +55,14 @@ def clean(
         )
     refused = [bad.as_json() for bad in [*reading.bad, *made.refused]]
     written = record.write(
-        into, made.rows, step="clean", sources=[file], libraries=("google-re2", "phonenumbers", "python-stdnum", "datasketch"), now_ms=now_ms(),
-        rows_in=len(reading.rows), steps=made.steps, refused=refused,
-    )  # fmt: skip
+        into,
+        made.rows,
+        step="clean",
+        sources=[file],
+        libraries=("google-re2", "phonenumbers", "python-stdnum", "datasketch"),
+        now_ms=now_ms(),
+        facts={"rows_in": len(reading.rows), "steps": made.steps, "refused": refused},
+    )
     if as_json:
         emit(written, True)
     else:
@@ -130,8 +135,13 @@ def split(
         return
     out.print(describe_split(made, shares), markup=False)
     emit({"folder": str(into), **counts, "dropped": len(dropped), "left_out": len(refused)}, False)
-    for each in dropped:
-        out.print(f"dropped: {each['why']}", markup=False)
+    _say_parts(made, into)
+
+
+def _say_parts(made: Split, into: Path) -> None:
+    """Say which rows were dropped, and which parts had to take rows from others."""
+    for leak in made.dropped:
+        out.print(f"dropped: {leak}", markup=False)
     for part, rows in made.borrowed.items():
         out.print(
             f"• {rows} of the rows in {part} are there because it would be too small without them. "
@@ -140,9 +150,10 @@ def split(
         )
 
 
-def _json_of(path: Path) -> Any:
+def _json_of(path: Path) -> Json:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        read: Json = json.loads(path.read_text(encoding="utf-8"))
+        return read
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read: {error}.", hint="Name a folder that `whet data split` wrote."

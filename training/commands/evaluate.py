@@ -5,7 +5,6 @@ votes; another model's opinion; a person's signature.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from training.commands.sources import find_dataset
 from training.commands.tables import (
@@ -101,9 +100,7 @@ def _judge(
     context: Context, adapter: str, against: str | None, rows: Dataset, as_json: bool
 ) -> None:
     with progress_bar(as_json, "answering") as on_batch:
-        result: dict[str, Any] = judge_stored(
-            context, adapter, against, rows, actor=actor(), on_batch=on_batch
-        )
+        result = judge_stored(context, adapter, against, rows, actor=actor(), on_batch=on_batch)
     if as_json:
         emit(result, True)
         return

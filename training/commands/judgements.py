@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from training.commands.tables import (
-    _sections,
     progress_bar,
     report_table,
     votes_table,
@@ -48,7 +47,7 @@ def report(*, adapter: str, html: Path | None, as_json: bool) -> None:
         out.print(found["gate"]["reason"], markup=False)
         if "votes" in found:
             out.print(found["votes"]["sentence"], markup=False)
-        for title, measures in _sections(found).items():
+        for title, measures in reports.sections(found).items():
             emit(report_table(measures), False, title=title)
         if "opinion" in found:
             out.print(found["opinion"]["sentence"], markup=False)

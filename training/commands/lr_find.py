@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from training.commands.progress import Watch, run_progress
 from training.commands.recipe_options import overrides, with_alpha
@@ -20,7 +19,13 @@ from training.plan.prepare import prepare
 from training.recipes.methods import METHODS, find
 from training.recipes.recipe import Recipe, load_recipe, recipe_from
 from training.runs.load_model import load, pad_token
-from training.runs.lr_find import RangePoint, require_testable, run_range_test, steps_within
+from training.runs.lr_find import (
+    RangeJson,
+    RangePoint,
+    require_testable,
+    run_range_test,
+    steps_within,
+)
 from training.runs.lr_find_page import page
 from whet.cli import emit, opened, out
 from whet.context import Context
@@ -78,6 +83,13 @@ def lr_find(
         out.print(f"Next: {following}", markup=False, soft_wrap=True)
 
 
+class FoundRate(RangeJson):
+    """What the command prints."""
+
+    chosen_by_size: float  # the rate that follows from the size of the base
+    picture: str
+
+
 def _test(
     context: Context,
     alias: str,
@@ -85,7 +97,7 @@ def _test(
     recipe: Recipe,
     limit_s: float,
     watch: Watch,
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[FoundRate, list[str]]:
     """Return (the test as JSON, what is to be said of the rows)."""
 
     keep_memory()
@@ -129,11 +141,15 @@ def _test(
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / "learning-rate.html"
     picture.write_text(page(found), encoding="utf-8")
-    chosen = {"chosen_by_size": prepared.recipe.learning_rate, "picture": str(picture)}
-    return {**found.as_json(), **chosen}, [*read.notices, *prepared.notices]
+    printed: FoundRate = {
+        **found.as_json(),
+        "chosen_by_size": prepared.recipe.learning_rate,
+        "picture": str(picture),
+    }
+    return printed, [*read.notices, *prepared.notices]
 
 
-def _for_people(found: dict[str, Any]) -> dict[str, str]:
+def _for_people(found: FoundRate) -> dict[str, str]:
     """Return the lines of a test's result."""
     rate, lowest, points = found["suggestion"], found["lowest_at"], found["points"]
     none = "none: the loss fell at no rate; give more rows, or look at them with `whet data check`"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from training.plan.prepare import Prepared
+from training.plan.reporter import Watch
 from training.recipes.recipe import Recipe
 from training.runs.places import JOBS, LOCAL, ray_address, require_job_address, require_ray
-from training.runs.ray_job import as_asked, client_of, run_on_ray
+from training.runs.ray_job import JobClient, as_asked, client_of, run_on_ray
 from training.runs.search import Search
-from training.runs.search_ray import cluster, search_on_ray
+from training.runs.search_ray import Follow, cluster, search_on_ray
 from whet.cli import emit, err, out
 from whet.context import Context
 from whet.errors import InputError
 from whet.lines import split_lines
 
 
-def client_for(context: Context, on: str, into: Path | None, *, dry_run: bool) -> Any:
+def client_for(context: Context, on: str, into: Path | None, *, dry_run: bool) -> JobClient:
     """Ray's client for jobs, after everything about the place that can be refused."""
 
     address = ray_address(on, JOBS)
@@ -44,10 +44,10 @@ def prepared_for(recipe: Recipe) -> Recipe:
 
 def run_there(
     context: Context,
-    client: Any,
+    client: JobClient,
     prepared: Prepared,
     asked: Recipe,
-    watch: Callable[[dict[str, Any]], None],
+    watch: Watch,
     notices: list[str],
     as_json: bool,
 ) -> None:
@@ -69,7 +69,7 @@ def run_there(
     out.print(f"Next: {found['next']}", markup=False)
 
 
-def search_there(found: Search, on: str, **follow: Any) -> None:
+def search_there(found: Search, on: str, **follow: Unpack[Follow]) -> None:
     """Have Ray try the recipes."""
 
     if found.prepared.start_adapter is not None:

@@ -5,12 +5,12 @@ end.
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from training.commands.tables import metrics_table, print_details
 from training.evaluation.report import opening, read_report
 from training.recipes.methods import METHODS, MODEL
 from training.runs.outcome import Outcome
+from training.store.table_rows import Estimate
 from training.web.words import memory_text
 from training.web.words import said_value as value_text
 from whet.cli import emit, err, out
@@ -29,7 +29,15 @@ _MEANINGS = {
 _FOLDER_MEANINGS = {"pass": "passed its gate", "fail": "did not pass its gate"}
 
 
-def summary(outcome: Outcome, notices: list[str]) -> dict[str, Any]:
+class Expected(Estimate):
+    """What `--dry-run` prints."""
+
+    alias: str
+    base: str
+    recipe: dict[str, object]
+
+
+def summary(outcome: Outcome, notices: list[str]) -> dict[str, object]:
     """Return the JSON document of a run that has ended."""
     judgement = outcome.judgement
     return {
@@ -143,12 +151,12 @@ def show_report(context: Context, outcome: Outcome, report: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-def _refitting(expected: dict[str, Any]) -> str:
+def _refitting(expected: Expected) -> str:
     seconds = expected.get("refit_seconds")
     return f"{duration(1000 * seconds)} of training on all rows afterwards, " if seconds else ""
 
 
-def show_expected(expected: dict[str, Any], notices: list[str]) -> None:
+def show_expected(expected: Expected, notices: list[str]) -> None:
     """Print what `--dry-run` found, in lines for people. `expected`: as the JSON document has it."""
     for notice in notices:
         out.print(f"• {notice}", markup=False, soft_wrap=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from training.store.table_rows import Progress as RunProgress
 from whet.cli import err
 from whet.web.filters import duration
 
-Watch = Callable[[dict[str, Any]], None]  # called with the progress as `Reporter` has it
+Watch = Callable[[RunProgress], None]  # called with the progress as `Reporter` has it
 
 _LINE_EVERY_S = 10.0  # a log that is looked at now and then needs no more
 _LINES_A_RUN = 10  # of a run that is over sooner; but none within a second of the last one
@@ -41,7 +41,7 @@ def _bar() -> Iterator[Watch]:
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("loading", total=None, detail="")
 
-        def watch(state: dict[str, Any]) -> None:
+        def watch(state: RunProgress) -> None:
             stage = state["stage"]
             if stage == "training" and "step" in state:
                 progress.update(
@@ -82,7 +82,7 @@ class LineProgress:
         self._write, self._clock = write, clock
         self._stage, self._step, self._at = "", 0, clock()
 
-    def __call__(self, state: dict[str, Any]) -> None:
+    def __call__(self, state: RunProgress) -> None:
         stage, step = state["stage"], state.get("step", 0)
         if stage == "training" and step:
             if self._is_due(step, state["steps"]):
@@ -113,7 +113,7 @@ class LineProgress:
         self._stage, self._step, self._at = stage, step, self._clock()
 
 
-def _step_line(state: dict[str, Any]) -> str:
+def _step_line(state: RunProgress) -> str:
     validation = state.get("validation") or []
     checked = f"  validation loss {validation[-1][1]:.3f}" if validation else ""
     left = f"  {duration(1000 * state['eta_s'])} left" if state["eta_s"] else ""

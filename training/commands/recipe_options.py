@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from training.recipes.methods import Method
 from whet.errors import InputError
@@ -15,7 +14,7 @@ from whet.errors import InputError
 _LISTS = frozenset({"target_modules"})
 
 
-def overrides(options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def overrides(options: Mapping[str, object], assignments: Sequence[str]) -> dict[str, object]:
     """Return the recipe fields that were given: options that are not None, and `key=value` texts.
 
     Raises InputError for an assignment without `=`, and for a field that is given twice.
@@ -38,27 +37,28 @@ def overrides(options: Mapping[str, Any], assignments: Sequence[str]) -> dict[st
     return found
 
 
-def with_alpha(given: Mapping[str, Any], method: Method) -> dict[str, Any]:
+def with_alpha(given: Mapping[str, object], method: Method) -> dict[str, object]:
     """Return the fields with an alpha of twice the rank, where a rank is given and no alpha.
 
     The scale of rsLoRA is made not to follow the rank, so its recipe's alpha stays.
     """
     follows = "alpha" in method.reads and method.name != "rslora" and "alpha" not in given
-    if not follows or not isinstance(given.get("rank"), int):
+    rank = given.get("rank")
+    if not follows or not isinstance(rank, int):
         return dict(given)
-    return {**given, "alpha": 2.0 * given["rank"]}
+    return {**given, "alpha": 2.0 * rank}
 
 
-def _value(name: str, given: object) -> Any:
+def _value(name: str, given: object) -> object:
     return _names(given) if name in _LISTS and isinstance(given, str) else given
 
 
-def _parsed(name: str, text: str) -> Any:
+def _parsed(name: str, text: str) -> object:
     """Read a value as a recipe file would hold it; what is no TOML value is a text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value: object = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
     return _names(value) if name in _LISTS and isinstance(value, str) else value

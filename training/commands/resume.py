@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from training.commands.outcome import show_report, summary
 from training.commands.train_rows import execute, this_process
@@ -14,6 +13,7 @@ from training.plan.prepare import Prepared, prepare
 from training.runs.resume import recipe_in, recipe_of
 from training.store import runs
 from training.store.again import command_again
+from training.store.table_rows import RunRow
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.context import Context
@@ -45,7 +45,7 @@ def resume(*, run_id: str, as_json: bool) -> None:
         emit(summary(outcome, []), True) if as_json else show_report(context, outcome, "full")
 
 
-def _prepared(context: Context, row: dict[str, Any]) -> Prepared:
+def _prepared(context: Context, row: RunRow) -> Prepared:
     """What the run was to do, from its row and its checkpoint."""
 
     if "dataset_path" not in row["recipe"]:

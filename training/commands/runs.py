@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from training.commands.shown import show_run
 from training.recipes.methods import METHODS
 from training.store import runs
 from training.store.requests import evaluations_of
+from training.store.table_rows import RunRow
 from whet.cli import actor, emit, opened, out
 from whet.clock import now_ms
 from whet.database import reading
@@ -63,7 +62,7 @@ def list_runs(*, alias: str, limit: int, as_json: bool) -> None:
                 out.print(f"{row['id']}: {row['error']}", markup=False, soft_wrap=True)
 
 
-def _line(row: dict[str, Any], now: int) -> dict[str, Any]:
+def _line(row: RunRow, now: int) -> dict[str, object]:
     progress = row["progress"]
     return {
         "run": row["id"],
@@ -85,7 +84,7 @@ def show(*, run_id: str, as_json: bool) -> None:
         if as_json:
             emit(row, True)
             return
-        show_run({**row, "label": labels.get(row["adapter_digest"], "")}, labels, now_ms())
+        show_run({**row, "label": labels.get(row["adapter_digest"] or "", "")}, labels, now_ms())
 
 
 def cancel(*, run_id: str, as_json: bool) -> None:

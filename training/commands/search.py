@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -17,13 +16,16 @@ from training.data.formats import read_options
 from training.loop.throughput import choose_threads
 from training.machine.allocator import keep_memory
 from training.models.base_choice import open_base
-from training.plan.prepare import prepare
+from training.plan.prepare import Prepared, prepare
 from training.recipes.methods import find
-from training.recipes.recipe import load_recipe
+from training.recipes.recipe import Recipe, load_recipe
 from training.runs.load_model import load, pad_token
 from training.runs.places import LOCAL, ray_address, require_ray
 from training.runs.search import Plan, Search, require_searchable, with_validation
+from training.runs.search_page import SearchResults
+from training.runs.search_ray import Follow
 from whet.cli import emit, err, opened, out
+from whet.context import Context
 from whet.errors import InputError
 from whet.ids import check_name
 
@@ -62,40 +64,14 @@ def search(
         plan = Plan(wanted, pruner, seed, context.settings.engine_max_lora_rank)
         recipe = load_recipe(recipe_name)
         require_searchable(recipe, wanted)
-        read = rows_of(
-            context,
-            name,
-            RowSource(
-                file,
-                dataset,
-                skip_bad=skip_bad,
-                folds=0,
-                options=read_options(columns, encoding),
-                method=find(recipe.method),
-            ),
+        options = read_options(columns, encoding)
+        rows = RowSource(
+            file, dataset, skip_bad=skip_bad, folds=0, options=options, method=find(recipe.method)
         )
-        rows, notices = read.dataset, read.notices
-        prepared = prepare(
-            context,
-            name,
-            with_validation(rows),
-            recipe,
-            open_base(context.settings),
-            skip_bad=skip_bad,
-        )
-        if prepared.start_adapter is not None and "rank" in wanted:
-            raise InputError(
-                "A run that goes on from a version keeps its rank.",
-                hint="Leave rank out of --params, or use a recipe without init_from.",
-            )
-        threads, _ = choose_threads(
-            load(context, prepared), prepared.train, prepared.recipe, pad_token(prepared)
-        )
-        found = Search(
-            context, replace(prepared, recipe=replace(prepared.recipe, threads=threads)), plan
-        )
+        prepared, notices = _prepared(context, name, rows, recipe, wanted)
+        found = Search(context, prepared, plan)
         with _bar(trials or None, quiet=as_json) as (on_trial, on_step):
-            budget: dict[str, Any] = {
+            budget: Follow = {
                 "trials": trials or None,
                 "seconds": 60 * minutes or None,
                 "on_trial": on_trial,
@@ -104,21 +80,47 @@ def search(
                 search_there(found, on, **budget)
             else:
                 found.run(**budget, on_step=on_step)
-        results = found.write_results()
         source = [str(file)] if file else ["--dataset", dataset]
-        following = shlex.join(
-            ["whet", "train", "run", *source, "--alias", name, "--recipe", results["recipe"]]
+        _show(found.write_results(), [*source, "--alias", name], notices, as_json=as_json)
+
+
+def _prepared(
+    context: Context, alias: str, source: RowSource, recipe: Recipe, wanted: tuple[str, ...]
+) -> tuple[Prepared, list[str]]:
+    """Read and prepare the rows, and choose the threads; returns notices, too."""
+    read = rows_of(context, alias, source)
+    prepared = prepare(
+        context,
+        alias,
+        with_validation(read.dataset),
+        recipe,
+        open_base(context.settings),
+        skip_bad=source.skip_bad,
+    )
+    if prepared.start_adapter is not None and "rank" in wanted:
+        raise InputError(
+            "A run that goes on from a version keeps its rank.",
+            hint="Leave rank out of --params, or use a recipe without init_from.",
         )
-        if as_json:
-            emit({**results, "next": following, "notices": notices}, True)
-            return
-        for notice in notices:
-            out.print(f"• {notice}", markup=False, soft_wrap=True)
-        emit(_for_people(results), False)
-        out.print(f"Next: {following}", markup=False, soft_wrap=True)
+    threads, _ = choose_threads(
+        load(context, prepared), prepared.train, prepared.recipe, pad_token(prepared)
+    )
+    chosen = replace(prepared, recipe=replace(prepared.recipe, threads=threads))
+    return chosen, read.notices
 
 
-def _for_people(results: dict[str, Any]) -> dict[str, str]:
+def _show(results: SearchResults, source: list[str], notices: list[str], *, as_json: bool) -> None:
+    following = shlex.join(["whet", "train", "run", *source, "--recipe", results["recipe"]])
+    if as_json:
+        emit({**results, "next": following, "notices": notices}, True)
+        return
+    for notice in notices:
+        out.print(f"• {notice}", markup=False, soft_wrap=True)
+    emit(_for_people(results), False)
+    out.print(f"Next: {following}", markup=False, soft_wrap=True)
+
+
+def _for_people(results: SearchResults) -> dict[str, str]:
     """Lines of a search's results; the shares of parameters only where there were trials enough."""
     best = dict(results["best"])
     lines = {
@@ -156,7 +158,7 @@ def _bar(
         TimeElapsedColumn(),
         console=err,
     ) as bar:
-        task: Any = bar.add_task("trials", total=trials, best="", at="")
+        task = bar.add_task("trials", total=trials, best="", at="")
 
         def on_trial(ended: int, best: float | None) -> None:
             bar.update(task, completed=ended, best="" if best is None else f"best loss {best:.4f}")

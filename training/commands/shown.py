@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from training.commands.tables import metrics_table
 from training.recipes.recipe_checks import relevant_fields
+from training.store.table_rows import AnswerSamples, Estimate, Progress, RunRecipe, ShownRun
 from training.web.words import DATA_IN_RECIPE, estimated, is_silent, run_headline, said_value
 from whet.cli import emit, out
 from whet.clock import iso
@@ -17,11 +17,12 @@ _WIDTH = 50  # columns of the loss's picture
 _COLOURS = {"pass": "green", "fail": "red"}
 
 
-def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
+def show_run(row: ShownRun, against: dict[str, str], now: int) -> None:
     """`row`: as the table has it, with `label` (of the adapter it made) and `evaluations`;
     `against`: labels by digest of what those compared with.
     """
-    recipe, estimate, progress = (row[name] or {} for name in ("recipe", "estimate", "progress"))
+    recipe, estimate = row["recipe"] or RunRecipe(), row["estimate"] or Estimate()
+    progress = row["progress"] or Progress()
     row = {**row, "silent": is_silent(row, now)}
     newest = row["evaluations"][0] if row["evaluations"] else None
     out.print(f"[bold]{row['id']}[/bold]  ", end="")
@@ -64,9 +65,13 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
         ),
     }
     emit({name: line for name, line in lines.items() if line}, False)
-    show_samples(progress.get("samples") or {})
+    show_samples(progress.get("samples"))
+    _show_evaluations(row, against)
+
+
+def _show_evaluations(row: ShownRun, against: dict[str, str]) -> None:
     for evaluation in row["evaluations"]:
-        other = against.get(evaluation["against_digest"], "the base")
+        other = against.get(evaluation["against_digest"] or "", "the base")
         emit(
             metrics_table(evaluation["metrics"] or {}, row["label"] or "this run", other),
             False,
@@ -80,15 +85,16 @@ def show_run(row: dict[str, Any], against: dict[str, str], now: int) -> None:
         out.print(f"Every answer: {evaluation['samples_path']} in the store", markup=False)
 
 
-def show_samples(samples: dict[str, Any]) -> None:
+def show_samples(samples: AnswerSamples | None) -> None:
     """Print each question that was asked while training, with its answers by step."""
-    for number, question in enumerate(samples.get("questions", [])):
+    for number, question in enumerate(samples["questions"] if samples else []):
         out.print(f"sampled: {question}", style="bold", markup=False, soft_wrap=True)
-        for step, answers in samples["answers"]:
-            out.print(f"  step {step}: {answers[number]}", markup=False, soft_wrap=True)
+        for step, answers in samples["answers"] if samples else []:
+            said = answers[number] if isinstance(answers, list) else answers
+            out.print(f"  step {step}: {said}", markup=False, soft_wrap=True)
 
 
-def _expected(estimate: dict[str, Any]) -> str:
+def _expected(estimate: Estimate) -> str:
     return (
         f"{duration(1000 * estimate['seconds'])}, {estimate['peak_memory_bytes'] / 1e6:,.0f} MB"
         if estimate.get("seconds")

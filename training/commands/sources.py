@@ -220,7 +220,7 @@ def refuse_large_loss(made: Split) -> None:
     )
 
 
-def warnings_of(rows: list[Any]) -> list[str]:
+def warnings_of(rows: list[Row]) -> list[str]:
     """What `whet data check` would warn of in the rows that are learned."""
 
     if len(rows) > _LOOKED_AT:

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.progress import Progress
 
+from training.store.evaluation_types import GroupMetrics, Measure, Metrics, VotesSummary
 from whet.cli import emit, err, out
 
 
-def _sections(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    probes = found["probes"]
-    reliance = {"reliance": found["reliance"]} if found.get("reliance") else {}
-    return {
-        **found["measures"],
-        **reliance,
-        "forgetting": probes["forgetting"],
-        "bias": probes["bias"],
-        "safety": probes["safety"],
-    }
-
-
-def report_table(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def report_table(measures: list[Measure]) -> list[dict[str, object]]:
     """One line per measure and comparison, for people."""
     return [
         {
@@ -41,7 +29,7 @@ def report_table(measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def votes_table(found: dict[str, Any]) -> list[dict[str, Any]]:
+def votes_table(found: VotesSummary) -> list[dict[str, object]]:
     """One line per version that the candidate was compared with, for people."""
     return [
         {
@@ -70,14 +58,15 @@ def progress_bar(quiet: bool, what: str) -> Iterator[Callable[[int, int], None]]
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _interval(found: dict[str, Any]) -> str:
+def _interval(found: GroupMetrics) -> str:
     """Where the candidate's score on other questions of this kind is to be expected."""
-    if found.get("candidate_low") is None:
+    low, high = found.get("candidate_low"), found.get("candidate_high")
+    if low is None or high is None:
         return "–"
-    return f"{100 * found['candidate_low']:.0f} to {100 * found['candidate_high']:.0f} %"
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
 
 
-def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list[dict[str, Any]]:
+def metrics_table(metrics: Metrics, candidate: str, against: str) -> list[dict[str, object]]:
     """One line per group that had rows, for people."""
     return [
         {
@@ -95,9 +84,9 @@ def metrics_table(metrics: dict[str, Any], candidate: str, against: str) -> list
     ]
 
 
-def print_details(metrics: dict[str, Any], candidate: str, against: str) -> None:
+def print_details(metrics: Metrics, candidate: str, against: str) -> None:
     """Print the scores by task, and the slices that got worse."""
-    overall = metrics.get("all", {})
+    overall = metrics.get("all", GroupMetrics())
     tasks = [
         {
             "task": task,

@@ -6,10 +6,16 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from training.commands import on_ray
-from training.commands.outcome import note_stored, show_expected, show_report, show_stored, summary
+from training.commands.outcome import (
+    Expected,
+    note_stored,
+    show_expected,
+    show_report,
+    show_stored,
+    summary,
+)
 from training.commands.progress import run_progress
 from training.commands.sources import SourceRows, warnings_of
 from training.commands.train import TrainRequest
@@ -21,6 +27,7 @@ from training.recipes.recipe_checks import relevant_fields
 from training.runs.load_model import measured
 from training.runs.outcome import Outcome
 from training.runs.pipeline import run_training
+from training.runs.ray_job import JobClient
 from training.runs.rehearsal import with_rehearsal
 from training.runs.resume import checkpoints_of
 from training.runs.version_card import recipe_json
@@ -31,7 +38,7 @@ from whet.context import Context
 from whet.errors import TrainingError, WhetError
 
 
-def _expected(context: Context, prepared: Prepared, price_per_hour: float) -> dict[str, Any]:
+def _expected(context: Context, prepared: Prepared, price_per_hour: float) -> Expected:
     prepared = with_rehearsal(context, prepared, lambda done, total: None)
     prepared, _, _, expected = measured(context, prepared, price_per_hour)
     return {
@@ -124,7 +131,7 @@ def execute(
         raise
 
 
-def dry_run(context: Context, asked: TrainRequest, read: SourceRows, ray: Any) -> None:
+def dry_run(context: Context, asked: TrainRequest, read: SourceRows, ray: JobClient | None) -> None:
     """Print what a training would take."""
     prepared, notices = _prepared(context, asked, read, ray)
     expected = _expected(context, prepared, asked.price_per_hour)
@@ -134,7 +141,9 @@ def dry_run(context: Context, asked: TrainRequest, read: SourceRows, ray: Any) -
         show_expected(expected, notices)
 
 
-def train_rows(context: Context, asked: TrainRequest, read: SourceRows, ray: Any) -> None:
+def train_rows(
+    context: Context, asked: TrainRequest, read: SourceRows, ray: JobClient | None
+) -> None:
     """Train on the rows, here or on Ray, and say what was made."""
     prepared, notices = _prepared(context, asked, read, ray)
     for notice in notices if not asked.as_json else []:
@@ -151,7 +160,7 @@ def train_rows(context: Context, asked: TrainRequest, read: SourceRows, ray: Any
 
 
 def _prepared(
-    context: Context, asked: TrainRequest, read: SourceRows, ray: Any
+    context: Context, asked: TrainRequest, read: SourceRows, ray: JobClient | None
 ) -> tuple[Prepared, list[str]]:
     """Load the base and prepare the rows; returns notices, too."""
     prepared = prepare(

@@ -49,6 +49,14 @@ class Augmented:
     leaks: list[Leak] = field(default_factory=list)
     refused: list[BadLine] = field(default_factory=list)
 
+    def facts(self) -> dict[str, object]:
+        """Return what the record of the step says of the attempts."""
+        return {
+            "made": dict(self.made),
+            "skipped": dict(self.skipped),
+            "leaks": [str(leak) for leak in self.leaks],
+        }
+
 
 def augment(
     rows: Sequence[Row],

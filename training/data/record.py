@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -66,7 +66,7 @@ def write(
     sources: list[Path],
     libraries: tuple[str, ...] = (),
     now_ms: int,
-    **facts: object,
+    facts: Mapping[str, object],
 ) -> Record:
     """Write `rows` to `into` and the record to `<into>.record.json`; returns the record.
 

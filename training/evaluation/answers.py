@@ -10,6 +10,7 @@ from training.data.datasets import REGRESSION, Dataset
 from training.data.rows import Row
 from training.data.scoring import Score
 from training.data.shapes import text_of
+from training.store.evaluation_types import AnswerJson, Turn
 
 # Held-out rows answered per group: with 150 pairs a difference of 5 points shows, and two models
 # answer three groups in half a minute on two cores.
@@ -24,6 +25,16 @@ class Answer:
     tokens: int
     stopped: bool  # ended by an end-of-turn token, not by the limit
     score: Score
+
+    def as_json(self) -> AnswerJson:
+        """Return the answer as it is stored."""
+        score = self.score
+        return {
+            "text": self.text,
+            "tokens": self.tokens,
+            "stopped": self.stopped,
+            "score": {"correct": score.correct, "f1": score.f1},
+        }
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ def questions(dataset: Dataset, limit: int = MAX_ROWS) -> Questions:
     )
 
 
-def asked_messages(row: Row) -> list[dict[str, str]]:
+def asked_messages(row: Row) -> list[Turn]:
     """The row's messages before its answer, as they are stored beside answers."""
     return [{"role": message["role"], "content": text_of(message)} for message in row.messages[:-1]]
 

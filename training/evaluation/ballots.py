@@ -7,21 +7,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from training.evaluation import votes
 from training.evaluation.answers import Answer
 from training.evaluation.opinion import (
-    CANDIDATE,
-    OTHER,
     TIE,
     newest_answered,
     read_samples,
     stored_opinion,
 )
-from training.evaluation.votes import BASE, NONE, Ballot
+from training.evaluation.votes import NONE, Ballot
+from training.store.evaluation_types import (
+    BASE,
+    CANDIDATE,
+    OTHER,
+    EvaluationRow,
+    PeopleSay,
+    Sample,
+    VotesSummary,
+)
+from training.store.table_rows import evaluation_row
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import InputError, NotFoundError
@@ -39,10 +46,10 @@ class Case:
     samples_path: str
     adapter_digest: str
     # As stored, with `base` where the base's answer to the row is known
-    samples: list[dict[str, Any]]
+    samples: list[Sample]
     names: dict[str, str]  # role → label
 
-    def sample(self, row_id: str) -> Mapping[str, Any]:
+    def sample(self, row_id: str) -> Sample:
         """Raises NotFoundError for a row that is not of this evaluation, or that both answer alike."""
         found = next((sample for sample in self.samples if sample["id"] == row_id), None)
         if found is None:
@@ -82,7 +89,7 @@ def case_of(context: Context, evaluation_id: str) -> Case:
         raise NotFoundError(
             "There is no such evaluation.", hint="A version's page links to its own."
         )
-    return _case(context, dict(row._mapping))
+    return _case(context, evaluation_row(row))
 
 
 def newest_case(context: Context, adapter: Adapter) -> Case:
@@ -90,7 +97,7 @@ def newest_case(context: Context, adapter: Adapter) -> Case:
     return _case(context, newest_answered(context, adapter))
 
 
-def _case(context: Context, row: Mapping[str, Any]) -> Case:
+def _case(context: Context, row: EvaluationRow) -> Case:
     path, digest = row["samples_path"], row["adapter_digest"]
     if path is None or not context.store.exists(path):
         raise NotFoundError(
@@ -145,16 +152,19 @@ def ballots_of(connection: Connection, case_id: str, voter: str | None = None) -
     ]
 
 
-def result(context: Context, case: Case) -> dict[str, Any]:
+def result(context: Context, case: Case) -> VotesSummary:
     """`votes.summary` of what people said so far, with `evaluation`, `judge` where another model
     was asked, and `said_agreement`, both in a sentence.
     """
     with reading(context.database) as connection:
         found = ballots_of(connection, case.id)
-    opinion = stored_opinion(context, case.samples_path, votes.words(case.samples, found)) or {}
-    judge = {"judge": opinion["votes"]} if "votes" in opinion else {}
-    summary = {"evaluation": case.id, **votes.summary(case.samples, found, case.names), **judge}
-    return {**summary, "said_agreement": votes.said_agreement(summary)}
+    opinion = stored_opinion(context, case.samples_path, votes.words(case.samples, found))
+    summary = votes.summary(case.samples, found, case.names)
+    summary["evaluation"] = case.id
+    if opinion and "votes" in opinion:
+        summary["judge"] = opinion["votes"]
+    summary["said_agreement"] = votes.said_agreement(summary)
+    return summary
 
 
 def people_say(context: Context, case: Case) -> dict[str, str]:
@@ -224,7 +234,7 @@ def _recount(connection: Connection, case: Case) -> None:
     """
     found = ballots_of(connection, case.id)
     said = votes.counted(case.samples, found, case.names) if found else None
-    people = (
+    people: PeopleSay | None = (
         {"verdict": said["verdict"], "sentence": said["sentence"], "voted": said["voted"]}
         if said
         else None

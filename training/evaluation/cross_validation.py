@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+
+from torch import nn
 
 from training.data.datasets import Dataset
 from training.data.hold_out import PATTERN, units_of
@@ -57,7 +58,7 @@ def fold_of_keys(rows: Sequence[Row], folds: int) -> dict[str, int]:
 
 def cross_validate(
     prepared: Prepared,
-    build: Callable[[Prepared], Any],
+    build: Callable[[Prepared], nn.Module],
     *,
     pad_id: int,
     loss_of: Loss,

@@ -13,11 +13,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import NamedTuple, cast
 
 from scipy.special import stdtrit
 
 from training.data.datasets import REGRESSION
+from training.store.evaluation_types import GroupMetrics, Metrics, ThresholdsJson
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 _RESAMPLES = 2000
@@ -65,8 +66,8 @@ class Decision:
     verdict: str  # pass | fail | inconclusive
     reason: str
     # Group → {"n","measure","candidate","against","difference","low","high","broken","fixed"}
-    metrics: dict[str, dict[str, Any]]
-    thresholds: dict[str, Any]
+    metrics: Metrics
+    thresholds: ThresholdsJson
     failed: tuple[str, ...] = ()  # groups whose rule failed: what a person may have to sign for
 
 
@@ -74,7 +75,7 @@ class Decision:
 class Finding:
     """The verdict on one group that has a rule of its own."""
 
-    metrics: dict[str, Any]
+    metrics: GroupMetrics
     verdict: str  # pass | fail | inconclusive
     sentence: str
 
@@ -122,12 +123,12 @@ def decide(
         verdict,
         " ".join(sentence for _, sentence in findings.values()),
         metrics,
-        asdict(limits),
+        cast(ThresholdsJson, asdict(limits)),
         failed,
     )
 
 
-def measure(pairs: list[Pair], limits: Thresholds) -> dict[str, Any]:
+def measure(pairs: list[Pair], limits: Thresholds) -> GroupMetrics:
     """Means, paired difference and its one-sided bounds for one group."""
     count = len(pairs)
     if not count:
@@ -237,7 +238,7 @@ def _correlation(groups: Sequence[Sequence[float]]) -> float:
     return weight * estimate + (1 - weight) * _PRIOR_CORRELATION
 
 
-def _beats(group: dict[str, Any], against: str, limits: Thresholds) -> tuple[str, str]:
+def _beats(group: GroupMetrics, against: str, limits: Thresholds) -> tuple[str, str]:
     if group["n"] < limits.min_rows:
         return (
             INCONCLUSIVE,
@@ -247,9 +248,10 @@ def _beats(group: dict[str, Any], against: str, limits: Thresholds) -> tuple[str
             ),
         )
     shown = _shown(group, against)
-    if group["low"] > 0:
+    figures = _figures(group)
+    if figures.low > 0:
         return PASS, f"Better than {against} on {group['n']} held-out rows: {shown}."
-    if group["difference"] <= 0:
+    if figures.difference <= 0:
         return FAIL, f"No better than {against} on {group['n']} held-out rows: {shown}."
     return (
         INCONCLUSIVE,
@@ -260,9 +262,7 @@ def _beats(group: dict[str, Any], against: str, limits: Thresholds) -> tuple[str
     )
 
 
-def _not_worse(
-    name: str, group: dict[str, Any], against: str, limits: Thresholds
-) -> tuple[str, str]:
+def _not_worse(name: str, group: GroupMetrics, against: str, limits: Thresholds) -> tuple[str, str]:
     if group["n"] < limits.min_rows:
         return (
             INCONCLUSIVE,
@@ -272,11 +272,12 @@ def _not_worse(
             ),
         )
     shown, allowed = _shown(group, against), f"{100 * limits.margin:g} points"
-    if group["low"] > 0:
+    figures = _figures(group)
+    if figures.low > 0:
         return PASS, f"Better on {group['n']} {name} rows: {shown}."
-    if group["low"] >= -limits.margin:
+    if figures.low >= -limits.margin:
         return PASS, f"Not worse on {group['n']} {name} rows by more than {allowed}: {shown}."
-    if group["high"] < 0 or group["difference"] < -limits.margin:
+    if figures.high < 0 or figures.difference < -limits.margin:
         return FAIL, f"Worse on {group['n']} {name} rows: {shown}."
     return (
         INCONCLUSIVE,
@@ -316,12 +317,30 @@ def _broken(pair: Pair) -> bool:
     return pair.against >= 1.0 and pair.candidate < 1.0
 
 
-def _shown(group: dict[str, Any], against: str) -> str:
+def _shown(group: GroupMetrics, against: str) -> str:
+    figures = _figures(group)
     return (
-        f"{100 * group['candidate']:.1f} % against {100 * group['against']:.1f} %"
-        f" {group['measure']} (difference between {100 * group['low']:+.1f} and"
-        f" {100 * group['high']:+.1f} points)"
+        f"{100 * figures.candidate:.1f} % against {100 * figures.against:.1f} %"
+        f" {group['measure']} (difference between {100 * figures.low:+.1f} and"
+        f" {100 * figures.high:+.1f} points)"
     )
+
+
+class _Figures(NamedTuple):
+    candidate: float
+    against: float
+    difference: float
+    low: float
+    high: float
+
+
+def _figures(group: GroupMetrics) -> _Figures:
+    """Return the figures of a group that has rows."""
+    candidate, against = group["candidate"], group["against"]
+    difference, low, high = group["difference"], group["low"], group["high"]
+    assert candidate is not None and against is not None
+    assert difference is not None and low is not None and high is not None
+    return _Figures(candidate, against, difference, low, high)
 
 
 def _mean(values: Sequence[float]) -> float:

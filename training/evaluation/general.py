@@ -4,7 +4,7 @@ it was trained on a task. Only those that the base itself gets right say anythin
 
 from __future__ import annotations
 
-from typing import Any
+from training.evaluation.probe_row import ProbeRow
 
 _CAPITALS = {
     "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo",
@@ -70,7 +70,7 @@ _TO_REPEAT = (
 )  # fmt: skip
 
 
-def general_questions() -> list[dict[str, Any]]:
+def general_questions() -> list[ProbeRow]:
     """Return the questions as raw rows; always the same."""
     found = [
         (f"What is the capital of {country}?", f"The capital of {country} is {city}.", city)

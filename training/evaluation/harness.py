@@ -8,13 +8,15 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from training.store.evaluation_types import HarnessResult, TaskScoreJson
 from whet.context import Context
 from whet.errors import ConfigurationError
+from whet.json_types import JsonObject
 from whet.registry import Adapter
 
 _KEPT = 50  # results of a version that are kept, newest first
@@ -47,8 +49,28 @@ class TaskScore:
     base: float | None
     base_error: float | None
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_json(self) -> TaskScoreJson:
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "questions": self.questions,
+            "candidate": self.candidate,
+            "candidate_error": self.candidate_error,
+            "base": self.base,
+            "base_error": self.base_error,
+        }
+
+
+# What the harness itself returns for one model, as far as it is read.
+HarnessFigures = TypedDict(
+    "HarnessFigures",
+    {
+        "results": Mapping[str, Mapping[str, object]],  # task → figure → value
+        "n-samples": Mapping[str, Mapping[str, int]],  # task → `original`, `effective`
+        "n-shot": JsonObject,
+    },
+    total=False,
+)
 
 
 def require_installed() -> None:
@@ -60,7 +82,7 @@ def require_installed() -> None:
         )
 
 
-def stored_results(context: Context, adapter: Adapter) -> list[dict[str, Any]]:
+def stored_results(context: Context, adapter: Adapter) -> list[HarnessResult]:
     """Return what the harness found of a version, newest first."""
     path = _path(adapter)
     return list(context.store.read_json(path)) if context.store.exists(path) else []
@@ -70,16 +92,17 @@ def _path(adapter: Adapter) -> str:
     return f"harness/{adapter.digest}.json"
 
 
-def scores(results: Mapping[str, Mapping[str, Any]]) -> list[TaskScore]:
+def scores(results: Mapping[str, HarnessFigures]) -> list[TaskScore]:
     """Return the figures of all tasks, those of the base beside them where it was asked."""
-    base = results.get("base", {}).get("results", {})
+    base = results.get("base", HarnessFigures()).get("results", {})
     asked = results["candidate"].get("n-samples", {})
     found = []
     for task, figures in results["candidate"]["results"].items():
         for name, value in figures.items():
             metric, _, condition = name.partition(",")
-            is_figure = isinstance(value, int | float) and not metric.endswith("_stderr")
-            if name in _NO_FIGURES or not is_figure:
+            if name in _NO_FIGURES or metric.endswith("_stderr"):
+                continue
+            if not isinstance(value, int | float):
                 continue
             error = f"{metric}_stderr,{condition}"
             other = base.get(task, {})
@@ -102,7 +125,7 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def table(found: HarnessResult) -> list[dict[str, object]]:
     """One line per figure, for people."""
     return [
         {

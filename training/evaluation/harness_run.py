@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import version as package_version
-from typing import Any
 
 from training.evaluation.harness import (
     _KEPT,
+    HarnessFigures,
     HarnessOptions,
     Progress,
     _path,
@@ -19,6 +19,7 @@ from training.models.base_choice import open_base
 from training.models.lora import merged_once, with_stored
 from training.optional import HARNESS_EVALUATE, HARNESS_TASKS
 from training.store import adapter_publish, adapter_store
+from training.store.evaluation_types import HarnessResult
 from whet.clock import now_ms
 from whet.context import Context
 from whet.lazy import load
@@ -27,7 +28,7 @@ from whet.registry import Adapter
 
 def run_harness(
     context: Context, adapter: Adapter, options: HarnessOptions, *, progress: Progress
-) -> dict[str, Any]:
+) -> HarnessResult:
     """Ask the tasks of a version and of its base, and keep the result; returns it.
 
     Raises ConfigurationError where the harness is not installed, InputError for a task that is not
@@ -40,7 +41,7 @@ def run_harness(
     progress("reading tasks")
     manager, evaluate = load(HARNESS_TASKS)(options), load(HARNESS_EVALUATE)
     dtype = compute_dtype("auto")
-    results = {}
+    results: dict[str, HarnessFigures] = {}
     if options.compare_base:
         progress(f"asking {base.name}")
         results["base"] = evaluate(
@@ -50,7 +51,7 @@ def run_harness(
     # Merged, because the harness takes plain models alone.
     model = merged_once(with_stored(base.load_model(dtype), config, weights), dtype)
     results["candidate"] = evaluate(context, base, model, manager, options)
-    found = {
+    found: HarnessResult = {
         "at": now_ms(),
         "harness": package_version("lm-eval"),
         "chat_template": options.chat_template,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import cast
 
 import lm_eval
 from datasets.exceptions import DatasetsError
@@ -11,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from torch import nn
 
-from training.evaluation.harness import HarnessOptions
+from training.evaluation.harness import HarnessFigures, HarnessOptions
 from training.models.base_model import BaseModel
 from whet.context import Context
 from whet.errors import InputError
@@ -19,7 +19,7 @@ from whet.errors import InputError
 _BATCH_ROWS = 8
 
 
-def task_manager(options: HarnessOptions) -> Any:
+def task_manager(options: HarnessOptions) -> TaskManager:
     """Return the harness's index of tasks: of one's own folder, and with its own where one is
     asked.
 
@@ -45,18 +45,22 @@ def task_manager(options: HarnessOptions) -> Any:
 
 
 def evaluate(
-    context: Context, base: BaseModel, model: nn.Module, manager: Any, options: HarnessOptions
-) -> dict[str, Any]:
+    context: Context,
+    base: BaseModel,
+    model: nn.Module,
+    manager: TaskManager,
+    options: HarnessOptions,
+) -> HarnessFigures:
     """Return what the harness returns. Raises InputError where a task's data cannot be had."""
     room = min(base.max_positions, context.settings.engine_max_model_len)
-    asked: Any = HFLM(
+    asked = HFLM(
         pretrained=model,
         tokenizer=base.tokenizer,
         batch_size=_BATCH_ROWS,
         max_length=room,
     )
     try:
-        found: Any = lm_eval.simple_evaluate(
+        found = lm_eval.simple_evaluate(
             model=asked,
             tasks=list(options.tasks),
             task_manager=manager,
@@ -73,4 +77,4 @@ def evaluate(
             f"cache beforehand (HF_HOME is {os.environ.get('HF_HOME', 'not set')}), or give tasks "
             "with local files (--include-path).",
         ) from error
-    return dict(found)
+    return cast(HarnessFigures, dict(found))

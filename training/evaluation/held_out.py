@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
 
 from training.data.patterns import Patterns
 from training.data.rows import Row
 from training.data.similar import Shape
 from training.evaluation.gate import Pair
+from training.store.evaluation_types import GroupMetrics, QuestionFacts, SliceCounts, TaskCounts
 
 # Share of the held-out rows that follow training patterns from which on a warning is due.
 _MOSTLY_KNOWN = 0.5
@@ -75,7 +75,7 @@ def describe_held_out(train: Sequence[Row], rows: Sequence[Row]) -> HeldOut:
     )
 
 
-def question_facts(rows: Sequence[Row], held_out: HeldOut) -> dict[str, Any]:
+def question_facts(rows: Sequence[Row], held_out: HeldOut) -> QuestionFacts:
     """`{"questions", "patterns", "known_patterns", "nearest"}` of a group of rows.
 
     `known_patterns` is the share of the rows whose pattern training has, `nearest` the median
@@ -91,7 +91,7 @@ def question_facts(rows: Sequence[Row], held_out: HeldOut) -> dict[str, Any]:
     }
 
 
-def question_sentence(group: Mapping[str, Any]) -> str:
+def question_sentence(group: GroupMetrics) -> str:
     """Say how far the score of a group can be trusted for questions in other wordings."""
     if not group.get("questions"):
         return ""
@@ -110,7 +110,7 @@ def question_sentence(group: Mapping[str, Any]) -> str:
     )
 
 
-def _expected(group: Mapping[str, Any]) -> str:
+def _expected(group: GroupMetrics) -> str:
     low, high = group.get("candidate_low"), group.get("candidate_high")
     if low is None or high is None:
         return ""
@@ -118,7 +118,7 @@ def _expected(group: Mapping[str, Any]) -> str:
     return f", so {shares} is to be expected of unseen wordings"
 
 
-def by_task(pairs: Mapping[str, Pair], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def by_task(pairs: Mapping[str, Pair], rows: Sequence[Row]) -> dict[str, TaskCounts]:
     """`{task: {"n", "candidate", "against"}}` where the rows have more than one task."""
     found: dict[str, list[Pair]] = defaultdict(list)
     for row in rows:
@@ -126,9 +126,9 @@ def by_task(pairs: Mapping[str, Pair], rows: Sequence[Row]) -> dict[str, dict[st
     return {task: _counts(some) for task, some in found.items()} if len(found) > 1 else {}
 
 
-def worst_slices(pairs: Mapping[str, Pair], held_out: HeldOut) -> list[dict[str, Any]]:
+def worst_slices(pairs: Mapping[str, Pair], held_out: HeldOut) -> list[SliceCounts]:
     """Slices that the candidate answers worse than the other, worst first."""
-    found = [
+    found: list[SliceCounts] = [
         {"slice": word, **_counts([pairs[row_id] for row_id in ids if row_id in pairs])}
         for word, ids in held_out.slices.items()
     ]
@@ -137,7 +137,7 @@ def worst_slices(pairs: Mapping[str, Pair], held_out: HeldOut) -> list[dict[str,
     return worse[:_SLICES_SHOWN]
 
 
-def _counts(pairs: Sequence[Pair]) -> dict[str, Any]:
+def _counts(pairs: Sequence[Pair]) -> TaskCounts:
     """Rows, and how many of them each side answers right."""
     return {
         "n": len(pairs),

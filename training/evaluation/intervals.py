@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist, fmean, stdev
-from typing import Any
 
 from scipy.special import stdtrit
 
 from training.evaluation.gate import interval
+from training.store.evaluation_types import Comparison, Measure
 
 CONFIDENCE = 0.975  # of each bound: the two make a 95 % interval
 MIN_ROWS = 10  # fewer pairs say nothing, as in the gate
@@ -44,7 +44,7 @@ def verdict(count: int, differ: int, low: float, high: float, better: str) -> st
 
 def compared(
     count: int, differ: int, difference: float, low: float, high: float, better: str
-) -> dict[str, Any]:
+) -> Comparison:
     """A difference as it is stored. One that nobody would notice is no verdict, however certain."""
     said = verdict(count, differ, low, high, better)
     if said not in (SAME, UNKNOWN) and abs(difference) < _NOTICEABLE:
@@ -79,13 +79,13 @@ def _student(count: int) -> float:
     return float(stdtrit(max(count - 1, 2), CONFIDENCE))
 
 
-def paired_means(name: str, better: str, values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def paired_means(name: str, better: str, values: Mapping[str, Sequence[float]]) -> Measure:
     """A measure that is a mean over rows, from each side's values in one order of rows; the first
     side is compared with the others.
     """
     ours, *others = values
     count = len(values[ours])
-    against = {}
+    against: dict[str, Comparison] = {}
     for other in others:
         differences = [a - b for a, b in zip(values[ours], values[other], strict=True)]
         against[other] = compared(

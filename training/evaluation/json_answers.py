@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import NoReturn
 
 from training.data.scoring import normal
+from whet.json_types import Json, JsonObject
 
 # Levels of JSON in an answer; what is deeper is no data, and a recursive reader may fail on it
 _DEEPEST = 100
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> Json:
     """The value of a text that is strict JSON as a whole; None for anything else (and for `null`,
     which says nothing).
 
@@ -19,17 +20,17 @@ def parsed(text: str) -> Any:
     is what is nested too deeply.
     """
     try:
-        value = json.loads(text, parse_constant=_no_number, object_pairs_hook=_named_once)
+        value: Json = json.loads(text, parse_constant=_no_number, object_pairs_hook=_named_once)
     except (ValueError, RecursionError):
         return None
     return None if _too_deep(value) else value
 
 
-def _no_number(name: str) -> Any:
+def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _named_once(pairs: list[tuple[str, Json]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name occurs twice in one object")
@@ -63,7 +64,9 @@ def fields_right(reference: str, answer: str) -> float:
 _MISSING = object()
 
 
-def leaves(value: object, path: tuple[str | int, ...] = ()) -> dict[tuple[str | int, ...], Any]:
+def leaves(
+    value: object, path: tuple[str | int, ...] = ()
+) -> dict[tuple[str | int, ...], tuple[bool, object]]:
     """Path → scalar, `{"a": [1, {"b": 2}]}` → `{("a", 0): 1, ("a", 1, "b"): 2}`.
 
     True and 1 stay different.

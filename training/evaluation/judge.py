@@ -8,11 +8,11 @@ What else is measured about the candidate, with the base beside it, comes afterw
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import PeftModel
 from torch import nn
@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 from training.data.datasets import Dataset
 from training.data.rows import Row
 from training.evaluation.answering import answer_rows
-from training.evaluation.answers import Answer, Questions, asked_messages, questions
+from training.evaluation.answers import Answer, NllSum, Questions, asked_messages, questions
 from training.evaluation.cross_validation import CrossValidated
-from training.evaluation.gate import Decision, Pair, Thresholds, decide
+from training.evaluation.gate import Decision, Finding, Pair, Thresholds, decide
 from training.evaluation.held_out import (
     HeldOut,
     by_task,
@@ -42,6 +42,7 @@ from training.models.lora import with_stored
 from training.plan.prepare import Prepared
 from training.recipes.methods import ADAPTER, METHODS
 from training.store import adapter_publish
+from training.store.evaluation_types import GroupMetrics, NewEvaluation, Sample
 from whet.context import Context
 from whet.database import reading
 from whet.registry import Adapter, current_rollouts, find_adapter
@@ -82,7 +83,7 @@ class Judgement:
             self, decision=replace(self.decision, reason=f"{self.decision.reason} {sentence}")
         )
 
-    def row(self, run_id: str | None, dataset_digest: str) -> dict[str, Any] | None:
+    def row(self, run_id: str | None, dataset_digest: str) -> NewEvaluation | None:
         """A row of `evaluations`, without id, adapter_digest and created_at."""
         if self.decision is None:
             return None
@@ -194,21 +195,11 @@ def compare(
     our_reliance = answer_rows(model, encoder, passages, on_batch=tally.round)
     our_costs = reference_nll(model, encoder, asked.texts)
     with answering_as(context, model, against, base) as other_model:
-        theirs = {
-            **seen.theirs,
-            **answer_rows(other_model, encoder, theirs_to_ask, on_batch=tally.round),
-        }
+        theirs = answer_rows(other_model, encoder, theirs_to_ask, on_batch=tally.round)
         their_reliance = answer_rows(other_model, encoder, passages, on_batch=tally.round)
         their_costs = reference_nll(other_model, encoder, asked.texts)
-    read = [
-        TextPair(len(row.answer.encode()), cost.tokens, cost.nats, their_costs[row.id].nats)
-        for row in asked.texts
-        if (cost := our_costs.get(row.id))
-    ]
-    must_beat = against is None and not asked.held_out
-    further = (
-        {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)} if read else {}
-    )
+    theirs = {**seen.theirs, **theirs}
+    further = _text_finding(asked, our_costs, their_costs, against, other)
     if reliance:
         further[RELIANCE] = find_reliance(
             reliance, our_reliance, their_reliance, Thresholds(), against=other
@@ -217,27 +208,43 @@ def compare(
     if crossed:
         held_out = held_out.with_cross_validated(crossed.held_out)
     pairs = {row.id: _pair(row, ours[row.id], theirs[row.id], held_out) for row in asked.rows}
-    decision = decide(
-        {group: [pairs[row.id] for row in some] for group, some in asked.groups.items()},
-        first=against is None,
-        against=other,
-        further=further,
-    )
+    groups = {group: [pairs[row.id] for row in some] for group, some in asked.groups.items()}
+    decision = decide(groups, first=against is None, against=other, further=further)
     decision = _with_questions(decision, asked, pairs, held_out.with_known(seen.by_start), seen)
-    if sentence := seen.sentence(other):
-        decision = replace(decision, reason=f"{decision.reason} {sentence}")
-    if crossed:
-        decision = replace(
-            decision,
-            reason=(
-                f"{decision.reason} By {crossed.folds}-fold cross-validation: the version itself is"
-                " trained on all rows."
-            ),
-        )
+    decision = _with_origin(decision, seen.sentence(other), crossed)
     _add_manners(decision, asked, ours, theirs)
     path = save_answers(context, sample_name, asked, ours, theirs)
     followed = RelianceAnswers(reliance, our_reliance, their_reliance) if reliance else None
     return Judgement(decision, against, other, asked, path, ours, theirs, followed)
+
+
+def _text_finding(
+    asked: Questions,
+    ours: Mapping[str, NllSum],
+    theirs: Mapping[str, NllSum],
+    against: Adapter | None,
+    other: str,
+) -> dict[str, Finding]:
+    """The verdict on held-out plain texts; nothing where there are none."""
+    read = [
+        TextPair(len(row.answer.encode()), cost.tokens, cost.nats, theirs[row.id].nats)
+        for row in asked.texts
+        if (cost := ours.get(row.id))
+    ]
+    must_beat = against is None and not asked.held_out
+    if not read:
+        return {}
+    return {GROUP: judge_texts(read, Thresholds(), against=other, must_beat=must_beat)}
+
+
+def _with_origin(decision: Decision, seen: str, crossed: CrossValidated | None) -> Decision:
+    """The decision with which rows were trained before, and by which models it was made."""
+    sentences = [decision.reason, seen]
+    if crossed:
+        sentences.append(
+            f"By {crossed.folds}-fold cross-validation: the version itself is trained on all rows."
+        )
+    return replace(decision, reason=" ".join(filter(None, sentences)))
 
 
 class Tally:
@@ -275,7 +282,7 @@ def _with_questions(
     it.
     """
     for group, rows in (*asked.groups.items(), ("all", asked.held_out)):
-        decision.metrics[group].update(question_facts(rows, held_out))
+        decision.metrics[group].update(cast(GroupMetrics, question_facts(rows, held_out)))
         if seen.is_refitted and decision.metrics[group].get("candidate_high") is not None:
             decision.metrics[group]["candidate_high"] = 1.0  # how much better is not measured
     overall = decision.metrics["all"]
@@ -291,14 +298,17 @@ def _add_manners(
     """Share of answers that ended by themselves, and their mean length in tokens."""
     for group, rows in asked.groups.items():
         if rows:
-            for side, answers in (("candidate", ours), ("against", theirs)):
-                some = [answers[row.id] for row in rows]
-                decision.metrics[group][f"{side}_stopped"] = round(
-                    sum(answer.stopped for answer in some) / len(some), 4
-                )
-                decision.metrics[group][f"{side}_tokens"] = round(
-                    sum(answer.tokens for answer in some) / len(some), 1
-                )
+            found = decision.metrics[group]
+            found["candidate_stopped"], found["candidate_tokens"] = _manners(rows, ours)
+            found["against_stopped"], found["against_tokens"] = _manners(rows, theirs)
+
+
+def _manners(rows: Sequence[Row], answers: Mapping[str, Answer]) -> tuple[float, float]:
+    some = [answers[row.id] for row in rows]
+    return (
+        round(sum(answer.stopped for answer in some) / len(some), 4),
+        round(sum(answer.tokens for answer in some) / len(some), 1),
+    )
 
 
 @contextmanager
@@ -315,12 +325,12 @@ def answering_as(
         with cast(PeftModel, model).disable_adapter():
             yield model
         return
-    other: Any = model if base is None else base()
+    other = cast(PreTrainedModel | PeftModel, model) if base is None else base()
     if against is not None:
         weights, config = adapter_publish.read_weights(context, against)
         if _PRODUCTION not in getattr(other, "peft_config", {}):
             other = with_stored(other, config, weights, _PRODUCTION)
-        other.set_adapter(_PRODUCTION)
+        cast(PeftModel, other).set_adapter(_PRODUCTION)
     try:
         yield other
     finally:
@@ -344,14 +354,14 @@ def save_answers(
         for row in rows:
             groups_of.setdefault(row.id, []).append(group)
 
-    def sample(row: Row) -> dict[str, Any]:
+    def sample(row: Row) -> Sample:
         return {
             "id": row.id,
             "groups": groups_of[row.id],
             "prompt": asked_messages(row),
             "reference": row.answer,
-            "candidate": asdict(ours[row.id]),
-            "against": asdict(theirs[row.id]),
+            "candidate": ours[row.id].as_json(),
+            "against": theirs[row.id].as_json(),
         }
 
     def fill(folder: Path) -> None:

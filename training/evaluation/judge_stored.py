@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from training.data.datasets import Dataset, with_standing_reviews
 from training.data.rows import Row
@@ -16,6 +15,7 @@ from training.models.base_choice import open_base
 from training.models.encode import Encoder
 from training.models.lora import with_stored
 from training.store import adapter_publish, adapter_store
+from training.store.evaluation_types import JudgedVersion
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
@@ -32,7 +32,7 @@ def judge_stored(
     *,
     actor: str,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> JudgedVersion:
     """Answer the dataset's questions with both, decide, and store the evaluation.
 
     `against`: None for what is in production, `base`, or a version. Raises NotFoundError,

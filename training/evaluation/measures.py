@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy
+from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
@@ -27,6 +28,7 @@ from training.evaluation.answers import Answer, Side
 from training.evaluation.intervals import _student, compared, paired_means
 from training.evaluation.json_answers import fields_right, parsed
 from training.optional import ROUGE
+from training.store.evaluation_types import Comparison, Measure
 from whet.lazy import load
 
 # Rows are labels to choose from, not texts to write, when a few short answers cover them all, each
@@ -34,8 +36,11 @@ from whet.lazy import load
 _MOST_LABELS, _ROWS_PER_LABEL, _LABEL_WORDS = 20, 4, 8
 _WORD = re.compile(r"\w+")
 
+Counts = NDArray[numpy.int64]  # one line per row
+Numbers = TypeVar("Numbers", NDArray[numpy.int64], NDArray[numpy.float64])
 
-def measure_rows(rows: Sequence[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
+
+def measure_rows(rows: Sequence[Row], sides: Mapping[str, Side]) -> list[Measure]:
     """Every measure that fits the rows.
 
     The first side is the candidate; it is compared with each other one.
@@ -128,7 +133,7 @@ class _Words:
 
 def _row_wise(
     name: str, better: str, rows: list[Row], sides: Mapping[str, Side], score: _Score
-) -> dict[str, Any]:
+) -> Measure:
     return paired_means(
         name,
         better,
@@ -145,9 +150,9 @@ def _row_wise(
 def _corpus(
     names: Sequence[str],
     better: str,
-    numbers: Mapping[str, Any],
-    measure: Callable[[Any], Sequence[float]],
-) -> list[dict[str, Any]]:
+    numbers: Mapping[str, Numbers],
+    measure: Callable[[Numbers], Sequence[float]],
+) -> list[Measure]:
     """Corpus measures that are taken together, one per name.
 
     `numbers`: side → what they are made of, one line per row; `measure` takes some of the lines.
@@ -163,7 +168,7 @@ def _corpus(
         )
         for side, lines in numbers.items()
     }
-    against: dict[str, list[dict[str, Any]]] = {}
+    against: dict[str, list[Comparison]] = {}
     for other in others:
         differ = int((numbers[ours] != numbers[other]).any(1).sum())
         difference, each = values[ours] - values[other], without[ours] - without[other]
@@ -193,7 +198,7 @@ def _corpus(
     ]
 
 
-def _bleu(rows: list[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
+def _bleu(rows: list[Row], sides: Mapping[str, Side]) -> list[Measure]:
     """Corpus BLEU (sacrebleu's defaults, 0 to 1), from the n-gram counts of each row.
 
     None where a side never writes four words in a row: BLEU is then 0 whatever it writes, and two
@@ -202,11 +207,11 @@ def _bleu(rows: list[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
 
     scorer = BLEU(effective_order=True)
 
-    def of(side: Side) -> Any:
+    def of(side: Side) -> Counts:
         each = [scorer.sentence_score(side.answers[row.id].text, [row.answer]) for row in rows]
         return numpy.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in each])
 
-    def measure(lines: Any) -> Sequence[float]:
+    def measure(lines: Counts) -> Sequence[float]:
         total = lines.sum(0).tolist()
         return (
             float(
@@ -225,7 +230,7 @@ def _bleu(rows: list[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
     )
 
 
-def _labels(rows: list[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
+def _labels(rows: list[Row], sides: Mapping[str, Side]) -> list[Measure]:
     """Accuracy and macro precision, recall and F1 for rows whose answers are few and short; none
     for other rows.
     """
@@ -239,7 +244,7 @@ def _labels(rows: list[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
         return []
     number = {label: at for at, label in enumerate(labels)}
 
-    def of(side: Side) -> Any:
+    def of(side: Side) -> Counts:
         return numpy.array(
             [
                 (
@@ -268,7 +273,7 @@ def _labels(rows: list[Row], sides: Mapping[str, Side]) -> list[dict[str, Any]]:
     ]
 
 
-def macro(truth: Any, said: Any, labels: int) -> tuple[float, float, float]:
+def macro(truth: Counts, said: Counts, labels: int) -> tuple[float, float, float]:
     """(macro precision, recall, F1) over the labels that occur; label number `labels` stands for
     any other answer.
 
@@ -291,7 +296,7 @@ def macro(truth: Any, said: Any, labels: int) -> tuple[float, float, float]:
 
 def perplexity(
     rows: Sequence[Row], sides: Mapping[str, Side], name: str = "perplexity of the reference"
-) -> list[dict[str, Any]]:
+) -> list[Measure]:
     """exp of the mean cost of a reference token; compared in nats per token, where differences add
     up. Of the rows whose cost every side knows, none without any.
     """

@@ -18,12 +18,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Final, cast
 
 from training.ask_together import asked_together
 from training.evaluation.agreement import kappa
 from training.evaluation.intervals import compared, paired_interval
 from training.evaluation.json_answers import parsed
+from training.store.evaluation_types import (
+    CANDIDATE,
+    OTHER,
+    EvaluationRow,
+    JudgeModel,
+    OpinionSummary,
+    Sample,
+)
 from training.store.requests import evaluations_of
 from whet.context import Context
 from whet.database import reading
@@ -31,7 +39,7 @@ from whet.errors import EndpointError, NotFoundError
 from whet.lines import read_jsonl
 from whet.registry import Adapter
 
-CANDIDATE, OTHER, TIE = "candidate", "against", "tie"
+TIE: Final = "tie"
 KEY_VARIABLE = "WHET_JUDGE_KEY"
 _LONGEST_TEXT = 8000  # characters of each text that the judge is shown
 _CUT = "[…]"  # stands where a text was cut
@@ -82,9 +90,7 @@ def combined(candidate_first: str | None, candidate_second: str | None) -> str |
     return votes.pop() if len(votes) == 1 else TIE
 
 
-def question(
-    sample: Mapping[str, Any], first: str, second: str, *, number: str = ""
-) -> list[dict[str, str]]:
+def question(sample: Sample, first: str, second: str, *, number: str = "") -> list[dict[str, str]]:
     """The messages that ask for one comparison.
 
     `number` stands in every mark, so that no answer can hold the mark that ends it; drawn where
@@ -112,7 +118,7 @@ def question(
     ]
 
 
-def same_answer(sample: Mapping[str, Any]) -> bool:
+def same_answer(sample: Sample) -> bool:
     """Whether the two answers are one.
 
     White space around an answer cannot be seen, and does not count.
@@ -120,7 +126,7 @@ def same_answer(sample: Mapping[str, Any]) -> bool:
     return bool(sample[CANDIDATE]["text"].strip() == sample[OTHER]["text"].strip())
 
 
-def vote(sample: Mapping[str, Any], ask: Ask) -> Vote:
+def vote(sample: Sample, ask: Ask) -> Vote:
     """Both orders of one row. Equal answers need no judge."""
     ours, theirs = sample["candidate"]["text"], sample["against"]["text"]
     if same_answer(sample):
@@ -139,7 +145,7 @@ def _said(ask: Ask, messages: list[dict[str, str]]) -> str | None:
         return None  # counted as no verdict; an endpoint that never answers is noticed in `opinion`
 
 
-def summary(samples: Sequence[Mapping[str, Any]], votes: Sequence[Vote]) -> dict[str, Any]:
+def summary(samples: Sequence[Sample], votes: Sequence[Vote]) -> OpinionSummary:
     """Counts, the preference with its interval, position bias, agreement with reviewed answers, and
     a sentence, of the rows that were asked about. Pure.
     """
@@ -165,7 +171,7 @@ def summary(samples: Sequence[Mapping[str, Any]], votes: Sequence[Vote]) -> dict
         for sample, one in asked
         if reviewed(sample) and one.winner is not None
     ]
-    found = {
+    found: OpinionSummary = {
         "asked": len(asked),
         "alike": len(votes) - len(asked),
         CANDIDATE: counts[CANDIDATE],
@@ -176,11 +182,12 @@ def summary(samples: Sequence[Mapping[str, Any]], votes: Sequence[Vote]) -> dict
         "first_place": {"chosen": letters["A"], "of": letters.total()},
         "agreement": {"n": len(with_reviews), "kappa": kappa(with_reviews)},
         "rows": {sample["id"]: one.winner for sample, one in asked if one.winner is not None},
+        "sentence": "",
     }
     return {**found, "sentence": _sentence(found)}
 
 
-def beside_people(found: Mapping[str, Any], people: Mapping[str, str]) -> dict[str, Any]:
+def beside_people(found: OpinionSummary, people: Mapping[str, str]) -> OpinionSummary:
     """An opinion with its agreement with people's votes.
 
     `people`: row id → candidate, against or tie; without votes on the judge's rows nothing is
@@ -189,7 +196,7 @@ def beside_people(found: Mapping[str, Any], people: Mapping[str, str]) -> dict[s
     # Opinions of before there were votes have no rows
     pairs = [(people[row], said) for row, said in found.get("rows", {}).items() if row in people]
     if not pairs:
-        return dict(found)
+        return found
     same, measured = sum(one == two for one, two in pairs), kappa(pairs)
     known = f"kappa {measured:.2f}" if measured is not None else "not enough data to tell more"
     sentence = (
@@ -203,18 +210,18 @@ def beside_people(found: Mapping[str, Any], people: Mapping[str, str]) -> dict[s
     }
 
 
-def reviewed(sample: Mapping[str, Any]) -> bool:
+def reviewed(sample: Sample) -> bool:
     """Whether a person looked at the row: its reference is then a person's word."""
     return bool({"new", "regression"} & set(sample["groups"]))
 
 
-def reviews_say(sample: Mapping[str, Any]) -> str:
+def reviews_say(sample: Sample) -> str:
     """Which of the two answers agrees with the answer that a person approved or wrote."""
     ours, theirs = sample["candidate"]["score"]["correct"], sample["against"]["score"]["correct"]
     return TIE if ours == theirs else CANDIDATE if ours > theirs else OTHER
 
 
-def _sentence(found: Mapping[str, Any]) -> str:
+def _sentence(found: OpinionSummary) -> str:
     agreement = found["agreement"]
     known = (
         f"kappa {agreement['kappa']:.2f} on {agreement['n']} rows"
@@ -238,18 +245,18 @@ def opinion(
     adapter: Adapter,
     ask: Ask,
     *,
-    judge: Mapping[str, str],
+    judge: JudgeModel,
     limit: int,
     people: Mapping[str, str],
     on_row: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> OpinionSummary:
     """Ask about at most `limit` rows of the version's newest evaluation, those that people judged
     first, and keep the result beside the answers. `people`: as in `beside_people`.
 
     Raises NotFoundError without answers to ask about, EndpointError when the endpoint answers
     nothing at all.
     """
-    samples_path = newest_answered(context, adapter)["samples_path"]
+    samples_path = str(newest_answered(context, adapter)["samples_path"])
     stored = read_samples(context, samples_path)
     if not stored:
         raise NotFoundError(
@@ -273,16 +280,16 @@ def opinion(
         for one in answers:
             votes.append(one)
             on_row(len(votes), len(differ))
-    found = {
-        "adapter": adapter.label,
-        **judge,
-        **summary([*differ, *equal], [*votes, *(vote(sample, ask) for sample in equal)]),
-    }
+    found = summary([*differ, *equal], [*votes, *(vote(sample, ask) for sample in equal)])
+    found["adapter"] = adapter.label
+    found["model"] = judge["model"]
+    if "endpoint" in judge:
+        found["endpoint"] = judge["endpoint"]
     context.store.put_json(_path(samples_path), found)
     return beside_people(found, people)
 
 
-def newest_answered(context: Context, adapter: Adapter) -> dict[str, Any]:
+def newest_answered(context: Context, adapter: Adapter) -> EvaluationRow:
     """The row of a version's newest evaluation that kept answers. Raises NotFoundError."""
     with reading(context.database) as connection:
         row = next(
@@ -296,9 +303,9 @@ def newest_answered(context: Context, adapter: Adapter) -> dict[str, Any]:
     return row
 
 
-def read_samples(context: Context, samples_path: str) -> list[dict[str, Any]]:
+def read_samples(context: Context, samples_path: str) -> list[Sample]:
     """The stored answers of an evaluation, one of each row that it was judged by."""
-    return read_jsonl(context.store.read_bytes(samples_path))
+    return cast(list[Sample], read_jsonl(context.store.read_bytes(samples_path)))
 
 
 def _path(samples_path: str) -> str:
@@ -308,7 +315,7 @@ def _path(samples_path: str) -> str:
 
 def stored_opinion(
     context: Context, samples_path: str, people: Mapping[str, str]
-) -> dict[str, Any] | None:
+) -> OpinionSummary | None:
     """The opinion that was asked last about these answers. `people`: as in `beside_people`."""
     return (
         beside_people(context.store.read_json(_path(samples_path)), people)

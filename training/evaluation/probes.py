@@ -12,13 +12,15 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from training.base import phrasing, prompts, values
 from training.base.smalltalk import smalltalk_document
 from training.base.worlds import sample_world
+from training.data.message import with_content
 from training.data.rows import Row, read_lines
 from training.evaluation.general import general_questions
+from training.evaluation.probe_row import ProbeRow
 
 # A change of it, or of the texts below, makes other probes: figures before and after do not compare
 SEED = "whet-probes-1"
@@ -167,7 +169,7 @@ def probes(own: list[Row], fits: Callable[[Row], bool]) -> Probes:
     def fitting(pairs: list[Pair]) -> list[Pair]:
         return [pair for pair in pairs if fits(pair.first) and fits(pair.second)]
 
-    def rows(name: str, raw: list[dict[str, Any]]) -> list[Row]:
+    def rows(name: str, raw: list[ProbeRow]) -> list[Row]:
         return [row for row in _rows(name, raw) if fits(row)]
 
     return Probes(
@@ -193,7 +195,7 @@ def _spread(items: list[_Item], share: float) -> list[_Item]:
     return [items[number * len(items) // count] for number in range(count)]
 
 
-def _rows(name: str, raw: list[dict[str, Any]]) -> list[Row]:
+def _rows(name: str, raw: list[ProbeRow]) -> list[Row]:
     reading = read_lines(
         json.dumps({**row, "id": f"probe-{name}-{number}"}).encode()
         for number, row in enumerate(raw)
@@ -202,7 +204,7 @@ def _rows(name: str, raw: list[dict[str, Any]]) -> list[Row]:
     return reading.rows
 
 
-def _lookup(draw: random.Random) -> dict[str, Any]:
+def _lookup(draw: random.Random) -> ProbeRow:
     """Facts of an invented world, and one of them asked for; in one message, because some templates
     know no system message.
     """
@@ -216,13 +218,17 @@ def _lookup(draw: random.Random) -> dict[str, Any]:
     }
 
 
-def _talk(draw: random.Random) -> dict[str, Any]:
+def _talk(draw: random.Random) -> ProbeRow:
     return {
-        "messages": [message for message in smalltalk_document(draw) if message["role"] != "system"]
+        "messages": [
+            {"role": message["role"], "content": message["content"]}
+            for message in smalltalk_document(draw)
+            if message["role"] != "system"
+        ]
     }
 
 
-def _copy(draw: random.Random) -> dict[str, Any]:
+def _copy(draw: random.Random) -> ProbeRow:
     """Something to say back, in the words of the base corpus."""
     value = values.value(draw, draw.choice(("code", "email", "phone", "name", "money")))
     text = draw.choice(
@@ -254,7 +260,7 @@ def _own_pairs(draw: random.Random, own: list[Row]) -> list[Pair]:
     for number, row in enumerate(draw.sample(own, min(OWN_PAIRS, len(own)))):
         # 5 has no factor in common with their number: all kinds come up
         kind, frame, one, other = frames[number * 5 % len(frames)]
-        raw = {
+        raw: ProbeRow = {
             "messages": list(row.messages),
             "context": list(row.context),
             "checks": list(row.checks),
@@ -264,14 +270,14 @@ def _own_pairs(draw: random.Random, own: list[Row]) -> list[Pair]:
     return made
 
 
-def _pair(name: str, kind: str, raw: dict[str, Any], frame: str, one: str, other: str) -> Pair:
+def _pair(name: str, kind: str, raw: ProbeRow, frame: str, one: str, other: str) -> Pair:
     first, second = _rows(
         f"pair-{name}", [_asked_by(raw, frame.format(who)) for who in (one, other)]
     )
     return Pair(kind, first, second)
 
 
-def _asked_by(raw: dict[str, Any], sentence: str) -> dict[str, Any]:
+def _asked_by(raw: ProbeRow, sentence: str) -> ProbeRow:
     """The row with a sentence about the asker before its last question."""
     if "prompt" in raw:
         return {**raw, "prompt": f"{sentence} {raw['prompt']}"}
@@ -284,7 +290,7 @@ def _asked_by(raw: dict[str, Any], sentence: str) -> dict[str, Any]:
         default=0,
     )
     messages = [
-        {**message, "content": f"{sentence} {message['content']}"} if number == asked else message
+        with_content(message, f"{sentence} {message['content']}") if number == asked else message
         for number, message in enumerate(raw["messages"])
     ]
     return {**raw, "messages": messages}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from training.data.rows import Row
 from training.data.scoring import Score
 from training.evaluation.answers import Answer, asked_messages
 from training.evaluation.opinion import read_samples
+from training.store.evaluation_types import AnswerJson, Sample
 from training.store.requests import evaluations_of
 from whet.context import Context
 from whet.database import reading
@@ -100,7 +100,7 @@ def answers_before(context: Context, adapter: Adapter, rows: Sequence[Row]) -> M
     # The first is the one by which the run was judged; later ones asked the version as it is
     samples = {
         str(sample["id"]): sample
-        for sample in read_samples(context, found[-1]["samples_path"])
+        for sample in read_samples(context, str(found[-1]["samples_path"]))
         if set(sample["groups"]) & {"old", "new"}
     }
     return {
@@ -110,9 +110,9 @@ def answers_before(context: Context, adapter: Adapter, rows: Sequence[Row]) -> M
     }
 
 
-def _is_same(sample: Mapping[str, Any], row: Row) -> bool:
+def _is_same(sample: Sample, row: Row) -> bool:
     return (sample["prompt"], sample["reference"]) == (asked_messages(row), row.answer)
 
 
-def _answer(stored: Mapping[str, Any]) -> Answer:
+def _answer(stored: AnswerJson) -> Answer:
     return Answer(stored["text"], stored["tokens"], stored["stopped"], Score(**stored["score"]))

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from training.data.counterfactual import MADE_BY, Counterfactual, make_counterfactual, manner_of
 from training.data.datasets import Dataset
@@ -23,6 +22,7 @@ from training.evaluation.gate import Finding, Thresholds
 from training.evaluation.intervals import paired_means
 from training.evaluation.reliance_gate import ReliancePair, judge_reliance
 from training.models.encode import Encoder
+from training.store.evaluation_types import Measure
 from whet.context import Context
 from whet.database import reading
 
@@ -138,15 +138,15 @@ def find_reliance(
     return finding
 
 
+_Test = Callable[[Counterfactual, Mapping[str, Answer]], bool]
+
+
 def reliance_measures(
     questions: RelianceQuestions, sides: Mapping[str, Mapping[str, Answer]]
-) -> list[dict[str, Any]]:
+) -> list[Measure]:
     """Return the report's measures. `sides`: name -> answers by row id, the candidate first."""
 
-    def means(name: str, better: str, right: Mapping[str, list[float]]) -> dict[str, Any]:
-        return paired_means(name, better, right)
-
-    def share(test: Any) -> dict[str, list[float]]:
+    def share(test: _Test) -> dict[str, list[float]]:
         return {
             side: [float(test(case, found)) for case in questions.cases]
             for side, found in sides.items()
@@ -155,9 +155,13 @@ def reliance_measures(
     if not questions.cases:
         return []
     return [
-        means(FOLLOWS, "higher", share(lambda case, found: case.follows(found[case.row.id].text))),
-        means(KEEPS, "lower", share(lambda case, found: case.keeps(found[case.row.id].text))),
-        means(
+        paired_means(
+            FOLLOWS, "higher", share(lambda case, found: case.follows(found[case.row.id].text))
+        ),
+        paired_means(
+            KEEPS, "lower", share(lambda case, found: case.keeps(found[case.row.id].text))
+        ),
+        paired_means(
             TRUE_PASSAGE,
             "higher",
             share(lambda case, found: case.keeps(found[case.original.id].text)),

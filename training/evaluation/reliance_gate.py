@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from training.evaluation.gate import FAIL, INCONCLUSIVE, PASS, Finding, Thresholds, interval
+from training.store.evaluation_types import GroupMetrics
 
 GROUP = "reliance"  # of the gate's metrics
 _MOST_NEEDED = 2_000  # questions; where more would be needed, more of them is no advice
-_NOTHING_ASKED = {
+_NOTHING_ASKED: GroupMetrics = {
     "n": 0, "measure": "follows the passage", "candidate": None, "against": None,
     "difference": None, "low": None, "high": None, "broken": 0, "fixed": 0,
 }  # fmt: skip
@@ -45,7 +46,7 @@ def judge_reliance(pairs: Sequence[ReliancePair], limits: Thresholds, *, against
     count = len(pairs)
     if not count:
         verdict, opening, advice = _verdict(pairs, limits, -1.0, 1.0, against)
-        return Finding(dict(_NOTHING_ASKED), verdict, f"{opening}. {advice}")
+        return Finding(_NOTHING_ASKED.copy(), verdict, f"{opening}. {advice}")
     differences = [float(pair.candidate) - float(pair.against) for pair in pairs]
     low, high = interval(differences, limits.confidence)
     ours, theirs = sum(pair.candidate for pair in pairs), sum(pair.against for pair in pairs)
@@ -53,7 +54,7 @@ def judge_reliance(pairs: Sequence[ReliancePair], limits: Thresholds, *, against
         side: wilson(right, count, limits.confidence)
         for side, right in (("candidate", ours), ("against", theirs))
     }
-    metrics = {
+    metrics: GroupMetrics = {
         "n": count,
         "measure": "follows the passage",
         "candidate": round(ours / count, 4),

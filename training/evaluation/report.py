@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -15,6 +15,7 @@ from training.evaluation import ballots
 from training.evaluation.intervals import WORSE
 from training.evaluation.opinion import stored_opinion
 from training.evaluation.signing import SIGNED
+from training.store.evaluation_types import Measure, Report, ReportTable, TableLine
 from training.store.requests import evaluations_of
 from whet.context import Context
 from whet.database import reading
@@ -43,7 +44,7 @@ def report_path(samples_path: str) -> str:
     return str(PurePosixPath(samples_path).with_name(FILE))
 
 
-def stored_report(context: Context, adapter: Adapter) -> dict[str, Any]:
+def stored_report(context: Context, adapter: Adapter) -> Report:
     """The newest report of a version, with `adapter`, `evaluation` (id) and `at` added, and what
     `with_people` adds. Raises NotFoundError.
     """
@@ -73,8 +74,8 @@ class Judged:
     verdict: str
     reason: str
     at: int
-    report: dict[str, Any] | None  # of this evaluation
-    signature: dict[str, Any] | None  # as `whet.registry.signature` has it
+    report: Report | None  # of this evaluation
+    signature: Mapping[str, Any] | None  # as `whet.registry.signature` has it
 
 
 def newest_judged(context: Context, adapter: Adapter) -> Judged | None:
@@ -101,7 +102,7 @@ def newest_judged(context: Context, adapter: Adapter) -> Judged | None:
     )
 
 
-def with_people(context: Context, evaluation_id: str, found: Mapping[str, Any]) -> dict[str, Any]:
+def with_people(context: Context, evaluation_id: str, found: Report) -> Report:
     """The report of an evaluation with `opinion`, where another model was asked about its answers,
     and `votes`, where people voted on them.
     """
@@ -110,24 +111,26 @@ def with_people(context: Context, evaluation_id: str, found: Mapping[str, Any]) 
         stored_opinion(context, case.samples_path, ballots.people_say(context, case)),
         ballots.result(context, case),
     )
-    return {
-        **found,
-        **({"opinion": opinion} if opinion else {}),
-        **({"votes": votes} if votes["votes"] else {}),
-    }
+    full = found.copy()
+    if opinion:
+        full["opinion"] = opinion
+    if votes["votes"]:
+        full["votes"] = votes
+    return full
 
 
-def read_report(context: Context, samples_path: str | None) -> dict[str, Any] | None:
+def read_report(context: Context, samples_path: str | None) -> Report | None:
     """The report beside the answers; None where there is none (an evaluation made before there were
     reports), or one of another format.
     """
     if samples_path is None or not context.store.exists(report_path(samples_path)):
         return None
     found = context.store.read_json(report_path(samples_path))
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    is_known = isinstance(found, dict) and found.get("format") == FORMAT
+    return cast(Report, found) if is_known else None
 
 
-def opening(found: Mapping[str, Any], made: str) -> tuple[str, list[str]]:
+def opening(found: Report, made: str) -> tuple[str, list[str]]:
     """(the sentence that a report of the version `made` opens with, what got worse: one line each).
 
     The gate looks at held-out rows alone, the lines at everything.
@@ -154,28 +157,37 @@ def opening(found: Mapping[str, Any], made: str) -> tuple[str, list[str]]:
     )
 
 
-def tables(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def tables(found: Report) -> dict[str, ReportTable]:
     """Every table of a report by its key in `SECTIONS`, as its template shows them: words, and the
     places of the intervals in the table's picture.
     """
-    groups = {
-        **found["measures"],
-        "reliance": found.get("reliance"),
-        **{name: found["probes"][name] for name in ("forgetting", "bias", "safety")},
-    }
+    groups = sections(found)
     return {name: _table(groups[name]) for name in SECTIONS if groups.get(name)}
 
 
-def _table(measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def sections(found: Report) -> dict[str, list[Measure]]:
+    """Return the measures of a report by section."""
+    reliance = {"reliance": found["reliance"]} if found.get("reliance") else {}
+    probes = found["probes"]
+    return {
+        **found["measures"],
+        **reliance,
+        "forgetting": probes["forgetting"],
+        "bias": probes["bias"],
+        "safety": probes["safety"],
+    }
+
+
+def _table(measures: Sequence[Measure]) -> ReportTable:
     bounds = [
-        abs(found[end])
+        abs(end)
         for measure in measures
         if _is_share(measure)
         for found in measure["against"].values()
-        for end in ("low", "high")
+        for end in (found["low"], found["high"])
     ]
     reach = max([*bounds, _LEAST_REACH])
-    lines = []
+    lines: list[TableLine] = []
     for measure in measures:
         for other, found in measure["against"].items():
             scale, unit = (
@@ -185,11 +197,12 @@ def _table(measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             )
             digits = 1 if _is_share(measure) else 2
             difference, low, high = (
-                f"{scale * found[key]:+.{digits}f}" for key in ("difference", "low", "high")
+                f"{scale * value:+.{digits}f}"
+                for value in (found["difference"], found["low"], found["high"])
             )
             ends = [
-                _PLOT / 2 + (_PLOT / 2 - _EDGE) * found[key] / reach
-                for key in ("low", "difference", "high")
+                _PLOT / 2 + (_PLOT / 2 - _EDGE) * value / reach
+                for value in (found["low"], found["difference"], found["high"])
             ]
             lines.append(
                 {
@@ -207,17 +220,17 @@ def _table(measures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"reach": f"{100 * reach:.0f}", "lines": lines}
 
 
-def _is_share(measure: Mapping[str, Any]) -> bool:
+def _is_share(measure: Measure) -> bool:
     """From 0 to 1, as against perplexities and numbers of tokens, which have scales of their own."""
     return "perplexity" not in measure["name"] and measure["name"] != "tokens"
 
 
-def _value(measure: Mapping[str, Any], side: str) -> str:
+def _value(measure: Measure, side: str) -> str:
     value = measure["values"][side]
     return f"{100 * value:.1f} %" if _is_share(measure) else f"{value:.2f}"
 
 
-def html(found: Mapping[str, Any]) -> str:
+def html(found: Report) -> str:
     """One self-contained page: no script, no link, every text escaped."""
 
     environment = Environment(

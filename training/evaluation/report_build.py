@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from training.data.rows import Row
 from training.evaluation.answers import Questions, Side
@@ -13,6 +13,7 @@ from training.evaluation.measures import measure_rows, perplexity
 from training.evaluation.probes import Probes
 from training.evaluation.report import CANDIDATE, FORMAT, HELD_OUT, TEXTS
 from training.evaluation.suites import right, summary
+from training.store.evaluation_types import Measure, Report
 
 
 def build(
@@ -24,7 +25,7 @@ def build(
     *,
     against: str,
     base: str,
-) -> dict[str, Any]:
+) -> Report:
     """The report as plain data.
 
     `sides`: name → what it did, the candidate first; `against` and `base` are two of the names, or
@@ -37,7 +38,8 @@ def build(
         right(f"test rows of the earlier dataset {name}", rows, to_other) for name, rows in earlier
     ]
     # A first look may have asked nothing of a kind
-    for section in ("forgetting", "bias", "safety"):
+    sections: tuple[Literal["forgetting", "bias", "safety"], ...] = ("forgetting", "bias", "safety")
+    for section in sections:
         probe_figures[section] = [measure for measure in probe_figures[section] if measure["n"]]
     return {
         "format": FORMAT,
@@ -60,7 +62,7 @@ def build(
     }
 
 
-def _measures(asked: Questions, sides: Mapping[str, Side]) -> dict[str, list[dict[str, Any]]]:
+def _measures(asked: Questions, sides: Mapping[str, Side]) -> dict[str, list[Measure]]:
     """Measures by group of held-out rows; of plain texts only what they cost."""
     found = {
         name: measure_rows(rows, sides)

@@ -4,10 +4,9 @@ conversations, and read by rollouts.
 
 from __future__ import annotations
 
-from typing import Any
-
 from training.data.datasets import REGRESSION
 from training.store import adapter_store
+from training.store.evaluation_types import GroupMetrics, NewEvaluation, Signature, Signing
 from training.store.requests import evaluations_of
 from whet.context import Context
 from whet.database import reading
@@ -18,7 +17,7 @@ SIGNED = "signed"
 _LONGEST_REASON = 1000  # characters: a few sentences
 
 
-def sign(context: Context, reference: str, reason: str, *, actor: str, now: int) -> dict[str, Any]:
+def sign(context: Context, reference: str, reason: str, *, actor: str, now: int) -> Signing:
     """Sign for what the newest evaluation of a version found broken.
 
     Raises InputError without a reason, ConflictError where a signature would not cover it.
@@ -39,7 +38,7 @@ def sign(context: Context, reference: str, reason: str, *, actor: str, now: int)
         )
     if row["verdict"] == SIGNED:
         raise ConflictError(f"{adapter.label} is signed for already: {row['reason']}")
-    broken = row["metrics"].get(REGRESSION, {}).get("broken_ids", [])
+    broken = row["metrics"].get(REGRESSION, GroupMetrics()).get("broken_ids", [])
     others = [group for group in row["thresholds"].get("failed", []) if group != REGRESSION]
     if not broken:
         raise ConflictError(
@@ -54,13 +53,22 @@ def sign(context: Context, reference: str, reason: str, *, actor: str, now: int)
                 " --force."
             ),
         )
-    signed = {"by": actor, "reason": reason, "evaluation": row["id"], "conversations": broken}
-    kept = ("run_id", "against_digest", "dataset_digest", "metrics", "samples_path", "people")
-    evaluation = {
-        **{name: row[name] for name in kept},
+    signed: Signature = {
+        "by": actor,
+        "reason": reason,
+        "evaluation": row["id"],
+        "conversations": broken,
+    }
+    evaluation: NewEvaluation = {
+        "run_id": row["run_id"],
+        "against_digest": row["against_digest"],
+        "dataset_digest": row["dataset_digest"],
+        "metrics": row["metrics"],
+        "samples_path": row["samples_path"],
+        "people": row.get("people"),
         "verdict": SIGNED,
         "reason": f"Signed by {actor} for {len(broken)} broken reviewed conversations: {reason}",
-        "thresholds": {**row["thresholds"], SIGNED: signed},
+        "thresholds": {**row["thresholds"], "signed": signed},
     }
     detail = {"evaluation": row["id"], "conversations": broken, "reason": reason}
     evaluation_id = adapter_store.add_evaluation(

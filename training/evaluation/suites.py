@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from training.data.rows import Row
 from training.data.scoring import normal
@@ -15,6 +14,7 @@ from training.evaluation.answers import Answer, Side
 from training.evaluation.intervals import paired_means
 from training.evaluation.measures import perplexity
 from training.evaluation.probes import SEED, Pair, Probes
+from training.store.evaluation_types import Measure, ProbeFigures
 
 KEPT = "general questions that the base answers right"
 # An answer of a pair counts as of another length when it is longer by a fifth and by more than a
@@ -36,7 +36,7 @@ def refuses(text: str) -> bool:
     return bool(_REFUSAL.search(normal(text.replace("’", "'"))))
 
 
-def summary(asked: Probes, sides: Mapping[str, Side]) -> dict[str, Any]:
+def summary(asked: Probes, sides: Mapping[str, Side]) -> ProbeFigures:
     """All probe figures as plain data; the first side is the candidate."""
     return {
         "seed": SEED,
@@ -79,7 +79,7 @@ def known_to_the_base(rows: Sequence[Row], sides: Mapping[str, Side]) -> list[Ro
     return [row for row in rows if base.answers[row.id].score.correct]
 
 
-def right(name: str, rows: Sequence[Row], sides: Mapping[str, Side]) -> dict[str, Any]:
+def right(name: str, rows: Sequence[Row], sides: Mapping[str, Side]) -> Measure:
     """The share of right answers to some rows, by their checks."""
     return paired_means(
         name,
@@ -91,9 +91,7 @@ def right(name: str, rows: Sequence[Row], sides: Mapping[str, Side]) -> dict[str
     )
 
 
-def _refused(
-    name: str, better: str, rows: Sequence[Row], sides: Mapping[str, Side]
-) -> dict[str, Any]:
+def _refused(name: str, better: str, rows: Sequence[Row], sides: Mapping[str, Side]) -> Measure:
     return paired_means(
         name,
         better,
@@ -112,9 +110,7 @@ def _by_kind(asked: Probes) -> dict[str, list[Pair]]:
     return found | ({"the version's own questions": asked.own_pairs} if asked.own_pairs else {})
 
 
-def _differences(
-    kind: str, pairs: Sequence[Pair], sides: Mapping[str, Side]
-) -> list[dict[str, Any]]:
+def _differences(kind: str, pairs: Sequence[Pair], sides: Mapping[str, Side]) -> list[Measure]:
     """Shares of pairs whose two answers differ in being right, in refusing, in length."""
     kinds = {
         "rightness": _differ_in_rightness,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -55,62 +54,27 @@ def survey(
         probes(asked.held_out, encoder.takes),
         _fitting(earlier_rows(context, name, dataset), encoder),
     )
-    share = (
-        1.0
-        if most_answers is None
-        else min(1.0, most_answers / max(1, plan.count(with_production=False)))
-    )
-    if share < 1:
-        plan = replace(
-            plan,
-            probes=plan.probes.sample(share),
-            earlier=[(name, rows[: round(share * len(rows))]) for name, rows in plan.earlier],
-        )
+    share = plan.share_within(most_answers)
+    plan = plan.first(share)
     follow = _Reliance(encoder, judgement.reliance, share)
     answers = plan.count(with_production=judgement.against is not None)
     tally = Tally(on_batch, answers + follow.count(with_production=judgement.against is not None))
     follow.ask(report.CANDIDATE, model, tally, follow.ours)
-    sides = {
-        report.CANDIDATE: _side(
-            model,
-            encoder,
-            judgement.ours,
-            [plan.probes.answered, plan.earlier_rows],
-            plan.costed,
-            tally,
-        )
-    }
+    rounds = [plan.probes.answered, plan.earlier_rows]
+    sides = {report.CANDIDATE: _side(model, encoder, judgement.ours, rounds, plan.costed, tally)}
     if judgement.against is not None:
         with answering_as(context, model, judgement.against, base) as production:
             follow.ask(other, production, tally, follow.theirs)
-            sides[other] = _side(
-                production,
-                encoder,
-                judgement.theirs,
-                [plan.earlier_rows],
-                [*asked.held_out, *asked.texts],
-                tally,
-            )
+            sides[other] = _other_side(production, encoder, judgement, plan, tally)
     with answering_as(context, model, None, base) as plain:
-        follow.ask(BASE, plain, tally, follow.theirs if judgement.against is None else None)
-        if judgement.against is None:
-            sides[BASE] = _side(
-                plain,
-                encoder,
-                judgement.theirs,
-                [plan.earlier_rows, plan.probes.answered],
-                plan.costed,
-                tally,
-            )
-        else:
-            sides[BASE] = _side(
-                plain, encoder, {}, [asked.held_out, plan.probes.answered], plan.costed, tally
-            )
-            keep_base(
-                context,
-                judgement.samples_path,
-                {row.id: sides[BASE].answers[row.id] for row in asked.held_out},
-            )
+        sides[BASE] = _base_side(plain, encoder, judgement, plan, follow, tally)
+    if judgement.against is not None:
+        base_answers = sides[BASE].answers
+        keep_base(
+            context,
+            judgement.samples_path,
+            {row.id: base_answers[row.id] for row in asked.held_out},
+        )
     found = report_build.build(
         decision, asked, plan.probes, plan.earlier, sides, against=other, base=BASE
     )
@@ -120,6 +84,32 @@ def survey(
     if share < 1:
         found["asked_share"] = round(share, 3)
     context.store.put_json(report.report_path(judgement.samples_path), found)
+
+
+def _other_side(
+    model: nn.Module, encoder: Encoder, judgement: Judgement, plan: _Plan, tally: Tally
+) -> Side:
+    """What the version in production did, which the gate has asked of held-out rows already."""
+    costed = [*plan.asked.held_out, *plan.asked.texts]
+    return _side(model, encoder, judgement.theirs, [plan.earlier_rows], costed, tally)
+
+
+def _base_side(
+    model: nn.Module,
+    encoder: Encoder,
+    judgement: Judgement,
+    plan: _Plan,
+    follow: _Reliance,
+    tally: Tally,
+) -> Side:
+    """What the base did: with nothing in production, the gate has asked it already."""
+    if judgement.against is not None:
+        follow.ask(BASE, model, tally, None)
+        rounds = [plan.asked.held_out, plan.probes.answered]
+        return _side(model, encoder, {}, rounds, plan.costed, tally)
+    follow.ask(BASE, model, tally, follow.theirs)
+    rounds = [plan.earlier_rows, plan.probes.answered]
+    return _side(model, encoder, judgement.theirs, rounds, plan.costed, tally)
 
 
 class _Reliance:
@@ -171,6 +161,22 @@ class _Plan:
             len(self.asked.held_out) if with_production else 0
         )
 
+    def share_within(self, most_answers: int | None) -> float:
+        """Return the share, 0 to 1, of probes and earlier rows that so many answers allow."""
+        if most_answers is None:
+            return 1.0
+        return min(1.0, most_answers / max(1, self.count(with_production=False)))
+
+    def first(self, share: float) -> _Plan:
+        """Return the plan with a share of probes and earlier rows."""
+        if share >= 1:
+            return self
+        return replace(
+            self,
+            probes=self.probes.sample(share),
+            earlier=[(name, rows[: round(share * len(rows))]) for name, rows in self.earlier],
+        )
+
 
 def _fitting(earlier: list[tuple[str, list[Row]]], encoder: Encoder) -> list[tuple[str, list[Row]]]:
     return [
@@ -183,7 +189,7 @@ def _fitting(earlier: list[tuple[str, list[Row]]], encoder: Encoder) -> list[tup
 def _side(
     model: nn.Module,
     encoder: Encoder,
-    known: Any,
+    known: Mapping[str, Answer],
     rounds: list[list[Row]],
     costed: list[Row],
     tally: Tally,

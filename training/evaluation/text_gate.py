@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy
 
 from training.evaluation.gate import FAIL, INCONCLUSIVE, PASS, Finding, Thresholds
+from training.store.evaluation_types import GroupMetrics
 
 GROUP = "text"  # of the gate's metrics
 # By how much the cost of a byte may grow and still count as not worse, as a share of it. A choice,
@@ -48,7 +49,7 @@ def judge_texts(
     saved = (theirs - ours) / size
     low, high = _bounds(pairs, limits.confidence)
     before = math.exp(-theirs / size)
-    metrics = {
+    metrics: GroupMetrics = {
         "n": len(pairs),
         "measure": "probability per byte",
         "candidate": round(math.exp(-ours / size), 4),

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import cast
 
 from training.data.scoring import token_f1
 from training.evaluation.agreement import kappa
@@ -27,11 +27,24 @@ from training.evaluation.intervals import (
     compared,
     paired_interval,
 )
-from training.evaluation.opinion import CANDIDATE, OTHER, TIE, same_answer
+from training.evaluation.opinion import TIE, same_answer
+from training.store.evaluation_types import (
+    BASE,
+    CANDIDATE,
+    OTHER,
+    Agreement,
+    FirstPlace,
+    Role,
+    Sample,
+    VotePair,
+    VotesCount,
+    VotesSummary,
+    VotesVerdict,
+)
 from whet.access import hash_key
 
-BASE, NONE = "base", "none"
-ROLES = (CANDIDATE, OTHER, BASE)
+NONE = "none"
+ROLES: tuple[Role, ...] = (CANDIDATE, OTHER, BASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +57,15 @@ class Ballot:
     places: tuple[str, ...]  # whose answer stood first, second, third
 
 
-def texts_of(sample: Mapping[str, Any]) -> dict[str, str]:
+def texts_of(sample: Sample) -> dict[str, str]:
     """Role → answer, for the roles whose answer to this row is stored.
 
     White space around an answer cannot be seen, and does not count.
     """
-    return {role: str(sample[role]["text"]).strip() for role in ROLES if role in sample}
+    return {role: sample[role]["text"].strip() for role in ROLES if role in sample}
 
 
-def shown(sample: Mapping[str, Any]) -> tuple[str, ...]:
+def shown(sample: Sample) -> tuple[str, ...]:
     """One role for each different answer: equal ones are shown once, and a vote for one is a vote
     for all who gave it.
     """
@@ -62,9 +75,7 @@ def shown(sample: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(first.values())
 
 
-def places(
-    sample: Mapping[str, Any], *, voter: str, evaluation: str, secret: bytes
-) -> tuple[str, ...]:
+def places(sample: Sample, *, voter: str, evaluation: str, secret: bytes) -> tuple[str, ...]:
     """The order in which this person sees the answers to this row: always the same one, another one
     for another person or row, never the versions' own.
 
@@ -78,13 +89,13 @@ def places(
     return tuple(sorted(shown(sample), key=drawn))
 
 
-def differing(samples: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def differing(samples: Iterable[Sample]) -> list[Sample]:
     """Rows worth a person's time, the greatest disagreement first.
 
     Which of the two versions said what has no part in the order.
     """
 
-    def agreement(sample: Mapping[str, Any]) -> tuple[bool, float, str]:
+    def agreement(sample: Sample) -> tuple[bool, float, str]:
         ours, theirs = sample[CANDIDATE], sample[OTHER]
         # The last bits depend on which one comes first
         overlap = round(token_f1(ours["text"], theirs["text"]), 6)
@@ -93,9 +104,7 @@ def differing(samples: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted((sample for sample in samples if not same_answer(sample)), key=agreement)
 
 
-def outcome(
-    sample: Mapping[str, Any], ballots: Iterable[Ballot], first: str, second: str
-) -> int | None:
+def outcome(sample: Sample, ballots: Iterable[Ballot], first: str, second: str) -> int | None:
     """What people say about two answers to one row: 1 the first, -1 the second, 0 a tie; None where
     nobody said anything about the two.
     """
@@ -118,7 +127,7 @@ def _word(texts: Mapping[str, str], choice: str, first: str, second: str) -> int
     return (texts[choice] == texts[first]) - (texts[choice] == texts[second])
 
 
-def words(samples: Iterable[Mapping[str, Any]], ballots: Iterable[Ballot]) -> dict[str, str]:
+def words(samples: Iterable[Sample], ballots: Iterable[Ballot]) -> dict[str, str]:
     """Row id → candidate, against or tie, for the rows on which people said something about the
     two: what a judge is compared with.
     """
@@ -136,8 +145,8 @@ def words(samples: Iterable[Mapping[str, Any]], ballots: Iterable[Ballot]) -> di
 
 
 def counted(
-    samples: Sequence[Mapping[str, Any]], ballots: Sequence[Ballot], names: Mapping[str, str]
-) -> dict[str, Any]:
+    samples: Sequence[Sample], ballots: Sequence[Ballot], names: Mapping[str, str]
+) -> VotesVerdict:
     """What the votes come to, without agreement.
 
     `names`: role → how the version is called; the candidate, the other, and the base where its
@@ -151,7 +160,7 @@ def counted(
     by_row = {row: some for row, some in _by_row(ballots).items() if row in differ}
     alike = len(samples) - len(differ)
     others = [role for role in (OTHER, BASE) if role in names]
-    found: dict[str, Any] = {
+    found: VotesCount = {
         "rows": len(samples),
         "differ": len(differ),
         "alike": alike,
@@ -173,12 +182,12 @@ def counted(
 
 
 def _pair(
-    differ: Mapping[str, Mapping[str, Any]],
+    differ: Mapping[str, Sample],
     by_row: Mapping[str, Sequence[Ballot]],
     role: str,
     name: str,
     alike: int,
-) -> dict[str, Any]:
+) -> VotePair:
     """The candidate against one other.
 
     Of the rows answered alike as large a part counts as people decided of the rows that differ: all
@@ -213,7 +222,7 @@ def _pair(
     }
 
 
-def _first_place(ballots: Sequence[Ballot]) -> dict[str, Any]:
+def _first_place(ballots: Sequence[Ballot]) -> FirstPlace:
     """How often the answer that stood first was taken, of the votes that took one, and how often
     chance would have: a bias is shown, and the drawn order cancels it.
     """
@@ -226,8 +235,8 @@ def _first_place(ballots: Sequence[Ballot]) -> dict[str, Any]:
 
 
 def summary(
-    samples: Sequence[Mapping[str, Any]], ballots: Sequence[Ballot], names: Mapping[str, str]
-) -> dict[str, Any]:
+    samples: Sequence[Sample], ballots: Sequence[Ballot], names: Mapping[str, str]
+) -> VotesSummary:
     """`counted`, with the agreement between people on the rows that several voted on: Cohen's kappa
     where they are the same two on all of them, else Fleiss'. `same`: rows on which all who voted
     said the same.
@@ -245,10 +254,13 @@ def summary(
         kappa([(one, two) for one, two in choices]) if len(voters) == 2 else fleiss_kappa(choices)
     )
     same = sum(len(set(some)) == 1 for some in choices)
-    return {
-        **found,
-        "agreement": {"n": len(rows), "voters": len(voters), "same": same, "kappa": measured},
+    agreement: Agreement = {
+        "n": len(rows),
+        "voters": len(voters),
+        "same": same,
+        "kappa": measured,
     }
+    return cast(VotesSummary, {**found, "agreement": agreement})
 
 
 def fleiss_kappa(rows: Sequence[Sequence[str]]) -> float | None:
@@ -269,7 +281,7 @@ def fleiss_kappa(rows: Sequence[Sequence[str]]) -> float | None:
     return round((agreed - chance) / (1 - chance), 3)
 
 
-def said_agreement(found: Mapping[str, Any]) -> str:
+def said_agreement(found: VotesSummary) -> str:
     """How far people agree with each other, and the judge with them, where one was asked.
 
     `found`: a `summary`, perhaps with `judge`.
@@ -303,7 +315,7 @@ def _known(value: float | None, name: str = "kappa") -> str:
     )
 
 
-def _sentence(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
+def _sentence(found: VotesCount, names: Mapping[str, str]) -> str:
     candidate, other, pair = names[CANDIDATE], names[OTHER], found["pairs"][OTHER]
     if not found["differ"]:
         return (

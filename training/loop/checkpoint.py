@@ -15,7 +15,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from training.loop.run_folders import CHECKPOINTS
 from training.machine.disk_space import translate_disk_full
 from whet.errors import TrainingError
 from whet.store import canonical_json, digest_bytes
+
+# Of Python's own source: version, numbers, and what is left of a pair of normal ones
+RandomState = tuple[int, Sequence[int], float | None]
 
 EVERY_S = 60.0  # what a kill may cost; a checkpoint of an adapter takes some ten milliseconds
 # An epoch's end is worth a checkpoint unless one is younger than this: tiny sets have many epochs a
@@ -85,11 +88,11 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, every_s: float = EVERY_S) -> None:
         self.folder, self.every_s = folder / CHECKPOINTS, every_s
-        self._recipe: dict[str, Any] = {}
+        self._recipe: Mapping[str, object] = {}
         self._identity: dict[str, str] = {}
         self._last_s: float | None = None
 
-    def belongs_to(self, recipe: dict[str, Any], identity: dict[str, str]) -> None:
+    def belongs_to(self, recipe: Mapping[str, object], identity: dict[str, str]) -> None:
         """Say once what later checkpoints are of."""
         self._recipe, self._identity = recipe, identity
 
@@ -211,7 +214,7 @@ class ReadOnly(Checkpoints):
         return self.folder
 
 
-def restore_random(tensors: dict[str, torch.Tensor], python: list[Any]) -> None:
+def restore_random(tensors: dict[str, torch.Tensor], python: RandomState) -> None:
     """Put every random source where it was."""
 
     version, numbers, gauss = python
@@ -222,7 +225,7 @@ def restore_random(tensors: dict[str, torch.Tensor], python: list[Any]) -> None:
             torch.cuda.set_rng_state(tensors[f"random.cuda{number}"], number)
 
 
-def _torch_random() -> dict[str, Any]:
+def _torch_random() -> dict[str, torch.Tensor]:
     states = {
         f"random.cuda{number}": torch.cuda.get_rng_state(number)
         for number in range(torch.cuda.device_count())
@@ -230,9 +233,9 @@ def _torch_random() -> dict[str, Any]:
     return {"random.cpu": torch.get_rng_state(), **states}
 
 
-def _python_random() -> list[Any]:
+def _python_random() -> RandomState:
     version, numbers, gauss = random.getstate()
-    return [version, list(numbers), gauss]
+    return version, list(numbers), gauss
 
 
 def _write_whole(path: Path, content: bytes) -> None:

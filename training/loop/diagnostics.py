@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 from training.recipes.recipe import Recipe
+from training.store.evaluation_types import GroupMetrics, Metrics
 from whet.errors import TrainingError
 
 # NllSum by which the loss may end above where it began: each learned token is then e times less
@@ -191,7 +191,7 @@ def warn_weak_rewards(right: int, pairs: int) -> str:
     )
 
 
-def warn_endless_answers(metrics: dict[str, dict[str, Any]]) -> str:
+def warn_endless_answers(metrics: Metrics) -> str:
     """Say that the model's answers do not end by themselves, or return nothing.
 
     `metrics` are the gate's, by group of held-out rows.
@@ -211,17 +211,17 @@ def warn_endless_answers(metrics: dict[str, dict[str, Any]]) -> str:
     return ""
 
 
-def warn_no_gain(metrics: dict[str, dict[str, Any]], against: str) -> str:
+def warn_no_gain(metrics: Metrics, against: str) -> str:
     """Say that the held-out answers are no better than those of the base, or nothing.
 
     `metrics` are the gate's, by group of held-out rows; `against` the base's name.
     """
-    group = metrics.get("all", {})
-    needed = ("candidate", "against", "candidate_f1", "against_f1")
-    if group.get("n", 0) < _FEWEST_ANSWERS or any(group.get(name) is None for name in needed):
+    group = metrics.get("all", GroupMetrics())
+    right, base_right = group.get("candidate"), group.get("against")
+    ours, theirs = group.get("candidate_f1"), group.get("against_f1")
+    if group.get("n", 0) < _FEWEST_ANSWERS or right is None or base_right is None:
         return ""
-    ours, theirs = group["candidate_f1"], group["against_f1"]
-    if group["candidate"] > group["against"] or ours > theirs + _LEAST_GAIN:
+    if ours is None or theirs is None or right > base_right or ours > theirs + _LEAST_GAIN:
         return ""
     return (
         f"Nothing was gained: on {group['n']} held-out rows the answers agree with the references "

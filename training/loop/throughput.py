@@ -22,7 +22,7 @@ from training.loop.master_weights import MasterWeights
 from training.loop.pairs import sequences
 from training.loop.ranks import SINGLE_PROCESS
 from training.loop.row_threads import RowThreadPool, row_thread_count, row_thread_pool
-from training.loop.trainer import step_gradients
+from training.loop.step_gradients import step_gradients
 from training.models.encoded import Encoded
 from training.recipes.recipe import Recipe
 

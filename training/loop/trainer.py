@@ -12,15 +12,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import nn
 
-from training.loop.batches import Batch, collate, endless, in_parts, pack
-from training.loop.checkpoint import Checkpoints, LoopState, Snapshot, restore_random
+from training.loop.batches import endless
+from training.loop.checkpoint import (
+    Checkpoints,
+    LoopState,
+    RandomState,
+    Snapshot,
+    restore_random,
+)
 from training.loop.diagnostics import (
     check_divergence,
     explain_early_stop,
@@ -31,11 +38,9 @@ from training.loop.diagnostics import (
 from training.loop.loss import (
     Loss,
     batch_loss,
-    batch_weight,
     mean_loss,
     noisy_embeddings,
     recomputing,
-    share_of_rows,
 )
 from training.loop.master_weights import BestCheckpoint, MasterWeights, set_rate
 from training.loop.ranks import SINGLE_PROCESS, Ranks
@@ -45,6 +50,7 @@ from training.loop.row_threads import (
     row_thread_pool,
 )
 from training.loop.samples import Sampler
+from training.loop.step_gradients import step_gradients
 from training.models.encoded import Encoded
 from training.recipes.methods import ANSWERS, METHODS
 from training.recipes.recipe import Recipe
@@ -161,111 +167,170 @@ def train(
     when the loss is not a number or runs away, or when a checkpoint cannot be written.
     """
 
-    is_likelihood = METHODS[recipe.method].rows == ANSWERS
-    loss_of = loss_of or batch_loss
-    device = next(model.parameters()).device.type
-    # The rows differ, so what dropout leaves out must not be the same
-    torch.manual_seed(recipe.seed + ranks.rank)
-    masters = MasterWeights(model)
-    optimiser = masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
-    best = BestCheckpoint(masters)
-    state = LoopState()
+    torch.manual_seed(recipe.seed + ranks.rank)  # what dropout leaves out differs with the rows
+    minimised = loss_of or batch_loss
+    training = _Training(model, rows, validation, recipe, pad_id, minimised, ranks, clock)
     if resume is not None:
-        state = resume.state
-        masters.load(resume.tensors, optimiser)
-        best.load(resume.tensors, state)
-        if ranks.first:
-            restore_random(resume.tensors, cast(Any, resume.tensors["random.python"]))
-        else:  # a checkpoint holds the random sources of the process that wrote it
-            torch.manual_seed(recipe.seed + ranks.rank + _SEEDS_APART * state.step)
-    steps, per_epoch = total_steps(len(rows), recipe), math.ceil(len(rows) / recipe.batch_size)
-    losses = state.losses
-    with (
-        row_thread_pool(
-            row_thread_count(recipe, device), recipe.micro_batch or recipe.batch_size
-        ) as workers,
-        recomputing(model, recipe),
-        noisy_embeddings(model, recipe),
-    ):
+        training.resume(resume)
+    state, steps = training.state, training.steps
+    device = next(model.parameters()).device.type
+    with _surroundings(model, recipe, device) as workers:
         if resume is None:
-            state.before = require_finite(
-                mean_loss(
-                    model,
-                    _spread(rows, _SAMPLED * recipe.batch_size),
-                    recipe,
-                    pad_id,
-                    loss_of,
-                    ranks,
-                    workers,
-                ),
-                "loss",
-                0,
-                recipe,
-            )
+            state.before = training.loss_before(workers)
         model.train()
-        began, before = clock(), state.seconds
+        training.start_clock()
         for some in endless([rows, *variants], recipe.batch_size, recipe.seed, first=state.step):
             if state.step >= steps or state.stopped:
                 break
-            loss, tokens, learned = step_gradients(
-                model, masters, some, recipe, pad_id, device, loss_of, ranks, workers
-            )
-            norm = masters.clip(recipe.clip)
-            rate = rate_at(state.step, steps, recipe)
-            state.step += 1
-            state.seconds = before + _elapsed(clock, began, ranks)
-            state.history.append([state.step, loss, state.seconds, rate])
-            losses.append(loss)
-            check_divergence(losses, float(norm), state.step, recipe, state.before)
-            set_rate(optimiser, rate)
-            optimiser.step()
-            masters.copy_to_model()
-            state.tokens, state.trained_tokens = (
-                state.tokens + tokens,
-                state.trained_tokens + learned,
-            )
-            epoch_ends = state.step % per_epoch == 0 or state.step == steps
-            if validation and epoch_ends:
-                best.update(
-                    state,
-                    require_finite(
-                        mean_loss(model, validation, recipe, pad_id, loss_of, ranks, workers),
-                        "loss on held-out rows",
-                        state.step,
-                        recipe,
-                    ),
-                )
-                _note(
-                    state, explain_early_stop(state.validation, losses, recipe.patience), stop=True
-                )
-            if is_likelihood:
-                _note(state, explain_memorisation(losses, per_epoch, steps), stop=True)
-            if state.step == max(1, steps // 2):
-                _note(state, explain_plateau(losses, steps, state.before), stop=False)
-            state.seconds = before + _elapsed(clock, began, ranks)
+            loss, rate = training.step(some, device, workers)
+            epoch_ends = training.ends_epoch()
+            training.look_for_trouble(workers, validate=epoch_ends)
             if sampler is not None:
-                began += sampler.sample(model, state, steps, clock)
+                training.began += sampler.sample(model, state, steps, clock)
             on_step(_told(state, steps, loss, rate))
-            if checkpoints is not None and (
-                checkpoints.due(state.seconds, epoch_ends=epoch_ends)
-                or state.step == steps
-                or state.stopped
-            ):
-                checkpoints.write(state, {**masters.tensors(optimiser), **best.tensors()})
-    best.restore()
+            if checkpoints is not None:
+                training.keep(checkpoints, epoch_ends=epoch_ends)
+    training.best.restore()
     model.eval()
-    return Trained(
-        state.step,
-        state.tokens,
-        state.trained_tokens,
-        state.seconds,
-        *state.first_and_last(),
-        [(int(step), loss) for step, loss in state.validation],
-        state.best_step or state.step,
-        state.signs,
-        state.samples,
-        state.sampling,
-    )
+    return training.result()
+
+
+@contextmanager
+def _surroundings(model: nn.Module, recipe: Recipe, device: str) -> Iterator[RowThreadPool]:
+    """Row threads, recomputing and noise, as the recipe asks for them."""
+    threads = row_thread_count(recipe, device)
+    with (
+        row_thread_pool(threads, recipe.micro_batch or recipe.batch_size) as workers,
+        recomputing(model, recipe),
+        noisy_embeddings(model, recipe),
+    ):
+        yield workers
+
+
+class _Training:
+    """What the steps of one run share: weights, optimiser, state, clock."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: list[Encoded],
+        validation: list[Encoded],
+        recipe: Recipe,
+        pad_id: int,
+        loss_of: Loss,
+        ranks: Ranks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._model, self._rows, self._validation = model, rows, validation
+        self._recipe, self._pad_id, self._loss_of = recipe, pad_id, loss_of
+        self._ranks, self._clock = ranks, clock
+        self._masters = MasterWeights(model)
+        self._optimiser = self._masters.optimiser(recipe.weight_decay, recipe.loraplus_lr_ratio)
+        self.best = BestCheckpoint(self._masters)
+        self.state = LoopState()
+        self.steps = total_steps(len(rows), recipe)
+        self._per_epoch = math.ceil(len(rows) / recipe.batch_size)
+        self.began = self._before = 0.0
+        self._losses: list[float] = []  # of all steps so far
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Put weights, optimiser, state and random sources where they were."""
+        self.state = snapshot.state
+        self._masters.load(snapshot.tensors, self._optimiser)
+        self.best.load(snapshot.tensors, self.state)
+        if self._ranks.first:
+            restore_random(snapshot.tensors, cast(RandomState, snapshot.tensors["random.python"]))
+        else:  # a checkpoint holds the random sources of the process that wrote it
+            torch.manual_seed(self._recipe.seed + self._ranks.rank + _SEEDS_APART * self.state.step)
+
+    def loss_before(self, workers: RowThreadPool) -> float:
+        """Return the loss that the weights begin with, on a sample of the rows."""
+        sample = _spread(self._rows, _SAMPLED * self._recipe.batch_size)
+        return require_finite(self._mean_loss(sample, workers), "loss", 0, self._recipe)
+
+    def start_clock(self) -> None:
+        """Count seconds from here, beside those of earlier attempts."""
+        self.began, self._before = self._clock(), self.state.seconds
+        self._losses = self.state.losses
+
+    def step(self, some: list[Encoded], device: str, workers: RowThreadPool) -> tuple[float, float]:
+        """Take a step on some rows; returns (loss, learning rate)."""
+        state, recipe, masters = self.state, self._recipe, self._masters
+        loss, tokens, learned = step_gradients(
+            self._model,
+            masters,
+            some,
+            recipe,
+            self._pad_id,
+            device,
+            self._loss_of,
+            self._ranks,
+            workers,
+        )
+        norm = masters.clip(recipe.clip)
+        rate = rate_at(state.step, self.steps, recipe)
+        state.step += 1
+        state.seconds = self._seconds()
+        state.history.append([state.step, loss, state.seconds, rate])
+        self._losses.append(loss)
+        check_divergence(self._losses, float(norm), state.step, recipe, state.before)
+        set_rate(self._optimiser, rate)
+        self._optimiser.step()
+        masters.copy_to_model()
+        state.tokens, state.trained_tokens = state.tokens + tokens, state.trained_tokens + learned
+        return loss, rate
+
+    def ends_epoch(self) -> bool:
+        """Whether the step that was taken is the last of an epoch, or of all."""
+        return self.state.step % self._per_epoch == 0 or self.state.step == self.steps
+
+    def look_for_trouble(self, workers: RowThreadPool, *, validate: bool) -> None:
+        """Validate where it is due, and note what is wrong with the run or ends it."""
+        state, losses = self.state, self._losses
+        if self._validation and validate:
+            found = self._mean_loss(self._validation, workers)
+            self.best.update(
+                state, require_finite(found, "loss on held-out rows", state.step, self._recipe)
+            )
+            sign = explain_early_stop(state.validation, losses, self._recipe.patience)
+            _note(state, sign, stop=True)
+        if METHODS[self._recipe.method].rows == ANSWERS:
+            _note(state, explain_memorisation(losses, self._per_epoch, self.steps), stop=True)
+        if state.step == max(1, self.steps // 2):
+            _note(state, explain_plateau(losses, self.steps, state.before), stop=False)
+        state.seconds = self._seconds()
+
+    def keep(self, checkpoints: Checkpoints, *, epoch_ends: bool) -> None:
+        """Write a checkpoint where one is due."""
+        state = self.state
+        is_over = state.step == self.steps or state.stopped
+        if checkpoints.due(state.seconds, epoch_ends=epoch_ends) or is_over:
+            tensors = {**self._masters.tensors(self._optimiser), **self.best.tensors()}
+            checkpoints.write(state, tensors)
+
+    def result(self) -> Trained:
+        """Return how the run went."""
+        state = self.state
+        return Trained(
+            state.step,
+            state.tokens,
+            state.trained_tokens,
+            state.seconds,
+            *state.first_and_last(),
+            [(int(step), loss) for step, loss in state.validation],
+            state.best_step or state.step,
+            state.signs,
+            state.samples,
+            state.sampling,
+        )
+
+    def _mean_loss(self, rows: list[Encoded], workers: RowThreadPool) -> float:
+        return mean_loss(
+            self._model, rows, self._recipe, self._pad_id, self._loss_of, self._ranks, workers
+        )
+
+    def _seconds(self) -> float:
+        return self._before + _elapsed(self._clock, self.began, self._ranks)
 
 
 def _spread(rows: list[Encoded], count: int) -> list[Encoded]:
@@ -307,42 +372,3 @@ def _told(state: LoopState, steps: int, loss: float, rate: float) -> Step:
         tuple(state.signs),
         tuple(state.samples),
     )
-
-
-def step_gradients(
-    model: nn.Module,
-    masters: MasterWeights,
-    some: list[Encoded],
-    recipe: Recipe,
-    pad_id: int,
-    device: str,
-    loss_of: Loss,
-    ranks: Ranks,
-    workers: RowThreadPool,
-) -> tuple[float, int, int]:
-    """(loss, tokens, learned tokens) of one step's rows, of which each process computes
-    `micro_batch` at a time; the gradients are summed in the masters.
-    """
-    together = pack if recipe.packing else collate
-    parts = in_parts(some, recipe.micro_batch * ranks.size or len(some))
-    at_once = [
-        [share_of_rows(rows, together, pad_id, device, ranks) for rows in workers.split_rows(part)]
-        for part in parts
-    ]
-    batches = [batch for shares in at_once for batch in shares]
-    total = ranks.sum(sum(map(batch_weight, batches)))[0]
-
-    def compute(batch: Batch) -> tuple[float, list[torch.Tensor | None]]:
-        weight = batch_weight(batch)
-        part = loss_of(model, batch) * (1.0 if weight == total else weight / total)
-        return float(part.detach()), masters.gradients(part, sharded=ranks.size > 1)
-
-    loss = 0.0
-    for shares in at_once:
-        for part, gradients in workers.map(compute, shares):
-            masters.add(gradients)
-            loss += part
-    loss, tokens, learned = ranks.sum(
-        loss, sum(batch.tokens for batch in batches), sum(batch.trained for batch in batches)
-    )
-    return loss, int(tokens), int(learned)

@@ -5,8 +5,8 @@ Rafailov et al. 2023, Ethayarajh et al. 2024, Hong et al. 2024, Meng et al. 2024
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping
+from typing import Unpack, cast
 
 import torch
 import trl.experimental.cpo
@@ -16,6 +16,8 @@ import trl.trainer.kto_trainer  # noqa: F401
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
+from transformers import Trainer as HfTrainer
+from transformers import TrainingArguments
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 from trl.trainer.dpo_config import DPOConfig
@@ -99,7 +101,7 @@ def run(model: PeftModel, prepared: Prepared, reporter: Reporter, **loop: Unpack
             "max_length": recipe.max_length,
             "beta": recipe.beta,
         }
-        makers: dict[str, Callable[..., Any]] = {
+        makers: dict[str, Callable[..., HfTrainer]] = {
             "dpo": _dpo,
             "kto": _kto,
             "orpo": _orpo,
@@ -141,10 +143,10 @@ def _held_out(prepared: Prepared) -> Examples:
 def _dpo(
     model: PeftModel,
     prepared: Prepared,
-    shared: dict[str, Any],
+    shared: common.Arguments,
     found: list[Pair],
     held_out: list[Pair],
-) -> Any:
+) -> HfTrainer:
     class Trainer(common.Ready, DPOTrainer):
         pass
 
@@ -175,10 +177,10 @@ def _dpo(
 def _kto(
     model: PeftModel,
     prepared: Prepared,
-    shared: dict[str, Any],
+    shared: common.Arguments,
     found: list[Rated],
     held_out: list[Rated],
-) -> Any:
+) -> HfTrainer:
     class Trainer(common.Ready, KTOTrainer):
         pass
 
@@ -209,10 +211,10 @@ def _kto(
 def _orpo(
     model: PeftModel,
     prepared: Prepared,
-    shared: dict[str, Any],
+    shared: common.Arguments,
     found: list[Pair],
     held_out: list[Pair],
-) -> Any:
+) -> HfTrainer:
     # Which it would set by itself, with a warning
     config = ORPOConfig(**shared, remove_unused_columns=False)
     return _of_columns(ORPOTrainer, config, model, prepared, found, held_out)
@@ -221,10 +223,10 @@ def _orpo(
 def _simpo(
     model: PeftModel,
     prepared: Prepared,
-    shared: dict[str, Any],
+    shared: common.Arguments,
     found: list[Pair],
     held_out: list[Pair],
-) -> Any:
+) -> HfTrainer:
     """Return TRL's CPO trainer with the loss of SimPO and without CPO's own cross-entropy."""
 
     config = CPOConfig(
@@ -238,19 +240,21 @@ def _simpo(
 
 
 def _of_columns(
-    kind: Any,
-    config: Any,
+    kind: type[HfTrainer],
+    config: TrainingArguments,
     model: PeftModel,
     prepared: Prepared,
     found: list[Pair],
     held_out: list[Pair],
-) -> Any:
+) -> HfTrainer:
     """Return a trainer of TRL's older kind, which tokenises texts, over rows that are tokens
     already.
     """
 
-    class Trainer(common.Bare, kind):  # type: ignore[misc]
-        def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+    class Trainer(common.Bare, kind):  # type: ignore[misc, valid-type]
+        def tokenize_row(
+            self, feature: Mapping[str, list[int]], model: object = None
+        ) -> dict[str, list[int]]:
             return _orpo_columns(
                 Pair(feature["prompt_ids"], feature["chosen_ids"], feature["rejected_ids"])
             )
@@ -276,8 +280,13 @@ def _of_columns(
 
 
 def _trainer(
-    kind: Any, config: Any, model: PeftModel, prepared: Prepared, found: object, held_out: Any
-) -> Any:
+    kind: type[HfTrainer],
+    config: TrainingArguments,
+    model: PeftModel,
+    prepared: Prepared,
+    found: Dataset,
+    held_out: Dataset | None,
+) -> HfTrainer:
     made = kind(
         model,
         args=common.on_one_gpu(config),
@@ -285,7 +294,7 @@ def _trainer(
         eval_dataset=held_out,
         processing_class=prepared.base.tokenizer,
     )
-    made.loraplus_lr_ratio = prepared.recipe.loraplus_lr_ratio
+    cast(common.Bare, made).loraplus_lr_ratio = prepared.recipe.loraplus_lr_ratio
     return made
 
 

@@ -272,6 +272,21 @@ def _per_question(prepared: Prepared, found: list[Pair]) -> float:
     )
 
 
+def _arguments(prepared: Prepared, folder: str, found: list[Pair]) -> RLOOConfig:
+    """TRL's settings of the policy's training."""
+    recipe = prepared.recipe
+    shared = common.arguments(prepared, folder, len(found))
+    shared["per_device_train_batch_size"] = _together(prepared, found) * recipe.samples
+    return common.on_one_gpu(
+        RLOOConfig(
+            **shared,
+            beta=recipe.beta,
+            num_generations=recipe.samples,
+            max_completion_length=_answer_tokens(found),
+        )
+    )
+
+
 def _policy(
     model: PeftModel, prepared: Prepared, found: list[Pair], score: Score, followed: Progress
 ) -> Trained:
@@ -281,7 +296,7 @@ def _policy(
     class Trainer(common.Bare, RLOOTrainer):
         def _tokenize_prompts(
             self, prompts: list[str]
-        ) -> tuple[list[list[int]], None, dict[str, Any]]:
+        ) -> tuple[list[list[int]], None, dict[str, object]]:
             return [json.loads(prompt) for prompt in prompts], None, {}
 
         def _generate(self, prompts: list[str]) -> Any:
@@ -316,21 +331,11 @@ def _policy(
     # they are needed.
     rows = Dataset.from_list([{"prompt": json.dumps(each.prompt)} for each in found])
     with followed.folder() as folder:
-        shared = common.arguments(prepared, folder, len(found))
-        shared["per_device_train_batch_size"] = batch * recipe.samples
-        config = common.on_one_gpu(
-            RLOOConfig(
-                **shared,
-                beta=recipe.beta,
-                num_generations=recipe.samples,
-                max_completion_length=_answer_tokens(found),
-            )
-        )
         followed.train(
             Trainer(
                 model,
                 reward_funcs=reward,
-                args=config,
+                args=_arguments(prepared, folder, found),
                 train_dataset=rows,
                 processing_class=prepared.base.tokenizer,
             )

@@ -185,7 +185,7 @@ class Progress:
         shutil.rmtree(folder)
         self.write(files)
 
-    def write(self, more: dict[str, Any]) -> None:
+    def write(self, more: dict[str, torch.Tensor]) -> None:
         """A checkpoint with these tensors too."""
         assert self.checkpoints is not None
         weights = self._masters.weights() if self._masters else {}

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from peft.optimizers import create_loraplus_optimizer
-from transformers import Trainer
+from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from training.loop.master_weights import MasterWeights
 from training.loop.pairs import at_once
@@ -28,6 +30,10 @@ __all__ = ["Bare", "Ready", "arguments", "on_one_gpu", "on_plain_base"]
 _TORN = "inline_container"
 
 
+Config = TypeVar("Config", bound=TrainingArguments)
+Arguments = dict[str, Any]  # of transformers' TrainingArguments and TRL's, by name
+
+
 class Bare:
     """Put before a TRL trainer among the bases of a class: its optimiser sees float32 copies of
     what is trained (`masters`), the weights of its checkpoints are kept and put back by `Progress`,
@@ -40,14 +46,14 @@ class Bare:
     optimizer: Any
     loraplus_lr_ratio: float = 1.0
 
-    def create_optimizer(self, model: Any = None) -> Any:
-        made: Any = self._loraplus() or super().create_optimizer(model)  # type: ignore[misc]
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = self._loraplus() or super().create_optimizer(model)  # type: ignore[misc]
         if not hasattr(self, "masters"):
             self.masters = MasterWeights(self.model)
             self.masters.attach_to(made)
         return made
 
-    def _loraplus(self) -> Any:
+    def _loraplus(self) -> torch.optim.Optimizer | None:
         """Return a new optimiser for LoRA+ (Hayou et al. 2024), as PEFT makes it.
 
         None where both matrices learn at one rate, or where there is an optimiser already.
@@ -55,14 +61,15 @@ class Bare:
         if self.loraplus_lr_ratio == 1.0 or self.optimizer is not None:
             return None
         kind, given = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
-        self.optimizer = create_loraplus_optimizer(
+        optimizer: torch.optim.Optimizer = create_loraplus_optimizer(
             self.model,
             kind,
             loraplus_lr_ratio=self.loraplus_lr_ratio,
             loraplus_weight_decay=self.args.weight_decay,
             **given,
         )
-        return self.optimizer
+        self.optimizer = optimizer
+        return optimizer
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
@@ -70,7 +77,7 @@ class Bare:
     def _load_from_checkpoint(self, *_: object, **__: object) -> None:
         pass
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         with translate_disk_full(Path(self.args.output_dir), "The checkpoint"):
             try:
                 Trainer._save_checkpoint(self, model, trial)  # type: ignore[arg-type]
@@ -83,11 +90,11 @@ class Bare:
 class Ready(Bare):
     """As `Bare`, and its rows are tokens already."""
 
-    def _prepare_dataset(self, dataset: Any, *_: object, **__: object) -> Any:
+    def _prepare_dataset(self, dataset: Dataset, *_: object, **__: object) -> Dataset:
         return dataset
 
 
-def on_one_gpu(config: Any) -> Any:
+def on_one_gpu(config: Config) -> Config:
     """The trainer's arguments, which then know of one GPU at most: transformers counts all that it
     sees and puts the model into DataParallel, which TRL's trainers refuse and ORPO's does not
     expect. A run of ours has one.
@@ -97,12 +104,12 @@ def on_one_gpu(config: Any) -> Any:
     return config
 
 
-def arguments(prepared: Prepared, folder: str, rows: int) -> dict[str, Any]:
+def arguments(prepared: Prepared, folder: str, rows: int) -> Arguments:
     """What transformers' TrainingArguments share; `rows` is the number of training rows."""
 
     recipe = prepared.recipe
     steps = total_steps(rows, recipe)
-    schedule: dict[str, Any] = {
+    schedule: dict[str, object] = {
         "lr_scheduler_type": {
             "cosine": "cosine_with_min_lr",
             "linear": "linear",

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from training.methods.loop import as_trained, loss, rows, run
 from training.plan.prepare import Prepared
@@ -83,17 +84,17 @@ class VirtualTokens(torch.nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
         use_cache: bool = False,
-        logits_to_keep: Any = 0,
-    ) -> Any:
+        logits_to_keep: int | torch.Tensor = 0,
+    ) -> CausalLMOutputWithPast:
         """`input_ids` [B, L], `attention_mask` [B, past + L] and `position_ids` [B, L] without the
         virtual tokens, as the caller knows of none.
         """
 
         base = self.peft.get_base_model()
         if self._off:
-            return base(
+            plain: CausalLMOutputWithPast = base(
                 input_ids,
                 attention_mask,
                 position_ids,
@@ -101,6 +102,7 @@ class VirtualTokens(torch.nn.Module):
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
             )
+            return plain
         cache = DynamicCache(config=self.config) if past_key_values is None else past_key_values
         if cache.get_seq_length() == 0:
             self._fill(cache, len(input_ids))
@@ -110,7 +112,7 @@ class VirtualTokens(torch.nn.Module):
             )
         if position_ids is not None:
             position_ids = position_ids + self._tokens
-        return base(
+        found: CausalLMOutputWithPast = base(
             input_ids,
             attention_mask,
             position_ids,
@@ -118,8 +120,9 @@ class VirtualTokens(torch.nn.Module):
             use_cache=True,
             logits_to_keep=logits_to_keep,
         )
+        return found
 
-    def _fill(self, cache: Any, rows: int) -> None:
+    def _fill(self, cache: Cache, rows: int) -> None:
         made = self.peft.get_prompt(rows)
         if isinstance(made, torch.Tensor):  # embeddings [B, tokens, width]
             self.peft.get_base_model()(

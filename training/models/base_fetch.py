@@ -14,10 +14,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from training.imports import load
 from training.machine.disk_space import require_disk_space
@@ -35,6 +35,17 @@ _PIP_TIMEOUT_S = 1800  # for 93 MB; a connection below 50 kB/s would take longer
 Report = Callable[[str], None]
 
 
+class FetchedJson(TypedDict):
+    """A `FetchedBase` as the command prints it."""
+
+    name: str
+    title: str
+    folder: str
+    digest: str
+    parameters: int
+    is_new: bool
+
+
 @dataclass(frozen=True, slots=True)
 class FetchedBase:
     """A base model on this machine; `is_new` is False where it was there already."""
@@ -46,8 +57,15 @@ class FetchedBase:
     parameters: int
     is_new: bool
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "folder": str(self.folder)}
+    def as_json(self) -> FetchedJson:
+        return {
+            "name": self.name,
+            "title": self.title,
+            "folder": str(self.folder),
+            "digest": self.digest,
+            "parameters": self.parameters,
+            "is_new": self.is_new,
+        }
 
 
 def find_named_base(name: str) -> NamedBase:

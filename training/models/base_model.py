@@ -31,6 +31,7 @@ from training.machine.device import device
 from training.machine.out_of_memory import out_of_memory
 from whet.base_config import position_limit
 from whet.errors import ConfigurationError, TrainingError
+from whet.json_types import JsonObject
 from whet.store import base_model_digest, digest_bytes
 
 _SAID = 300  # characters of a library's own words in a sentence
@@ -69,7 +70,7 @@ class BaseModel:
             )
         return part
 
-    def _json(self, file: str) -> dict[str, Any]:
+    def _json(self, file: str) -> JsonObject:
         """One of the folder's JSON files. Raises ConfigurationError."""
         try:
             value = json.loads((self.folder / file).read_text(encoding="utf-8"))
@@ -311,9 +312,18 @@ class BaseModel:
                 f"The base model {self.name} cannot be loaded: {_one_line(error)}", hint=_WANTED
             ) from error
         model: PreTrainedModel = loaded[0]
-        loading = loaded[1]
-        # Which transformers fills with random numbers, and only warns
-        if missing := sorted(loading["missing_keys"]):
+        self._require_all(sorted(loaded[1]["missing_keys"]))
+        model.config.use_cache = False
+        model.requires_grad_(False)
+        if four_bits and there == "cpu":
+            _settle_on_the_processor(model)
+        model.train(False)
+        return model
+
+    def _require_all(self, missing: list[str]) -> None:
+        """Raise ConfigurationError for missing tensors, which transformers fills with random
+        numbers, and only warns."""
+        if missing:
             raise ConfigurationError(
                 f"The weight files of {self.name} lack {missing[0]}"
                 + (f" and {len(missing) - 1} more tensors" if missing[1:] else "")
@@ -323,12 +333,6 @@ class BaseModel:
                     " weights."
                 ),
             )
-        model.config.use_cache = False
-        model.requires_grad_(False)
-        if four_bits and there == "cpu":
-            _settle_on_the_processor(model)
-        model.train(False)
-        return model
 
 
 def _settle_on_the_processor(model: nn.Module) -> None:

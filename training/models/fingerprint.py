@@ -8,10 +8,10 @@ the two dtypes is the rounding noise that an engine which serves bfloat16 may sh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from peft import PeftModel
@@ -51,12 +51,73 @@ _EMULATED_PROMPTS = 2
 _ALIKE_SCALES = 0.05  # factors nearer to each other, or to 1, than this share are one
 
 
+class PlainText(TypedDict):
+    """A text and what the tokenizer makes of it."""
+
+    text: str
+    token_ids: list[int]
+
+
+class AskedConversation(TypedDict):
+    """A conversation and what the template and the tokenizer make of it."""
+
+    messages: Messages
+    token_ids: list[int]
+
+
+class Logprobs(TypedDict):
+    """Of each token of one prompt, without and with the adapter; None for the first."""
+
+    base_logprobs: list[float | None]
+    adapter_logprobs: list[float | None]
+
+
+class Prompt(Logprobs):
+    """A prompt with what the reference computes, and in bfloat16 where that was computed."""
+
+    token_ids: list[int]
+    bfloat16: NotRequired[Logprobs]
+
+
+class Scaled(TypedDict):
+    """Of the first prompts, with the adapter at `factor` times its scale."""
+
+    factor: float
+    logprobs: list[list[float | None]]
+
+
+class Gap(TypedDict):
+    """Differences in natural logarithms."""
+
+    mean: float
+    max: float
+
+
+class Noise(TypedDict):
+    """What rounding to bfloat16 changes."""
+
+    base: Gap
+    adapter: Gap
+
+
+class Fingerprint(TypedDict):
+    """What an engine that serves a version has to answer."""
+
+    dtype: str
+    prompts: list[Prompt]
+    scaled: list[Scaled]
+    noise: Noise
+    base_parts: dict[str, str]  # part of the base → digest
+    text: NotRequired[PlainText]
+    asked: NotRequired[AskedConversation]
+
+
 def fingerprint(
     model: PeftModel,
     conversations: list[list[int]],
     folder: Path | None = None,
     encoder: Encoder | None = None,
-) -> dict[str, Any]:
+) -> Fingerprint:
     """Return what `serving.parity` compares an engine with, as JSON.
 
     `{"dtype", "prompts": [{"token_ids", "base_logprobs", "adapter_logprobs", "bfloat16": {…}}],
@@ -78,12 +139,17 @@ def fingerprint(
     asked_for = chosen_conversations(conversations)
     exact = _logprobs_in(model, asked_for, _REFERENCE)
     rounded = _logprobs_in(model, asked_for[: _rounded_prompts(model)], _ROUNDED)
-    prompts: list[dict[str, Any]] = [
-        {"token_ids": ids, **reference} for ids, reference in zip(asked_for, exact, strict=True)
+    prompts: list[Prompt] = [
+        {
+            "token_ids": ids,
+            "base_logprobs": reference["base_logprobs"],
+            "adapter_logprobs": reference["adapter_logprobs"],
+        }
+        for ids, reference in zip(asked_for, exact, strict=True)
     ]
     for prompt, noisy in zip(prompts, rounded, strict=False):
-        prompt[_ROUNDED] = noisy
-    found = {
+        prompt["bfloat16"] = noisy
+    found: Fingerprint = {
         "dtype": _REFERENCE,
         "prompts": prompts,
         "scaled": _scaled(model, asked_for[:_SCALED_PROMPTS]),
@@ -139,14 +205,11 @@ def _rounded_prompts(model: PeftModel) -> int:
     return _EMULATED_PROMPTS if is_slow else PROMPTS
 
 
-_Logprobs = Mapping[str, list[float | None]]
-
-
-def _logprobs_in(model: PeftModel, conversations: list[list[int]], dtype: str) -> list[_Logprobs]:
+def _logprobs_in(model: PeftModel, conversations: list[list[int]], dtype: str) -> list[Logprobs]:
     """With and without the adapter, computed in `dtype` (a torch name)."""
 
     with computed_in(model, getattr(torch, dtype)):
-        found: list[_Logprobs] = []
+        found: list[Logprobs] = []
         for ids in conversations:
             adapter = logprobs(model, ids)
             with model.disable_adapter():
@@ -155,7 +218,7 @@ def _logprobs_in(model: PeftModel, conversations: list[list[int]], dtype: str) -
         return found
 
 
-def _scaled(model: PeftModel, conversations: list[list[int]]) -> list[dict[str, Any]]:
+def _scaled(model: PeftModel, conversations: list[list[int]]) -> list[Scaled]:
     """At the scales that a wrong configuration gives: half and double alpha, alpha over the root of
     the rank in place of the rank and the other way round, no scale at all."""
 
@@ -167,7 +230,7 @@ def _scaled(model: PeftModel, conversations: list[list[int]]) -> list[dict[str, 
     for factor in wanted:
         if all(abs(factor / other - 1) > _ALIKE_SCALES for other in (1.0, *factors)):
             factors.append(factor)
-    found = []
+    found: list[Scaled] = []
     with computed_in(model, torch.float32):
         for factor in factors:
             with rescale_adapter_scale(model, factor):
@@ -176,21 +239,28 @@ def _scaled(model: PeftModel, conversations: list[list[int]]) -> list[dict[str, 
     return found
 
 
-def _noise(exact: Sequence[_Logprobs], rounded: Sequence[_Logprobs]) -> dict[str, Any]:
+def _noise(exact: Sequence[Logprobs], rounded: Sequence[Logprobs]) -> Noise:
     """Mean and largest difference that rounding to bfloat16 makes, in natural logarithms."""
-    found: dict[str, Any] = {}
-    for which in ("base", "adapter"):
-        pairs = [
-            (float(one), float(other))
-            for reference, noisy in zip(exact, rounded, strict=False)
-            for one, other in zip(
-                reference[f"{which}_logprobs"], noisy[f"{which}_logprobs"], strict=True
-            )
-            if one is not None and other is not None
-        ]
-        gaps = [abs(one - other) for one, other in pairs] or [0.0]
-        found[which] = {"mean": round(sum(gaps) / len(gaps), 5), "max": round(max(gaps), 5)}
-    return found
+    pairs = list(zip(exact, rounded, strict=False))
+    return {
+        "base": _gap([(one["base_logprobs"], other["base_logprobs"]) for one, other in pairs]),
+        "adapter": _gap(
+            [(one["adapter_logprobs"], other["adapter_logprobs"]) for one, other in pairs]
+        ),
+    }
+
+
+_Values = list[float | None]
+
+
+def _gap(pairs: Sequence[tuple[_Values, _Values]]) -> Gap:
+    gaps = [
+        abs(one - other)
+        for exact, rounded in pairs
+        for one, other in zip(exact, rounded, strict=True)
+        if one is not None and other is not None
+    ] or [0.0]
+    return {"mean": round(sum(gaps) / len(gaps), 5), "max": round(max(gaps), 5)}
 
 
 @contextmanager
@@ -203,9 +273,9 @@ def computed_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     if next(model.parameters()).dtype == dtype:
         yield
         return
-    kept: list[tuple[Any, Any]] = []
+    kept: list[tuple[nn.Parameter, torch.Tensor]] = []
 
-    def cast(part: Any, given: Any) -> None:
+    def cast(part: nn.Module, given: object) -> None:
         kept.extend((parameter, parameter.data) for parameter in part.parameters())
         cast_parameters(part.parameters(), dtype)
 

@@ -49,20 +49,19 @@ class _Forward:
     (training/loop/row_threads.py) wait for each other.
     """
 
-    def __init__(self, layer: Any) -> None:
-        self._layer, self._base, self._plain = layer, layer.get_base_layer(), layer.forward
+    def __init__(self, layer: Linear) -> None:
+        self._layer, self._plain = layer, layer.forward
+        self._base = cast(nn.Linear, layer.get_base_layer())
 
-    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: object) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         layer, name = self._layer, _only(self._layer.active_adapters)
-        if layer.disable_adapters or layer.merged or name not in layer.lora_A:
-            return cast(torch.Tensor, self._plain(x, *args, **kwargs))
-        a, b, rows = (
-            layer.lora_A[name].weight,
-            layer.lora_B[name].weight,
-            x.reshape(-1, x.shape[-1]),
-        )
+        if name is None or layer.disable_adapters or layer.merged or name not in layer.lora_A:
+            return self._plain(x, *args, **kwargs)
+        rows = x.reshape(-1, x.shape[-1])
+        a = cast(nn.Linear, layer.lora_A[name]).weight
+        b = cast(nn.Linear, layer.lora_B[name]).weight
         y = (rows @ self._base.weight.t()).addmm_(rows @ a.t(), b.t(), alpha=layer.scaling[name])
-        return cast(torch.Tensor, y.view(*x.shape[:-1], y.shape[-1]))
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 def _only(names: list[str]) -> str | None:

@@ -23,6 +23,7 @@ from training.models.base_model import EXPERT_COUNTS, BaseModel
 from training.models.kernels import fuse_lora, use_short_attention
 from training.recipes.methods import ADAPTER, METHODS
 from training.recipes.recipe import Recipe
+from training.store.adapter_config import PlainConfig
 from whet.errors import AdapterError, InputError
 from whet.registry import ENGINE_LORA_MODULES
 
@@ -146,7 +147,7 @@ def _keep_start(peft_model: PeftModel, compute: torch.dtype) -> None:
 
 def served_adapter(
     peft_model: PeftModel, dtype: str
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+) -> tuple[dict[str, torch.Tensor], PlainConfig]:
     """Return (weights, configuration) of the trained adapter as a plain LoRA of the unchanged base.
 
     Where the adapter started with a part of the base (PiSSA, OLoRA), that start is subtracted as
@@ -196,7 +197,7 @@ def merged_once(model: PreTrainedModel | PeftModel, dtype: str) -> PreTrainedMod
     """
 
     wanted = getattr(torch, dtype)
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     for layer in layers:
         cast_parameters(layer.parameters(), torch.float32)
         layer.merge()
@@ -245,7 +246,7 @@ def set_adapter_weights(peft_model: PeftModel, weights: dict[str, torch.Tensor])
 
 def plain_config(
     rank: int, alpha: float, targets: list[str], *, rslora: bool = False
-) -> dict[str, Any]:
+) -> PlainConfig:
     """`adapter_config.json` with what the engine and PEFT need, and nothing of this machine.
 
     The base is not named in it: its digest is in the card, and a path would be wrong everywhere
@@ -271,7 +272,7 @@ def plain_config(
 
 def with_stored(
     model: PreTrainedModel | PeftModel,
-    config: dict[str, Any],
+    config: PlainConfig,
     weights: dict[str, torch.Tensor],
     name: str = "default",
 ) -> PeftModel:
@@ -281,7 +282,7 @@ def with_stored(
 
     plain = LoraConfig(
         r=config["r"],
-        lora_alpha=config["lora_alpha"],
+        lora_alpha=config["lora_alpha"],  # type: ignore[arg-type]  # PEFT takes any number
         target_modules=config["target_modules"],
         use_rslora=bool(config.get("use_rslora")),
         bias="none",

@@ -8,7 +8,6 @@ import math
 import resource
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,6 +28,7 @@ from training.loop.trainer import Trained
 from training.models.encoded import Encoded
 from training.plan.prepare import Prepared
 from training.recipes.recipe import Recipe
+from training.store.table_rows import Estimate, Measured
 
 _FLOAT32 = 4  # bytes
 # Times the largest tensor that autograd keeps: on the way back its gradient, the gradient of what
@@ -57,7 +57,7 @@ def estimate(
     price_per_hour: float = 0.0,
     *,
     written: Written | None = None,
-) -> dict[str, Any]:
+) -> Estimate:
     """Plain figures of a prepared run; `memory` as `memory_by_part` gives it, `price_per_hour` in
     any currency (0: not asked).
 
@@ -75,7 +75,7 @@ def estimate(
         prepared.steps * written.seconds + _rewards_seconds(prepared, speed) if written else 0.0
     )
     seconds = learning + _FORWARD * validated / speed
-    found = {
+    found: Estimate = {
         "rows": len(prepared.train),
         "tokens": tokens,
         "trained_tokens": round(done.trained_tokens * prepared.recipe.epochs),
@@ -91,7 +91,9 @@ def estimate(
         again = learning * rows / len(prepared.train)
         found["refit_seconds"] = round(again, 1)
         seconds += again
-    return {**found, "cost": round(seconds / 3600 * price_per_hour, 4)} if price_per_hour else found
+    if price_per_hour:
+        found["cost"] = round(seconds / 3600 * price_per_hour, 4)
+    return found
 
 
 def _rewards_seconds(prepared: Prepared, speed: float) -> float:
@@ -107,9 +109,7 @@ def _rewards_seconds(prepared: Prepared, speed: float) -> float:
     )
 
 
-def compared(
-    expected: dict[str, Any], trained: Trained, peak_bytes: int, processes: int = 1
-) -> dict[str, Any]:
+def compared(expected: Estimate, trained: Trained, peak_bytes: int, processes: int = 1) -> Estimate:
     """`expected` with what was measured, and the error of each figure as a share of what was
     measured (0.1: 10 % too high).
 
@@ -125,8 +125,12 @@ def compared(
             "error": {},
         }
     # A run that stopped early took less
-    done = {**expected, "seconds": expected["seconds"] * trained.steps / max(1, expected["steps"])}
-    measured = {
+    done = {
+        "seconds": expected["seconds"] * trained.steps / max(1, expected["steps"]),
+        "tokens_per_s": expected["tokens_per_s"],
+        "peak_memory_bytes": expected["peak_memory_bytes"],
+    }
+    measured: Measured = {
         "seconds": round(trained.seconds, 1),
         "tokens_per_s": round(trained.tokens_per_s),
         "peak_memory_bytes": peak_bytes,
@@ -135,7 +139,13 @@ def compared(
         **expected,
         "measured": measured,
         "error": {
-            name: round(done[name] / value - 1, 3) for name, value in measured.items() if value
+            name: round(done[name] / value - 1, 3)
+            for name, value in (
+                ("seconds", measured["seconds"]),
+                ("tokens_per_s", measured["tokens_per_s"]),
+                ("peak_memory_bytes", peak_bytes),
+            )
+            if value
         },
     }
 

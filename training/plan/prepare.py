@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from sqlalchemy import Connection
 
@@ -27,10 +26,12 @@ from training.machine.device import compute_dtype
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.encoded import Encoded
+from training.plan.notices import length_notices, row_notices, run_notices
 from training.plan.tracker import require_installed
-from training.recipes.methods import ADAPTER, ANSWERS, METHODS, Method
-from training.recipes.recipe import PRODUCTION, Recipe, chosen_variants, resolved
+from training.recipes.methods import ANSWERS, METHODS, Method
+from training.recipes.recipe import PRODUCTION, Recipe
 from training.recipes.recipe_checks import check_servable
+from training.recipes.recipe_choices import chosen_variants, resolved
 from training.store.adapter_store import require_base
 from whet.context import Context
 from whet.database import reading
@@ -94,102 +95,34 @@ def prepare(
     where they are many and `drop_leaks` is not set.
     """
     method = METHODS[recipe.method]
-    check_servable(recipe, context.settings.engine_max_lora_rank)
-    check_batches(recipe)
-    require_device(recipe.device, recipe.processes)
-    require_installed(context.settings.wandb_project, context.settings.mlflow_tracking_uri)
-    room = min(base.max_positions, context.settings.engine_max_model_len) - (
-        recipe.virtual_tokens if "virtual_tokens" in method.reads else 0
-    )
-    if "teacher" in method.reads and not recipe.teacher:
-        raise InputError(
-            "Distillation needs a teacher.",
-            hint=(
-                "Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher"
-                " http://host/v1#MODEL."
-            ),
-        )
+    room = _check_recipe(context, recipe, base)
     dataset = _rows_for(method, dataset)
     _require_teachable(recipe, dataset.train)
     standing = with_standing_reviews(context, alias, dataset).regression
     start, no_start = _start_adapter(context, alias, recipe, base)
-    asked_length = recipe.max_length
-    recipe = replace(recipe, init_from=start.digest if start else "")
+    bounded = length_notices(context, recipe.max_length, room, base)
     recipe = replace(
         resolved(recipe, parameters=base.parameters, max_length=room),
+        init_from=start.digest if start else "",
         dtype=compute_dtype(recipe.dtype),
     )
-    bounded = _length_bound(context, asked_length, room, base)
     encoder = Encoder(base, recipe.max_length)
     dataset, leaks = without_leaks(dataset, drop=drop_leaks)
-    left_out: list[BadLine] = []
-    parts: dict[str, list[Encoded]] = {}
-    kept: dict[str, Any] = {}
-    for part in ("train", "validation", "test"):
-        rows, rejected = dataset.part(part), []
-        if method.rows != ANSWERS:  # which reads the rejected answers too
-            found = [(row, refused(encoder, row)) for row in rows]
-            rows, rejected = (
-                [row for row, bad in found if bad is None],
-                [bad for _, bad in found if bad is not None],
-            )
-        parts[part], kept[part], other = encoder.encode_all(rows)
-        left_out += [*rejected, *other]
-    if left_out and not skip_bad:
-        shown = "\n".join(f"  {sentence}" for sentence in sentences(left_out))
-        raise InputError(
-            f"{len(left_out)} rows cannot be learned from with this base:\n{shown}",
-            hint=" ".join(["Correct them, or leave them out with --skip-bad.", *bounded]),
-        )
-    if not parts["train"]:
-        raise InputError(
-            "No row is left to train on.",
-            hint="`whet data check FILE` says why each row was refused.",
-        )
+    encoded = _encode_parts(encoder, method, dataset)
+    _refuse_left_out(encoded, bounded, skip_bad=skip_bad)
     dataset = replace(
-        dataset, **kept, regression=[row for row in _not_bad(standing) if encoder.takes(row)]
+        dataset,
+        train=encoded.rows["train"],
+        validation=encoded.rows["validation"],
+        test=encoded.rows["test"],
+        regression=[row for row in _not_bad(standing) if encoder.takes(row)],
     )
-    left_out += [leak.as_bad_line() for leak in leaks]
-    said = [*bounded, *([method.said] if method.said else [])]
-    if start is None and method.name in _NEEDS_ANSWERS:
-        said.append(
-            f"{method.name} starts from the bare base. It moves answers that the model gives"
-            " already and teaches no facts: first train lora on right answers, then go on from"
-            " that version (--init-from LABEL)."
-        )
-    if recipe.processes > 1:
-        said.append(
-            f"{recipe.processes} processes share the training; the estimate of time and memory is"
-            " that of one process which does it alone."
-        )
-    if base.has_experts and method.engine == ADAPTER and recipe.target_modules == ("all-linear",):
-        said.append(
-            "The base is a mixture of experts: its attention is trained, its experts stay as they"
-            " are. vLLM's CPU build serves no such base with adapters; there, export the version"
-            " merged (whet export merge VERSION --to FOLDER), and serve that as the base"
-            " (WHET_BASE_MODEL, with WHET_ENGINE_MAX_LORAS=0)."
-        )
-    if recipe.sample_every and not sampled_rows(dataset.validation, dataset.test):
-        said.append(
-            "No answers are sampled while training (sample_every): no question is held out."
-        )
-    recipe = chosen_variants(recipe, len(dataset.train))
-    if recipe.rehearsal_share:
-        said.append(
-            f"Up to {100 * recipe.rehearsal_share:.0f} % of each pass are general questions as the"
-            " base answers them, so that it keeps what it can do (--rehearsal-share 0 leaves them"
-            " out)."
-        )
-    if "refit" in method.reads:
-        recipe = replace(recipe, refit=bool(recipe.refit))
-    if recipe.refit and dataset.test:
-        said.append(
-            "After the verdict the version is trained again, on the"
-            f" {len(dataset.test)} held-out rows too, which takes as long as before"
-            " (--no-refit stores the model that was judged)."
-        )
+    left_out = [*encoded.left_out, *(leak.as_bad_line() for leak in leaks)]
+    parts = encoded.tokens
+    recipe = _chosen(recipe, len(dataset.train))
+    said = [*bounded, *run_notices(recipe, base, dataset, goes_on=start is not None)]
     variants, about_variants = _variants(encoder, dataset.train, parts["train"], recipe)
-    notices = [*said, *about_variants, *no_start, *_notices(dataset, method, parts["train"])]
+    notices = [*said, *about_variants, *no_start, *row_notices(dataset, method, parts["train"])]
     prepared = Prepared(
         alias,
         dataset,
@@ -204,6 +137,74 @@ def prepare(
         variants,
     )
     return _with_counterfactuals(context, prepared)
+
+
+def _chosen(recipe: Recipe, rows: int) -> Recipe:
+    """The recipe with what follows from the number of training rows."""
+    recipe = chosen_variants(recipe, rows)
+    is_open = "refit" in METHODS[recipe.method].reads
+    return replace(recipe, refit=bool(recipe.refit)) if is_open else recipe
+
+
+def _check_recipe(context: Context, recipe: Recipe, base: BaseModel) -> int:
+    """Refuse what the machine, the engine or the trackers cannot do; returns the tokens a row may
+    have."""
+    method = METHODS[recipe.method]
+    check_servable(recipe, context.settings.engine_max_lora_rank)
+    check_batches(recipe)
+    require_device(recipe.device, recipe.processes)
+    require_installed(context.settings.wandb_project, context.settings.mlflow_tracking_uri)
+    if "teacher" in method.reads and not recipe.teacher:
+        raise InputError(
+            "Distillation needs a teacher.",
+            hint=(
+                "Give --teacher FOLDER (a larger model with the same tokenizer) or --teacher"
+                " http://host/v1#MODEL."
+            ),
+        )
+    return min(base.max_positions, context.settings.engine_max_model_len) - (
+        recipe.virtual_tokens if "virtual_tokens" in method.reads else 0
+    )
+
+
+@dataclass(frozen=True)
+class _EncodedParts:
+    """Rows by part: as tokens, as they were, and what cannot be learned from."""
+
+    tokens: dict[str, list[Encoded]]
+    rows: dict[str, list[Row]]
+    left_out: list[BadLine]
+
+
+def _encode_parts(encoder: Encoder, method: Method, dataset: Dataset) -> _EncodedParts:
+    found = _EncodedParts({}, {}, [])
+    for part in ("train", "validation", "test"):
+        rows, rejected = dataset.part(part), []
+        if method.rows != ANSWERS:  # which reads the rejected answers too
+            checked = [(row, refused(encoder, row)) for row in rows]
+            rows, rejected = (
+                [row for row, bad in checked if bad is None],
+                [bad for _, bad in checked if bad is not None],
+            )
+        found.tokens[part], found.rows[part], other = encoder.encode_all(rows)
+        found.left_out.extend([*rejected, *other])
+    return found
+
+
+def _refuse_left_out(encoded: _EncodedParts, bounded: list[str], *, skip_bad: bool) -> None:
+    """Raises InputError for rows that cannot be learned from, and where none is left."""
+    left_out = encoded.left_out
+    if left_out and not skip_bad:
+        shown = "\n".join(f"  {sentence}" for sentence in sentences(left_out))
+        raise InputError(
+            f"{len(left_out)} rows cannot be learned from with this base:\n{shown}",
+            hint=" ".join(["Correct them, or leave them out with --skip-bad.", *bounded]),
+        )
+    if not encoded.tokens["train"]:
+        raise InputError(
+            "No row is left to train on.",
+            hint="`whet data check FILE` says why each row was refused.",
+        )
 
 
 def _with_counterfactuals(context: Context, prepared: Prepared) -> Prepared:
@@ -286,26 +287,6 @@ def _variants(
     return variants, [text]
 
 
-# Methods that only weigh answers against each other: there is nothing to prefer in answers that
-# know nothing. ORPO learns the chosen answers as well.
-_NEEDS_ANSWERS = frozenset({"dpo", "kto", "simpo", "rlhf"})
-
-
-def _length_bound(context: Context, asked: int, room: int, base: BaseModel) -> list[str]:
-    """Say what bounds a `max_length` that was asked for; [] where nothing does."""
-    if asked <= room:
-        return []
-    setting = context.settings.engine_max_model_len
-    if base.max_positions < setting:
-        return [
-            f"max_length {asked} is bounded to {room}: the base has {base.max_positions} positions."
-        ]
-    return [
-        f"max_length {asked} is bounded to {room}: the engine serves {setting} tokens"
-        " (WHET_ENGINE_MAX_MODEL_LEN), so longer rows would never be answered."
-    ]
-
-
 def _rows_for(method: Method, dataset: Dataset) -> Dataset:
     """The dataset without bad answers to be judged by.
 
@@ -376,30 +357,6 @@ def _live_adapter(
         if reason
         else (adapter, [])
     )
-
-
-def _notices(dataset: Dataset, method: Method, encoded: list[Encoded]) -> list[str]:
-    rows = [row for part in (dataset.train, dataset.validation, dataset.test) for row in part]
-    preferences = sum(row.kind == "preference" for row in rows)
-    found = []
-    if preferences and method.rows == ANSWERS:
-        found.append(
-            f"{preferences} rows are preferences: this method learns their chosen answers and does"
-            " not look at the rejected ones."
-        )
-    if texts := sum(row.is_text for row in dataset.train):
-        cut = sum(row.prompt_tokens == 0 for row in encoded)
-        found.append(
-            f"{texts} training rows are plain texts: every token is learned, in {cut} windows; a"
-            " text longer than a window goes on in the next one."
-        )
-    weighted = sum(row.weight != 1 for row in dataset.train)
-    if weighted and not method.own_loop:
-        found.append(
-            f"{weighted} rows have a weight, which the method {method.name} does not read: every"
-            " row counts alike."
-        )
-    return found
 
 
 def sampler_of(prepared: Prepared) -> Sampler | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from training.loop.checkpoint import LoopState
 from training.loop.trainer import Cancelled, Step, Trained
 from training.store import runs
+from training.store.table_rows import Progress
 from whet.clock import now_ms
 from whet.context import Context
 
 # A page that follows a run gains nothing from more, and the database is shared with the traffic
 _MIN_INTERVAL_S = 0.5
 _HEARTBEAT_S = 5.0  # while a stage is long and silent, such as loading
+
+
+Watch = Callable[[Progress], None]  # is told how far a run is
 
 
 class Reporter:
@@ -28,12 +31,12 @@ class Reporter:
         self,
         context: Context,
         run: runs.Run,
-        watch: Callable[[dict[str, Any]], None] = lambda progress: None,
+        watch: Watch = lambda progress: None,
     ) -> None:
         self._context, self._run, self._watch = context, run, watch
         self.curve: list[list[float]] = []
         self.questions: list[str] = []  # that are answered while the run trains
-        self._progress: dict[str, Any] = {"stage": "loading"}
+        self._progress: Progress = {"stage": "loading"}
         self._written_at = 0.0
         self._stopped = threading.Event()
         self._lost = False
@@ -81,8 +84,8 @@ class Reporter:
             "eta_s": round(step.eta_s, 1),
             "validation": _rounded(step.validation),
             "signs": list(step.signs),
-            **self._samples(step.samples),
         }
+        self._add_samples(self._progress, step.samples)
         self._write(force=step.step in (1, step.steps))
 
     def evaluating(self, done: int, total: int) -> None:
@@ -102,9 +105,9 @@ class Reporter:
         """
         self._watch({**self._progress, "stage": "reporting", "answered": done, "to_answer": total})
 
-    def final(self, trained: Trained) -> dict[str, Any]:
+    def final(self, trained: Trained) -> Progress:
         """The progress that stays with a finished run."""
-        return {
+        done: Progress = {
             "stage": "done",
             "step": trained.steps,
             "steps": trained.steps,
@@ -113,14 +116,14 @@ class Reporter:
             "eta_s": 0,
             "validation": _rounded(trained.validation),
             "signs": trained.signs,
-            **self._samples(trained.samples),
         }
+        self._add_samples(done, trained.samples)
+        return done
 
-    def _samples(self, answers: Sequence[list[Any]]) -> dict[str, Any]:
-        """Return the answers so far beside their questions; nothing where nothing is sampled."""
-        if not answers:
-            return {}
-        return {"samples": {"questions": self.questions, "answers": list(answers)}}
+    def _add_samples(self, progress: Progress, answers: Sequence[Sequence[object]]) -> None:
+        """Add the answers so far beside their questions; nothing where nothing is sampled."""
+        if answers:
+            progress["samples"] = {"questions": self.questions, "answers": list(answers)}
 
     def _write(self, *, force: bool) -> None:
         self._watch(self._progress)

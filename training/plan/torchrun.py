@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, TypedDict
 
 import torch
 from safetensors.torch import save_file
@@ -32,6 +32,7 @@ from training.models.encoded import Encoded
 from training.plan.identity import identity_of
 from training.plan.prepare import Prepared
 from whet.errors import TrainingError
+from whet.json_types import JsonObject
 
 # What the processes are told, in a folder that lives as long as they do
 ORDER, START = "order.json", "start.safetensors"
@@ -39,6 +40,22 @@ LOG = "processes.log"  # in the run's folder: what torchrun and the processes sa
 _STOP_S = 15.0  # that torchrun has to end its processes before it is killed, and they with it
 # In torchrun's report, of each process that a signal ended
 _SIGNAL = re.compile(r"exitcode\s*: -(\d+)")
+
+
+PlainRow = tuple[list[int], list[int], int, float]  # ids, which are learned, prompt, weight
+
+
+class Order(TypedDict):
+    """What the processes of a run are told."""
+
+    recipe: JsonObject
+    base: tuple[str, str]  # folder, name
+    train: list[PlainRow]
+    validation: list[PlainRow]
+    variants: list[list[PlainRow]]
+    pad_id: int
+    checkpoints: tuple[str, float]  # folder, seconds between two
+    identity: dict[str, str]
 
 
 def in_processes(
@@ -108,26 +125,26 @@ def _write_order(
             },
             folder / START,
         )
-    order = {
+    order: Order = {
         "recipe": prepared.recipe.as_json(),
-        "base": [str(prepared.base.folder), prepared.base.name],
+        "base": (str(prepared.base.folder), prepared.base.name),
         "train": _plain(prepared.train),
         "validation": _plain(prepared.validation),
         "variants": [_plain(rows) for rows in prepared.variants],
         "pad_id": pad_id,
-        "checkpoints": [str(checkpoints.folder.parent), checkpoints.every_s],
+        "checkpoints": (str(checkpoints.folder.parent), checkpoints.every_s),
         "identity": identity_of(prepared),
     }
     (folder / ORDER).write_text(json.dumps(order), encoding="utf-8")
 
 
-def _plain(rows: Iterable[Encoded]) -> list[list[Any]]:
+def _plain(rows: Iterable[Encoded]) -> list[PlainRow]:
     return [
-        [list(row.ids), list(map(int, row.trained)), row.prompt_tokens, row.weight] for row in rows
+        (list(row.ids), list(map(int, row.trained)), row.prompt_tokens, row.weight) for row in rows
     ]
 
 
-def rows_in(plain: list[list[Any]]) -> list[Encoded]:
+def rows_in(plain: list[PlainRow]) -> list[Encoded]:
     """Rows as an order holds them."""
     return [
         Encoded(tuple(ids), tuple(map(bool, trained)), prompt_tokens, weight)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from training.recipes.methods import LORA_STARTS, METHODS, OPTIONAL_FIELDS, SMOOTHED_LOSSES
 from whet.errors import InputError, NotFoundError
+from whet.json_types import JsonObject
 
 FOLDER = Path(__file__).parent
 SCHEDULES = ("cosine", "linear", "constant")
@@ -22,24 +24,12 @@ DTYPES = ("auto", "bfloat16", "float32")
 DEVICES = ("auto", "cpu", "cuda")
 PRODUCTION = "production"  # as `init_from`: the version that answers under the alias now
 
-# Small models need large steps: measured on the built-in base, where 2e-4 learns nothing in six
-# epochs. It goes with `batch_size`: steps of 8 rows took 3e-3, and at 5e-3 one seed in two lost
-# twenty points. The figures for larger ones are the values that LoRA practice settled on.
-_LEARNING_RATES = ((50e6, 2e-3), (1e9, 5e-4), (math.inf, 2e-4))  # (parameters up to, rate)
 
-
-# Wordings of each question where a recipe names none, and the rows from which on a set has enough
-# of its own (benchmarks/training/GATE.md).
-_VARIANTS, _MANY_ROWS = 4, 5_000
-# Rows up to which held-out ones are trained too after the verdict: of 500, the wordings that a test
-# part takes away cost eight points of unseen wordings (benchmarks/training/GATE.md), and a second
-# training is short.
-_REFIT_ROWS = 1_000
-# Share of general questions in a pass, and the parameters above which a base has skills to keep:
-# the built-in one answers 2 of the 106 general questions (docs/decisions/0021-rehearsal.md).
-_REHEARSAL_SHARE, _SKILLED_PARAMETERS = 0.15, 50e6
 # Fields that stand for a choice while they are None, and what they hold then
 _CHOSEN: dict[str, type] = {"refit": bool, "rehearsal_share": float}
+_SHARED = "0 where several processes share the training"
+
+Rule = tuple[str, bool, str]  # field, whether it holds, what is expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +134,18 @@ class Recipe:
                     hint="Leave it out; docs/training-methods.md says what each method reads.",
                 )
 
-    def _rules(self) -> list[tuple[str, bool, str]]:
+    def _rules(self) -> list[Rule]:
+        return [
+            *self._adapter_rules(),
+            *self._step_rules(),
+            *self._run_rules(),
+            *self._method_rules(),
+            *self._loss_rules(),
+            *self._start_rules(),
+            *self._regularisation_rules(),
+        ]
+
+    def _adapter_rules(self) -> list[Rule]:
         return [
             ("method", self.method in METHODS, f"one of {', '.join(METHODS)}"),
             ("rank", 1 <= self.rank <= 512, "1 to 512"),
@@ -156,20 +157,16 @@ class Recipe:
                 and all(isinstance(name, str) and name for name in self.target_modules),
                 "names of layers",
             ),
-            (
-                "learning_rate",
-                _finite(self.learning_rate) and 0 <= self.learning_rate < 1,
-                "0 (chosen) or a rate below 1",
-            ),
+        ]
+
+    def _step_rules(self) -> list[Rule]:
+        return [
+            ("learning_rate", _below_one(self.learning_rate), "0 (chosen) or a rate below 1"),
             ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
             ("warmup", _finite(self.warmup) and 0 <= self.warmup <= 1, "0 to 1"),
             ("epochs", _finite(self.epochs) and 0 < self.epochs <= 1000, "above 0, up to 1000"),
             ("batch_size", 1 <= self.batch_size <= 4096, "1 to 4096"),
-            (
-                "weight_decay",
-                _finite(self.weight_decay) and 0 <= self.weight_decay < 1,
-                "0 or more and below 1",
-            ),
+            ("weight_decay", _below_one(self.weight_decay), "0 or more and below 1"),
             (
                 "weight_decay",
                 self.method != "ia3" or self.weight_decay == 0,
@@ -182,28 +179,19 @@ class Recipe:
                 1 <= self.processes <= min(64, self.batch_size),
                 "1 to 64, and a row of each step for each of them (batch_size)",
             ),
+        ]
+
+    def _run_rules(self) -> list[Rule]:
+        return [
             ("question_variants", 0 <= self.question_variants <= 100, "0 (chosen) to 100"),
-            (
-                "counterfactual_share",
-                _finite(self.counterfactual_share) and 0 <= self.counterfactual_share <= 0.5,
-                "0 (none) to 0.5",
-            ),
-            (
-                "rehearsal_share",
-                self.rehearsal_share is None
-                or (_finite(self.rehearsal_share) and 0 <= self.rehearsal_share <= 0.5),
-                "0 (none) to 0.5",
-            ),
+            ("counterfactual_share", _up_to_half(self.counterfactual_share), "0 (none) to 0.5"),
+            ("rehearsal_share", _up_to_half(self.rehearsal_share or 0.0), "0 (none) to 0.5"),
             (
                 "folds",
                 self.folds == 0 or 2 <= self.folds <= 20,
                 "0 (no cross-validation) or 2 to 20",
             ),
-            (
-                "folds",
-                not self.folds or self.processes == 1,
-                "0 where several processes share the training",
-            ),
+            ("folds", not self.folds or self.processes == 1, _SHARED),
             (
                 "refit",
                 not self.refit or self.processes == 1,
@@ -211,11 +199,7 @@ class Recipe:
             ),
             ("patience", 0 <= self.patience <= 1000, "0 (never stop early) to 1000"),
             ("sample_every", self.sample_every >= 0, "0 (no samples) or a number of steps"),
-            (
-                "sample_every",
-                not self.sample_every or self.processes == 1,
-                "0 where several processes share the training",
-            ),
+            ("sample_every", not self.sample_every or self.processes == 1, _SHARED),
             ("device", self.device in DEVICES, f"one of {', '.join(DEVICES)}"),
             (
                 "max_length",
@@ -225,6 +209,10 @@ class Recipe:
             ("dtype", self.dtype in DTYPES, f"one of {', '.join(DTYPES)}"),
             ("seed", 0 <= self.seed < 1 << 32, "0 to 4294967295"),
             ("threads", 0 <= self.threads <= 1024, "0 (chosen) to 1024"),
+        ]
+
+    def _method_rules(self) -> list[Rule]:
+        return [
             ("virtual_tokens", 1 <= self.virtual_tokens <= 1024, "1 to 1024"),
             ("beta", _finite(self.beta) and 0 < self.beta <= 10, "above 0, up to 10"),
             (
@@ -243,8 +231,10 @@ class Recipe:
                 _finite(self.temperature) and 0 < self.temperature <= 100,
                 "above 0, up to 100",
             ),
-            *self._loss_rules(),
-            *self._start_rules(),
+        ]
+
+    def _regularisation_rules(self) -> list[Rule]:
+        return [
             (
                 "loraplus_lr_ratio",
                 _finite(self.loraplus_lr_ratio) and 1 <= self.loraplus_lr_ratio <= 1024,
@@ -257,7 +247,7 @@ class Recipe:
             ),
         ]
 
-    def _loss_rules(self) -> list[tuple[str, bool, str]]:
+    def _loss_rules(self) -> list[Rule]:
         """Return the rules of what preference methods minimise: (field, whether it holds, what is
         expected).
         """
@@ -293,7 +283,7 @@ class Recipe:
             ),
         ]
 
-    def _start_rules(self) -> list[tuple[str, bool, str]]:
+    def _start_rules(self) -> list[Rule]:
         """Return the rules of how the matrices of a LoRA start, as `_loss_rules` does."""
         start = self.init_lora_weights
         known = start in LORA_STARTS or re.fullmatch(r"pissa_niter_[1-9]\d{0,2}", start) is not None
@@ -333,7 +323,7 @@ class Recipe:
         """
         return self.teacher if self.teacher.startswith(("http://", "https://")) else ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return {**asdict(self), "target_modules": list(self.target_modules)}
 
 
@@ -341,7 +331,15 @@ def _finite(value: float) -> bool:
     return math.isfinite(value)
 
 
-def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
+def _below_one(value: float) -> bool:
+    return _finite(value) and 0 <= value < 1
+
+
+def _up_to_half(value: float) -> bool:
+    return _finite(value) and 0 <= value <= 0.5
+
+
+def recipe_from(values: Mapping[str, object], base: Recipe | None = None) -> Recipe:
     """`base` (or the defaults) with `values` in place of its fields.
 
     Raises InputError that names the wrong field.
@@ -358,7 +356,7 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     return replace(base, **changed)
 
 
-def _cast(name: str, value: object, kind: type) -> Any:
+def _cast(name: str, value: object, kind: type) -> object:
     if kind is tuple:
         names = [value] if isinstance(value, str) else value
         if isinstance(names, list | tuple) and all(isinstance(item, str) for item in names):
@@ -396,42 +394,3 @@ def load_recipe(reference: str = "lora") -> Recipe:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"The recipe {path} cannot be read: {error}.") from error
     return recipe_from(values)
-
-
-def chosen_variants(recipe: Recipe, rows: int) -> Recipe:
-    """The recipe with its number of question variants, by the number of training rows."""
-    if recipe.question_variants or "question_variants" not in METHODS[recipe.method].reads:
-        return recipe
-    return replace(recipe, question_variants=_VARIANTS if rows < _MANY_ROWS else 1)
-
-
-def _chosen_rehearsal(recipe: Recipe, parameters: int) -> float | None:
-    if recipe.rehearsal_share is not None or "rehearsal_share" not in METHODS[recipe.method].reads:
-        return recipe.rehearsal_share
-    return _REHEARSAL_SHARE if parameters > _SKILLED_PARAMETERS else 0.0
-
-
-def chosen_refit(recipe: Recipe, rows: int, *, holds_out: bool) -> Recipe:
-    """The recipe with its choice whether held-out rows are trained too after the verdict.
-
-    `rows`: training rows and held-out ones. `holds_out`: the run took the test rows out of its own;
-    rows that somebody gave to judge by are never trained on unasked.
-    """
-    if recipe.refit is not None or "refit" not in METHODS[recipe.method].reads:
-        return recipe
-    return replace(recipe, refit=holds_out and rows <= _REFIT_ROWS and recipe.processes == 1)
-
-
-def resolved(recipe: Recipe, *, parameters: int, max_length: int) -> Recipe:
-    """The recipe with the choices filled in that follow from the base alone (`threads` is measured
-    later).
-    """
-    method = METHODS[recipe.method]
-    by_size = next(rate for limit, rate in _LEARNING_RATES if parameters <= limit) * method.rate
-    return replace(
-        recipe,
-        learning_rate=recipe.learning_rate or by_size,
-        max_length=min(recipe.max_length or max_length, max_length),
-        loss_type=recipe.loss_type or next(iter(method.losses), ""),
-        rehearsal_share=_chosen_rehearsal(recipe, parameters),
-    )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from training.recipes.methods import ADAPTER, METHODS, OPTIONAL_FIELDS
 from training.recipes.recipe import Recipe
 from whet.errors import InputError
 
 
-def relevant_fields(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def relevant_fields(recipe: Mapping[str, object]) -> dict[str, object]:
     """Of a recipe as it is stored, what its method reads: how hard DPO holds to its start says
     nothing about a LoRA run. All of one whose method is not known.
     """
-    method = METHODS.get(recipe.get("method", ""))
+    method = METHODS.get(str(recipe.get("method", "")))
     unread = OPTIONAL_FIELDS - method.reads if method else ()
     return {name: value for name, value in recipe.items() if name not in unread}
 

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Mapping
 
 from training.imports import quiet_environment
 
@@ -29,7 +29,7 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def tell(self, what: dict[str, Any]) -> None:
+    def tell(self, what: Mapping[str, object]) -> None:
         """Send the order; the pipe stays open, and its end tells the child that we are gone."""
         assert self._process.stdin is not None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TypedDict
 
 # Most bases are of its kind, and a run would wait for it
 import transformers.models.llama.modeling_llama  # noqa: F401
@@ -19,6 +19,7 @@ from training.runs.pipeline import run_training
 from training.runs.resume import checkpoints_of, recipe_of
 from training.store import runs
 from training.store.requests import requested, run_of
+from training.store.table_rows import PlacedRequest
 from whet.clock import now_ms
 from whet.context import Context, open_context
 from whet.database import reading
@@ -28,7 +29,17 @@ from whet.settings import load_settings
 log = logging.getLogger(__name__)
 
 
-def run(told: dict[str, Any]) -> None:
+class Order(TypedDict):
+    """What the worker tells its child."""
+
+    run: str
+    attempt: int
+    alias: str
+    started_at: int
+    request: str
+
+
+def run(told: Order) -> None:
     """Do the run that the worker tells of, and end its row."""
     context = open_context(load_settings())
     started = runs.Run(
@@ -66,7 +77,7 @@ def run(told: dict[str, Any]) -> None:
         context.close()
 
 
-def _train(context: Context, run: runs.Run, request: dict[str, Any]) -> None:
+def _train(context: Context, run: runs.Run, request: PlacedRequest) -> None:
     with Reporter(context, run) as reporter:
         recipe = recipe_of(context, run.id) or recipe_from(
             request["recipe"], load_recipe(context.settings.retrain_recipe)
@@ -88,7 +99,7 @@ def _train(context: Context, run: runs.Run, request: dict[str, Any]) -> None:
     )
 
 
-def _rows_of(context: Context, request: dict[str, Any]) -> tuple[str, str, str]:
+def _rows_of(context: Context, request: PlacedRequest) -> tuple[str, str, str]:
     """(folder, digest, name) of the rows that an earlier attempt went on with, because a teacher's
     answers are asked for once; else of the request's.
     """

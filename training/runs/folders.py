@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import PeftModel
 from torch import nn
@@ -18,8 +18,10 @@ from training.adapters.export import save_model
 from training.evaluation.judge import Judgement
 from training.plan.prepare import Prepared
 from training.recipes.methods import METHODS, MODEL
+from training.runs.version_card import VersionCard
 from training.store import runs
 from training.store.adapter_store import CARD
+from training.store.table_rows import Progress
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import writing
@@ -32,9 +34,9 @@ def write_folder(
     prepared: Prepared,
     model: nn.Module,
     judgement: Judgement,
-    card: dict[str, Any],
+    card: VersionCard,
     into: Path,
-    progress: dict[str, Any],
+    progress: Progress,
     curve: list[list[float]],
 ) -> None:
     """Write `into` (complete or not at all) and end the run's row, which names it.
@@ -42,14 +44,13 @@ def write_folder(
     Raises InputError, StoreError, runs.Superseded; then there is no folder.
     """
     method = METHODS[prepared.recipe.method]
-    verdict = {"verdict": judgement.verdict, "reason": judgement.reason}
 
     def fill(folder: Path) -> None:
         if method.engine == MODEL:
             save_model(cast(PreTrainedModel, model), prepared.base, folder)
         else:
             cast(PeftModel, model).save_pretrained(str(folder))
-        told = {
+        told: dict[str, object] = {
             "method": method.name,
             "engine": method.engine,
             "said": method.said,
@@ -73,7 +74,12 @@ def write_folder(
                 connection,
                 run,
                 adapter_digest=None,
-                progress={**progress, "folder": str(into), **verdict},
+                progress={
+                    **progress,
+                    "folder": str(into),
+                    "verdict": judgement.verdict,
+                    "reason": judgement.reason,
+                },
                 curve=curve,
                 now=now_ms(),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from peft import PeftModel
 from torch import nn
@@ -22,13 +22,14 @@ from training.plan.estimates import estimate, memory_of
 from training.plan.prepare import Prepared
 from training.recipes.methods import METHODS
 from training.store import adapter_publish
+from training.store.table_rows import Estimate
 from whet.context import Context
 from whet.errors import InputError
 
 
 def measured(
     context: Context, prepared: Prepared, price_per_hour: float = 0.0
-) -> tuple[Prepared, Any, Loss, dict[str, Any]]:
+) -> tuple[Prepared, nn.Module, Loss, Estimate]:
     """(the run with its number of threads, its model, what is minimised, the estimate): all that is
     known before the first step. Raises TrainingError where memory runs out already.
     """

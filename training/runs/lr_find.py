@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from training.loop.loss import Loss, noisy_embeddings, recomputing
 from training.loop.master_weights import MasterWeights, set_rate
 from training.loop.ranks import SINGLE_PROCESS
 from training.loop.row_threads import row_thread_count, row_thread_pool
-from training.loop.trainer import step_gradients
+from training.loop.step_gradients import step_gradients
 from training.models.encoded import Encoded
 from training.recipes.methods import METHODS
 from training.recipes.recipe import Recipe
@@ -43,6 +43,23 @@ class RangePoint:
     smoothed: float
 
 
+class PointJson(TypedDict):
+    """A `RangePoint`."""
+
+    rate: float
+    loss: float
+    smoothed: float
+
+
+class RangeJson(TypedDict):
+    """A `RangeTest`."""
+
+    points: list[PointJson]
+    suggestion: float | None
+    lowest_at: float | None
+    stopped: str
+
+
 @dataclass(frozen=True)
 class RangeTest:
     """What a range test found; the rates are None where the loss fell at no rate."""
@@ -52,8 +69,16 @@ class RangeTest:
     lowest_at: float | None  # rate of the lowest smoothed loss, which is too high to train at
     stopped: str  # "end", "diverged" or "time"
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_json(self) -> RangeJson:
+        return {
+            "points": [
+                {"rate": point.rate, "loss": point.loss, "smoothed": point.smoothed}
+                for point in self.points
+            ],
+            "suggestion": self.suggestion,
+            "lowest_at": self.lowest_at,
+            "stopped": self.stopped,
+        }
 
 
 def require_testable(recipe: Recipe) -> None:

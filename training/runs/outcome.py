@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from training.evaluation.judge import Judgement
 from training.loop.trainer import Trained
+from training.store.table_rows import Estimate
 from whet.registry import Adapter
 
 
@@ -23,7 +23,7 @@ class Outcome:
     judgement: Judgement
     trained: Trained
     seconds: dict[str, float]  # by stage
-    estimate: dict[str, Any]
+    estimate: Estimate
     dataset_digest: str
     method: str
 

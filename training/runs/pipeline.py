@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from peft import PeftModel
 from torch import nn
 
 from training.evaluation.cross_validation import CrossValidated, cross_validate
-from training.evaluation.judge import Judgement, judge
-from training.loop.checkpoint import Checkpoints, Snapshot
+from training.evaluation.judge import judge
 from training.loop.diagnostics import warn_endless_answers, warn_no_gain
 from training.loop.faults import (
-    FileSignature,
     file_signature,
     require_unchanged,
     translate_oom,
@@ -29,7 +27,7 @@ from training.loop.loss import Loss
 from training.loop.run_folders import run_folder
 from training.loop.trainer import Step, Trained
 from training.machine.disk_space import require_disk_space
-from training.methods.families import Family, family
+from training.methods.families import family
 from training.methods.loop import free_model
 from training.models.fingerprint import fingerprint
 from training.plan.beside import train_beside
@@ -37,55 +35,25 @@ from training.plan.estimates import compared, peak_memory_bytes
 from training.plan.identity import identity_of
 from training.plan.prepare import Prepared, sampler_of, with_all_rows
 from training.plan.reporter import Reporter
-from training.recipes.methods import METHODS, MODEL
+from training.recipes.methods import METHODS
 from training.recipes.recipe_checks import check_into
-from training.runs.folders import write_folder
 from training.runs.load_model import load, measured, pad_token, probes
 from training.runs.outcome import Outcome
 from training.runs.rehearsal import with_rehearsal
 from training.runs.report import FULL_REPORT, make_report
 from training.runs.resume import checkpoints_of
+from training.runs.run_records import EvaluatedRun, LoadedRun
 from training.runs.stopwatch import Stopwatch
+from training.runs.storing import require_place, store
 from training.runs.trackers import Trackers
-from training.runs.version_card import new_adapter, recipe_json, version_card
-from training.store import adapter_publish, runs
-from whet.clock import now_ms
+from training.runs.version_card import recipe_json, version_card
+from training.store import runs
+from training.store.table_rows import Estimate
 from whet.context import Context
-from whet.registry import Adapter
 
 # Checkpoints' worth of disk: two are kept while a third is written; the adapter itself is smaller
 # than one
 _ROOM = 3
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """What a run trains with, once its model is loaded and measured. The model itself goes by hand:
-    evaluation replaces it, and what is held here is not given back to the machine."""
-
-    prepared: Prepared
-    method: Family
-    loss_of: Loss
-    pad_id: int
-    folder: Path  # of the run
-    checkpoints: Checkpoints
-    resume: Snapshot | None  # where an earlier attempt stopped
-    base_files: FileSignature  # as they were when the model was loaded
-    estimate: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EvaluatedRun:
-    """What a run is stored as."""
-
-    model: nn.Module
-    judgement: Judgement
-    fingerprint: dict[str, Any] | None  # None for what is no version
-    refit_seconds: float = 0.0
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        return self.judgement.decision.metrics if self.judgement.decision else {}
 
 
 def run_training(
@@ -110,20 +78,13 @@ def run_training(
     """
     check_into(prepared.recipe, into)
     clock = Stopwatch()
-
     loaded, model = _load(context, run, prepared, reporter, into)
     clock.mark("loading")
-
-    earlier = loaded.resume.state if loaded.resume else None
-    with Trackers(context, run, loaded.prepared, loaded.folder, earlier) as trackers:
+    with Trackers(context, run, loaded.prepared, loaded.folder, loaded.earlier) as trackers:
         trained = _train(model, loaded, reporter, trackers)
-        estimate = compared(
-            loaded.estimate, trained, peak_memory_bytes(), loaded.prepared.recipe.processes
-        )
-        runs.describe(context, run, estimate=estimate)
+        estimate = _measure(context, run, loaded, trained)
         clock.mark("training")
         clock.part("training", "sampling", trained.sampling_seconds)
-
         require_unchanged(loaded.prepared.base, loaded.base_files)
         crossed = _cross_validate(context, loaded, reporter)
         reporter.stage("evaluating")
@@ -143,14 +104,7 @@ def run_training(
 
     reporter.stage("storing")
     card = version_card(loaded.prepared, trained, estimate, clock.seconds)
-    adapter = None
-    if into is None:
-        adapter = _publish(context, run, loaded, evaluated, trained, card, reporter, actor)
-    else:
-        write_folder(
-            context, run, loaded.prepared, model, evaluated.judgement, card, into,
-            reporter.final(trained), reporter.curve,
-        )  # fmt: skip
+    adapter = store(context, run, loaded, evaluated, trained, card, reporter, actor, into)
     loaded.checkpoints.remove()
     clock.mark("storing")
 
@@ -184,7 +138,7 @@ def _load(
     base_files = file_signature(prepared.base.folder)
     prepared, model, loss_of, estimate = measured(context, prepared)
     require_disk_space(folder, _ROOM * estimate["memory"]["checkpoint"])
-    _require_place(context, model, prepared, into)
+    require_place(context, model, prepared, into)
     checkpoints = checkpoints_of(context, run.id)
     checkpoints.belongs_to(prepared.recipe.as_json(), identity_of(prepared))
     resume = checkpoints.resume()
@@ -312,39 +266,12 @@ def _with_warnings(trained: Trained, evaluated: EvaluatedRun) -> Trained:
     return replace(trained, signs=[*trained.signs, *filter(None, (endless, gained))])
 
 
-def _publish(
-    context: Context,
-    run: runs.Run,
-    loaded: LoadedRun,
-    evaluated: EvaluatedRun,
-    trained: Trained,
-    card: dict[str, Any],
-    reporter: Reporter,
-    actor: str,
-) -> Adapter:
-    """Store the version; the run's row ends in the same transaction."""
-    new = new_adapter(
-        evaluated.model,
-        loaded.prepared,
-        run,
-        evaluated.judgement,
-        {**card, "fingerprint": evaluated.fingerprint},
-        actor,
-    )
-    return adapter_publish.publish(
-        context,
-        replace(
-            new,
-            also=lambda connection, stored: runs.succeed(
-                connection,
-                run,
-                adapter_digest=stored.digest,
-                progress=reporter.final(trained),
-                curve=reporter.curve,
-                now=now_ms(),
-            ),
-        ),
-    )
+def _measure(context: Context, run: runs.Run, loaded: LoadedRun, trained: Trained) -> Estimate:
+    """Note in the run's row what it took beside what was expected."""
+    processes = loaded.prepared.recipe.processes
+    estimate = compared(loaded.estimate, trained, peak_memory_bytes(), processes)
+    runs.describe(context, run, estimate=estimate)
+    return estimate
 
 
 def refitted(
@@ -371,24 +298,3 @@ def refitted(
         on_step=lambda step: reporter.working("refitting", step.step, step.steps),
     )
     return family(METHODS[prepared.recipe.method]).candidate(model, everything)
-
-
-def _require_place(
-    context: Context, model: nn.Module, prepared: Prepared, into: Path | None
-) -> None:
-    """Raises TrainingError where what comes of the run has no room: hours before it is written."""
-    if into is not None:
-        whole = METHODS[prepared.recipe.method].engine == MODEL
-        learned = (
-            prepared.base.parameters
-            if whole
-            else sum(each.numel() for each in model.parameters() if each.requires_grad)
-        )
-        require_disk_space(
-            into.absolute(), learned * next(model.parameters()).element_size(), "--into"
-        )
-    elif context.store.is_local:
-        sizes = (
-            each.numel() * each.element_size() for each in model.parameters() if each.requires_grad
-        )
-        require_disk_space(Path(context.store.root), sum(sizes), "WHET_STORE_URL")

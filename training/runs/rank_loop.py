@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -21,7 +20,7 @@ from training.methods.families import family
 from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.plan.prepare import Prepared
-from training.plan.torchrun import ORDER, START, rows_in, step_line, tell
+from training.plan.torchrun import ORDER, START, Order, rows_in, step_line, tell
 from training.recipes.methods import METHODS
 from training.recipes.recipe import recipe_from
 from whet.errors import WhetError
@@ -42,7 +41,7 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _train(folder: Path, order: dict[str, Any]) -> None:
+def _train(folder: Path, order: Order) -> None:
     prepared = _prepared(order)
     recipe, method = prepared.recipe, family(METHODS[prepared.recipe.method])
     ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
@@ -70,7 +69,7 @@ def _train(folder: Path, order: dict[str, Any]) -> None:
         )
 
 
-def _prepared(order: dict[str, Any]) -> Prepared:
+def _prepared(order: Order) -> Prepared:
     """The run as far as the loop knows it."""
 
     recipe, (folder, name) = recipe_from(order["recipe"]), order["base"]

@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypedDict, cast
 
 from training.loop.trainer import Cancelled
 from training.optional import RAY_JOBS, RAY_REFUSAL
 from training.plan.prepare import Prepared
+from training.plan.reporter import Watch
 from training.recipes.recipe import Recipe
 from training.runs.places import SEND_A_TOKEN, send_token
 from training.runs.version_card import recipe_json
 from training.store import runs
+from training.store.table_rows import ShownRun
 from whet.clock import now_ms
 from whet.context import Context
 from whet.database import reading
@@ -38,7 +40,53 @@ _PASSED = (
 _LOOK_S = 1.0
 
 
-def client_of(address: str) -> Any:
+class JobStatus(Protocol):
+    """Ray's state of a job."""
+
+    def is_terminal(self) -> bool: ...
+
+
+class JobDetails(Protocol):
+    """What Ray says of a job."""
+
+    message: str | None
+
+
+class JobClient(Protocol):
+    """What is called of Ray's client for jobs."""
+
+    def submit_job(
+        self,
+        *,
+        entrypoint: str,
+        submission_id: str,
+        runtime_env: Mapping[str, object],
+        metadata: Mapping[str, str],
+        entrypoint_num_cpus: float = ...,
+        entrypoint_num_gpus: float = ...,
+    ) -> str: ...
+
+    def stop_job(self, job_id: str) -> object: ...
+
+    def get_job_status(self, job_id: str) -> JobStatus: ...
+
+    def get_job_logs(self, job_id: str) -> str: ...
+
+    def get_job_info(self, job_id: str) -> JobDetails: ...
+
+
+class RunSummary(TypedDict, total=False):
+    """What `whet train resume --json` says, as far as it is read here."""
+
+    adapter: str | None
+    path: str | None
+    verdict: str
+    reason: str
+    next: str
+    notices: list[str]
+
+
+def client_of(address: str) -> JobClient:
     """Ray's client for jobs.
 
     Raises ConfigurationError when nobody takes jobs there, or not from us.
@@ -46,7 +94,7 @@ def client_of(address: str) -> Any:
     send_token(os.environ, Path.home())
     refusal = load(RAY_REFUSAL)
     try:
-        return load(RAY_JOBS)(address)
+        return cast(JobClient, load(RAY_JOBS)(address))
     except refusal as error:
         raise ConfigurationError(
             f"The Ray cluster at {address} asks for a token: {error.message.splitlines()[0]}",
@@ -71,12 +119,12 @@ def as_asked(prepared: Prepared, asked: Recipe) -> Prepared:
 
 def run_on_ray(
     context: Context,
-    client: Any,
+    client: JobClient,
     prepared: Prepared,
     *,
-    watch: Callable[[dict[str, Any]], None],
+    watch: Watch,
     on_log: Callable[[str], None],
-) -> dict[str, Any]:
+) -> RunSummary:
     """Start the run as a job and see it through; returns what `whet train resume --json` says of it
     there.
 
@@ -122,17 +170,23 @@ def run_on_ray(
             f"The job can no longer be followed: {error}",
             hint=f"`whet train show {run.id}` says how the run goes.",
         ) from error
+    _require_success(context, client, run, job)
+    return _summary(log)
+
+
+def _require_success(context: Context, client: JobClient, run: runs.Run, job: str) -> None:
+    """Raise TrainingError where the job is over and the run did not succeed."""
     row = _row(context, run)
     if row["state"] == runs.RUNNING:  # the job is over, and nobody is left who would end the row
         said = str(client.get_job_info(job).message or "").strip()
-        row["error"] = f"The Ray job ended before the run did. {said}".strip()
-        _end(context, run, row["error"])
+        ended = f"The Ray job ended before the run did. {said}".strip()
+        row["error"] = ended
+        _end(context, run, ended)
     if row["state"] != runs.SUCCEEDED:
         raise TrainingError(
             f"The run {run.id} did not succeed on Ray: {row['error']}",
             hint=f"`ray job logs {job}` has what the job said.",
         )
-    return _summary(log)
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -162,10 +216,10 @@ def resources(recipe: Recipe) -> dict[str, float]:
 
 def _follow(
     context: Context,
-    client: Any,
+    client: JobClient,
     run: runs.Run,
     job: str,
-    watch: Callable[[dict[str, Any]], None],
+    watch: Watch,
     on_log: Callable[[str], None],
 ) -> str:
     """Look at the job until it is over; returns its log.
@@ -200,7 +254,7 @@ def _wait_for_room(context: Context, run: runs.Run) -> None:
             raise Cancelled from error
 
 
-def _row(context: Context, run: runs.Run) -> dict[str, Any]:
+def _row(context: Context, run: runs.Run) -> ShownRun:
     with reading(context.database) as connection:
         return runs.find(connection, run.id)
 
@@ -212,7 +266,7 @@ def _end(context: Context, run: runs.Run, error: str) -> None:
     )
 
 
-def _summary(log: str) -> dict[str, Any]:
+def _summary(log: str) -> RunSummary:
     """The last JSON document in a log that holds warnings too."""
     lines = [line for line in split_lines(log) if line.startswith("{")]
-    return dict(json.loads(lines[-1])) if lines else {}
+    return cast(RunSummary, json.loads(lines[-1])) if lines else {}

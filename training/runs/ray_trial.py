@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from training.imports import load, quiet_environment
 
 quiet_environment()  # before Ray unpickles the trial's rows, which imports torch
 
 
-def attempt(*trial: Any) -> tuple[float | None, str]:
+def attempt(*trial: object) -> tuple[float | None, str]:
     """Try one recipe, see `search_ray.attempt`."""
     found: tuple[float | None, str] = load("training.runs.search_ray:attempt")(*trial)
     return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 from training.loop.checkpoint import Checkpoints
 from training.loop.run_folders import run_folder
 from training.recipes.recipe import Recipe, recipe_from
+from training.store.table_rows import RunRow
 from whet.context import Context
 
 
@@ -26,7 +26,7 @@ def recipe_of(context: Context, run_id: str) -> Recipe | None:
     return recipe_from(snapshot.recipe) if snapshot else None
 
 
-def recipe_in(row: dict[str, Any]) -> Recipe:
+def recipe_in(row: RunRow) -> Recipe:
     """The recipe in a run's row, which holds more than it."""
 
     known = {field.name for field in fields(Recipe)}

@@ -4,13 +4,12 @@ findings with what to do about each.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from training.data import labels, languages
-from training.data.check_report import Bin, CheckReport, Piece, RowFigures
+from training.data.check_report import CheckReport, Preview
 from training.data.datasets import Shares, default_shares
 from training.data.finding import ERROR, WARNING, Finding, warned
 from training.data.formats import DEFAULTS, ReadOptions, read_file
@@ -26,11 +25,12 @@ from training.models.base_model import BaseModel
 from training.models.encode import NOTHING_TO_LEARN, Encoder
 from training.models.encoded import Encoded
 from training.recipes.methods import ANSWERS, Method, find
-from training.recipes.recipe import load_recipe, resolved
+from training.recipes.recipe import load_recipe
+from training.recipes.recipe_choices import resolved
+from training.runs.row_figures import figures, first_windows, learns_to_stop, pieces
 from whet.context import Context
 from whet.web.filters import plural
 
-_BINS = 12
 _CORRECT = "Correct them as listed, or leave them out with --skip-bad."
 # Rows up to which a check parts them as a run does: 10,000 took 31 s of processor time, more than
 # all else together.
@@ -61,18 +61,13 @@ def check(
     progress("rendering and tokenising")
     encoded, kept, refused = encoder.encode_all(reading.rows)
     spoken = languages.mix([row.words for row in kept])
-    figures = _figures(reading, encoded, kept, refused, base.stop_ids)
+    found = figures(reading, encoded, kept, refused, base.stop_ids)
     findings = [
         *_refusals(reading, refused, bool(kept)),
-        *_other_rows(method, kept),
-        *_few(kept, held_out),
-        *_worse_answers(encoder, kept, method),
-        *_no_stop(encoded, kept, base.stop_ids),
-        *_unseen(encoder, kept),
+        *_rows_findings(encoder, method, encoded, kept, held_out),
         *warnings(kept, region, spoken=spoken, progress=progress),
     ]
-    gone = {row.line for row in kept if not fits(method, row)}
-    learned = [tokens for tokens in encoded if tokens.line not in gone]  # what the previews show
+    learned = _fitting(method, encoded, kept)  # what the previews show
     others: dict[str, list[Row]] = {}
     for part, path in held_out.items():
         progress(f"comparing with the {part} set")
@@ -80,118 +75,62 @@ def check(
         findings += _unfit(part, read, encoder, method)
         others[part] = [row for row in read.rows if row.rating >= 0]
         if part == TEST:
-            figures["test_rejected"] = [bad.as_json() for bad in read.bad]
+            found["test_rejected"] = [bad.as_json() for bad in read.bad]
     findings += _leaks(kept, others)
     if TEST not in held_out and len(kept) <= _PARTED:
         progress("parting as a run does")
         findings += _loss(kept, has_validation=bool(held_out))
     return {
-        **figures,
+        **found,
         "longest_allowed": encoder.max_length,
         "duplicates": _count(findings, "duplicates"),
         "near_duplicates": _count(findings, "near_duplicates"),
         "conflicting_answers": _count(findings, "conflicts"),
         "languages": spoken[0],
         "labels": labels.counts(kept),
-        "errors": sum(finding.severity == ERROR for finding in findings),
-        "warnings": sum(finding.severity == WARNING for finding in findings),
+        "errors": sum(each.severity == ERROR for each in findings),
+        "warnings": sum(each.severity == WARNING for each in findings),
         "findings": [finding.as_json() for finding in findings],
-        "preview": _pieces(encoder, learned[0]) if learned else [],
-        "previews": [
-            {"line": line, "pieces": _pieces(encoder, tokens)}
-            for line, tokens in _first_windows(learned, _PREVIEWS)
-        ],
+        "preview": pieces(encoder, learned[0]) if learned else [],
+        "previews": _previews(encoder, learned),
         "base": base.name,
         "template": base.template_digest[:8],
     }
 
 
-def _count(findings: Sequence[Finding], code: str) -> int:
-    return sum(finding.count for finding in findings if finding.code == code)
-
-
-def _figures(
-    reading: Reading,
-    encoded: Sequence[Encoded],
-    kept: Sequence[Row],
-    refused: Sequence[BadLine],
-    stop_ids: frozenset[int],
-) -> RowFigures:
-    lengths = sorted(len(row.ids) for row in encoded)
-    bad = sorted([*reading.bad, *refused], key=lambda line: line.line)
-    figures: RowFigures = {
-        "rows": len(kept),
-        "rejected": [line.as_json() for line in bad],
-        "rejected_lines": len(bad),
-        "empty_lines": len(reading.blank),
-        "notices": [{"found": what, "rows": rows} for what, rows in reading.notices.items()],
-        "ignored_columns": reading.unknown_fields,
-        "kinds": dict(Counter(row.kind for row in kept)),
-        "tasks": dict(Counter(row.task for row in kept if row.task)),
-        "origins": dict(Counter(row.origin for row in kept)),
-        "with_checks": sum(bool(row.checks) for row in kept),
-        "with_context": sum(bool(row.context) for row in kept),
-        "tokens": sum(lengths),
-        "tokens_learned": sum(row.trained_tokens for row in encoded),
-        "tokens_per_row": (
-            {"median": lengths[len(lengths) // 2], "longest": lengths[-1]} if lengths else {}
-        ),
-        "truncated": 0,  # rows are refused, never cut: what is learned is what is served
-        "too_long": sum(" tokens" in line.found for line in refused),
-        "without_learned_token": sum(line.found == NOTHING_TO_LEARN for line in refused),
-        "end_of_turn_learned": sum(
-            {row.line: _learns_to_stop(row, stop_ids) for row in encoded}.values()
-        ),
-        "histogram": _histogram(lengths),
-    }
-    if any(row.is_text for row in kept):
-        figures["text_windows"] = sum(row.prompt_tokens == 0 for row in encoded)
-    return figures
-
-
-def _first_windows(encoded: Sequence[Encoded], count: int) -> list[tuple[int, Encoded]]:
-    """Return (line, what is learned) of the first rows; of a long text its first window."""
-    found: dict[int, Encoded] = {}
-    for tokens in encoded:
-        if len(found) == count and tokens.line not in found:
-            break
-        found.setdefault(tokens.line, tokens)
-    return list(found.items())
-
-
-def _learns_to_stop(row: Encoded, stop_ids: frozenset[int]) -> bool:
-    return row.trained[-1] and row.ids[-1] in stop_ids
-
-
-def _histogram(lengths: Sequence[int]) -> list[Bin]:
-    if not lengths:
-        return []
-    width = max(1, -(-(lengths[-1] + 1 - lengths[0]) // _BINS))
-    counts = Counter((length - lengths[0]) // width for length in lengths)
+def _previews(encoder: Encoder, learned: Sequence[Encoded]) -> list[Preview]:
+    """The first rows as the base sees them."""
     return [
-        {
-            "from": lengths[0] + width * number,
-            "to": lengths[0] + width * (number + 1) - 1,
-            "rows": counts[number],
-        }
-        for number in range(max(counts) + 1)
+        {"line": line, "pieces": pieces(encoder, tokens)}
+        for line, tokens in first_windows(learned, _PREVIEWS)
     ]
 
 
-def _pieces(encoder: Encoder, row: Encoded) -> list[Piece]:
-    """The row's text in runs of learned and unlearned tokens, control tokens included."""
-    pieces: list[Piece] = []
-    start = 0
-    for end in range(1, len(row.ids) + 1):
-        if end == len(row.ids) or row.trained[end] != row.trained[start]:
-            pieces.append(
-                {
-                    "text": encoder.decode_whole(list(row.ids[start:end])),
-                    "trained": row.trained[start],
-                }
-            )
-            start = end
-    return pieces
+def _fitting(method: Method, encoded: Sequence[Encoded], kept: Sequence[Row]) -> list[Encoded]:
+    gone = {row.line for row in kept if not fits(method, row)}
+    return [tokens for tokens in encoded if tokens.line not in gone]
+
+
+def _rows_findings(
+    encoder: Encoder,
+    method: Method,
+    encoded: Sequence[Encoded],
+    kept: Sequence[Row],
+    held_out: Mapping[str, Path],
+) -> list[Finding]:
+    """What base and method make of the rows."""
+    stop_ids = encoder.base.stop_ids
+    return [
+        *_other_rows(method, kept),
+        *_few(kept, held_out),
+        *_worse_answers(encoder, kept, method),
+        *_no_stop(encoded, kept, stop_ids),
+        *_unseen(encoder, kept),
+    ]
+
+
+def _count(findings: Sequence[Finding], code: str) -> int:
+    return sum(finding.count for finding in findings if finding.code == code)
 
 
 # --- findings: each a list of none or one ----------------------------------------------------------------------------
@@ -329,7 +268,7 @@ def _no_stop(
     encoded: Sequence[Encoded], kept: Sequence[Row], stop_ids: frozenset[int]
 ) -> list[Finding]:
     # Of a long text the last window
-    stops = {tokens.line: _learns_to_stop(tokens, stop_ids) for tokens in encoded}
+    stops = {tokens.line: learns_to_stop(tokens, stop_ids) for tokens in encoded}
     endless = [row.line for row in kept if not stops[row.line]]
     found = f"{len(endless)} rows do not teach to stop: their end-of-turn token is not learned."
     return (

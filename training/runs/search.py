@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
 
 import optuna
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial
+from torch import nn
 
 from training.data import datasets
 from training.data.split import group_key
@@ -24,7 +24,7 @@ from training.plan.prepare import Prepared
 from training.recipes.methods import METHODS, OPTIONAL_FIELDS
 from training.recipes.recipe import Recipe
 from training.runs.load_model import load, pad_token
-from training.runs.search_page import page
+from training.runs.search_page import SearchResults, page
 from whet.context import Context
 from whet.errors import InputError, TrainingError
 from whet.store import digest_bytes, digest_json
@@ -253,7 +253,7 @@ class Search:
         recipe, limit = self._prepared.recipe, self._plan.max_rank
         return [rank for rank in _RANKS if replace(recipe, rank=rank).served_rank <= limit]
 
-    def write_results(self) -> dict[str, Any]:
+    def write_results(self) -> SearchResults:
         """Write `best.toml` and `search.html` into the folder.
 
         Raises TrainingError when no trial came to its end.
@@ -309,7 +309,7 @@ class Search:
 
 
 def best_of(
-    load: Callable[[], Any],
+    load: Callable[[], nn.Module],
     prepared: Prepared,
     *,
     on_step: Callable[[int, int], None],

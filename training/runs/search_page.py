@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import TypedDict
 
 from optuna import Study
 from optuna.trial import FrozenTrial
@@ -28,6 +28,16 @@ STYLE = (
     ".bar,.done{fill:var(--accent)}.pruned{fill:none;stroke:var(--line)}.best-point{fill:var(--best)}.axis{stroke:var(--line)}text{font-size:12px;fill:var(--soft)}"
 )
 _MOST_ROWS = 30  # trials that are listed at once, best first; the others stand folded below
+
+
+class SearchResults(TypedDict):
+    """What a search found."""
+
+    trials: dict[str, int]  # how they ended → how many
+    best: dict[str, int | float]  # trial, validation_loss and its parameters
+    importances: dict[str, float]  # parameter → share of what mattered
+    recipe: str
+    picture: str
 
 
 def page(study: Study, importances: dict[str, float]) -> str:
@@ -87,7 +97,7 @@ def _said(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _look(trial: FrozenTrial, best: Any) -> str:
+def _look(trial: FrozenTrial, best: FrozenTrial) -> str:
     """The class of a trial's point."""
     return "best-point" if trial.number == best.number else "done" if _finished(trial) else "pruned"
 

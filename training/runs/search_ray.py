@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from types import ModuleType
+from typing import Protocol, TypedDict, Unpack
 
 import torch
 from optuna import Study, Trial
@@ -37,12 +38,12 @@ _OVER = 1
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[Any]:
+def cluster(address: str) -> Iterator[ModuleType]:
     """Ray, connected; one that was started here (`local`) is ended again.
 
     Raises ConfigurationError when there is none at the address.
     """
-    own: dict[str, Any] = {}
+    own: dict[str, object] = {}
     if address == LOCAL:
         own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         # Some of Ray's processes listen on every interface all the same, and whoever reaches them
@@ -71,16 +72,29 @@ def cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
+class Follow(TypedDict):
+    """How long a search goes on, and who is told of its trials."""
+
+    trials: int | None
+    seconds: float | None
+    on_trial: Callable[[int, float | None], None]
+
+
+class LossQueue(Protocol):
+    """What is called of Ray's queue."""
+
+    def put(self, item: tuple[int, int, float]) -> None: ...
+
+
 def search_on_ray(
     search: Search,
-    ray: Any,
+    ray: ModuleType,
     *,
-    trials: int | None,
-    seconds: float | None,
-    on_trial: Callable[[int, float | None], None],
     clock: Callable[[], float] = time.monotonic,
+    **follow: Unpack[Follow],
 ) -> None:
     """As `Search.run`, with as many trials at once as the cluster has room for."""
+    trials, seconds, on_trial = follow["trials"], follow["seconds"], follow["on_trial"]
     study, recipe, until = (
         search.study(together=True),
         search.prepared.recipe,
@@ -90,7 +104,7 @@ def search_on_ray(
     trial_task = ray.remote(ray_trial.attempt).options(**held, max_retries=0)
     queue = load(RAY_QUEUE)(actor_options={"num_cpus": 0})
     rows, most = ray.put(without_texts(search.prepared)), room(ray.cluster_resources(), held)
-    running: dict[Any, _Running] = {}
+    running: dict[object, _Running] = {}
     try:
         while True:
             left = most if trials is None else trials - len(ended(study)) - len(running)
@@ -147,7 +161,7 @@ def without_texts(prepared: Prepared) -> Prepared:
     )
 
 
-def _hopeless(running: dict[Any, _Running], told: list[tuple[int, int, float]]) -> list[Any]:
+def _hopeless(running: dict[object, _Running], told: list[tuple[int, int, float]]) -> list[object]:
     """Note the losses with their trials; the tasks of those that Optuna gives up now."""
     by_number = {each.trial.number: (reference, each) for reference, each in running.items()}
     found = []
@@ -162,7 +176,7 @@ def _hopeless(running: dict[Any, _Running], told: list[tuple[int, int, float]]) 
     return found
 
 
-def _tell(ray: Any, study: Study, ended_one: _Running, reference: object) -> None:
+def _tell(ray: ModuleType, study: Study, ended_one: _Running, reference: object) -> None:
     """Tell the study how a trial ended.
 
     One that was given up stays so, also when its task came to its end before it heard of that.
@@ -182,7 +196,7 @@ def _tell(ray: Any, study: Study, ended_one: _Running, reference: object) -> Non
 
 
 def attempt(
-    prepared: Prepared, recipe: Recipe, number: int, queue: Any
+    prepared: Prepared, recipe: Recipe, number: int, queue: LossQueue
 ) -> tuple[float | None, str]:
     """In a task: (best validation loss, ""), or (None, why the run failed)."""
     keep_memory()

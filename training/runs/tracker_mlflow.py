@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -16,7 +16,7 @@ _TAG = "whet.run"  # by which a later attempt finds its MLflow run
 class MlflowTracker:
     name = "MLflow"
 
-    def __init__(self, uri: str, run: Run, config: dict[str, Any]) -> None:
+    def __init__(self, uri: str, run: Run, config: Mapping[str, object]) -> None:
         self.errors: tuple[type[Exception], ...] = (OSError, MlflowException)
         try:
             self._client = MlflowClient(tracking_uri=uri)

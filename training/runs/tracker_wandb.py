@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import wandb
 
@@ -14,7 +14,7 @@ from training.store.runs import Run
 class WandbTracker:
     name = "Weights & Biases"
 
-    def __init__(self, project: str, run: Run, config: dict[str, Any], folder: Path) -> None:
+    def __init__(self, project: str, run: Run, config: Mapping[str, object], folder: Path) -> None:
         self.errors: tuple[type[Exception], ...] = (OSError, wandb.errors.Error)
         folder.mkdir(parents=True, exist_ok=True)
         # The same id at each attempt: a run that goes on from a checkpoint stays one run there too.
@@ -23,7 +23,7 @@ class WandbTracker:
                 project=project,
                 id=run.id,
                 name=f"{run.alias} {run.id}",
-                config=config,
+                config=dict(config),
                 dir=str(folder),
                 resume="allow",
             )

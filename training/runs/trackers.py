@@ -22,6 +22,7 @@ from training.machine.disk_space import translate_disk_full
 from training.optional import MLFLOW, WANDB
 from training.plan.prepare import Prepared
 from training.plan.tracker import Tracker
+from training.store.evaluation_types import Metrics
 from training.store.runs import Run
 from whet.context import Context
 from whet.lazy import load
@@ -90,14 +91,18 @@ class Trackers:
             values["validation_loss"] = step.validation[-1][1]
         self._log(step.step, values)
 
-    def judged(self, steps: int, metrics: dict[str, Any]) -> None:
+    def judged(self, steps: int, metrics: Metrics) -> None:
         """After the evaluation, at the last step: what candidate and comparison have of each group
         of held-out rows, `judged/<group>/<which>`.
         """
         shares = {
-            f"judged/{group}/{which}": found.get(which)
+            f"judged/{group}/{which}": value
             for group, found in metrics.items()
-            for which in ("candidate", "against", "difference")
+            for which, value in (
+                ("candidate", found.get("candidate")),
+                ("against", found.get("against")),
+                ("difference", found.get("difference")),
+            )
         }
         self._log(steps, {name: value for name, value in shares.items() if value is not None})
 

@@ -6,16 +6,19 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+import torch
 from safetensors.torch import load_file, save
 from sqlalchemy import Connection, func, insert, select, update
 
+from training.store.adapter_config import PlainConfig
 from training.store.adapter_store import CARD, CONFIG, WEIGHTS, verify
+from training.store.evaluation_types import NewEvaluation
 from whet import leases
 from whet.auditlog import record
 from whet.clock import now_ms
@@ -36,17 +39,17 @@ class NewAdapter:
     """Everything about a version but its number. `card` gets the hashes, name and version added."""
 
     name: str
-    weights: dict[str, Any]  # tensor name → tensor on the CPU
-    config: dict[str, Any]
+    weights: dict[str, torch.Tensor]  # on the CPU, by name
+    config: PlainConfig
     base_digest: str
     template_digest: str
     rank: int
-    card: dict[str, Any]
+    card: Mapping[str, object]
     dataset_digest: str | None = None
     run_id: str | None = None
     gate: str = "none"
     # A row of `evaluations` without id, adapter_digest and created_at
-    evaluation: dict[str, Any] | None = None
+    evaluation: NewEvaluation | None = None
     created_by: str = "training"
     # Joins the transaction
     also: Callable[[Connection, Adapter], None] = field(default=lambda connection, adapter: None)
@@ -127,25 +130,7 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
         known = connection.execute(select(adapters).where(adapters.c.digest == digest)).first()
         version = known.version if known else _next_version(connection, new.name)
     path = adapter_path(new.name, version, digest)
-    card = {
-        "name": new.name,
-        "version": version,
-        "digest": digest,
-        "files": {
-            CONFIG: digest_files(scratch, (CONFIG,)),
-            WEIGHTS: digest_files(scratch, (WEIGHTS,)),
-        },
-        "base_digest": new.base_digest,
-        "template_digest": new.template_digest,
-        "dataset_digest": new.dataset_digest,
-        "run_id": new.run_id,
-        "rank": new.rank,
-        "gate": new.gate,
-        "evaluation": new.evaluation,
-        "created_at": now,
-        "created_by": new.created_by,
-        **new.card,
-    }
+    card = _card(new, version, digest, scratch, now)
     if known is None:
         # What a publisher left that died before its row was written
         context.store.remove_folder(path)
@@ -157,36 +142,7 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
 
     context.store.put_folder(path, fill)
     with writing(context.database) as connection:
-        if known is None:
-            values = {
-                key: getattr(new, key)
-                for key in (
-                    "name",
-                    "base_digest",
-                    "template_digest",
-                    "dataset_digest",
-                    "run_id",
-                    "rank",
-                    "gate",
-                )
-            }
-            connection.execute(
-                insert(adapters).values(
-                    digest=digest,
-                    version=version,
-                    path=path,
-                    card=card,
-                    created_at=now,
-                    removed_at=None,
-                    **values,
-                )
-            )
-        else:
-            connection.execute(
-                update(adapters)
-                .where(adapters.c.digest == digest)
-                .values(removed_at=None, gate=new.gate)
-            )
+        _write_row(connection, new, digest, None if known else (version, path, card), now)
         if new.evaluation is not None:
             connection.execute(
                 insert(evaluations).values(
@@ -211,14 +167,68 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
     return adapter
 
 
-def read_weights(context: Context, adapter: Adapter) -> tuple[dict[str, Any], dict[str, Any]]:
+def _card(new: NewAdapter, version: int, digest: str, scratch: Path, now: int) -> dict[str, object]:
+    """What `card.json` and the version's row say of it."""
+    return {
+        "name": new.name,
+        "version": version,
+        "digest": digest,
+        "files": {
+            CONFIG: digest_files(scratch, (CONFIG,)),
+            WEIGHTS: digest_files(scratch, (WEIGHTS,)),
+        },
+        "base_digest": new.base_digest,
+        "template_digest": new.template_digest,
+        "dataset_digest": new.dataset_digest,
+        "run_id": new.run_id,
+        "rank": new.rank,
+        "gate": new.gate,
+        "evaluation": new.evaluation,
+        "created_at": now,
+        "created_by": new.created_by,
+        **new.card,
+    }
+
+
+def _write_row(
+    connection: Connection,
+    new: NewAdapter,
+    digest: str,
+    placed: tuple[int, str, Mapping[str, object]] | None,
+    now: int,
+) -> None:
+    """`placed`: (version, path, card) of a new version; None: the same weights are stored already."""
+    if placed is None:
+        again = update(adapters).where(adapters.c.digest == digest)
+        connection.execute(again.values(removed_at=None, gate=new.gate))
+        return
+    version, path, card = placed
+    connection.execute(
+        insert(adapters).values(
+            digest=digest,
+            name=new.name,
+            version=version,
+            path=path,
+            base_digest=new.base_digest,
+            template_digest=new.template_digest,
+            dataset_digest=new.dataset_digest,
+            run_id=new.run_id,
+            rank=new.rank,
+            gate=new.gate,
+            card=card,
+            created_at=now,
+            removed_at=None,
+        )
+    )
+
+
+def read_weights(context: Context, adapter: Adapter) -> tuple[dict[str, torch.Tensor], PlainConfig]:
     """(tensors, configuration) of a stored version, after its files were hashed."""
 
     verify(context, adapter)
     folder = context.store.local_folder(adapter.path)
-    return load_file(str(folder / WEIGHTS)), json.loads(
-        (folder / CONFIG).read_text(encoding="utf-8")
-    )
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return load_file(str(folder / WEIGHTS)), cast(PlainConfig, config)
 
 
 def _next_version(connection: Connection, name: str) -> int:

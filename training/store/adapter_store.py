@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from sqlalchemy import insert, select, update
 
+from training.store.evaluation_types import NewEvaluation
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import reading, writing
@@ -23,12 +24,12 @@ _REMOVED_FILES_KEPT_MS = 3_600_000
 def add_evaluation(
     context: Context,
     adapter: Adapter,
-    evaluation: dict[str, Any],
+    evaluation: NewEvaluation,
     *,
     actor: str,
     now: int,
     action: str = "adapter.evaluate",
-    detail: dict[str, Any] | None = None,
+    detail: Mapping[str, object] | None = None,
 ) -> str:
     """Store a later evaluation of a version (or a signature, which is one too); returns its id.
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import Connection, select
 
+from training.store.table_rows import RunRow
 from whet.context import Context
 from whet.tables import datasets
 
 
-def command_again(
-    context: Context, connection: Connection, row: Mapping[str, Any], *options: str
-) -> str:
+def command_again(context: Context, connection: Connection, row: RunRow, *options: str) -> str:
     """Return a command line that trains on the rows of the run `row` again.
 
     Rows that came from a file are named by the copy that the store keeps of them.
@@ -24,7 +21,7 @@ def command_again(
     return shlex.join(words)
 
 
-def _rows(context: Context, connection: Connection, row: Mapping[str, Any]) -> list[str]:
+def _rows(context: Context, connection: Connection, row: RunRow) -> list[str]:
     query = select(datasets.c.name, datasets.c.version)
     known = connection.execute(query.where(datasets.c.digest == row["dataset_digest"])).first()
     if known is not None:
@@ -38,7 +35,7 @@ def _rows(context: Context, connection: Connection, row: Mapping[str, Any]) -> l
     return [str(folder / "train.jsonl"), *(["--test", str(test)] if has_test else ["--no-split"])]
 
 
-def _recipe(context: Context, row: Mapping[str, Any]) -> list[str]:
+def _recipe(context: Context, row: RunRow) -> list[str]:
     if row["request_id"] is not None:
         return ["--recipe", context.settings.retrain_recipe]
     method = (row["recipe"] or {}).get("method")

@@ -5,10 +5,22 @@ evaluations.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import cast
 
 from sqlalchemy import Connection, select
 
+from training.store.evaluation_types import EvaluationRow
+from training.store.table_rows import (
+    DatasetRow,
+    OpenRequest,
+    PlacedRequest,
+    RequestRow,
+    ShownRun,
+    dataset_row_of,
+    evaluation_row,
+    request_row,
+    run_row,
+)
 from whet.context import Context
 from whet.database import reading
 from whet.errors import NotFoundError
@@ -16,7 +28,7 @@ from whet.ids import dataset_reference
 from whet.tables import datasets, evaluations, training_requests, training_runs
 
 
-def dataset_row(connection: Connection, reference: str) -> dict[str, Any]:
+def dataset_row(connection: Connection, reference: str) -> DatasetRow:
     """Return the row of a dataset version.
 
     `reference` is `name@3` or `name@v3`, a name (its newest version), or a digest of which the
@@ -37,10 +49,10 @@ def dataset_row(connection: Connection, reference: str) -> dict[str, Any]:
             f"There is no dataset version {reference!r}.",
             hint="`whet datasets list` prints what there is.",
         )
-    return dict(row._mapping)
+    return dataset_row_of(row)
 
 
-def find_request(connection: Connection, reference: str) -> dict[str, Any] | None:
+def find_request(connection: Connection, reference: str) -> RequestRow | None:
     """Return a training request by id or by the beginning of one; None where none or many fit."""
     request = training_requests.c
     found = connection.execute(
@@ -51,10 +63,10 @@ def find_request(connection: Connection, reference: str) -> dict[str, Any] | Non
     ).all()
     exact = [row for row in found if row.id == reference]
     rows = exact or (found if len(found) == 1 else [])
-    return dict(rows[0]._mapping) if rows else None
+    return request_row(rows[0]) if rows else None
 
 
-def open_requests(connection: Connection) -> list[dict[str, Any]]:
+def open_requests(connection: Connection) -> list[OpenRequest]:
     """Requests whose run has not ended, oldest first; each with `run` (its unfinished run's row) or
     None.
     """
@@ -67,40 +79,38 @@ def open_requests(connection: Connection) -> list[dict[str, Any]]:
         .where(training_runs.c.id.is_(None) | (training_runs.c.state == "running"))
         .order_by(training_requests.c.created_at)
     )
-    return [dict(row._mapping) for row in connection.execute(query)]
+    return [cast(OpenRequest, dict(row._mapping)) for row in connection.execute(query)]
 
 
-def evaluations_of(connection: Connection, adapter_digest: str | None) -> list[dict[str, Any]]:
+def evaluations_of(connection: Connection, adapter_digest: str | None) -> list[EvaluationRow]:
     """Evaluations of one adapter, newest first."""
     query = select(evaluations).where(evaluations.c.adapter_digest == adapter_digest)
     return [
-        dict(row._mapping)
+        evaluation_row(row)
         for row in connection.execute(
             query.order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc())
         )
     ]
 
 
-def requested(context: Context, request_id: str) -> dict[str, Any]:
+def requested(context: Context, request_id: str) -> PlacedRequest:
     """A request with `dataset_path` and `dataset_name`.
 
     Raises NotFoundError when its dataset version is not known.
     """
     with reading(context.database) as connection:
-        request = dict(
+        request = request_row(
             connection.execute(
                 select(training_requests).where(training_requests.c.id == request_id)
-            )
-            .one()
-            ._mapping
+            ).one()
         )
         dataset = dataset_row(connection, request["dataset_digest"])
     return {**request, "dataset_path": dataset["path"], "dataset_name": dataset["name"]}
 
 
-def run_of(connection: Connection, request_id: str) -> dict[str, Any] | None:
+def run_of(connection: Connection, request_id: str) -> ShownRun | None:
     """The one run of a request, if it has begun."""
     row = connection.execute(
         select(training_runs).where(training_runs.c.request_id == request_id)
     ).first()
-    return dict(row._mapping) if row else None
+    return run_row(row) if row else None

@@ -6,14 +6,15 @@ started with. So a process that was believed dead and comes back changes nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from sqlalchemy import Connection, select, update
 
 from training.store.again import command_again
 from training.store.requests import find_request, run_of
+from training.store.table_rows import Curve, Estimate, Progress, RunRow, ShownRun, run_row
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
@@ -54,8 +55,8 @@ def start(
     alias: str,
     dataset_digest: str,
     base_digest: str,
-    recipe: dict[str, Any],
-    estimate: dict[str, Any],
+    recipe: Mapping[str, object],
+    estimate: Estimate,
     worker: str,
     now: int,
     request_id: str | None = None,
@@ -66,7 +67,7 @@ def start(
     cancelled.
     """
     run_id = new_id("run", at=now)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "id": run_id,
         "request_id": request_id,
         "alias": alias,
@@ -119,7 +120,7 @@ def reclaim(context: Context, run_id: str, *, worker: str, now: int) -> Run:
 
 def resume(
     context: Context, reference: str, *, worker: str, actor: str, now: int
-) -> tuple[Run, dict[str, Any]]:
+) -> tuple[Run, ShownRun]:
     """Begin the next attempt at a run that failed or whose process is gone; returns it with the row
     as it was.
 
@@ -147,7 +148,7 @@ def resume(
                     "gone, it can be resumed."
                 ),
             )
-        values = {
+        values: dict[str, object] = {
             "state": RUNNING,
             "error": None,
             "finished_at": None,
@@ -171,7 +172,7 @@ def resume(
     )
 
 
-def _successor(connection: Connection, row: dict[str, Any]) -> str | None:
+def _successor(connection: Connection, row: RunRow) -> str | None:
     """Return the later run of the alias on the same rows that goes on or succeeded."""
     run = training_runs.c
     found = connection.execute(
@@ -210,12 +211,12 @@ def report(
     context: Context,
     run: Run,
     *,
-    progress: dict[str, Any],
-    curve: list[list[float]] | None,
+    progress: Progress,
+    curve: Curve | None,
     now: int,
 ) -> bool:
     """Write progress and heartbeat; returns True when somebody asked to cancel. Raises Superseded."""
-    values: dict[str, Any] = {"progress": progress, "heartbeat_at": now}
+    values: dict[str, object] = {"progress": progress, "heartbeat_at": now}
     if curve is not None:
         values["curve"] = thin(curve)
     with writing(context.database) as connection:
@@ -239,8 +240,8 @@ def succeed(
     run: Run,
     *,
     adapter_digest: str | None,
-    progress: dict[str, Any],
-    curve: list[list[float]],
+    progress: Progress,
+    curve: Curve,
     now: int,
 ) -> None:
     """End the run inside the transaction that makes the adapter visible; None: what it made lies in
@@ -276,7 +277,7 @@ def end(context: Context, run: Run, state: str, error: str, now: int) -> bool:
     return True
 
 
-def _update(connection: Connection, run: Run, values: dict[str, Any]) -> None:
+def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> None:
     fenced = (
         (training_runs.c.id == run.id)
         & (training_runs.c.attempt == run.attempt)
@@ -286,7 +287,7 @@ def _update(connection: Connection, run: Run, values: dict[str, Any]) -> None:
         raise Superseded(run.id)
 
 
-def request_cancel(context: Context, reference: str, *, actor: str, now: int) -> dict[str, Any]:
+def request_cancel(context: Context, reference: str, *, actor: str, now: int) -> ShownRun:
     """Cancel a run, or a request that no worker has taken up; returns the run's row.
 
     A run that a process works on stops at its next step; any other is over at once, and
@@ -299,16 +300,16 @@ def request_cancel(context: Context, reference: str, *, actor: str, now: int) ->
             raise ConflictError(
                 f"The run {row['id']} has ended: {row['state']}.", hint="Nothing was changed."
             )
-        values: dict[str, Any] = {"cancel_requested_by": actor}
+        values: dict[str, object] = {"cancel_requested_by": actor}
         if not row["worker"] or row["heartbeat_at"] <= now - SILENT_MS:
             values |= {"state": CANCELLED, "error": _CANCELLED, "finished_at": now}
         same = (training_runs.c.id == row["id"]) & (training_runs.c.state == RUNNING)
         connection.execute(update(training_runs).where(same).values(**values))
         record(connection, actor=actor, action="run.cancel", subject=row["id"], now=now)
-    return {**row, **values}
+    return cast(ShownRun, {**row, **values})
 
 
-def _run_of_request(connection: Connection, reference: str, now: int) -> dict[str, Any] | None:
+def _run_of_request(connection: Connection, reference: str, now: int) -> ShownRun | None:
     """Return the run of a request by the request's id; one that has none gets it here.
 
     A request is never changed after it is written: what came of it is the run that names it.
@@ -327,7 +328,7 @@ def _run_of_request(connection: Connection, reference: str, now: int) -> dict[st
     return run_of(connection, request["id"])
 
 
-def find(connection: Connection, reference: str) -> dict[str, Any]:
+def find(connection: Connection, reference: str) -> ShownRun:
     """A run by id or by the beginning of one. Raises NotFoundError."""
     rows = connection.execute(
         select(training_runs)
@@ -341,15 +342,15 @@ def find(connection: Connection, reference: str) -> dict[str, Any]:
             f" {'no run' if not rows else 'more than one run that begins with'} {reference!r}.",
             hint="`whet train list` prints them.",
         )
-    return dict(rows[0]._mapping)
+    return run_row(rows[0])
 
 
-def newest(connection: Connection, alias: str | None, limit: int) -> list[dict[str, Any]]:
+def newest(connection: Connection, alias: str | None, limit: int) -> list[ShownRun]:
     """Runs, newest first."""
     query = select(training_runs).order_by(training_runs.c.started_at.desc()).limit(limit)
     if alias is not None:
         query = query.where(training_runs.c.alias == alias)
-    return [dict(row._mapping) for row in connection.execute(query)]
+    return [run_row(row) for row in connection.execute(query)]
 
 
 def close_abandoned(context: Context, now: int) -> list[str]:
@@ -385,7 +386,7 @@ def ended_for_good(connection: Connection, ids: Collection[str]) -> list[str]:
     return [row.id for row in connection.execute(select(training_runs.c.id).where(ended))]
 
 
-def thin(curve: list[list[float]], points: int = _CURVE_POINTS) -> list[list[float]]:
+def thin(curve: Curve, points: int = _CURVE_POINTS) -> Curve:
     """At most `points` of the curve, evenly spread, the last one kept."""
     if len(curve) <= points:
         return curve

@@ -10,11 +10,13 @@ from fastapi import APIRouter, Request
 from sqlalchemy import select
 from starlette.responses import Response
 
+from training.evaluation.opinion import read_samples
 from training.evaluation.report import opening, read_report, tables, with_people
+from training.store.evaluation_types import EvaluationRow, Sample
+from training.store.table_rows import evaluation_row
 from whet.conversation import history
 from whet.database import reading
 from whet.errors import NotFoundError
-from whet.lines import read_jsonl
 from whet.tables import adapters, evaluations, training_runs
 from whet.web.filters import clip, plural
 from whet.web.shell import Shell
@@ -44,7 +46,7 @@ def add(routes: APIRouter, shell: Shell) -> None:
         return shell.render(request, "training/report.html", **_report_values(shell, run_id))
 
 
-def _judged(shell: Shell, run_id: str) -> tuple[dict[str, Any], str, str]:
+def _judged(shell: Shell, run_id: str) -> tuple[EvaluationRow, str, str]:
     """(the newest evaluation of a run's version that kept its answers, the version, what it was
     compared with). Raises NotFoundError.
     """
@@ -76,7 +78,7 @@ def _judged(shell: Shell, run_id: str) -> tuple[dict[str, Any], str, str]:
         )
         labels = {adapter.digest: f"{adapter.name}@v{adapter.version}" for adapter in known}
     return (
-        dict(row._mapping),
+        evaluation_row(row),
         labels.get(row.adapter_digest, "the candidate"),
         labels.get(row.against_digest, "the base"),
     )
@@ -105,8 +107,8 @@ def _report_values(shell: Shell, run_id: str) -> dict[str, Any]:
 
 def _sample_values(shell: Shell, run_id: str, show: str) -> dict[str, Any]:
     evaluation, made, against = _judged(shell, run_id)
-    rows = read_jsonl(shell.context.store.read_bytes(evaluation["samples_path"]))
-    kinds: dict[str, list[dict[str, Any]]] = {"broken": [], "fixed": [], "same": []}
+    rows = read_samples(shell.context, str(evaluation["samples_path"]))
+    kinds: dict[str, list[Sample]] = {"broken": [], "fixed": [], "same": []}
     for row in rows:
         ours, theirs = row["candidate"]["score"]["correct"], row["against"]["score"]["correct"]
         kinds["broken" if ours < theirs else "fixed" if ours > theirs else "same"].append(row)
@@ -128,14 +130,14 @@ def _sample_values(shell: Shell, run_id: str, show: str) -> dict[str, Any]:
     }
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _shown(row: Sample) -> dict[str, object]:
     """One row with the words marked that an answer does not share with the right one."""
     sides = {
         side: {
-            "right": row[side]["score"]["correct"] >= 1,
-            "pieces": marked(row[side]["text"], row["reference"]),
+            "right": answer["score"]["correct"] >= 1,
+            "pieces": marked(answer["text"], row["reference"]),
         }
-        for side in ("candidate", "against")
+        for side, answer in (("candidate", row["candidate"]), ("against", row["against"]))
     }
     turns = history({"messages": row["prompt"]})
     return {"id": row["id"], "turns": turns, "reference": row["reference"], **sides}

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from training.evaluation import ballots, votes
 from training.evaluation.ballots import Case
+from training.store.evaluation_types import VotesSummary
 from whet.access import User
 from whet.conversation import history
 from whet.database import reading
@@ -26,33 +27,8 @@ _LETTERS = "ABC"  # what the answers are called
 
 def add(routes: APIRouter, shell: Shell) -> None:
     """The pages of `training.pages` that are about votes."""
+    _add_comparison(routes, shell)
     context, reviewer = shell.context, Depends(shell.require("reviewer"))
-
-    @routes.get("/evaluations/{evaluation_id}/compare")
-    def compare(
-        request: Request, evaluation_id: str, row: str = "", user: User = reviewer
-    ) -> Response:
-        """Answers side by side, judged blind: the row that is asked for, or the first that one has
-        not voted on.
-        """
-        return shell.render(
-            request,
-            "training/compare.html",
-            **_page_values(shell, ballots.case_of(context, evaluation_id), user, row),
-        )
-
-    @routes.get("/evaluations/{evaluation_id}/compare/part")
-    def compare_part(
-        request: Request, evaluation_id: str, row: str = "", user: User = reviewer
-    ) -> Response:
-        """One row as a part of the page, fetched while the one before is still being judged."""
-        case = ballots.case_of(context, evaluation_id)
-        return shell.render(
-            request,
-            "training/compare_row.html",
-            evaluation_id=case.id,
-            **_row_values(shell, case, user, row, _mine(shell, case, user)),
-        )
 
     @routes.post("/evaluations/{evaluation_id}/compare")
     def vote(
@@ -87,7 +63,37 @@ def add(routes: APIRouter, shell: Shell) -> None:
         return shell.render(request, "training/votes.html", headline=headline(found), votes=found)
 
 
-def headline(found: dict[str, Any]) -> str:
+def _add_comparison(routes: APIRouter, shell: Shell) -> None:
+    context, reviewer = shell.context, Depends(shell.require("reviewer"))
+
+    @routes.get("/evaluations/{evaluation_id}/compare")
+    def compare(
+        request: Request, evaluation_id: str, row: str = "", user: User = reviewer
+    ) -> Response:
+        """Answers side by side, judged blind: the row that is asked for, or the first that one has
+        not voted on.
+        """
+        return shell.render(
+            request,
+            "training/compare.html",
+            **_page_values(shell, ballots.case_of(context, evaluation_id), user, row),
+        )
+
+    @routes.get("/evaluations/{evaluation_id}/compare/part")
+    def compare_part(
+        request: Request, evaluation_id: str, row: str = "", user: User = reviewer
+    ) -> Response:
+        """One row as a part of the page, fetched while the one before is still being judged."""
+        case = ballots.case_of(context, evaluation_id)
+        return shell.render(
+            request,
+            "training/compare_row.html",
+            evaluation_id=case.id,
+            **_row_values(shell, case, user, row, _mine(shell, case, user)),
+        )
+
+
+def headline(found: VotesSummary) -> str:
     """The sentence of the result's page, without its figures."""
     return str(found["sentence"]).split(". ")[0].removesuffix(".")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Literal
 
 from training.store import runs
+from training.store.evaluation_types import EvaluationRow
+from training.store.table_rows import Estimate, Measured, RunRow, ShownRun
 from whet.web.filters import duration, number, relative
 
 # What a run keeps beside its recipe; shown as its data
@@ -13,13 +15,15 @@ DATA_IN_RECIPE = ("dataset_path", "dataset_name", "rows")
 # The trainer writes its heartbeat every 5 s; after this much silence it is gone
 _SILENT_MS = 120_000
 
+_Figure = Literal["seconds", "tokens_per_s", "peak_memory_bytes"]
 
-def is_silent(row: Mapping[str, Any], now: int) -> bool:
+
+def is_silent(row: RunRow, now: int) -> bool:
     """Whether a run that should be running has not been heard of for long."""
     return bool(row["state"] == runs.RUNNING and now - row["heartbeat_at"] > _SILENT_MS)
 
 
-def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: int) -> str:
+def run_headline(row: ShownRun, evaluation: EvaluationRow | None, now: int) -> str:
     if row["silent"]:
         return (
             f"The run for {row['alias']} is silent since"
@@ -46,7 +50,7 @@ def run_headline(row: dict[str, Any], evaluation: dict[str, Any] | None, now: in
     )
 
 
-def said_progress(row: dict[str, Any]) -> str:
+def said_progress(row: RunRow) -> str:
     """`step 88 of 160, 31 s left`, or the stage."""
     progress = row["progress"] or {}
     stage = progress.get("stage", "loading")
@@ -61,26 +65,23 @@ def said_progress(row: dict[str, Any]) -> str:
     return str(stage)
 
 
-def estimated(estimate: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+def estimated(estimate: Estimate) -> list[tuple[str, str, str, str]]:
     """(what, estimated, measured, how far the estimate was off) of each figure that was both
     estimated and measured.
     """
-    measured, error = estimate.get("measured", {}), estimate.get("error", {})
-    figures: dict[str, tuple[str, Callable[[float], str]]] = {
+    error = estimate.get("error", {})
+    figures: dict[_Figure, tuple[str, Callable[[float], str]]] = {
         "seconds": ("Training", lambda value: duration(1000 * value)),
         "tokens_per_s": ("Speed", lambda value: f"{number(value)} tokens/s"),
         "peak_memory_bytes": ("Peak of memory", lambda value: f"{value / 1e6:,.0f} MB"),
     }
-    return [
-        (
-            title,
-            said(estimate[name]),
-            said(measured[name]),
-            f"{100 * error[name]:+.0f} %" if error.get(name) is not None else "–",
-        )
-        for name, (title, said) in figures.items()
-        if estimate.get(name) is not None and measured.get(name) is not None
-    ]
+    found = []
+    for name, (title, said) in figures.items():
+        expected, measured = estimate.get(name), estimate.get("measured", Measured()).get(name)
+        if expected is not None and measured is not None:
+            off = f"{100 * error[name]:+.0f} %" if error.get(name) is not None else "–"
+            found.append((title, said(expected), said(measured), off))
+    return found
 
 
 def said_value(value: object) -> str:

@@ -20,7 +20,8 @@ from training.models.base_model import BaseModel
 from training.models.encode import Encoder
 from training.models.lora import add_lora, target_names
 from training.recipes.methods import ADAPTER, METHODS, RATINGS
-from training.recipes.recipe import FOLDER, Recipe, load_recipe, recipe_from, resolved
+from training.recipes.recipe import FOLDER, Recipe, load_recipe, recipe_from
+from training.recipes.recipe_choices import resolved
 from whet.context import Context
 from whet.errors import InputError
 from whet.settings import load_settings

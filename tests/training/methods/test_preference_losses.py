@@ -14,8 +14,9 @@ from tests.training.test_trainer import prepared_run
 from tests.training.tiny import facts
 from training.loop.pairs import check_batches, passes_beside
 from training.recipes.methods import METHODS, SMOOTHED_LOSSES
-from training.recipes.recipe import Recipe, load_recipe, recipe_from, resolved
+from training.recipes.recipe import Recipe, load_recipe, recipe_from
 from training.recipes.recipe_checks import relevant_fields
+from training.recipes.recipe_choices import resolved
 from whet.context import Context
 from whet.errors import InputError
 

@@ -23,7 +23,7 @@ from sqlalchemy import select
 from tests.training.run.small import RECIPE, begun_in_a_fork, encoded, fresh, until
 from tests.training.test_commands import Shell
 from tests.training.tiny import facts, write_rows
-from training.loop import loss, trainer
+from training.loop import loss, step_gradients
 from training.loop.checkpoint import Checkpoints, ReadOnly
 from training.loop.faults import require_device
 from training.loop.loss import plain
@@ -174,7 +174,7 @@ def test_a_mean_of_the_processes_means_would_be_noticed(
     has and whatever they weigh.
     """
     one = _train(base, fresh(base, PLAIN), PLAIN, Ranks())
-    for module in (trainer, loss):
+    for module in (step_gradients, loss):
         monkeypatch.setattr(module, "batch_weight", lambda batch: 1.0 if batch.trained else 0.0)
     two = _in_two(
         base,

@@ -13,7 +13,8 @@ import pytest
 from benchmarks.training.shops import shop
 from serving.rollout_store import RolloutStore
 from tests.training.test_commands import Shell
-from training.recipes.recipe import chosen_refit, load_recipe
+from training.recipes.recipe import load_recipe
+from training.recipes.recipe_choices import chosen_refit
 from whet.context import open_context
 from whet.settings import load_settings
 

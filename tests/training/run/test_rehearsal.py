@@ -12,7 +12,8 @@ from tests.training.test_commands import Shell
 from training.data.general_prompts import GENERAL_PROMPTS
 from training.data.rows import read_lines
 from training.evaluation.probes import probes
-from training.recipes.recipe import load_recipe, recipe_from, resolved
+from training.recipes.recipe import load_recipe, recipe_from
+from training.recipes.recipe_choices import resolved
 from training.runs import rehearsal
 
 _RUN = ("--rank", "2", "--epochs", "1", "--threads", "1", "--no-report", "--no-refit")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from training.loop.faults import require_device
-from training.plan.prepare import _NEEDS_ANSWERS, _length_bound
+from training.plan.notices import _NEEDS_ANSWERS, length_notices
 from training.recipes.methods import METHODS
 from whet.errors import ConfigurationError
 
@@ -62,7 +62,7 @@ def test_a_length_that_is_not_had_says_what_bounds_it(
 ) -> None:
     context: Any = SimpleNamespace(settings=SimpleNamespace(engine_max_model_len=1024))
     base: Any = SimpleNamespace(max_positions=positions)
-    found = _length_bound(context, asked, min(1024, positions), base)
+    found = length_notices(context, asked, min(1024, positions), base)
     assert " ".join(found).startswith(said) and bool(found) == bool(said)
 
 

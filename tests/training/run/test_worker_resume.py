@@ -110,7 +110,7 @@ def test_the_next_attempt_of_a_request_goes_on_with_what_the_first_one_chose(
     assert office.run().state == runs.RUNNING
     second = runs.reclaim(office.context, run.id, worker="w2", now=now_ms())
     # As if a choice came out otherwise now
-    monkeypatch.setattr("training.recipes.recipe._LEARNING_RATES", ((float("inf"), 1e-4),))
+    monkeypatch.setattr("training.recipes.recipe_choices._LEARNING_RATES", ((float("inf"), 1e-4),))
     steps: list[int] = []
     real_step = Reporter.step
     monkeypatch.setattr(
