@@ -19,7 +19,8 @@ from whet.tables import review_items, reviews
 # What the Review page can be asked for, beside alias and reason.
 ORDERS = ("priority", "oldest", "newest")
 _MOST_RELEASED = 500  # claims in one call: more than a page ever holds
-OFFERS = ("waiting", "skipped")  # `skipped`: what this reviewer left to the others
+# `skipped`: what this reviewer left to the others; `assigned`: what they are asked to decide
+OFFERS = ("waiting", "skipped", "assigned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,12 @@ class QueueFilter:
     reason: str = ""
     state: str = "waiting"  # one of OFFERS; anything else counts as the first
     order: str = "priority"  # one of ORDERS; anything else counts as the first
+    batch: str = ""
 
     @property
     def fields(self) -> dict[str, str]:
         """The choices that differ from the default, as fields of an address."""
-        chosen = {"alias": self.alias, "reason": self.reason}
+        chosen = {"alias": self.alias, "reason": self.reason, "batch": self.batch}
         if self.state in OFFERS[1:]:
             chosen["state"] = self.state
         if self.order in ORDERS[1:]:
@@ -57,13 +59,18 @@ def next_item(
 ) -> str | None:
     """Claim the next waiting item for the reviewer; returns its id, or None when nothing is left.
 
-    What the reviewer holds already comes first. `exclude` names items to pass over: those on the
+    What the reviewer holds already comes first, then what is assigned to them; what is assigned to
+    somebody else is left to that person. `exclude` names items to pass over: those on the
     reviewer's screen.
     """
     query = (
         select(review_items.c.id)
         .where(*_matching(wanted, reviewer, now))
-        .order_by((review_items.c.claimed_by == reviewer).is_not(True), *_order(wanted.order))
+        .order_by(
+            (review_items.c.claimed_by == reviewer).is_not(True),
+            (review_items.c.assignee == reviewer).is_not(True),
+            *_order(wanted.order),
+        )
         .limit(1)
         # PostgreSQL: two reviewers who ask at once look past each other; SQLite has one writer
         .with_for_update(skip_locked=True)
@@ -162,6 +169,12 @@ def _matching(wanted: QueueFilter, reviewer: str, now: int) -> list[ColumnElemen
         _free_for(reviewer, now),
         skipped if wanted.state == "skipped" else ~skipped,
     ]
+    is_mine = review_items.c.assignee == reviewer
+    found.append(
+        is_mine if wanted.state == "assigned" else is_mine | review_items.c.assignee.is_(None)
+    )
+    if wanted.batch:
+        found.append(review_items.c.batch_id == wanted.batch)
     if wanted.alias:
         found.append(review_items.c.alias == wanted.alias)
     if wanted.reason:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from feedback.dataset_store import read_rows
 from whet.access import hash_key
@@ -20,7 +20,16 @@ from whet.errors import InputError
 from whet.ids import new_id
 from whet.registry import merged_from
 from whet.store import Store
-from whet.tables import adapters, datasets, erasures, examples, interactions, review_items, reviews
+from whet.tables import (
+    adapters,
+    datasets,
+    erasures,
+    examples,
+    interactions,
+    review_comments,
+    review_items,
+    reviews,
+)
 
 ERASED_ROW: dict[str, Any] = {"erased": True}  # what stays of an example: that there was one
 
@@ -82,6 +91,10 @@ def erase_user(
             )
         ).rowcount
         connection.execute(items.values(why="The end user asked to be erased."))
+        theirs_items = select(review_items.c.id).where(review_items.c.interaction_id.in_(touched))
+        counts["comments"] = connection.execute(
+            delete(review_comments).where(review_comments.c.item_id.in_(theirs_items))
+        ).rowcount
         written = {"id": receipt["id"], "subject_hash": subject, "receipt": receipt}
         connection.execute(insert(erasures).values(**written, requested_by=actor, created_at=now))
         detail = {"receipt": receipt["id"], **counts}

@@ -166,6 +166,8 @@ def listing(
     passages: str = "",
     reviewer: str = "",
     is_hasty: bool = False,
+    assignee: str = "",
+    batch: str = "",
     after: str = "",
 ) -> tuple[list[dict[str, Any]], str]:
     """One page of items in queue order, and the mark with which the next page starts (empty: this
@@ -195,6 +197,8 @@ def listing(
         (review_items.c.alias, alias),
         (review_items.c.alert_id, alert),
         (reviews.c.reviewer, reviewer),
+        (review_items.c.assignee, assignee),
+        (review_items.c.batch_id, batch),
     ):
         if wanted:
             query = query.where(column == wanted)
@@ -211,6 +215,26 @@ def listing(
     skippers = _skippers(connection, [row.id for row in rows[:PAGE]])
     found = [{**_list_row(row), "skipped_by": skippers.get(row.id, [])} for row in rows[:PAGE]]
     return found, more
+
+
+def bulk_rows(connection: Connection, bulk_id: str) -> list[dict[str, Any]]:
+    """Return the decisions that were made in one go, with their questions. Raises NotFoundError."""
+    query = (
+        select(
+            reviews.c.item_id, reviews.c.decision, reviews.c.reviewer, reviews.c.created_at,
+            reviews.c.undone_at, interactions.c.request,
+        )
+        .join(interactions, interactions.c.id == reviews.c.interaction_id, isouter=True)
+        .where(reviews.c.bulk_id == bulk_id)
+        .order_by(reviews.c.id)
+    )  # fmt: skip
+    rows = connection.execute(query).all()
+    if not rows:
+        raise NotFoundError(
+            "Nothing was decided in that go.",
+            hint="Every item may have been refused: see the List.",
+        )
+    return [{**row._mapping, "question": last_question(row.request)} for row in rows]
 
 
 def _skippers(connection: Connection, item_ids: list[str]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedback import flagging, left_out, retraining
+from feedback import assignment, comments, flagging, left_out, retraining
 from feedback.selection import DAY_MS
 from whet.context import Context
 from whet.database import reading, writing
@@ -39,6 +39,7 @@ def jobs(context: Context) -> list[Job]:
             volumes=volumes[today],
         )
         looked_until[0] = now
+        assignment.apply_rules(context.database)
         return ", ".join(f"{count} by {reason}" for reason, count in sorted(added.items())) or None
 
     def retrain(now: int) -> str | None:
@@ -58,6 +59,8 @@ def jobs(context: Context) -> list[Job]:
         cleaning.delete_rows("feedback")
         withdrawn = examples.c.withdrawn_at.is_not(None)
         cleaning.delete_of_conversations(examples.c.id, examples.c.interaction_id, withdrawn)
+        with writing(context.database) as connection:
+            comments.prune(connection)
 
     def retain(now: int) -> str | None:
         with writing(context.database) as connection:

@@ -9,11 +9,19 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, exists, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from feedback.agreement import Agreement, count_agreement, is_drawn
+from feedback import queue
+from feedback.agreement import SECOND_PERCENT, Agreement, count_agreement, is_drawn
 from whet.auditlog import record
-from whet.database import insert_ignore, writing
-from whet.errors import ConflictError, NotFoundError
-from whet.tables import interactions, review_gold, review_items, review_opinions, reviews
+from whet.database import insert_ignore, reading, writing
+from whet.errors import ConflictError, InputError, NotFoundError
+from whet.tables import (
+    interactions,
+    review_adjudications,
+    review_gold,
+    review_items,
+    review_opinions,
+    reviews,
+)
 
 _CANDIDATES = 2000  # newest decisions that are looked at: months of one reviewer's work
 _JUDGED = ("approve", "edit", "reject")
@@ -31,7 +39,12 @@ class Disagreement:
 
 
 def next_for_second_opinion(
-    connection: Connection, reviewer: str, *, alias: str = "", exclude: Sequence[str] = ()
+    connection: Connection,
+    reviewer: str,
+    *,
+    alias: str = "",
+    exclude: Sequence[str] = (),
+    percent: int = SECOND_PERCENT,
 ) -> str | None:
     """Return an item that somebody else decided and the reviewer is asked about, or None.
 
@@ -55,7 +68,7 @@ def next_for_second_opinion(
     if alias:
         query = query.where(review_items.c.alias == alias)
     for row in connection.execute(query):
-        is_asked = row.is_gold or (not row.has_opinion and is_drawn(row.item_id))
+        is_asked = row.is_gold or (not row.has_opinion and is_drawn(row.item_id, percent))
         if is_asked and row.item_id not in exclude:
             return str(row.item_id)
     return None
@@ -133,10 +146,69 @@ def load_gold_accuracy(connection: Connection) -> dict[str, Agreement]:
 
 
 def list_disagreements(connection: Connection, *, limit: int = 50) -> list[Disagreement]:
-    """Return second opinions that differ from the decision that stands, newest first."""
-    differs = (reviews.c.decision == "approve") != review_opinions.c.is_right
-    query = _paired().where(differs).order_by(review_opinions.c.created_at.desc()).limit(limit)
+    """Return disagreements that nobody settled, newest first."""
+    query = _disagreeing().order_by(review_opinions.c.created_at.desc()).limit(limit)
     return [Disagreement(**row._mapping) for row in connection.execute(query)]
+
+
+def adjudicate(
+    database: Engine,
+    item_id: str,
+    second: str,
+    verdict: str,
+    *,
+    actor: str,
+    claim_ms: int,
+    now: int,
+) -> bool:
+    """Say who was right of a disagreement: `first` or `second`.
+
+    Where the second was, the first decision is undone and the item waits for `actor`; returns
+    whether it does. Raises InputError, NotFoundError where the two do not disagree, ConflictError
+    for one's own opinion or decision.
+    """
+    if verdict not in ("first", "second"):
+        raise InputError(f"{verdict!r} says not who was right; expected first or second.")
+    with reading(database) as connection:
+        query = _disagreeing().where(
+            review_opinions.c.item_id == item_id, review_opinions.c.reviewer == second
+        )
+        row = connection.execute(query.add_columns(reviews.c.id.label("review_id"))).first()
+    if row is None:
+        raise NotFoundError(
+            f"No disagreement with {second[:64]!r} waits on the item {item_id[:80]!r}."
+        )
+    if actor in (row.first, row.second):
+        raise ConflictError(
+            "You are one of the two; somebody else says who was right.",
+            hint="Ask another operator, or take your decision back.",
+        )
+    if verdict == "second":
+        queue.undo(database, row.review_id, actor, claim_ms=claim_ms, now=now, may_undo_others=True)
+    with writing(database) as connection:
+        connection.execute(
+            insert_ignore(connection, review_adjudications).values(
+                item_id=item_id, second=second, first=row.first, verdict=verdict,
+                decided_by=actor, created_at=now,
+            )
+        )  # fmt: skip
+        detail = {"right": row.first if verdict == "first" else second}
+        record(
+            connection, actor=actor, action="review.adjudicate", subject=item_id, detail=detail,
+            now=now,
+        )  # fmt: skip
+    return verdict == "second"
+
+
+def _disagreeing() -> Select[Any]:
+    """Second opinions that differ from the decision that stands, and that nobody settled."""
+    settled = exists().where(
+        review_adjudications.c.item_id == review_opinions.c.item_id,
+        review_adjudications.c.second == review_opinions.c.reviewer,
+    )
+    return _paired().where(
+        (reviews.c.decision == "approve") != review_opinions.c.is_right, ~settled
+    )
 
 
 def _paired() -> Select[Any]:

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from feedback import (
     api,
+    assignment,
     bulk_pages,
     claims,
     dataset_pages,
@@ -22,6 +23,7 @@ from feedback import (
     opinion_pages,
     queue,
     retraining,
+    team_pages,
 )
 from feedback.acceptance import (
     ERROR_LABELS,
@@ -32,6 +34,7 @@ from feedback.acceptance import (
 from feedback.alert_queue import alert_title, describe_batch
 from feedback.calls import read_calls
 from feedback.claims import QueueFilter
+from feedback.comments import list_comments
 from feedback.conversations import retrieved_texts
 from feedback.guidelines import load_guideline
 from feedback.opinion_store import is_gold
@@ -51,7 +54,7 @@ BATCH = 50  # conversations that one press brings in from an alert: about ten mi
 REMAPPABLE = (
     ("a", "approve"), ("e", "edit"), ("r", "reject"), ("s", "skip"), ("u", "undo"),
     ("c", "take the proposed answer"), ("o", "put the original back"), ("n", "note"),
-    ("j", "next, undecided"), ("k", "previous, undecided"), ("h", "guideline"),
+    ("j", "next, undecided"), ("k", "previous, undecided"), ("h", "guideline"), ("l", "similar conversations"),
     ("m", "passage missing"), ("w", "passage wrong"), ("i", "passage ignored"),
 )  # fmt: skip
 STATES = ("waiting", "done", "skipped", "all")
@@ -68,16 +71,21 @@ def router(shell: Shell) -> APIRouter:
     guideline_pages.add(routes, shell)
     opinion_pages.add(routes, shell)
     bulk_pages.add(routes, shell)
+    team_pages.add(routes, shell)
     dataset_pages.add(routes, shell)
     api.add(routes, shell)
     return routes
 
 
 def read_filter(
-    alias: str = "", reason: str = "", state: str = "waiting", order: str = "priority"
+    alias: str = "",
+    reason: str = "",
+    state: str = "waiting",
+    order: str = "priority",
+    batch: str = "",
 ) -> QueueFilter:
     """The filter of an address of the Review page."""
-    return QueueFilter(alias, reason, state, order)
+    return QueueFilter(alias, reason, state, order, batch)
 
 
 def claim_ms(shell: Shell) -> int:
@@ -99,6 +107,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         view = inbox.load(connection, item_id)
         guideline = load_guideline(connection, view.item["alias"])
         gold = is_gold(connection, item_id)
+        said = list_comments(connection, item_id)
     item = view.item
     held_by = (
         item["claimed_by"]
@@ -143,6 +152,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
         "shares": SHARES,
         "guideline": guideline,
         "is_gold": gold,
+        "comments": said,
         **more,
     }
 
@@ -195,7 +205,8 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/review/list")
     def review_list(
         request: Request, state: str = "waiting", reason: str = "", alias: str = "", alert: str = "",
-        passages: str = "", reviewer: str = "", pace: str = "", after: str = "",
+        passages: str = "", reviewer: str = "", pace: str = "", assignee: str = "", batch: str = "",
+        after: str = "",
         user: User = Depends(shell.require("viewer")),
     ) -> Response:  # fmt: skip
         """The queue and what was decided; every selection has its address.
@@ -213,9 +224,12 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
                 passages=passages,
                 reviewer=reviewer,
                 is_hasty=pace == "hasty",
+                assignee=assignee,
+                batch=batch,
                 after=after,
             )
             choices = inbox.choices(connection)
+            people = assignment.list_reviewers(connection)
             about = alert_title(connection, alert) if alert else ""
         filters = {
             "state": state,
@@ -225,12 +239,14 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
             "passages": passages,
             "reviewer": reviewer,
             "pace": pace,
+            "assignee": assignee,
+            "batch": batch,
         }
-        wanted = QueueFilter(alias, reason)
+        wanted = QueueFilter(alias, reason, batch=batch)
         query = {name: value for name, value in filters.items() if value}
         return shell.render(
             request, "feedback/list.html", rows=rows, choices=choices, filters=filters, states=STATES, passage_verdicts=PASSAGE_VERDICTS, stats=_stats(shell, user, wanted), review_query=wanted.query,
-            about=about, next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
+            people=people, about=about, next_href=f"/review/list?{urlencode({**query, 'after': more})}" if more else "", first=not after,
         )  # fmt: skip
 
     @routes.get("/review/part")
@@ -286,10 +302,11 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         reason: Annotated[str, Form()] = "",
         state: Annotated[str, Form()] = "",
         order: Annotated[str, Form()] = "",
+        batch: Annotated[str, Form()] = "",
         user: User = Depends(shell.require("reviewer")),
     ) -> Response:
         """The form without JavaScript: decide, then on to the next."""
-        wanted = QueueFilter(alias, reason, state, order)
+        wanted = QueueFilter(alias, reason, state, order, batch)
         text = plain_newlines(answer)
         contains = tuple(
             line.strip() for line in plain_newlines(checks).split("\n") if line.strip()

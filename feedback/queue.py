@@ -55,6 +55,7 @@ class Decision:
     accept_labels: bool = False  # approve although a label says what is wrong with the answer
     passage_verdict: str = ""  # feedback.passage_verdicts; empty: nothing is said of the passages
     passage_ids: Sequence[str] = ()  # which of them
+    bulk_id: str | None = None  # shared by decisions that are made in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +246,7 @@ def _insert_review(
             id=review_id, item_id=item.id, interaction_id=item.interaction_id, reviewer=reviewer,
             labels=[label.strip() for label in said.labels], note=said.note.strip() or None,
             seconds=None if said.seconds is None else max(0.0, min(float(said.seconds), 86_400.0)),
-            created_at=now, **settled,
+            bulk_id=said.bulk_id, created_at=now, **settled,
         )
     )  # fmt: skip
     return review_id

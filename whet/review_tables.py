@@ -35,3 +35,48 @@ review_gold = define_table(
     Column("created_by", String(64), nullable=False),
     instant("created_at"),
 )
+
+review_batches = define_table(
+    "feedback",
+    "review_batches",  # items that somebody looks after together, by a day
+    Column("id", String(40), primary_key=True),
+    Column("name", String(120), nullable=False),
+    Column("owner", String(64)),  # the person who answers for it
+    instant("due_at", nullable=True),
+    Column("created_by", String(64), nullable=False),
+    instant("created_at"),
+)
+
+review_rules = define_table(
+    "feedback",
+    "review_rules",  # who gets which new items; a rule never changes
+    Column("id", String(40), primary_key=True),
+    Column("alias", String(64), nullable=False),  # empty: every alias
+    Column("reason", String(32), nullable=False),  # empty: every reason
+    Column("people", JSON, nullable=False),  # [string], who share them alike
+    Column("created_by", String(64), nullable=False),
+    instant("created_at"),
+    instant("removed_at", nullable=True),
+)
+
+review_comments = define_table(
+    "feedback",
+    "review_comments",  # what reviewers tell each other about an item
+    Column("id", String(40), primary_key=True),
+    Column("item_id", String(40), nullable=False, index=True),
+    Column("author", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    instant("created_at"),
+    instant("removed_at", nullable=True),
+)
+
+review_adjudications = define_table(
+    "feedback",
+    "review_adjudications",  # who was right where a second opinion differed
+    Column("item_id", String(40), primary_key=True),
+    Column("second", String(64), primary_key=True),  # the reviewer of the second opinion
+    Column("first", String(64), nullable=False),
+    Column("verdict", String(8), nullable=False),  # first | second
+    Column("decided_by", String(64), nullable=False),
+    instant("created_at"),
+)

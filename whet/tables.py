@@ -30,7 +30,15 @@ from whet.retrieval_tables import (
     passages,
     retrieval_defaults,
 )
-from whet.review_tables import review_gold, review_guidelines, review_opinions
+from whet.review_tables import (
+    review_adjudications,
+    review_batches,
+    review_comments,
+    review_gold,
+    review_guidelines,
+    review_opinions,
+    review_rules,
+)
 from whet.search_tables import interaction_search, saved_views
 from whet.table_definition import WRITERS, metadata
 from whet.table_definition import define_table as _table
@@ -47,9 +55,9 @@ __all__ = [
     "WRITERS", "adapters", "alerts", "answer_scores", "answer_votes", "audit_weeks",
     "blame_verdicts", "collections", "documents", "drift_days", "drift_hours", "drift_reports",
     "evaluations", "incident_actions", "interaction_search", "leases", "metadata", "notifications",
-    "passage_vectors", "passages", "retrieval_defaults", "retrieval_gaps", "review_gold",
-    "review_guidelines", "review_opinions", "saved_views", "scheduled_jobs", "traffic_buckets",
-    "training_runs",
+    "passage_vectors", "passages", "retrieval_defaults", "retrieval_gaps", "review_adjudications",
+    "review_batches", "review_comments", "review_gold", "review_guidelines", "review_opinions",
+    "review_rules", "saved_views", "scheduled_jobs", "traffic_buckets", "training_runs",
 ]  # fmt: skip
 
 # --- serving -------------------------------------------------------------------------------------------------------
@@ -164,6 +172,8 @@ review_items = _table(
     Column("state", String(16), nullable=False),  # waiting | done | skipped
     Column("claimed_by", String(64)),
     _at("claimed_until", nullable=True),
+    Column("assignee", String(64)),  # who is asked to decide it; null: whoever comes first
+    Column("batch_id", String(40), index=True),
     _at("created_at"),
     Index(None, "state", "priority"),
 )
@@ -197,6 +207,7 @@ reviews = _table(
     Column("passage_ids", JSON(none_as_null=True)),  # [passage id]
     _at("created_at"),
     _at("undone_at", nullable=True),
+    Column("bulk_id", String(40), index=True),  # shared by decisions that were made in one go
     # One standing decision per item: = item_id while it stands, null once undone.
     Column("standing", String(40), unique=True),
 )

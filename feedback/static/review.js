@@ -24,7 +24,7 @@
   if (progress && progress.dataset.last) undoable.push(Promise.resolve(progress.dataset.last));
   const undoButton = document.querySelector("[data-undo]");
   const drafts = window.whetDrafts(stage.dataset.user);
-  const keyMap = window.whetKeyMap(stage.dataset.user, ["a", "r", "s", "u", "j", "k", "e", "c", "o", "m", "w", "i", "h", "n"]);
+  const keyMap = window.whetKeyMap(stage.dataset.user, ["a", "r", "s", "u", "j", "k", "e", "c", "o", "m", "w", "i", "h", "l", "n"]);
 
   // --- fetching ahead ---------------------------------------------------------------------------------------------
   const known = () => [current(), ...behind, ...ahead].filter(Boolean).map((node) => node.dataset.item).concat(Array.from(inFlight));
@@ -457,13 +457,28 @@
   });
   stage.addEventListener("input", (event) => { if (event.target.matches("textarea, [data-note]")) typed(); });
   stage.addEventListener("click", (event) => {
-    if (event.target.closest("[data-use]")) use(find("[data-correction]").textContent);
+    const taken = event.target.closest("[data-take-answer]");
+    if (taken && decidable(current())) use(taken.closest("li").querySelector("[data-similar-answer]").textContent);
+    else if (event.target.closest("[data-use]")) use(find("[data-correction]").textContent);
     else if (event.target.closest("[data-draft-drop]")) {
       if (decidable(current())) restore();
       drafts.drop(current().dataset.item);
       find("[data-draft-line]").hidden = true;
     } else if (event.target.closest("[data-next]") && ahead.length) { event.preventDefault(); move(1); }
   });
+  // What else was asked like it is fetched when somebody wants to see it: `toggle` does not bubble.
+  stage.addEventListener("toggle", async (event) => {
+    const fold = event.target;
+    if (!fold.matches("[data-similar]") || !fold.open || "fetched" in fold.dataset) return;
+    fold.dataset.fetched = "";
+    const place = fold.querySelector("[data-similar-place]");
+    try {
+      const response = await whet.send(fold.dataset.similar, { headers: { "hx-request": "true", accept: "text/html" } });
+      const holder = document.createElement("template");
+      holder.innerHTML = await response.text(); // our own server's page part, escaped there
+      place.replaceChildren(holder.content);
+    } catch (error) { delete fold.dataset.fetched; place.textContent = error.message; }
+  }, true);
   document.querySelector("#pace").addEventListener("click", (event) => {
     if (event.target.closest("[data-pace-kept]")) { paceKept = true; event.currentTarget.hidden = true; current()?.focus(); }
   });
@@ -492,6 +507,7 @@
       w: () => { if (decidable(node)) verdict("wrong"); },
       i: () => { if (decidable(node)) verdict("ignored"); },
       h: () => { const fold = node && node.querySelector("[data-guideline]"); if (fold) { fold.open = !fold.open; fold.scrollIntoView({ block: "nearest" }); } },
+      l: () => { const fold = node && node.querySelector("[data-similar]"); if (fold) { fold.open = !fold.open; fold.scrollIntoView({ block: "nearest" }); } },
       n: () => { if (decidable(node)) { find("[data-note]").closest("details").open = true; find("[data-note]").focus(); } },
     };
     if (label) { event.preventDefault(); label.click(); return; }

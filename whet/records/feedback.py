@@ -31,6 +31,7 @@ class ErasureReceipt(Record):
     left_to_other_packages: list[str] = []
 
 
+RULE_PEOPLE = JsonShape[list[str]]("review_rules.people", list[str])
 OPINION_LABELS = JsonShape[list[str]]("review_opinions.labels", list[str])
 REVIEW_LABELS = JsonShape[list[str] | None]("reviews.labels", list[str] | None)
 REVIEW_PASSAGES = JsonShape[list[str] | None]("reviews.passage_ids", list[str] | None)
