@@ -17,6 +17,7 @@ from whet.ids import new_id
 from whet.tables import (
     audit,
     interactions,
+    review_comments,
     review_gold,
     review_items,
     review_opinions,
@@ -125,7 +126,7 @@ def _remove_untouched(connection: Connection, items: Sequence[str], now: int) ->
     item = review_items.c
     touched = [
         select(table.c.item_id).where(table.c.item_id.in_(items))
-        for table in (reviews, review_opinions, review_gold)
+        for table in (reviews, review_opinions, review_gold, review_comments)
     ]
     untouched = select(item.id).where(
         item.id.in_(items),
