@@ -168,7 +168,8 @@ def _by_hand(pairs: list[tuple[bool, bool]]) -> tuple[int, float, float, float, 
 
 
 @pytest.mark.slow
-def test_twenty_reviewers_lose_nothing_and_overwrite_nobody(context: Context) -> None:
+def test_twenty_reviewers_lose_nothing_and_overwrite_nobody(sqlite_context: Context) -> None:
+    context = sqlite_context
     items = queued(context, ITEMS)
     ledger, clock = _Ledger(), _Clock()
     names = [f"reviewer-{number}" for number in range(REVIEWERS)]
