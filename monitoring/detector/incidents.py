@@ -14,14 +14,14 @@ from monitoring.detector.signals import signal_of
 State = Literal["open", "resolved", "expected"]
 # Properties of answers that say something each: how answers end follows from their length, and the
 # least certain token from all tokens. Two of them change together when an adapter is not applied.
-_PROPERTIES = frozenset(
+PROPERTIES = frozenset(
     {"completion_tokens", "logprob", "refusal", "answer_language", "schema_failure", "repetition"}
 )
 _LEAST_PROPERTIES = 2
 # Times the change of all requests, and standard errors above it, from which a slice has the change.
 _NARROW, _NARROW_ERRORS = 2.0, 3.0
 # Where one of these leads; refusals that rise make answers shorter by themselves.
-_OF_ANOTHER_MODEL = ("completion_tokens", "logprob")
+OF_ANOTHER_MODEL = ("completion_tokens", "logprob")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Evidence:
     chart: Chart
     day: int  # on which it crossed
     since: int  # first day of its excursion
-    strength: float  # sum over threshold, 1 or more
+    # Sum over threshold; below 1 only where several properties of answers jumped (`jumps.py`)
+    strength: float
     effect: Effect
     sides: int = 2  # one-sided sums of its signal: how many chances it had
     # Since 1970-01-01, on which it crossed; None where a whole day was judged
@@ -115,10 +116,10 @@ class Incident:
         as they were point at what answers, not at what is asked.
         """
         first = [one for one in self.evidence.values() if abs(one.since - self.since) <= 1]
-        properties = {one.chart.signal for one in first} & _PROPERTIES
+        properties = {one.chart.signal for one in first} & PROPERTIES
         is_asked = any(signal_of(name).side == "questions" for name in self.signals)
         lead = self.lead.chart
-        is_other = lead.signal in _OF_ANOTHER_MODEL and not lead.slice
+        is_other = lead.signal in OF_ANOTHER_MODEL and not lead.slice
         if is_asked or not is_other or len(properties) < _LEAST_PROPERTIES:
             return ""
         return (

@@ -27,6 +27,7 @@ from monitoring.detector.cusum import Cusum, change_begin, run_lengths, threshol
 from monitoring.detector.daily import Chart, DayStatistics, Point
 from monitoring.detector.effects import Effect, effect_of
 from monitoring.detector.incidents import Evidence, Incident
+from monitoring.detector.jumps import charts_that_jumped, without_single_jumps
 from monitoring.detector.series import Column, Memory
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import (
@@ -149,7 +150,9 @@ class Stream:
         self.judged_days += 1
         judged = list(self.judge(today))
         changed = self._recovered(today.day)
-        crossed = [one for one in self._crossed(judged, today) if confirm is None or confirm(one)]
+        crossed = without_single_jumps(
+            [one for one in self._crossed(judged, today) if confirm is None or confirm(one)]
+        )
         return (
             list(dict.fromkeys([*changed, *self._assign(crossed, today.day)]))
             if crossed or changed
@@ -248,6 +251,7 @@ class Stream:
     def _crossed(self, judged: list[Judged], today: DayStatistics) -> list[Evidence]:
         sides = sides_of(judged)
         limits = self.limits(sides, [one.chart for one in judged])
+        jumped = charts_that_jumped(judged, limits, self.settings.slack)
         found = []
         for one in judged:
             if self.incident_of(one.chart) is not None:
@@ -267,11 +271,10 @@ class Stream:
             trail = self._trail.setdefault(one.chart, [])
             trail.append(_Step(today.day, one.point, one.known.told[one.quiet], one.z))
             strength = max(sums.up, sums.down) / limit
-            if strength < 1:
+            if strength < 1 and one.chart not in jumped:
                 continue
-            shown = trail[
-                change_begin(np.array([step.z for step in trail]), sums.up >= sums.down) :
-            ]
+            began = change_begin(np.array([step.z for step in trail]), sums.up >= sums.down)
+            shown = trail[began if strength >= 1 else -1 :]
             effect = self._effect(one, shown)
             # The sum says that it moved, the sizes say by how much; they have to agree on the
             # direction.

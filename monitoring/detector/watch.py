@@ -18,11 +18,16 @@ from monitoring.detector.daily import Chart, DayStatistics, summarise_day
 from monitoring.detector.explain import beyond_others, explain, measure_of
 from monitoring.detector.hours import HOURS, Hours, RememberedHour, summarise_hour
 from monitoring.detector.incidents import Evidence, Incident
+from monitoring.detector.kinds import kinds_of_requests
 from monitoring.detector.retrieval import has_unknown, low_scores_of, with_misses
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.slices import WatchedSlices
 from monitoring.detector.stream import Stream
-from monitoring.detector.turnover import class_weights, least_z, turnover_z
+from monitoring.detector.turnover import (
+    class_weights,
+    least_z,
+    turnover_z,
+)
 
 _EARLY_WINDOW = 7  # days compared with those before them while there is no history
 _CONFIRMED_DAYS = 42  # days before the change whose users it is compared with
@@ -199,9 +204,10 @@ class Watch:
         )
 
     def confirms(self, evidence: Evidence) -> bool:
-        """Whether a change is more than an exchange of users.
+        """Whether a change is more than an exchange of users, or one of them who is busy.
 
-        Without users in the table, every row is one.
+        Without users in the table, every row is one, and so is every kind of requests: what one
+        person may have brought is no change of the service.
         """
         chart, stream = evidence.chart, self.stream
         start = max(
@@ -235,9 +241,15 @@ class Watch:
         z = turnover_z(
             old, new, users_before, users_after, class_weights(quiet_before, quiet_after)
         )
-        return z is None or (z if evidence.effect.up else -z) >= least_z(
-            self.settings.least_turnover_z, evidence.sides
-        )
+        least = least_z(self.settings.least_turnover_z, evidence.sides)
+        if z is not None and (z if evidence.effect.up else -z) < least:
+            return False
+        kinds = kinds_of_requests(chart, before, after, self.codebook)
+        if kinds is None:
+            return True
+        weights = class_weights(quiet_before, quiet_after)
+        z = turnover_z(old, new, kinds.before, kinds.after, weights)
+        return z is None or (z if evidence.effect.up else -z) >= kinds.least_z(least)
 
     def _keep(self, day: int, sample: Table) -> None:
         if len(sample) > self.settings.kept_per_day:
