@@ -32,6 +32,7 @@ from training.store.table_rows import evaluation_row
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import InputError, NotFoundError
+from whet.records.training import EVALUATION_PEOPLE, VOTE_PLACES
 from whet.registry import Adapter
 from whet.tables import adapters, answer_votes, evaluations
 
@@ -147,7 +148,7 @@ def ballots_of(connection: Connection, case_id: str, voter: str | None = None) -
     if voter is not None:
         query = query.where(answer_votes.c.voter == voter)
     return [
-        Ballot(row.row_id, row.voter, row.choice, tuple(row.places))
+        Ballot(row.row_id, row.voter, row.choice, tuple(VOTE_PLACES.decode(row.places)))
         for row in connection.execute(query)
     ]
 
@@ -196,7 +197,10 @@ def vote(context: Context, case: Case, voter: str, row_id: str, said: str, *, no
         _remove(connection, case, voter, row_id)
         connection.execute(
             insert(answer_votes).values(
-                **mine, choice=meanings[said], places=list(shown), created_at=now
+                **mine,
+                choice=meanings[said],
+                places=VOTE_PLACES.encode(list(shown)),
+                created_at=now,
             )
         )
         _recount(connection, case)
@@ -243,4 +247,8 @@ def _recount(connection: Connection, case: Case) -> None:
         evaluations.c.samples_path == case.samples_path,
         evaluations.c.adapter_digest == case.adapter_digest,
     )
-    connection.execute(update(evaluations).where(*same).values(people=people))
+    connection.execute(
+        update(evaluations)
+        .where(*same)
+        .values(people=EVALUATION_PEOPLE.encode(EVALUATION_PEOPLE.decode(people)))
+    )

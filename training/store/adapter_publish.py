@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from sqlalchemy import Connection, func, insert, select, update
 
 from training.store.adapter_config import PlainConfig
-from training.store.adapter_store import CARD, CONFIG, WEIGHTS, verify
+from training.store.adapter_store import CARD, CONFIG, WEIGHTS, evaluation_values, verify
 from training.store.evaluation_types import NewEvaluation
 from whet import leases
 from whet.auditlog import record
@@ -149,7 +149,7 @@ def _publish(context: Context, new: NewAdapter, scratch: Path, digest: str) -> A
                     id=new_id("evl", at=now),
                     adapter_digest=digest,
                     created_at=now,
-                    **new.evaluation,
+                    **evaluation_values(new.evaluation),
                 )
             )
         adapter = Adapter(

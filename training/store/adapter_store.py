@@ -12,6 +12,7 @@ from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import AdapterError, ConflictError, StoreError
 from whet.ids import new_id
+from whet.records.training import EVALUATION_METRICS, EVALUATION_THRESHOLDS
 from whet.registry import Adapter, current_rollouts, find_adapter
 from whet.store import digest_files
 from whet.tables import adapters, evaluations, replicas
@@ -39,7 +40,10 @@ def add_evaluation(
     with writing(context.database) as connection:
         connection.execute(
             insert(evaluations).values(
-                id=evaluation_id, adapter_digest=adapter.digest, created_at=now, **evaluation
+                id=evaluation_id,
+                adapter_digest=adapter.digest,
+                created_at=now,
+                **evaluation_values(evaluation),
             )
         )
         record(
@@ -51,6 +55,17 @@ def add_evaluation(
             now=now,
         )
     return evaluation_id
+
+
+def evaluation_values(evaluation: NewEvaluation) -> dict[str, object]:
+    """Return the columns of a new row of `evaluations`, JSON as its record writes it."""
+    metrics = EVALUATION_METRICS.decode(evaluation["metrics"])
+    thresholds = EVALUATION_THRESHOLDS.decode(evaluation["thresholds"])
+    return {
+        **evaluation,
+        "metrics": EVALUATION_METRICS.encode(metrics),
+        "thresholds": EVALUATION_THRESHOLDS.encode(thresholds),
+    }
 
 
 def verify(context: Context, adapter: Adapter) -> None:

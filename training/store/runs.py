@@ -14,7 +14,15 @@ from sqlalchemy import Connection, select, update
 
 from training.store.again import command_again
 from training.store.requests import find_request, run_of
-from training.store.table_rows import Curve, Estimate, Progress, RunRow, ShownRun, run_row
+from training.store.table_rows import (
+    Curve,
+    Estimate,
+    Progress,
+    RunRow,
+    ShownRun,
+    encode_run,
+    run_row,
+)
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
@@ -84,7 +92,7 @@ def start(
         "heartbeat_at": now,
     }
     with writing(context.database) as connection:
-        new = insert_ignore(connection, training_runs).values(**values)
+        new = insert_ignore(connection, training_runs).values(**encode_run(values))
         if connection.execute(new.returning(training_runs.c.id)).first() is None:
             raise ConflictError(f"The request {request_id} has a run already.")
     return Run(run_id, 1, alias, now, request_id)
@@ -278,12 +286,10 @@ def end(context: Context, run: Run, state: str, error: str, now: int) -> bool:
 
 
 def _update(connection: Connection, run: Run, values: Mapping[str, object]) -> None:
-    fenced = (
-        (training_runs.c.id == run.id)
-        & (training_runs.c.attempt == run.attempt)
-        & (training_runs.c.state == RUNNING)
-    )
-    if connection.execute(update(training_runs).where(fenced).values(**values)).rowcount != 1:
+    row = training_runs.c
+    is_ours = (row.id == run.id) & (row.attempt == run.attempt) & (row.state == RUNNING)
+    query = update(training_runs).where(is_ours).values(**encode_run(values))
+    if connection.execute(query).rowcount != 1:
         raise Superseded(run.id)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NotRequired, TypedDict, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict, cast
 
 from sqlalchemy import Row
 
 from training.store.evaluation_types import EvaluationRow
 from whet.json_types import Json, JsonObject
+from whet.records.shape import JsonShape
+from whet.records.training import RUN_CURVE, RUN_ESTIMATE, RUN_PROGRESS, RUN_RECIPE
 
 
 class AnswerSamples(TypedDict):
@@ -179,3 +181,19 @@ def dataset_row_of(row: Row[*tuple[object, ...]]) -> DatasetRow:
 def evaluation_row(row: Row[*tuple[object, ...]]) -> EvaluationRow:
     """Return a row of `evaluations`."""
     return cast(EvaluationRow, dict(row._mapping))
+
+
+_SHAPES: dict[str, JsonShape[Any]] = {
+    "recipe": RUN_RECIPE,
+    "progress": RUN_PROGRESS,
+    "curve": RUN_CURVE,
+    "estimate": RUN_ESTIMATE,
+}
+
+
+def encode_run(values: Mapping[str, object]) -> dict[str, object]:
+    """Return values of columns of `training_runs`, JSON as its record writes it."""
+    return {
+        name: _SHAPES[name].encode(_SHAPES[name].decode(value)) if name in _SHAPES else value
+        for name, value in values.items()
+    }
