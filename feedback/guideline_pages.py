@@ -28,7 +28,7 @@ def add(routes: APIRouter, shell: Shell) -> None:
             alias = alias or next(iter(aliases), shell.context.settings.default_alias)
             versions = guidelines.list_versions(connection, alias)
         return shell.render(
-            request, "feedback/guidelines.html", status=status, alias=alias, aliases=aliases,
+            request, "feedback/guidelines.html", status, alias=alias, aliases=aliases,
             versions=versions, typed=typed, problem=problem,
         )  # fmt: skip
 

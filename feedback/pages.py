@@ -179,7 +179,7 @@ def _page(
     with reading(shell.context.database) as connection:
         choices = inbox.choices(connection)
     return shell.render(
-        request, "feedback/review.html", status=status, stats=_stats(shell, user, wanted),
+        request, "feedback/review.html", status, stats=_stats(shell, user, wanted),
         wanted=wanted, choices=choices, orders=claims.ORDERS,
         last_review=queue.last_decision(shell.context.database, user.name),
         claim_s=shell.context.settings.review_claim_s, settings=shell.context.settings,

@@ -133,7 +133,8 @@ def _usage(name: str, command: Any) -> str:
 
 
 def routes() -> str:
-    from whet.web.shell import create_console, declared_role
+    from whet.web.console import create_console
+    from whet.web.shell import declared_role
 
     with tempfile.TemporaryDirectory() as folder:
         context = open_context(load_settings(home=folder))

@@ -218,8 +218,6 @@ def test_texts_are_split_at_line_feeds_alone(path: Path) -> None:
 # Imports inside functions, which hide what a module needs; none may be added. What is needed by few
 # calls is named in a registry instead: `training/optional.py`, the definitions of commands.
 LATE_IMPORTS = {"whet": 0, "training": 0, "serving": 7, "monitoring": 0, "feedback": 0}
-# Packages whose modules still import each other in a circle, and how many circles there are.
-CIRCLES = {"whet": 1}
 
 
 def _module(path: Path) -> str:
@@ -282,7 +280,7 @@ def test_imports_stand_at_the_top(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_modules_import_each_other(package: str) -> None:
     found = _circles(package)
-    assert len(found) <= CIRCLES.get(package, 0), found
+    assert not found, found
 
 
 _TARGET = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")  # what `whet.lazy.load` imports

@@ -15,7 +15,7 @@ from whet.access import hash_password
 from whet.context import Context
 from whet.database import insert_ignore, writing
 from whet.tables import users
-from whet.web.shell import create_console
+from whet.web.console import create_console
 
 NOW = 1_900_000_000_000  # what the pages' tests take for the present, in ms
 PASSWORD = "correct horse battery"

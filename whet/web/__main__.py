@@ -11,7 +11,7 @@ import uvicorn
 from whet.context import open_context
 from whet.errors import WhetError
 from whet.settings import IDLE_CONNECTION_S, load_settings
-from whet.web.shell import create_console
+from whet.web.console import create_console
 
 # Open event streams end when the process does; nobody waits for them longer than this
 _GOODBYE_S = 3

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import JSONResponse, Response
 
@@ -11,9 +9,7 @@ from whet.access import User
 from whet.errors import AccessError
 from whet.web.errors import wants_json
 from whet.web.security import client_address, session_cookie
-
-if TYPE_CHECKING:
-    from whet.web.shell import Shell
+from whet.web.shell import Shell
 
 
 def add_login(router: APIRouter, shell: Shell) -> None:
@@ -48,7 +44,7 @@ def add_login(router: APIRouter, shell: Shell) -> None:
             response: Response = shell.render(
                 request,
                 "shell/login.html",
-                status=error.status,
+                error.status,
                 next=next,
                 name=name,
                 problem=problem,

@@ -1,7 +1,5 @@
 """The console's shell: what every page shares.
 
-Packages contribute pages; this composes them into one application.
-
 A package's `whet.pages` entry point is `router(shell) -> fastapi.APIRouter`. Each of its routes
 declares a role with `Depends(shell.require("viewer"))`; a route that declares none is refused.
 Pages extend `shell/base.html`.
@@ -16,17 +14,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
@@ -35,18 +29,16 @@ from starlette.responses import (
     Response,
     StreamingResponse,
 )
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from whet import __version__
 from whet.access import ROLES, User
-from whet.clock import now_ms
 from whet.context import Context
-from whet.errors import ConfigurationError, NotFoundError, WhetError
+from whet.errors import ConfigurationError, NotFoundError
 from whet.web import filters, rendering
-from whet.web.errors import error_response, hint_for_reader, section_of
-from whet.web.login import add_login
-from whet.web.security import PUBLIC, Gate, RouteRule, SecurityMiddleware
+from whet.web.errors import section_of
+from whet.web.security import PUBLIC, Gate, RouteRule
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +56,6 @@ class Page:
     icon: str
     order: int
     key: str = ""
-
-
-class TextBody(BaseModel):
-    """`POST /rendered`."""
-
-    model_config = ConfigDict(extra="forbid")
-    text: str
 
 
 class Require:
@@ -170,7 +155,7 @@ class Shell:
         )
 
     def render(
-        self, request: Request, template: str, *, status: int = 200, **values: Any
+        self, request: Request, template: str, status: int = 200, /, **values: object
     ) -> HTMLResponse:
         """An HTML answer from `<package>/<name>.html`.
 
@@ -182,6 +167,8 @@ class Shell:
             if said_cookie in request.cookies
             else None
         )
+        if "status" in values:
+            raise TypeError("render() takes its status after the template, not by name")
         values.setdefault("said", said[0] if said else "")
         html = self._templates.get_template(template).render(
             request=request,
@@ -327,7 +314,8 @@ def _file_hash(path: str) -> str:
         ) from error
 
 
-def _static_file(package: str, path: str, version: str) -> Response:
+def static_file(package: str, path: str, version: str) -> Response:
+    """Return a package's file, as browsers may keep it. Raises NotFoundError."""
     folder = _folders("static").get(package)
     if folder is None:
         raise NotFoundError(f"There are no static files of {package!r}.")
@@ -342,7 +330,7 @@ def _static_file(package: str, path: str, version: str) -> Response:
     )
 
 
-def matching_route(app: FastAPI, scope: Scope) -> tuple[Any, Match]:
+def matching_route(app: FastAPI, scope: Scope) -> tuple[BaseRoute | None, Match]:
     """The route that will answer, as the router chooses it: the first full match, else the first
     whose path alone matches.
     """
@@ -363,81 +351,14 @@ def route_rule(app: FastAPI, scope: Scope) -> RouteRule:
     return RouteRule(match is not Match.NONE, declared_role(route), upload_bytes)
 
 
-def _declarations(route: Any) -> list[Require]:
+def _declarations(route: BaseRoute | None) -> list[Require]:
     dependant = getattr(route, "dependant", None)
     calls = [dependency.call for dependency in dependant.dependencies] if dependant else []
     return [call for call in calls if isinstance(call, Require)]
 
 
-def declared_role(route: Any) -> str | None:
+def declared_role(route: BaseRoute | None) -> str | None:
     """The strictest declaration among the route's dependencies, its router's included."""
     roles = [one.role for one in _declarations(route)]
     named = [role for role in roles if role != PUBLIC]
     return max(named, key=ROLES.index) if named else (PUBLIC if roles else None)
-
-
-def create_console(context: Context, *, clock: Any = now_ms) -> FastAPI:
-    """The console as an ASGI application.
-
-    A package whose pages cannot be imported is left out and said so on Overview.
-    """
-    app = FastAPI(
-        title="Whet", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
-    shell = Shell(context)
-    shell.app = app
-
-    def error_page(scope: Scope, error: WhetError) -> HTMLResponse:
-        request = Request(scope)
-        template = (
-            "shell/error_part.html" if request.headers.get("hx-request") else "shell/error.html"
-        )
-        scope.setdefault("whet.user", None)
-        hint = hint_for_reader(error)
-        return shell.render(request, template, status=error.status, error=error, hint=hint)
-
-    def on_error(scope: Scope, error: Exception) -> Response:
-        return error_response(scope, error, error_page)
-
-    shell.gate = Gate(
-        context, rule=lambda scope: route_rule(app, scope), on_error=on_error, clock=clock
-    )
-    for kind in (WhetError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, lambda request, error: on_error(request.scope, error))
-    app.include_router(_own_routes(shell))
-    for entry in sorted(entry_points(group="whet.pages"), key=lambda entry: entry.name):
-        try:
-            build = entry.load()
-        except (ImportError, AttributeError) as error:
-            shell.missing.append(f"The {entry.name} pages are left out: {error}.")
-            logger.warning("%s", shell.missing[-1])
-            continue
-        app.include_router(build(shell))
-    app.state.shell = shell
-    app.add_middleware(
-        SecurityMiddleware, gate=shell.gate, max_body=context.settings.request_max_bytes
-    )
-    return app
-
-
-def _own_routes(shell: Shell) -> APIRouter:
-    router = APIRouter()
-    add_login(router, shell)
-
-    @router.get("/static/{package}/{path:path}", dependencies=[Depends(shell.public())])
-    def static_file(package: str, path: str, v: str = "") -> Response:
-        """Style sheets and scripts of the packages."""
-        return _static_file(package, path, v)
-
-    @router.post("/rendered")
-    def rendered(body: TextBody, _user: User = Depends(shell.require("viewer"))) -> Response:
-        """A text as pages show it, for what came after the page; 204 where it stays as it is."""
-        html = rendering.render(body.text)
-        return HTMLResponse(html) if html else Response(status_code=204)
-
-    @router.get("/healthz", dependencies=[Depends(shell.public())])
-    def healthz() -> dict[str, str]:
-        """Alive, without a look at the database."""
-        return {"status": "ok", "version": __version__}
-
-    return router
