@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection, false, func, insert, literal, 
 from whet.auditlog import record
 from whet.errors import AccessError, ConflictError, InputError, NotFoundError
 from whet.ids import check_name, new_id
+from whet.json_types import JsonObject
 from whet.tables import api_keys, users
 
 ROLES = ("viewer", "reviewer", "operator", "admin")  # each may do what the ones before may
@@ -127,7 +128,7 @@ def create_key(
             created_at=now,
         )
     )
-    detail: dict[str, object] = {"name": name, "group": group} if group else {"name": name}
+    detail: JsonObject = {"name": name, "group": group} if group else {"name": name}
     if may_write_documents:
         detail["may_write_documents"] = True
     record(connection, actor=actor, action="key.create", subject=key_id, detail=detail, now=now)

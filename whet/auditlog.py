@@ -4,10 +4,9 @@ one before.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Connection, insert, select
 
+from whet.json_types import JsonObject
 from whet.store import digest_json
 from whet.tables import audit
 
@@ -20,7 +19,7 @@ def record(
     actor: str,
     action: str,
     subject: str,
-    detail: dict[str, Any] | None = None,
+    detail: JsonObject | None = None,
     now: int,
 ) -> None:
     """Append one entry inside the caller's transaction, so that the deed and its record stand or

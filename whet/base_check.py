@@ -18,6 +18,7 @@ import jinja2
 
 from whet.base_config import position_limit, text_config
 from whet.errors import ConfigurationError, WhetError
+from whet.json_types import Json
 from whet.lines import split_lines
 from whet.settings import Settings
 
@@ -147,7 +148,7 @@ def _read_header(file: Path) -> tuple[int, list[str]]:
         ) from error
 
 
-def _dtype_problems(config: Mapping[str, Any], weights: Weights) -> Iterator[Problem]:
+def _dtype_problems(config: Mapping[str, Json], weights: Weights) -> Iterator[Problem]:
     text = text_config(config)
     given = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype") or "auto"
     name = str(given).removeprefix("torch.")
@@ -167,7 +168,7 @@ def _dtype_problems(config: Mapping[str, Any], weights: Weights) -> Iterator[Pro
             )
 
 
-def _shape_problems(config: Mapping[str, Any], *, on_gpu: bool) -> Iterator[Problem]:
+def _shape_problems(config: Mapping[str, Json], *, on_gpu: bool) -> Iterator[Problem]:
     text = text_config(config)
     if not config.get("model_type") and not config.get("architectures"):
         yield Problem("config.json names neither model_type nor architectures.", _COPY_AGAIN)
@@ -214,7 +215,7 @@ def _text_problems(folder: Path) -> Iterator[Problem]:
             )
 
 
-def _templates(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+def _templates(folder: Path, config: Mapping[str, Json]) -> Iterator[str]:
     """Yield the chat templates of a folder; its own file counts before the tokenizer's field."""
     file = folder / "chat_template.jinja"
     if file.is_file():

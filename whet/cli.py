@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 from whet import __version__
 from whet.context import Context, open_context
 from whet.errors import ConfigurationError, WhetError
+from whet.json_types import JsonObject
 from whet.settings import load_settings
 from whet.table import print_rows
 
@@ -121,7 +122,7 @@ def emit(value: Any, as_json: bool, *, columns: list[str] | None = None, title: 
     print_rows(out, value, columns or list(value[0]), title)
 
 
-def print_facts(facts: dict[str, Any]) -> None:
+def print_facts(facts: JsonObject) -> None:
     """Print names with their values, one a line; nothing is broken, the terminal wraps."""
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():

@@ -18,6 +18,7 @@ import msgspec
 
 from whet.base_folder import local_base_folder
 from whet.context import Context
+from whet.json_types import JsonObject
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 # Single keys (`bos_token`, `image_token`, …) and lists (`additional_special_tokens`, …).
@@ -63,7 +64,7 @@ def ordered(tokens: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(kept, key=lambda token: (-len(token), token)))
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def _read_object(file: Path) -> JsonObject:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from whet.json_types import Json, JsonObject
+
 _CALL_ITEMS = {"function_call": "arguments", "custom_tool_call": "input"}
 _RESULT_ITEMS = ("function_call_output", "custom_tool_call_output")
 
@@ -31,8 +33,8 @@ class ToolCall:
         except (ValueError, RecursionError):
             return self.arguments
 
-    def as_chat(self) -> dict[str, Any]:
-        function = {"name": self.name, "arguments": self.arguments}
+    def as_chat(self) -> JsonObject:
+        function: JsonObject = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": "function", "function": function}
 
 
@@ -51,9 +53,9 @@ class Message:
         """Text of the message; a part that is not text is named in brackets."""
         return text_of(self.parts)
 
-    def as_chat(self) -> dict[str, Any]:
+    def as_chat(self) -> JsonObject:
         """The message in the form of the chat route, with its content as one text."""
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: JsonObject = {"role": self.role, "content": self.content}
         if self.name:
             message["name"] = self.name
         if self.tool_calls:
@@ -156,7 +158,7 @@ def _prompt(prompt: Any) -> Any:
     return prompt
 
 
-def _message(item: Mapping[str, Any]) -> Message:
+def _message(item: Mapping[str, Json]) -> Message:
     return Message(
         role=str(item.get("role") or "user"),
         parts=item.get("content"),
@@ -166,7 +168,7 @@ def _message(item: Mapping[str, Any]) -> Message:
     )
 
 
-def tool_calls_of(message: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+def tool_calls_of(message: Mapping[str, Json]) -> tuple[ToolCall, ...]:
     """Calls of tools in a message of the chat route."""
     calls = message.get("tool_calls")
     return tuple(_tool_call(call) for call in calls) if isinstance(calls, list) else ()
@@ -198,7 +200,7 @@ def _from_items(items: list[Any]) -> list[Message]:
     return messages
 
 
-def _append_item(messages: list[Message], item: Mapping[str, Any]) -> None:
+def _append_item(messages: list[Message], item: Mapping[str, Json]) -> None:
     last = messages[-1] if messages and messages[-1].role == "assistant" else None
     kind = item.get("type")
     if kind in _CALL_ITEMS:
@@ -222,18 +224,18 @@ def _append_item(messages: list[Message], item: Mapping[str, Any]) -> None:
         messages.append(Message("user", [{"type": str(kind or "item")}]))
 
 
-def _item_call(item: Mapping[str, Any]) -> ToolCall:
+def _item_call(item: Mapping[str, Json]) -> ToolCall:
     arguments = _written(item.get(_CALL_ITEMS[str(item["type"])]))
     return ToolCall(str(item.get("call_id") or ""), str(item.get("name") or "?"), arguments)
 
 
-def request_tools(request: Any) -> list[dict[str, Any]]:
+def request_tools(request: Any) -> list[JsonObject]:
     """Return the functions that a request offers, in the form of the chat route.
 
     The Responses route writes them without the inner object; other kinds of tools are left out.
     """
     tools = request.get("tools") if isinstance(request, Mapping) else None
-    found = []
+    found: list[JsonObject] = []
     for tool in tools if isinstance(tools, list) else []:
         if not isinstance(tool, Mapping) or tool.get("type", "function") != "function":
             continue

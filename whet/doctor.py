@@ -16,7 +16,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, func, select, text
@@ -32,6 +31,7 @@ from whet.health.machine import read_machine
 from whet.health.operation import find_operation_items
 from whet.health.processes import list_processes
 from whet.health.reading import read_database
+from whet.json_types import JsonObject
 from whet.settings import Settings
 from whet.store import Store, base_model_digest, digest_files
 from whet.tables import adapters, audit, datasets, interactions
@@ -421,7 +421,7 @@ def _engine(settings: Settings, url: str) -> Iterator[Check]:
         )
 
 
-def _ask(url: str, *, key: str = "", body: dict[str, Any] | None = None) -> int | None:
+def _ask(url: str, *, key: str = "", body: JsonObject | None = None) -> int | None:
     """The HTTP status, or None when nothing answers.
 
     An empty body to `/adapters` is refused, so it registers nothing.

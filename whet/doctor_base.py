@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from whet.base_check import check_base
 from whet.base_config import position_limit
 from whet.base_folder import local_base_folder
+from whet.json_types import JsonObject
 from whet.named_bases import require_fetched
 from whet.registry import ENGINE_RANKS
 from whet.settings import Settings
@@ -29,7 +30,7 @@ class Check:
     found: str
     todo: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return asdict(self)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,6 +28,7 @@ from sqlalchemy import (
 from whet import tables as t
 from whet.access import same_group
 from whet.errors import NotFoundError
+from whet.json_types import JsonObject
 from whet.registry import merged_from, parse_model
 
 
@@ -454,7 +455,32 @@ def _by_request_id(connection: Connection, reference: str) -> list[Ref]:
 # --- walking -------------------------------------------------------------------------------------------------------
 
 
-def trace(connection: Connection, ref: Ref, bounds: Bounds | None = None) -> dict[str, Any]:
+class Deed(TypedDict):
+    """What the audit log has on a thing."""
+
+    actor: str
+    action: str
+    detail: JsonObject
+    created_at: int
+
+
+class TraceNode(TypedDict, total=False):
+    """A thing in a trace, or `more` of a kind that a bound left out."""
+
+    kind: Required[str]
+    id: str
+    what: str
+    at: int | None
+    missing: bool
+    again: bool
+    deeper: bool
+    more: int
+    came_from: list[TraceNode]
+    came_of_it: list[TraceNode]
+    deeds: list[Deed]
+
+
+def trace(connection: Connection, ref: Ref, bounds: Bounds | None = None) -> TraceNode:
     """The thing itself, with `came_from` and `came_of_it` as trees, and what the audit log has on
     it.
 
@@ -474,7 +500,10 @@ def trace(connection: Connection, ref: Ref, bounds: Bounds | None = None) -> dic
         .order_by(t.audit.c.sequence)
         .limit(_DEEDS)
     )
-    node["deeds"] = [dict(deed) for deed in connection.execute(deeds).mappings()]
+    node["deeds"] = [
+        Deed(actor=deed.actor, action=deed.action, detail=deed.detail, created_at=deed.created_at)
+        for deed in connection.execute(deeds)
+    ]
     return node
 
 
@@ -488,12 +517,11 @@ class _Walk:
         self._bounds = bounds
         self._direction = direction
         self._seen: set[Ref] = set()
-        self._name = "came_from" if direction == "before" else "came_of_it"
 
-    def branches(self, ref: Ref, row: RowMapping, depth: int) -> list[dict[str, Any]]:
+    def branches(self, ref: Ref, row: RowMapping, depth: int) -> list[TraceNode]:
         self._seen.add(ref)
         steps: Steps = getattr(KINDS[ref.kind], self._direction)
-        found: list[dict[str, Any]] = []
+        found: list[TraceNode] = []
         for link in steps(self._connection, row, self._bounds.per_step):
             nodes = [
                 self._branch(each, depth + 1)
@@ -506,7 +534,7 @@ class _Walk:
                 found.append({"kind": link.refs[0].kind, "more": left_out})
         return found
 
-    def _branch(self, ref: Ref, depth: int) -> dict[str, Any]:
+    def _branch(self, ref: Ref, depth: int) -> TraceNode:
         node = _node(self._connection, ref)
         if ref in self._seen:
             return {**node, "again": True}
@@ -516,7 +544,9 @@ class _Walk:
             return node
         if depth >= self._bounds.depth:
             return {**node, "deeper": True}
-        return {**node, self._name: self.branches(ref, row, depth)}
+        if self._direction == "before":
+            return {**node, "came_from": self.branches(ref, row, depth)}
+        return {**node, "came_of_it": self.branches(ref, row, depth)}
 
 
 def _row(connection: Connection, ref: Ref) -> RowMapping | None:
@@ -528,7 +558,7 @@ def _row(connection: Connection, ref: Ref) -> RowMapping | None:
     )
 
 
-def _node(connection: Connection, ref: Ref) -> dict[str, Any]:
+def _node(connection: Connection, ref: Ref) -> TraceNode:
     row = _row(connection, ref)
     if row is None:
         return {"kind": ref.kind, "id": ref.key, "missing": True}

@@ -4,7 +4,7 @@ JSON.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import Connection, func, select
 
@@ -12,7 +12,8 @@ from whet.context import Context
 from whet.database import reading
 from whet.health.action_items import find_action_items
 from whet.health.reading import HOUR_MS, load_reading
-from whet.health.records import HealthReading
+from whet.health.records import ActionItemFacts, HealthReading
+from whet.json_types import JsonObject
 from whet.registry import current_rollouts
 from whet.tables import (
     adapters,
@@ -24,11 +25,95 @@ from whet.tables import (
     training_runs,
 )
 from whet.up import state
+from whet.up.state import SupervisorStatus
 
 _RECENT_RUNS = 5
 
 
-def overview(context: Context, *, now: int) -> dict[str, Any]:
+class ReplicaFacts(TypedDict):
+    """One engine."""
+
+    url: str
+    state: str
+    detail: str | None
+    adapters_ready: int
+    adapters_refused: int
+    seen_at: int
+
+
+class AliasFacts(TypedDict):
+    """Which versions answer an alias."""
+
+    alias: str
+    stable: str
+    candidate: str | None
+    candidate_share: float
+    state: str
+    generation: int
+    since: int
+    reason: str
+
+
+class TrafficFacts(TypedDict):
+    """Requests of the last hour."""
+
+    last_hour: int
+    complete: int
+    failed: int
+
+
+class QueueFacts(TypedDict):
+    """Conversations that wait for a reviewer."""
+
+    waiting: int
+    by_reason: dict[str, int]
+
+
+class AlertFacts(TypedDict):
+    """One open alert."""
+
+    id: str
+    alias: str
+    severity: str
+    state: str
+    title: str
+    opened_at: int
+
+
+class RunFacts(TypedDict):
+    """One training run."""
+
+    id: str
+    alias: str
+    state: str
+    progress: JsonObject | None
+    error: str | None
+    started_at: int
+
+
+class TrainingFacts(TypedDict):
+    """Requests without a run, and the newest runs."""
+
+    requests_waiting: int
+    runs: list[RunFacts]
+
+
+class Overview(TypedDict):
+    """What `whet status` tells."""
+
+    health: list[ActionItemFacts]
+    home: str
+    at: int
+    supervisor: SupervisorStatus | None
+    replicas: list[ReplicaFacts]
+    aliases: list[AliasFacts]
+    traffic: TrafficFacts
+    review: QueueFacts
+    alerts: list[AlertFacts]
+    training: TrainingFacts
+
+
+def overview(context: Context, *, now: int) -> Overview:
     """What needs a person, processes, replicas, aliases, the last hour's traffic, the review queue, open alerts, and
     training.
     """
@@ -48,7 +133,7 @@ def overview(context: Context, *, now: int) -> dict[str, Any]:
         }
 
 
-def _replicas(connection: Connection) -> list[dict[str, Any]]:
+def _replicas(connection: Connection) -> list[ReplicaFacts]:
     return [
         {
             "url": row.url,
@@ -62,7 +147,7 @@ def _replicas(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _aliases(connection: Connection) -> list[dict[str, Any]]:
+def _aliases(connection: Connection) -> list[AliasFacts]:
     labels = {
         row.digest: f"{row.name}@v{row.version}"
         for row in connection.execute(
@@ -86,7 +171,7 @@ def _aliases(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _traffic(connection: Connection, found: HealthReading) -> dict[str, Any]:
+def _traffic(connection: Connection, found: HealthReading) -> TrafficFacts:
     complete = select(func.count()).where(
         interactions.c.created_at > found.now - HOUR_MS, interactions.c.status == "complete"
     )
@@ -97,7 +182,7 @@ def _traffic(connection: Connection, found: HealthReading) -> dict[str, Any]:
     }
 
 
-def _queue(connection: Connection) -> dict[str, Any]:
+def _queue(connection: Connection) -> QueueFacts:
     query = (
         select(review_items.c.reason, func.count())
         .where(review_items.c.state == "waiting")
@@ -107,7 +192,7 @@ def _queue(connection: Connection) -> dict[str, Any]:
     return {"waiting": sum(by_reason.values()), "by_reason": by_reason}
 
 
-def _alerts(connection: Connection) -> list[dict[str, Any]]:
+def _alerts(connection: Connection) -> list[AlertFacts]:
     query = (
         select(alerts)
         .where(alerts.c.state.in_(("open", "acknowledged")))
@@ -127,7 +212,7 @@ def _alerts(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def _training(connection: Connection) -> dict[str, Any]:
+def _training(connection: Connection) -> TrainingFacts:
     runs = connection.execute(
         select(training_runs).order_by(training_runs.c.started_at.desc()).limit(_RECENT_RUNS)
     ).all()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from whet.conversation import text_of
+from whet.json_types import Json
 
 _LEAD = "Use this information:"
 # Where a line begins like a new passage; a model takes other line separators for "\n".
@@ -20,7 +21,7 @@ _SYSTEM_ROLES = ("system", "developer")
 _LINE_LENGTH = 300  # characters of title, section or address: longer ones are no names
 
 
-def format_passage(passage: Mapping[str, Any]) -> str:
+def format_passage(passage: Mapping[str, Json]) -> str:
     """Return the text of a hit under a line with its `title`, `section` and `address`.
 
     The line quotes: `From "Returns > Deadlines" (shop/returns.md):`. A line of the text that

@@ -19,6 +19,7 @@ from whet.auditlog import record
 from whet.context import Context
 from whet.database import reading, truncate_wal, writing
 from whet.ids import lowest_id
+from whet.json_types import JsonObject
 from whet.tables import (
     WRITERS,
     alerts,
@@ -198,9 +199,9 @@ def run_nightly(
         cleaning = Cleaning(context.database, before, needed, Pace(sleep=sleep))
         clean(cleaning)
         is_truncated = truncate_wal(context.database, sleep=sleep) if cleaning.deleted else True
-        detail = {
+        detail: JsonObject = {
             "before": before,
-            "deleted": cleaning.deleted,
+            "deleted": {**cleaning.deleted},
             "kept_for_examples": len(needed.for_examples),
             "kept_for_incidents": len(needed.for_incidents),
             "wal_truncated": is_truncated,

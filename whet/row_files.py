@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from whet.context import Context
 from whet.errors import ConfigurationError
+from whet.json_types import JsonObject
 from whet.plugins import load
 
 GROUP = "whet.row_files"
@@ -46,7 +47,7 @@ class RowFile:
     digest: str | None  # of its bytes; None for a folder
     rows: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return {"name": self.name, "sha256": self.digest, "rows": self.rows}
 
 

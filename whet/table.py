@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from whet.json_types import Json
+
 _GAP = 2  # blanks between two columns
 
 
 def print_rows(
-    out: Console, rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str = ""
+    out: Console, rows: Sequence[Mapping[str, Json]], names: Sequence[str], title: str = ""
 ) -> None:
     """Print rows as a table, or one under the other where the table would break a word.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 from rich.markup import escape
 
 from whet.cli import emit, opened, out
 from whet.clock import now_ms
 from whet.doctor import examine
-from whet.overview import overview
+from whet.overview import AliasFacts, RunFacts, overview
 from whet.settings import load_settings
+from whet.up.state import SupervisorStatus
 
 _JSON = typer.Option(False, "--json", help="Print one JSON document.")
 _COLOURS = {
@@ -137,8 +136,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _show_processes(supervisor: dict[str, Any] | None, now: int) -> None:
-    if supervisor is None or not supervisor["running"]:
+def _show_processes(supervisor: SupervisorStatus | None, now: int) -> None:
+    if supervisor is None or not supervisor.get("running"):
         out.print("[bold]Processes[/bold]\n  `whet up` does not run for this home.")
         return
     rows = []
@@ -168,7 +167,7 @@ def _lines(title: str, rows: list[tuple[str, str, str]]) -> None:
         out.print(f"  {escape(name):<12} {shown}{escape(text)}", soft_wrap=True)
 
 
-def _pointer(each: dict[str, Any]) -> str:
+def _pointer(each: AliasFacts) -> str:
     return str(each["stable"]) + (
         f", candidate {each['candidate']} with {each['candidate_share']:.0%}"
         if each["candidate"]
@@ -176,7 +175,7 @@ def _pointer(each: dict[str, Any]) -> str:
     )
 
 
-def _progress(run: dict[str, Any], now: int) -> str:
+def _progress(run: RunFacts, now: int) -> str:
     progress = run["progress"] or {}
     steps = (
         f"{progress.get('stage', '')} step {progress['step']} of {progress['steps']}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import typer
 from rich.markup import escape
@@ -11,7 +11,7 @@ from rich.tree import Tree
 from whet.cli import emit, opened, out
 from whet.clock import iso
 from whet.database import reading
-from whet.lineage import Bounds, identify
+from whet.lineage import Bounds, TraceNode, identify
 from whet.lineage import trace as walk
 
 _DIGEST_CHARS = 12  # enough to find it again; the full one is in --json
@@ -41,9 +41,15 @@ def trace(
         _show(node)
 
 
-def _show(node: dict[str, Any]) -> None:
+Direction = Literal["came_from", "came_of_it"]
+
+
+def _show(node: TraceNode) -> None:
     tree = Tree(_label(node))
-    for title, name in (("came from", "came_from"), ("came of it", "came_of_it")):
+    directions: tuple[tuple[str, Direction], ...] = (
+        ("came from", "came_from"), ("came of it", "came_of_it"),
+    )  # fmt: skip
+    for title, name in directions:
         branch = tree.add(f"[bold]{title}[/bold]" + ("" if node.get(name) else "  nothing"))
         _grow(branch, node.get(name) or [], name)
     if node["deeds"]:
@@ -53,7 +59,7 @@ def _show(node: dict[str, Any]) -> None:
     out.print(tree)
 
 
-def _grow(tree: Tree, nodes: list[dict[str, Any]], name: str) -> None:
+def _grow(tree: Tree, nodes: list[TraceNode], name: Direction) -> None:
     for node in nodes:
         if "more" in node:
             tree.add(f"[dim]and {node['more']} more of kind {node['kind']} (--limit)[/dim]")
@@ -61,7 +67,7 @@ def _grow(tree: Tree, nodes: list[dict[str, Any]], name: str) -> None:
             _grow(tree.add(_label(node)), node.get(name) or [], name)
 
 
-def _label(node: dict[str, Any]) -> str:
+def _label(node: TraceNode) -> str:
     key = node["id"] if "_" in node["id"] or len(node["id"]) < 40 else node["id"][:_DIGEST_CHARS]
     text = f"[bold]{node['kind']}[/bold] {escape(key)}"
     if node.get("missing"):

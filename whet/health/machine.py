@@ -26,32 +26,27 @@ def read_machine(
 ) -> Machine:
     """Read everything; nothing raises, since a page has to be shown of a broken machine above all."""
     status = state.read_status(home)
-    is_supervised = bool(status and status["running"])
-    processes = (
-        tuple(_process(row) for row in (status or {}).get("processes", ())) if is_supervised else ()
-    )
+    is_supervised = status is not None and status.get("running", False)
+    rows = status.get("processes", ()) if status is not None and is_supervised else ()
+    processes = tuple(_process(row) for row in rows)
     size, since = _read_backlog(home / "spool")
     return Machine(processes, is_supervised, free_bytes(home), size, since)
 
 
-def _process(row: dict[str, object]) -> SupervisedProcess:
-    pid = row["pid"] if isinstance(row["pid"], int) else None
+def _process(row: state.ProcessStatus) -> SupervisedProcess:
+    pid = row["pid"]
     return SupervisedProcess(
-        name=str(row["name"]),
-        phase=str(row["phase"]),
+        name=row["name"],
+        phase=row["phase"],
         pid=pid,
-        since=_integer(row["since_at"]) or 0,
-        down_since=_integer(row.get("down_since")),
-        restarts=_integer(row["restarts"]) or 0,
-        last_exit=_integer(row["last_exit"]),
-        reason=str(row.get("reason") or ""),
-        log=str(row["log"]),
+        since=row["since_at"],
+        down_since=row.get("down_since"),
+        restarts=row["restarts"],
+        last_exit=row["last_exit"],
+        reason=row.get("reason") or "",
+        log=row["log"],
         is_stopped=pid is not None and _is_stopped(pid),
     )
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _is_stopped(pid: int) -> bool:

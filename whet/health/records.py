@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from whet.health.version_summary import AliasState
 from whet.registry import Adapter, Rollout
@@ -107,6 +107,17 @@ class HealthReading:
         return self.last_answer_at is None and not self.adapters
 
 
+class ActionItemFacts(TypedDict):
+    """An action item as scripts get it."""
+
+    code: str
+    kind: str
+    sentence: str
+    href: str
+    since: int | None
+    todo: str
+
+
 @dataclass(frozen=True)
 class ActionItem:
     """Something that needs a person. `cost` of waiting: higher first."""
@@ -119,7 +130,7 @@ class ActionItem:
     since: int | None
     todo: str = ""  # what to do next; the page behind `href` says it where this is empty
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ActionItemFacts:
         """Return it for scripts."""
         return {
             "code": self.code,

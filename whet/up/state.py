@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from whet.errors import ConflictError
 
@@ -51,6 +51,34 @@ def supervisor_lock(home: Path) -> Iterator[None]:
         os.close(handle)
 
 
+class ProcessStatus(TypedDict):
+    """One supervised process. Instants are ms since 1970."""
+
+    name: str
+    phase: str
+    pid: int | None
+    since_at: int
+    down_since: int | None
+    restarts: int
+    failures: int
+    last_exit: int | None
+    reason: str
+    next_start_at: int | None
+    ready_url: str
+    log: str
+
+
+class SupervisorStatus(TypedDict):
+    """What the supervisor says of itself. `running`: whether it lives, added by readers."""
+
+    pid: int
+    version: str
+    started_at: int
+    written_at: int
+    processes: list[ProcessStatus]
+    running: NotRequired[bool]
+
+
 def is_running(home: Path) -> bool:
     """True while a supervisor holds the home folder's lock."""
     try:
@@ -66,20 +94,20 @@ def is_running(home: Path) -> bool:
     return False
 
 
-def write_status(home: Path, status: dict[str, Any]) -> None:
+def write_status(home: Path, status: SupervisorStatus) -> None:
     """Replace `run/status.json` in one step; a reader never sees half of it."""
     scratch = run_folder(home) / "status.json.tmp"
     scratch.write_text(json.dumps(status))
     os.replace(scratch, run_folder(home) / "status.json")
 
 
-def read_status(home: Path) -> dict[str, Any] | None:
+def read_status(home: Path) -> SupervisorStatus | None:
     """What the supervisor last said, with `running` telling whether it still lives.
 
     None: it never ran here.
     """
     try:
-        status = json.loads((run_folder(home) / "status.json").read_text())
+        status: SupervisorStatus = json.loads((run_folder(home) / "status.json").read_text())
     except (OSError, ValueError):
         return None
     return {**status, "running": is_running(home)}

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from whet import __version__
 from whet.clock import now_ms
@@ -363,7 +363,7 @@ class Supervisor:
         def at(moment: float) -> int:
             return wall + int((moment - now) * 1000)
 
-        def row(child: _Child) -> dict[str, Any]:
+        def row(child: _Child) -> state.ProcessStatus:
             found = child.state
             return {
                 "name": child.spec.name,
@@ -380,7 +380,7 @@ class Supervisor:
                 "log": str(child.log),
             }
 
-        document = {
+        document: state.SupervisorStatus = {
             "pid": os.getpid(),
             "version": __version__,
             "started_at": self._started_at,

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy.exc import OperationalError
@@ -152,7 +151,7 @@ class Readings:
 
 def _values(
     shell: Shell, new_examples: Mapping[str, int], reading: HealthReading, items: list[ActionItem]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     settings = shell.context.settings
     return {
         "reading": reading,
@@ -168,13 +167,13 @@ def _values(
     }
 
 
-def _chart_values(shell: Shell, since: str) -> dict[str, Any]:
+def _chart_values(shell: Shell, since: str) -> dict[str, object]:
     with database_reading(shell.context.database) as connection:
         charts_of = load_traffic_charts(connection, since, shell.now())
     return {"charts_of": charts_of, "ranges": PERIODS}
 
 
-def _health_values(reading: HealthReading, items: list[ActionItem]) -> dict[str, Any]:
+def _health_values(reading: HealthReading, items: list[ActionItem]) -> dict[str, object]:
     mine = [item for item in items if item.href.startswith(_PAGE)]
     return {
         "reading": reading,

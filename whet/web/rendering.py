@@ -29,6 +29,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from whet.conversation import other_parts_of, plain_text_of, text_of
+from whet.json_types import Json
 
 LONGEST_RENDERED = 50_000  # characters; longer ones are logs or documents, and stay text
 _LONGEST_HIGHLIGHTED = 20_000  # characters; some lexers take a second for more
@@ -157,7 +158,7 @@ def plain_text(parts: Any) -> str:
     return plain_text_of(parts) or ("" if isinstance(parts, list) else text_of(parts))
 
 
-def _describe_part(part: Mapping[str, Any]) -> str:
+def _describe_part(part: Mapping[str, Json]) -> str:
     kind = str(part.get("type") or "part")
     address = part.get("image_url")
     if isinstance(address, Mapping):
