@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from whet.control_tokens import ControlTokens
 from whet.conversation import Message, ToolCall
 from whet.errors import InputError
+from whet.json_types import Json
 
 LENGTH = "length"  # finish reason of an answer that ended at its token limit
 # Fields of a training row that become text for a model; others are names and numbers.
@@ -93,7 +93,7 @@ def require_no_control_tokens(
     passages: Sequence[str],
     answer: str,
     calls: Sequence[ToolCall] = (),
-    tools: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Mapping[str, Json]] = (),
     checks: Sequence[str],
     is_edit: bool,
 ) -> None:
@@ -114,6 +114,6 @@ def require_no_control_tokens(
             raise InputError(ControlTokenFinding(token, name).sentence, hint=hint)
 
 
-def row_control_token(control: ControlTokens, row: Mapping[str, Any]) -> str | None:
+def row_control_token(control: ControlTokens, row: Mapping[str, Json]) -> str | None:
     """Find a control token in the texts of a training row in any of the documented formats."""
     return control.find_json({name: row[name] for name in _TEXT_FIELDS if name in row})

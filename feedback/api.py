@@ -63,15 +63,15 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     database = context.database
     claim_ms = int(context.settings.review_claim_s * 1000)
 
-    def stats_of(user: User, alias: str = "") -> dict[str, Any]:
+    def stats_of(user: User, alias: str = "") -> dict[str, object]:
         with reading(database) as connection:
             chosen = alias_filter(connection, alias)
-            return inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=chosen)
+            return {**inbox.stats(connection, reviewer=user.name, now=shell.now(), alias=chosen)}
 
     @routes.get("/api/review/next")
     def review_next(
         alias: str = "", reason: str = "", user: User = Depends(shell.require("reviewer"))
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Claims the next item; `{"item": null}` when nothing waits."""
         with reading(database) as connection:
             chosen = alias_filter(connection, alias)
@@ -87,7 +87,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/api/review/stats")
     def review_stats(
         alias: str = "", user: User = Depends(shell.require("viewer"))
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """What waits, what was decided today and by whom, usual seconds per decision, examples that
         stand.
         """
@@ -96,7 +96,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.post("/api/review/batch")
     def review_batch(
         body: BatchBody, user: User = Depends(shell.require("reviewer"))
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """An alert's conversations, first in the queue."""
         return {
             "items": flagging.batch_from_alert(
@@ -107,7 +107,7 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
     @routes.post("/api/review/{item_id}")
     def decide(
         item_id: str, body: DecisionBody, user: User = Depends(shell.require("reviewer"))
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Decide; 409 when somebody else holds or decided it.
 
         The body is `{"decision", "answer"?, "tool_calls"?, "labels"?, "note"?, "seconds"?,
@@ -122,19 +122,19 @@ def _add_review(routes: APIRouter, shell: Shell) -> None:
         return {**asdict(outcome), "stats": stats_of(user)}
 
     @routes.post("/api/review/{item_id}/claim")
-    def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def claim(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, object]:
         """Renews the claim while somebody is still reading; `held` is false when it is lost."""
         until = claims.claim(database, item_id, user.name, claim_ms=claim_ms, now=shell.now())
         return {"held": until is not None, "until": until}
 
     @routes.post("/api/review/{item_id}/release")
-    def release(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def release(item_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, object]:
         """Gives a claim back, so that others need not wait for it to run out."""
         claims.release(database, {item_id: None}, user.name)
         return {"released": True}
 
     @routes.post("/api/review/{review_id}/undo")
-    def undo(review_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def undo(review_id: str, user: User = Depends(shell.require("reviewer"))) -> dict[str, object]:
         """Take a decision back: the item waits again for the caller, and its example is withdrawn."""
         sentence = queue.undo(
             database,
@@ -156,14 +156,16 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
     context = shell.context
 
     @routes.get("/api/datasets")
-    def listed(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, Any]:
+    def listed(alias: str = "", user: User = Depends(shell.require("viewer"))) -> dict[str, object]:
         """Dataset versions, newest first."""
         with reading(context.database) as connection:
             versions = datasets.list_versions(connection, alias_filter(connection, alias))
         return {"datasets": [asdict(version) for version in versions]}
 
     @routes.post("/api/datasets")
-    def build(body: BuildBody, user: User = Depends(shell.require("reviewer"))) -> dict[str, Any]:
+    def build(
+        body: BuildBody, user: User = Depends(shell.require("reviewer"))
+    ) -> dict[str, object]:
         """Builds a version from all standing examples; the same rows give the same version."""
         alias = body.alias or context.settings.default_alias
         built = datasets.build_reported(
@@ -175,7 +177,7 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
         return {**asdict(built.version), "label": built.version.label, **found, **left_out}
 
     @routes.post("/api/datasets/{reference}/train")
-    def train(reference: str, user: User = Depends(shell.require("operator"))) -> dict[str, Any]:
+    def train(reference: str, user: User = Depends(shell.require("operator"))) -> dict[str, object]:
         """Ask for training on a version now, whatever the policy says."""
         with reading(context.database) as connection:
             version = datasets.find(connection, reference)
@@ -187,7 +189,7 @@ def _add_datasets(routes: APIRouter, shell: Shell) -> None:
     @routes.get("/api/retraining", response_model=None)
     def policy(
         alias: str = "", user: User = Depends(shell.require("viewer"))
-    ) -> dict[str, Any] | list[dict[str, Any]]:
+    ) -> dict[str, object] | list[dict[str, object]]:
         """What the policy sees of an alias now, and what it would decide; a list without one."""
         with reading(context.database) as connection:
             chosen = alias_filter(connection, alias)

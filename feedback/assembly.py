@@ -37,6 +37,7 @@ from feedback.contradictions import Reviewed, judge, outdated_claims
 from feedback.conversations import is_call, row_answer, row_frame, row_question
 from feedback.similar import groups, normalise, question_key
 from whet.control_tokens import ControlTokens
+from whet.json_types import Json, JsonObject
 from whet.store import digest_json
 
 SPLITS = ("train", "validation", "test")
@@ -100,13 +101,13 @@ class _Row:
         return str(self.row.get("id") or f"row {self.key}")
 
 
-def _prepare(row: Mapping[str, Any], split: str = "") -> _Row:
+def _prepare(row: Mapping[str, Json], split: str = "") -> _Row:
     question, frame = row_question(row), normalise(row_frame(row))
     return _Row(dict(row), question, frame, question_key(f"{frame}\n{question}"), split)
 
 
 def assemble(
-    seed: Mapping[str, Sequence[Mapping[str, Any]]],
+    seed: Mapping[str, Sequence[Mapping[str, Json]]],
     examples: Sequence[Example],
     assigned: Mapping[str, str],
     control: ControlTokens = _NO_CONTROL_TOKENS,
@@ -142,7 +143,7 @@ def assemble(
 
 
 def _holds_control_token(
-    row: Mapping[str, Any], reference: str, control: ControlTokens, result: Assembled
+    row: Mapping[str, Json], reference: str, control: ControlTokens, result: Assembled
 ) -> bool:
     """Tell whether a row holds a control token, and list it as left out if so."""
     token = row_control_token(control, row)
@@ -155,7 +156,7 @@ def _holds_control_token(
 
 def _standing_elsewhere(
     seeds: Sequence[_Row], examples: Sequence[Example], kept: Sequence[_Row], result: Assembled
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Reviewed rows that a cap or a test row kept out, newest per question; what people have
     replaced since is not among them.
     """

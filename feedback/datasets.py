@@ -33,6 +33,7 @@ from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import ConflictError, InputError
 from whet.ids import check_name
+from whet.json_types import Json, JsonObject
 from whet.store import canonical_json, digest_json
 from whet.tables import datasets
 
@@ -91,7 +92,7 @@ def build_reported(
     return BuildResult(version, made.assembled.left_out, made.assembled.control_token_rows)
 
 
-def _jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _jsonl(rows: Iterable[Mapping[str, Json]]) -> bytes:
     return b"".join(canonical_json(row) + b"\n" for row in rows)
 
 
@@ -149,7 +150,7 @@ def register(
     actor: str,
     note: str,
     now: int,
-    imported: dict[str, Any] | None = None,
+    imported: JsonObject | None = None,
 ) -> DatasetVersion:
     """Insert the row of a folder under the next free version, or return the one that is there.
 
@@ -203,7 +204,7 @@ def diff(context: Context, a: DatasetVersion, b: DatasetVersion) -> Difference:
     return result
 
 
-def _index(rows: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, tuple[str, dict[str, Any]]]:
+def _index(rows: Mapping[str, Sequence[JsonObject]]) -> dict[str, tuple[str, JsonObject]]:
     return {
         digest_json({k: v for k, v in row.items() if k != "weight"}): (split, row)
         for split, found in rows.items()

@@ -22,6 +22,7 @@ from whet.database import insert_ignore, reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.feedback_rules import RATING_LOOKBACK_DAYS
 from whet.ids import new_id
+from whet.json_types import JsonObject
 from whet.tables import alerts, interactions, ratings, review_items
 
 AUDIT_SEED = "audit-1"  # a constant, so that a restart draws the same conversations
@@ -273,7 +274,7 @@ def _candidate(
     )  # fmt: skip
 
 
-def _question(request: dict[str, Any]) -> str:
+def _question(request: JsonObject) -> str:
     return conversations.question([message.as_chat() for message in history(request)])
 
 

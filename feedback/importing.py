@@ -19,6 +19,7 @@ from whet.context import Context
 from whet.database import reading
 from whet.errors import ConflictError
 from whet.ids import check_name
+from whet.json_types import JsonObject
 from whet.row_files import Progress, RowFileOptions, RowFolder, load_row_file_reader
 
 
@@ -82,7 +83,7 @@ def import_files(
         )
     version = known
     if known is None and not is_dry_run:
-        imported = {"files": [file.as_json() for file in folder.files]}
+        imported: JsonObject = {"files": [file.as_json() for file in folder.files]}
         version = register(
             context, folder.digest, alias, folder.path, folder.rows, [], [],
             actor=actor, note=note, now=now, imported=imported,

@@ -19,6 +19,7 @@ from feedback.selection import DAY_MS, SHARES
 from whet.access import same_group
 from whet.conversation import Answer, Message, answer_of, history, last_question
 from whet.errors import NotFoundError
+from whet.json_types import JsonObject
 from whet.tables import alerts, examples, interactions, ratings, review_items, reviews
 
 PAGE = 50  # rows of a list at a time
@@ -80,7 +81,7 @@ class View:
             self.answer,
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return {
             "item_id": self.item["id"], "interaction_id": self.item["interaction_id"], "alias": self.item["alias"], "reason": self.item["reason"],
             "why": self.item["why"], "state": self.item["state"], "sampling_probability": self.item["sampling_probability"],
@@ -169,7 +170,7 @@ def listing(
     assignee: str = "",
     batch: str = "",
     after: str = "",
-) -> tuple[list[dict[str, Any]], str]:
+) -> tuple[list[JsonObject], str]:
     """One page of items in queue order, and the mark with which the next page starts (empty: this
     was the last).
     """
@@ -213,7 +214,9 @@ def listing(
     rows = connection.execute(query).all()
     more = f"{rows[PAGE - 1].priority}:{rows[PAGE - 1].id}" if len(rows) > PAGE else ""
     skippers = _skippers(connection, [row.id for row in rows[:PAGE]])
-    found = [{**_list_row(row), "skipped_by": skippers.get(row.id, [])} for row in rows[:PAGE]]
+    found: list[JsonObject] = [
+        {**_list_row(row), "skipped_by": [*skippers.get(row.id, [])]} for row in rows[:PAGE]
+    ]
     return found, more
 
 
@@ -257,7 +260,7 @@ def _mark(after: str) -> tuple[float, str] | None:
         return None  # an address somebody shortened shows the first page
 
 
-def _list_row(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+def _list_row(row: Row[*tuple[Any, ...]]) -> JsonObject:
     answered = answer_of(row.request, row.response, row.response_text)
     calls = ", ".join(f"calls {call.name}" for call in answered.tool_calls)
     return {
@@ -286,7 +289,7 @@ def stats(
     now: int,
     alias: str | None = None,
     wanted: QueueFilter | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Progress and pace: what waits, what was decided today and in the last hour, by whom it does
     not matter, and my share.
 

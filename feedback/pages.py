@@ -45,6 +45,7 @@ from whet.access import User
 from whet.control_tokens import load_control_tokens
 from whet.database import reading
 from whet.errors import NotFoundError, WhetError
+from whet.json_types import JsonObject
 from whet.text_overlap import find_overlap
 from whet.web.shell import Shell
 from whet.word_diff import word_diff
@@ -97,7 +98,7 @@ def plain_newlines(text: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[str, Any]:
+def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[str, object]:
     """What `item.html` shows.
 
     `typed`: text that a refused form brought along and that must not be lost.
@@ -157,7 +158,7 @@ def _item_values(shell: Shell, user: User, item_id: str, **more: Any) -> dict[st
     }
 
 
-def _stats(shell: Shell, user: User, wanted: QueueFilter) -> dict[str, Any]:
+def _stats(shell: Shell, user: User, wanted: QueueFilter) -> JsonObject:
     with reading(shell.context.database) as connection:
         return inbox.stats(
             connection, reviewer=user.name, now=shell.now(), alias=wanted.alias or None,

@@ -7,11 +7,11 @@ wrong. `ignored`: a passage has the answer, and the model did not use it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from whet.errors import InputError
+from whet.json_types import Json
 from whet.tables import review_items, reviews
 
 MISSING, WRONG, IGNORED = "missing", "wrong", "ignored"
@@ -21,8 +21,8 @@ PASSAGE_VERDICTS = (MISSING, WRONG, IGNORED)
 def settle_passage_ids(
     verdict: str,
     passage_ids: Sequence[str],
-    retrieved: Sequence[Mapping[str, Any]] | None,
-    retrieval: Mapping[str, Any] | None,
+    retrieved: Sequence[Mapping[str, Json]] | None,
+    retrieval: Mapping[str, Json] | None,
 ) -> list[str]:
     """Return the ids of the passages that the verdict is about, in the order of the prompt.
 
@@ -62,8 +62,8 @@ def settle_passage_ids(
 
 
 def without_wrong(
-    retrieved: Sequence[Mapping[str, Any]] | None, verdict: str, passage_ids: Sequence[str]
-) -> list[Mapping[str, Any]]:
+    retrieved: Sequence[Mapping[str, Json]] | None, verdict: str, passage_ids: Sequence[str]
+) -> list[Mapping[str, Json]]:
     """Return the passages that an example keeps: a wrong one teaches to answer against passages."""
     left_out = set(passage_ids) if verdict == WRONG else set()
     return [hit for hit in retrieved or [] if hit.get("passage_id") not in left_out]

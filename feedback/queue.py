@@ -23,6 +23,7 @@ from whet.conversation import Answer, answer_of, history, request_tools
 from whet.database import reading, writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import new_id
+from whet.json_types import Json
 from whet.store import digest_json
 from whet.tables import datasets, examples, interactions, review_items, reviews
 
@@ -322,7 +323,7 @@ def _make_example(
     checks: Sequence[str],
     now: int,
     control: ControlTokens,
-    retrieved: Sequence[Mapping[str, Any]],
+    retrieved: Sequence[Mapping[str, Json]],
 ) -> str:
     if checks and answer.tool_calls:
         raise InputError(

@@ -28,6 +28,7 @@ from whet.conversation import Message, answer_of, history
 from whet.database import insert_ignore, reading, writing
 from whet.errors import EngineError
 from whet.ids import new_id
+from whet.json_types import JsonObject
 from whet.registry import current_rollouts, list_adapters
 from whet.tables import alerts, answer_scores, interactions, replicas
 
@@ -51,7 +52,7 @@ _SPAN_MS = 6 * HOUR_MS
 _CHANGE_PROMPT = ("tools", "response_format", "chat_template_kwargs")
 
 # (replica URL, engine name, messages) → log-probability of each prompt token
-Ask = Callable[[str, str, list[dict[str, str]]], list[float | None]]
+Ask = Callable[[str, str, list[JsonObject]], list[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Answered:
     interaction_id: str
     adapter_digest: str
     created_at: int
-    messages: list[dict[str, str]]  # with the answer as the last one
+    messages: list[JsonObject]  # with the answer as the last one
     prompt_tokens: int
 
 
@@ -143,7 +144,7 @@ def ask_engine(key: str) -> Ask:
     The function raises EngineError.
     """
 
-    def ask(url: str, name: str, messages: list[dict[str, str]]) -> list[float | None]:
+    def ask(url: str, name: str, messages: list[JsonObject]) -> list[float | None]:
         body = {
             "model": name, "messages": messages, "add_generation_prompt": False, "continue_final_message": True,
             "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0,

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from whet.errors import EngineError
+from whet.json_types import JsonObject
 
 LIST_TIMEOUT_S = 5.0
 # A large adapter from a slow disk; it waits for the engine's step in progress
@@ -44,7 +45,7 @@ class Served:
     max_model_len: int | None = None  # tokens of prompt and answer; None: it does not say
 
 
-def _served(card: dict[str, Any]) -> Served:
+def _served(card: JsonObject) -> Served:
     length = card.get("max_model_len")
     return Served(
         str(card["id"]),
@@ -69,7 +70,7 @@ class EngineClient:
         self,
         method: str,
         path: str,
-        body: dict[str, Any] | None = None,
+        body: JsonObject | None = None,
         *,
         timeout_s: float,
         final: tuple[int, ...] = (400, 404),
@@ -162,19 +163,20 @@ class EngineClient:
         if not body.get("choices"):
             raise EngineError(f"The engine at {self.url} answered without a choice.")
 
-    async def tokenize(self, model: str, messages: list[dict[str, Any]]) -> list[int] | None:
+    async def tokenize(self, model: str, messages: list[JsonObject]) -> list[int] | None:
         """The tokens that the engine's template and tokenizer make of a conversation; None of an
         engine that does not say.
         """
-        asked = {"messages": messages, "add_generation_prompt": True}
-        return await self._tokens({"model": model, **asked})
+        return await self._tokens(
+            {"model": model, "messages": [*messages], "add_generation_prompt": True}
+        )
 
     async def tokenize_text(self, model: str, text: str) -> list[int] | None:
         """The tokens that the engine's tokenizer makes of a plain text, without a template; None of
         an engine that does not say."""
         return await self._tokens({"model": model, "prompt": text, "add_special_tokens": False})
 
-    async def _tokens(self, body: dict[str, Any]) -> list[int] | None:
+    async def _tokens(self, body: JsonObject) -> list[int] | None:
         final = (400, 404, 405, 501)
         try:
             answer = await self._call(
@@ -189,9 +191,9 @@ class EngineClient:
         """Natural logarithms of the probability of every prompt token but the first:
         `len(token_ids) - 1` numbers.
         """
-        body = {
+        body: JsonObject = {
             "model": model,
-            "prompt": token_ids,
+            "prompt": [*token_ids],
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": 0,

@@ -17,6 +17,7 @@ from whet.clock import iso
 from whet.database import writing
 from whet.errors import ConflictError, InputError, NotFoundError
 from whet.ids import check_name, new_id
+from whet.json_types import JsonObject
 from whet.registry import (
     Adapter,
     Rollout,
@@ -403,7 +404,7 @@ class RolloutStore:
         return row
 
 
-def rollout_rows(connection: Connection, alias: str = "", limit: int = 100) -> list[dict[str, Any]]:
+def rollout_rows(connection: Connection, alias: str = "", limit: int = 100) -> list[JsonObject]:
     """What every alias points to, or the history of one, newest first, in the words that scripts
     read.
     """

@@ -4,9 +4,10 @@ one before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, insert, select
 
-from whet.json_types import JsonObject
 from whet.store import digest_json
 from whet.tables import audit
 
@@ -19,7 +20,7 @@ def record(
     actor: str,
     action: str,
     subject: str,
-    detail: JsonObject | None = None,
+    detail: Mapping[str, object] | None = None,
     now: int,
 ) -> None:
     """Append one entry inside the caller's transaction, so that the deed and its record stand or

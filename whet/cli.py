@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -24,7 +24,6 @@ from typer.core import TyperGroup
 from whet import __version__
 from whet.context import Context, open_context
 from whet.errors import ConfigurationError, WhetError
-from whet.json_types import JsonObject
 from whet.settings import load_settings
 from whet.table import print_rows
 
@@ -122,7 +121,7 @@ def emit(value: Any, as_json: bool, *, columns: list[str] | None = None, title: 
     print_rows(out, value, columns or list(value[0]), title)
 
 
-def print_facts(facts: JsonObject) -> None:
+def print_facts(facts: Mapping[str, object]) -> None:
     """Print names with their values, one a line; nothing is broken, the terminal wraps."""
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from feedback import datasets as versions
 from feedback.dataset_text import about_json, facts_of, ids_of
 from whet.cli import actor, emit, opened, out, print_facts
 from whet.clock import iso, now_ms
 from whet.database import reading
+from whet.json_types import JsonObject
 from whet.registry import alias_filter
 
 
-def _brief(version: versions.DatasetVersion) -> dict[str, Any]:
+def _brief(version: versions.DatasetVersion) -> JsonObject:
     return {
         "version": version.label,
         "source": version.source,
@@ -44,7 +44,8 @@ def list_all(*, alias: str, as_json: bool) -> None:
         rows = [_brief(version) for version in versions.list_versions(connection, alias or None)]
     if not as_json:  # eight characters of a digest are enough for every command
         rows = [
-            {**row, "digest": row["digest"][:8], "created": row["created"][:16]} for row in rows
+            {**row, "digest": str(row["digest"])[:8], "created": str(row["created"])[:16]}
+            for row in rows
         ]
     columns = [
         "version", "source", "train", "validation", "test", "reviewed", "digest", "created",

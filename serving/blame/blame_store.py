@@ -11,6 +11,7 @@ from serving.blame.records import Case, PassageVerdict, Report, Review, Trace, W
 from serving.retrieval.records import Hit
 from whet.conversation import answer_of, last_question
 from whet.errors import NotFoundError
+from whet.json_types import JsonObject
 from whet.registry import current_rollouts
 from whet.tables import adapters, blame_verdicts, interactions, reviews
 
@@ -183,5 +184,5 @@ def _trace(logged: Any) -> Trace | None:
     )
 
 
-def _hit(logged: dict[str, Any]) -> Hit:
+def _hit(logged: JsonObject) -> Hit:
     return msgspec.convert({**_HIT_DEFAULTS, **logged}, Hit)

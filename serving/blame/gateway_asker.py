@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from serving.blame.matrix import Asker
 from serving.replay import ROUTE_PATHS, ask_gateway, read_answer
@@ -12,6 +11,7 @@ from whet.access import create_key, revoke_key
 from whet.context import Context
 from whet.conversation import given_beginning
 from whet.database import writing
+from whet.json_types import JsonObject
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def gateway_key(context: Context, label: str, *, key: str, actor: str, now: int)
 def ask_of_gateway(context: Context, key: str, interaction_id: str) -> Asker:
     """Return an asker. Its answers are logged like any other, with what they repeat."""
 
-    def ask(model: str, route: str, body: dict[str, Any]) -> str:
+    def ask(model: str, route: str, body: JsonObject) -> str:
         request = {**body, "model": model, "stream": False}
         if route != "completions":
             request["metadata"] = {"source": "replay", "replay_of": interaction_id}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -14,6 +14,7 @@ from serving.blame.records import Case, Cell, Evidence, Lookup, Question, Report
 from serving.blame.rules import decide, is_asked, is_reproduced, judge_review, require_stable
 from serving.retrieval.records import Hit, Mode, Outcome, SearchRequest
 from whet.errors import EngineError, EngineUnavailableError
+from whet.json_types import JsonObject
 from whet.rag_prompt import format_passage, insert_into_request
 
 # Answers to a cell that decides, where the logged request drew them at random.
@@ -30,7 +31,7 @@ _FORM = ("stream", "stream_options", "n", "best_of", "logprobs", "top_logprobs",
 class Asker(Protocol):
     """Whoever answers a request: the gateway, or a model in this process."""
 
-    def __call__(self, model: str, route: str, body: dict[str, Any]) -> str:
+    def __call__(self, model: str, route: str, body: JsonObject) -> str:
         """Return the answer's text.
 
         Raises EngineUnavailableError where nobody answers, EngineError where this request is
@@ -216,14 +217,14 @@ class _Run:
     def _is_random(self) -> bool:
         return self._case.request.get("temperature") != 0
 
-    def _answered(self, cell: Cell, body: dict[str, Any]) -> Cell:
+    def _answered(self, cell: Cell, body: JsonObject) -> Cell:
         self._progress(self._done, self._total, f"{cell.question.value} {cell.version}")
         text = self._ask(cell.version, self._case.route, body)
         self._done += 1
         sample = Sample(text, judge(text, self._key))
         return msgspec.structs.replace(cell, samples=(*cell.samples, sample))
 
-    def _body(self, question: Question, passages: Sequence[Hit]) -> dict[str, Any]:
+    def _body(self, question: Question, passages: Sequence[Hit]) -> JsonObject:
         request = {name: value for name, value in self._case.request.items() if name not in _FORM}
         if self._case.route == "completions":
             return request
@@ -232,7 +233,7 @@ class _Run:
         return {**insert(request, texts), "rag": False}
 
 
-def _in_user_turn(request: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+def _in_user_turn(request: JsonObject, texts: Sequence[str]) -> JsonObject:
     """Return the request with the passages before the text of its last user turn."""
     changed = copy.deepcopy(request)
     block = "\n".join(texts)

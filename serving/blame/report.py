@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from serving.blame.records import Cell, Fault, Report
 from serving.blame.rules import describe
+from whet.json_types import JsonObject
 
 _PARTS = {
     Fault.DOCUMENT: "document", Fault.INDEX: "index", Fault.PROMPT: "prompt",
@@ -86,7 +85,7 @@ def _row(
     )  # fmt: skip
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: Report) -> JsonObject:
     """Return what `--json` prints: the verdict, the facts, the passage and the cells."""
     evidence, verdict = report.evidence, report.verdict
     right, key = evidence.lookup.right, evidence.key
@@ -113,7 +112,7 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _passage(report: Report) -> dict[str, Any]:
+def _passage(report: Report) -> JsonObject:
     right = report.evidence.lookup.right
     assert right is not None
     return {
@@ -125,7 +124,7 @@ def _passage(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cell_json(cell: Cell) -> dict[str, Any]:
+def _cell_json(cell: Cell) -> JsonObject:
     return {
         "cell": cell.question.value,
         "who": cell.who.value,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
 
 from serving.retrieval.embedders import open_embedder
 from serving.retrieval.records import Hit, Mode, Outcome, SearchRequest, SearchResult
@@ -13,6 +12,7 @@ from serving.retrieval.search import IndexSearcher
 from whet.cli import emit, err, opened
 from whet.context import Context
 from whet.errors import InputError, NotFoundError, WhetError
+from whet.json_types import JsonObject
 
 _COLUMNS = ["page", "section", "score", "text"]
 _SHOWN_CHARACTERS = 300  # of a passage in a table
@@ -65,9 +65,9 @@ def _search(context: Context, request: SearchRequest) -> SearchResult:
     return found
 
 
-def _row(hit: Hit, *, whole: bool) -> dict[str, Any]:
+def _row(hit: Hit, *, whole: bool) -> JsonObject:
     text = hit.text if whole else " ".join(hit.text.split())[:_SHOWN_CHARACTERS]
-    row = {
+    row: JsonObject = {
         "page": hit.address,
         "section": hit.section,
         "score": round(hit.score, 4),
@@ -86,7 +86,7 @@ def _row(hit: Hit, *, whole: bool) -> dict[str, Any]:
     }
 
 
-def _parse_filter(given: str) -> dict[str, Any]:
+def _parse_filter(given: str) -> JsonObject:
     try:
         found = json.loads(given) if given else {}
     except json.JSONDecodeError as error:

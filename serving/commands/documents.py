@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import typer
 from sqlalchemy import Connection, select
@@ -18,6 +16,7 @@ from whet.clock import iso, now_ms
 from whet.context import Context
 from whet.database import reading
 from whet.errors import NotFoundError
+from whet.json_types import JsonObject
 from whet.tables import api_keys
 
 _SHOWN_CHARACTERS = 200  # of a passage in a table
@@ -106,7 +105,7 @@ def _remove_collection(context: Context, name: str, yes: bool) -> int:
 
 def _collection_row(
     collection: Collection, counts: dict[str, int], names: dict[str, str]
-) -> dict[str, Any]:
+) -> JsonObject:
     allowed = collection.allowed_keys
     return {
         "name": collection.name,
@@ -120,7 +119,7 @@ def _collection_row(
     }
 
 
-def _document_row(document: Document) -> dict[str, Any]:
+def _document_row(document: Document) -> JsonObject:
     return {
         "address": document.address,
         "title": document.title,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import typer
 from sqlalchemy import Connection
 
@@ -21,6 +19,7 @@ from whet.cli import actor, emit, err, opened
 from whet.clock import now_ms
 from whet.database import writing
 from whet.errors import InputError
+from whet.json_types import JsonObject
 
 _SOME_FAILED = 1  # exit code
 
@@ -107,7 +106,7 @@ def _with_keys(connection: Connection, collection: Collection, keys: str, now: i
     return administration.set_readers(connection, collection.name, keys, actor=actor(), now=now)
 
 
-def _parse_metadata(given: list[str]) -> dict[str, Any] | None:
+def _parse_metadata(given: list[str]) -> JsonObject | None:
     """Return {key: value}; None when nothing was given, which keeps what documents have."""
     pairs = [part.partition("=") for part in given]
     wrong = next((part for part, (key, equals, _) in zip(given, pairs, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from serving.retrieval.records import Hit
+from whet.json_types import JsonObject
 
 _MARK = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\]")
 _NUMBER = re.compile(r"\d+")
@@ -56,7 +57,7 @@ def find_marks(text: str, passages: int) -> Marks:
     return Marks(valid, invalid)
 
 
-def chat_annotations(marks: Marks, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def chat_annotations(marks: Marks, hits: Sequence[Hit]) -> list[JsonObject]:
     """Return the annotations of a chat message: `url_citation`, the only kind that there is."""
     return [
         {"type": "url_citation", "url_citation": _url_citation(mark, hits[mark.number - 1])}
@@ -64,7 +65,7 @@ def chat_annotations(marks: Marks, hits: Sequence[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def responses_annotations(marks: Marks, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def responses_annotations(marks: Marks, hits: Sequence[Hit]) -> list[JsonObject]:
     """Return the annotations of a Responses text: `url_citation` for a document with a web
     address, `file_citation` for another."""
     found: list[dict[str, Any]] = []
@@ -78,7 +79,7 @@ def responses_annotations(marks: Marks, hits: Sequence[Hit]) -> list[dict[str, A
     return found
 
 
-def _url_citation(mark: Mark, hit: Hit) -> dict[str, Any]:
+def _url_citation(mark: Mark, hit: Hit) -> JsonObject:
     address = hit.address
     return {
         # Pages make links of it: other schemes than the web's (`javascript:`) stay no schemes.
@@ -94,7 +95,7 @@ def is_web_address(address: str) -> bool:
     return address.lower().startswith(("http://", "https://"))
 
 
-def describe_citations(hits: Sequence[Hit], cited: Iterable[int] | None) -> list[dict[str, Any]]:
+def describe_citations(hits: Sequence[Hit], cited: Iterable[int] | None) -> list[JsonObject]:
     """Return `whet.citations`: the passages of the prompt in its order.
 
     `cited`: numbers that the answer cites; None while there is no answer yet (`used` is null).

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from serving.gateway.request_types import MAX_CHOICES, MAX_LOGPROBS
 from serving.gateway.routing import Route, Target
+from whet.json_types import JsonObject
 from whet.settings import Settings
 
 
@@ -38,7 +38,7 @@ class Limits:
 
 def model_cards(
     routes: Mapping[str, Route], limits: Limits, *, default_length: int, started_at: int
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """One card for each name that can be answered now: aliases and the base, then versions.
 
     `default_length`: tokens of prompt and answer of an engine that does not say. `started_at`: when
@@ -54,7 +54,7 @@ def model_cards(
 
 def _card(
     name: str, route: Route, limits: Limits, default_length: int, started_at: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     adapter = route.stable.adapter
     return {
         "id": name,
@@ -74,7 +74,7 @@ def _card(
     }
 
 
-def _trial(route: Route) -> dict[str, Any] | None:
+def _trial(route: Route) -> JsonObject | None:
     """The version on trial and its share of the requests; None when there is none."""
     if route.candidate is None or not route.candidate.replicas:
         return None

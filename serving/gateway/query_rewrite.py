@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -18,6 +17,7 @@ from serving.gateway.core import Core
 from serving.gateway.routing import Choice, pick_replica
 from serving.gateway.upstream import UpstreamError
 from whet.conversation import Message
+from whet.json_types import JsonObject
 
 LONGEST = 400  # characters of a question; a longer answer is something else
 _MOST_TOKENS = 64
@@ -85,7 +85,7 @@ async def _ask(core: Core, choice: Choice, messages: Sequence[Message]) -> tuple
     return read_rewrite(raw)
 
 
-def rewrite_prompt(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def rewrite_prompt(messages: Sequence[Message]) -> list[JsonObject]:
     """Return the messages that ask for the last question of `messages` in a form of its own."""
     turns = [one for one in messages if one.role in ("user", "assistant") and one.content.strip()]
     last = max(at for at, one in enumerate(turns) if one.role == "user")

@@ -27,6 +27,7 @@ from serving.gateway.request_types import (
     Request,
     ResponsesRequest,
 )
+from whet.json_types import JsonObject
 
 REQUEST_TYPES: Mapping[str, type[Request]] = {
     "chat": ChatRequest,
@@ -58,7 +59,7 @@ class Dropped:
         return tuple(self._names)
 
 
-def normalise(route: str, body: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
+def normalise(route: str, body: JsonObject, dropped: Dropped) -> JsonObject:
     """The body with only fields that `route`'s request type has. Raises ApiError 400 for a
     top-level field that would change the answer and is not offered."""
     kind = REQUEST_TYPES[route]
@@ -102,7 +103,7 @@ def unknown_field(name: str, substitute: str, known: Iterable[str]) -> ApiError:
     )
 
 
-def _rename(body: dict[str, Any], dropped: Dropped) -> dict[str, Any]:
+def _rename(body: JsonObject, dropped: Dropped) -> JsonObject:
     """OpenAI's newer name for `user`."""
     identifier = body.get("safety_identifier")
     if identifier is None or body.get("user") is not None:
@@ -195,8 +196,8 @@ def _whole(value: float, members: Sequence[inspect.Type]) -> float | int:
 
 
 def _fit_struct(
-    value: dict[str, Any], structs: list[inspect.StructType], path: str, dropped: Dropped
-) -> dict[str, Any]:
+    value: JsonObject, structs: list[inspect.StructType], path: str, dropped: Dropped
+) -> JsonObject:
     struct = _struct_for(value, structs)
     if struct is None:
         return value  # a kind that does not exist here: the decoder says so
@@ -215,9 +216,7 @@ def _fit_struct(
     return found
 
 
-def _struct_for(
-    value: dict[str, Any], structs: list[inspect.StructType]
-) -> inspect.StructType | None:
+def _struct_for(value: JsonObject, structs: list[inspect.StructType]) -> inspect.StructType | None:
     """By its tag. Without one, the first kind whose own fields are there: `{"text": …}`."""
     first = structs[0]
     if first.tag_field is None:
@@ -235,7 +234,7 @@ def _struct_for(
 # --- what is particular to some types ----------------------------------------------------------
 
 
-def _prepare_message(message: dict[str, Any], path: str, dropped: Dropped) -> dict[str, Any]:
+def _prepare_message(message: JsonObject, path: str, dropped: Dropped) -> JsonObject:
     found = dict(message)
     for name in _FREE_FORM:
         if found.get(name) is not None and not isinstance(found[name], str):
@@ -250,11 +249,11 @@ def _prepare_message(message: dict[str, Any], path: str, dropped: Dropped) -> di
     return found
 
 
-def _without_null(value: dict[str, Any]) -> dict[str, Any]:
+def _without_null(value: JsonObject) -> JsonObject:
     return {name: each for name, each in value.items() if each is not None}
 
 
-def _prepare_call(call: dict[str, Any], path: str, dropped: Dropped) -> dict[str, Any]:
+def _prepare_call(call: JsonObject, path: str, dropped: Dropped) -> JsonObject:
     """Arguments are JSON text; some clients send the object itself, or nothing."""
     arguments = call.get("arguments")
     if arguments is None:

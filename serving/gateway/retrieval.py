@@ -19,6 +19,7 @@ from serving.retrieval.defaults_store import RetrievalDefault
 from serving.retrieval.records import Hit, Mode, Outcome, Searcher, SearchRequest, SearchResult
 from whet.control_tokens import ControlTokens
 from whet.conversation import history
+from whet.json_types import JsonObject
 from whet.rag_prompt import format_passage, insert_into_request
 
 SEARCH_TIMEOUT_S = 6.0  # above the 5 s of the retrieval client, whose sentence says more
@@ -194,7 +195,7 @@ class Retrieval:
 
     # --- what others are told --------------------------------------------------------------
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """Return `whet.retrieval` of the response."""
         return {
             "outcome": self.outcome.value,
@@ -208,14 +209,14 @@ class Retrieval:
             "message": _SAFE_SENTENCES[self.outcome],
         }
 
-    def whet_field(self, cited: Sequence[int] | None) -> dict[str, Any]:
+    def whet_field(self, cited: Sequence[int] | None) -> JsonObject:
         """Return the field `whet` of the response; `cited` is None before the answer."""
         return {
             "retrieval": self.describe(),
-            "citations": describe_citations(self.hits, cited),
+            "citations": [*describe_citations(self.hits, cited)],
         }
 
-    def logged(self) -> dict[str, Any]:
+    def logged(self) -> JsonObject:
         """Return the column `retrieval` of the interaction."""
         plan = self.plan
         return {
@@ -230,12 +231,12 @@ class Retrieval:
             "neighbours": plan.neighbours,
             "dropped_hits": self.result.dropped if self.result else 0,
             "took_ms": round(self.took_ms, 3),
-            "cited": self.marks.cited,
+            "cited": [*self.marks.cited],
             "invalid_marks": self.marks.invalid,
             **self._logged_rewrite(),
         }
 
-    def _logged_rewrite(self) -> dict[str, Any]:
+    def _logged_rewrite(self) -> JsonObject:
         if self.rewrite is None:
             return {}
         took_ms = round(self.rewrite.took_ms, 3)

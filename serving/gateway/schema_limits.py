@@ -18,6 +18,7 @@ import msgspec
 from serving.gateway.answers import ApiError
 from serving.gateway.regex_size import repeated_size
 from serving.gateway.request_types import ChatRequest, CompletionRequest, ResponsesRequest
+from whet.json_types import JsonObject
 
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf")
 # Together they reach vLLM's third grammar backend, which writes every reference out in its front
@@ -114,17 +115,18 @@ def _refusal(place: str, what: str) -> ApiError:
     )
 
 
-def _check_counts(place: str, value: dict[str, Any], limits: SchemaLimits) -> None:
+def _check_counts(place: str, value: JsonObject, limits: SchemaLimits) -> None:
     for name in _COUNTS:
         count = value.get(name)
         if isinstance(count, int | float) and count > limits.max_count:
             raise _refusal(place, f"has {name} above {limits.max_count:,}")
 
 
-def _check_patterns(place: str, value: dict[str, Any], limits: SchemaLimits) -> None:
+def _check_patterns(place: str, value: JsonObject, limits: SchemaLimits) -> None:
     patterns = [value.get("pattern"), value.get("regex")]
-    if isinstance(value.get("patternProperties"), dict):
-        patterns.extend(value["patternProperties"])
+    properties = value.get("patternProperties")
+    if isinstance(properties, dict):
+        patterns.extend(properties)
     for pattern in patterns:
         if isinstance(pattern, str) and repeated_size(pattern) > limits.max_repeated:
             raise _refusal(
@@ -142,7 +144,7 @@ def _decoded(value: Any) -> Any:
     return value
 
 
-def _branches(value: dict[str, Any]) -> int:
+def _branches(value: JsonObject) -> int:
     """Alternatives that hold more than a plain type: `{"type": "null"}` costs nothing."""
     found = 0
     for name in _ALTERNATIVES:

@@ -73,7 +73,7 @@ def load_snapshot(
         keys=active_keys(connection),
         routes=routes,
         models_body=msgspec.json.encode({"object": "list", "data": cards}),
-        cards={card["id"]: msgspec.json.encode(card) for card in cards},
+        cards={str(card["id"]): msgspec.json.encode(card) for card in cards},
         base_ready="base" in ready,
         readers=load_readers(connection),
         retrieval_defaults=load_defaults(connection),

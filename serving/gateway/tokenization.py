@@ -6,7 +6,7 @@ Nothing is generated and nothing is logged; the engine's own routes do the work.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +19,7 @@ from serving.gateway.request_types import ChatRequest, CompletionRequest, Int31,
 from serving.gateway.requests import explain, invalid_json, parse
 from serving.gateway.routing import pick_replica
 from serving.gateway.upstream import UpstreamError
+from whet.json_types import JsonObject
 
 # Fields of a chat request that decide which tokens its prompt has.
 _PROMPT_FIELDS = (
@@ -62,7 +63,7 @@ async def detokenize(core: Core, scope: Scope, receive: Receive) -> bytes | None
         request = msgspec.convert(_decode_object(body), DetokenizeRequest)
     except msgspec.ValidationError as error:
         raise explain(str(error)) from None
-    return await _ask(core, "/detokenize", request.model, {"tokens": request.tokens}, None)
+    return await _ask(core, "/detokenize", request.model, {"tokens": [*request.tokens]}, None)
 
 
 async def _read(core: Core, scope: Scope, receive: Receive) -> bytes | None:
@@ -70,7 +71,7 @@ async def _read(core: Core, scope: Scope, receive: Receive) -> bytes | None:
     return await read_body(receive, caller, core.context.settings.request_max_bytes)
 
 
-def _decode_object(body: bytes) -> dict[str, Any]:
+def _decode_object(body: bytes) -> JsonObject:
     try:
         fields = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -80,7 +81,7 @@ def _decode_object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def prompt_fields(request: Request) -> dict[str, Any]:
+def prompt_fields(request: Request) -> JsonObject:
     """Return the fields of a chat or completions request that its prompt is made of."""
     if isinstance(request, ChatRequest):
         found = msgspec.to_builtins(request)
@@ -98,7 +99,7 @@ def prompt_fields(request: Request) -> dict[str, Any]:
 
 
 async def _ask(
-    core: Core, path: str, model: str, fields: dict[str, Any], request: Request | None
+    core: Core, path: str, model: str, fields: JsonObject, request: Request | None
 ) -> bytes:
     """The engine's answer. `request`: what the client asked, for the words of a refusal."""
     target = (await core.choose(model, "")).target

@@ -13,6 +13,7 @@ from serving.retrieval.api_files import ApiFile, FileBatch
 from serving.retrieval.records import Hit
 from serving.retrieval.uploads import FAILED
 from serving.retrieval.vector_stores import COMPLETED, IN_PROGRESS, StoreFile, VectorStore
+from whet.json_types import Json, JsonObject
 
 MOST_LISTED = 100  # OpenAI's limit for one page
 _DEFAULT_LISTED = 20
@@ -94,7 +95,7 @@ def invalid(param: str, message: str) -> ApiError:
 # --- objects --------------------------------------------------------------------------------------
 
 
-def file_object(file: ApiFile) -> dict[str, Any]:
+def file_object(file: ApiFile) -> JsonObject:
     """Return an uploaded file."""
     return {
         "id": file.id,
@@ -108,7 +109,7 @@ def file_object(file: ApiFile) -> dict[str, Any]:
     }
 
 
-def store_object(store: VectorStore) -> dict[str, Any]:
+def store_object(store: VectorStore) -> JsonObject:
     """Return a vector store."""
     counts = count_states(store.counts)
     found = store.collection
@@ -119,7 +120,7 @@ def store_object(store: VectorStore) -> dict[str, Any]:
         "last_active_at": found.updated_at // 1000,
         "name": found.description or found.name,
         "usage_bytes": None,  # rows of a database: nobody counts their bytes
-        "file_counts": counts,
+        "file_counts": {**counts},
         "status": IN_PROGRESS if counts[IN_PROGRESS] else COMPLETED,
         "expires_after": None,
         "expires_at": None,
@@ -127,9 +128,9 @@ def store_object(store: VectorStore) -> dict[str, Any]:
     }
 
 
-def store_file_object(file: StoreFile) -> dict[str, Any]:
+def store_file_object(file: StoreFile) -> JsonObject:
     """Return a file of a vector store."""
-    error = None
+    error: JsonObject | None = None
     if file.state == FAILED:
         code = "server_error" if file.is_our_fault else "invalid_file"
         error = {"code": code, "message": file.error}
@@ -146,7 +147,7 @@ def store_file_object(file: StoreFile) -> dict[str, Any]:
     }
 
 
-def batch_object(batch: FileBatch, files: Sequence[StoreFile]) -> dict[str, Any]:
+def batch_object(batch: FileBatch, files: Sequence[StoreFile]) -> JsonObject:
     """Return a batch; `files`: those of it that are in the store."""
     states: dict[str, int] = {}
     for file in files:
@@ -158,7 +159,7 @@ def batch_object(batch: FileBatch, files: Sequence[StoreFile]) -> dict[str, Any]
         "created_at": batch.created_at // 1000,
         "vector_store_id": batch.store,
         "status": IN_PROGRESS if counts[IN_PROGRESS] else COMPLETED,
-        "file_counts": counts,
+        "file_counts": {**counts},
     }
 
 
@@ -168,14 +169,14 @@ def count_states(states: Mapping[str, int]) -> dict[str, int]:
     return {**found, "cancelled": 0, "total": sum(found.values())}
 
 
-def deleted(object_id: str, kind: str) -> dict[str, Any]:
+def deleted(object_id: str, kind: str) -> JsonObject:
     """Return what says that an object is deleted."""
     return {"id": object_id, "object": kind, "deleted": True}
 
 
-def search_page(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
+def search_page(query: str, hits: Sequence[Hit]) -> JsonObject:
     """Return the results of a search, best first."""
-    data = [
+    data: list[Json] = [
         {
             "file_id": hit.file_id,
             "filename": hit.address,
@@ -194,7 +195,7 @@ def search_page(query: str, hits: Sequence[Hit]) -> dict[str, Any]:
     }
 
 
-def list_page(objects: Sequence[dict[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+def list_page(objects: Sequence[JsonObject], query: Mapping[str, str]) -> JsonObject:
     """Return a page of `objects`, which come oldest first. Raises ApiError 400.
 
     `query`: of the address, with `limit`, `order`, `after` and `before`.
@@ -219,7 +220,7 @@ def list_page(objects: Sequence[dict[str, Any]], query: Mapping[str, str]) -> di
     page = found[first : min(end, first + int(limit))]
     return {
         "object": "list",
-        "data": page,
+        "data": [*page],
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
         "has_more": first + len(page) < end,

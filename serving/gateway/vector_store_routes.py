@@ -32,6 +32,7 @@ from serving.retrieval.vector_stores import StoreFile, VectorStores
 from whet.clock import now_ms
 from whet.database import reading
 from whet.errors import InputError, WhetError
+from whet.json_types import JsonObject
 
 PURPOSES = ("assistants", "user_data")
 _JSON = "application/json"
@@ -215,7 +216,7 @@ class VectorStoreApi:
         objects.refuse_unsupported(asked)
         file_ids = _limited(asked.file_ids)
 
-        def work(on: VectorStores) -> dict[str, Any]:
+        def work(on: VectorStores) -> JsonObject:
             for file_id in file_ids:
                 on.files.get(file_id)  # before anything is put in
             files = [on.add_file(store_id, one, asked.attributes or {}) for one in file_ids]
@@ -231,7 +232,7 @@ class VectorStoreApi:
         """Return a batch, or the files of it that are in the store."""
         caller = await self.core.caller(request.scope)
 
-        def work(on: VectorStores) -> tuple[dict[str, Any], list[StoreFile]]:
+        def work(on: VectorStores) -> tuple[JsonObject, list[StoreFile]]:
             batch = on.files.get_batch(batch_id)
             own = batch.file_ids if batch.store == store_id else []
             files = on.find_files(store_id, own)
@@ -360,13 +361,13 @@ def _add_store_file_routes(app: FastAPI, api: Callable[[], VectorStoreApi]) -> N
         return await api().get_batch(request, store_id, batch_id, is_list=True)
 
 
-def respond(found: dict[str, Any]) -> Response:
+def respond(found: JsonObject) -> Response:
     """Return an object as JSON."""
     return Response(msgspec.json.encode(found), media_type=_JSON)
 
 
 async def _read(
-    api: VectorStoreApi, request: Request, work: Callable[[VectorStores], dict[str, Any]]
+    api: VectorStoreApi, request: Request, work: Callable[[VectorStores], JsonObject]
 ) -> Response:
     caller = await api.core.caller(request.scope)
     return respond(await api.call(caller, work))
@@ -397,7 +398,7 @@ def _limited(file_ids: list[str]) -> list[str]:
     return file_ids
 
 
-def _files_page(files: list[StoreFile], request: Request) -> dict[str, Any]:
+def _files_page(files: list[StoreFile], request: Request) -> JsonObject:
     query = request.query_params
     wanted = query.get("filter")
     shown = [objects.store_file_object(one) for one in files if wanted in (None, one.state)]

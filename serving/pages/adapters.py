@@ -200,7 +200,7 @@ def _back(shell: Shell, row: Rollout, words: str) -> Response:
     return shell.redirect(f"/adapters/{row.alias}", f"{label} {words.format(alias=row.alias)}")
 
 
-def _words(shell: Shell) -> dict[str, Any]:
+def _words(shell: Shell) -> dict[str, object]:
     return {
         "sentences": {
             "headline": versions.headline,
@@ -230,7 +230,7 @@ def _headline(found: list[versions.Board]) -> str:
 
 def _alias_values(
     shell: Shell, alias: str, first: str, second: str, traffic: Traffic
-) -> dict[str, Any]:
+) -> dict[str, object]:
     now = shell.now()
     with reads(shell.context.database) as connection:
         found = replace(versions.board(connection, alias), traffic=traffic(connection, alias, now))
@@ -316,7 +316,7 @@ class PolledTraffic:
         return found
 
 
-def _version_values(shell: Shell, name: str, number: int) -> dict[str, Any]:
+def _version_values(shell: Shell, name: str, number: int) -> dict[str, object]:
     with reads(shell.context.database) as connection:
         found = versions.board(connection, name)
         found = replace(found, traffic=read_traffic(connection, name, shell.now()))

@@ -106,7 +106,7 @@ def add_blame_routes(routes: APIRouter, shell: Shell) -> BackgroundRuns:
     return runs
 
 
-def blame_values(shell: Shell, runs: BackgroundRuns, interaction_id: str) -> dict[str, Any]:
+def blame_values(shell: Shell, runs: BackgroundRuns, interaction_id: str) -> dict[str, object]:
     """Return what `serving/blame.html` shows of an answer."""
     run = runs.find(interaction_id)
     with reading(shell.context.database) as connection:

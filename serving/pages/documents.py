@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
@@ -113,7 +112,7 @@ def _add_document(routes: APIRouter, shell: Shell) -> None:
         return shell.render(request, "serving/document.html", **values)
 
 
-def _collection_values(shell: Shell, name: str, filters: DocumentFilters) -> dict[str, Any]:
+def _collection_values(shell: Shell, name: str, filters: DocumentFilters) -> dict[str, object]:
     settings = shell.context.settings
     with reads(shell.context.database) as connection:
         view = document_values.load_collection(connection, settings, name)
@@ -177,7 +176,7 @@ def _language(document: Document | None) -> str:
 
 def _document_values(
     shell: Shell, name: str, document_id: str, first: int, passage: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     with reads(shell.context.database) as connection:
         require_collection(connection, name)
         found = get_document(connection, document_id)

@@ -19,6 +19,7 @@ from serving.retrieval.defaults_store import load_defaults
 from serving.retrieval.documents_store import list_collections
 from whet.database import reading
 from whet.errors import AccessError, EngineUnavailableError
+from whet.json_types import JsonObject
 from whet.registry import current_rollouts, list_adapters
 from whet.web.shell import Shell
 
@@ -45,7 +46,7 @@ class Question(BaseModel):
     collection: str = Field("", max_length=64)  # empty: what the model retrieves from by default
     retrieve: bool = True
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JsonObject:
         """The gateway's request."""
         messages = [{"role": "system", "content": self.system}] if self.system.strip() else []
         body: dict[str, Any] = {
@@ -161,9 +162,7 @@ def first_columns(shell: Shell, models: list[tuple[str, list[tuple[str, str]]]])
     return chosen if chosen[1] != chosen[2] else [chosen[0], chosen[1], ""]
 
 
-async def stream_from_gateway(
-    url: str, key: str, body: dict[str, Any], timeout_s: float
-) -> Response:
+async def stream_from_gateway(url: str, key: str, body: JsonObject, timeout_s: float) -> Response:
     """The gateway's stream; its errors as JSON with its sentence.
 
     The upstream request ends when the reader goes away.
@@ -210,7 +209,7 @@ async def _pass_on(
         await asyncio.shield(session.close())
 
 
-async def _json(upstream: aiohttp.ClientResponse) -> dict[str, Any]:
+async def _json(upstream: aiohttp.ClientResponse) -> JsonObject:
     try:
         content = await upstream.json(content_type=None)
     except (aiohttp.ClientError, ValueError, TimeoutError):
@@ -218,7 +217,7 @@ async def _json(upstream: aiohttp.ClientResponse) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _refused(status: int, content: dict[str, Any]) -> Response:
+def _refused(status: int, content: JsonObject) -> Response:
     """The gateway's error under its own status.
 
     Its 401 is about the console's key, not about the person: they stay logged in.

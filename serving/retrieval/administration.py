@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, or_, select
@@ -72,7 +72,13 @@ def remove_collection(database: Engine, name: str, *, actor: str, now: int) -> N
 
 
 def record_change(
-    connection: Connection, action: str, name: str, detail: dict[str, Any], *, actor: str, now: int
+    connection: Connection,
+    action: str,
+    name: str,
+    detail: Mapping[str, object],
+    *,
+    actor: str,
+    now: int,
 ) -> None:
     """Write the audit entry of a change of collection `name`."""
     auditlog.record(connection, actor=actor, action=action, subject=name, detail=detail, now=now)

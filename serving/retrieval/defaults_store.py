@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from whet import auditlog
 from whet.errors import InputError, NotFoundError
+from whet.json_types import JsonObject
 from whet.registry import current_rollouts, list_adapters
 from whet.retrieval_tables import collections, retrieval_defaults
 
@@ -40,7 +41,7 @@ def load_readers(connection: Connection) -> dict[str, frozenset[str] | None]:
     }
 
 
-def parse_filter(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_filter(pairs: Sequence[str]) -> JsonObject:
     """Return the filter of `KEY=VALUE` texts; a key given twice may have either value.
 
     Raises InputError.
@@ -51,7 +52,7 @@ def parse_filter(pairs: Sequence[str]) -> dict[str, Any]:
         if not (key and separator):
             raise InputError(f"--filter {pair!r}: expected KEY=VALUE.", hint="--filter language=en")
         found.setdefault(key, []).append(value)
-    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+    return {key: values[0] if len(values) == 1 else [*values] for key, values in found.items()}
 
 
 def attach(

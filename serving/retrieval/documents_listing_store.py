@@ -165,6 +165,6 @@ def _document(mapping: Any) -> Document:
     return msgspec.convert(_values(mapping), Document)
 
 
-def _values(mapping: Any) -> dict[str, Any]:
+def _values(mapping: Any) -> dict[str, object]:
     # SQLAlchemy's keys are of a subclass of str, which msgspec does not take.
     return {str(key): value for key, value in mapping.items()}

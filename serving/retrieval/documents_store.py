@@ -19,6 +19,7 @@ from serving.retrieval.passages import text_digest
 from serving.retrieval.records import Collection, Document, Passage
 from whet.errors import ConflictError, NotFoundError
 from whet.ids import check_name
+from whet.json_types import JsonObject
 from whet.tables import collections, documents, passage_vectors, passages
 
 INDEXED, FAILED = "indexed", "failed"  # states of a document
@@ -38,7 +39,7 @@ def create_collection(
     chunk_tokens: int,
     description: str = "",
     allowed_keys: Sequence[str] | None = None,
-    settings: dict[str, Any] | None = None,
+    settings: JsonObject | None = None,
     now: int,
 ) -> Collection:
     """Create an empty collection.
@@ -350,17 +351,17 @@ def _passage(row: Row[Any]) -> Passage:
     return msgspec.convert(_values(row), Passage)
 
 
-def _values(row: Row[Any]) -> dict[str, Any]:
+def _values(row: Row[Any]) -> dict[str, object]:
     # SQLAlchemy's keys are of a subclass of str, which msgspec does not take.
     return {str(key): value for key, value in row._mapping.items()}
 
 
-def _document_row(document: Document, passage_count: int) -> dict[str, Any]:
+def _document_row(document: Document, passage_count: int) -> JsonObject:
     values: dict[str, Any] = msgspec.to_builtins(document)
     return values | {"passages": passage_count}
 
 
-def _passage_row(passage: Passage, document: Document) -> dict[str, Any]:
+def _passage_row(passage: Passage, document: Document) -> JsonObject:
     values: dict[str, Any] = msgspec.to_builtins(passage)
     values["text_sha256"] = text_digest(document.title, passage.section, passage.text)
     return values

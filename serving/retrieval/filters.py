@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whet.errors import InputError
+from whet.json_types import Json
 
 _OWN_FIELDS = ("address", "language", "title")
 _SCALARS = (str, int, float, bool)
@@ -25,7 +26,7 @@ class IndexedDocument(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
 
 
-def check_filter(given: Mapping[str, Any]) -> None:
+def check_filter(given: Mapping[str, Json]) -> None:
     """Raise InputError unless each value is a scalar or a list of scalars."""
     for field, value in given.items():
         values = value if isinstance(value, list) else [value]
@@ -36,13 +37,13 @@ def check_filter(given: Mapping[str, Any]) -> None:
 
 
 def document_mask(
-    documents: Sequence[IndexedDocument], given: Mapping[str, Any]
+    documents: Sequence[IndexedDocument], given: Mapping[str, Json]
 ) -> NDArray[np.bool_]:
     """Tell for each document whether every condition of the filter holds."""
     return np.fromiter((_matches(each, given) for each in documents), bool, len(documents))
 
 
-def _matches(document: IndexedDocument, given: Mapping[str, Any]) -> bool:
+def _matches(document: IndexedDocument, given: Mapping[str, Json]) -> bool:
     return all(_holds(_field(document, field), wanted) for field, wanted in given.items())
 
 

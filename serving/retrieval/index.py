@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ from serving.retrieval.lexical_index import LexicalBuilder, LexicalIndex
 from serving.retrieval.passages import SECTION_SEPARATOR
 from serving.retrieval.records import Document, Mode, Passage
 from serving.retrieval.vector_index import GRAPH_FROM, VectorIndex, best, write_vectors
+from whet.json_types import JsonObject
 
 CANDIDATES = 200  # of each leg
 _LANGUAGES = 4  # the most frequent of a collection, by which a question's words are stemmed
@@ -153,7 +153,7 @@ class Index:
         vector: FloatArray | None,
         *,
         mode: Mode,
-        given_filter: dict[str, Any],
+        given_filter: JsonObject,
         count: int = CANDIDATES,
         fusion: Fusion,
     ) -> Iterator[Candidate]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 from sqlalchemy import Engine
@@ -29,6 +28,7 @@ from serving.retrieval.sources import FoundFile, Scan
 from serving.retrieval.splitting import CountTokens
 from whet.database import reading, writing
 from whet.errors import ConflictError
+from whet.json_types import JsonObject
 
 PARSER_VERSION = 2  # raise it when a parser reads the same file otherwise
 REMOVED_AT_ONCE = 0.2  # share of a source's documents; a scan that loses more asks first
@@ -85,7 +85,7 @@ class Ingest:
         collection: Collection,
         divider: Divider,
         *,
-        metadata: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
         now: int,
     ) -> None:
         """`metadata` replaces that of every document; None keeps what documents have."""

@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 
 from serving.retrieval.parsing.suffixes import KNOWN_SUFFIXES
 from whet.errors import InputError, NotFoundError
+from whet.json_types import JsonObject
 
 _LEFT_OUT_FOLDERS = frozenset(("node_modules", "__pycache__"))  # besides hidden ones
 _REMOTE = "://"
@@ -159,7 +160,7 @@ def _take_remote(
     source: str,
     url: str,
     prefix: str,
-    detail: dict[str, Any],
+    detail: JsonObject,
     found: Scan,
 ) -> None:
     if not all(map(_is_seen, PurePosixPath(inside).parts)):

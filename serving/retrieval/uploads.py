@@ -20,6 +20,7 @@ from serving.retrieval.parsing.suffixes import KNOWN_SUFFIXES
 from serving.retrieval.sources import printable
 from whet.errors import ConflictError, InputError
 from whet.ids import new_id
+from whet.json_types import JsonObject
 
 SOURCE = "console"  # `documents.source` of what was uploaded there
 API_SOURCE = "api"  # of what came by /v1/vector_stores
@@ -76,7 +77,7 @@ class UploadFolder:
         modified_at: int | None,
         now: int,
         source: str = SOURCE,
-        metadata: dict[str, Any] | None = None,
+        metadata: JsonObject | None = None,
     ) -> Upload:
         """Let the content at `part` wait to be read."""
         size = part.stat().st_size

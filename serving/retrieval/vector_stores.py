@@ -27,6 +27,7 @@ from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import ConflictError, NotFoundError, WhetError
 from whet.ids import new_id
+from whet.json_types import Json, JsonObject
 
 IN_PROGRESS, COMPLETED = "in_progress", "completed"  # of a file, besides FAILED
 MOST_STORES = 100  # that name one key
@@ -62,7 +63,7 @@ class VectorStore(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]  # {state: files}
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> JsonObject:
         """What a client keeps with it."""
         found: dict[str, Any] = self.collection.settings.get(_METADATA, {})
         return found
@@ -77,7 +78,7 @@ class VectorStores:
 
     # --- stores -------------------------------------------------------------------------------
 
-    def create(self, name: str, metadata: Mapping[str, Any]) -> VectorStore:
+    def create(self, name: str, metadata: Mapping[str, Json]) -> VectorStore:
         """Create an empty store that this key alone may read. Raises ReadOnlyError."""
         store_id = new_id("vs", at=self._now)
         with writing(self.context.database) as connection:
@@ -115,7 +116,7 @@ class VectorStores:
             return self._with_counts(connection, self._readable(connection, store_id))
 
     def update(
-        self, store_id: str, name: str | None, metadata: Mapping[str, Any] | None
+        self, store_id: str, name: str | None, metadata: Mapping[str, Json] | None
     ) -> VectorStore:
         """Change name or metadata; None leaves them. Raises NotFoundError, ReadOnlyError."""
         with writing(self.context.database) as connection:
@@ -144,7 +145,7 @@ class VectorStores:
 
     # --- files of a store ---------------------------------------------------------------------
 
-    def add_file(self, store_id: str, file_id: str, attributes: Mapping[str, Any]) -> StoreFile:
+    def add_file(self, store_id: str, file_id: str, attributes: Mapping[str, Json]) -> StoreFile:
         """Let a file become a document of a store; it is read by a worker.
 
         A file that is in it already is left alone, one that failed is tried again. Raises
@@ -163,7 +164,7 @@ class VectorStores:
             return known
         return self._accept(store_id, file, attributes)
 
-    def _accept(self, store_id: str, file: ApiFile, attributes: Mapping[str, Any]) -> StoreFile:
+    def _accept(self, store_id: str, file: ApiFile, attributes: Mapping[str, Json]) -> StoreFile:
         uploads = self.uploads(store_id)
         for upload in uploads.load():  # of an attempt that failed
             if upload.address == file.name:

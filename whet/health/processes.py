@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import RowMapping
+
 from whet.health.records import HealthReading, SupervisedProcess
 from whet.leases import ENGINE_WATCHER, SCHEDULER
 
@@ -105,7 +107,7 @@ def _of_lease(reading: HealthReading, name: str, lasts_ms: int, silent_ms: int) 
     return ProcessState(name, "running", None, row["owner"])
 
 
-def unclaimed_requests(reading: HealthReading) -> list[dict[str, object]]:
+def unclaimed_requests(reading: HealthReading) -> list[RowMapping]:
     """Training requests that no worker has taken up, though none is busy with another."""
     busy = any(
         run["state"] == "running" and reading.now - run["heartbeat_at"] <= RUN_SILENT_MS

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, RowMapping, Select, case, func, select
 
 from whet.context import Context
 from whet.database import reading
@@ -102,16 +102,15 @@ def read_database(
     )
 
 
-def _rows(connection: Connection, query: Any) -> list[dict[str, Any]]:
-    return [dict(row._mapping) for row in connection.execute(query)]
+def _rows(connection: Connection, query: Select[*tuple[object, ...]]) -> Sequence[RowMapping]:
+    return connection.execute(query).mappings().all()
 
 
-def _first(connection: Connection, query: Any) -> dict[str, Any] | None:
-    row = connection.execute(query.limit(1)).first()
-    return dict(row._mapping) if row else None
+def _first(connection: Connection, query: Select[*tuple[object, ...]]) -> RowMapping | None:
+    return connection.execute(query.limit(1)).mappings().first()
 
 
-def _last_hour(now: int) -> Any:
+def _last_hour(now: int) -> Select[int, int, int | None]:
     return select(
         func.count(),
         func.coalesce(func.sum(case((service_failed(), 1), else_=0)), 0),
@@ -119,30 +118,30 @@ def _last_hour(now: int) -> Any:
     ).where(interactions.c.created_at > now - HOUR_MS)
 
 
-def _open_alerts(connection: Connection) -> list[dict[str, Any]]:
+def _open_alerts(connection: Connection) -> Sequence[RowMapping]:
     query = select(alerts).where(alerts.c.open_marker.is_not(None))
     return _rows(connection, query.order_by(alerts.c.opened_at.desc()).limit(50))
 
 
-def _newest_drift(connection: Connection) -> dict[str, Any] | None:
+def _newest_drift(connection: Connection) -> RowMapping | None:
     query = select(drift_reports.c.verdict, drift_reports.c.created_at, drift_reports.c.alias)
     return _first(connection, query.order_by(drift_reports.c.created_at.desc()))
 
 
-def _newest_dataset(connection: Connection) -> dict[str, Any] | None:
+def _newest_dataset(connection: Connection) -> RowMapping | None:
     """Versions made in one go share their time; the higher one is the newer."""
     order = (datasets.c.created_at.desc(), datasets.c.version.desc())
     return _first(connection, select(datasets).order_by(*order))
 
 
-def _recent_runs(connection: Connection) -> list[dict[str, Any]]:
+def _recent_runs(connection: Connection) -> Sequence[RowMapping]:
     left_out = ("curve", "recipe", "estimate")
     columns = [column for column in training_runs.c if column.name not in left_out]
     query = select(*columns).order_by(training_runs.c.started_at.desc())
     return _rows(connection, query.limit(10))
 
 
-def _open_requests(connection: Connection) -> list[dict[str, Any]]:
+def _open_requests(connection: Connection) -> Sequence[RowMapping]:
     begun = select(training_runs.c.id).where(training_runs.c.request_id == training_requests.c.id)
     query = select(training_requests).where(~begun.exists())
     return _rows(connection, query.order_by(training_requests.c.created_at).limit(10))
@@ -157,7 +156,7 @@ def _gate_reasons(connection: Connection, digests: list[str]) -> dict[str, str]:
     return {row.adapter_digest: row.reason for row in connection.execute(query)}
 
 
-def _leases(connection: Connection) -> list[dict[str, Any]]:
+def _leases(connection: Connection) -> Sequence[RowMapping]:
     """Those that say something of processes; of trainings their runs tell more."""
     query = select(leases).where(~leases.c.name.like("training:%"))
     return _rows(connection, query.order_by(leases.c.name).limit(20))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
+
+from sqlalchemy import RowMapping
 
 from whet.health.version_summary import AliasState
 from whet.registry import Adapter, Rollout
@@ -83,18 +86,18 @@ class HealthReading:
     answers: int = 0  # in the last hour
     failed: int = 0
     failing_since: int | None = None  # first failed answer of the last hour
-    alerts: list[dict[str, Any]] = field(default_factory=list)
-    drift: dict[str, Any] | None = None
+    alerts: Sequence[RowMapping] = ()
+    drift: RowMapping | None = None
     waiting: int = 0
     waiting_since: int | None = None
-    dataset: dict[str, Any] | None = None
-    runs: list[dict[str, Any]] = field(default_factory=list)  # newest first
-    requests: list[dict[str, Any]] = field(default_factory=list)  # not yet claimed
+    dataset: RowMapping | None = None
+    runs: Sequence[RowMapping] = ()  # newest first
+    requests: Sequence[RowMapping] = ()  # not yet claimed
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     adapters: list[Adapter] = field(default_factory=list)
     gate_reasons: dict[str, str] = field(default_factory=dict)
-    replicas: list[dict[str, Any]] = field(default_factory=list)
-    leases: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name
+    replicas: Sequence[RowMapping] = ()
+    leases: dict[str, RowMapping] = field(default_factory=dict)  # by name
     jobs: list[ScheduledJob] = field(default_factory=list)
     undelivered: list[UndeliveredNotification] = field(default_factory=list)
     samples: list[SampleRate] = field(default_factory=list)

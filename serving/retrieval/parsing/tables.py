@@ -10,6 +10,7 @@ from typing import Any
 
 from serving.retrieval.parsing.blocks import Block, Kind, ParsedDocument, ParseError
 from serving.retrieval.parsing.texts import NoticeCounter, clean, paragraph
+from whet.json_types import JsonObject
 from whet.lines import split_lines
 
 CSV_TYPE, JSONL_TYPE = "text/csv", "application/jsonl"
@@ -55,7 +56,7 @@ def _json_rows(text: str, counter: NoticeCounter) -> Iterator[list[tuple[str, st
         yield [(name, clean(value, counter)) for name, value in _flat(row)]
 
 
-def _flat(row: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+def _flat(row: JsonObject, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     for name, value in row.items():
         if isinstance(value, dict) and depth < _DEEPEST:
             yield from _flat(value, f"{prefix}{name}.", depth + 1)
