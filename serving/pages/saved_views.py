@@ -16,6 +16,7 @@ from whet.database import writing
 from whet.errors import InputError, NotFoundError
 from whet.ids import new_id
 from whet.tables import saved_views
+from whet.web.security import ForbiddenError
 from whet.web.shell import Shell
 
 _LONGEST_NAME = 80
@@ -99,6 +100,11 @@ def add_view_routes(routes: APIRouter, shell: Shell) -> None:
         user: User = Depends(shell.require("viewer")),
     ) -> Response:
         """Save the search of an address under a name."""
+        if shared and not user.may("reviewer"):
+            raise ForbiddenError(
+                "A view for everybody is saved by reviewers and operators.",
+                hint="Save it for yourself.",
+            )
         filters = Filters.from_query(query)
         with writing(shell.context.database) as connection:
             save_view(connection, user.name, name, filters, shared=shared, now=shell.now())

@@ -376,7 +376,7 @@ def add_later(context: Context) -> int:
 def test_views_are_saved_shared_and_removed_by_their_owner(context: Context) -> None:
     with writing(context.database) as connection:
         builders.add_interaction(connection, NOW - 1000)
-    ann = console_client(context, "viewer", clock=lambda: NOW)
+    ann = console_client(context, "reviewer", clock=lambda: NOW)
     oli = console_client(context, "operator", clock=lambda: NOW)
     query = "/traffic?q=refund&since=7d&sort=ttft"
     assert (
@@ -390,13 +390,17 @@ def test_views_are_saved_shared_and_removed_by_their_owner(context: Context) -> 
     ann.get("/traffic")  # which says once what was done
     ann.post("/traffic/views", data={"name": "Slow refunds", "query": query, "shared": "true"})
     assert "Slow refunds" in oli.get("/traffic").text
+    viewer = console_client(context, "viewer", clock=lambda: NOW)
+    view = {"name": "Mine", "query": query}
+    assert viewer.post("/traffic/views", data={**view, "shared": "true"}).status_code == 403
+    assert viewer.post("/traffic/views", data=view).status_code == 303
     with reads(context.database) as connection:
-        (view,) = connection.execute(select(saved_views)).all()
-    reviewer = console_client(context, "reviewer", clock=lambda: NOW)
-    assert reviewer.post(f"/traffic/views/{view.id}/remove").status_code == 404
-    assert oli.post(f"/traffic/views/{view.id}/remove").status_code == 303
+        query = select(saved_views).where(saved_views.c.is_shared)
+        (shared,) = connection.execute(query).all()
+    assert viewer.post(f"/traffic/views/{shared.id}/remove").status_code == 404
+    assert oli.post(f"/traffic/views/{shared.id}/remove").status_code == 303
     with reads(context.database) as connection:
-        assert list_views(connection, view.owner) == []
+        assert list_views(connection, shared.owner) == []
 
 
 def test_turns_of_a_thread_lead_to_each_other(context: Context) -> None:
