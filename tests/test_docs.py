@@ -247,3 +247,32 @@ def test_what_is_installed_is_what_is_pinned() -> None:
         if name not in lock.NEVER_PINNED | {"setuptools"} and known.get(name) != version
     } == {}
     assert set(found) <= set(installed)
+
+
+def wide_prose(text: str) -> list[str]:
+    """Lines above 100 columns that could be broken: no table, no code, nothing generated."""
+    found, is_code, is_generated = [], False, False
+    for line in text.split("\n"):
+        stripped = line.strip()
+        if stripped.startswith("```"):
+            is_code = not is_code
+        if stripped.startswith("<!--"):
+            is_generated = "end" not in stripped
+        is_indented_code = line.startswith("    ") and " " in stripped and "- " not in stripped[:2]
+        if is_code or is_generated or stripped.startswith(("|", "#", "<")) or is_indented_code:
+            continue
+        whole_spans = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "_"), stripped)
+        if len(line) > 100 and " " in whole_spans[: 100 - len(line) + len(stripped)]:
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in tracked() if p.suffix == ".md"], ids=str)
+def test_prose_is_wrapped_at_100_columns(path: Path) -> None:
+    assert not wide_prose(path.read_text(encoding="utf-8")), "wrap it; a diff shows one sentence"
+
+
+def test_wide_prose_is_found() -> None:
+    wide = "word " * 25
+    assert wide_prose(f"{wide}\n- {wide}") == [wide, f"- {wide}"]
+    assert not wide_prose(f"| {wide} |\n```\n{wide}\n```\n" + "x" * 120)
