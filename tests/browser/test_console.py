@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from serving.search_index.indexing import index_all
 from tests import builders, worlds
 from tests.web import PASSWORD
 from whet.access import add_user
@@ -44,12 +45,13 @@ def test_traffic_is_searched_while_typing_and_walked_by_keyboard(
             connection, now - 60_000, question="Where is my parcel with the zebra?"
         )
         builders.add_interaction(connection, now - 120_000, question="Another zebra")
+    index_all(sqlite_context, sleep=lambda _: None)
     page = opened("viewer", "/traffic?since=7d")
     expect(page.locator("tr[data-row]")).to_have_count(42)
     page.keyboard.press("/")
     page.keyboard.type("zebra")
     expect(page.locator("tr[data-row]")).to_have_count(2)
-    expect(page.locator("#headline")).to_have_text("Conversations that say “zebra”")
+    expect(page.locator("#headline")).to_have_text("2 conversations say “zebra” in the last 7 days")
     assert "q=zebra" in page.url
     page.keyboard.press("Escape")
     for key in ("j", "j", "k"):

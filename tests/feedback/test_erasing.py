@@ -61,7 +61,9 @@ def test_erasure_withdraws_blanks_and_leaves_a_receipt(context: Context) -> None
         )
     before = datasets.build(context, ALIAS, actor="ada", now=NOW)
     receipt = erase(context)
-    assert receipt["erased"] == {"examples": 1, "review_texts": 1, "queued_conversations": 1}
+    assert receipt["erased"] == {
+        "examples": 1, "review_texts": 1, "queued_conversations": 1, "comments": 0,
+    }  # fmt: skip
     held = receipt["datasets_that_still_hold_rows"]
     assert held == ["support@1", before.label], "the seed rows too"
     with reading(context.database) as connection:

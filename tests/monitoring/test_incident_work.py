@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -220,7 +221,8 @@ def test_the_page_has_everything_and_its_forms_work(sqlite_context: Context) -> 
         )
         builders.add_interaction(connection, NOW - HOUR, end_user="ada")
     alert_id = _open(sqlite_context)
-    client = console_client(sqlite_context, "operator", clock=lambda: NOW)
+    seconds = count()
+    client = console_client(sqlite_context, "operator", clock=lambda: NOW + 1000 * next(seconds))
     page = client.get(f"/drift/incidents/{alert_id}").text
     assert "Roll back to v1" in page and 'action="/adapters/support/rollback"' in page
     assert "<strong>1 request</strong>" in page and "support@v2 promoted" in page

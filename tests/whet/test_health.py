@@ -214,6 +214,7 @@ def test_acknowledged_alerts_stay_listed_below_everything_else() -> None:
     alert = {
         "id": "alr_1", "alias": "support", "kind": "drift", "severity": "bad", "title": "Drift",
         "state": "acknowledged", "changed_by": "oli", "opened_at": NOW - MINUTE,
+        "owner": None, "snoozed_until": None,
     }  # fmt: skip
     reading = replace(WELL, alerts=[alert])
     (item,) = find_action_items(reading)

@@ -14,7 +14,8 @@ from whet import tables as t
 from whet.context import Context
 from whet.database import reading, writing
 from whet.errors import NotFoundError
-from whet.lineage import Bounds, Ref, identify, trace
+from whet.lineage import identify, trace
+from whet.lineage_kinds import Bounds, Ref
 
 DATA, OLD_DATA, ADAPTER = "d" * 64, "e" * 64, "a" * 64
 

@@ -11,16 +11,16 @@ import pytest
 from sqlalchemy import Connection
 
 from feedback import flagging, inbox
-from monitoring import auditjob
-from monitoring import pages as monitoring_pages
+from monitoring import auditjob, incident_pages
 from monitoring.windows import Key, fetch_rows
 from serving.pages import search
+from serving.search_index.indexing import index_all
 from tests import builders
 from whet import access
 from whet.context import Context
 from whet.database import reading, writing
 from whet.health.version_summary import summarise_versions
-from whet.lineage import KINDS
+from whet.lineage_kinds import KINDS
 from whet.tables import interactions
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def _window(connection: Connection, rated: Rated) -> bool:
 
 
 def _incident(connection: Connection, rated: Rated) -> bool:
-    [example] = monitoring_pages._examples(connection, [rated.interaction_id], [])
+    [example] = incident_pages._examples(connection, [rated.interaction_id], [])
     return example["rating"] is not None
 
 
@@ -97,6 +97,8 @@ def test_every_reader_of_ratings_leaves_out_those_of_other_groups(
         with writing(context.database) as connection:
             for table in ("ratings", "interactions", "review_items", "reviews", "api_keys"):
                 connection.exec_driver_sql(f"DELETE FROM {table}")
+        index_all(context, sleep=lambda _: None)
+        with writing(context.database) as connection:
             how: dict[str, Any] = {"secret": context.secret, "actor": "t", "now": 1}
             asked = access.create_key(connection, "web", group="shop", **how)[0]
             mate = access.create_key(connection, "batch", group="shop", **how)[0]
@@ -109,6 +111,7 @@ def test_every_reader_of_ratings_leaves_out_those_of_other_groups(
                 "no key of ours": "key_gone",
             }[name]
             rated = _add(connection, asked, rated_by, queued=reads is not _flagged)
+        index_all(context, sleep=lambda _: None)
         with reading(context.database) as connection:
             found[name] = reads(connection, rated)
     assert found == {

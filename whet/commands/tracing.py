@@ -11,8 +11,9 @@ from rich.tree import Tree
 from whet.cli import emit, opened, out
 from whet.clock import iso
 from whet.database import reading
-from whet.lineage import Bounds, TraceNode, identify
+from whet.lineage import TraceNode, identify
 from whet.lineage import trace as walk
+from whet.lineage_kinds import Bounds
 
 _DIGEST_CHARS = 12  # enough to find it again; the full one is in --json
 

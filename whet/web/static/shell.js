@@ -281,7 +281,10 @@
       const confirms = $$("details.confirm[open]");
       for (const open of confirms) { open.open = false; $("summary", open).focus(); }
       if (!confirms.length && !typing(document.activeElement) && !$("dialog[open]")) closeNewestMessage();
-      if (typing(document.activeElement)) { event.preventDefault(); document.activeElement.blur(); } // a search field would empty itself
+      if (typing(document.activeElement) && !$("dialog[open]")) { // a search field would empty itself
+        event.preventDefault();
+        document.activeElement.blur();
+      }
       return;
     }
     if (typing(event.target) || $("dialog[open]")) return;
