@@ -4,10 +4,11 @@ picture. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+
+from monitoring.history_store import AuditWeek
 
 WIDTH, HEIGHT = 720, 160  # viewBox units, as of the other charts
 _EPOCH = date(1970, 1, 1)
@@ -36,23 +37,23 @@ class Audit:
     marks: list[WeekMark]
     usual: float | None  # height of the rate of the weeks before
     top: str
-    rows: list[dict[str, Any]]  # newest first, with "starts" as a date
+    rows: list[tuple[str, AuditWeek]]  # (first day, the week), newest first
 
 
-def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
+def audit_view(weeks: Sequence[AuditWeek]) -> Audit | None:
     """`weeks`: rows of `audit_weeks`, oldest first. None where nothing was drawn yet."""
-    if not any(row["drawn"] for row in weeks):
+    if not any(row.drawn for row in weeks):
         return None
-    known = [row for row in weeks if row["rate"] is not None]
-    newest = known[-1] if known else weeks[-1]
-    open_items = sum(row["drawn"] - row["judged"] for row in weeks[-2:])
+    known = [(row, row.rate) for row in weeks if row.rate is not None]
+    newest = known[-1][0] if known else weeks[-1]
+    open_items = sum(row.drawn - row.judged for row in weeks[-2:])
     hint = (
         f"{open_items} drawn answer{'' if open_items == 1 else 's'} of the last two weeks wait for"
         " a reviewer."
         if open_items
         else "Everything drawn is judged."
     )
-    top = max([_LEAST_TOP, *(row["high"] for row in known)])
+    top = max([_LEAST_TOP, *(row.interval[1] for row, _ in known)])
 
     def y(rate: float) -> float:
         return float(round(HEIGHT - 4 - (HEIGHT - 12) * rate / top, 1))
@@ -61,18 +62,18 @@ def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
     marks = [
         WeekMark(
             round(step * (place + 0.5), 1),
-            y(row["rate"]),
-            y(row["low"]),
-            y(row["high"]),
-            row["verdict"] == "worse",
-            f"Week of {_starts(row)}: {row['sentence']}",
+            y(rate),
+            y(row.interval[0]),
+            y(row.interval[1]),
+            row.verdict == "worse",
+            f"Week of {_starts(row)}: {row.sentence}",
         )
-        for place, row in enumerate(known)
+        for place, (row, rate) in enumerate(known)
     ]
-    usual = next((row["usual"] for row in reversed(known) if row["usual"] is not None), None)
-    rows = [{**row, "starts": _starts(row)} for row in reversed(weeks)]
+    usual = next((row.usual for row, _ in reversed(known) if row.usual is not None), None)
+    rows = [(_starts(row), row) for row in reversed(weeks)]
     return Audit(
-        newest["sentence"],
+        newest.sentence,
         hint,
         marks,
         y(usual) if usual is not None else None,
@@ -81,5 +82,5 @@ def audit_view(weeks: Sequence[Mapping[str, Any]]) -> Audit | None:
     )
 
 
-def _starts(row: Mapping[str, Any]) -> str:
-    return (_EPOCH + timedelta(days=row["week"])).isoformat()
+def _starts(row: AuditWeek) -> str:
+    return (_EPOCH + timedelta(days=row.week)).isoformat()

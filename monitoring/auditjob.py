@@ -8,13 +8,23 @@ for five weeks, its verdict is given once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from sqlalchemy import BigInteger, Connection, case, func, literal_column, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
-from monitoring.alerting import MAX_EXAMPLES, Change, dedup_key
+from monitoring.alert_store import alerts_of_kind
+from monitoring.alerting import MAX_EXAMPLES, Change, dedup_key, resolved
 from monitoring.audit import (
     BASELINE_WEEKS,
     Estimate,
@@ -27,12 +37,14 @@ from monitoring.audit import (
 )
 from monitoring.days import DAY_MS
 from monitoring.each import for_each_alias
+from monitoring.history_store import AuditWeek, weeks_since
 from monitoring.run import apply
 from whet.access import same_group
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
+from whet.records.monitoring import AUDIT_POPULATION, AlertDetail, AlertSignal
 from whet.retention import retention_before
-from whet.tables import alerts, audit_weeks, interactions, ratings, review_items, reviews
+from whet.tables import audit_weeks, interactions, ratings, review_items, reviews
 
 KIND: Literal["errors"] = "errors"
 # A judgement that comes later than this changes nothing that anybody still looks at
@@ -115,22 +127,22 @@ def _look(
     week: int,
     known: Week,
     earlier: list[Judged],
-    stored: dict[int, dict[str, Any]],
+    stored: dict[int, AuditWeek],
     drawn: int,
     now: int,
 ) -> Found:
     figures = estimate(known, learn(earlier))
     before = [
-        _estimate_of(row)
+        known_week
         for start, row in sorted(stored.items())
-        if start < week and row["verdict"] != "worse" and row["rate"] is not None
+        if start < week and row.verdict != "worse" and (known_week := _estimate_of(row))
     ]
     standing = compare(figures, before)
     end = (week + 7) * DAY_MS
-    given = (stored.get(week) or {}).get("verdict", "unknown")
+    given = stored[week].verdict if week in stored else "unknown"
     due = now >= end and (len(known.judged) >= _MOST_JUDGED * drawn or now >= end + _PATIENCE_MS)
     if given != "unknown":
-        standing = Standing(given, stored[week]["usual"], standing.sentence)
+        standing = Standing(given, stored[week].usual, standing.sentence)
     elif not due:
         standing = Standing("unknown", standing.usual, f"So far: {standing.sentence}")
     return Found(
@@ -142,17 +154,13 @@ def _look(
     )
 
 
-def _estimate_of(row: Mapping[str, Any]) -> Estimate:
-    population = sum(sum(cells.values()) for cells in row["population"].values())
-    return Estimate(
-        row["rate"],
-        row["low"],
-        row["high"],
-        row["judged"],
-        row["wrong"],
-        population,
-        row["effective"],
-    )
+def _estimate_of(row: AuditWeek) -> Estimate | None:
+    """Return a stored week's estimate; None while nothing was judged."""
+    if row.rate is None:
+        return None
+    population = sum(sum(cells.values()) for cells in (row.population or {}).values())
+    low, high = row.interval
+    return Estimate(row.rate, low, high, row.judged, row.wrong, population, row.effective or 0.0)
 
 
 def _keep(
@@ -160,40 +168,42 @@ def _keep(
     alias: str,
     found: Found,
     judged: list[Judged],
-    stored: dict[int, dict[str, Any]],
+    stored: dict[int, AuditWeek],
     now: int,
 ) -> bool:
     """Write the row and what follows from a new verdict, in one transaction; whether the verdict is
     new.
     """
     figures, before = found.estimate, stored.get(found.week)
-    values = {
-        "population": {str(day): cells for day, cells in found.population.items()},
-        "drawn": found.drawn,
-        "judged": figures.judged if figures else 0,
-        "wrong": figures.wrong if figures else 0,
-        **{
-            name: getattr(figures, name) if figures else None
-            for name in ("rate", "low", "high", "effective")
-        },
-        "usual": found.standing.usual,
-        "verdict": found.standing.verdict,
-        "sentence": found.standing.sentence,
-    }
-    if before is not None and all(before[name] == value for name, value in values.items()):
+    week = AuditWeek(
+        alias,
+        found.week,
+        found.drawn,
+        figures.judged if figures else 0,
+        figures.wrong if figures else 0,
+        figures.rate if figures else None,
+        figures.low if figures else None,
+        figures.high if figures else None,
+        figures.effective if figures else None,
+        found.standing.usual,
+        found.standing.verdict,
+        found.standing.sentence,
+        now,
+        {str(day): cells for day, cells in found.population.items()},
+    )
+    if before is not None and replace(before, changed_at=now) == week:
         return False
-    new = bool(found.standing.verdict != (before or {}).get("verdict", "unknown"))
-    stored[found.week] = {**values, "alias": alias, "week": found.week, "changed_at": now}
+    new = found.standing.verdict != (before.verdict if before else "unknown")
+    stored[found.week] = week
+    values = week.as_json() | {"population": AUDIT_POPULATION.encode(week.population or {})}
     key = audit_weeks.c.alias == alias, audit_weeks.c.week == found.week
     with writing(context.database) as connection:
-        connection.execute(
-            insert_ignore(connection, audit_weeks).values(
-                alias=alias, week=found.week, changed_at=now, **values
-            )
-        )
-        connection.execute(update(audit_weeks).where(*key).values(changed_at=now, **values))
+        connection.execute(insert_ignore(connection, audit_weeks).values(**values))
+        connection.execute(update(audit_weeks).where(*key).values(**values))
         if new:
-            _tell(connection, alias, found, judged, sorted(stored.items()), now)
+            _tell(
+                connection, alias, found, judged, [stored[start] for start in sorted(stored)], now
+            )
     return new
 
 
@@ -202,20 +212,12 @@ def _tell(
     alias: str,
     found: Found,
     judged: list[Judged],
-    weeks: list[tuple[int, dict[str, Any]]],
+    weeks: list[AuditWeek],
     now: int,
 ) -> None:
     """Open an alert when errors became more; close it by a later week that is as usual."""
-    row = (
-        connection.execute(
-            select(alerts).where(
-                alerts.c.alias == alias, alerts.c.kind == KIND, alerts.c.open_marker.is_not(None)
-            )
-        )
-        .mappings()
-        .first()
-    )
-    open_one = dict(row) if row else None
+    known = alerts_of_kind(connection, alias, KIND)
+    open_one = next((alert for alert in known if alert.is_open), None)
     if found.standing.verdict == "worse":
         title = f"{alias}: more answers are wrong. {found.standing.sentence}"
         detail = _detail(found, judged, weeks)
@@ -228,13 +230,13 @@ def _tell(
                 KIND,
                 title,
                 detail,
-                open_one["id"] if open_one else None,
+                open_one.id if open_one else None,
                 "bad",
                 dedup_key(alias, KIND),
             ),
             now,
         )
-    elif open_one is not None and (open_one["detail"] or {}).get("week", 0) < found.week:
+    elif open_one is not None and open_one.detail.week < found.week:
         resolution = (
             f"In the week after, {found.standing.sentence[0].lower()}{found.standing.sentence[1:]}"
         )
@@ -244,51 +246,45 @@ def _tell(
             Change(
                 "resolve",
                 KIND,
-                open_one["title"],
-                {**open_one["detail"], "resolution": resolution},
-                open_one["id"],
+                open_one.title,
+                resolved(open_one.detail, resolution),
+                open_one.id,
             ),
             now,
         )
 
 
-def _detail(
-    found: Found, judged: list[Judged], weeks: list[tuple[int, dict[str, Any]]]
-) -> dict[str, Any]:
+def _detail(found: Found, judged: list[Judged], weeks: list[AuditWeek]) -> AlertDetail:
     assert found.estimate is not None  # there is no verdict without one
-    return {
-        "week": found.week,
-        "since_at": found.week * DAY_MS,
-        "since_is_exact": False,
-        "interaction_ids": [one.interaction_id for one in judged if one.wrong][:MAX_EXAMPLES],
-        "signals": [
-            {
-                "name": "error_rate",
-                "label": "wrong answers",
-                "unit": "",
-                "shape": "rate",
-                "sentence": found.standing.sentence,
-                "reference": found.standing.usual,
-                "window": found.estimate.rate,
-                "effect": found.estimate.rate - (found.standing.usual or 0.0),
-                "adjusted_p_value": None,
-                "series": [
-                    [week * DAY_MS, row["rate"]] for week, row in weeks if row["rate"] is not None
-                ],
-            }
-        ],
-    }
+    signal = AlertSignal(
+        name="error_rate",
+        label="wrong answers",
+        unit="",
+        shape="rate",
+        sentence=found.standing.sentence,
+        reference=found.standing.usual,
+        window=found.estimate.rate,
+        effect=found.estimate.rate - (found.standing.usual or 0.0),
+        adjusted_p_value=None,
+        series=[[row.week * DAY_MS, row.rate] for row in weeks if row.rate is not None],
+    )
+    return AlertDetail(
+        week=found.week,
+        since_at=found.week * DAY_MS,
+        since_is_exact=False,
+        interaction_ids=[one.interaction_id for one in judged if one.wrong][:MAX_EXAMPLES],
+        signals=[signal],
+    )
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def _stored(connection: Connection, alias: str, since: int) -> dict[int, dict[str, Any]]:
-    query = select(audit_weeks).where(audit_weeks.c.alias == alias, audit_weeks.c.week >= since)
-    return {row["week"]: dict(row) for row in connection.execute(query).mappings()}
+def _stored(connection: Connection, alias: str, since: int) -> dict[int, AuditWeek]:
+    return {row.week: row for row in weeks_since(connection, alias, since)}
 
 
-def _of(alias: str) -> Any:
+def _of(alias: str) -> ColumnElement[bool]:
     """Answers of the alias; an exact version that was asked for belongs to its adapter's name, as
     in the queue.
     """
@@ -299,14 +295,16 @@ def _of(alias: str) -> Any:
 
 
 def _population(
-    connection: Connection, alias: str, week: int, stored: Mapping[str, Any] | None, now: int
+    connection: Connection, alias: str, week: int, stored: AuditWeek | None, now: int
 ) -> dict[int, dict[str, int]]:
     """Day → cell → complete answers.
 
     Days that were settled when the row was written are not counted again.
     """
-    known = {int(day): cells for day, cells in ((stored or {}).get("population") or {}).items()}
-    settled = (stored["changed_at"] - _SETTLED_MS) // DAY_MS if stored else 0
+    known = {
+        int(day): cells for day, cells in ((stored.population if stored else None) or {}).items()
+    }
+    settled = (stored.changed_at - _SETTLED_MS) // DAY_MS if stored else 0
     found = {day: cells for day, cells in known.items() if day < settled}
     first = max(week, settled)
     last = min(week + 7, now // DAY_MS + 1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from monitoring.history_store import StoredDay
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,19 @@ class ChangeView:
     comparisons: list[ComparisonView]
 
 
-def change_views(stored: Sequence[Mapping[str, Any]]) -> list[ChangeView]:
+def change_views(stored: Sequence[StoredDay]) -> list[ChangeView]:
     """`stored`: rows of `drift_days`, oldest first; the newest one tells of this week's changes."""
-    found = stored[-1]["statistics"].get("changes", []) if stored else []
+    found = stored[-1].statistics.changes if stored else []
     return [
         ChangeView(
-            one["name"],
-            one["sentences"][0],
+            one.name,
+            one.sentences[0],
             [
                 ComparisonView(
-                    made["heading"],
-                    [move["sentence"] for move in made["moves"] if move["is_clear"]],
+                    made.heading,
+                    [move.sentence for move in made.moves if move.is_clear],
                 )
-                for made in one["comparisons"]
+                for made in one.comparisons
             ],
         )
         for one in found

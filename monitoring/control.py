@@ -9,11 +9,12 @@ verdict (serving) counts failures and ratings; this names what it cannot see.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection, select
 
-from monitoring.alerting import MAX_EXAMPLES, Change
+from monitoring.alert_store import alerts_of_kind
+from monitoring.alerting import MAX_EXAMPLES, Change, resolved
 from monitoring.each import for_each_alias
 from monitoring.rows import Row
 from monitoring.run import apply
@@ -21,9 +22,10 @@ from monitoring.verdict import Finding, Rules, judge
 from monitoring.windows import Key, cap_per_user, fetch_rows
 from whet.context import Context
 from whet.database import reading, writing
+from whet.records.monitoring import AlertDetail, AlertSignal
 from whet.registry import current_rollouts, list_adapters
 from whet.settings import Settings
-from whet.tables import alerts, interactions
+from whet.tables import interactions
 
 KIND: Literal["candidate"] = "candidate"
 _HARM = ("refusal", "empty", "repetition", "broken_json", "thumbs_down", "ttft", "time_per_token")
@@ -110,23 +112,12 @@ def _rows(
 def _tell(
     connection: Connection, alias: str, trial: str | None, found: list[Finding], now: int
 ) -> None:
-    known = [
-        dict(row)
-        for row in connection.execute(
-            select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND)
-        ).mappings()
-    ]
+    known = alerts_of_kind(connection, alias, KIND)
     for alert in known:
-        if alert["open_marker"] and (alert["detail"] or {}).get("adapter_digest") != trial:
-            detail = {**alert["detail"], "resolution": "It is no longer on trial."}
-            apply(
-                connection, alias, Change("resolve", KIND, alert["title"], detail, alert["id"]), now
-            )
-    if (
-        not found
-        or trial is None
-        or any((alert["detail"] or {}).get("adapter_digest") == trial for alert in known)
-    ):
+        if alert.is_open and alert.detail.adapter_digest != trial:
+            detail = resolved(alert.detail, "It is no longer on trial.")
+            apply(connection, alias, Change("resolve", KIND, alert.title, detail, alert.id), now)
+    if not found or trial is None or any(alert.detail.adapter_digest == trial for alert in known):
         return  # one alert per trial of a version: whoever closed it has been told
     label = next(
         (
@@ -149,12 +140,12 @@ def _tell(
     )
 
 
-def _detail(trial: str, found: list[Finding], now: int) -> dict[str, Any]:
+def _detail(trial: str, found: list[Finding], now: int) -> AlertDetail:
     ids = [name for finding in found if finding.comparison for name in finding.comparison.examples]
-    signals = [{**finding.as_json(), "series": []} for finding in found]
-    return {
-        "adapter_digest": trial,
-        "interaction_ids": list(dict.fromkeys(ids))[:MAX_EXAMPLES],
-        "signals": signals,
-        "since_at": now,
-    }
+    signals = [finding.record().model_copy(update={"series": []}) for finding in found]
+    return AlertDetail(
+        adapter_digest=trial,
+        interaction_ids=list(dict.fromkeys(ids))[:MAX_EXAMPLES],
+        signals=[AlertSignal.model_validate(one.as_json()) for one in signals],
+        since_at=now,
+    )

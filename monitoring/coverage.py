@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any
 
+from monitoring.history_store import StoredDay
 from monitoring.signals.language import LANGUAGES
 from monitoring.signals.refusals import WATCHED_LANGUAGES
+from whet.json_types import JsonObject
 
 _COLD_DAYS = (
     42  # days of traffic before days are judged; a test compares it with the detector's own
@@ -110,7 +111,7 @@ class Coverage:
     def is_quality_watched(self) -> bool:
         return bool(set(self.watched) & set(_GROUPS[0].signals))
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return {
             "alias": self.alias,
             "first_day": self.first_day.isoformat(),
@@ -126,7 +127,7 @@ class Coverage:
             "watched": list(self.watched),
             "too_few_values": list(self.thin),
             "quality_watched": self.is_quality_watched,
-            "notes": self.notes(),
+            "notes": [*self.notes()],
         }
 
     def notes(self) -> list[str]:
@@ -191,7 +192,7 @@ def coverage_of(
 
 
 def coverage_of_days(
-    alias: str, stored: Sequence[Mapping[str, Any]], first_day: int, is_audited: bool
+    alias: str, stored: Sequence[StoredDay], first_day: int, is_audited: bool
 ) -> Coverage:
     """Describe an alias of a running service by its stored days (rows of `drift_days`).
 
@@ -201,15 +202,15 @@ def coverage_of_days(
     names: dict[str, int] = {AUDIT: len(stored)} if is_audited else {}
     languages: Counter[str] = Counter()
     for row in stored:
-        statistics = row["statistics"]
-        present = {kept[0] for kept in (*statistics["points"], *statistics["counts"])}
+        statistics = row.statistics
+        present = {one[0] for one in statistics.points} | {one[0] for one in statistics.counts}
         for name in present:
             names[name] = names.get(name, 0) + 1
-        for signal, _, _, counts in statistics["counts"]:
+        for signal, _, _, counts in statistics.counts:
             if signal == "answer_language":
                 languages.update(counts)
     values = {name: [1] * count for name, count in names.items()}
-    known = coverage_of(alias, [row["day"] for row in stored], values, 1)
+    known = coverage_of(alias, [row.day for row in stored], values, 1)
     shares = shares_of(languages)
     return replace(known, first_day=_date(first_day), is_live=True, answers_in=shares)
 

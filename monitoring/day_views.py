@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
-from monitoring.views import Spark, spark, value_text
+from monitoring.history_store import StoredDay, StoredHour
+from monitoring.views import Reading, Spark, spark, value_text
+from whet.records.monitoring import DayRecord, IncidentRecord
 
 COLD_DAYS = 42  # days of traffic before days are judged; a test compares it with the detector's own
 # Answers that an hour needs to be judged; a test compares it with the detector's own
@@ -77,20 +78,20 @@ class Days:
 
 
 def days_view(
-    stored: Sequence[Mapping[str, Any]],
-    incidents: Sequence[Mapping[str, Any]],
-    hours: Sequence[Mapping[str, Any]] = (),
+    stored: Sequence[StoredDay],
+    incidents: Sequence[IncidentRecord],
+    hours: Sequence[StoredHour] = (),
 ) -> Days | None:
-    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open, as JSON;
+    """`stored`: rows of `drift_days`, oldest first; `incidents`: those that are open;
     `hours`: those of the last day. None without days.
     """
     if not stored:
         return None
-    newest = stored[-1]["statistics"]
+    newest = stored[-1].statistics
     moved = {
-        (one["signal"], one["part"], one["adapter"]): one["first_day"]
+        (one.signal, one.part, one.adapter): one.first_day
         for incident in incidents
-        for one in incident["evidence"]
+        for one in incident.evidence
     }
     charts = [_chart(stored, key, moved) for key in _keys(newest)]
     found = [chart for chart in charts if chart is not None]
@@ -98,22 +99,22 @@ def days_view(
         part
         for part in (
             _sentence(stored, len(incidents)),
-            _of_hours(hours, bool(stored[-1]["judged"])),
+            _of_hours(hours, stored[-1].judged),
         )
         if part
     )
     return Days(said, sorted(found, key=lambda chart: not chart.moved))
 
 
-def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
-    first, last = stored[0]["day"], stored[-1]["day"]
-    if not stored[-1]["judged"]:
+def _sentence(stored: Sequence[StoredDay], incidents: int) -> str:
+    first, last = stored[0].day, stored[-1].day
+    if not stored[-1].judged:
         left = max(1, COLD_DAYS - (last - first))
         return (
             f"{_count(len(stored), 'day')} so far. In {_count(left, 'day')} there is enough history"
             " to judge a day by; until then two windows are compared, above."
         )
-    judged = sum(bool(row["judged"]) for row in stored)
+    judged = sum(row.judged for row in stored)
     newest = (_EPOCH + timedelta(days=last)).isoformat()
     state = (
         f"{newest} was as usual"
@@ -123,13 +124,13 @@ def _sentence(stored: Sequence[Mapping[str, Any]], incidents: int) -> str:
     return f"{_count(judged, 'judged day')} shown. {state}."
 
 
-def _of_hours(hours: Sequence[Mapping[str, Any]], warm: bool) -> str:
+def _of_hours(hours: Sequence[StoredHour], warm: bool) -> str:
     """Which hours of the last day were judged, and why others were not; nothing while no day is
     judged either.
     """
     judged, most = (
-        sum(bool(row["judged"]) for row in hours),
-        max((row["rows"] for row in hours), default=0),
+        sum(row.judged for row in hours),
+        max((row.rows for row in hours), default=0),
     )
     if not warm or not hours:
         return ""
@@ -153,9 +154,9 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _keys(newest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    keys = [(signal, part, adapter) for signal, part, adapter, *_ in newest["points"]]
-    for signal, _, adapter, counts in newest["counts"]:
+def _keys(newest: DayRecord) -> list[tuple[str, str, str]]:
+    keys = [(signal, part, adapter) for signal, part, adapter, *_ in newest.points]
+    for signal, _, adapter, counts in newest.counts:
         largest = sorted(counts, key=lambda name: -counts[name])[:_MOST_CATEGORIES]
         keys += [(signal, name, adapter) for name in largest]
     order = {name: place for place, name in enumerate(_LABELS)}
@@ -170,11 +171,11 @@ def _place(part: str) -> tuple[int, str]:
 
 
 def _chart(
-    stored: Sequence[Mapping[str, Any]],
+    stored: Sequence[StoredDay],
     key: tuple[str, str, str],
     moved: Mapping[tuple[str, str, str], str],
 ) -> DayChart | None:
-    levels = [(row["day"], _level(row["statistics"], key)) for row in stored]
+    levels = [(row.day, _level(row.statistics, key)) for row in stored]
     known = [(day, level) for day, level in levels if level is not None]
     if len(known) < _LEAST_DAYS:
         return None
@@ -190,10 +191,7 @@ def _chart(
         if last - _USUAL_DAYS < day <= last - _GAP_DAYS and (since is None or day < since)
     )
     usual = history[len(history) // 2] if history else None
-    runs = [
-        {"window": level, "reference": usual, "drifted": since is not None and day >= since}
-        for day, level in levels
-    ]
+    runs = [Reading(level, usual, since is not None and day >= since) for day, level in levels]
     return DayChart(
         label=label,
         adapter=adapter,
@@ -212,12 +210,12 @@ def _label(words: str, signal: str, part: str) -> str:
     return f"{words}{separator}{part}"
 
 
-def _level(statistics: Mapping[str, Any], key: tuple[str, str, str]) -> float | None:
+def _level(statistics: DayRecord, key: tuple[str, str, str]) -> float | None:
     signal, part, adapter = key
-    for row in statistics["points"]:
+    for row in statistics.points:
         if tuple(row[:3]) == key:
             return float(row[5])
-    for name, _, of, counts in statistics["counts"]:
+    for name, _, of, counts in statistics.counts:
         if (name, of) == (signal, adapter) and part not in _PARTS:
             return float(counts.get(part, 0) / max(1, sum(counts.values())))
     return None

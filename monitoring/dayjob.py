@@ -5,11 +5,13 @@ incidents become alerts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, or_
 
+from monitoring.alert_store import Alert, alerts_where
 from monitoring.alerting import plan_incident
+from monitoring.coverage import Coverage
 from monitoring.days import DAY_MS, next_day, read_day, rows_of_day
 from monitoring.daystore import decide, expected_incidents, last_day, open_watch, store_day
 from monitoring.detector.columns import date_of
@@ -19,11 +21,14 @@ from monitoring.detector.signals import Side, signal_of
 from monitoring.detector.watch import Watch
 from monitoring.each import for_each_alias
 from monitoring.gapjob import refresh_gaps
-from monitoring.queries import newest_days, read_coverage
+from monitoring.history_store import newest_days
+from monitoring.queries import read_coverage
 from monitoring.run import apply
 from monitoring.windows import require_alias
 from whet.context import Context
 from whet.database import reading
+from whet.json_types import JsonObject
+from whet.records.monitoring import DeclaredChangeRecord, IncidentRecord
 from whet.tables import alerts
 
 # After midnight (UTC): answers that began before it and their rows have arrived by then
@@ -90,7 +95,7 @@ def to_alerts(
         change = plan_incident(
             watch.alias,
             kind_of(incident),
-            incident.as_json(),
+            incident.record(),
             series_of(watch, incident),
             _known(connection, incident),
         )
@@ -120,18 +125,36 @@ def series_of(watch: Watch, incident: Incident) -> dict[str, list[list[float]]]:
     return made
 
 
-def _known(connection: Connection, incident: Incident) -> list[dict[str, Any]]:
+def _known(connection: Connection, incident: Incident) -> list[Alert]:
     """The alias's open alerts, and those that were opened since the incident began, whatever became
     of them.
     """
     since = alerts.c.opened_at >= incident.opened * DAY_MS
-    query = select(alerts).where(
-        alerts.c.alias == incident.alias, or_(alerts.c.open_marker.is_not(None), since)
-    )
-    return [{**row, "detail": row["detail"] or {}} for row in connection.execute(query).mappings()]
+    is_known = or_(alerts.c.open_marker.is_not(None), since)
+    return alerts_where(connection, alerts.c.alias == incident.alias, is_known)
 
 
-def standing(context: Context, alias: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Standing:
+    """What the days of an alias have shown so far. `facts`: figures, by name."""
+
+    facts: JsonObject
+    incidents: list[IncidentRecord]
+    changes: list[DeclaredChangeRecord]
+    coverage: Coverage | None
+
+    def as_json(self) -> JsonObject:
+        if not self.facts["days"]:
+            return {**self.facts, "incidents": []}
+        return {
+            **self.facts,
+            "changes": [one.as_json() for one in self.changes],
+            "coverage": self.coverage.as_json() if self.coverage else None,
+            "incidents": [one.as_json() for one in self.incidents],
+        }
+
+
+def standing(context: Context, alias: str) -> Standing:
     """What the days of an alias have shown so far, and how often it alarmed beside what was
     bearable. Raises NotFoundError for an unknown alias.
     """
@@ -141,35 +164,28 @@ def standing(context: Context, alias: str) -> dict[str, Any]:
         newest = newest_days(connection, alias, 1)
     watch = open_watch(context, alias)
     stream = watch.stream
+    facts: JsonObject = {"alias": alias, "days": len(stream.memory.days)}
     if not stream.memory.days:
-        return {
-            "alias": alias,
-            "days": 0,
-            "judged_days": 0,
-            "target_per_100_days": watch.settings.target,
-            "incidents": [],
-        }
+        facts |= {"judged_days": 0, "target_per_100_days": watch.settings.target}
+        return Standing(facts, [], [], None)
     found = len(stream.incidents)
-    rate = round(100 * found / stream.judged_days, 2) if stream.judged_days else None
-    return {
-        "alias": alias,
-        "days": len(stream.memory.days),
-        "first_day": date_of(stream.memory.days[0]).isoformat(),
-        "last_day": date_of(stream.memory.days[-1]).isoformat(),
+    first, last = stream.memory.days[0], stream.memory.days[-1]
+    facts |= {
+        "first_day": date_of(first).isoformat(),
+        "last_day": date_of(last).isoformat(),
         "judged_days": stream.judged_days,
-        "days_until_judged": max(
-            0, watch.settings.cold_days - (stream.memory.days[-1] - stream.memory.days[0])
-        ),
+        "days_until_judged": max(0, watch.settings.cold_days - (last - first)),
         "target_per_100_days": watch.settings.target,
-        "incidents_per_100_days": rate,
-        "incidents_per_100_days_95": list(poisson_interval(found, stream.judged_days)),
+        "incidents_per_100_days": round(100 * found / stream.judged_days, 2)
+        if stream.judged_days
+        else None,
+        "incidents_per_100_days_95": [*poisson_interval(found, stream.judged_days)],
         "spread": {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
         "thresholds": {name: round(value, 2) for name, value in stream.last_limits.items()},
         "declared": [
             {**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared
         ],
-        "changes": newest[-1]["statistics"].get("changes", []),
         "judged_hours": watch.hours.judged_hours,
-        "coverage": covered.as_json() if covered else None,
-        "incidents": [incident.as_json() for incident in stream.incidents],
     }
+    incidents = [incident.record() for incident in stream.incidents]
+    return Standing(facts, incidents, newest[-1].statistics.changes, covered)

@@ -15,18 +15,22 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, select, update
 
+from monitoring.alert_store import load_alerts
 from monitoring.days import DAY_MS
 from monitoring.detector.codebook import Codebook
 from monitoring.detector.columns import EMBEDDING, Table
 from monitoring.detector.daily import Chart, DayStatistics
-from monitoring.detector.hours import HOURS, RememberedHour
+from monitoring.detector.hours import HOURS
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.watch import Remembered, Watch
-from monitoring.hourstore import stored_hours
+from monitoring.history_store import all_days
+from monitoring.hourstore import KeptHour, stored_hours
 from whet.context import Context
 from whet.conversation import last_question
 from whet.database import insert_ignore, reading, writing
 from whet.errors import StoreError
+from whet.json_types import JsonObject
+from whet.records.monitoring import DAY_CONFIRMED, DAY_STATISTICS
 from whet.tables import alerts, drift_days, interactions
 
 _log = logging.getLogger(__name__)
@@ -48,14 +52,12 @@ def open_watch(context: Context, alias: str) -> Watch:
         questions=lambda ids: read_questions(context, ids),
     )
     with reading(context.database) as connection:
-        stored = connection.execute(
-            select(drift_days).where(drift_days.c.alias == alias).order_by(drift_days.c.day)
-        ).all()
+        stored = all_days(connection, alias)
         decisions = expected_incidents(connection, alias)
         hours = stored_hours(connection, alias)
     for row in stored:
         # The hours of a day were judged before it
-        while hours and hours[0].hour < (row.day + 1) * HOURS:
+        while hours and hours[0].hour.hour < (row.day + 1) * HOURS:
             _resume_hour(watch, decisions, hours.popleft())
         decide(watch, decisions, row.day, (row.day + 1) * DAY_MS)
         sample = (
@@ -65,7 +67,7 @@ def open_watch(context: Context, alias: str) -> Watch:
         )
         watch.resume(
             Remembered(
-                DayStatistics.from_json(row.statistics),
+                DayStatistics.from_record(row.statistics),
                 frozenset(Chart(*names) for names in row.confirmed),
                 sample,
             )
@@ -75,26 +77,20 @@ def open_watch(context: Context, alias: str) -> Watch:
     return watch
 
 
-def _resume_hour(watch: Watch, decisions: list[tuple[int, str]], row: Any) -> None:
-    decide(watch, decisions, row.hour // HOURS, row.created_at)
-    watch.resume_hour(
-        RememberedHour.from_json(row.hour, row.rows, row.judged, row.statistics, row.outcome)
-    )
+def _resume_hour(watch: Watch, decisions: list[tuple[int, str]], kept: KeptHour) -> None:
+    decide(watch, decisions, kept.hour.hour // HOURS, kept.created_at)
+    watch.resume_hour(kept.hour)
 
 
 def expected_incidents(connection: Connection, alias: str) -> list[tuple[int, str]]:
     """(instant of the decision, ms; name of the incident) of changes that a person marked as
     expected, oldest first.
     """
-    query = (
-        select(alerts.c.changed_at, alerts.c.detail)
-        .where(alerts.c.alias == alias, alerts.c.state == "expected")
-        .order_by(alerts.c.changed_at)
-    )
+    query = select(alerts).where(alerts.c.alias == alias, alerts.c.state == "expected")
     return [
-        (row.changed_at, row.detail["incident"]["id"])
-        for row in connection.execute(query)
-        if (row.detail or {}).get("incident")
+        (alert.changed_at, alert.detail.incident.id)
+        for alert in load_alerts(connection, query.order_by(alerts.c.changed_at))
+        if alert.detail.incident
     ]
 
 
@@ -126,11 +122,10 @@ def store_day(
         "alias": watch.alias,
         "day": number,
         "rows": day.statistics.rows,
-        "statistics": {
-            **day.statistics.as_json(),
-            "changes": [one.as_json() for one in day.changes],
-        },
-        "confirmed": [list(chart) for chart in sorted(day.confirmed)],
+        "statistics": DAY_STATISTICS.encode(
+            day.statistics.record([one.record() for one in day.changes])
+        ),
+        "confirmed": DAY_CONFIRMED.encode([list(chart) for chart in sorted(day.confirmed)]),
         "judged": number - watch.stream.memory.days[0] >= watch.settings.cold_days,
         "sample_path": path,
         "created_at": now,
@@ -167,12 +162,14 @@ def last_day(connection: Connection, alias: str) -> int | None:
 # --- conversations as JSON -----------------------------------------------------------------------------------------
 
 
-def sample_json(table: Table) -> dict[str, Any]:
+def sample_json(table: Table) -> JsonObject:
     """Plain data, by type.
 
     Vectors as 16-bit floats: of a length of 1 they keep three digits, and distances need two.
     """
-    made: dict[str, Any] = {"texts": {}, "numbers": {}}
+    texts: JsonObject = {}
+    numbers: JsonObject = {}
+    made: JsonObject = {"texts": texts, "numbers": numbers}
     for name, values in table.columns.items():
         if name == EMBEDDING:
             made[name] = {
@@ -180,9 +177,9 @@ def sample_json(table: Table) -> dict[str, Any]:
                 "float16": base64.b64encode(values.astype("<f2").tobytes()).decode(),
             }
         elif values.dtype == object and name not in _LEFT_OUT:
-            made["texts"][name] = values.tolist()
+            texts[name] = values.tolist()
         elif values.dtype != object:
-            made["numbers"][name] = [None if np.isnan(value) else value.item() for value in values]
+            numbers[name] = [None if np.isnan(value) else value.item() for value in values]
     return made
 
 

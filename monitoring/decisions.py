@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import update
 
-from monitoring.gap_queries import find_gap
+from monitoring.gap_queries import StoredGap, find_gap
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import writing
@@ -16,9 +14,7 @@ from whet.tables import retrieval_gaps
 _GAP_STATES = ("open", "dismissed")
 
 
-def change_gap(
-    context: Context, gap_id: str, state: str, *, actor: str, now: int
-) -> dict[str, Any]:
+def change_gap(context: Context, gap_id: str, state: str, *, actor: str, now: int) -> StoredGap:
     """Dismiss a gap, or open it again; the same twice changes nothing.
 
     Raises NotFoundError, InputError for another state.
@@ -27,12 +23,12 @@ def change_gap(
         raise InputError(f"{state!r} is no state of a gap; expected {' or '.join(_GAP_STATES)}.")
     with writing(context.database) as connection:
         gap = find_gap(connection, gap_id)
-        if gap["state"] == state:
+        if gap.state == state:
             return gap
         values = {"state": state, "changed_by": actor, "changed_at": now}
         where = retrieval_gaps.c.id == gap_id
         connection.execute(update(retrieval_gaps).where(where).values(**values))
-        detail = {"alias": gap["alias"], "words": gap["words"]}
+        detail = {"alias": gap.alias, "words": [*gap.words]}
         record(
             connection, actor=actor, action=f"gap.{state}", subject=gap_id, detail=detail, now=now
         )

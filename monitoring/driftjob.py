@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from monitoring.each import for_each_alias
-from monitoring.queries import last_snapshot_at, latest_report
 from monitoring.rendering import keep_page
+from monitoring.report_store import last_snapshot_at, latest_report
 from monitoring.rows import Row
 from monitoring.run import has_news, prune_snapshots, run_drift
 from monitoring.verdict import Verdict
 from whet.context import Context
 from whet.database import reading
+from whet.json_types import JsonObject
 from whet.lazy import load
 
 # Imported for the first report alone: Evidently takes seconds and 200 MB
@@ -43,20 +43,20 @@ def _run_one(context: Context, alias: str, now: int) -> str:
         last = last_snapshot_at(connection, alias)
         before = latest_report(connection, alias)
     age = math.inf if last is None else now - last
-    lasts = before is not None and before["verdict"] == "drift" and age < _DRIFT_REPORT_MS
-    made: list[dict[str, Any]] = []
+    lasts = before is not None and before.verdict == "drift" and age < _DRIFT_REPORT_MS
+    made: list[JsonObject] = []
 
     def reporter(
         reference: Sequence[Row], window: Sequence[Row], verdict: Verdict
-    ) -> dict[str, Any] | None:
+    ) -> JsonObject | None:
         if (verdict.state == "drift" and not lasts) or age >= _QUIET_REPORT_MS:
             made.append(load(_SNAPSHOT)(reference, window, verdict))
         return made[0] if made else None
 
     report = run_drift(context, alias, now, reporter=reporter)
-    if made and report["verdict"] == "drift" and report["report_path"]:
+    if made and report.verdict == "drift" and report.report_path:
         # Rendering costs 0.2 s here, where Evidently is loaded already, and 5 to 20 s for an
         # operator who waits for it.
-        keep_page(context, report["id"], load(_RENDER)(made[0]).encode())
+        keep_page(context, report.id, load(_RENDER)(made[0]).encode())
     prune_snapshots(context, alias)
-    return str(report["verdict"])
+    return report.verdict

@@ -5,8 +5,7 @@ Pure, and imports nothing that computes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from whet.records.monitoring import AlertDetail
 
 QUIET_RUNS = 2  # runs without drift before an alert resolves itself: one may be luck
 # An alert that resolved itself so shortly ago is opened again instead of a new one
@@ -14,17 +13,17 @@ FLAP_MS = 24 * 3_600_000
 _MOST_QUIET_RUNS = 16  # what the runs needed double to, with each time that it came back
 
 
-def times_reopened(detail: Mapping[str, Any]) -> int:
+def times_reopened(detail: AlertDetail) -> int:
     """How often an alert resolved itself and was opened again."""
-    return int(detail.get("reopened", 0))
+    return detail.reopened
 
 
-def quiet_runs_needed(detail: Mapping[str, Any]) -> int:
+def quiet_runs_needed(detail: AlertDetail) -> int:
     """Runs without drift before an alert resolves itself."""
     return min(_MOST_QUIET_RUNS, QUIET_RUNS << min(times_reopened(detail), 10))
 
 
-def came_back(detail: Mapping[str, Any]) -> str:
+def came_back(detail: AlertDetail) -> str:
     """Say that an alert resolved itself before, and when it does again; empty where it did not."""
     times = times_reopened(detail)
     if not times:

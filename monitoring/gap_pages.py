@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection, select
 from starlette.responses import JSONResponse, Response
 
 from monitoring.decisions import change_gap
-from monitoring.gap_queries import gap_json, list_gaps
+from monitoring.gap_queries import StoredGap, list_gaps
 from whet.access import User
 from whet.conversation import last_question
 from whet.database import reading
@@ -44,21 +42,21 @@ def add_gap_routes(routes: APIRouter, shell: Shell) -> None:
         """`dismiss` a gap, or `restore` it."""
         state = _state_of(action)
         gap = _change(shell, gap_id, state, user)
-        return shell.redirect(f"/drift/gaps?alias={gap['alias']}", _SAID[state])
+        return shell.redirect(f"/drift/gaps?alias={gap.alias}", _SAID[state])
 
     @routes.get("/api/gaps", dependencies=viewer)
     def gaps_json(alias: str = "") -> JSONResponse:
         """Gaps, open ones first, those that most people ask about now before others."""
         with reading(shell.context.database) as connection:
             chosen = alias_filter(connection, alias)
-            return JSONResponse([gap_json(row) for row in list_gaps(connection, chosen)])
+            return JSONResponse([gap.as_json() for gap in list_gaps(connection, chosen)])
 
     @routes.post("/api/gaps/{gap_id}/{action}")
     def change_json(
         gap_id: str, action: str, user: User = Depends(shell.require("reviewer"))
     ) -> JSONResponse:
         """`dismiss` a gap, or `restore` it; the gap as it is then."""
-        return JSONResponse(gap_json(_change(shell, gap_id, _state_of(action), user)))
+        return JSONResponse(_change(shell, gap_id, _state_of(action), user).as_json())
 
 
 def _state_of(action: str) -> str:
@@ -69,23 +67,23 @@ def _state_of(action: str) -> str:
     return _ACTIONS[action]
 
 
-def _change(shell: Shell, gap_id: str, state: str, user: User) -> dict[str, Any]:
+def _change(shell: Shell, gap_id: str, state: str, user: User) -> StoredGap:
     return change_gap(shell.context, gap_id, state, actor=user.name, now=shell.now())
 
 
-def _page(shell: Shell, alias: str) -> dict[str, Any]:
+def _page(shell: Shell, alias: str) -> dict[str, object]:
     with reading(shell.context.database) as connection:
         every = list_gaps(connection)
-        aliases = sorted({row["alias"] for row in every})
+        aliases = sorted({row.alias for row in every})
         chosen = alias if alias in aliases else aliases[0] if aliases else ""
-        rows = [row for row in every if row["alias"] == chosen]
-        shown = [name for row in rows for name in row["members"][:_EXAMPLES]]
+        rows = [row for row in every if row.alias == chosen]
+        shown = [name for row in rows for name in row.members[:_EXAMPLES]]
         questions = _questions(connection, shown[:_MOST_EXAMPLES])
     gaps = [
         {
-            **gap_json(row),
+            **row.as_json(),
             "questions_shown": [
-                (name, questions[name]) for name in row["members"][:_EXAMPLES] if name in questions
+                (name, questions[name]) for name in row.members[:_EXAMPLES] if name in questions
             ],
         }
         for row in rows

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, update
 
 from monitoring.daystore import (
     detector_settings,
@@ -24,10 +24,11 @@ from monitoring.detector.gaps import find_gaps
 from monitoring.detector.retrieval import MISS, low_scores_of, with_misses
 from monitoring.gap_queries import list_gaps
 from monitoring.gaps import FoundGap, plan_gaps
+from monitoring.history_store import newest_days
 from whet.context import Context
 from whet.database import reading, writing
 from whet.ids import new_id
-from whet.tables import drift_days, retrieval_gaps
+from whet.tables import retrieval_gaps
 
 WINDOW_DAYS = 28
 RECENT_DAYS = 7
@@ -54,20 +55,18 @@ def refresh_gaps(context: Context, alias: str, now: int) -> int:
 def _read_days(context: Context, alias: str) -> tuple[dict[int, Table], dict[str, float]]:
     """Kept conversations that searched, by day, and the collections' low scores."""
     with reading(context.database) as connection:
-        query = select(drift_days).where(drift_days.c.alias == alias)
-        newest = query.order_by(drift_days.c.day.desc()).limit(WINDOW_DAYS)
-        rows = connection.execute(newest).all()
+        rows = newest_days(connection, alias, WINDOW_DAYS)[::-1]
     days: dict[int, Table] = {}
     low_scores: dict[str, float] = {}
     for row in rows:
-        low_scores = {**row.statistics.get("low_scores", {}), **low_scores}
-        if row.day <= rows[0].day - WINDOW_DAYS or not row.statistics.get("documents"):
+        low_scores = {**row.statistics.low_scores, **low_scores}
+        if row.day <= rows[0].day - WINDOW_DAYS or not row.statistics.documents:
             continue
         table = read_sample(context, row.sample_path)
         if not len(table) or "collection" not in table:
             continue
         table = table.take(~np.equal(table.columns["collection"], np.array(None)))
-        weight = np.full(len(table), row.rows / max(1, row.statistics["sampled"]))
+        weight = np.full(len(table), row.rows / max(1, row.statistics.sampled))
         days[row.day] = Table({**table.columns, _WEIGHT: weight})
     return days, low_scores
 
@@ -127,5 +126,5 @@ def _store(connection: Connection, alias: str, found: list[FoundGap], now: int) 
         )
     if plan.gone:
         connection.execute(delete(retrieval_gaps).where(retrieval_gaps.c.id.in_(plan.gone)))
-    dismissed = {row["id"] for row in known if row["state"] == "dismissed"}
+    dismissed = {gap.id for gap in known if gap.state == "dismissed"}
     return len(plan.new) + sum(gap_id not in dismissed for gap_id, _ in plan.updated)

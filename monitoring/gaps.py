@@ -6,9 +6,12 @@ words do, so that what somebody dismissed stays dismissed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from monitoring.gap_queries import StoredGap
+from whet.json_types import JsonObject
+from whet.records.monitoring import GAP_MEMBERS, GAP_WORDS
 
 MAX_MEMBERS = 200  # conversations kept of a gap, as of an alert
 _SAME_MEMBERS = 0.3  # shared / all: most of four weeks' questions are there the next night too
@@ -28,9 +31,13 @@ class FoundGap:
     first_day: int
     last_day: int
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> JsonObject:
         """Columns of `retrieval_gaps` that follow from the night."""
-        return {**self.__dict__, "members": self.members[:MAX_MEMBERS]}
+        return {
+            **vars(self),
+            "words": GAP_WORDS.encode(self.words),
+            "members": GAP_MEMBERS.encode(self.members[:MAX_MEMBERS]),
+        }
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class GapChanges:
     gone: list[str] = field(default_factory=list)  # ids of open gaps that nobody asks about now
 
 
-def plan_gaps(known: Sequence[Mapping[str, Any]], found: Sequence[FoundGap]) -> GapChanges:
+def plan_gaps(known: Sequence[StoredGap], found: Sequence[FoundGap]) -> GapChanges:
     """Match the clusters of a night with the gaps that are stored.
 
     A dismissed gap is kept while it is not found, since it may come back; an open one goes.
@@ -57,21 +64,21 @@ def plan_gaps(known: Sequence[Mapping[str, Any]], found: Sequence[FoundGap]) -> 
         )
         if likeness > 0:
             stored = left.pop(-place)
-            first = min(stored["first_day"], gap.first_day)
-            updated.append((stored["id"], FoundGap(**{**gap.__dict__, "first_day": first})))
+            first = min(stored.first_day, gap.first_day)
+            updated.append((stored.id, replace(gap, first_day=first)))
         else:
             new.append(gap)
-    gone = [stored["id"] for stored in left if stored["state"] == "open"]
+    gone = [stored.id for stored in left if stored.state == "open"]
     return GapChanges(new, updated, gone)
 
 
-def _likeness(stored: Mapping[str, Any], gap: FoundGap) -> float:
+def _likeness(stored: StoredGap, gap: FoundGap) -> float:
     """How far two are the same gap, 0 to 2; 0: they are not."""
-    if stored["collection"] != gap.collection:
+    if stored.collection != gap.collection:
         return 0.0
-    was, now = set(stored["members"]), set(gap.members[:MAX_MEMBERS])
+    was, now = set(stored.members), set(gap.members[:MAX_MEMBERS])
     members = len(was & now) / max(1, len(was | now))
-    words, least = set(stored["words"]) & set(gap.words), min(len(stored["words"]), len(gap.words))
+    words, least = set(stored.words) & set(gap.words), min(len(stored.words), len(gap.words))
     common = len(words) / max(1, least)
     is_same = members >= _SAME_MEMBERS or (len(words) > 1 and common >= _SAME_WORDS)
     return members + common if is_same else 0.0

@@ -9,25 +9,42 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, null, select, update
 
 from monitoring.detector.hours import HOURS, RememberedHour
 from whet.context import Context
 from whet.database import insert_ignore, writing
+from whet.records.monitoring import HOUR_OUTCOME, HOUR_STATISTICS
 from whet.tables import drift_days, drift_hours
 
 # A history of nine weeks, and the four by which an excursion or an open incident may hold it back
 _KEPT_HOURS = (63 + 28) * HOURS
 
 
-def stored_hours(connection: Connection, alias: str) -> deque[Any]:
+class KeptHour(NamedTuple):
+    """An hour, and when it was taken in (ms)."""
+
+    hour: RememberedHour
+    created_at: int
+
+
+def stored_hours(connection: Connection, alias: str) -> deque[KeptHour]:
     """Every hour that was kept, oldest first."""
+    query = select(drift_hours).where(drift_hours.c.alias == alias).order_by(drift_hours.c.hour)
     return deque(
-        connection.execute(
-            select(drift_hours).where(drift_hours.c.alias == alias).order_by(drift_hours.c.hour)
-        ).all()
+        KeptHour(
+            RememberedHour.from_record(
+                row.hour,
+                row.rows,
+                row.judged,
+                HOUR_STATISTICS.decode(row.statistics),
+                HOUR_OUTCOME.decode(row.outcome),
+            ),
+            row.created_at,
+        )
+        for row in connection.execute(query)
     )
 
 
@@ -70,8 +87,10 @@ def store_hour(
             "hour": kept.hour,
             "rows": kept.rows,
             "judged": kept.judged,
-            "statistics": kept.statistics.as_json() if kept.statistics is not None else null(),
-            "outcome": kept.as_json(),
+            "statistics": HOUR_STATISTICS.encode(kept.statistics.record())
+            if kept.statistics is not None
+            else null(),
+            "outcome": HOUR_OUTCOME.encode(kept.outcome()),
             "created_at": now,
         }
         if (

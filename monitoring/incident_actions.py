@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from monitoring.queries import find_alert
+from monitoring.alert_store import Alert, find_alert
 from whet.auditlog import record
 from whet.context import Context
 from whet.database import writing
@@ -57,7 +57,7 @@ class IncidentAction:
 
 def change_state(
     context: Context, alert_id: str, state: str, *, actor: str, now: int, reason: str = ""
-) -> dict[str, Any]:
+) -> Alert:
     """Acknowledge or close an alert: `acknowledged`, `resolved` or `expected`.
 
     Returns the alert as it is now. `expected` makes the traffic from now on the new normal of the
@@ -71,10 +71,10 @@ def change_state(
         )
     with writing(context.database) as connection:
         alert = find_alert(connection, alert_id)
-        if alert["state"] == state:
+        if alert.state == state:
             return alert
         _require_open(alert)
-        if state == "expected" and alert["kind"] == "errors":
+        if state == "expected" and alert.kind == "errors":
             raise ConflictError(
                 "That more answers are wrong cannot be marked as expected: nothing would become"
                 " right by it.",
@@ -83,7 +83,7 @@ def change_state(
         values: dict[str, Any] = {"state": state, "changed_at": now, "changed_by": actor}
         if state in CLOSING_STATES:
             values |= {"open_marker": None, "snoozed_until": None}
-        elif alert["owner"] is None:
+        elif alert.owner is None:
             values["owner"] = actor  # who acknowledges looks after it
         _act(connection, alert, state, actor=actor, now=now, text=reason, values=values)
         return find_alert(connection, alert_id)
@@ -91,7 +91,7 @@ def change_state(
 
 def assign(
     context: Context, alert_id: str, owner: str, *, actor: str, now: int, reason: str = ""
-) -> dict[str, Any]:
+) -> Alert:
     """Say who looks after an alert; an empty name: nobody. Raises NotFoundError, ConflictError."""
     with writing(context.database) as connection:
         alert = find_alert(connection, alert_id)
@@ -101,7 +101,7 @@ def assign(
             raise NotFoundError(
                 f"There is no console user {name[:64]!r}.", hint="People are listed under Settings."
             )
-        if alert["owner"] != name:
+        if alert.owner != name:
             _act(
                 connection, alert, "assigned", actor=actor, now=now, text=reason,
                 values={"owner": name}, owner=name,
@@ -117,7 +117,7 @@ def snooze(
     actor: str,
     now: int,
     reason: str = "",
-) -> dict[str, Any]:
+) -> Alert:
     """Remind nobody of an alert before `until` (ms); None ends that.
 
     Raises InputError for a time that is over or more than 30 days away.
@@ -130,7 +130,7 @@ def snooze(
     with writing(context.database) as connection:
         alert = find_alert(connection, alert_id)
         _require_open(alert)
-        if alert["snoozed_until"] != until:
+        if alert.snoozed_until != until:
             _act(
                 connection, alert, "snoozed", actor=actor, now=now, text=reason,
                 values={"snoozed_until": until}, until=until,
@@ -147,7 +147,7 @@ def add_note(context: Context, alert_id: str, text: str, *, actor: str, now: int
         _act(connection, alert, "note", actor=actor, now=now, text=text, values={})
 
 
-def undo(context: Context, action_id: str, *, actor: str, now: int) -> dict[str, Any]:
+def undo(context: Context, action_id: str, *, actor: str, now: int) -> Alert:
     """Take the newest action on an alert back; returns the alert as it is then.
 
     Raises NotFoundError, ConflictError where something came after it: a newer action, monitoring
@@ -169,10 +169,10 @@ def undo(context: Context, action_id: str, *, actor: str, now: int) -> dict[str,
             .values(undone_at=now, undone_by=actor)
         )
         record(
-            connection, actor=actor, action="alert.undo", subject=alert["id"],
+            connection, actor=actor, action="alert.undo", subject=alert.id,
             detail={"action": row["action"], "by": row["actor"]}, now=now,
         )  # fmt: skip
-        return find_alert(connection, alert["id"])
+        return find_alert(connection, alert.id)
 
 
 def list_actions(connection: Connection, alert_id: str) -> list[IncidentAction]:
@@ -198,17 +198,17 @@ def list_people(connection: Connection) -> list[str]:
     return [str(name) for name in connection.scalars(query.order_by(users.c.name))]
 
 
-def _require_open(alert: Mapping[str, Any]) -> None:
-    if alert["state"] not in OPEN_STATES:
+def _require_open(alert: Alert) -> None:
+    if alert.state not in OPEN_STATES:
         raise ConflictError(
-            f"Alert {alert['id']} is {alert['state']} already.",
+            f"Alert {alert.id} is {alert.state} already.",
             hint="If the change is still there, the next drift run opens a new one.",
         )
 
 
 def _act(
     connection: Connection,
-    alert: Mapping[str, Any],
+    alert: Alert,
     action: str,
     *,
     actor: str,
@@ -223,43 +223,41 @@ def _act(
     if len(said) > MOST_TEXT:
         raise InputError(f"The text has {len(said)} characters; expected at most {MOST_TEXT}.")
     if values:
-        connection.execute(update(alerts).where(alerts.c.id == alert["id"]).values(**values))
+        connection.execute(update(alerts).where(alerts.c.id == alert.id).values(**values))
     connection.execute(
         insert(incident_actions).values(
-            id=new_id("act", at=now), alert_id=alert["id"], actor=actor, action=action, text=said,
-            owner=owner, until=until, state_before=alert["state"], owner_before=alert["owner"],
-            snoozed_until_before=alert["snoozed_until"], changed_at_before=alert["changed_at"],
-            changed_by_before=alert["changed_by"], created_at=now,
+            id=new_id("act", at=now), alert_id=alert.id, actor=actor, action=action, text=said,
+            owner=owner, until=until, state_before=alert.state, owner_before=alert.owner,
+            snoozed_until_before=alert.snoozed_until, changed_at_before=alert.changed_at,
+            changed_by_before=alert.changed_by, created_at=now,
         )
     )  # fmt: skip
     told = {"owner": owner, "until": until, "reason": said or None}
-    detail = {"alias": alert["alias"], "kind": alert["kind"]}
+    detail: dict[str, object] = {"alias": alert.alias, "kind": alert.kind}
     detail |= {name: value for name, value in told.items() if value is not None}
     record(
-        connection, actor=actor, action=f"alert.{action}", subject=alert["id"], detail=detail,
+        connection, actor=actor, action=f"alert.{action}", subject=alert.id, detail=detail,
         now=now,
     )  # fmt: skip
 
 
-def _require_undoable(
-    connection: Connection, row: Mapping[str, Any], alert: Mapping[str, Any]
-) -> None:
+def _require_undoable(connection: Connection, row: Mapping[str, Any], alert: Alert) -> None:
     if row["undone_at"] is not None:
         raise ConflictError("This was undone already.")
     if row["action"] == "note":
         return
-    newest = newest_of(list_actions(connection, alert["id"]))
+    newest = newest_of(list_actions(connection, alert.id))
     if newest.id != row["id"]:
         raise ConflictError(
             f"{newest.actor} {newest.sentence} after it.", hint="Undo that first, if it was wrong."
         )
     changes_state = row["action"] in ("acknowledged", *CLOSING_STATES)
-    if changes_state and (alert["state"], alert["changed_at"]) != (
+    if changes_state and (alert.state, alert.changed_at) != (
         row["action"],
         row["created_at"],
     ):
-        raise ConflictError(f"Monitoring has set the incident to {alert['state']} since.")
-    if row["action"] == "expected" and (at := _learned_at(connection, alert["alias"], row)):
+        raise ConflictError(f"Monitoring has set the incident to {alert.state} since.")
+    if row["action"] == "expected" and (at := _learned_at(connection, alert.alias, row)):
         raise ConflictError(
             "A drift run has taken the traffic since then as normal, which cannot be undone.",
             hint=f"It ran {(at - row['created_at']) // 1000} s after the decision.",
@@ -279,14 +277,14 @@ def _learned_at(connection: Connection, alias: str, row: Mapping[str, Any]) -> i
     return min((at for at in found if at is not None), default=None)
 
 
-def _restore(connection: Connection, row: Mapping[str, Any], alert: Mapping[str, Any]) -> None:
+def _restore(connection: Connection, row: Mapping[str, Any], alert: Alert) -> None:
     values: dict[str, Any] = {
         "state": row["state_before"], "owner": row["owner_before"],
         "snoozed_until": row["snoozed_until_before"], "changed_at": row["changed_at_before"],
         "changed_by": row["changed_by_before"],
     }  # fmt: skip
-    if alert["open_marker"] is None:
-        key = alert["dedup_key"]
+    if alert.open_marker is None:
+        key = alert.dedup_key
         other = connection.scalar(select(alerts.c.id).where(alerts.c.open_marker == key))
         if other is not None:
             raise ConflictError(
@@ -294,4 +292,4 @@ def _restore(connection: Connection, row: Mapping[str, Any], alert: Mapping[str,
                 hint=f"Open /drift/incidents/{other}.",
             )
         values["open_marker"] = key
-    connection.execute(update(alerts).where(alerts.c.id == alert["id"]).values(**values))
+    connection.execute(update(alerts).where(alerts.c.id == alert.id).values(**values))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, RowMapping, select
 from starlette.responses import JSONResponse, Response
 
-from monitoring import incident_actions, queries, views
+from monitoring import incident_actions, queries, report_store, views
+from monitoring.alert_store import find_alert, list_alerts
 from monitoring.incident_scope import (
     count_affected,
     list_similar,
@@ -96,7 +96,7 @@ def _add_work(routes: APIRouter, shell: Shell) -> None:
     def undo(action_id: str, user: User = operator) -> Response:
         """Take the newest action on an incident back."""
         row = incident_actions.undo(context, action_id, actor=user.name, now=shell.now())
-        return back(row["id"], "Undone. The incident is as it was before.")
+        return back(row.id, "Undone. The incident is as it was before.")
 
 
 def _add_states(routes: APIRouter, shell: Shell) -> None:
@@ -122,7 +122,7 @@ def _add_states(routes: APIRouter, shell: Shell) -> None:
             shell.context, alert_id, _state_of(deed), actor=user.name, now=shell.now(),
             reason=reason,
         )  # fmt: skip
-        return JSONResponse(found)
+        return JSONResponse(found.as_json())
 
 
 def _state_of(deed: str) -> str:
@@ -133,27 +133,27 @@ def _state_of(deed: str) -> str:
     return _DEEDS[deed]
 
 
-def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
+def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, object]:
     now = shell.now()
     with reading(shell.context.database) as connection:
-        row = queries.find_alert(connection, alert_id)
+        row = find_alert(connection, alert_id)
         one = views.incident(row, now)
         pages = max(1, -(-len(one.interaction_ids) // _EXAMPLES))
         page = min(page, pages)
         shown = one.interaction_ids[(page - 1) * _EXAMPLES : page * _EXAMPLES]
-        latest = queries.latest_report(connection, one.alias)
+        latest = report_store.latest_report(connection, one.alias)
         others = [
             views.incident(other, now)
-            for other in queries.list_alerts(connection, one.alias, only_open=True)
-            if other["id"] != alert_id
+            for other in list_alerts(connection, one.alias, only_open=True)
+            if other.id != alert_id
         ]
-        values = {
-            "examples": _examples(connection, shown, [word["word"] for word in one.words]),
+        values: dict[str, object] = {
+            "examples": _examples(connection, shown, [word.word for word in one.words]),
             "review": queries.review_states(connection, alert_id, one.interaction_ids),
             "notifications": queries.list_notifications(
                 connection, alert_id, shell.context.settings
             ),
-            "report": queries.report_if_there(connection, one.report_id),
+            "report": report_store.report_if_there(connection, one.report_id),
             "affected": count_affected(connection, row, one.since_at, now),
             "live": load_live_version(connection, one.alias, now),
             "changes": load_changes(connection, one.alias, one.since_at),
@@ -161,7 +161,7 @@ def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
             "actions": incident_actions.list_actions(connection, alert_id),
             "people": incident_actions.list_people(connection),
         }
-    window_from = (row["detail"] or {}).get("window_from")
+    window_from = row.detail.window_from
     onset = one.since_at if one.since_is_exact else None
     found = (views.chart(signal, window_from, onset) for signal in one.signals)
     return values | {
@@ -174,8 +174,8 @@ def _incident(shell: Shell, alert_id: str, page: int) -> dict[str, Any]:
         "quality": next(
             (
                 signal
-                for signal in (latest or {}).get("signals", [])
-                if signal.get("name") == "thumbs_down"
+                for signal in (latest.signals if latest and latest.signals else ())
+                if signal.name == "thumbs_down"
             ),
             None,
         ),
@@ -189,11 +189,11 @@ _EXAMPLE_COLUMNS = (
 )  # fmt: skip
 
 
-def _answer_text(row: Mapping[str, Any]) -> str:
+def _answer_text(row: RowMapping) -> str:
     return answer_of(row["request"], row["response"], row["response_text"]).text
 
 
-def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[dict[str, Any]]:
+def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[dict[str, object]]:
     """The conversations in the order of `ids`; those that were erased meanwhile are left out."""
     columns = [interactions.c[name] for name in _EXAMPLE_COLUMNS]
     found = {
@@ -223,7 +223,7 @@ def _examples(connection: Connection, ids: list[str], words: list[str]) -> list[
             "id": one,
             "created_at": found[one]["created_at"],
             "question": views.marked(last_question(found[one]["request"]), words),
-            "answer": views.marked(_answer_text(dict(found[one])), words, 160),
+            "answer": views.marked(_answer_text(found[one]), words, 160),
             "review": queued.get(one, ""),
             "rating": rated.get(one),
         }

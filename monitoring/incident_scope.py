@@ -4,12 +4,11 @@ changed around then, and which other incidents are like it. Bounded queries, for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from monitoring.alert_store import Alert, load_alerts
 from whet.health.version_summary import VersionSummary, live_since, summarise_versions
 from whet.registry import Rollout, current_rollouts, list_adapters
 from whet.tables import alerts, audit, documents, interactions, traffic_buckets
@@ -59,23 +58,18 @@ class LiveVersion:
         return f"{self.back} answers every new request of {alias} again, instead of {self.label}."
 
 
-def count_affected(
-    connection: Connection, alert: Mapping[str, Any], since_at: int, now: int
-) -> Affected:
+def count_affected(connection: Connection, alert: Alert, since_at: int, now: int) -> Affected:
     """Count requests and users of the alias since the incident began, to its end or now."""
-    detail = alert["detail"] or {}
-    end = now if alert["open_marker"] is not None else int(alert["changed_at"])
+    end = now if alert.is_open else alert.changed_at
     begin = since_at // _HOUR_MS * _HOUR_MS
     counted = select(func.coalesce(func.sum(traffic_buckets.c.requests), 0)).where(
         traffic_buckets.c.width_ms == _HOUR_MS,
-        traffic_buckets.c.alias == alert["alias"],
+        traffic_buckets.c.alias == alert.alias,
         traffic_buckets.c.start_at.between(begin, end),
     )
     newest = (
         select(interactions.c.end_user)
-        .where(
-            interactions.c.alias == alert["alias"], interactions.c.created_at.between(begin, end)
-        )
+        .where(interactions.c.alias == alert.alias, interactions.c.created_at.between(begin, end))
         .order_by(interactions.c.created_at.desc())
         .limit(_NEWEST)
         .subquery()
@@ -83,7 +77,7 @@ def count_affected(
     looked, users = connection.execute(
         select(func.count(), func.count(newest.c.end_user.distinct())).select_from(newest)
     ).one()
-    kept = [str(one) for one in detail.get("interaction_ids", [])]
+    kept = alert.detail.interaction_ids
     shown = connection.scalar(
         select(func.count(interactions.c.end_user.distinct())).where(interactions.c.id.in_(kept))
     )
@@ -150,36 +144,35 @@ def load_changes(connection: Connection, alias: str, since_at: int) -> list[Mark
     return sorted(marks, key=lambda mark: (-mark.at, mark.text))
 
 
-def list_similar(connection: Connection, alert: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_similar(connection: Connection, alert: Alert) -> list[Alert]:
     """Return other alerts of the alias with the same kind and leading signal, the newest first."""
     query = (
         select(alerts)
         .where(
-            alerts.c.alias == alert["alias"],
-            alerts.c.kind == alert["kind"],
-            alerts.c.id != alert["id"],
-            alerts.c.opened_at > alert["opened_at"] - _SIMILAR_MS,
+            alerts.c.alias == alert.alias,
+            alerts.c.kind == alert.kind,
+            alerts.c.id != alert.id,
+            alerts.c.opened_at > alert.opened_at - _SIMILAR_MS,
         )
         .order_by(alerts.c.opened_at.desc())
         .limit(5 * _SIMILAR)
     )
     mine = leading_signal(alert)
-    found = [dict(row) for row in connection.execute(query).mappings()]
+    found = load_alerts(connection, query)
     return [one for one in found if leading_signal(one) == mine][:_SIMILAR]
 
 
-def leading_signal(alert: Mapping[str, Any]) -> str:
+def leading_signal(alert: Alert) -> str:
     """Name of the signal that an alert is about; empty where it has none."""
-    detail = alert["detail"] or {}
-    by_day = detail.get("incident") or {}
-    signals = detail.get("signals") or [{}]
-    return str(by_day.get("signal") or signals[0].get("name") or "")
+    by_day = alert.detail.incident
+    names = [by_day.signal if by_day else "", *(one.name for one in alert.detail.signals[:1])]
+    return next((name for name in names if name), "")
 
 
-def group_similar(found: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def group_similar(found: list[Alert]) -> list[list[Alert]]:
     """Put alerts of one alias, kind and leading signal together, each group in the given order."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str], list[Alert]] = {}
     for alert in found:
-        key = alert["alias"], alert["kind"], leading_signal(alert)
+        key = alert.alias, alert.kind, leading_signal(alert)
         groups.setdefault(key, []).append(alert)
     return list(groups.values())

@@ -26,6 +26,7 @@ from monitoring.detector.signals import DailySignal, numbers_of, signals_of
 from monitoring.detector.table import table_from_columns
 from monitoring.signals.language import detect
 from whet.errors import InputError
+from whet.json_types import JsonObject
 
 _MOST_UNREAD = 12  # written out; `--json` has all
 _LOOKED_AT = (
@@ -48,7 +49,7 @@ class Intake:
     timezone: str
     coverage: list[Coverage]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return {
             "rows": self.rows,
             "duplicates": self.duplicates,
@@ -58,7 +59,7 @@ class Intake:
             "sorted": self.is_sorted,
             "utc_offsets": self.offsets,
             "timezone": self.timezone,
-            "notes": self.notes(),
+            "notes": [*self.notes()],
             "aliases": [one.as_json() for one in self.coverage],
         }
 

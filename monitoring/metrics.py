@@ -18,7 +18,8 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitoring.gap_queries import count_open_gaps
-from monitoring.queries import latest_report, open_counts
+from monitoring.queries import open_counts
+from monitoring.report_store import latest_report
 from monitoring.windows import list_aliases
 from whet.clock import now_ms
 from whet.context import Context
@@ -157,13 +158,13 @@ def _drift(connection: Connection, now: int) -> Iterator[GaugeMetricFamily]:
         report = latest_report(connection, alias)
         if report is None:
             continue
-        detected.add_metric([alias], float(report["verdict"] == "drift"))
-        enough.add_metric([alias], float(report["verdict"] != "not_enough_data"))
-        age.add_metric([alias], (now - report["created_at"]) / 1000)
-        for signal in report["signals"]:
-            if signal["effect"] is not None:
-                effect.add_metric([alias, signal["name"]], signal["effect"])
-                signal_drifted.add_metric([alias, signal["name"]], float(signal["drifted"]))
+        detected.add_metric([alias], float(report.verdict == "drift"))
+        enough.add_metric([alias], float(report.verdict != "not_enough_data"))
+        age.add_metric([alias], (now - report.created_at) / 1000)
+        for signal in report.signals or ():
+            if signal.effect is not None:
+                effect.add_metric([alias, signal.name], signal.effect)
+                signal_drifted.add_metric([alias, signal.name], float(signal.drifted))
     yield from (effect, signal_drifted, detected, enough, age, day_age, hour_age, last)
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
-from sqlalchemy import or_, select, update
+from sqlalchemy import Row, or_, select, update
 
+from monitoring.alert_store import Alert, alerts_where, open_alerts
 from monitoring.flapping import came_back, times_reopened
 from monitoring.incident_text import text_of_alert
 from monitoring.quality_store import refresh_quality
@@ -23,6 +23,7 @@ from whet.clock import iso
 from whet.context import Context
 from whet.database import insert_ignore, reading, writing
 from whet.errors import NotificationError
+from whet.json_types import JsonObject
 from whet.settings import Settings
 from whet.tables import alerts, notifications
 from whet.urls import (
@@ -52,7 +53,7 @@ class Event:
     event: str  # open | closed; `reopened 1`, `closed 1` and so on for one that came back
 
 
-def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) -> list[Event]:
+def events_of(found: Sequence[Alert], told: Mapping[str, set[str]]) -> list[Event]:
     """What is to be told.
 
     `found`: alerts; `told`: alert id → events that were put down for some address already.
@@ -62,13 +63,13 @@ def events_of(found: Sequence[Mapping[str, Any]], told: Mapping[str, set[str]]) 
     """
     made = []
     for alert in found:
-        before, is_open = told.get(alert["id"], set()), alert["open_marker"] is not None
-        times = times_reopened(alert["detail"] or {})
+        before, is_open = told.get(alert.id, set()), alert.is_open
+        times = times_reopened(alert.detail)
         begun, ended = (f"reopened {times}", f"closed {times}") if times else ("open", "closed")
-        if is_open and alert["severity"] in TOLD and begun not in before:
-            made.append(Event(alert["id"], begun))
+        if is_open and alert.severity in TOLD and begun not in before:
+            made.append(Event(alert.id, begun))
         elif not is_open and begun in before and ended not in before:
-            made.append(Event(alert["id"], ended))
+            made.append(Event(alert.id, ended))
     return made
 
 
@@ -88,11 +89,11 @@ def run_notify(context: Context, now: int, *, send: Send | None = None) -> str |
 def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) -> list[str]:
     with writing(context.database) as connection:
         recent = or_(alerts.c.open_marker.is_not(None), alerts.c.changed_at >= now - _REMEMBERED_MS)
-        found = [dict(row) for row in connection.execute(select(alerts).where(recent)).mappings()]
+        found = alerts_where(connection, recent)
         told: dict[str, set[str]] = {}
         for row in connection.execute(
             select(notifications.c.alert_id, notifications.c.event).where(
-                notifications.c.alert_id.in_([one["id"] for one in found])
+                notifications.c.alert_id.in_([one.id for one in found])
             )
         ):
             told.setdefault(row.alert_id, set()).add(row.event)
@@ -107,7 +108,7 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
                     "created_at": now,
                 }
                 connection.execute(insert_ignore(connection, notifications).values(**values))
-    by_id = {alert["id"]: alert for alert in found}
+    by_id = {alert.id: alert for alert in found}
     with reading(context.database) as connection:
         due = select(notifications).where(
             notifications.c.delivered_at.is_(None),
@@ -126,7 +127,7 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
         try:
             error = (
                 ""
-                if send(targets[row.target], title, text, alert["severity"])
+                if send(targets[row.target], title, text, alert.severity)
                 else "The address did not accept the message."
             )
         except NotificationError as unreadable:
@@ -139,15 +140,12 @@ def _tell(context: Context, targets: Mapping[str, str], now: int, send: Send) ->
 def _compare_quality(context: Context, now: int) -> None:
     """Let every open alert say what quality did, before anybody is told of it."""
     with reading(context.database) as connection:
-        query = select(alerts.c.id, alerts.c.detail).where(alerts.c.open_marker.is_not(None))
-        unknown = [
-            row.id for row in connection.execute(query) if "quality" not in (row.detail or {})
-        ]
+        unknown = [alert.id for alert in open_alerts(connection) if alert.detail.quality is None]
     if unknown:
         refresh_quality(context, now, unknown)
 
 
-def _mark(context: Context, row: Any, error: str, now: int) -> None:
+def _mark(context: Context, row: Row[*tuple[object, ...]], error: str, now: int) -> None:
     attempts = row.attempts + 1
     pause = min(_LONGEST_PAUSE_MS, _FIRST_PAUSE_MS * 2 ** min(attempts - 1, 10))
     outcome = (
@@ -170,23 +168,22 @@ def _mark(context: Context, row: Any, error: str, now: int) -> None:
         )
 
 
-def message(alert: Mapping[str, Any], event: str, settings: Settings) -> tuple[str, str]:
+def message(alert: Alert, event: str, settings: Settings) -> tuple[str, str]:
     """(title, text) of one event: what, since when, how bad, where, quality, what to do.
 
     No conversation is in it.
     """
-    detail = alert["detail"] or {}
     is_over = event.startswith("closed")
     if is_over:
-        by = f" by {alert['changed_by']}" if alert["changed_by"] else ""
-        state = f"{alert['state'].capitalize()}{by} {iso(alert['changed_at'])}."
-        lines = [f"{state} {detail.get('resolution', '')}".strip()]
+        by = f" by {alert.changed_by}" if alert.changed_by else ""
+        state = f"{alert.state.capitalize()}{by} {iso(alert.changed_at)}."
+        lines = [f"{state} {alert.detail.resolution}".strip()]
     else:
         lines = [text_of_alert(alert).as_text()]
-        if back := came_back(detail):
+        if back := came_back(alert.detail):
             lines.insert(0, back)
-    lines.append(f"{console_url(settings)}/drift/incidents/{alert['id']}")
-    return f"{'Over: ' if is_over else ''}{alert['title']}"[:500], "\n".join(lines)
+    lines.append(f"{console_url(settings)}/drift/incidents/{alert.id}")
+    return f"{'Over: ' if is_over else ''}{alert.title}"[:500], "\n".join(lines)
 
 
 def tell_alertmanager(context: Context, now: int) -> None:
@@ -197,8 +194,7 @@ def tell_alertmanager(context: Context, now: int) -> None:
     with reading(context.database) as connection:
         recent = or_(alerts.c.open_marker.is_not(None), alerts.c.changed_at >= now - _REPEATED_MS)
         awake = or_(alerts.c.snoozed_until.is_(None), alerts.c.snoozed_until <= now)
-        query = select(alerts).where(recent, awake)
-        found = [dict(row) for row in connection.execute(query).mappings()]
+        found = alerts_where(connection, recent, awake)
     if not found:
         return
     address, credentials = split_credentials(context.settings.alertmanager_url.rstrip("/"))
@@ -217,27 +213,25 @@ def tell_alertmanager(context: Context, now: int) -> None:
         ) from error
 
 
-def alertmanager_alert(alert: Mapping[str, Any], now: int, settings: Settings) -> dict[str, Any]:
+def alertmanager_alert(alert: Alert, now: int, settings: Settings) -> JsonObject:
     """One alert in Alertmanager's form, with the severities of the rules in `deploy/`, by which it
     routes.
     """
-    ends = (
-        iso(now + 1000 * _LASTS_S) if alert["open_marker"] is not None else iso(alert["changed_at"])
-    )
+    ends = iso(now + 1000 * _LASTS_S) if alert.is_open else iso(alert.changed_at)
     return {
         "labels": {
             "alertname": "WhetDrift",
-            "alias": alert["alias"],
-            "kind": alert["kind"],
-            "alert": alert["id"],
-            "severity": _ROUTED[alert["severity"]],
+            "alias": alert.alias,
+            "kind": alert.kind,
+            "alert": alert.id,
+            "severity": _ROUTED[alert.severity],
         },
         "annotations": {
-            "summary": alert["title"],
+            "summary": alert.title,
             "description": text_of_alert(alert).as_text(),
-            "state": alert["state"],
+            "state": alert.state,
         },
-        "startsAt": iso(alert["opened_at"]),
+        "startsAt": iso(alert.opened_at),
         "endsAt": ends,
-        "generatorURL": f"{console_url(settings)}/drift/incidents/{alert['id']}",
+        "generatorURL": f"{console_url(settings)}/drift/incidents/{alert.id}",
     }

@@ -4,12 +4,11 @@ conversations.
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
-from monitoring import queries, views
+from monitoring import history_store, queries, report_store, views
+from monitoring.alert_store import list_alerts
 from monitoring.audit_views import audit_view
 from monitoring.change_views import change_headline, change_views
 from monitoring.day_views import HOURS_SHOWN, days_view
@@ -56,22 +55,22 @@ def _reading(routes: APIRouter, shell: Shell) -> None:
     def report(request: Request, report_id: str) -> Response:
         """One drift run with every signal."""
         with reading(shell.context.database) as connection:
-            row = queries.find_report(connection, report_id)
-            runs = queries.list_reports(
-                connection, row["alias"], limit=_HISTORY, signals=True, until=row["created_at"]
+            row = report_store.find_report(connection, report_id)
+            runs = report_store.list_reports(
+                connection, row.alias, limit=_HISTORY, signals=True, until=row.created_at
             )
         return shell.render(
             request,
             "monitoring/report.html",
             report=row,
-            signals=views.signal_views(runs if runs and runs[0]["id"] == row["id"] else [row]),
+            signals=views.signal_views(runs if runs and runs[0].id == row.id else [row]),
         )
 
     @routes.get("/drift/reports/{report_id}/evidently", dependencies=viewer)
     def evidently(report_id: str) -> Response:
         """Evidently's page of a run, in a sandbox of its own."""
         with reading(shell.context.database) as connection:
-            row = queries.find_report(connection, report_id)
+            row = report_store.find_report(connection, report_id)
         return Response(
             evidently_html(shell.context, row),
             media_type="text/html",
@@ -87,7 +86,7 @@ def _deeds(routes: APIRouter, shell: Shell) -> None:
         """Compare the newest traffic now."""
         alias = alias or shell.context.settings.default_alias
         row = load(_RUN_DRIFT)(shell.context, alias, shell.now())
-        return shell.redirect(f"/drift?alias={alias}", row["summary"])
+        return shell.redirect(f"/drift?alias={alias}", row.summary)
 
 
 def _api(routes: APIRouter, shell: Shell) -> None:
@@ -98,51 +97,56 @@ def _api(routes: APIRouter, shell: Shell) -> None:
         """Drift reports, newest first, without their signals."""
         with reading(shell.context.database) as connection:
             chosen, most = alias_filter(connection, alias), min(max(1, limit), 1000)
-            return JSONResponse(queries.list_reports(connection, chosen, limit=most))
+            found = report_store.list_reports(connection, chosen, limit=most)
+            return JSONResponse([row.values() for row in found])
 
     @routes.get("/api/drift/{report_id}", dependencies=viewer)
     def report(report_id: str) -> JSONResponse:
         """One drift report with its signals."""
         with reading(shell.context.database) as connection:
-            return JSONResponse(queries.find_report(connection, report_id))
+            return JSONResponse(report_store.find_report(connection, report_id).values())
 
     @routes.get("/api/alerts", dependencies=viewer)
     def alerts(alias: str = "", open: bool = False, limit: int = 50) -> JSONResponse:
         """Alerts, open ones first; `open=true` leaves out the closed ones."""
         with reading(shell.context.database) as connection:
             chosen, most = alias_filter(connection, alias), min(max(1, limit), 1000)
-            found = queries.list_alerts(connection, chosen, only_open=open, limit=most)
-            return JSONResponse(found)
+            found = list_alerts(connection, chosen, only_open=open, limit=most)
+            return JSONResponse([alert.as_json() for alert in found])
 
 
-def _overview(shell: Shell, alias: str) -> dict[str, Any]:
+def _overview(shell: Shell, alias: str) -> dict[str, object]:
     with reading(shell.context.database) as connection:
-        aliases = queries.aliases_with_reports(connection)
-        reports = {name: queries.latest_report(connection, name) for name in aliases}
-        groups = group_similar(queries.list_alerts(connection, only_open=True))
+        aliases = report_store.aliases_with_reports(connection)
+        reports = {name: report_store.latest_report(connection, name) for name in aliases}
+        groups = group_similar(list_alerts(connection, only_open=True))
         incidents = [
-            views.incident(first, shell.now(), [row["id"] for row in others])
+            views.incident(first, shell.now(), [other.id for other in others])
             for first, *others in groups
         ]
         closed = [
             views.incident(row, shell.now())
-            for row in queries.list_alerts(connection, only_closed=True, limit=20)
+            for row in list_alerts(connection, only_closed=True, limit=20)
         ]
         chosen = alias if alias in reports else _first(incidents, aliases)
         runs = (
-            queries.list_reports(connection, chosen, limit=_HISTORY, signals=True) if chosen else []
-        )
-        days = queries.newest_days(connection, chosen, _DAYS) if chosen else []
-        hours = (
-            queries.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN)
+            report_store.list_reports(connection, chosen, limit=_HISTORY, signals=True)
             if chosen
             else []
         )
-        weeks = queries.newest_weeks(connection, chosen, _WEEKS) if chosen else []
+        days = history_store.newest_days(connection, chosen, _DAYS) if chosen else []
+        hours = (
+            history_store.newest_hours(connection, chosen, shell.now() // 3_600_000 - HOURS_SHOWN)
+            if chosen
+            else []
+        )
+        weeks = history_store.newest_weeks(connection, chosen, _WEEKS) if chosen else []
         covered = queries.read_coverage(connection, chosen) if chosen else None
         gaps = count_open_gaps(connection)
     by_day = [
-        one.by_day for one in incidents if one.alias == chosen and one.by_day.get("state") == "open"
+        one.by_day
+        for one in incidents
+        if one.alias == chosen and one.by_day and one.by_day.state == "open"
     ]
     order = {"open": 0, "acknowledged": 1}
     severity = {"bad": 0, "attention": 1, "information": 2}

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import confint_proportions_2indep
+
+from whet.json_types import JsonObject
+from whet.records.monitoring import CountedRecord, QualityFigureRecord, QualityRecord
 
 BASELINE_DAYS = 28  # before the incident: four of each weekday
 _LEVEL = 0.95  # of the intervals that are shown
@@ -51,9 +54,10 @@ class Counted:
         found = binomtest(self.bad, self.n).proportion_ci(_LEVEL, method="wilson")
         return float(found.low), float(found.high)
 
-    def as_json(self) -> dict[str, Any]:
+    def record(self) -> CountedRecord:
+        """Return the count as it is stored."""
         low, high = self.interval or (None, None)
-        return {"bad": self.bad, "n": self.n, "rate": self.rate, "low": low, "high": high}
+        return CountedRecord(bad=self.bad, n=self.n, rate=self.rate, low=low, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +107,19 @@ class QualityFigure:
             f"{BASELINE_DAYS} days before"
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def record(self) -> QualityFigureRecord:
+        """Return the figure as it is stored."""
         low, high = self.difference or (None, None)
-        return {
-            "source": self.source,
-            "label": SOURCES[self.source],
-            "verdict": self.verdict,
-            "sentence": self.sentence,
-            "before": self.before.as_json(),
-            "now": self.now.as_json(),
-            "difference_low": low,
-            "difference_high": high,
-        }
+        return QualityFigureRecord(
+            source=self.source,
+            label=SOURCES[self.source],
+            verdict=self.verdict,
+            sentence=self.sentence,
+            before=self.before.record(),
+            now=self.now.record(),
+            difference_low=low,
+            difference_high=high,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +148,13 @@ class Quality:
         shown = [*clear, *(figure for figure in self.figures if figure not in clear)]
         return f"{begin}: {'; '.join(figure.sentence for figure in shown[:_MOST_SOURCES])}."
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "verdict": self.verdict,
-            "sentence": self.sentence,
-            "figures": [figure.as_json() for figure in self.figures],
-        }
+    def record(self) -> QualityRecord:
+        """Return the comparison as an alert keeps it."""
+        figures = [figure.record() for figure in self.figures]
+        return QualityRecord(verdict=self.verdict, sentence=self.sentence, figures=figures)
+
+    def as_json(self) -> JsonObject:
+        return self.record().as_json()
 
 
 def quality_of(counts: Mapping[Source, Sequence[Counted]]) -> Quality:

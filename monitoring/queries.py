@@ -1,21 +1,17 @@
-"""What the commands, pages and metrics read: drift reports and alerts, always bounded."""
+"""What the commands, pages and metrics count about alerts and reviews."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from sqlalchemy import Connection, case, func, or_, select
 
 from monitoring.coverage import Coverage, coverage_of_days
-from whet.errors import NotFoundError
+from monitoring.history_store import first_day, newest_days, newest_weeks
+from whet.json_types import JsonObject
 from whet.settings import Settings
 from whet.tables import (
     alerts,
-    audit_weeks,
-    drift_days,
-    drift_hours,
-    drift_reports,
     notifications,
     review_items,
 )
@@ -23,97 +19,6 @@ from whet.urls import notification_service, notification_target
 
 _COVERED_DAYS = 28  # newest days that tell what is watched now
 _AUDITED_WEEKS = 5  # within which a judged answer counts as watching quality
-_LIGHT = [column for column in drift_reports.c if column.name != "signals"]
-
-
-def list_reports(
-    connection: Connection,
-    alias: str | None = None,
-    *,
-    limit: int = 50,
-    signals: bool = False,
-    until: int | None = None,
-) -> list[dict[str, Any]]:
-    """Newest first; `signals` includes what each signal said, `until` (ms) leaves out newer ones."""
-    query = (
-        select(*(drift_reports.c if signals else _LIGHT))
-        .order_by(drift_reports.c.created_at.desc(), drift_reports.c.id.desc())
-        .limit(limit)
-    )
-    if alias:
-        query = query.where(drift_reports.c.alias == alias)
-    if until is not None:
-        query = query.where(drift_reports.c.created_at <= until)
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def find_report(connection: Connection, report_id: str) -> dict[str, Any]:
-    """Raises NotFoundError."""
-    row = (
-        connection.execute(select(drift_reports).where(drift_reports.c.id == report_id))
-        .mappings()
-        .first()
-    )
-    if row is None:
-        raise NotFoundError(
-            f"There is no drift report {report_id!r}.", hint="`whet drift list` prints them."
-        )
-    return dict(row)
-
-
-def last_snapshot_at(connection: Connection, alias: str) -> int | None:
-    """When Evidently's report was last stored for an alias (ms)."""
-    at: int | None = connection.scalar(
-        select(func.max(drift_reports.c.created_at)).where(
-            drift_reports.c.alias == alias, drift_reports.c.report_path.is_not(None)
-        )
-    )
-    return at
-
-
-def report_if_there(connection: Connection, report_id: str) -> dict[str, Any] | None:
-    row = (
-        connection.execute(select(*_LIGHT).where(drift_reports.c.id == report_id))
-        .mappings()
-        .first()
-    )
-    return dict(row) if row else None
-
-
-def aliases_with_reports(connection: Connection) -> list[str]:
-    """One index step per alias, however many reports there are."""
-    found, last = [], ""
-    while (
-        following := connection.scalar(
-            select(func.min(drift_reports.c.alias)).where(drift_reports.c.alias > last)
-        )
-    ) is not None:
-        found.append(following)
-        last = following
-    return found
-
-
-def latest_report(connection: Connection, alias: str) -> dict[str, Any] | None:
-    found = list_reports(connection, alias, limit=1, signals=True)
-    return found[0] if found else None
-
-
-def newest_days(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
-    """The newest days of an alias, oldest first."""
-    query = (
-        select(drift_days)
-        .where(drift_days.c.alias == alias)
-        .order_by(drift_days.c.day.desc())
-        .limit(limit)
-    )
-    return [dict(row) for row in connection.execute(query).mappings()][::-1]
-
-
-def first_day(connection: Connection, alias: str) -> int | None:
-    """The first day of an alias that was ever taken in."""
-    query = select(func.min(drift_days.c.day)).where(drift_days.c.alias == alias)
-    found: int | None = connection.scalar(query)
-    return found
 
 
 def read_coverage(connection: Connection, alias: str) -> Coverage | None:
@@ -123,63 +28,8 @@ def read_coverage(connection: Connection, alias: str) -> Coverage | None:
     if not stored or first is None:
         return None
     weeks = newest_weeks(connection, alias, _AUDITED_WEEKS)
-    is_audited = any(row["judged"] for row in weeks)
+    is_audited = any(week.judged for week in weeks)
     return coverage_of_days(alias, stored, first, is_audited)
-
-
-def newest_hours(connection: Connection, alias: str, since: int) -> list[dict[str, Any]]:
-    """The hours of an alias from `since` (hours since 1970-01-01) on, oldest first: their requests,
-    and whether they were judged.
-    """
-    query = select(drift_hours.c.hour, drift_hours.c.rows, drift_hours.c.judged).where(
-        drift_hours.c.alias == alias, drift_hours.c.hour >= since
-    )
-    return [dict(row) for row in connection.execute(query.order_by(drift_hours.c.hour)).mappings()]
-
-
-def newest_weeks(connection: Connection, alias: str, limit: int) -> list[dict[str, Any]]:
-    """The newest weeks of an alias's error rate, oldest first, without their populations by day."""
-    columns = [column for column in audit_weeks.c if column.name != "population"]
-    query = (
-        select(*columns)
-        .where(audit_weeks.c.alias == alias)
-        .order_by(audit_weeks.c.week.desc())
-        .limit(limit)
-    )
-    return [dict(row) for row in connection.execute(query).mappings()][::-1]
-
-
-def list_alerts(
-    connection: Connection,
-    alias: str | None = None,
-    *,
-    only_open: bool = False,
-    only_closed: bool = False,
-    limit: int = 50,
-) -> list[dict[str, Any]]:
-    """Open ones first, then newest first."""
-    query = (
-        select(alerts)
-        .order_by(alerts.c.open_marker.is_(None), alerts.c.opened_at.desc(), alerts.c.id.desc())
-        .limit(limit)
-    )
-    if alias:
-        query = query.where(alerts.c.alias == alias)
-    if only_open:
-        query = query.where(alerts.c.open_marker.is_not(None))
-    if only_closed:
-        query = query.where(alerts.c.open_marker.is_(None))
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def find_alert(connection: Connection, alert_id: str) -> dict[str, Any]:
-    """Raises NotFoundError."""
-    row = connection.execute(select(alerts).where(alerts.c.id == alert_id)).mappings().first()
-    if row is None:
-        raise NotFoundError(
-            f"There is no alert {alert_id!r}.", hint="`whet alerts list` prints them."
-        )
-    return dict(row)
 
 
 def review_states(
@@ -205,7 +55,7 @@ def review_states(
 
 def list_notifications(
     connection: Connection, alert_id: str, settings: Settings
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Messages about one alert with their delivery, oldest first. The address is not shown."""
     services = {
         notification_target(url): notification_service(url) for url in settings.notify_urls.split()

@@ -10,10 +10,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from monitoring.report_store import DriftReport
 from whet.context import Context
 from whet.errors import NotFoundError, WhetError
 from whet.lines import split_lines
@@ -38,22 +37,22 @@ class RenderingError(WhetError):
     code = "rendering"
 
 
-def evidently_html(context: Context, report: Mapping[str, Any]) -> bytes:
+def evidently_html(context: Context, report: DriftReport) -> bytes:
     """The page of one `drift_reports` row.
 
     Raises NotFoundError when the run stored no report, RenderingError when it cannot be made.
     """
-    if not report["report_path"]:
+    if not report.report_path:
         raise NotFoundError(
-            f"The run {report['id']} has no Evidently report: there was too little data, or it was"
+            f"The run {report.id} has no Evidently report: there was too little data, or it was"
             " an old quiet run.",
             hint="Open a newer run, or `whet drift run`.",
         )
     try:
-        return _page(context, report["id"]).read_bytes()
+        return _page(context, report.id).read_bytes()
     except FileNotFoundError:
-        html = _rendered(context.store.read_bytes(report["report_path"]))
-        keep_page(context, report["id"], html)
+        html = _rendered(context.store.read_bytes(report.report_path))
+        keep_page(context, report.id, html)
         return html
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from sqlalchemy import select, update
 
+from monitoring.alert_store import open_alerts
 from monitoring.rendering import forget_page
 from whet.context import Context
 from whet.database import reading, writing
 from whet.retention import DAY_MS, Cleaning
-from whet.tables import alerts, drift_days, drift_reports
+from whet.tables import drift_days, drift_reports
 
 
 def clean(context: Context, cleaning: Cleaning) -> None:
@@ -39,10 +40,7 @@ def _remove_samples(context: Context, cleaning: Cleaning) -> None:
 def _remove_reports(context: Context, cleaning: Cleaning) -> None:
     """Remove old drift reports with their files, except those that an open alert names."""
     with reading(context.database) as connection:
-        details = connection.scalars(
-            select(alerts.c.detail).where(alerts.c.open_marker.is_not(None))
-        )
-        named = {one for detail in details for one in (detail or {}).get("reports", ())}
+        named = {one for alert in open_alerts(connection) for one in alert.detail.reports}
         columns = drift_reports.c.id, drift_reports.c.report_path
         old = connection.execute(
             select(*columns).where(drift_reports.c.created_at < cleaning.before)

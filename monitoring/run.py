@@ -7,13 +7,14 @@ The only writer of `drift_reports` and `alerts`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, insert, select, update
 
-from monitoring.alerting import Change, dedup_key, plan
+from monitoring.alert_store import Alert, load_alerts, open_alerts
+from monitoring.alerting import Change, Spans, dedup_key, plan
 from monitoring.flapping import FLAP_MS
+from monitoring.report_store import DriftReport
 from monitoring.rows import Row
 from monitoring.verdict import Rules, Verdict, judge
 from monitoring.windows import Windows, current_epoch, read_windows, require_alias
@@ -21,6 +22,8 @@ from whet.context import Context
 from whet.database import insert_ignore, reading, writing
 from whet.errors import StoreError
 from whet.ids import new_id
+from whet.json_types import JsonObject
+from whet.records.monitoring import ALERT_DETAIL
 from whet.settings import Settings
 from whet.tables import alerts, drift_reports, interactions
 
@@ -29,13 +32,13 @@ MONITORING = "monitoring"  # who closes and reopens alerts without a person
 
 # (reference, window, verdict) → Evidently's stored snapshot; given from outside so that tests can
 # do without its import.
-Reporter = Callable[[Sequence[Row], Sequence[Row], Verdict], dict[str, Any] | None]
+Reporter = Callable[[Sequence[Row], Sequence[Row], Verdict], JsonObject | None]
 
 
 def run_drift(
     context: Context, alias: str, now: int, *, reporter: Reporter | None = None
-) -> dict[str, Any]:
-    """Judge the newest traffic of `alias` and return the stored `drift_reports` row.
+) -> DriftReport:
+    """Judge the newest traffic of `alias` and return the stored report.
 
     `reporter` makes Evidently's report of the two windows; without one, none is stored. Raises
     NotFoundError for an alias that has neither traffic nor a rollout.
@@ -55,18 +58,20 @@ def run_drift(
     report = _report_row(alias, windows, verdict, now)
     if reporter and verdict.findings:
         made = reporter(windows.reference, windows.window, verdict)
-        report["report_path"] = _store_snapshot(context, report["id"], made) if made else None
+        report = report.with_path(_store_snapshot(context, report.id, made) if made else None)
     with writing(context.database) as connection:
-        connection.execute(insert(drift_reports).values(**report))
-        known = _open_alerts(connection, alias)
+        connection.execute(insert(drift_reports).values(**report.values()))
+        known = _by_kind(connection, alias)
         for change in plan(
             alias,
             verdict,
             known,
-            resolved=_resolved_alerts(connection, alias, now),
-            report_id=report["id"],
+            gone=_resolved_alerts(connection, alias, now),
+            report_id=report.id,
             stable_digest=windows.epoch.stable_digest,
-            spans=_spans(report),
+            spans=Spans(
+                report.reference_from, report.reference_to, report.window_from, report.window_to
+            ),
             now=now,
         ):
             apply(connection, alias, change, now)
@@ -108,8 +113,9 @@ def prune_snapshots(context: Context, alias: str) -> int:
     """
     with reading(context.database) as connection:
         kept = {
-            alert["detail"].get("reports", [""])[0]
-            for alert in _open_alerts(connection, alias).values()
+            report
+            for alert in open_alerts(connection, alias)
+            for report in alert.detail.reports[:1]
         }
         query = select(drift_reports.c.id, drift_reports.c.report_path).where(
             drift_reports.c.alias == alias, drift_reports.c.report_path.is_not(None)
@@ -136,70 +142,58 @@ def _frozen_reference(connection: Connection, alias: str) -> tuple[int, int] | N
     """The reference of the oldest open alert: while it is open, what it was compared with stays
     what is normal.
     """
-    found = [alert["detail"] for alert in _open_alerts(connection, alias).values()]
+    found = [alert.detail for alert in _by_kind(connection, alias).values()]
     spans = [
-        (d["reference_from"], d["reference_to"])
-        for d in found
-        if d.get("reference_from") is not None and d.get("reference_to") is not None
+        (detail.reference_from, detail.reference_to)
+        for detail in found
+        if detail.reference_from is not None and detail.reference_to is not None
     ]
     return min(spans, default=None)
 
 
-def _open_alerts(connection: Connection, alias: str) -> dict[str, Mapping[str, Any]]:
-    query = select(alerts).where(alerts.c.alias == alias, alerts.c.open_marker.is_not(None))
-    return {row["kind"]: dict(row) for row in connection.execute(query).mappings()}
+def _by_kind(connection: Connection, alias: str) -> dict[str, Alert]:
+    """Kind → its open alert; the newest where several are open."""
+    return {alert.kind: alert for alert in open_alerts(connection, alias)}
 
 
-def _resolved_alerts(connection: Connection, alias: str, now: int) -> dict[str, Mapping[str, Any]]:
+def _resolved_alerts(connection: Connection, alias: str, now: int) -> dict[str, Alert]:
     """Read the newest alert of each kind that resolved itself a short while ago.
 
     What a person closed is not among them: the next change is news to that person.
     """
-    query = (
-        select(alerts)
-        .where(
-            alerts.c.alias == alias,
-            alerts.c.state == "resolved",
-            alerts.c.changed_by == MONITORING,
-            alerts.c.changed_at > now - FLAP_MS,
-        )
-        .order_by(alerts.c.changed_at)
+    query = select(alerts).where(
+        alerts.c.alias == alias,
+        alerts.c.state == "resolved",
+        alerts.c.changed_by == MONITORING,
+        alerts.c.changed_at > now - FLAP_MS,
     )
-    rows = connection.execute(query).mappings()
-    return {row["kind"]: dict(row) for row in rows if not row["detail"].get("incident")}
+    found = load_alerts(connection, query.order_by(alerts.c.changed_at))
+    return {alert.kind: alert for alert in found if alert.detail.incident is None}
 
 
-def _report_row(alias: str, windows: Windows, verdict: Verdict, now: int) -> dict[str, Any]:
+def _report_row(alias: str, windows: Windows, verdict: Verdict, now: int) -> DriftReport:
     def span(rows: Sequence[Row]) -> tuple[int | None, int | None]:
         return (rows[0].created_at, rows[-1].created_at) if rows else (None, None)
 
     reference_from, reference_to = span(windows.reference)
     window_from, window_to = span(windows.window)
-    return {
-        "id": new_id("drf", at=now),
-        "alias": alias,
-        "reference_from": reference_from,
-        "reference_to": reference_to,
-        "window_from": window_from,
-        "window_to": window_to,
-        "n_reference": len(windows.reference),
-        "n_window": len(windows.window),
-        "verdict": verdict.state,
-        "summary": verdict.summary,
-        "signals": [finding.as_json() for finding in verdict.findings],
-        "report_path": None,
-        "created_at": now,
-    }
+    return DriftReport(
+        id=new_id("drf", at=now),
+        alias=alias,
+        reference_from=reference_from,
+        reference_to=reference_to,
+        window_from=window_from,
+        window_to=window_to,
+        n_reference=len(windows.reference),
+        n_window=len(windows.window),
+        verdict=verdict.state,
+        summary=verdict.summary,
+        signals=tuple(finding.record() for finding in verdict.findings),
+        created_at=now,
+    )
 
 
-def _spans(report: Mapping[str, Any]) -> dict[str, int | None]:
-    return {
-        name: report[name]
-        for name in ("reference_from", "reference_to", "window_from", "window_to")
-    }
-
-
-def _store_snapshot(context: Context, report_id: str, snapshot: dict[str, Any]) -> str | None:
+def _store_snapshot(context: Context, report_id: str, snapshot: JsonObject) -> str | None:
     """A full disk must not cost the verdict: the report is then without its drill-down, and the log
     says why.
     """
@@ -220,7 +214,7 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
             "kind": change.kind,
             "severity": change.severity,
             "title": change.title,
-            "detail": change.detail,
+            "detail": ALERT_DETAIL.encode(change.detail),
         }
         standing = {
             "state": "open",
@@ -236,8 +230,8 @@ def apply(connection: Connection, alias: str, change: Change, now: int) -> None:
     if change.deed == "reopen":
         _reopen(connection, change, now)
         return
-    values: dict[str, Any] = {
-        "detail": change.detail,
+    values: dict[str, object] = {
+        "detail": ALERT_DETAIL.encode(change.detail),
         "title": change.title,
         **({"severity": change.severity} if change.severity else {}),
     }
@@ -265,7 +259,7 @@ def _reopen(connection: Connection, change: Change, now: int) -> None:
         update(alerts)
         .where(alerts.c.id == change.alert_id, alerts.c.open_marker.is_(None), ~taken)
         .values(
-            detail=change.detail, title=change.title, state="open", changed_at=now,
-            changed_by=MONITORING, open_marker=alerts.c.dedup_key,
+            detail=ALERT_DETAIL.encode(change.detail), title=change.title, state="open",
+            changed_at=now, changed_by=MONITORING, open_marker=alerts.c.dedup_key,
         )
     )  # fmt: skip

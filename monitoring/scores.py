@@ -18,7 +18,8 @@ from typing import Any, Literal
 import httpx
 from sqlalchemy import Connection, func, select
 
-from monitoring.alerting import Change
+from monitoring.alert_store import Alert, alerts_of_kind
+from monitoring.alerting import Change, resolved
 from monitoring.intervals import SCORES_EVERY_S
 from monitoring.run import apply
 from monitoring.windows import list_aliases
@@ -29,8 +30,9 @@ from whet.database import insert_ignore, reading, writing
 from whet.errors import EngineError
 from whet.ids import new_id
 from whet.json_types import JsonObject
+from whet.records.monitoring import AlertDetail
 from whet.registry import current_rollouts, list_adapters
-from whet.tables import alerts, answer_scores, interactions, replicas
+from whet.tables import answer_scores, interactions, replicas
 
 _log = logging.getLogger(__name__)
 HOUR_MS = 3_600_000
@@ -197,12 +199,7 @@ def _judge(connection: Connection, alias: str, now: int) -> None:
         digest for digest in ((live.stable_digest, live.candidate_digest) if live else ()) if digest
     ]
     # One alert per version, ever: whoever closed it has been told.
-    known = [
-        dict(row)
-        for row in connection.execute(
-            select(alerts).where(alerts.c.alias == alias, alerts.c.kind == KIND)
-        ).mappings()
-    ]
+    known = alerts_of_kind(connection, alias, KIND)
     labels = {
         adapter.digest: adapter.label for adapter in list_adapters(connection, alias, removed=True)
     }
@@ -223,22 +220,19 @@ def _judge(connection: Connection, alias: str, now: int) -> None:
             .limit(4 * LEAST_COMPARED)
         ).all()
         verdict = without_effect([(row.logprob, row.base_logprob) for row in rows])
-        mine = next(
-            (alert for alert in known if (alert["detail"] or {}).get("adapter_digest") == digest),
-            None,
-        )
+        mine = next((alert for alert in known if alert.detail.adapter_digest == digest), None)
         label = labels.get(digest, digest[:8])
         if verdict and mine is None:
             title = (
                 f"{alias}: {label} changes nothing. In {len(rows)} of its answers each token is as"
                 " likely from the base model alone; it is loaded, and without effect."
             )
-            detail = {
-                "adapter_digest": digest,
-                "interaction_ids": [row.interaction_id for row in rows],
-                "since_at": now,
-                "signals": [],
-            }
+            detail = AlertDetail(
+                adapter_digest=digest,
+                interaction_ids=[row.interaction_id for row in rows],
+                since_at=now,
+                signals=[],
+            )
             apply(
                 connection,
                 alias,
@@ -247,24 +241,16 @@ def _judge(connection: Connection, alias: str, now: int) -> None:
                 ),
                 now,
             )
-        elif verdict is False and mine is not None and mine["open_marker"]:
+        elif verdict is False and mine is not None and mine.is_open:
             _close(connection, alias, mine, "Its answers differ from the base's by now.", now)
     for alert in known:
-        if alert["open_marker"] and (alert["detail"] or {}).get("adapter_digest") not in digests:
+        if alert.is_open and alert.detail.adapter_digest not in digests:
             _close(connection, alias, alert, "Another version is live.", now)
 
 
-def _close(
-    connection: Connection, alias: str, alert: Mapping[str, Any], why: str, now: int
-) -> None:
-    apply(
-        connection,
-        alias,
-        Change(
-            "resolve", KIND, alert["title"], {**alert["detail"], "resolution": why}, alert["id"]
-        ),
-        now,
-    )
+def _close(connection: Connection, alias: str, alert: Alert, why: str, now: int) -> None:
+    detail = resolved(alert.detail, why)
+    apply(connection, alias, Change("resolve", KIND, alert.title, detail, alert.id), now)
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 import apprise
 
@@ -17,6 +17,13 @@ from whet.urls import notification_service
 Send = Callable[[str, str, str, str], bool]
 
 
+class TestMessage(TypedDict):
+    """A message that was sent to try an address. `accepted`: whether the address took it."""
+
+    address: str
+    accepted: bool
+
+
 def console_url(settings: Settings) -> str:
     return (
         settings.console_url.rstrip("/")
@@ -24,7 +31,7 @@ def console_url(settings: Settings) -> str:
     )
 
 
-def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
+def try_out(context: Context, send: Send | None = None) -> list[TestMessage]:
     """Send a test message to every address; whether each accepted it.
 
     Addresses are shown by their beginning only.
@@ -38,7 +45,7 @@ def try_out(context: Context, send: Send | None = None) -> list[dict[str, Any]]:
             f"Alerts will come here. The console is at {console_url(context.settings)}.",
             "attention",
         )
-        found.append({"address": notification_service(url), "accepted": accepted})
+        found.append(TestMessage(address=notification_service(url), accepted=accepted))
     return found
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monitoring.detector.columns import Floats, Table, day_number
 from monitoring.detector.replay import aliases_of
 from monitoring.quality import BASELINE_DAYS, Counted, Quality, Source, quality_of
+from whet.records.monitoring import IncidentRecord
 
 _COLUMNS: dict[Source, str] = {"thumbs": "thumb", "edited": "edited", "regenerated": "regenerated"}
 
 
-def quality_in_table(table: Table, incident: dict[str, Any]) -> Quality:
-    """Compare an incident's days with the four weeks before. `incident`: as JSON."""
-    first = day_number(date.fromisoformat(incident["first_day"]))
-    closed = incident["closed_on"]
+def quality_in_table(table: Table, incident: IncidentRecord) -> Quality:
+    """Compare an incident's days with the four weeks before."""
+    first = day_number(date.fromisoformat(incident.first_day))
+    closed = incident.closed_on
     last = day_number(date.fromisoformat(closed)) if closed else np.inf
     days = table.columns["day"]
-    own = _is_of(table, incident["alias"])
+    own = _is_of(table, incident.alias)
     before = own & (days >= first - BASELINE_DAYS) & (days < first)
     now = own & (days >= first) & (days < last)
     counts: dict[Source, list[Counted]] = {}
@@ -31,7 +32,7 @@ def quality_in_table(table: Table, incident: dict[str, Any]) -> Quality:
     return quality_of(counts)
 
 
-def _is_of(table: Table, alias: str) -> Any:
+def _is_of(table: Table, alias: str) -> NDArray[np.bool_]:
     names = table.get("alias")
     if names is None or aliases_of(table) == [alias]:
         return np.ones(len(table), dtype=bool)

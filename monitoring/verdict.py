@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from monitoring.rows import Row
 from monitoring.signals import KIND_TITLES, SIGNALS, Kind, Signal, values_of
 from monitoring.statistics import holm
 from monitoring.text import words_of
+from whet.records.monitoring import ReportSignal, WordShare
 
 State = Literal["drift", "no_drift", "not_enough_data"]
 
@@ -48,41 +49,37 @@ class Finding:
     adjusted_p: float | None = None
     comparison: Comparison | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain data for `drift_reports.signals`."""
+    def record(self) -> ReportSignal:
+        """Return what `drift_reports.signals` holds of it."""
         found = self.comparison
-        return {
-            "name": self.signal.name,
-            "kind": self.signal.kind,
-            "label": self.signal.label,
-            "unit": self.signal.unit,
-            "shape": self.signal.shape,
-            "state": self.state,
-            "drifted": self.state == "drift",
-            "n_reference": self.n_reference,
-            "n_window": self.n_window,
-            "test": found.test if found else None,
-            "p_value": found.p_value if found else None,
-            "adjusted_p_value": self.adjusted_p,
-            "effect": found.effect if found else None,
-            "reference": found.reference if found else None,
-            "window": found.window if found else None,
-            "since_at": found.since_at if found else None,
-            "words": (
-                [
-                    {
-                        "word": w.word,
-                        "reference_share": w.reference_share,
-                        "window_share": w.window_share,
-                    }
-                    for w in found.words
-                ]
-                if found
-                else []
-            ),
-            "sentence": self.sentence,
-            "series": found.series if found and self.state == "drift" else [],
-        }
+        return ReportSignal(
+            name=self.signal.name,
+            kind=self.signal.kind,
+            label=self.signal.label,
+            unit=self.signal.unit,
+            shape=self.signal.shape,
+            state=self.state,
+            drifted=self.state == "drift",
+            n_reference=self.n_reference,
+            n_window=self.n_window,
+            test=found.test if found else None,
+            p_value=found.p_value if found else None,
+            adjusted_p_value=self.adjusted_p,
+            effect=found.effect if found else None,
+            reference=found.reference if found else None,
+            window=found.window if found else None,
+            since_at=found.since_at if found else None,
+            words=[
+                WordShare(
+                    word=word.word,
+                    reference_share=word.reference_share,
+                    window_share=word.window_share,
+                )
+                for word in (found.words if found else ())
+            ],
+            sentence=self.sentence,
+            series=found.series if found and self.state == "drift" else [],
+        )
 
 
 @dataclass(frozen=True)

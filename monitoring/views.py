@@ -7,21 +7,40 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
+from monitoring.alert_store import Alert
 from monitoring.flapping import came_back
 from monitoring.incident_text import IncidentText, text_of_alert
+from monitoring.report_store import DriftReport
 from monitoring.signals import KIND_TITLES, SIGNALS
 from whet.clock import to_datetime
+from whet.json_types import JsonObject
+from whet.records.monitoring import (
+    AlertSignal,
+    IncidentRecord,
+    QualityRecord,
+    ReportSignal,
+    WordShare,
+)
 from whet.web.charts import WIDTH, line_path, scale_y
 
 _DAY_MS = 86_400_000
+_TITLES = {str(kind): title for kind, title in KIND_TITLES.items()}
 SPARK_WIDTH, SPARK_HEIGHT = 140, 28  # viewBox units; the stylesheet decides the size on the page
 # Quiet reports from which a usual range is drawn: fewer say little about what is usual
 _BAND_FROM = 5
 _SMALLEST_SHARE, _SMALLEST_RELATIVE = 0.05, 0.1
 _STATE_ORDER = {"drift": 0, "no_drift": 1, "not_enough_data": 2}
 SHARES = ("rate", "category", "novelty", "words")  # shapes whose values are shares from 0 to 1
+
+
+class Reading(NamedTuple):
+    """A signal in one run, or on one day; None where it had too few values."""
+
+    window: float | None
+    reference: float | None
+    is_drifted: bool
 
 
 @dataclass(frozen=True)
@@ -69,15 +88,15 @@ class Incident:
     changed_at: int
     changed_by: str
     resolution: str
-    words: list[dict[str, Any]]
-    signals: list[dict[str, Any]]
+    words: list[WordShare]
+    signals: list[AlertSignal]
     interaction_ids: list[str]
     report_id: str
     reports: int
     text: IncidentText
-    quality: dict[str, Any] = field(default_factory=dict)  # what it did meanwhile, as JSON
-    # The incident as the alias's own history shows it; empty where only windows were compared
-    by_day: dict[str, Any] = field(default_factory=dict)
+    quality: QualityRecord = field(default_factory=QualityRecord)  # what it did meanwhile
+    # The incident as the alias's own history shows it; None where only windows were compared
+    by_day: IncidentRecord | None = None
     owner: str = ""
     snoozed_until: int | None = None  # ms; None: not snoozed now
     back: str = ""  # a sentence, where it resolved itself and came back
@@ -91,7 +110,7 @@ class Incident:
     @property
     def is_about_quality(self) -> bool:
         """Whether it says that answers are worse, and not only that something is unlike before."""
-        return self.kind in ("errors", "quality") or self.quality.get("verdict") == "worse"
+        return self.kind in ("errors", "quality") or self.quality.verdict == "worse"
 
     @property
     def is_open(self) -> bool:
@@ -109,22 +128,21 @@ class Incident:
         }[self.state]
 
 
-def incident(alert: Mapping[str, Any], now: int, similar_ids: Sequence[str] = ()) -> Incident:
+def incident(alert: Alert, now: int, similar_ids: Sequence[str] = ()) -> Incident:
     """Tolerates a detail with nothing in it: an alert must be readable whoever wrote it."""
-    detail = alert["detail"] or {}
-    snoozed_until = alert.get("snoozed_until")
-    since_at = detail.get("since_at") or alert["opened_at"]
-    title = alert["title"]
-    prefix = f"{alert['alias']}: "
+    detail, title = alert.detail, alert.title
+    snoozed_until = alert.snoozed_until
+    since_at = detail.since_at or alert.opened_at
+    prefix = f"{alert.alias}: "
     words = title.removeprefix(prefix)
     changed, _, sentence = words.partition(". ")
-    known = KIND_TITLES.get(alert["kind"])
+    known = _TITLES.get(alert.kind)
     return Incident(
-        id=alert["id"],
-        alias=alert["alias"],
-        kind=alert["kind"],
-        severity=alert["severity"],
-        state=alert["state"],
+        id=alert.id,
+        alias=alert.alias,
+        kind=alert.kind,
+        severity=alert.severity,
+        state=alert.state,
         headline=(
             f"{known or changed.rstrip('.')} {since(since_at, now)}"
             if known
@@ -132,20 +150,20 @@ def incident(alert: Mapping[str, Any], now: int, similar_ids: Sequence[str] = ()
         ),
         sentence=sentence or (words if known else ""),
         since_at=since_at,
-        since_is_exact=bool(detail.get("since_is_exact")),
-        opened_at=alert["opened_at"],
-        changed_at=alert["changed_at"],
-        changed_by=alert["changed_by"] or "",
-        resolution=detail.get("resolution", ""),
-        words=detail.get("words", []),
-        signals=[signal for signal in detail.get("signals", []) if isinstance(signal, dict)],
-        interaction_ids=[str(one) for one in detail.get("interaction_ids", [])],
-        report_id=detail.get("drift_report_id") or "",
-        reports=len(detail.get("reports", [])),
+        since_is_exact=detail.since_is_exact,
+        opened_at=alert.opened_at,
+        changed_at=alert.changed_at,
+        changed_by=alert.changed_by or "",
+        resolution=detail.resolution,
+        words=detail.words,
+        signals=detail.signals,
+        interaction_ids=detail.interaction_ids,
+        report_id=detail.drift_report_id,
+        reports=len(detail.reports),
         text=text_of_alert(alert),
-        quality=dict(detail.get("quality") or {}),
-        by_day=dict(detail.get("incident") or {}),
-        owner=alert.get("owner") or "",
+        quality=detail.quality or QualityRecord(),
+        by_day=detail.incident,
+        owner=alert.owner or "",
         snoozed_until=snoozed_until if snoozed_until and snoozed_until > now else None,
         back=came_back(detail),
         similar_ids=list(similar_ids),
@@ -163,7 +181,7 @@ def since(at: int, now: int) -> str:
 
 
 def headline(
-    incidents: Sequence[Incident], reports: Mapping[str, Mapping[str, Any] | None]
+    incidents: Sequence[Incident], reports: Mapping[str, DriftReport | None]
 ) -> tuple[str, str]:
     """(the sentence the operator came for, what stands below it). `reports`: alias → newest report."""
     waiting = [one for one in incidents if one.is_waiting]
@@ -186,10 +204,10 @@ def headline(
                 " looked after."
             ),
         )
-    if all(report["verdict"] == "not_enough_data" for report in looked):
-        return "Not enough traffic yet for a verdict", looked[0]["summary"]
+    if all(report.verdict == "not_enough_data" for report in looked):
+        return "Not enough traffic yet for a verdict", looked[0].summary
     return "Nothing needs you", (
-        looked[0]["summary"]
+        looked[0].summary
         if len(looked) == 1
         else f"{len(looked)} aliases were compared; none drifted that somebody has not seen."
     )
@@ -199,50 +217,41 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def signal_views(reports: Sequence[Mapping[str, Any]]) -> list[SignalView]:
+def signal_views(reports: Sequence[DriftReport]) -> list[SignalView]:
     """Every signal over stored reports of one alias (newest first), drifted ones first, then in
     their own order.
     """
-    runs = [report for report in reversed(reports) if report["signals"]]
+    runs = [report.signals for report in reversed(reports) if report.signals]
     if not runs:
         return []
     order = {signal.name: index for index, signal in enumerate(SIGNALS)}
-    newest = [
-        signal for signal in runs[-1]["signals"] if isinstance(signal, dict) and "name" in signal
-    ]
     views = [
-        _signal_view(signal, [_found(run, signal["name"]) for run in runs]) for signal in newest
+        _signal_view(signal, [_found(run, signal.name) for run in runs]) for signal in runs[-1]
     ]
     return sorted(
         views, key=lambda view: (_STATE_ORDER.get(view.state, 3), order.get(view.name, len(order)))
     )
 
 
-def _found(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    return next(
-        (
-            signal
-            for signal in report["signals"]
-            if isinstance(signal, dict) and signal.get("name") == name
-        ),
-        {},
-    )
+def _found(signals: Sequence[ReportSignal], name: str) -> Reading:
+    found = next((signal for signal in signals if signal.name == name), ReportSignal(name=name))
+    return Reading(found.window, found.reference, found.drifted)
 
 
-def _signal_view(signal: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> SignalView:
-    shape, unit = signal.get("shape", "number"), signal.get("unit", "")
-    state = signal.get("state") or ("drift" if signal.get("drifted") else "no_drift")
+def _signal_view(signal: ReportSignal, history: Sequence[Reading]) -> SignalView:
+    shape, unit = signal.shape or "number", signal.unit
+    state = signal.state or ("drift" if signal.drifted else "no_drift")
     return SignalView(
-        name=signal["name"],
-        label=_label(signal),
-        kind=signal.get("kind", ""),
+        name=signal.name,
+        label=_label(signal.name, signal.label),
+        kind=signal.kind,
         state=state,
-        sentence=signal.get("sentence", ""),
-        now=value_text(signal.get("window"), shape, unit),
-        usual=value_text(signal.get("reference"), shape, unit),
-        why=p_text(signal.get("adjusted_p_value")),
+        sentence=signal.sentence,
+        now=value_text(signal.window, shape, unit),
+        usual=value_text(signal.reference, shape, unit),
+        why=p_text(signal.adjusted_p_value),
         meaning=_WORDS_MEANING if shape == "words" else "",
-        spark=spark(history, signal.get("label", signal["name"]), shape),
+        spark=spark(history, signal.label or signal.name, shape),
     )
 
 
@@ -267,8 +276,8 @@ def p_text(adjusted: float | None) -> str:
     )
 
 
-def _label(signal: Mapping[str, Any]) -> str:
-    text = str(_TEXT_LABELS.get(signal["name"]) or signal.get("label") or signal["name"])
+def _label(name: str, label: str) -> str:
+    text = _TEXT_LABELS.get(name) or label or name
     return text[:1].upper() + text[1:]
 
 
@@ -285,23 +294,19 @@ def value_text(value: float | None, shape: str, unit: str = "") -> str:
 
 
 def spark(
-    history: Sequence[Mapping[str, Any]], label: str, shape: str = "number", each: str = "run"
+    history: Sequence[Reading], label: str, shape: str = "number", each: str = "run"
 ) -> Spark | None:
     """The signal's value run by run (or by another unit, `each`); None when no run had one."""
     points = [
-        (index, float(found["window"]), bool(found.get("drifted")))
+        (index, found.window, found.is_drifted)
         for index, found in enumerate(history)
-        if found.get("window") is not None
+        if found.window is not None
     ]
     if not points:
         return None
     quiet = sorted(value for _, value, drifted in points if not drifted)
     reference = next(
-        (
-            float(found["reference"])
-            for found in reversed(history)
-            if found.get("reference") is not None
-        ),
+        (found.reference for found in reversed(history) if found.reference is not None),
         None,
     )
     values = [value for _, value, _ in points] + ([reference] if reference is not None else [])
@@ -351,7 +356,7 @@ class Chart:
     """
 
     title: str
-    data: dict[str, Any]
+    data: JsonObject
     line: str
     split: float  # where the window begins, in SVG units
     onset: float | None  # where the change began
@@ -360,12 +365,12 @@ class Chart:
     marks: list[tuple[float, float]] = field(default_factory=list)
 
 
-def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | None) -> Chart | None:
+def chart(signal: AlertSignal, window_from: int | None, since_at: int | None) -> Chart | None:
     """Of a signal that carries a series; reference on the left, window on the right."""
-    series = [(float(at), float(value)) for at, value in signal.get("series", [])]
+    series = [(float(at), float(value)) for at, value in signal.series]
     if len(series) < 2:
         return None
-    shape, unit = signal.get("shape", "number"), signal.get("unit", "")
+    shape, unit = signal.shape or "number", signal.unit
     shown = "rate" if shape == "words" else shape  # its series are shares of unusual texts
     values = [value for _, value in series]
     low, high = min(0.0, *values) if shown in SHARES else min(values), max(values)
@@ -395,7 +400,7 @@ def chart(signal: Mapping[str, Any], window_from: int | None, since_at: int | No
         None,
     )
     return Chart(
-        title=_label({"name": signal.get("name", ""), "label": signal.get("label", "")}),
+        title=_label(signal.name, signal.label),
         data={
             "series": [list(point) for point in series],
             "split": first_of_window,

@@ -278,27 +278,25 @@ def _follow(
 
 
 def _judged(planted: Planted, incident: Incident, ratings: Table) -> dict[str, Any]:
-    made = incident.as_json()
-    text = describe_incident(made, quality_in_table(ratings, made).as_json())
-    places = [(one["column"], one["value"]) for one in made.get("slices", [])]
+    record = incident.record()
+    text = describe_incident(record, quality_in_table(ratings, record).record())
+    places = [(one.column, one.value) for one in record.slices or []]
     place_right = places[:1] == [planted.place] if planted.place[0] else not places
     return {
-        "lead": made["signal"],
-        "lead_right": made["signal"] in planted.leads,
+        "lead": record.signal,
+        "lead_right": record.signal in planted.leads,
         "slices": [f"{column}={value}" for column, value in places],
         "slice_right": place_right,
-        "words": [one["words"] for one in made.get("topics", [])[:1]],
+        "words": [one.words for one in record.topics[:1]],
         "words_right": _has_new_words(incident) if planted.words else True,
-        "hint_right": bool(made["hint"]) == planted.hint,
+        "hint_right": bool(record.hint) == planted.hint,
         "text": text.as_json(),
     }
 
 
 def _has_new_words(incident: Incident) -> bool:
     """Whether the first topic is named by words of the new one, most of them."""
-    words = next(
-        (one["words"] for one in incident.explanation.get("topics", []) if one["words"]), []
-    )
+    words = next((one.words for one in incident.explanation.topics if one.words), [])
     return sum(word in _NEW_WORDS for word in words) > len(words) / 2
 
 

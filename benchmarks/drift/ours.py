@@ -142,19 +142,19 @@ def _attribution(shift: Shift, incident: Incident, new_topic: set[str]) -> dict[
         "signal_in_top_3": bool(set(signals[:3]) & set(shift.signals)),
         "first_day_error": incident.since - FIRST_DAY - SHIFT_DAY,
         "summary": incident.as_json()["summary"],
-        "cause": incident.explanation.get("cause", {}).get("kind"),
+        "cause": cause.kind if (cause := incident.explanation.cause) else None,
     }
     if shift.tenant:
-        places = [(one["column"], one["value"]) for one in incident.explanation["slices"]]
+        places = [(one.column, one.value) for one in incident.explanation.slices or []]
         found |= {"place_right": places[:1] == [("slice_tenant", TENANT)]}
     if shift.topic:
         shares = [
-            sum(name in new_topic for name in topic["examples"]) / max(1, len(topic["examples"]))
-            for topic in incident.explanation["topics"][:3]
+            sum(name in new_topic for name in topic.examples) / max(1, len(topic.examples))
+            for topic in incident.explanation.topics[:3]
         ]
         found |= {
             "topic_in_top_3": any(share >= _OF_TOPIC for share in shares),
-            "words": [topic["words"] for topic in incident.explanation["topics"][:1]],
+            "words": [topic.words for topic in incident.explanation.topics[:1]],
         }
     return found
 

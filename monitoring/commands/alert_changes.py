@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from monitoring import incident_actions
-from monitoring.queries import find_alert
+from monitoring.alert_store import Alert, find_alert
 from whet.cli import actor, emit, opened
 from whet.clock import iso, now_ms
 from whet.database import reading
@@ -76,10 +74,10 @@ def _change(alert_id: str, state: str, reason: str, as_json: bool) -> None:
     _emit(row, as_json)
 
 
-def _emit(row: dict[str, Any], as_json: bool) -> None:
-    until = row["snoozed_until"]
+def _emit(row: Alert, as_json: bool) -> None:
+    until = row.snoozed_until
     shown = {
-        "id": row["id"], "state": row["state"], "owner": row["owner"],
-        "snoozed until": iso(until) if until else None, "title": row["title"],
+        "id": row.id, "state": row.state, "owner": row.owner,
+        "snoozed until": iso(until) if until else None, "title": row.title,
     }  # fmt: skip
-    emit(row if as_json else shown, as_json)
+    emit(row.as_json() if as_json else shown, as_json)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from monitoring.alert_store import find_alert
 from monitoring.commands.incidents import print_examples
 from monitoring.incident_text import text_of_alert
 from monitoring.quality_store import refresh_quality
-from monitoring.queries import find_alert
 from whet.cli import emit, opened
 from whet.clock import now_ms
 from whet.database import reading
@@ -18,13 +18,13 @@ def show(*, alert_id: str, as_json: bool) -> None:
     with opened() as context:
         refresh_quality(context, now_ms(), [alert_id])
         with reading(context.database) as connection:
-            row = find_alert(connection, alert_id)
-    text = text_of_alert(row)
+            alert = find_alert(connection, alert_id)
+    text = text_of_alert(alert)
     if as_json:
-        emit({**row, "text": text.as_json()}, True)
+        emit({**alert.as_json(), "text": text.as_json()}, True)
         return
-    typer.echo(f"{row['id']}  {row['state']}, severity {row['severity']}")
-    typer.echo(row["title"])
+    typer.echo(f"{alert.id}  {alert.state}, severity {alert.severity}")
+    typer.echo(alert.title)
     for name, part in text.rows():
         typer.echo(f"  {name + ':':9}{part}")
-    print_examples((row["detail"] or {}).get("interaction_ids", []))
+    print_examples(alert.detail.interaction_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monitoring.queries import list_alerts
+from monitoring.alert_store import list_alerts
 from whet.cli import emit, opened
 from whet.clock import iso
 from whet.database import reading
@@ -13,11 +13,9 @@ def list_all(*, alias: str | None, only_open: bool, limit: int, as_json: bool) -
     """Alerts, open ones first."""
     with opened() as context, reading(context.database) as connection:
         chosen = alias_filter(connection, alias)
-        rows = list_alerts(connection, chosen, only_open=only_open, limit=limit)
-    for row in rows:
-        row["opened"] = iso(row["opened_at"])
+        found = list_alerts(connection, chosen, only_open=only_open, limit=limit)
     emit(
-        rows,
+        [{**alert.as_json(), "opened": iso(alert.opened_at)} for alert in found],
         as_json,
         columns=["id", "opened", "alias", "kind", "severity", "state", "title"],
         title="alerts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monitoring.auditjob import run_alias
 from monitoring.detector.columns import date_of
-from monitoring.queries import newest_weeks
+from monitoring.history_store import newest_weeks
 from monitoring.windows import require_alias
 from whet.cli import emit, opened
 from whet.clock import now_ms
@@ -22,10 +22,8 @@ def show_weeks(*, alias: str | None, as_json: bool) -> None:
         run_alias(context, name, now_ms())
         with reading(context.database) as connection:
             rows = newest_weeks(connection, name, 26)
-    for row in rows:
-        row["week_of"] = date_of(row["week"]).isoformat()
     emit(
-        rows,
+        [{**row.as_json(), "week_of": date_of(row.week).isoformat()} for row in rows],
         as_json,
         columns=[
             "week_of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from monitoring.decisions import change_gap
-from monitoring.gap_queries import gap_json, list_gaps
+from monitoring.gap_queries import list_gaps
 from whet.cli import actor, emit, opened
 from whet.clock import now_ms
 from whet.database import reading
@@ -20,15 +20,17 @@ def show_gaps(*, alias: str | None, dismiss: str, restore: str, every: bool, as_
                 change_gap(context, gap_id, state, actor=actor(), now=now_ms())
         with reading(context.database) as connection:
             found = list_gaps(connection, alias_filter(connection, alias))
-    rows = [gap_json(row) for row in found if every or row["state"] == "open"]
+    shown = [gap for gap in found if every or gap.state == "open"]
     if as_json:
-        emit(rows, True)
+        emit([gap.as_json() for gap in shown], True)
         return
-    if not rows:
+    if not shown:
         typer.echo("No gaps: questions that find nothing have no subject in common, or none do.")
         return
-    for row in rows:
-        row["words"], row["share"] = ", ".join(row["words"]), f"{100 * row['share']:.1f} %"
+    rows = [
+        gap.as_json() | {"words": ", ".join(gap.words), "share": f"{100 * gap.share:.1f} %"}
+        for gap in shown
+    ]
     columns = [
         "id",
         "alias",

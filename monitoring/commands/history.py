@@ -9,6 +9,8 @@ from monitoring.dayjob import run_alias, standing
 from whet.cli import emit, opened
 from whet.clock import now_ms
 
+_ONLY_JSON = ("thresholds", "declared", "spread")  # figures for experts
+
 
 def show_days(*, alias: str | None, as_json: bool) -> None:
     """Take in the days that are over, and print what an alias's own history has shown and how often
@@ -19,23 +21,15 @@ def show_days(*, alias: str | None, as_json: bool) -> None:
         run_alias(context, name, now_ms())
         found = standing(context, name)
     if as_json:
-        emit(found, True)
+        emit(found.as_json(), True)
         return
-    shown = [incident_row(one) for one in found.pop("incidents")]
-    covered = found.pop("coverage", None)
-    emit(
-        {
-            key: value
-            for key, value in found.items()
-            if key not in ("thresholds", "declared", "spread", "changes")
-        },
-        False,
-    )
-    for note in covered["notes"] if covered else ():
+    shown = {name: value for name, value in found.facts.items() if name not in _ONLY_JSON}
+    emit(shown, False)
+    for note in found.coverage.notes() if found.coverage else ():
         typer.echo(f"- {note}")
-    print_changes(found.get("changes", []))
+    print_changes(found.changes)
     emit(
-        shown,
+        [incident_row(one) for one in found.incidents],
         False,
         columns=["detected_on", "first_day", "closed_on", "state", "signals", "where", "summary"],
         title="incidents",

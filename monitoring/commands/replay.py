@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from monitoring.commands.incidents import incident_row, print_changes, print_examples
+from monitoring.detector.columns import date_of
 from monitoring.detector.reading import declared_changes
-from monitoring.detector.replay import replay
+from monitoring.detector.replay import Replayed, replay
 from monitoring.detector.settings import DetectorSettings
 from monitoring.incident_text import describe_incident
-from monitoring.intake import read_interactions, renamed_columns
+from monitoring.intake import Intake, read_interactions, renamed_columns
 from monitoring.table_quality import quality_in_table
 from whet.cli import emit
+from whet.records.monitoring import IncidentRecord, QualityRecord
 
 
 def replay_table(
@@ -32,37 +34,42 @@ def replay_table(
     settings = DetectorSettings(target=target)
     changes = declared_changes(declared)
     intake = read_interactions(table, renamed_columns(column), timezone, settings)
-    found = replay(intake.table, settings, changes).as_json() | {"input": intake.as_json()}
-    for incident in found["incidents"]:
-        incident["quality"] = quality_in_table(intake.table, incident).as_json()
-        incident["text"] = describe_incident(incident, incident["quality"]).as_json()
+    result = replay(intake.table, settings, changes)
+    records = [incident.record() for incident in result.incidents]
+    incidents = [(one, quality_in_table(intake.table, one).record()) for one in records]
     if as_json:
-        emit(found, True)
+        told = [
+            one.as_json()
+            | {"quality": quality.as_json(), "text": {**describe_incident(one, quality).as_json()}}
+            for one, quality in incidents
+        ]
+        emit(result.as_json() | {"input": intake.as_json(), "incidents": told}, True)
         return
-    _print_replay(found)
+    _print_replay(result, intake, incidents)
 
 
-def _print_replay(found: dict[str, Any]) -> None:
+def _print_replay(
+    found: Replayed, intake: Intake, incidents: Sequence[tuple[IncidentRecord, QualityRecord]]
+) -> None:
     """Print what was judged, what is not watched, the incidents, and what the first weeks tell."""
-    low, high = found["incidents_per_100_days_95"]
-    achieved = f"{found['incidents_per_100_days']} (95 % interval {low} to {high})"
-    first = min(one["first_judged_day"] for one in found["input"]["aliases"])
+    low, high = found.interval
+    first = min(one.first_judged_day for one in intake.coverage)
     facts = {
-        "rows": f"{found['input']['rows']:,}",
-        "days": found["days"],
-        "judged days": found["judged_days"],
-        "first judged day": first,
-        "target per 100 days": found["target_per_100_days"],
-        "incidents per 100 days": achieved
-        if found["judged_days"]
+        "rows": f"{intake.rows:,}",
+        "days": found.days,
+        "judged days": found.judged_days,
+        "first judged day": first.isoformat(),
+        "target per 100 days": found.target,
+        "incidents per 100 days": f"{found.rate} (95 % interval {low} to {high})"
+        if found.judged_days
         else "no day could be judged: six weeks of history come first",
     }
     emit(facts, False)
-    for note in _notes(found["input"]):
+    for note in _notes(intake):
         typer.echo(f"- {note}")
-    print_changes([change for one in found["aliases"] for change in one["changes"]])
+    print_changes([change for one in found.aliases for change in one.changes])
     emit(
-        [incident_row(one) for one in found["incidents"]],
+        [incident_row(one) for one, _ in incidents],
         False,
         columns=[
             "detected_on",
@@ -76,26 +83,26 @@ def _print_replay(found: dict[str, Any]) -> None:
         ],
         title="incidents",
     )
-    for one in found["incidents"]:
-        typer.echo(f"\n{one['id']}")
-        for name, text in describe_incident(one, one["quality"]).rows():
+    for one, quality in incidents:
+        typer.echo(f"\n{one.id}")
+        for name, text in describe_incident(one, quality).rows():
             typer.echo(f"  {name + ':':9}{text}")
-        print_examples(one.get("examples", []))
+        print_examples(one.examples)
     early = [
-        {"day": one["day"], "alias": one["alias"], "finding": item["sentence"]}
-        for one in found["information"]
-        for item in one["findings"]
+        {"day": date_of(one.day).isoformat(), "alias": one.alias, "finding": item.sentence}
+        for one in found.early
+        for item in one.findings
     ]
     if early:
         emit(early, False, title="information from the first six weeks")
 
 
-def _notes(given: dict[str, Any]) -> list[str]:
+def _notes(intake: Intake) -> list[str]:
     """What is said about a table; the alias's name stands before it where there are several."""
-    aliases = given["aliases"]
+    has_many = len(intake.coverage) > 1
     own = [
-        f"{one['alias']}: {note}" if len(aliases) > 1 else note
-        for one in aliases
-        for note in one["notes"]
+        f"{one.alias}: {note}" if has_many else note
+        for one in intake.coverage
+        for note in one.notes()
     ]
-    return [*given["notes"], *own]
+    return [*intake.notes(), *own]

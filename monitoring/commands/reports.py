@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from monitoring.queries import find_report, list_reports
+from monitoring.report_store import DriftReport, find_report, list_reports
 from whet.cli import emit, opened
 from whet.clock import iso
 from whet.database import reading
@@ -15,10 +13,8 @@ def list_all(*, alias: str | None, limit: int, as_json: bool) -> None:
     """Stored drift reports, newest first."""
     with opened() as context, reading(context.database) as connection:
         rows = list_reports(connection, alias_filter(connection, alias), limit=limit)
-    for row in rows:
-        row["created"] = iso(row["created_at"])
     emit(
-        rows,
+        [{**row.values(), "created": iso(row.created_at)} for row in rows],
         as_json,
         columns=["id", "created", "alias", "verdict", "n_reference", "n_window", "summary"],
         title="drift reports",
@@ -28,35 +24,35 @@ def list_all(*, alias: str | None, limit: int, as_json: bool) -> None:
 def show(*, report_id: str, as_json: bool) -> None:
     """One report with every signal."""
     with opened() as context, reading(context.database) as connection:
-        row = find_report(connection, report_id)
-    print_report(row, as_json)
+        found = find_report(connection, report_id)
+    print_report(found, as_json)
 
 
-def print_report(row: dict[str, Any], as_json: bool) -> None:
+def print_report(row: DriftReport, as_json: bool) -> None:
     """Print a report and its signals, or the row as JSON."""
     if as_json:
-        emit(row, True)
+        emit(row.values(), True)
         return
     emit(
         {
-            "id": row["id"],
-            "alias": row["alias"],
-            "verdict": row["verdict"],
-            "at": iso(row["created_at"]),
-            "summary": row["summary"],
+            "id": row.id,
+            "alias": row.alias,
+            "verdict": row.verdict,
+            "at": iso(row.created_at),
+            "summary": row.summary,
         },
         False,
     )
-    if row["signals"]:
+    if row.signals:
         emit(
             [
                 {
-                    "signal": s["name"],
-                    "state": s["state"],
-                    "p": _small(s["adjusted_p_value"]),
-                    "finding": s["sentence"],
+                    "signal": signal.name,
+                    "state": signal.state,
+                    "p": _small(signal.adjusted_p_value),
+                    "finding": signal.sentence,
                 }
-                for s in row["signals"]
+                for signal in row.signals
             ],
             False,
         )

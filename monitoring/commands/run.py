@@ -14,10 +14,10 @@ _SNAPSHOT = "monitoring.evidently_report:snapshot"  # importing Evidently takes 
 def run(*, alias: str | None, report: bool, as_json: bool) -> None:
     """Judge the newest traffic now, store the report and bring the alerts up to date."""
     with opened() as context:
-        row = run_drift(
+        found = run_drift(
             context,
             alias or context.settings.default_alias,
             now_ms(),
             reporter=load(_SNAPSHOT) if report else None,
         )
-    print_report(row, as_json)
+    print_report(found, as_json)

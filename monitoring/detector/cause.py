@@ -7,7 +7,7 @@ they were; a new subject brings questions of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from monitoring.detector.gaps import find_gaps
 from monitoring.detector.incidents import Incident
 from monitoring.detector.retrieval import MISS
 from monitoring.detector.topics import Labels, by_likeness, by_risen_words, one_per_user, users_of
+from whet.records.monitoring import CauseRecord, GapRecord
 
 _FIND_LESS = frozenset({MISS, "retrieval_empty", "retrieval_score"})
 _LEAST_ROWS = 50  # searches of each period
@@ -50,13 +51,13 @@ class Cause:
     share_before: float  # of the searches that found nothing
     share_now: float
     new_questions: float  # share of the new misses that are questions which were not asked before
-    gaps: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[GapRecord] = field(default_factory=list)
     documents_changed_on: str = ""  # day on which another state of a collection was first searched
 
     @property
     def sentence(self) -> str:
         """The cause in one sentence or two, with the words of the largest cluster."""
-        words = next((", ".join(gap["words"]) for gap in self.gaps if gap["words"]), "")
+        words = next((", ".join(gap.words) for gap in self.gaps if gap.words), "")
         said = _SENTENCES[self.kind]
         if words:
             said = f"{said[:-1]}: “{words}”." if self.kind != "documents_missing" else (
@@ -65,16 +66,17 @@ class Cause:
         changed = self.documents_changed_on
         return f"{said} The documents changed on {changed}." if changed else said
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "sentence": self.sentence,
-            "share_before": round(self.share_before, 4),
-            "share_now": round(self.share_now, 4),
-            "new_questions": round(self.new_questions, 3),
-            "gaps": self.gaps,
-            "documents_changed_on": self.documents_changed_on or None,
-        }
+    def record(self) -> CauseRecord:
+        """Return the cause as it is stored."""
+        return CauseRecord(
+            kind=self.kind,
+            sentence=self.sentence,
+            share_before=round(self.share_before, 4),
+            share_now=round(self.share_now, 4),
+            new_questions=round(self.new_questions, 3),
+            gaps=self.gaps,
+            documents_changed_on=self.documents_changed_on or None,
+        )
 
 
 def finds_less(incident: Incident) -> bool:
@@ -156,15 +158,15 @@ def _fell_alike(before: Floats | None, after: Floats | None) -> bool:
 
 def _gaps(
     missed: Table, answered: Table, searches: int, codebook: Codebook | None, seed: int
-) -> list[dict[str, Any]]:
+) -> list[GapRecord]:
     owners = users_of(missed) if len(missed) else []
     return [
-        {
-            "words": gap.words,
-            "questions": len(gap.rows),
-            "share": round(len(gap.rows) / searches, 4),
-            "examples": one_per_user(np.array(gap.rows), owners, missed.columns["id"], _EXAMPLES),
-        }
+        GapRecord(
+            words=gap.words,
+            questions=len(gap.rows),
+            share=round(len(gap.rows) / searches, 4),
+            examples=one_per_user(np.array(gap.rows), owners, missed.columns["id"], _EXAMPLES),
+        )
         for gap in find_gaps(missed, answered, codebook, seed)[:_NAMED]
     ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from monitoring.detector.explain import measure_of
 from monitoring.detector.signals import DailySignal, categories_of, signals_of
 from monitoring.detector.turnover import Difference, class_weights, clustered_difference
 from monitoring.statistics import holm
+from whet.json_types import JsonObject
+from whet.records.monitoring import ComparisonRecord, DeclaredChangeRecord, MoveRecord
 
 LOOKS = 7  # days after which a change is no longer told
 BEFORE_DAYS = 14  # of the version before: two of each weekday
@@ -92,13 +94,13 @@ class Move:
         unit = {"score": "", "positive": " %", "latency": " %"}.get(self.shape, " points")
         return f"{self._signed(value)}{unit}"
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "signal": self.signal, "label": self.label, "before": self.before, "now": self.now,
-            "n_before": self.n_before, "n_now": self.n_now, "difference": self.difference,
-            "low": self.low, "high": self.high, "is_clear": self.is_clear,
-            "sentence": self.sentence,
-        }  # fmt: skip
+    def record(self) -> MoveRecord:
+        """Return what is stored of it."""
+        return MoveRecord(
+            signal=self.signal, label=self.label, before=self.before, now=self.now,
+            n_before=self.n_before, n_now=self.n_now, difference=self.difference, low=self.low,
+            high=self.high, is_clear=self.is_clear, sentence=self.sentence,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,16 @@ class ComparedArms:
             f"({len(self.moves)} numbers compared)."
         )
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "other": self.other,
-            "heading": self.heading,
-            "when": "same days" if self.is_concurrent else "days before",
-            "rows_other": self.rows_other,
-            "rows_new": self.rows_new,
-            "moves": [move.as_json() for move in self.moves],
-        }
+    def record(self) -> ComparisonRecord:
+        """Return what is stored of it."""
+        return ComparisonRecord(
+            other=self.other,
+            heading=self.heading,
+            when="same days" if self.is_concurrent else "days before",
+            rows_other=self.rows_other,
+            rows_new=self.rows_new,
+            moves=[move.record() for move in self.moves],
+        )
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,18 @@ class DeclaredChange:
         ]
         return [f"{head}; in its answers{until}:", *said]
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind, "name": self.name, "other": self.other,
-            "first_day": date_of(self.first_day).isoformat(),
-            "last_day": date_of(self.last_day).isoformat(), "rows": self.rows,
-            "sentences": self.sentences,
-            "comparisons": [one.as_json() for one in self.comparisons],
-        }  # fmt: skip
+    def as_json(self) -> JsonObject:
+        return self.record().as_json()
+
+    def record(self) -> DeclaredChangeRecord:
+        """Return what is stored of it."""
+        return DeclaredChangeRecord(
+            kind=self.kind, name=self.name, other=self.other,
+            first_day=date_of(self.first_day).isoformat(),
+            last_day=date_of(self.last_day).isoformat(), rows=self.rows,
+            sentences=self.sentences,
+            comparisons=[one.record() for one in self.comparisons],
+        )  # fmt: skip
 
 
 def declared_changes(kept: Mapping[int, Table], today: int, least: int) -> list[DeclaredChange]:

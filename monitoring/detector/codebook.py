@@ -8,13 +8,21 @@ a little closer to a centroid that it helped to place.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.detector.columns import EMBEDDING, Floats, Table
 from monitoring.detector.texts import Vectors, WordSpace
+
+
+class StoredCodebook(TypedDict):
+    """A codebook as JSON. `weights`: None where the table brings its own vectors."""
+
+    centroids: list[list[float]]
+    far: float
+    weights: list[float] | None
 
 
 @dataclass(frozen=True)
@@ -25,13 +33,13 @@ class Codebook:
     far: float  # distance below which 95 % of the first days' questions lie
     space: WordSpace | None  # how texts become vectors; None where the table brings them
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> StoredCodebook:
         """Some 300 kB of plain data."""
         weights = None if self.space is None else self.space.weights.tolist()
         return {"centroids": self.centroids.tolist(), "far": self.far, "weights": weights}
 
     @staticmethod
-    def from_json(made: dict[str, Any]) -> Codebook:
+    def from_json(made: StoredCodebook) -> Codebook:
         space = (
             None
             if made["weights"] is None

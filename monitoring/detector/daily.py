@@ -14,9 +14,9 @@ depend on the level:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from monitoring.detector.sample import sample_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, categories_of, numbers_of, signals_of
 from monitoring.detector.slices import IN_SLICES, count_slices, rows_in, slice_name
+from whet.json_types import JsonObject
+from whet.records.monitoring import DayRecord, DeclaredChangeRecord, StoredPoint, StoredSlicePoint
 
 # Below every real duration, count and probability: the logarithm of zero would be none
 _SMALLEST = 1e-6
@@ -81,30 +83,35 @@ class DayStatistics:
     # Slice column → value → rows of the sample.
     slices: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        def stored(point: Point) -> list[float]:
-            return [point.value, point.error, point.level, point.n]
+    def as_json(self) -> JsonObject:
+        return self.record().as_json()
 
-        points = [[*c[:3], *stored(point)] for c, point in self.points.items() if not c.slice]
-        in_slices = [[*c, *stored(point)] for c, point in self.points.items() if c.slice]
-        counts = [[*chart[:3], found] for chart, found in self.counts.items()]
-        return {
-            "day": self.day, "rows": self.rows, "sampled": self.sampled, "points": points,
-            "counts": counts, "templates": self.templates, "has_users": self.has_users,
-            "low_scores": self.low_scores, "documents": self.documents,
-            "slices": self.slices, "slice_points": in_slices,
-        }  # fmt: skip
+    def record(self, changes: Sequence[DeclaredChangeRecord] | None = None) -> DayRecord:
+        """Return what is stored of it. `changes`: of a day, those that were declared."""
+        points: list[StoredPoint] = []
+        in_slices: list[StoredSlicePoint] = []
+        for (signal, part, adapter, name), one in self.points.items():
+            figures = (one.value, one.error, one.level, one.n)
+            if name:
+                in_slices.append((signal, part, adapter, name, *figures))
+            else:
+                points.append((signal, part, adapter, *figures))
+        counts = [(c.signal, c.part, c.adapter, found) for c, found in self.counts.items()]
+        made = DayRecord(
+            day=self.day, rows=self.rows, sampled=self.sampled, points=points, counts=counts,
+            templates=self.templates, has_users=self.has_users, low_scores=self.low_scores,
+            documents=self.documents, slices=self.slices, slice_points=in_slices,
+        )  # fmt: skip
+        return made if changes is None else made.model_copy(update={"changes": [*changes]})
 
     @staticmethod
-    def from_json(made: dict[str, Any]) -> DayStatistics:
-        points = {Chart(*row[:3]): Point(*row[3:]) for row in made["points"]}
-        points |= {Chart(*row[:4]): Point(*row[4:]) for row in made.get("slice_points", [])}
-        counts = {Chart(*row[:3]): row[3] for row in made["counts"]}
+    def from_record(made: DayRecord) -> DayStatistics:
+        points = {Chart(*row[:3]): Point(*row[3:]) for row in made.points}
+        points |= {Chart(*row[:4]): Point(*row[4:]) for row in made.slice_points}
+        counts = {Chart(*row[:3]): row[3] for row in made.counts}
         return DayStatistics(
-            made["day"], made["rows"], made["sampled"], points, counts, made["templates"],
-            # What days that were stored earlier do not have.
-            made.get("has_users", True), made.get("low_scores", {}), made.get("documents", {}),
-            made.get("slices", {}),
+            made.day, made.rows, made.sampled, points, counts, made.templates, made.has_users,
+            made.low_scores, made.documents, made.slices,
         )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from monitoring.detector.topics import (
     described,
     users_of,
 )
+from whet.records.monitoring import Explanation, SliceRecord, TopicRecord
 
 _SLICES = ("language", "route", "template", "adapter", "finish_reason")
 _CARRIES = 0.3  # share of the change from which a slice or topic is named
@@ -46,13 +47,10 @@ _ROWS = 4_000  # of each side that are clustered
 
 def explain(
     incident: Incident, before: Table, after: Table, codebook: Codebook | None, seed: int
-) -> dict[str, Any]:
-    """`slices`, `topics` and `examples` (ids, most telling first) of an incident.
-
-    Empty lists where there is nothing to tell from.
-    """
+) -> Explanation:
+    """Say where an incident's change is. Empty lists where there is nothing to tell from."""
     if not len(before) or not len(after):
-        return {"slices": [], "topics": [], "examples": []}
+        return Explanation(slices=[], topics=[], examples=[])
     lead = incident.lead
     old, new = measure_of(lead.chart, before, codebook), measure_of(lead.chart, after, codebook)
     usable = (
@@ -63,21 +61,21 @@ def explain(
     )
     slices = _slices(lead.chart, before, after, codebook) if usable else []
     from_topics = (
-        [one for topic in topics[:1] for one in topic["examples"]]
+        [one for topic in topics[:1] for one in topic.examples]
         if signal_of(lead.chart.signal).side == "questions"
         else []
     )
     examples = _examples(lead, after, new) if usable and new is not None else []
-    found: dict[str, Any] = {
-        "slices": slices,
-        "topics": topics,
-        "examples": list(dict.fromkeys([*from_topics, *examples]))[:_MOST_EXAMPLES],
-    }
+    found = Explanation(
+        slices=slices,
+        topics=topics,
+        examples=list(dict.fromkeys([*from_topics, *examples]))[:_MOST_EXAMPLES],
+    )
     cause = find_cause(before, after, codebook, seed) if finds_less(incident) else None
     if cause is not None:
-        found["cause"] = cause.as_json()
+        found = found.model_copy(update={"cause": cause.record()})
     names = _topic_names(incident, concatenated([before, after]), codebook)
-    return {**found, "topic_names": names} if names else found
+    return found.model_copy(update={"topic_names": names}) if names else found
 
 
 def _topic_names(
@@ -183,7 +181,7 @@ def contributions(
 
 def _slices(
     lead: Chart, before: Table, after: Table, codebook: Codebook | None
-) -> list[dict[str, Any]]:
+) -> list[SliceRecord]:
     """Slices that carry the change of all requests, most first; the lead's own by itself."""
     whole_chart = lead._replace(slice="")
     old, new = (measure_of(whole_chart, table, codebook) for table in (before, after))
@@ -215,17 +213,15 @@ def _slices(
                 old, new, before_labels == label, after_labels == label
             ):
                 found.append(
-                    {
-                        "column": name,
-                        "value": label,
-                        "share_of_change": round(carried, 3),
-                        "share_before": round(was, 4),
-                        "share_now": round(now, 4),
-                    }
+                    SliceRecord(
+                        column=name,
+                        value=label,
+                        share_of_change=round(carried, 3),
+                        share_before=round(was, 4),
+                        share_now=round(now, 4),
+                    )
                 )
-    return sorted(found, key=lambda one: (-one["share_of_change"], one["column"], one["value"]))[
-        : 2 * MOST
-    ]
+    return sorted(found, key=lambda one: (-one.share_of_change, one.column, one.value))[: 2 * MOST]
 
 
 def _moved_apart(
@@ -245,7 +241,7 @@ def _moved_apart(
 
 def _own_slice(
     lead: Chart, before: Table, after: Table, old: Floats, new: Floats
-) -> dict[str, Any] | None:
+) -> SliceRecord | None:
     """The lead's slice as the place of the change; None where all other requests changed too.
 
     Its share of the change is taken of it and the others by themselves: of a small tenant, the
@@ -264,13 +260,13 @@ def _own_slice(
         return None
     _, was, now = parts[True]
     carried, others = now * abs(moved[True]), (1 - now) * abs(moved[False])
-    return {
-        "column": column,
-        "value": value,
-        "share_of_change": round(carried / (carried + others), 3),
-        "share_before": round(was, 4),
-        "share_now": round(now, 4),
-    }
+    return SliceRecord(
+        column=column,
+        value=value,
+        share_of_change=round(carried / (carried + others), 3),
+        share_before=round(was, 4),
+        share_now=round(now, 4),
+    )
 
 
 def _topics(
@@ -281,7 +277,7 @@ def _topics(
     new: Floats | None,
     codebook: Codebook | None,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> list[TopicRecord]:
     """Where questions changed, the topics that rose; else those in whose conversations the change
     is.
     """
@@ -309,7 +305,7 @@ def _topics(
     carried = {int(topic): part / whole for topic, (part, _, _) in parts.items()}
     ranks = np.array([carried.get(topic, 0.0) for topic in range(len(found.centres))])
     named = described(found, ranks, after, carried)
-    return [one for one in named if carries(one["share_of_change"], one["share_now"])]
+    return [one for one in named if carries(one.share_of_change, one.share_now)]
 
 
 def carries(share_of_change: float, share_now: float) -> bool:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -30,6 +29,7 @@ from monitoring.detector.sample import capped
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import DailySignal, signal_of
 from monitoring.detector.stream import Judged, Stream, sides_of
+from whet.records.monitoring import DayRecord, HourOutcome, StoredCrossing, StoredSum
 
 HOURS = 24
 _ROOM = 1.5  # z above the slack that counts at most: one odd hour alone cannot cross
@@ -73,15 +73,17 @@ class RememberedHour:
     sums: Mapping[Chart, Cusum] = field(default_factory=dict)  # those that are not zero
     evidence: tuple[Evidence, ...] = ()  # charts that crossed
 
-    def as_json(self) -> dict[str, Any]:
+    def outcome(self) -> HourOutcome:
         """What besides hour, rows and statistics is stored."""
-        sums = [
-            [*chart[:3], one.up, one.down, one.up_since, one.down_since]
-            for chart, one in self.sums.items()
+        sums: list[StoredSum] = [
+            (c.signal, c.part, c.adapter, one.up, one.down, one.up_since, one.down_since)
+            for c, one in self.sums.items()
         ]
-        crossed = [
-            [
-                *one.chart[:3],  # hours have no charts of slices
+        crossed: list[StoredCrossing] = [
+            (
+                one.chart.signal,  # hours have no charts of slices
+                one.chart.part,
+                one.chart.adapter,
                 one.since_hour,
                 one.strength,
                 one.effect.before,
@@ -89,36 +91,37 @@ class RememberedHour:
                 one.effect.sentence,
                 one.sides,
                 one.effect.values,
-            ]
+            )
             for one in self.evidence
+            if one.since_hour is not None
         ]
-        return {"noise": self.noise, "sums": sums, "evidence": crossed}
+        return HourOutcome(noise=self.noise, sums=sums, evidence=[*crossed])
 
     @staticmethod
-    def from_json(
-        hour: int, rows: int, judged: bool, statistics: dict[str, Any] | None, made: dict[str, Any]
+    def from_record(
+        hour: int, rows: int, judged: bool, statistics: DayRecord | None, made: HourOutcome
     ) -> RememberedHour:
-        sums = {Chart(*row[:3]): Cusum(*row[3:]) for row in made["sums"]}
+        sums = {Chart(*row[:3]): Cusum(*row[3:]) for row in made.sums}
         evidence = tuple(
             Evidence(
                 Chart(*row[:3]),
                 hour // HOURS,
                 row[3] // HOURS,
                 row[4],
-                # Earlier hours did not store how many values the effect is of.
-                Effect(row[5], row[6], True, row[7], row[9] if len(row) > 9 else 0),
+                # Earlier hours did not store how many values the effect is of: 0.
+                Effect(row[5], row[6], True, row[7], sum(row[9:])),
                 row[8],
                 hour,
                 row[3],
             )
-            for row in made["evidence"]
+            for row in made.evidence
         )
         return RememberedHour(
             hour,
             rows,
-            DayStatistics.from_json(statistics) if statistics else None,
+            DayStatistics.from_record(statistics) if statistics else None,
             judged,
-            made["noise"],
+            made.noise,
             sums,
             evidence,
         )

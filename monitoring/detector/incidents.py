@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from monitoring.detector.columns import date_of
 from monitoring.detector.daily import Chart
 from monitoring.detector.effects import Effect
 from monitoring.detector.signals import signal_of
+from whet.json_types import Json, JsonObject
+from whet.records.monitoring import EvidenceRecord, Explanation, IncidentRecord
 
 State = Literal["open", "resolved", "expected"]
 # Properties of answers that say something each: how answers end follows from their length, and the
@@ -39,9 +40,9 @@ class Evidence:
     hour: int | None = None
     since_hour: int | None = None  # first hour of its excursion
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         place = f" in {self.chart.slice}" if self.chart.slice else ""
-        found = {
+        found: JsonObject = {
             "signal": self.chart.signal, "label": f"{signal_of(self.chart.signal).label}{place}",
             "part": self.chart.part, "adapter": self.chart.adapter, "slice": self.chart.slice, "detected_on": _iso(self.day), "first_day": _iso(self.since),
             "direction": "up" if self.effect.up else "down", "before": self.effect.before, "now": self.effect.now,
@@ -54,7 +55,7 @@ class Evidence:
 class Incident:
     """`evidence`: in the order in which charts crossed.
 
-    `explanation`: what explain.py found, plain data.
+    `explanation`: what explain.py found.
     """
 
     alias: str
@@ -63,7 +64,7 @@ class Incident:
     evidence: dict[Chart, Evidence]
     state: State = "open"
     closed: int | None = None
-    explanation: dict[str, Any] = field(default_factory=dict)
+    explanation: Explanation = field(default_factory=Explanation)
     hour: int | None = None  # in which it was found; None: when its day was over
 
     @property
@@ -132,16 +133,20 @@ class Incident:
     def name(self) -> str:
         return f"{self.alias}-{_iso(self.opened)}-{self.lead.chart.signal}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
+        return self.record().as_json()
+
+    def record(self) -> IncidentRecord:
+        """Return the incident as it is stored."""
         lead = self.lead
         sides = {signal_of(signal).side for signal in self.signals}
-        found = {
+        found: JsonObject = {
             "id": self.name,
             "alias": self.alias,
             "state": self.state,
             "signal": lead.chart.signal,
             "slice": lead.chart.slice,
-            "signals": self.signals,
+            "signals": [*self.signals],
             "detected_on": _iso(self.opened),
             "first_day": _iso(self.since),
             "closed_on": None if self.closed is None else _iso(self.closed),
@@ -150,35 +155,33 @@ class Incident:
             "quality_moved": bool(sides & {"answers", "quality"}),
             "hint": self.hint,
             "evidence": [one.as_json() for one in self.ranked],
-            **self.explanation,
+            **self.explanation.as_json(),
         }
-        found["summary"] = _summary(found)
-        return with_topic_names(found, self.explanation.get("topic_names", {}))
+        told = IncidentRecord.model_validate(found)
+        return with_topic_names(told.model_copy(update={"summary": _summary(told)}))
 
 
-def with_topic_names(found: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The incident as JSON with topics told by their words instead of their numbers.
-
-    `names`: number of a topic → its words.
-    """
-    if not names:
+def with_topic_names(found: IncidentRecord) -> IncidentRecord:
+    """Return the incident with topics told by their words instead of their numbers."""
+    if not found.topic_names:
         return found
-    evidence = [{**one, "sentence": _by_words(one, names)} for one in found["evidence"]]
-    told = {**found, "evidence": evidence}
-    return {**told, "summary": _summary(told)}
+    evidence = [_by_words(one, found.topic_names) for one in found.evidence]
+    told = found.model_copy(update={"evidence": evidence})
+    return told.model_copy(update={"summary": _summary(told)})
 
 
-def _summary(found: Mapping[str, Any]) -> str:
+def _summary(found: IncidentRecord) -> str:
     """The lead's sentence, and why questions find nothing where that is known."""
-    cause = found.get("cause")
-    return " ".join([found["evidence"][0]["sentence"], *([cause["sentence"]] if cause else [])])
+    cause = [found.cause.sentence] if found.cause else []
+    return " ".join([found.evidence[0].sentence, *cause])
 
 
-def _by_words(one: Mapping[str, Any], names: Mapping[str, list[str]]) -> str:
-    sentence, words = str(one["sentence"]), names.get(one["part"])
-    if one["signal"] != "prompt_topics" or not words:
-        return sentence
-    return sentence.replace(f"topic {one['part']} ", f"“{', '.join(words)}” ", 1)
+def _by_words(one: EvidenceRecord, names: dict[str, list[str]]) -> EvidenceRecord:
+    words = names.get(one.part)
+    if one.signal != "prompt_topics" or not words:
+        return one
+    told = one.sentence.replace(f"topic {one.part} ", f"“{', '.join(words)}” ", 1)
+    return one.model_copy(update={"sentence": told})
 
 
 def _rank(one: Evidence) -> tuple[bool, float]:
@@ -202,7 +205,7 @@ def _is_narrow(in_slice: Evidence, whole: Evidence) -> bool:
     )
 
 
-def _hours_json(hour: int | None, since: int | None) -> dict[str, str]:
+def _hours_json(hour: int | None, since: int | None) -> dict[str, Json]:
     """Of what was found by the hour: the end of the hour that showed it, and the beginning of the
     first one. Nothing of what was found by the day.
     """

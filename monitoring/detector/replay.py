@@ -24,6 +24,8 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.signals import signals_of
 from monitoring.detector.watch import Early, Watch, states
 from whet.errors import InputError
+from whet.json_types import Json, JsonObject
+from whet.records.monitoring import DeclaredChangeRecord
 
 _DEFAULT_ALIAS = "default"
 _SIDES = ("all", "questions", "retrieval", "answers", "quality", "service")
@@ -43,6 +45,40 @@ class Declared:
 
 
 @dataclass(frozen=True)
+class ReplayedAlias:
+    """What a person needs to trust the result: what was watched, how sensitively, and what was
+    declared.
+    """
+
+    alias: str
+    first_day: str
+    last_day: str
+    judged_days: int
+    incidents: int
+    thresholds: dict[str, float]
+    spread: dict[str, float]
+    declared: list[Json]
+    changes: list[DeclaredChangeRecord]
+    hours: tuple[int, float] | None  # judged, and their spread; None: none was judged
+
+    def as_json(self) -> JsonObject:
+        found: JsonObject = {
+            "alias": self.alias,
+            "first_day": self.first_day,
+            "last_day": self.last_day,
+            "judged_days": self.judged_days,
+            "incidents": self.incidents,
+            "thresholds": {**self.thresholds},
+            "spread": {**self.spread},
+            "declared": self.declared,
+            "changes": [one.as_json() for one in self.changes],
+        }
+        if self.hours is not None:
+            found["judged_hours"], found["spread_of_hours"] = self.hours
+        return found
+
+
+@dataclass(frozen=True)
 class Replayed:
     """What a replay found.
 
@@ -52,24 +88,32 @@ class Replayed:
 
     incidents: list[Incident]
     early: list[Early]  # from the first six weeks: information
-    aliases: list[dict[str, Any]] = field(default_factory=list)
+    aliases: list[ReplayedAlias] = field(default_factory=list)
     days: int = 0
     judged_days: int = 0
     target: float = 0.0
 
-    def as_json(self) -> dict[str, Any]:
-        low, high = poisson_interval(len(self.incidents), self.judged_days)
+    @property
+    def rate(self) -> float | None:
+        """Incidents per 100 judged days; None without one."""
+        found = len(self.incidents)
+        return round(100 * found / self.judged_days, 3) if self.judged_days else None
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """95 % interval of the rate."""
+        return poisson_interval(len(self.incidents), self.judged_days)
+
+    def as_json(self) -> JsonObject:
         return {
             "days": self.days,
             "judged_days": self.judged_days,
             "target_per_100_days": self.target,
-            "incidents_per_100_days": (
-                round(100 * len(self.incidents) / self.judged_days, 3) if self.judged_days else None
-            ),
-            "incidents_per_100_days_95": [low, high],
+            "incidents_per_100_days": self.rate,
+            "incidents_per_100_days_95": [*self.interval],
             "incidents": [incident.as_json() for incident in self.incidents],
             "information": [_early_json(one) for one in self.early],
-            "aliases": self.aliases,
+            "aliases": [one.as_json() for one in self.aliases],
         }
 
 
@@ -107,7 +151,7 @@ def replay(
     return Replayed(
         states(watches),
         early,
-        [_alias_json(watch) for watch in watches.values()],
+        [_replayed(watch) for watch in watches.values()],
         total,
         judged,
         settings.target,
@@ -173,8 +217,8 @@ def poisson_interval(
     )
 
 
-def _early_json(one: Early) -> dict[str, Any]:
-    found = [
+def _early_json(one: Early) -> JsonObject:
+    found: list[Json] = [
         {
             "signal": item.signal,
             "adjusted_p_value": item.adjusted_p,
@@ -195,28 +239,20 @@ def _early_json(one: Early) -> dict[str, Any]:
     }
 
 
-def _alias_json(watch: Watch) -> dict[str, Any]:
-    """What a person needs to trust the result: what was watched, how sensitively, and what was
-    declared.
-    """
+def _replayed(watch: Watch) -> ReplayedAlias:
     stream, hours = watch.stream, watch.hours
-    by_hour = (
-        {"judged_hours": hours.judged_hours, "spread_of_hours": round(hours.spread, 2)}
-        if hours.judged_hours
-        else {}
-    )
-    declared = [
+    declared: list[Json] = [
         {**one, "day": date_of(int(str(one["day"]))).isoformat()} for one in stream.declared
     ]
-    return {
-        "alias": watch.alias,
-        "first_day": date_of(stream.memory.days[0]).isoformat(),
-        "last_day": date_of(stream.memory.days[-1]).isoformat(),
-        "judged_days": stream.judged_days,
-        "incidents": len(stream.incidents),
-        "thresholds": stream.last_limits,
-        "spread": {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
-        "declared": declared,
-        "changes": [one.as_json() for one in watch.changes.values()],
-        **by_hour,
-    }
+    return ReplayedAlias(
+        watch.alias,
+        date_of(stream.memory.days[0]).isoformat(),
+        date_of(stream.memory.days[-1]).isoformat(),
+        stream.judged_days,
+        len(stream.incidents),
+        stream.last_limits,
+        {name: round(value, 2) for name, value in stream.spreads.by_signal().items()},
+        declared,
+        [one.record() for one in watch.changes.values()],
+        (hours.judged_hours, round(hours.spread, 2)) if hours.judged_hours else None,
+    )

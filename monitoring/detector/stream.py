@@ -38,6 +38,7 @@ from monitoring.detector.signals import (
 )
 from monitoring.detector.slices import SLICE_SHARE
 from monitoring.detector.spreads import Spreads
+from whet.json_types import JsonObject
 
 # Of the class's usual: a weekday with fewer requests may be a holiday and is judged as either class
 _LOW_VOLUME = 0.7
@@ -95,7 +96,7 @@ class Stream:
     settings: DetectorSettings
     memory: Memory = field(default_factory=Memory)
     incidents: list[Incident] = field(default_factory=list)
-    declared: list[dict[str, object]] = field(default_factory=list)
+    declared: list[JsonObject] = field(default_factory=list)
     cusums: dict[Chart, Cusum] = field(default_factory=dict)
     spreads: Spreads = field(default_factory=Spreads)
     judged_days: int = 0

@@ -20,6 +20,7 @@ from monitoring.detector.clusters import cluster_centres
 from monitoring.detector.codebook import Codebook, vectors_of
 from monitoring.detector.columns import Floats, Table
 from monitoring.detector.texts import Vectors, WordSpace, characteristic_words, risen_words
+from whet.records.monitoring import TopicRecord
 
 MOST = 3  # topics that are named
 LEAST_ROWS = 10  # conversations of a topic after the change
@@ -175,7 +176,7 @@ def name_groups(
 
 def described(
     found: Clusters, ranks: Floats, after: Table, carried: Mapping[int, float]
-) -> list[dict[str, Any]]:
+) -> list[TopicRecord]:
     """Describe the first `MOST` groups by rank: words, shares, conversations.
 
     `carried` is the share of a change that is in each group, where known. Groups of one subject are
@@ -186,13 +187,15 @@ def described(
     made = []
     for topic, words, members in zip(named.topics, named.words, named.members, strict=True):
         old, new = named.clusters.old_labels, named.clusters.new_labels
-        made.append({
-            "words": words,
-            "share_before": round(float((old == topic).mean()), 4),
-            "share_now": round(float((new == topic).mean()), 4),
-            **_carried(named.carried.get(topic)),
-            "examples": one_per_user(members, users_of(after), after.columns["id"], _EXAMPLES),
-        })  # fmt: skip
+        made.append(
+            TopicRecord(
+                words=words,
+                share_before=round(float((old == topic).mean()), 4),
+                share_now=round(float((new == topic).mean()), 4),
+                examples=one_per_user(members, users_of(after), after.columns["id"], _EXAMPLES),
+                **_carried(named.carried.get(topic)),
+            )
+        )
     return made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -23,11 +22,8 @@ from monitoring.detector.retrieval import has_unknown, low_scores_of, with_misse
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.slices import WatchedSlices
 from monitoring.detector.stream import Stream
-from monitoring.detector.turnover import (
-    class_weights,
-    least_z,
-    turnover_z,
-)
+from monitoring.detector.turnover import class_weights, least_z, turnover_z
+from whet.records.monitoring import Explanation
 
 _EARLY_WINDOW = 7  # days compared with those before them while there is no history
 _CONFIRMED_DAYS = 42  # days before the change whose users it is compared with
@@ -165,7 +161,7 @@ class Watch:
         self._today = {}
         self.stream.share = 1 - self.settings.hour_share if day in self.hours.judged_days else 1.0
 
-    def explanation(self, incident: Incident) -> dict[str, Any]:
+    def explanation(self, incident: Incident) -> Explanation:
         """Slices, topics and conversations that carry the change, from the days that are kept."""
         first, since = incident.since - _EXPLAINED_DAYS, incident.since
         days = self.kept.items()

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from sqlalchemy import insert
 
+from monitoring.alert_store import Alert
 from monitoring.rows import Row, row_from_record
 from whet.context import Context
 from whet.database import writing
+from whet.records.monitoring import AlertDetail
 from whet.tables import interactions, ratings, rollouts
 
 NOW = 1_800_000_000_000
@@ -220,3 +222,21 @@ def promote(
                 created_at=at,
             )
         )
+
+
+def make_alert(detail: dict[str, Any] | None = None, **over: Any) -> Alert:
+    """Return an open alert; `detail` as it is stored."""
+    row: dict[str, Any] = {
+        "id": "alr_1",
+        "dedup_key": "k",
+        "alias": "support",
+        "kind": "questions",
+        "severity": "attention",
+        "title": "support: questions changed.",
+        "state": "open",
+        "opened_at": NOW,
+        "changed_at": NOW,
+        "changed_by": None,
+        "open_marker": "k",
+    }
+    return Alert(**{**row, **over}, detail=AlertDetail.model_validate(detail or {}))

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, update
 
 from feedback.retraining import gather
+from monitoring.alert_store import list_alerts
 from monitoring.audit import CELLS, MIN_JUDGED, Estimate, Judged, Week, compare, estimate, learn
 from monitoring.auditjob import run_alias, run_audit, week_of
 from monitoring.days import DAY_MS
+from monitoring.history_store import newest_weeks
 from monitoring.incident_actions import change_state
 from monitoring.metrics import LoopCollector
-from monitoring.queries import list_alerts, newest_weeks
 from tests import builders
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
@@ -212,9 +213,9 @@ def end_of(week: int) -> int:
 def open_errors(context: Context) -> list[dict[str, Any]]:
     with reading(context.database) as connection:
         return [
-            alert
+            alert.as_json()
             for alert in list_alerts(connection, "support", only_open=True)
-            if alert["kind"] == "errors"
+            if alert.kind == "errors"
         ]
 
 
@@ -253,7 +254,7 @@ def test_a_verdict_waits_for_reviewers_and_is_given_once(context: Context) -> No
         "two in five of what was drawn are still to be judged"
     )
     with reading(context.database) as connection:
-        assert newest_weeks(connection, "support", 1)[0]["sentence"].startswith("So far: ")
+        assert newest_weeks(connection, "support", 1)[0].sentence.startswith("So far: ")
     assert [
         found.standing.verdict for found in run_alias(context, "support", end_of(week) + 3 * DAY_MS)
     ] == ["worse"], "three days are enough to wait"
@@ -263,7 +264,7 @@ def test_a_verdict_waits_for_reviewers_and_is_given_once(context: Context) -> No
         )
     assert run_alias(context, "support", end_of(week) + 4 * DAY_MS) == []
     with reading(context.database) as connection:
-        row = newest_weeks(connection, "support", 1)[0]
+        row = newest_weeks(connection, "support", 1)[0].as_json()
     assert (row["rate"], row["verdict"]) == (
         0.0,
         "worse",

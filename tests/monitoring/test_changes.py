@@ -8,6 +8,8 @@ import pytest
 from monitoring.change_views import change_headline, change_views
 from monitoring.detector.changes import LOOKS, DeclaredChange, declared_changes
 from monitoring.detector.columns import Table, date_of
+from monitoring.history_store import StoredDay
+from whet.records.monitoring import DayRecord
 
 MONDAY, NEW = 20_458, 20_458 + 21  # 2026-01-05, three weeks later
 ROWS = 400
@@ -111,10 +113,15 @@ def test_documents_are_compared_within_their_collection() -> None:
 
 def test_the_page_shows_the_newest_days_changes() -> None:
     found = declared_changes(kept(trial=1.0, refusal=0.2), NEW, 30)
-    row = {"statistics": {"changes": [one.as_json() for one in found]}}
-    (view,) = change_views([{"statistics": {}}, row])
+    empty = DayRecord(day=NEW, rows=1, sampled=1, points=[], counts=[], templates={})
+    with_changes = empty.model_copy(update={"changes": [one.record() for one in found]})
+    before, row = (
+        StoredDay("support", NEW, 1, statistics, [], True, None, 0)
+        for statistics in (empty, with_changes)
+    )
+    (view,) = change_views([before, row])
     assert view.heading == f"Version v4 is new since {date_of(NEW).isoformat()}; in its answers:"
     assert len(view.comparisons[0].moves) == 1
     headline = ("Something moved with v4", view.comparisons[0].moves[0])
     assert change_headline([view]) == headline and change_headline([]) is None
-    assert change_views([]) == change_views([{"statistics": {}}]) == []
+    assert change_views([]) == change_views([before]) == []

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from monitoring import dayjob
+from monitoring.alert_store import list_alerts
 from monitoring.alerting import plan_incident
 from monitoring.day_views import COLD_DAYS, days_view
 from monitoring.dayjob import run_alias, run_days, standing
@@ -25,14 +26,15 @@ from monitoring.daystore import open_watch, sample_json, sample_table
 from monitoring.detector.columns import Table
 from monitoring.detector.explain import carries
 from monitoring.detector.settings import DetectorSettings
+from monitoring.history_store import newest_days
 from monitoring.incident_actions import change_state
-from monitoring.queries import list_alerts, newest_days
 from monitoring.run import run_drift
-from tests.monitoring.build import insert_records, records
+from tests.monitoring.build import insert_records, make_alert, records
 from tests.web import console_client
 from whet.context import Context, open_context
 from whet.database import reading, writing
 from whet.errors import NotFoundError, StoreError
+from whet.records.monitoring import IncidentRecord
 from whet.settings import load_settings
 from whet.tables import alerts, drift_days, interactions
 
@@ -87,7 +89,7 @@ def shifted(prepared: Path, tmp_path: Path) -> Iterator[Context]:
 
 def open_alerts(context: Context) -> list[dict[str, Any]]:
     with reading(context.database) as connection:
-        return list_alerts(connection, "support", only_open=True)
+        return [a.as_json() for a in list_alerts(connection, "support", only_open=True)]
 
 
 def forget(context: Context) -> None:
@@ -136,9 +138,9 @@ def test_the_same_day_is_taken_in_once_and_only_when_it_is_over(context: Context
     assert run_alias(context, "support", at(FIRST + 9)) == (1, 0)
     with reading(context.database) as connection:
         stored = newest_days(connection, "support", 10)
-    assert [row["day"] for row in stored] == [FIRST, FIRST + 1, FIRST + 2]
-    assert [row["rows"] for row in stored] == [ROWS] * 3
-    assert {row["judged"] for row in stored} == {False}
+    assert [row.day for row in stored] == [FIRST, FIRST + 1, FIRST + 2]
+    assert [row.rows for row in stored] == [ROWS] * 3
+    assert {row.judged for row in stored} == {False}
 
 
 def test_stopped_after_each_day_it_says_the_same_as_in_one_go(shifted: Context) -> None:
@@ -154,10 +156,10 @@ def test_stopped_after_each_day_it_says_the_same_as_in_one_go(shifted: Context) 
         SHIFT + 11,
     ):
         run_alias(shifted, "support", at(day))
-    in_parts = standing(shifted, "support")
+    in_parts = standing(shifted, "support").as_json()
     forget(shifted)
     run_alias(shifted, "support", at(SHIFT + 11))
-    in_one_go = standing(shifted, "support")
+    in_one_go = standing(shifted, "support").as_json()
     assert in_parts["judged_days"] == in_one_go["judged_days"] == 20
 
     def what(found: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -180,7 +182,7 @@ def test_a_day_whose_store_cannot_be_written_is_judged_again(
         assert run_days(shifted, at(SHIFT + 11)) == "support: failed"
     assert open_alerts(shifted) == []
     with reading(shifted.database) as connection:
-        assert newest_days(connection, "support", 1)[0]["day"] == SHIFT - 1
+        assert newest_days(connection, "support", 1)[0].day == SHIFT - 1
     run_days(shifted, at(SHIFT + 11))
     assert len(open_alerts(shifted)) == 1
 
@@ -194,7 +196,7 @@ def test_expected_closes_the_incident_makes_the_level_normal_and_survives_a_rest
     change_state(shifted, alert["id"], "expected", actor="ada", now=at(SHIFT + 11, 5))
     run_days(shifted, at(SHIFT + 39))
     assert open_alerts(shifted) == [], "the new normal was called a change again"
-    found = standing(shifted, "support")
+    found = standing(shifted, "support").as_json()
     assert [one["state"] for one in found["incidents"]] == ["expected"]
     assert any("is expected" in str(one["reason"]) for one in found["declared"])
 
@@ -214,15 +216,12 @@ def test_what_goes_back_to_normal_is_resolved_and_what_a_person_closed_stays_clo
     run_days(shifted, at(SHIFT + 29))
     with reading(shifted.database) as connection:
         (closed,) = list_alerts(connection, "support")
-    assert (closed["id"], closed["state"], closed["changed_by"]) == (
-        alert["id"],
-        "resolved",
-        "monitoring",
+    assert (closed.id, closed.state, closed.changed_by) == (alert["id"], "resolved", "monitoring")
+    assert "Back to normal" in closed.detail.resolution
+    incident = closed.detail.incident
+    assert incident and incident.examples == alert["detail"]["incident"]["examples"] != [], (
+        "what explained the incident went with the restart"
     )
-    assert "Back to normal" in closed["detail"]["resolution"]
-    assert (
-        closed["detail"]["incident"]["examples"] == alert["detail"]["incident"]["examples"] != []
-    ), "what explained the incident went with the restart"
 
 
 def test_a_person_s_resolution_is_not_overruled_by_the_next_day(shifted: Context) -> None:
@@ -237,7 +236,7 @@ def test_windows_are_information_until_days_raise_them_and_never_close_what_the_
     shifted: Context,
 ) -> None:
     report = run_drift(shifted, "support", at(SHIFT + 11))
-    assert report["verdict"] == "drift"
+    assert report.verdict == "drift"
     (early,) = open_alerts(shifted)
     assert (early["kind"], early["severity"]) == ("answers", "information")
     run_days(shifted, at(SHIFT + 11))
@@ -260,9 +259,11 @@ def test_what_is_kept_of_a_day_holds_no_text_and_no_name(context: Context) -> No
     with reading(context.database) as connection:
         stored = newest_days(connection, "support", 2)
     for row in stored:
-        kept = context.store.read_bytes(row["sample_path"]).decode() + json.dumps(row["statistics"])
+        kept = context.store.read_bytes(row.sample_path).decode() + json.dumps(
+            row.statistics.as_json()
+        )
         assert "Thank you for your message" not in kept and "kettle" not in kept
-        assert f"u{row['day']}-" not in kept, "an end user's own name was kept"
+        assert f"u{row.day}-" not in kept, "an end user's own name was kept"
 
 
 def test_samples_older_than_the_history_are_removed_and_their_days_stay(
@@ -276,7 +277,7 @@ def test_samples_older_than_the_history_are_removed_and_their_days_stay(
     run_alias(sqlite_context, "support", at(FIRST + 7))
     with reading(sqlite_context.database) as connection:
         stored = newest_days(connection, "support", 20)
-    kept = [row["day"] - FIRST for row in stored if row["sample_path"]]
+    kept = [row.day - FIRST for row in stored if row.sample_path]
     assert kept == [3, 4, 5, 6, 7] and len(stored) == 8
     assert not sqlite_context.store.exists(f"reports/days/support/{FIRST}.json")
     assert open_watch(sqlite_context, "support").stream.memory.days == list(range(FIRST, FIRST + 8))
@@ -321,24 +322,12 @@ def test_a_sample_comes_back_as_it_was_written() -> None:
 
 
 def test_a_second_change_of_the_same_kind_has_an_alert_of_its_own() -> None:
-    def incident(name: str, state: str = "open") -> dict[str, Any]:
-        return {
-            "id": name,
-            "state": state,
-            "summary": "x",
-            "first_day": "2024-11-20",
-            "closed_on": "2024-12-01",
-            "evidence": [],
-            "examples": [],
-        }
+    def incident(name: str, state: str = "open") -> IncidentRecord:
+        return IncidentRecord(
+            id=name, state=state, summary="x", first_day="2024-11-20", closed_on="2024-12-01"
+        )
 
-    first = {
-        "id": "alr_1",
-        "kind": "answers",
-        "state": "open",
-        "title": "t",
-        "detail": {"incident": incident("one")},
-    }
+    first = make_alert({"incident": incident("one").as_json()}, kind="answers")
     change = plan_incident("support", "answers", incident("two"), {}, [first])
     assert change is not None and (change.deed, change.key) == ("open", "drift:support:answers:two")
     grown = plan_incident("support", "answers", incident("one"), {}, [first])
@@ -359,7 +348,7 @@ def test_the_pages_show_the_days_and_the_incident(shifted: Context) -> None:
     assert "by comparing days with the history" in page and "Everywhere: no topic" in page
     with reading(shifted.database) as connection:
         stored = newest_days(connection, "support", 91)
-    view = days_view(stored, [alert["detail"]["incident"]])
+    view = days_view(stored, [IncidentRecord.model_validate(alert["detail"]["incident"])])
     assert (
         view is not None
         and "Refusal rate" in [chart.label for chart in view.charts if chart.moved]
@@ -376,7 +365,7 @@ def test_a_fault_that_comes_with_a_version_is_told_when_its_first_day_is_over(
         connection.execute(update(interactions).where(late).values(version=2))
     run_drift(shifted, "support", at(SHIFT - 1))
     run_alias(shifted, "support", at(SHIFT))
-    (change,) = standing(shifted, "support")["changes"]
+    (change,) = standing(shifted, "support").as_json()["changes"]
     assert (change["kind"], change["name"], change["other"]) == (
         "adapter",
         "support@v2",
@@ -427,11 +416,11 @@ def test_a_day_that_another_process_took_in_meanwhile_is_not_taken_in_twice(
     run_alias(shifted, "support", at(SHIFT + 11))
     assert len(open_alerts(shifted)) == 1
     with reading(shifted.database) as connection:
-        assert [row["day"] for row in newest_days(connection, "support", 12)] == list(
+        assert [row.day for row in newest_days(connection, "support", 12)] == list(
             range(SHIFT, SHIFT + 12)
         )
 
 
 def test_an_unknown_alias_is_said_to_be_unknown(sqlite_context: Context) -> None:
     with pytest.raises(NotFoundError, match="no alias 'nobody'"):
-        standing(sqlite_context, "nobody")
+        standing(sqlite_context, "nobody").as_json()

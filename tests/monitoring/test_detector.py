@@ -34,6 +34,7 @@ from monitoring.detector.texts import WordSpace, characteristic_words, risen_wor
 from monitoring.detector.topics import Clusters, by_likeness, by_risen_words, described
 from monitoring.detector.turnover import class_weights, least_z, turnover_z
 from whet.errors import ConfigurationError
+from whet.records.monitoring import DayRecord, TopicRecord
 
 SETTINGS = DetectorSettings()
 MONDAY = 20_458  # 2026-01-05
@@ -309,7 +310,10 @@ def test_a_day_becomes_one_point_per_chart_and_survives_json() -> None:
     assert {chart.part for chart in day.points if chart.signal == "ttft_ms"} == {"p50", "p95"}
     assert day.points[Chart("refusal")].level == pytest.approx(sample.columns["refusal"].mean())
     assert set(day.counts[Chart("language")]) == {"en", "es"}
-    assert DayStatistics.from_json(json.loads(json.dumps(day.as_json()))) == day
+    assert (
+        DayStatistics.from_record(DayRecord.model_validate(json.loads(json.dumps(day.as_json()))))
+        == day
+    )
 
 
 def test_a_signal_with_too_few_values_is_a_day_without_it() -> None:
@@ -532,10 +536,10 @@ def _questions(first: int, count: int, topics: int, rng: np.random.Generator) ->
     return Table({"prompt": np.array(prompts, dtype=object), "id": ids, "truth": of.astype(float)})
 
 
-def _new_of(found: list[dict[str, object]], after: Table) -> list[float]:
+def _new_of(found: list[TopicRecord], after: Table) -> list[float]:
     """Of each named topic, the share of its examples that are of the new one."""
     new = set(after.columns["id"][after.columns["truth"] == len(_TOPICS) - 1])
-    return [sum(name in new for name in one["examples"]) / len(one["examples"]) for one in found]  # type: ignore[attr-defined, arg-type]
+    return [sum(name in new for name in one.examples) / len(one.examples) for one in found]
 
 
 def test_a_new_topic_is_named_whatever_the_ways_of_asking() -> None:
@@ -550,8 +554,8 @@ def test_a_new_topic_is_named_whatever_the_ways_of_asking() -> None:
     named = described(found, found.rises(), after, {})
     assert named and _new_of(named, after) == [1.0] * len(named)
     assert (
-        set(named[0]["words"]) <= set(_TOPICS[3].split())
-        and named[0]["share_before"] == 0 < named[0]["share_now"]
+        set(named[0].words) <= set(_TOPICS[3].split())
+        and named[0].share_before == 0 < named[0].share_now
     )
     blind = by_likeness(before, after, None, 0)
     assert blind is not None
@@ -580,7 +584,7 @@ def test_one_subject_in_several_groups_is_told_once_with_the_sum_of_their_shares
     rows = np.arange(100)
     found = Clusters(np.eye(5, dtype=np.float32), rows, rows, np.full(100, -1), labels, vectors)
     named = described(found, np.arange(5.0, 0.0, -1.0), after, {})
-    assert [one["share_now"] for one in named] == [0.2, 0.4, 0.4], [one["words"] for one in named]
+    assert [one.share_now for one in named] == [0.2, 0.4, 0.4], [one.words for one in named]
 
 
 def test_where_no_words_rose_there_are_no_groups_of_risen_words() -> None:
@@ -742,7 +746,10 @@ def test_a_change_too_small_to_matter_is_not_reported_and_one_that_nobody_confir
 
 def test_the_stored_days_give_the_same_state_again() -> None:
     days = _numbers(110, lambda i: 0.06 if i >= 80 else 0.03)
-    again = [DayStatistics.from_json(json.loads(json.dumps(day.as_json()))) for day in days]
+    again = [
+        DayStatistics.from_record(DayRecord.model_validate(json.loads(json.dumps(day.as_json()))))
+        for day in days
+    ]
     shown = [[incident.as_json() for incident in _run(some).incidents] for some in (days, again)]
     assert shown[0] == shown[1]
     assert isinstance(_run(days).incidents[0], Incident)

@@ -232,7 +232,7 @@ def test_a_new_topic_in_sentences_is_named_by_its_words() -> None:
     table = world("new topic 15 %", 62, texts=True)
     (incident,) = replay(table).incidents
     assert set(incident.signals) & {"prompt_novelty", "prompt_topics"}
-    words = incident.explanation["topics"][0]["words"]
+    words = incident.explanation.topics[0].words
     assert set(words) & {
         "solar",
         "panel",
@@ -248,7 +248,7 @@ def test_a_new_topic_in_sentences_is_named_by_its_words() -> None:
         "photovoltaic",
     }
     topic = dict(zip(table.columns["id"], table.columns["truth_topic"], strict=True))
-    assert all(topic[name] == 12 for name in incident.explanation["topics"][0]["examples"])
+    assert all(topic[name] == 12 for name in incident.explanation.topics[0].examples)
 
 
 def test_first_weeks_give_information_and_no_incidents() -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from monitoring import evidently_report
 from monitoring.driftjob import run_all
-from monitoring.queries import find_report, list_reports
 from monitoring.rendering import evidently_html
+from monitoring.report_store import find_report, list_reports
 from monitoring.run import prune_snapshots
 from monitoring.signals import values_of
 from monitoring.verdict import judge
@@ -132,13 +132,13 @@ def test_the_job_stores_a_report_of_every_drift_and_one_a_day_of_quiet_traffic(
     run_all(context, NOW + 5 * HOUR)
     with reading(context.database) as connection:
         reports = list_reports(connection)
-    assert [report["verdict"] for report in reports] == [
+    assert [report.verdict for report in reports] == [
         "drift",
         "no_drift",
         "no_drift",
         "no_drift",
     ]
-    assert [bool(report["report_path"]) for report in reports] == [True, False, False, True]
+    assert [bool(report.report_path) for report in reports] == [True, False, False, True]
     assert b"<html" in evidently_html(context, reports[0]).lower()[:2000]
     with pytest.raises(NotFoundError, match="no Evidently report"):
         evidently_html(context, reports[1])
@@ -155,9 +155,9 @@ def test_a_report_is_rendered_in_a_process_of_its_own_and_old_snapshots_go(
         (report,) = list_reports(connection)
     html = evidently_html(context, report)
     assert b"question_length" in html
-    assert (context.settings.home / "cache" / "drift" / f"{report['id']}.html").is_file()
+    assert (context.settings.home / "cache" / "drift" / f"{report.id}.html").is_file()
     monkeypatch.setattr("monitoring.run.SNAPSHOTS_KEPT", 0)
     assert prune_snapshots(context, "support") == 1
-    assert not context.store.exists(report["report_path"])
+    assert not context.store.exists(report.report_path)
     with reading(context.database) as connection:
-        assert find_report(connection, report["id"])["report_path"] is None
+        assert find_report(connection, report.id).report_path is None

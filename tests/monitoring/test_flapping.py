@@ -12,9 +12,10 @@ from monitoring.flapping import FLAP_MS, came_back, quiet_runs_needed
 from monitoring.incident_actions import change_state
 from monitoring.notify import Event, events_of
 from monitoring.run import run_drift
-from tests.monitoring.build import HOUR, NOW, insert_records, promote, records
+from tests.monitoring.build import HOUR, NOW, insert_records, make_alert, promote, records
 from whet.context import Context
 from whet.database import reading
+from whet.records.monitoring import AlertDetail
 from whet.tables import alerts
 
 START = NOW - 100 * HOUR
@@ -59,7 +60,9 @@ def test_a_change_that_comes_and_goes_is_one_incident(flapping: Context) -> None
     assert alert["detail"]["reopened"] == 1, "the second quiet spell was too short to close it"
     assert states[:4] == ["open", "open", "resolved", "open"]
     assert states[4:] == ["open"] * 5, "it takes twice the quiet runs after it came back"
-    assert "once and came back; it does again after 4 runs" in came_back(alert["detail"])
+    assert "once and came back; it does again after 4 runs" in came_back(
+        AlertDetail.model_validate(alert["detail"])
+    )
 
 
 def test_what_a_person_closed_opens_anew_and_so_does_what_was_quiet_for_a_day(
@@ -78,18 +81,23 @@ def test_what_a_person_closed_opens_anew_and_so_does_what_was_quiet_for_a_day(
 
 
 def test_the_quiet_runs_that_are_needed_double_up_to_a_bound() -> None:
-    assert [quiet_runs_needed({"reopened": times}) for times in range(6)] == [2, 4, 8, 16, 16, 16]
+    assert [quiet_runs_needed(AlertDetail(reopened=times)) for times in range(6)] == [
+        2,
+        4,
+        8,
+        16,
+        16,
+        16,
+    ]
 
 
 def test_each_return_is_told_once_and_its_end_once() -> None:
-    alert = {
-        "id": "alr_1", "open_marker": "key", "severity": "attention", "detail": {"reopened": 1},
-    }  # fmt: skip
+    alert = make_alert({"reopened": 1})
     told = {"alr_1": {"open", "closed"}}
     assert events_of([alert], told) == [Event("alr_1", "reopened 1")]
     told["alr_1"].add("reopened 1")
     assert events_of([alert], told) == []
-    over = {**alert, "open_marker": None}
+    over = replace(alert, open_marker=None)
     assert events_of([over], told) == [Event("alr_1", "closed 1")]
     told["alr_1"].add("closed 1")
     assert events_of([over], told) == []

@@ -15,9 +15,9 @@ from monitoring.days import DAY_MS
 from monitoring.decisions import change_gap
 from monitoring.detector.columns import Table
 from monitoring.detector.gaps import find_gaps
-from monitoring.gap_queries import count_open_gaps, list_gaps
+from monitoring.gap_queries import StoredGap, count_open_gaps, list_gaps
 from monitoring.gapjob import refresh_gaps
-from monitoring.gaps import FoundGap, plan_gaps
+from monitoring.gaps import MAX_MEMBERS, FoundGap, plan_gaps
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context
@@ -34,8 +34,11 @@ def _gap(words: list[str], members: list[str], **changes: Any) -> FoundGap:
     })  # fmt: skip
 
 
-def _stored(gap: FoundGap, name: str, state: str = "open") -> dict[str, Any]:
-    return {**gap.values(), "id": name, "state": state}
+def _stored(gap: FoundGap, name: str, state: str = "open") -> StoredGap:
+    return StoredGap(
+        **{**vars(gap), "members": gap.members[:MAX_MEMBERS]}, id=name, alias="support",
+        state=state, changed_by=None, changed_at=None, updated_at=0,
+    )  # fmt: skip
 
 
 def test_a_gap_stays_the_same_by_its_questions_or_its_words() -> None:
@@ -112,16 +115,16 @@ def test_the_nightly_list_names_the_gap_and_a_dismissal_holds(context: Context) 
     with reading(context.database) as connection:
         (gap,) = list_gaps(connection)
         assert count_open_gaps(connection) == {"support": 1}
-    assert "aurora" in gap["words"] and gap["collection"] == "manual"
-    assert (gap["first_day"], gap["last_day"]) == (FIRST, FIRST + 3)
-    assert gap["share"] == pytest.approx(0.075, abs=0.04)
-    assert gap["questions"] == gap["recent"] == pytest.approx(480 * 0.075, rel=0.4)
+    assert "aurora" in gap.words and gap.collection == "manual"
+    assert (gap.first_day, gap.last_day) == (FIRST, FIRST + 3)
+    assert gap.share == pytest.approx(0.075, abs=0.04)
+    assert gap.questions == gap.recent == pytest.approx(480 * 0.075, rel=0.4)
 
     client = console_client(context, "reviewer", clock=lambda: _at(FIRST + 3), raise_errors=True)
     page = client.get("/drift/gaps").text
     assert "1 gap in the documents of support" in page and "aurora" in page
-    assert f'href="/traffic/{gap["members"][0]}"' in page
-    assert client.post(f"/drift/gaps/{gap['id']}/dismiss").status_code == 303
+    assert f'href="/traffic/{gap.members[0]}"' in page
+    assert client.post(f"/drift/gaps/{gap.id}/dismiss").status_code == 303
     assert "No gaps in the documents are known" in (page := client.get("/drift/gaps").text)
     assert "1 dismissed" in page and "Restore" in page
     assert client.get("/api/gaps").json()[0]["state"] == "dismissed"
@@ -130,12 +133,12 @@ def test_the_nightly_list_names_the_gap_and_a_dismissal_holds(context: Context) 
     run_alias(context, "support", _at(FIRST + 4))
     with reading(context.database) as connection:
         (after,) = list_gaps(connection)
-    assert (after["id"], after["state"]) == (gap["id"], "dismissed")
-    assert change_gap(context, gap["id"], "open", actor="ann", now=1)["changed_by"] == "ann"
+    assert (after.id, after.state) == (gap.id, "dismissed")
+    assert change_gap(context, gap.id, "open", actor="ann", now=1).changed_by == "ann"
     with pytest.raises(NotFoundError, match="no gap 'gap_x'"):
         change_gap(context, "gap_x", "open", actor="ann", now=1)
     with pytest.raises(InputError, match="no state of a gap"):
-        change_gap(context, gap["id"], "written", actor="ann", now=1)
+        change_gap(context, gap.id, "written", actor="ann", now=1)
 
 
 @pytest.mark.seconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scipy.stats import norm
 from sqlalchemy import insert, select
 
 from monitoring import hourjob
+from monitoring.alert_store import list_alerts
 from monitoring.alerting import plan_incident
 from monitoring.day_views import HOUR_ROWS, days_view
 from monitoring.dayjob import run_alias as run_days_of
@@ -30,15 +32,16 @@ from monitoring.detector.signals import SIGNALS
 from monitoring.detector.stream import Stream
 from monitoring.detector.table import table_from_columns
 from monitoring.detector.watch import Remembered, Watch
+from monitoring.history_store import StoredDay, StoredHour, newest_hours
 from monitoring.hourjob import run_alias, run_hours
 from monitoring.hourstore import store_hour
 from monitoring.incident_actions import change_state
-from monitoring.queries import list_alerts, newest_hours
 from monitoring.rows import row_from_record
 from tests.monitoring.build import insert_records, records
 from tests.web import console_client
 from whet.context import Context
 from whet.database import reading, writing
+from whet.records.monitoring import HOUR_OUTCOME, HOUR_STATISTICS, DayRecord
 from whet.tables import drift_days, drift_hours
 
 MONDAY = 20_001  # day number
@@ -204,11 +207,10 @@ def test_below_that_an_hour_is_not_judged_and_the_page_says_so() -> None:
     watch = Watch("support", SETTINGS)
     _, made = watch.step_hour(MONDAY * HOURS, _rows(150, 150))
     assert (made.statistics, made.judged, made.rows) == (None, False, 150)
-    days = [
-        {"day": day, "judged": True, "statistics": {"points": [], "counts": []}} for day in range(3)
-    ]
+    nothing = DayRecord(day=0, rows=0, sampled=0, points=[], counts=[], templates={})
+    days = [StoredDay("support", day, 0, nothing, [], True, None, 0) for day in range(3)]
     said = [
-        days_view(days, [], [{"rows": rows, "judged": judged}] * 3)
+        days_view(days, [], [StoredHour(0, rows, judged)] * 3)
         for rows, judged in ((150, False), (900, True), (900, False))
     ]
     assert [one.sentence.partition(" as usual. ")[2] for one in said if one] == [
@@ -281,6 +283,16 @@ def test_what_is_over_is_resolved_and_expected_makes_the_new_level_usual() -> No
     )
 
 
+def _stored(one: RememberedHour) -> RememberedHour:
+    """Return the hour as it is read after it was stored."""
+    statistics = one.statistics and one.statistics.record().as_json()
+    stored = json.loads(json.dumps([statistics, one.outcome().as_json()]))
+    return RememberedHour.from_record(
+        one.hour, one.rows, one.judged, HOUR_STATISTICS.decode(stored[0]),
+        HOUR_OUTCOME.decode(stored[1]),
+    )  # fmt: skip
+
+
 def test_the_stored_hours_give_the_same_state_again() -> None:
     watch, made = _watched(
         DAYS + 1,
@@ -288,17 +300,7 @@ def test_the_stored_hours_give_the_same_state_again() -> None:
     )
     again = Hours(SETTINGS, Stream("support", SETTINGS))
     for one in made:
-        stored = json.loads(
-            json.dumps(
-                {
-                    "outcome": one.as_json(),
-                    "statistics": one.statistics.as_json() if one.statistics else None,
-                }
-            )
-        )
-        read = RememberedHour.from_json(
-            one.hour, one.rows, one.judged, stored["statistics"], stored["outcome"]
-        )
+        read = _stored(one)
         assert read == one
         again.resume(read)
     assert again.sums == watch.hours.sums != {}
@@ -309,14 +311,7 @@ def test_the_stored_hours_give_the_same_state_again() -> None:
     )
     _, crossed = _watched(DAYS + 1, _gross)
     evidence = next(one for one in crossed if one.evidence)
-    stored = json.loads(json.dumps(evidence.as_json()))
-    assert (
-        evidence.statistics
-        and RememberedHour.from_json(
-            evidence.hour, 800, True, evidence.statistics.as_json(), stored
-        )
-        == evidence
-    )
+    assert evidence.statistics and _stored(evidence) == evidence
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -370,7 +365,7 @@ def _prepared(context: Context) -> None:
             "rows": one.rows,
             "judged": one.judged,
             "statistics": one.statistics.as_json(),
-            "outcome": one.as_json(),
+            "outcome": one.outcome().as_json(),
         }
         for day in range(DAYS)
         for hour in range(NOON, NOON + 3)
@@ -420,9 +415,9 @@ def _at(hour: float, day: int = DAYS) -> int:
     return int((MONDAY + day) * DAY_MS + hour * HOUR_MS)
 
 
-def _alerts(context: Context) -> list[dict[str, object]]:
+def _alerts(context: Context) -> list[dict[str, Any]]:
     with reading(context.database) as connection:
-        return list_alerts(connection, "support", only_open=True)
+        return [one.as_json() for one in list_alerts(connection, "support", only_open=True)]
 
 
 def test_the_job_opens_an_alert_after_two_hours_once_and_the_day_joins_it(context: Context) -> None:
@@ -438,14 +433,14 @@ def test_the_job_opens_an_alert_after_two_hours_once_and_the_day_joins_it(contex
     assert run_hours(context, _at(14.3)) == "support: 1 change of incidents"
     assert run_hours(context, _at(14.4)) is None, "each hour once"
     (alert,) = _alerts(context)
-    found = alert["detail"]["incident"]  # type: ignore[index]
+    found = alert["detail"]["incident"]
     assert (alert["kind"], alert["severity"], found["signal"]) == (
         "answers",
         "attention",
         "refusal",
     )
     assert (found["first_hour"][11:], found["detected_at"][11:]) == ("12:00Z", "14:00Z")
-    assert alert["detail"]["since_at"] == _at(NOON)  # type: ignore[index]
+    assert alert["detail"]["since_at"] == _at(NOON)
     assert found["examples"], "conversations to read"
     page = console_client(context).get(f"/drift/incidents/{alert['id']}")
     assert "by comparing hours with the history" in page.text
@@ -457,7 +452,7 @@ def test_the_job_opens_an_alert_after_two_hours_once_and_the_day_joins_it(contex
     assert [one.name for one in watch.stream.incidents] == [found["id"]], (
         "a restart finds the incident under its name"
     )
-    assert standing(context, "support")["judged_hours"] == 3
+    assert standing(context, "support").facts["judged_hours"] == 3
 
     change_state(context, str(alert["id"]), "expected", actor="olga", now=_at(3, DAYS + 1))
     _log(context, NOON, day=DAYS + 1)
@@ -480,7 +475,7 @@ def test_an_hour_whose_day_was_judged_is_history_only(sqlite_context: Context) -
     ), "the scheduler was away; the day came first"
     with reading(context.database) as connection:
         stored = newest_hours(connection, "support", (MONDAY + DAYS) * HOURS)
-    assert [(row["rows"], row["judged"]) for row in stored] == [(300, False)] * 2
+    assert [(row.rows, row.judged) for row in stored] == [(300, False)] * 2
 
 
 def test_an_hour_that_another_process_follows_with_its_day_does_not_count(
@@ -548,7 +543,7 @@ def test_an_hour_is_read_with_at_most_three_rows_of_a_user(sqlite_context: Conte
 
 def test_an_hour_s_incident_is_an_alert_of_the_days_kind() -> None:
     watch, _ = _watched(DAYS + 1, _gross)
-    found = watch.stream.incidents[0].as_json()
+    found = watch.stream.incidents[0].record()
     change = plan_incident("support", "answers", found, {}, [])
     assert change is not None and (change.deed, change.severity) == ("open", "attention")
     assert {signal.side for signal in SIGNALS} >= {change.kind}

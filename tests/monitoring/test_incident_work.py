@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from monitoring import incident_actions
+from monitoring.alert_store import find_alert, list_alerts
 from monitoring.incident_actions import change_state, list_actions
 from monitoring.incident_scope import count_affected, group_similar, load_changes
 from monitoring.notify import tell_alertmanager
@@ -174,7 +175,7 @@ def test_users_and_requests_since_it_began_are_counted(context: Context) -> None
         builders.add_interaction(connection, NOW - 60_000, alias="other", end_user="elsewhere")
     alert_id = _open(context, interaction_ids=ids[:2])
     with reading(context.database) as connection:
-        found = count_affected(connection, _alert(context, alert_id), NOW - HOUR, NOW)
+        found = count_affected(connection, find_alert(connection, alert_id), NOW - HOUR, NOW)
     assert (found.requests, found.users, found.shown, found.shown_users) == (10, 4, 2, 2)
     assert not found.is_at_least
 
@@ -205,8 +206,8 @@ def test_incidents_of_one_signal_are_one_group(sqlite_context: Context) -> None:
         _open(sqlite_context, key=f"k{number}", signal="refusal")
     _open(sqlite_context, key="other", signal="language")
     with reading(sqlite_context.database) as connection:
-        rows = [dict(row) for row in connection.execute(select(alerts)).mappings()]
-    assert sorted(len(group) for group in group_similar(rows)) == [1, 3]
+        found = list_alerts(connection)
+    assert sorted(len(group) for group in group_similar(found)) == [1, 3]
     page = console_client(sqlite_context, "viewer", clock=lambda: NOW).get("/drift").text
     assert page.count('class="card drift-incident ') == 2 and "2 more like it" in page
 

@@ -18,8 +18,10 @@ from monitoring.detector.columns import COLUMNS, date_of, kind_of
 from monitoring.detector.names import is_read, unread_columns
 from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.table import table_from_columns
+from monitoring.history_store import StoredDay
 from monitoring.intake import read_interactions, renamed_columns, take_in_frame
 from whet.errors import InputError
+from whet.records.monitoring import DayRecord
 
 FIRST = date(2026, 1, 5)  # a Monday
 
@@ -204,12 +206,10 @@ def test_missing_days_are_told_from_closed_weekdays() -> None:
 
 
 def test_a_judged_random_sample_watches_quality() -> None:
+    points = [("refusal", "", "", 0.0, 0.0, 0.0, 50)]
+    statistics = DayRecord(day=0, rows=50, sampled=50, points=points, counts=[], templates={})
     stored = [
-        {
-            "day": 20_000 + day,
-            "statistics": {"points": [["refusal", "", "", 0, 0, 0, 50]], "counts": []},
-        }
-        for day in range(28)
+        StoredDay("support", 20_000 + day, 50, statistics, [], True, None, 0) for day in range(28)
     ]
     without, with_audit = (
         coverage_of_days("support", stored, 19_000, audited) for audited in (False, True)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
+from monitoring.alert_store import Alert
 from monitoring.notify import events_of, run_notify
 from monitoring.sending import send_by_apprise, try_out
-from tests.monitoring.build import NOW
+from tests.monitoring.build import NOW, make_alert
 from tests.monitoring.receiver import Receiver
 from whet.context import Context, open_context
 from whet.database import reading, writing
@@ -154,13 +155,8 @@ def test_information_is_not_told_until_it_is_grave(told: Context, receiver: Rece
 
 
 def test_what_is_to_be_told() -> None:
-    def alert(severity: str, is_open: bool) -> dict[str, Any]:
-        return {
-            "id": "a",
-            "severity": severity,
-            "open_marker": "a" if is_open else None,
-            "detail": {},
-        }
+    def alert(severity: str, is_open: bool) -> Alert:
+        return make_alert(id="a", severity=severity, open_marker="a" if is_open else None)
 
     cases = [
         (alert("attention", True), {}, ["open"]),

@@ -164,12 +164,12 @@ def test_evidentlys_page_comes_in_a_sandbox_of_its_own_and_is_said_to_be_missing
         "monitoring.rendering._rendered", lambda snapshot: b"<!doctype html><script>1</script>"
     )
     row = run_drift(context, "support", NOW + 1, reporter=lambda *_: {"snapshot": None})
-    page = client.get(f"/drift/reports/{row['id']}/evidently")
+    page = client.get(f"/drift/reports/{row.id}/evidently")
     policy = page.headers["content-security-policy"]
     assert policy.startswith("sandbox allow-scripts;")
     assert "allow-same-origin" not in policy
     assert "connect-src 'none'" in policy
-    assert (context.settings.home / "cache" / "drift" / f"{row['id']}.html").is_file()
+    assert (context.settings.home / "cache" / "drift" / f"{row.id}.html").is_file()
 
 
 def test_an_incident_shows_whether_people_were_told(sqlite_context: Context) -> None:

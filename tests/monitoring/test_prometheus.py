@@ -206,7 +206,7 @@ def test_an_incident_and_its_end_reach_people_through_prometheus_and_alertmanage
         records(240, 1, start_at=now - 100 * HOUR)
         + records(240, 2, start_at=now - HOUR, new_words=0.6),
     )
-    assert run_drift(context, "support", now)["verdict"] == "drift"
+    assert run_drift(context, "support", now).verdict == "drift"
     watched.start_alertmanager()
     watched.start_product()
     watched.start_prometheus()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import insert, select
 
+from monitoring.alert_store import alert_of
 from monitoring.detector.columns import Table
 from monitoring.detector.signals import SIGNALS
 from monitoring.incident_text import QUALITY_NOT_COMPARED, describe_incident, text_of_alert
@@ -15,9 +16,10 @@ from monitoring.notify import run_notify
 from monitoring.quality import Counted, QualityFigure, quality_of
 from monitoring.quality_store import read_quality, refresh_quality
 from monitoring.table_quality import quality_in_table
-from tests.monitoring.build import HOUR, NOW, insert_ratings, insert_records, records
+from tests.monitoring.build import HOUR, NOW, insert_ratings, insert_records, make_alert, records
 from whet.context import Context
 from whet.database import reading, writing
+from whet.records.monitoring import IncidentRecord
 from whet.tables import alerts, review_items, reviews
 
 DAY = 24 * HOUR
@@ -109,7 +111,7 @@ def test_an_open_alert_has_its_quality_before_it_is_told(context: Context) -> No
     with reading(context.database) as connection:
         kept = connection.execute(select(alerts)).mappings().one()
     assert kept["detail"]["signals"] == detail["signals"]
-    text = text_of_alert(dict(kept)).as_text()
+    text = text_of_alert(alert_of(kept)).as_text()
     assert "Quality: Worse: wrong answers in the random sample" in text
     assert "Refusal rate 9 %, baseline 3 %." in text
     assert run_notify(context, NOW) is None
@@ -119,7 +121,7 @@ def test_ratings_of_a_table_are_compared() -> None:
     days = np.repeat(np.arange(20_000, 20_040), 20)
     now = days >= 20_035
     thumb = np.where(np.arange(len(days)) % 2, np.nan, np.where(now, -1.0, 1.0))
-    incident = {"first_day": "2024-11-08", "closed_on": None, "alias": "default"}
+    incident = IncidentRecord(id="i", first_day="2024-11-08", closed_on=None, alias="default")
     found = quality_in_table(Table({"day": days, "thumb": thumb}), incident)
     assert found.verdict == "worse"
     assert quality_in_table(Table({"day": days}), incident).sentence.startswith("Not known: ")
@@ -128,7 +130,7 @@ def test_ratings_of_a_table_are_compared() -> None:
 # --- the six parts ---------------------------------------------------------------------------------
 
 
-def _incident(signal: str, direction: str = "up", part: str = "", **more: Any) -> dict[str, Any]:
+def _incident(signal: str, direction: str = "up", part: str = "", **more: Any) -> IncidentRecord:
     evidence = {
         "signal": signal, "part": part, "direction": direction, "label": signal, "adapter": "v3",
         "first_day": "2026-03-30", "n": 1400, "before": 0.03, "now": 0.06,
@@ -138,7 +140,7 @@ def _incident(signal: str, direction: str = "up", part: str = "", **more: Any) -
         "id": "support-2026-03-31", "alias": "support", "evidence": [evidence], "closed_on": None,
         "first_day": "2026-03-30", "detected_on": "2026-03-31", "slices": [], "topics": [],
     }  # fmt: skip
-    return {**found, **more}
+    return IncidentRecord.model_validate({**found, **more})
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -157,14 +159,8 @@ def test_every_signal_tells_six_parts(signal: str, direction: str) -> None:
     "kind", ["questions", "answers", "quality", "service", "errors", "adapter", "candidate"]
 )
 def test_every_kind_of_alert_tells_six_parts(kind: str) -> None:
-    alert = {
-        "id": "alr_1",
-        "kind": kind,
-        "alias": "support",
-        "title": "support: changed. By much.",
-        "opened_at": NOW,
-    }
-    text = text_of_alert({**alert, "detail": None})
+    alert = make_alert(kind=kind, title="support: changed. By much.", opened_at=NOW)
+    text = text_of_alert(alert)
     assert all(part.strip() for _, part in text.rows())
     assert "{" not in text.as_text()
 
@@ -215,11 +211,13 @@ def test_figures_say_what_they_are_and_what_they_are_compared_with() -> None:
     by_hour = _incident(
         "refusal", first_hour="2026-03-30T10:00:00Z", detected_at="2026-03-30T12:00:00Z"
     )
-    by_hour["evidence"][0] |= {
-        "first_hour": "2026-03-30T10:00:00Z",
-        "sentence": "Refusal rate 20 %, baseline 3.0 %, since 2026-03-30 10:00 UTC "
-        "(+56 requests a day).",
-    }
-    found = describe_incident(by_hour).how_bad
+    lead = by_hour.evidence[0].model_copy(
+        update={
+            "first_hour": "2026-03-30T10:00:00Z",
+            "sentence": "Refusal rate 20 %, baseline 3.0 %, since 2026-03-30 10:00 UTC "
+            "(+56 requests a day).",
+        }
+    )
+    found = describe_incident(by_hour.model_copy(update={"evidence": [lead]})).how_bad
     assert found.startswith("Refusal rate 20 %, baseline 3.0 % (+56 requests a day).")
     assert "the same hour of the days before" in found

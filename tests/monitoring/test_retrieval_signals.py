@@ -111,7 +111,7 @@ def test_a_day_has_the_signals_of_its_searches_alone_and_they_are_of_no_adapter(
     assert statistics.documents == {"manual d1": 100}
     assert Chart("retrieval_score") in statistics.points
     assert Chart("context_overlap", "", "support@v1") in statistics.points
-    assert DayStatistics.from_json(statistics.as_json()) == statistics
+    assert DayStatistics.from_record(statistics.record()) == statistics
     names = {chart.signal for chart in summarise_day(with_search, DAY, SETTINGS, None)[0].points}
     assert {"retrieval_score", "retrieval_gap", "retrieval_empty", "retrieval_ms"} <= names
     assert MISS not in names, "no low score is known yet"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, insert, select, update
 
+from monitoring.alert_store import list_alerts
 from monitoring.days import DAY_MS, read_day, rows_of_day
 from monitoring.detector.settings import DetectorSettings
 from monitoring.incident_actions import change_state
-from monitoring.queries import list_alerts
 from monitoring.scores import (
     HOUR_MS,
     LEAST_COMPARED,
@@ -240,9 +240,9 @@ def test_a_version_is_without_effect_when_every_answer_is_as_likely_from_the_bas
 def open_alerts(context: Context) -> list[dict[str, Any]]:
     with reading(context.database) as connection:
         return [
-            alert
+            alert.as_json()
             for alert in list_alerts(connection, "support", only_open=True)
-            if alert["kind"] == "adapter"
+            if alert.kind == "adapter"
         ]
 
 

@@ -17,6 +17,7 @@ from monitoring.detector.settings import DetectorSettings
 from monitoring.detector.slices import SLICE_SHARE, WatchedSlices
 from monitoring.detector.watch import Remembered, Watch
 from monitoring.incident_text import describe_incident
+from whet.records.monitoring import DayRecord
 
 SETTINGS = DetectorSettings()
 MONDAY = 20_458  # 2026-01-05
@@ -66,7 +67,7 @@ def test_a_change_in_one_tenant_is_found_and_named(warmed: tuple[Watch, list[Rem
     found = incident.as_json()
     assert (found["signal"], found["slice"]) == ("refusal", ACME)
     assert [(one["column"], one["value"]) for one in found["slices"]] == [("slice_tenant", "acme")]
-    text = describe_incident(found)
+    text = describe_incident(incident.record())
     assert text.what == f"The model refuses more questions than before in {ACME}."
     assert ACME in text.how_bad and text.where.startswith(f"In {ACME} (")
     assert text.to_do.startswith(f"Ask first what changed in {ACME}")
@@ -81,7 +82,7 @@ def test_a_change_of_all_requests_is_everywhere(warmed: tuple[Watch, list[Rememb
     (incident,) = follow(warmed[0], 4, acme=0.12, others=0.12).stream.incidents
     found = incident.as_json()
     assert (found["slice"], found["slices"]) == ("", [])
-    assert describe_incident(found).where.startswith("Everywhere")
+    assert describe_incident(incident.record()).where.startswith("Everywhere")
 
 
 def test_values_that_come_and_go_break_nothing(warmed: tuple[Watch, list[Remembered]]) -> None:
@@ -96,9 +97,17 @@ def test_days_stored_before_there_were_slices_still_load(
     stored = [json.loads(json.dumps(one.statistics.as_json())) for one in warmed[1]]
     again, older = (Watch("support", SETTINGS) for _ in range(2))
     for made, one in zip(stored, warmed[1], strict=True):
-        again.resume(Remembered(DayStatistics.from_json(made), one.confirmed, one.kept))
+        again.resume(
+            Remembered(
+                DayStatistics.from_record(DayRecord.model_validate(made)), one.confirmed, one.kept
+            )
+        )
         early = {name: kept for name, kept in made.items() if not name.startswith("slice")}
-        older.resume(Remembered(DayStatistics.from_json(early), one.confirmed, one.kept))
+        older.resume(
+            Remembered(
+                DayStatistics.from_record(DayRecord.model_validate(early)), one.confirmed, one.kept
+            )
+        )
     assert (
         again.slices.chosen
         == warmed[0].slices.chosen

@@ -106,8 +106,8 @@ def test_the_same_data_give_the_same_verdict_and_the_global_generators_are_untou
     random.seed(5)
     expected = np.random.get_state()[1].copy(), random.getstate()
     first, second = (judge(rows(120, 1), rows(120, 2, new_words=0.2)) for _ in range(2))
-    assert [finding.as_json() for finding in first.findings] == [
-        finding.as_json() for finding in second.findings
+    assert [finding.record() for finding in first.findings] == [
+        finding.record() for finding in second.findings
     ]
     assert (np.random.get_state()[1] == expected[0]).all()
     assert random.getstate() == expected[1]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from monitoring import day_views
+from monitoring.alert_store import Alert
 from monitoring.day_views import days_view
 from monitoring.detector.signals import BY_NAME
+from monitoring.history_store import StoredDay
+from monitoring.report_store import DriftReport
 from monitoring.views import (
+    Reading,
     chart,
     headline,
     incident,
@@ -19,32 +25,32 @@ from monitoring.views import (
     spark,
     value_text,
 )
+from tests.monitoring.build import make_alert
+from whet.records.monitoring import AlertSignal, DayRecord, ReportSignal
 
 NOW = int(datetime(2026, 3, 12, 15, 0, tzinfo=UTC).timestamp() * 1000)  # a Thursday
 _HOUR = 3_600_000
 
 
-def _alert(**over: object) -> dict:
-    detail = {"signals": [], "interaction_ids": [], "since_at": NOW - 50 * _HOUR}
-    row = {
-        "id": "alr_1",
-        "alias": "support",
-        "kind": "questions",
-        "severity": "attention",
-        "state": "open",
-        "opened_at": NOW - _HOUR,
-        "changed_at": NOW,
-        "changed_by": None,
-    }
-    return {
-        **row,
-        "title": (
-            "support: questions changed. Questions contain words never seen before: 'aurora' in 31"
-            " % of 400 requests."
-        ),
-        "detail": detail,
-        **over,
-    }
+def _alert(**over: Any) -> Alert:
+    return make_alert(
+        **{
+            "detail": {"signals": [], "interaction_ids": [], "since_at": NOW - 50 * _HOUR},
+            "opened_at": NOW - _HOUR,
+            "title": (
+                "support: questions changed. Questions contain words never seen before: 'aurora' in"
+                " 31 % of 400 requests."
+            ),
+            **over,
+        }
+    )
+
+
+def _report(verdict: str, summary: str, signals: Sequence[ReportSignal] = ()) -> DriftReport:
+    return DriftReport(
+        "drf_1", "support", None, None, None, None, 0, 0, verdict, summary, NOW, None,
+        tuple(signals),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -60,14 +66,14 @@ def test_the_headline_is_the_incident_that_waits_and_else_that_nothing_does() ->
     said, below = headline([one], {"support": None})
     assert said == "support: questions changed since Tuesday"
     assert below.startswith("Questions contain words never seen before")
-    quiet = {"verdict": "no_drift", "summary": "Nothing changed."}
+    quiet = _report("no_drift", "Nothing changed.")
     assert headline([], {"support": quiet}) == ("Nothing needs you", "Nothing changed.")
     assert (
         headline([incident(_alert(state="acknowledged"), NOW)], {"support": quiet})[0]
         == "Nothing new needs you"
     )
     assert (
-        headline([], {"support": {"verdict": "not_enough_data", "summary": "3 of 50."}})[0]
+        headline([], {"support": _report("not_enough_data", "3 of 50.")})[0]
         == "Not enough traffic yet for a verdict"
     )
     assert headline([], {})[0] == "No traffic has been compared yet"
@@ -81,41 +87,31 @@ def test_an_alert_of_another_hand_is_readable() -> None:
 
 
 def test_sparklines_stay_in_their_box_and_do_not_make_storms_of_trembling() -> None:
-    history = [
-        {"window": 0.5 + 0.001 * (i % 2), "reference": 0.5, "drifted": i == 9} for i in range(10)
-    ]
+    history = [Reading(0.5 + 0.001 * (i % 2), 0.5, i == 9) for i in range(10)]
     drawn = spark(history, "x", "rate")
     heights = [float(part.split(" ")[1]) for part in drawn.path.replace("M", "L").split("L")[1:]]
     assert max(heights) - min(heights) < 2
     assert len(drawn.marks) == 1
     assert drawn.band is not None
-    assert spark([{"window": None}], "x") is None
-    single = spark([{"window": 0.0, "reference": 0.0}], "x")
+    assert spark([Reading(None, None, False)], "x") is None
+    single = spark([Reading(0.0, 0.0, False)], "x")
     assert single.last is not None
 
 
 def test_signals_with_least_data_are_listed_and_drifted_ones_stand_first() -> None:
-    least = {
-        "test": "t",
-        "p_value": 0.5,
-        "effect": 0.0,
-        "reference": 1.0,
-        "window": 1.0,
-        "sentence": "As before.",
-    }
-    views = signal_views(
-        [
-            {
-                "signals": [
-                    {"name": "b", "drifted": False, **least},
-                    {"name": "a", "drifted": True, **least},
-                    "broken",
-                ]
-            }
-        ]
+    least = ReportSignal(
+        name="b",
+        test="t",
+        p_value=0.5,
+        effect=0.0,
+        reference=1.0,
+        window=1.0,
+        sentence="As before.",
     )
+    drifted = least.model_copy(update={"name": "a", "drifted": True})
+    views = signal_views([_report("drift", "", [least, drifted])])
     assert [(view.name, view.state) for view in views] == [("a", "drift"), ("b", "no_drift")]
-    assert signal_views([{"signals": []}]) == []
+    assert signal_views([_report("no_drift", "")]) == []
 
 
 def test_an_incidents_chart_shows_where_the_window_and_the_change_begin() -> None:
@@ -123,12 +119,12 @@ def test_an_incidents_chart_shows_where_the_window_and_the_change_begin() -> Non
         [1000 + i * 10, 0.1 if i < 5 else 0.4] for i in range(10)
     ]
     drawn = chart(
-        {"name": "refusal", "label": "refusals", "shape": "rate", "series": series}, 1000, 1050
+        AlertSignal(name="refusal", label="refusals", shape="rate", series=series), 1000, 1050
     )
     assert drawn.split == pytest.approx(720 * 9.5 / 19, abs=0.1)
     assert drawn.onset == pytest.approx(720 * 15 / 19, abs=0.1)
     assert (drawn.top, drawn.bottom) == ("40 %", "0 %")
-    assert chart({"series": [[1, 2]]}, None, None) is None
+    assert chart(AlertSignal(series=[[1, 2]]), None, None) is None
 
 
 def test_words_are_marked_whole_and_the_text_around_the_first_is_shown() -> None:
@@ -167,15 +163,19 @@ def test_a_signal_has_one_name_on_pages_and_in_incidents() -> None:
         if name in BY_NAME and label != BY_NAME[name].label
     }
     assert not wrong
-    charted = {
-        "points": [
-            ["completion_tokens", "", "", 0, 0, 52.0, 90],
-            ["ttft_ms", "p95", "", 0, 0, 300.0, 90],
+    charted = DayRecord(
+        day=20_000,
+        rows=90,
+        sampled=90,
+        points=[
+            ("completion_tokens", "", "", 0, 0, 52.0, 90),
+            ("ttft_ms", "p95", "", 0, 0, 300.0, 90),
         ],
-        "counts": [["finish_reason", "", "", {"stop": 90}]],
-    }
+        counts=[("finish_reason", "", "", {"stop": 90})],
+        templates={},
+    )
     stored = [
-        {"day": 20_000 + day, "judged": True, "rows": 90, "statistics": charted} for day in range(4)
+        StoredDay("support", 20_000 + day, 90, charted, [], True, None, 0) for day in range(4)
     ]
     view = days_view(stored, [])
     assert view is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from whet.json_types import Json, JsonObject
 from whet.records.shape import JsonShape, Record
 
 # (signal, part, adapter, value, standard error, level, values behind it)
@@ -13,6 +12,11 @@ StoredSlicePoint = tuple[str, str, str, str, float, float, float, int]
 StoredCounts = tuple[str, str, str, dict[str, int]]
 # (signal, part, adapter, up, down, since when up, since when down)
 StoredSum = tuple[str, str, str, float, float, int | None, int | None]
+
+# (signal, part, adapter, first hour, strength, before, now, sentence, sides, values behind it)
+StoredCrossing = tuple[str, str, str, int, float, float, float, str, int, int]
+# As earlier hours were stored, without the number of values.
+ShortCrossing = tuple[str, str, str, int, float, float, float, str, int]
 
 
 class MoveRecord(Record):
@@ -78,7 +82,7 @@ class HourOutcome(Record):
 
     noise: float | None
     sums: list[StoredSum]
-    evidence: list[list[Json]]  # rows of RememberedHour.as_json; those of earlier hours are shorter
+    evidence: list[StoredCrossing | ShortCrossing]
 
 
 class WordShare(Record):
@@ -131,7 +135,7 @@ class AlertSignal(Record):
 class EvidenceRecord(Record):
     """One chart of an incident (monitoring.detector.incidents.Evidence)."""
 
-    signal: str
+    signal: str = ""
     label: str = ""  # absent from incidents of early versions
     part: str = ""
     adapter: str = ""
@@ -171,6 +175,15 @@ class TopicRecord(Record):
     examples: list[str] = []
 
 
+class GapRecord(Record):
+    """A cluster of questions that find nothing."""
+
+    words: list[str] = []
+    questions: int = 0
+    share: float = 0.0  # of the searches
+    examples: list[str] = []
+
+
 class CauseRecord(Record):
     """Why questions find nothing (monitoring.detector.cause.Cause)."""
 
@@ -179,11 +192,21 @@ class CauseRecord(Record):
     share_before: float = 0.0
     share_now: float = 0.0
     new_questions: float = 0.0
-    gaps: list[JsonObject] = []
+    gaps: list[GapRecord] = []
     documents_changed_on: str | None = None
 
 
-class IncidentRecord(Record):
+class Explanation(Record):
+    """Where an incident's change is, from the conversations that are kept."""
+
+    slices: list[SliceRecord] | None = None  # None: no conversations of it are kept
+    topics: list[TopicRecord] = []
+    examples: list[str] = []  # ids of conversations, most telling first
+    cause: CauseRecord | None = None
+    topic_names: dict[str, list[str]] = {}  # number of a topic → its words
+
+
+class IncidentRecord(Explanation):
     """An incident of days or hours (monitoring.detector.incidents.Incident)."""
 
     id: str
@@ -201,11 +224,6 @@ class IncidentRecord(Record):
     quality_moved: bool = False
     hint: str = ""
     evidence: list[EvidenceRecord] = []  # the lead first
-    slices: list[SliceRecord] | None = None  # None: no conversations of it are kept
-    topics: list[TopicRecord] = []
-    examples: list[str] = []
-    cause: CauseRecord | None = None
-    topic_names: dict[str, list[str]] = {}  # number of a topic → its words
 
 
 class CountedRecord(Record):

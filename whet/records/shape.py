@@ -35,11 +35,6 @@ class Record(BaseModel):
         """Return the object as it is stored."""
         return self.model_dump(mode="json", exclude_unset=True)
 
-    def get(self, name: str) -> Json:
-        """Return a field that this version may not declare; None where it is absent."""
-        found: Json = self.as_json().get(name)
-        return found
-
 
 class JsonShape(Generic[T]):
     """What one JSON column holds: `T`, which may be a record or a container of them."""
