@@ -43,7 +43,9 @@ def embedder() -> InProcessEmbedder:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, embedder: InProcessEmbedder) -> Iterator[Running]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, embedder: InProcessEmbedder
+) -> Iterator[Running]:
     home: Path = tmp_path_factory.mktemp("home")
     context = open_context(load_settings(home=home))
     with MockEngine() as engine:
@@ -56,7 +58,9 @@ def _create(running: Running, **over: Any) -> Any:
 
 
 @pytest.mark.parametrize("encoding", [{}, {"encoding_format": "float"}])
-def test_vectors_come_in_order(running: Running, embedder: InProcessEmbedder, encoding: Any) -> None:
+def test_vectors_come_in_order(
+    running: Running, embedder: InProcessEmbedder, encoding: Any
+) -> None:
     found = _create(running, input=["one", "two words"], **encoding)
     expected = embedder.model.embed_passages(["one", "two words"])
     assert [row.index for row in found.data] == [0, 1]
