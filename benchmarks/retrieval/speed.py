@@ -174,7 +174,7 @@ def _langchain(
     )
     if done.returncode:
         raise BenchmarkError(f"LangChain's stack failed: {done.stderr.strip()[-500:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout.strip().split("\n")[-1]))
 
 
 def _peers(folder: Path, made: Sequence[str], questions: Sequence[str]) -> dict[str, Any]:

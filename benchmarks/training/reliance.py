@@ -26,6 +26,7 @@ from benchmarks.document import put_between_markers
 from benchmarks.errors import BenchmarkError
 from benchmarks.training.reliance_rows import SCENARIOS, RawRow, contradicted, without_passages
 from whet.cli import app
+from whet.lines import read_jsonl
 
 _RESULTS = Path(__file__).with_name("reliance.jsonl")
 _DOCUMENT = Path(__file__).with_name("RELIANCE.md")
@@ -132,7 +133,7 @@ def main(given: list[str] | None = None) -> int:
 
 def _load() -> list[dict[str, Any]]:
     """Return the newest line of each case, in the order of the cases."""
-    lines = [json.loads(line) for line in _RESULTS.read_text().splitlines()]
+    lines = read_jsonl(_RESULTS.read_bytes())
     newest = {Case(**{name: line[name] for name in asdict(CASES[0])}): line for line in lines}
     return [newest[case] for case in CASES if case in newest]
 

@@ -65,7 +65,7 @@ def test_search_sort_choose_review_undo_export_and_thread(
     expect(page.locator("[data-chosen-count]")).to_have_text("3 chosen")
     with page.expect_download() as exported:
         page.get_by_role("button", name="Export JSONL").click()
-    lines = Path(exported.value.path()).read_text().splitlines()
+    lines = Path(exported.value.path()).read_text().strip().split("\n")
     assert [json.loads(line)["id"] for line in lines] == ids[::-1]
     page.get_by_role("button", name="Put into review").click()
     expect(page.locator(".said[role=status]")).to_contain_text("3 conversations put into review")
